@@ -95,7 +95,8 @@ export async function buildWork(
   inbox.add(streamEnds);
   inbox.add(hub);
 
-  const tails = createTails({ db, log, feed });
+  const tails = createTails({ db, log, feed, bus });
+  inbox.add(tails);
   const doorbell = createDoorbell({ rings, replicaId, hub, bus, clock });
   // The tails before the feed, because the feed drops the output of an ended run.
   const waking = [doorbell, placerSubscriber(placer)];

@@ -94,7 +94,9 @@ export class Peer {
   /** Off: completions are stored, their acknowledgements lost. */
   acknowledges = true;
   /** The database named in the welcome. */
-  incarnation: { systemIdentifier: string; timeline: number; position: string } | undefined;
+  incarnation:
+    | { systemIdentifier: string; timeline: number; position: string; safePosition?: string }
+    | undefined;
   /** A verdict other than the sensible verdict. */
   completionVerdict: CompletionVerdict | undefined;
   heldVerdict: ((held: HeldAttempt) => HeldVerdict) | undefined;

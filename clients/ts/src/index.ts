@@ -102,6 +102,7 @@ export {
 export { isEnded, type WaitForRunOptions, waitForRun } from "./ops/wait-for-run.ts";
 export { isTurnEnded, type WaitForTurnOptions, waitForTurn } from "./ops/wait-for-turn.ts";
 export { type KeepLimits, type Kept, listKept } from "./outbox/kept.ts";
+export { type DirectoryProblem, directoryProblem } from "./private-directory.ts";
 export {
   ConfigError,
   type ConfigProblem,

@@ -207,6 +207,10 @@ function addGet(turns: Command, cli: Cli): void {
       );
       for (const line of lines) cli.out(line);
       if (turn.reply) cli.out(`\n${turn.reply.trimEnd()}`);
+      if (turn.outputTail) {
+        cli.out(`\n${cli.colors.dim("the end of what its program wrote:")}`);
+        cli.out(turn.outputTail.trimEnd());
+      }
       printLateResults(cli, lateResults);
     });
   examples(command, [["turns get 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "with its reply"]]);

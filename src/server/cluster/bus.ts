@@ -55,6 +55,11 @@ export type BusMessage =
   | { kind: "watch"; orgId: string; runId: string; replicaId: string; isFirst: boolean }
   /** No client watches the run on the named replica any more. */
   | { kind: "unwatch"; orgId: string; runId: string; replicaId: string }
+  /**
+   * An attempt of a run or a turn was taken away; the replica that has output of the attempt stores
+   * the output's end.
+   */
+  | { kind: "tail"; of: "run" | "turn"; orgId: string; id: string; attempt: number }
   /** A watched run changed its state. */
   | { kind: "run"; orgId: string; runId: string }
   /**

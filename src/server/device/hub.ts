@@ -13,9 +13,9 @@ import * as clock from "../../store/pg/clock.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import * as attempts from "../../store/work/attempts.ts";
-import type { ForgottenAttempt } from "../../store/work/restorations.ts";
 import * as restorations from "../../store/work/restorations.ts";
 import type { AttemptName, FailurePolicy } from "../../store/work/settlements.ts";
+import * as turnRestorations from "../../store/work/turn-restorations.ts";
 import type { Principal } from "../access/guard.ts";
 import type { Streams } from "../access/streams.ts";
 import type { BusMessage } from "../cluster/bus.ts";
@@ -24,7 +24,7 @@ import type { Telemetry } from "../telemetry.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import { createDueWheel, type DueWheel } from "./due-wheel.ts";
 import type { Link } from "./link.ts";
-import { invalidEndOf } from "./messages.ts";
+import { forgottenOf, forgottenTurnOf, invalidEndOf } from "./messages.ts";
 import { open } from "./opening.ts";
 import { type PresenceWriter, startPresenceWriter } from "./presence-writer.ts";
 import type { Opening } from "./reconcile.ts";
@@ -47,8 +47,8 @@ export type Hub = {
    * stops.
    */
   begin(principal: Principal, link: Link): Session;
-  /** Restores the run of a result that its device offers again, after a failover. */
-  restore(forgotten: ForgottenAttempt): Promise<void>;
+  /** Restores the run or turn that a completion brings along, after a failover. */
+  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<void>;
   /**
    * Stores the end of an attempt of a run or a turn, reported by the device or worker outside of
    * its stream.
@@ -160,7 +160,12 @@ export function createHub(deps: HubDeps): Hub {
       });
       return session;
     },
-    restore: services.restore,
+    async restore(device, completion) {
+      const run = forgottenOf(device, completion);
+      if (run) await services.restore(run);
+      const turn = forgottenTurnOf(device, completion);
+      if (turn) await services.restoreTurn(turn);
+    },
     report: (report) => parts.report(report, undefined),
     async turnDown({ orgId, deviceId, runId, attemptToken }, completion, why) {
       const kind = await attempts.findKind(deps.db, { orgId, deviceId, runId, attemptToken });
@@ -262,6 +267,14 @@ function servicesOf(
       log.warn(
         { orgId, deviceId, runId, isKnown },
         "a device offers a result again that was acknowledged before",
+      );
+    },
+    async restoreTurn(forgotten) {
+      const isKnown = await transaction(db, (tx) => turnRestorations.restoreTurn(tx, forgotten));
+      const { orgId, deviceId, turnId } = forgotten;
+      log.warn(
+        { orgId, deviceId, turnId, isKnown },
+        "a worker offers a reply again that was acknowledged before",
       );
     },
     open: (session, hello) => opens(() => open({ ...deps, ttlMs }, session, hello)),

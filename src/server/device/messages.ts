@@ -28,6 +28,7 @@ import type { Incarnation } from "../../store/pg/incarnation.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import type { ForgottenAttempt } from "../../store/work/restorations.ts";
+import type { ForgottenTurn } from "../../store/work/turn-restorations.ts";
 import { agentWorkMessage } from "../agent-work.ts";
 import { notificationOf, sourceOf } from "../run-enums.ts";
 import { agentReportOf, transcriptBytesMax } from "./agent-report.ts";
@@ -160,7 +161,7 @@ export function welcomeOf(session: {
       replicaId: session.replicaId,
       serverTime: timestampNow(),
       capabilities: ["activity", "questions"],
-      ...(session.incarnation ? { incarnation: session.incarnation } : {}),
+      ...(session.incarnation ? { incarnation: incarnationMessage(session.incarnation) } : {}),
       timers: {
         heartbeatInterval: durationFromMs(timers.heartbeatIntervalMs),
         ttl: durationFromMs(timers.ttlMs),
@@ -180,6 +181,11 @@ export function welcomeOf(session: {
     },
   });
 }
+
+const incarnationMessage = ({ safePosition, ...incarnation }: Incarnation) => ({
+  ...incarnation,
+  safePosition: safePosition ?? "",
+});
 
 export function heartbeatAckOf(heartbeat: Heartbeat): ConnectResponse {
   return response({
@@ -219,7 +225,7 @@ export function completionAckOf(
       verdict: verdictOf[stored.verdict],
       windowId: stored.windowId ?? "",
       message: verdictText[stored.verdict],
-      ...(incarnation ? { incarnation } : {}),
+      ...(incarnation ? { incarnation: incarnationMessage(incarnation) } : {}),
     },
   });
 }
@@ -258,6 +264,23 @@ export function forgottenOf(
     scheduledFor: scheduledFor ? timestampDate(scheduledFor) : null,
     windowStart: timestampDate(reoffer.windowStart!),
     windowEnd: timestampDate(reoffer.windowEnd!),
+  };
+}
+
+/**
+ * The turn of a completion that is offered again, as known to its worker; undefined for any other
+ * completion.
+ */
+export function forgottenTurnOf(
+  device: { orgId: string; deviceId: string },
+  { runId, attemptToken, turnReoffer }: Completion,
+): ForgottenTurn | undefined {
+  if (!turnReoffer) return undefined;
+  const { agentId, conversationId, messageId, input, inputSha256, attempt, usesSnapshot } = turnReoffer;
+  return {
+    ...{ orgId: device.orgId, deviceId: device.deviceId, turnId: runId, attemptToken, attempt },
+    ...{ agentId, conversationId, messageId, inputSha256, isGated: usesSnapshot },
+    input: storableText(input),
   };
 }
 

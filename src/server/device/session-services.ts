@@ -8,6 +8,7 @@ import type { SessionName } from "../../store/work/presence.ts";
 import type { Asked } from "../../store/work/questions.ts";
 import type { ForgottenAttempt } from "../../store/work/restorations.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
+import type { ForgottenTurn } from "../../store/work/turn-restorations.ts";
 import type { OutputChunk } from "../cluster/feed.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { DueWheel } from "./due-wheel.ts";
@@ -39,6 +40,7 @@ export type SessionServices<Self> = {
   incarnation(): Incarnation | undefined;
   /** Restores an attempt that the database may have forgotten. */
   restore(forgotten: ForgottenAttempt): Promise<void>;
+  restoreTurn(forgotten: ForgottenTurn): Promise<void>;
   /** Undefined `kind`: the attempt is unknown to the session. */
   report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
   /** Writes changes of the session's attempts. */

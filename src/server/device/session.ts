@@ -37,9 +37,11 @@ import {
   completionAckOf,
   drainOf,
   forgottenOf,
+  forgottenTurnOf,
   heartbeatAckOf,
   invalidCompletionAckOf,
   invalidEndOf,
+  normalizeName,
   normalizeNames,
   reportOf,
   response,
@@ -280,6 +282,22 @@ export class Session implements Seat {
     return undefined;
   }
 
+  /**
+   * Handles a message that is no valid protobuf. A completion whose attempt can be read is answered
+   * as invalid, like a completion that breaks a rule; any other message ends the stream.
+   */
+  receiveUnreadable(problem: string, completion?: Completion): void {
+    this.#heardAt = performance.now();
+    if (this.#state === "closed") return;
+    const why = `the message is no valid protobuf: ${problem}`;
+    if (!completion || reactions[this.#state].complete !== "take") {
+      this.close("bad_message", new Refusal("invalid_argument", why));
+      return;
+    }
+    normalizeName(completion);
+    this.#track(this.#turnDown(completion, `complete: ${why}`));
+  }
+
   async #open(hello: Hello): Promise<void> {
     this.#state = "opening";
     this.#greetedAt = performance.now();
@@ -515,6 +533,8 @@ export class Session implements Seat {
     }
     const forgotten = forgottenOf(this, completion);
     if (forgotten) await this.#whileServed(() => this.#services.restore(forgotten));
+    const forgottenTurn = forgottenTurnOf(this, completion);
+    if (forgottenTurn) await this.#whileServed(() => this.#services.restoreTurn(forgottenTurn));
     const verdict = await this.#whileServed(() =>
       this.#services.report(reportOf(this, completion, accepting), attempt?.kind).catch((error: unknown) => {
         if (error instanceof Refusal && error.reason === "invalid_argument") return error;

@@ -47,7 +47,8 @@ export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: numb
       });
       return { verdict, windowId: null };
     },
-    settle({ orgId, runId: turnId, attemptToken, session, action, status, reason, delayMs = 0 }) {
+    settle(settlement) {
+      const { orgId, runId: turnId, attemptToken, session, action, status, reason, delayMs = 0 } = settlement;
       if (action === "withdraw") {
         return endings.withdraw({ orgId, turnId, attemptToken, session, reason, delayMs });
       }
@@ -56,6 +57,7 @@ export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: numb
         status: status === "cancelled" ? status : "failed",
         reason,
         isRetryable: true,
+        reply: settlement.output ?? "",
       } as const;
       return endings.end({ orgId, turnId, attemptToken, session, ...ended });
     },

@@ -19,9 +19,10 @@ import { checkMessage } from "../access/interceptors/validate.ts";
 import { cutLater } from "../access/peer.ts";
 import type { Hub } from "../device/hub.ts";
 import { endGraceMs, openLink } from "../device/link.ts";
-import { forgottenOf, normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
+import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
 import { platformOf } from "../device/opening.ts";
 import type { Session } from "../device/session.ts";
+import { unreadableProblem } from "../device/unreadable.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { inputOf } from "./input-message.ts";
@@ -87,8 +88,7 @@ export function deviceService(deps: {
       if (!executorId)
         refuse("not_found", `no worker of this token has had such an attempt of run ${completion.runId}`);
       const report = reportOf({ orgId, deviceId: executorId }, completion);
-      const forgotten = forgottenOf({ orgId, deviceId: executorId }, completion);
-      if (forgotten) await hub.restore(forgotten);
+      await hub.restore({ orgId, deviceId: executorId }, completion);
       const startedAt = performance.now();
       const { verdict, windowId } = await hub.report(report).catch(async (error: unknown) => {
         if (error instanceof Refusal && error.reason === "invalid_argument") {
@@ -171,6 +171,8 @@ async function read(session: Session, requests: AsyncIterable<ConnectRequest>): 
     }
     session.left();
   } catch (error) {
-    session.failed(error);
+    const problem = unreadableProblem(error);
+    if (problem === undefined) session.failed(error);
+    else session.receiveUnreadable(problem);
   }
 }

@@ -58,6 +58,7 @@ export function turnMessage(row: TurnRow, openQuestions = 0): Turn {
     cancelRequestedAt: timestampOf(row.cancelRequestedAt),
     finishedAt: timestampOf(row.finishedAt),
     openQuestions,
+    outputTail: row.outputTail,
   });
 }
 

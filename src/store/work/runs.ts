@@ -1,8 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import { storableText } from "../pg/storable.ts";
-import { unnest } from "../pg/unnest.ts";
-import { type FinishedStatus, outputTailCharacters, type SkipReason } from "./settlements.ts";
+import type { FinishedStatus, SkipReason } from "./settlements.ts";
 
 /** Runs for readers, and requests to end runs. */
 
@@ -220,27 +218,4 @@ export async function countOnDevice(
     from run where org_id = ${device.orgId} and device_id = ${device.deviceId}
   `.execute(db);
   return rows[0]!;
-}
-
-/** The kept end of an output that the device did not send with the end of its run. */
-export type OutputTail = { orgId: string; runId: string; text: string };
-
-/**
- * Stores the ends of outputs of ended runs without a result and without an output; other runs stay
- * unchanged.
- */
-export async function keepTails(db: Db, tails: readonly OutputTail[]): Promise<void> {
-  if (tails.length === 0) return;
-  const input = unnest("i", tails, {
-    org_id: ["text", (t) => t.orgId],
-    run_id: ["uuid", (t) => t.runId],
-    tail: ["text", (t) => storableText(t.text.slice(-outputTailCharacters))],
-  });
-  await sql`
-    update run_finished f set output_tail = i.tail
-    from ${input}
-    where f.org_id = i.org_id and f.id = i.run_id and f.output_tail = '' and f.window_id is null
-      -- A run that was lost ended just now: older days are not looked at.
-      and f.finished_at > now() - interval '1 day'
-  `.execute(db);
 }

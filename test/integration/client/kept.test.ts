@@ -56,6 +56,78 @@ test("an acknowledged result is kept, and offered again with its run to another 
   expect(third.all("complete").filter((sent) => sent.reoffer)).toEqual([]);
 });
 
+test("a reply of a turn is kept too, and offered again with what its sender asked", async () => {
+  const { session, events, failOver, stateDir, peer } = await begin();
+  const turn = { conversationId: "helper_ada_local", messageId: "m-1", input: "hello", usesSnapshot: true };
+  const assignment = session.assign({ turn });
+  await until(() => session.all("complete").length === 2, "it is sent");
+  expect(session.all("complete")[1]!.turnReoffer).toBeUndefined();
+  await events.next("acknowledged", () => true, 2);
+  await until(() => kept(stateDir).length === 2, "the reply is kept");
+  const second = await failOver();
+  await until(() => second.all("complete").length === 2, "both are offered");
+  const offered = second.all("complete").find((sent) => sent.runId === assignment.runId);
+  const { usesSnapshot, ...names } = turn;
+  expect(offered).toMatchObject({
+    ...{ attemptToken: assignment.attemptToken, output: "done 2" },
+    turnReoffer: { ...names, usesSnapshot, agentId: assignment.agent!.id, attempt: 1 },
+  });
+  expect(offered!.turnReoffer!.inputSha256).toHaveLength(32);
+  expect(peer.violations).toEqual([]);
+});
+
+test("what was stored before the new timeline began is not offered again; what was stored later, or just now, is", async () => {
+  const peer = await startPeer();
+  const at = (position: string, timeline = 1, safePosition = "") => {
+    peer.incarnation = { ...first, timeline, position, safePosition };
+  };
+  at("0/1000");
+  const { events, stateDir } = startDevice(peer.url, { timing: { safeAfterMs: 0 } });
+  const session = await peer.session();
+  const tokens: string[] = [];
+  const run = async () => {
+    tokens.push(session.assign().attemptToken);
+    await events.next("acknowledged", () => true, tokens.length);
+    await until(() => kept(stateDir).length === tokens.length, "it is kept");
+  };
+  await run();
+  at("0/2000");
+  await run();
+  // The log was at 0/2000 after the first result, and at an unknown position after the second.
+  await until(() => kept(stateDir).some((name) => name.endsWith("7420-1-2000.kept")), "it is noted");
+  at("0/9000", 2, "0/2000");
+  session.end();
+  const second = await peer.session();
+  expect(await second.next("complete")).toMatchObject({ attemptToken: tokens[1], reoffer: { attempt: 1 } });
+  await until(() => kept(stateDir).every((name) => name.includes("7420-2")), "both are noted");
+  await second.next("heartbeat");
+  expect(second.all("complete")).toHaveLength(1);
+  // A later timeline whose beginning is not known, or not the next one: everything is offered.
+  for (const [timeline, safe] of [
+    [3, ""],
+    [5, "F/FFFFFFFF"],
+  ] as const) {
+    at("0/9999", timeline, safe);
+    peer.sessions.at(-1)!.end();
+    const next = await peer.session();
+    await until(() => next.all("complete").length === 2, "both are offered");
+    await until(() => kept(stateDir).every((name) => name.includes(`7420-${timeline}`)), "both are noted");
+  }
+});
+
+test("a result of the last minutes is offered again, wherever the timeline began", async () => {
+  const { peer, session, failOver, assignment } = await begin();
+  peer.incarnation = { ...first, position: "0/4000000" };
+  session.assign();
+  await until(() => session.all("complete").length === 2, "it is sent");
+  Object.assign(promoted, { safePosition: "F/FFFFFFFF" });
+  const second = await failOver();
+  await until(
+    () => second.all("complete").some(({ runId }) => runId === assignment.runId),
+    "the result is offered",
+  );
+});
+
 test("a run that the new database assigns again is answered with the result, and its program does not run twice", async () => {
   const { assignment, failOver, programs } = await begin();
   const second = await failOver();

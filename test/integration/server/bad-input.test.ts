@@ -10,7 +10,7 @@ import { createClients } from "@pinion/client";
 import { afterEach, expect, onTestFinished, test } from "vitest";
 import {
   type Assignment,
-  type CompletionSchema,
+  CompletionSchema,
   CompletionVerdict,
   ConnectRequestSchema,
   HeldVerdict,
@@ -22,7 +22,7 @@ import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { newToken } from "../../../src/ids.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, dial, enrolDevice, type Identity } from "../../support/device.ts";
-import { startTestReplica } from "../../support/server.ts";
+import { deviceStreamsOfFile, startTestReplica } from "../../support/server.ts";
 import { getRun, heldOf, startWork, takeOn, untilStatus, useReplicas } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
@@ -265,13 +265,14 @@ const garbage: [string, Buffer, grpcStatus | grpcStatus[], RegExp][] = [
     frame(Buffer.alloc(64, 0xff), { length: 3 }),
     // Three bytes of an invalid message, and then a prefix of 4 GB: the status depends on the order
     // of the checks.
-    [grpcStatus.RESOURCE_EXHAUSTED, grpcStatus.INTERNAL],
+    [grpcStatus.RESOURCE_EXHAUSTED, grpcStatus.INTERNAL, grpcStatus.INVALID_ARGUMENT],
     /size|tag|varint|wire|range|EOF/i,
   ],
   [
     "a frame without a protobuf",
     frame(Buffer.alloc(64, 0xff)),
-    grpcStatus.INTERNAL,
+    // The library answers unary calls.
+    [grpcStatus.INVALID_ARGUMENT, grpcStatus.INTERNAL],
     /tag|varint|wire|range|EOF/i,
   ],
   [
@@ -318,7 +319,8 @@ test("a hello that is followed by garbage opens the session and ends it, and the
   );
   const bytes = Buffer.concat([frame(hello), frame(Buffer.alloc(64, 0xff))]);
   const answer = await callRaw("DeviceService/Connect", { token: device.token, bytes });
-  expect(answer.code).toBe(grpcStatus.INTERNAL);
+  expect(answer.code).toBe(grpcStatus.INVALID_ARGUMENT);
+  expect(answer.message).toMatch(/^the message is no valid protobuf: /);
   await stream.ended;
   await expectNothingLost(device, assignment);
 });
@@ -425,6 +427,48 @@ test.each(badCompletions)(
     expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
   },
 );
+
+const { complete: completeField } = ConnectRequestSchema.field;
+
+/** Ways to break the bytes of a completion behind the ids of its attempt. */
+const broken: [string, (bytes: Buffer) => Buffer][] = [
+  ["a wire type that nobody knows", (bytes) => Buffer.concat([bytes, Buffer.from([(15 << 3) | 7])])],
+  ["a varint without an end", (bytes) => Buffer.concat([bytes, Buffer.alloc(12, 0xff)])],
+  ["a text that is shorter than its length", (bytes) => bytes.subarray(0, -3)],
+];
+
+// The other transport gives the bytes of such a message to nobody: its stream ends (see the next test).
+test.skipIf(deviceStreamsOfFile() === "connect").each(broken)(
+  "a completion with %s is answered as invalid and ends its run as failed, and the stream lives",
+  async (_, breakIt) => {
+    const { stream, assignment, clients } = await beginWork();
+    const { runId, attemptToken } = assignment;
+    const value = create(CompletionSchema, {
+      ...{ runId, attemptToken, outcome: Outcome.COMPLETED },
+      output: "the end of a long night",
+    });
+    const inner = breakIt(Buffer.from(toBinary(CompletionSchema, value)));
+    const length = Buffer.from([(inner.length & 0x7f) | 0x80, inner.length >> 7]);
+    stream.sendBytes(Buffer.concat([Buffer.from([(completeField.number << 3) | 2]), length, inner]));
+    const ack = await stream.next("completionAck");
+    expect(ack).toMatchObject({ runId, attemptToken, verdict: CompletionVerdict.INVALID });
+    expect(ack.message).toMatch(/^complete: the message is no valid protobuf: /);
+    const run = await getRun(clients, assignment);
+    expect(run).toMatchObject({ status: RunStatus.FAILED, attempt: 1 });
+    expect(run.reason).toContain("no valid protobuf");
+    await stream.beat([]);
+    expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
+  },
+);
+
+test("a message of which nothing can be read ends the stream with what is wrong, and its device may come back", async () => {
+  const { device, stream, assignment } = await beginWork();
+  stream.sendBytes(Buffer.alloc(16, 0xff));
+  const ended = await stream.ended;
+  expect(ended.code).toBe(grpcStatus.INVALID_ARGUMENT);
+  expect(ended.details).toMatch(/^the message is no valid protobuf: /);
+  await expectNothingLost(device, assignment);
+});
 
 test.each(badCompletions)(
   "a unary completion with a bad %s is refused, and ends its run as failed",

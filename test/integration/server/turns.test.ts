@@ -502,14 +502,41 @@ test("a program that fails fails its turn, and the snapshot stays as it was", as
   const { stream } = await openWorker();
   const turn = await startTurn(clients, somebody());
   const assignment = await takeOn(stream);
-  await stream.complete(assignment, "half", Outcome.FAILED, "exit code 1");
-  expect(await getTurn(clients, turn)).toMatchObject({
+  await stream.complete(assignment, `${"x".repeat(9_000)}half`, Outcome.FAILED, "exit code 1");
+  const failed = await getTurn(clients, turn);
+  expect(failed).toMatchObject({
     status: TurnStatus.FAILED,
     reason: "exit code 1",
     isRetryable: false,
     reply: "",
   });
+  // No reply; the end of the output is there to see what went wrong.
+  expect(failed.outputTail).toBe(`${"x".repeat(7_996)}half`);
   await leave(stream);
+});
+
+test("a program that is taken away leaves the end of what it wrote, also if another replica ends its run or turn", async () => {
+  const { clients } = replicas.here;
+  const device = await enrolDevice(clients);
+  const stream = await connect(replicas.there.url, device, { maxConcurrency: 2 });
+  await clients.agents.createAgent({ agentId: "chatty" });
+  await clients.agents.updateAgentSettings({ agentId: "chatty", deviceId: device.deviceId });
+  const run = await startWork(clients, device);
+  const first = await takeOn(stream);
+  print(stream, first, 1, "half of a report");
+  const turn = await startTurn(clients, { ...somebody(), agentId: "chatty" });
+  const attempt = await takeOn(stream);
+  print(stream, attempt, 1, "half of a reply");
+  await stream.beat([first, attempt]);
+  // The stream is with the other replica, and so is the output.
+  await clients.fleet.deleteDevice({ deviceId: device.deviceId });
+  await vi.waitFor(async () => {
+    const { run: ended } = await clients.runs.getRun({ runId: run.id });
+    expect(ended).toMatchObject({ status: RunStatus.CANCELLED, outputTail: "half of a report" });
+    expect(await getTurn(clients, turn)).toMatchObject({ reply: "", outputTail: "half of a reply" });
+  });
+  const { turns } = await clients.turns.listTurns({ conversationId: turn.conversationId });
+  expect(turns).toMatchObject([{ outputTail: "half of a reply" }]);
 });
 
 test("runs and turns share a worker's slots", async () => {

@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { setImmediate as nextTurn } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { durationMs, type Timestamp } from "@bufbuild/protobuf/wkt";
@@ -12,6 +13,8 @@ import {
   RejectReason,
   type Reoffer,
   ReofferSchema,
+  type TurnReoffer,
+  TurnReofferSchema,
 } from "../gen/pinion/v1/device_pb.js";
 import { OutputStream } from "../gen/pinion/v1/run_pb.js";
 import { type AttemptResult, completionOf, isResult, truncateUtf8 } from "./completion.ts";
@@ -382,6 +385,8 @@ export class Attempts {
     const completion = completionOf(names, result, measuredMs);
     const reoffer = reofferOf(attempt.assignment);
     if (reoffer) completion.reoffer = reoffer;
+    const turnReoffer = turnReofferOf(attempt.assignment);
+    if (turnReoffer) completion.turnReoffer = turnReoffer;
     this.#host.emit(
       { type: "finished", ...names, result, durationMs: result.durationMs ?? measuredMs },
       finishedAtMs,
@@ -510,6 +515,20 @@ function namesOf(assignment: Assignment): AttemptNames {
     attemptToken: assignment.attemptToken,
     watcher: assignment.watcher?.slug ?? "",
   };
+}
+
+/** The beginning of a message in bytes, for people who read a turn that the server lost. */
+const REOFFERED_INPUT_BYTES_MAX = 65_536;
+
+/** Data about the turn for offering the reply again; undefined for a run. */
+function turnReofferOf({ kind, turn, agent, attempt }: Assignment): TurnReoffer | undefined {
+  if (kind !== AssignmentKind.TURN || !turn || !agent || attempt < 1) return undefined;
+  const { conversationId, messageId, usesSnapshot } = turn;
+  return create(TurnReofferSchema, {
+    ...{ agentId: agent.id, conversationId, messageId, usesSnapshot, attempt },
+    input: truncateUtf8(turn.input, REOFFERED_INPUT_BYTES_MAX).text,
+    inputSha256: createHash("sha256").update(turn.input).digest(),
+  });
 }
 
 /** Data about the run for offering the result again; undefined for a turn. */

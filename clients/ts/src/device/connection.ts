@@ -425,7 +425,7 @@ class Connection implements DeviceConnection {
     });
     // Verdicts before deliveries, so stored results are not sent again.
     for (const { attemptToken, verdict } of welcome.verdicts) this.#obey(attemptToken, verdict);
-    this.#delivery?.storedIn(welcome.incarnation);
+    this.#delivery?.storedIn(welcome.incarnation, { isWelcome: true });
     this.#delivery?.attach((completion) => {
       return this.#session?.send({ case: "complete", value: completion }) ?? false;
     }, limits);
@@ -462,7 +462,7 @@ class Connection implements DeviceConnection {
         this.#attempts.cancel(body.value);
         return;
       case "completionAck":
-        this.#delivery?.storedIn(body.value.incarnation);
+        this.#delivery?.storedIn(body.value.incarnation, { isWelcome: false });
         void this.#delivery?.acknowledge(body.value);
         return;
       case "answer":

@@ -10,7 +10,7 @@ import {
   Outcome,
 } from "../gen/pinion/v1/device_pb.js";
 import type { Logger } from "../logger.ts";
-import type { Kept, KeptBy, KeptResults } from "../outbox/kept.ts";
+import { type Kept, type KeptBy, type KeptResults, positionOf } from "../outbox/kept.ts";
 import type { Outbox, OutboxEntry, OutboxReading, SetAside } from "../outbox/outbox.ts";
 import { fitCompletion } from "./completion.ts";
 import { messageOf } from "./errors.ts";
@@ -84,6 +84,8 @@ export class Delivery {
    */
   readonly #offered = new Set<string>();
   #by: KeptBy | undefined;
+  /** The last position told by the server, in the database `#by`. */
+  #position: bigint | undefined;
   readonly #endpoint: Endpoint;
   readonly #timing: Timing;
   readonly #logger: Logger;
@@ -133,13 +135,21 @@ export class Delivery {
    * Notes the database in use by the server. Results acknowledged by another database are offered
    * again.
    */
-  storedIn(incarnation: Incarnation | undefined): void {
+  storedIn(incarnation: Incarnation | undefined, options: { isWelcome: boolean }): void {
     if (incarnation === undefined || !/^\d{1,20}$/.test(incarnation.systemIdentifier)) return;
     const { systemIdentifier, timeline } = incarnation;
-    if (this.#by?.systemIdentifier === systemIdentifier && this.#by.timeline === timeline) return;
+    const position = positionOf(incarnation.position);
+    const isAnother = this.#by?.systemIdentifier !== systemIdentifier || this.#by.timeline !== timeline;
     this.#by = { systemIdentifier, timeline };
+    if (position !== undefined) this.#kept.passed(this.#by, position, options);
+    this.#position = position;
+    if (!isAnother) return;
+    const safe = positionOf(incarnation.safePosition);
     let count = 0;
-    for (const kept of this.#kept.list()) if (this.#offer(kept)) count += 1;
+    for (const kept of this.#kept.list()) {
+      if (safe !== undefined && this.#isSafe(kept, safe)) void this.#confirm(kept);
+      else if (this.#offer(kept)) count += 1;
+    }
     if (count > 0) {
       this.#logger.warn(
         { results: count },
@@ -147,6 +157,21 @@ export class Delivery {
       );
     }
     void this.#pump();
+  }
+
+  /**
+   * Whether the new timeline begins after the result was stored. Results of the last minutes are
+   * never safe: the server may have seen the promotion late.
+   */
+  #isSafe(kept: Kept, safe: bigint): boolean {
+    const { by, storedBefore, acknowledgedAtMs } = kept;
+    return (
+      by.systemIdentifier === this.#by?.systemIdentifier &&
+      by.timeline + 1 === this.#by.timeline &&
+      storedBefore !== undefined &&
+      storedBefore <= safe &&
+      Date.now() - acknowledgedAtMs > this.#timing.safeAfterMs
+    );
   }
 
   /** Offers a kept result again, unless this same database has acknowledged the result. */
@@ -196,7 +221,8 @@ export class Delivery {
       if (completion?.outcome === Outcome.COMPLETED) return completion;
       // A later attempt than a failed one is a retry.
       if (results.waiting.includes(read)) continue;
-      const isForgotten = (completion?.reoffer?.attempt ?? 0) >= attempt && !completion?.retryAfter;
+      const reoffer = completion?.reoffer ?? completion?.turnReoffer;
+      const isForgotten = (reoffer?.attempt ?? 0) >= attempt && !completion?.retryAfter;
       if (isForgotten) return completion;
     }
     return undefined;
@@ -434,6 +460,8 @@ export class Delivery {
   async #pumpUnary(): Promise<void> {
     for (const parcel of [...this.#parcels.values()]) {
       if (this.#send !== undefined || this.#stopped.signal.aborted) return;
+      // Only a session restores what its database has lost.
+      if (parcel.kept) continue;
       if (!parcel.isBusy && !(await this.#handByUnary(parcel))) return;
     }
   }
@@ -482,7 +510,7 @@ export class Delivery {
       windowId: told.windowId,
       message: told.message,
     });
-    if (parcel.kept) await this.#confirm(parcel.kept);
+    if (parcel.kept) await this.#confirm(parcel.kept, this.#position ?? 0n);
     else if (isNotStored(verdict)) await this.#rejectFile(parcel.entry, told.message || verdict);
     else if (!(await this.#keep(parcel.entry))) await this.#removeFile(parcel.entry);
     this.#tellIfFlushed();
@@ -496,7 +524,7 @@ export class Delivery {
   async #keep(entry: OutboxEntry): Promise<boolean> {
     if (this.#by === undefined) return false;
     try {
-      await this.#kept.keep(entry, this.#by);
+      await this.#kept.keep(entry, this.#by, this.#position);
       // The database may have failed over during the write.
       for (const kept of this.#kept.list()) if (kept.attemptToken === entry.attemptToken) this.#offer(kept);
       return true;
@@ -513,10 +541,10 @@ export class Delivery {
    * Keeps the result for the rest of its time after any verdict; this database gets no second
    * offer.
    */
-  async #confirm(kept: Kept): Promise<void> {
+  async #confirm(kept: Kept, acknowledgedAt?: bigint): Promise<void> {
     if (this.#by === undefined) return;
     try {
-      await this.#kept.confirm(kept, this.#by);
+      await this.#kept.confirm(kept, this.#by, acknowledgedAt);
     } catch (error) {
       this.#logger.warn(
         { runId: kept.runId, error: messageOf(error) },
@@ -561,10 +589,10 @@ function parcelOf(entry: OutboxEntry, watcher: string): Parcel {
   };
 }
 
-/** `reoffer` is sent only with results whose run the server's database may have lost. */
+/** `reoffer` and `turnReoffer` are sent only where the server's database may have lost the work. */
 function asSent({ bringsItsRun }: Parcel, completion: Completion): Completion {
-  if (bringsItsRun || completion.reoffer === undefined) return completion;
-  const { reoffer: _, ...rest } = completion;
+  if (bringsItsRun || (completion.reoffer ?? completion.turnReoffer) === undefined) return completion;
+  const { reoffer: _, turnReoffer: __, ...rest } = completion;
   return create(CompletionSchema, rest);
 }
 

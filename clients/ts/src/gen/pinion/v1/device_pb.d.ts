@@ -474,6 +474,14 @@ export declare type Incarnation = Message<"pinion.v1.Incarnation"> & {
    * @generated from field: string position = 3;
    */
   position: string;
+
+  /**
+   * Where the timeline began, if the server knows: results that the timeline before acknowledged up to this position are in
+   * this database, and need no second offer. Empty: unknown.
+   *
+   * @generated from field: string safe_position = 4;
+   */
+  safePosition: string;
 };
 
 /**
@@ -1498,6 +1506,13 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
    * @generated from field: pinion.v1.Reoffer reoffer = 26;
    */
   reoffer?: Reoffer | undefined;
+
+  /**
+   * The same, of a turn.
+   *
+   * @generated from field: pinion.v1.TurnReoffer turn_reoffer = 27;
+   */
+  turnReoffer?: TurnReoffer | undefined;
 };
 
 /**
@@ -1562,6 +1577,70 @@ export declare type Reoffer = Message<"pinion.v1.Reoffer"> & {
  * Use `create(ReofferSchema)` to create a new message.
  */
 export declare const ReofferSchema: GenMessage<Reoffer>;
+
+/**
+ * What the device knows from its assignment of the turn of a completion that it offers again. The reply is kept as a late
+ * reply beside its turn, and never is a second reply. UNKNOWN if it is not wanted (its agent is not there, or not for this
+ * device).
+ *
+ * @generated from message pinion.v1.TurnReoffer
+ */
+export declare type TurnReoffer = Message<"pinion.v1.TurnReoffer"> & {
+  /**
+   * The agent. At most 100 bytes.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+
+  /**
+   * The conversation; empty for a turn without one. At most 500 bytes.
+   *
+   * @generated from field: string conversation_id = 2;
+   */
+  conversationId: string;
+
+  /**
+   * The message. At most 200 bytes.
+   *
+   * @generated from field: string message_id = 3;
+   */
+  messageId: string;
+
+  /**
+   * The beginning of the message's text. At most 64 KiB.
+   *
+   * @generated from field: string input = 4;
+   */
+  input: string;
+
+  /**
+   * The SHA-256 of the whole text, so that the message sent again is known.
+   *
+   * @generated from field: bytes input_sha256 = 5;
+   */
+  inputSha256: Uint8Array;
+
+  /**
+   * The attempt's number, from 1.
+   *
+   * @generated from field: int32 attempt = 6;
+   */
+  attempt: number;
+
+  /**
+   * The turn read the conversation's snapshot.
+   *
+   * @generated from field: bool uses_snapshot = 7;
+   */
+  usesSnapshot: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.TurnReoffer.
+ * Use `create(TurnReofferSchema)` to create a new message.
+ */
+export declare const TurnReofferSchema: GenMessage<TurnReoffer>;
 
 /**
  * Answers Completion, after the commit.

@@ -243,6 +243,14 @@ export declare type Turn = Message<"pinion.v1.Turn"> & {
    * @generated from field: int32 open_questions = 32;
    */
   openQuestions: number;
+
+  /**
+   * The end of what its program wrote, of a turn that ended without a reply; at most 8,000 characters, and empty if the
+   * device sent no output. In lists cut like `reply`.
+   *
+   * @generated from field: string output_tail = 33;
+   */
+  outputTail: string;
 };
 
 /**
