@@ -74,7 +74,8 @@ export async function openReplicaPort(
         check,
       }),
       {
-        ...{ crossOrgDb: requests.db, db: requests.tenantDb, keyring: config.secrets.keyring, crowd, log },
+        ...{ crossOrgDb: requests.db, db: requests.tenantDb, crowd, log },
+        ...{ keyring: config.secrets.keyring, references: config.secrets.references },
         surroundings: { doorbell: work.publisher, quotas: access.quotas },
         addressOf: (headers, remoteAddress) => peerAddressOf(headers, remoteAddress, trustedProxies),
         onEvents: (orgId) => work.feed.eventsAppended(orgId),

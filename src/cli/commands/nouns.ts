@@ -41,13 +41,13 @@ export const nouns: readonly Noun[] = [
   {
     name: "apply",
     description:
-      "make agents, destinations, platforms and watchers what a file says; shows the plan first, and asks",
+      "make agents, destinations, platforms, watchers, hooks and labels of devices what a file says; shows the plan first, and asks",
     load: async () => (await import("../apply/command.ts")).addApply,
   },
   {
     name: "pull",
     description:
-      "write a file that describes the org's agents, destinations, platforms and watchers, for `pinion apply`",
+      "write a file that describes the org's agents, destinations, platforms, watchers, hooks and labels of devices, for `pinion apply`",
     load: async () => (await import("../apply/pull.ts")).addPull,
   },
   {

@@ -103,8 +103,8 @@ export function fleetService(deps: {
 
     async labelDevice(request, context) {
       const { orgId, actor } = principalOf(context);
-      const { deviceId, add, remove } = request;
-      if (await deviceLabels.change(db, { orgId, deviceId, add, remove, actor })) {
+      const { deviceId, add, remove, dryRun: isDryRun } = request;
+      if ((await deviceLabels.change(db, { orgId, deviceId, add, remove, actor, isDryRun })) && !isDryRun) {
         feed.eventsAppended(orgId);
         doorbell.devicesChanged(orgId);
       }

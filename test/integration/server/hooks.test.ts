@@ -16,7 +16,10 @@ import { openTestReplica, type TestReplica } from "../../support/server.ts";
 import { getRun, takeOn } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
-const env = { PINION_SECRET_KEYS: `k:${Buffer.alloc(32, 7).toString("base64")}` };
+const env = {
+  PINION_SECRET_KEYS: `k:${Buffer.alloc(32, 7).toString("base64")}`,
+  PINION_SECRET_ELSEWHERE: "kept-by-the-operator",
+};
 let [one, two]: TestReplica[] = [];
 let laptop: Identity;
 
@@ -114,6 +117,33 @@ test("a secret that was rotated is good for its overlap, and is stored sealed", 
     .executeTakeFirst();
   expect(JSON.stringify(row)).toContain("enc:v1:");
   expect(JSON.stringify(row)).not.toContain(secret);
+});
+
+test("an edit that changes nothing leaves the version, and a secret of the server is looked up for each delivery", async () => {
+  const { hook, secret, url } = await hookOf(HookKind.BEARER);
+  const update = (given: string, dryRun = false) =>
+    one!.clients.hooks.updateHook({
+      hookId: hook!.id,
+      spec: {},
+      updateMask: { paths: [] },
+      secret: given,
+      dryRun,
+    });
+  const call = async (token: string) =>
+    (await post(one!, url, "{}", { authorization: `Bearer ${token}` })).status;
+  expect((await update("")).hook!.version).toBe(1);
+  expect((await update(secret)).hook!.version).toBe(1);
+  expect((await update("another-secret-16", true)).hook!.version).toBe(2);
+  expect([await call("another-secret-16"), (await update(secret)).hook!.version]).toEqual([401, 1]);
+  const named = await update("secret://ELSEWHERE");
+  expect(named.hook).toMatchObject({ version: 2, secretReference: "secret://ELSEWHERE" });
+  expect([await call("kept-by-the-operator"), await call(secret)]).toEqual([202, 202]);
+  // The old secret is no longer valid, and the server lacks the named secret: senders try again.
+  const rotated = await one!.clients.hooks.rotateHookSecret({
+    ...{ hookId: hook!.id, secret: "secret://MISSING", overlap: { seconds: 0n } },
+  });
+  expect([rotated.secret, await call("secret://MISSING")]).toEqual(["", 503]);
+  await expect(update("secret://lower-case-name")).rejects.toThrow(/secret: write secret:\/\/NAME/);
 });
 
 test("a filter decides, its errors are shown with the delivery, a mapping makes the input, and a delivery is replayed", async () => {

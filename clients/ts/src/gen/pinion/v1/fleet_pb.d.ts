@@ -779,6 +779,13 @@ export declare type LabelDeviceRequest = Message<"pinion.v1.LabelDeviceRequest">
    * @generated from field: repeated string remove = 3;
    */
   remove: string[];
+
+  /**
+   * Checks everything and changes nothing; the answer holds the device as it is.
+   *
+   * @generated from field: bool dry_run = 4;
+   */
+  dryRun: boolean;
 };
 
 /**
