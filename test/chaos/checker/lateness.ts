@@ -2,8 +2,9 @@ import type { FaultKind } from "../plan.ts";
 import { isOfNetwork } from "../plan.ts";
 import { pastAttemptsMax, type RunRow } from "../rows.ts";
 import { mayBeOfBefore } from "./losses.ts";
-import { merge, recoveryMs, type Span, subtract } from "./owners.ts";
+import { recoveryMs } from "./owners.ts";
 import { iso } from "./slots.ts";
+import { merge, type Span, subtract } from "./spans.ts";
 import { linesOf, namesOf, type Violation, type World } from "./world.ts";
 
 /**

@@ -1,5 +1,5 @@
 import type { Entry } from "../history.ts";
-import type { Span } from "./owners.ts";
+import type { Span } from "./spans.ts";
 
 /**
  * A failover to a standby that lagged loses commits, and with them answers that were true: what was

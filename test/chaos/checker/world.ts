@@ -1,7 +1,7 @@
 import type { Answer, AttemptName, Call, Entry, SeenMessage, SentMessage } from "../history.ts";
 import { pastAttemptsMax, type Rows, type RunRow } from "../rows.ts";
 import { lossesOf } from "./losses.ts";
-import type { Span } from "./owners.ts";
+import type { Span } from "./spans.ts";
 
 /** Bounds of the rules, in milliseconds. */
 export type Bounds = {
