@@ -255,6 +255,7 @@ export async function seedWorker(
       capabilities: [],
       maxConcurrency: 1,
       configProblem: "",
+      upgrade: null,
       executors: [],
       workspaces: [],
       ttlMs: 60_000,

@@ -1,6 +1,6 @@
 /** Enum values of the API in words, as in the command line and the tables, and their tones. */
 import { AttentionReason, ContinueMode, WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
-import { Platform } from "#gen/pinion/v1/device_pb.js";
+import { Platform, UpgradeMode } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
@@ -42,6 +42,12 @@ const platformWords: Record<Platform, string> = {
   [Platform.IOS]: "ios",
   [Platform.ANDROID]: "android",
   [Platform.BROWSER]: "browser",
+};
+const upgradeWords: Record<UpgradeMode, string> = {
+  [UpgradeMode.UNSPECIFIED]: "",
+  [UpgradeMode.MANUAL]: "upgraded by hand",
+  [UpgradeMode.AUTOMATIC]: "upgrades itself",
+  [UpgradeMode.UNAVAILABLE]: "upgraded by its package",
 };
 const skipWords: Record<SkipReason, string> = {
   [SkipReason.UNSPECIFIED]: "",
@@ -107,6 +113,7 @@ const word = (words: Record<number, string>) => (value: number) => words[value] 
 export const runWord = word(runWords);
 export const livenessWord = word(livenessWords);
 export const watcherWord = word(watcherWords);
+export const upgradeWord = word(upgradeWords);
 export const platformWord = word(platformWords);
 export const skipWord = word(skipWords);
 export const attentionWord = word(attentionWords);

@@ -20,6 +20,7 @@ import type { Principal } from "../access/guard.ts";
 import type { Streams } from "../access/streams.ts";
 import type { BusMessage } from "../cluster/bus.ts";
 import type { Feed } from "../cluster/feed.ts";
+import type { Offers } from "../http/offers.ts";
 import type { Telemetry } from "../telemetry.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import { createDueWheel, type DueWheel } from "./due-wheel.ts";
@@ -95,6 +96,8 @@ export type HubDeps = {
   telemetry: Telemetry;
   /** The database behind `db`, as far as known. */
   incarnation: () => Incarnation | undefined;
+  /** The programs that this server gives. */
+  offers: Pick<Offers, "version" | "refresh">;
   completer: Completer;
   dispatcher: Dispatcher;
   turnEndings: TurnEndings;
@@ -261,6 +264,7 @@ function servicesOf(
       return { ...config, heartbeatIntervalMs: Math.min(heartbeatIntervalMs * 1.5, ttlMs / 2) };
     },
     incarnation: deps.incarnation,
+    daemonVersion: () => deps.offers.version(),
     async restore(forgotten) {
       const isKnown = await transaction(db, (tx) => restorations.restore(tx, forgotten));
       const { orgId, deviceId, runId } = forgotten;
@@ -277,7 +281,11 @@ function servicesOf(
         "a worker offers a reply again that was acknowledged before",
       );
     },
-    open: (session, hello) => opens(() => open({ ...deps, ttlMs }, session, hello)),
+    open: (session, hello) =>
+      opens(async () => {
+        await deps.offers.refresh();
+        return open({ ...deps, ttlMs }, session, hello);
+      }),
     opened: (session, opening) => opened(deps, registry, session, opening),
     beat: (session, listed) => presence.beat(session, listed),
     output: (chunk) => feed.output(chunk),

@@ -151,6 +151,8 @@ export function welcomeOf(session: {
   held: readonly { runId: string; attemptToken: string }[];
   verdicts: readonly HeldVerdict[];
   incarnation: Incarnation | undefined;
+  /** The version of the daemon that this server gives; empty: none. */
+  daemonVersion: string;
 }): ConnectResponse {
   const { timers } = session;
   return response({
@@ -161,6 +163,7 @@ export function welcomeOf(session: {
       replicaId: session.replicaId,
       serverTime: timestampNow(),
       capabilities: ["activity", "questions"],
+      daemonVersion: session.daemonVersion,
       ...(session.incarnation ? { incarnation: incarnationMessage(session.incarnation) } : {}),
       timers: {
         heartbeatInterval: durationFromMs(timers.heartbeatIntervalMs),

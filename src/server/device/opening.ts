@@ -1,6 +1,6 @@
 import { type JsonObject, toJson } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
-import { type Hello, Platform } from "#gen/pinion/v1/device_pb.js";
+import { type Hello, Platform, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import * as devices from "../../store/people/devices.ts";
@@ -94,6 +94,7 @@ function factsOf(hello: Hello): devices.HelloFacts {
   return {
     configProblem: storableText(hello.configProblem),
     ...{ appVersion, label, agentKinds, capabilities, maxConcurrency },
+    upgrade: hello.upgrade ? (toJson(UpgradeInfoSchema, hello.upgrade) as JsonObject) : null,
     executors: hello.executors.map((executor) => toJson(ExecutorInfoSchema, executor) as JsonObject),
     workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
   };

@@ -38,6 +38,8 @@ export type SessionServices<Self> = {
   opened(session: Self, opening: Opening): void;
   /** The database behind `db`, as far as known. */
   incarnation(): Incarnation | undefined;
+  /** The version of the daemon that this server gives; empty: none. */
+  daemonVersion(): string;
   /** Restores an attempt that the database may have forgotten. */
   restore(forgotten: ForgottenAttempt): Promise<void>;
   restoreTurn(forgotten: ForgottenTurn): Promise<void>;

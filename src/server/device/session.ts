@@ -354,6 +354,7 @@ export class Session implements Seat {
         replicaId,
         timers,
         incarnation: this.#services.incarnation(),
+        daemonVersion: this.#services.daemonVersion(),
       }),
     );
     this.#watch();

@@ -1,6 +1,6 @@
 import { create, fromJson, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
-import { Platform } from "#gen/pinion/v1/device_pb.js";
+import { Platform, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { archOf, reportedLabels } from "../../labels.ts";
 import type * as devices from "../../store/people/devices.ts";
@@ -78,6 +78,7 @@ export function deviceMessage(row: devices.Device, lastRun?: RunSummary): Device
     executors: row.executors.map((executor) => fromJson(ExecutorInfoSchema, executor as JsonObject, lenient)),
     workspaces: row.workspaces.map((known) => fromJson(WorkspaceInfoSchema, known as JsonObject, lenient)),
     configProblem: row.config_problem,
+    ...(row.upgrade ? { upgrade: fromJson(UpgradeInfoSchema, row.upgrade as JsonObject, lenient) } : {}),
     hostName: (row.machine as { hostName?: string }).hostName ?? "",
     ...duplicateOf(row.duplicate),
     lastRun: lastRun && runSummaryMessage(lastRun),

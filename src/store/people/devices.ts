@@ -4,6 +4,7 @@ import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { DeviceRow, Json, PresenceRow } from "../pg/schema.ts";
+import { storableJson } from "../pg/storable.ts";
 import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";
 import { hasLabel } from "./device-labels.ts";
@@ -233,6 +234,8 @@ export type HelloFacts = {
   workspaces: readonly Json[];
   /** The problem of the device's configuration file; empty: none. */
   configProblem: string;
+  /** JSON of UpgradeInfo; null: not said. */
+  upgrade: Json | null;
 };
 
 /** The machine of a session. Empty hashes are unknown. */
@@ -343,13 +346,12 @@ export async function updateFromHello(db: Db, before: DeviceRow, facts: HelloFac
 
 export type Change = { column: string; from: unknown; to: unknown };
 
-/** The columns changed by a hello; lists of objects are jsonb. */
+const jsonColumns = new Set(["executors", "workspaces", "upgrade"]);
+
+/** The columns changed by a hello. */
 export function columnsOfChanges(changes: readonly Change[]): Record<string, unknown> {
   return Object.fromEntries(
-    changes.map(({ column, to }) => [
-      column,
-      column === "executors" || column === "workspaces" ? JSON.stringify(to) : to,
-    ]),
+    changes.map(({ column, to }) => [column, jsonColumns.has(column) && to !== null ? storableJson(to) : to]),
   );
 }
 
@@ -377,6 +379,7 @@ export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
     { column: "executors", from: device.executors, to: [...facts.executors] },
     { column: "workspaces", from: device.workspaces, to: [...facts.workspaces] },
     { column: "config_problem", from: device.config_problem, to: facts.configProblem },
+    { column: "upgrade", from: device.upgrade, to: facts.upgrade },
   ];
   return changes.filter(({ from, to }) => canonical(from) !== canonical(to));
 }

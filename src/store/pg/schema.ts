@@ -85,6 +85,8 @@ export type DeviceTable = {
   executors: ColumnType<Json[], string | undefined, string>;
   workspaces: ColumnType<Json[], string | undefined, string>;
   config_problem: Generated<string>;
+  /** JSON of UpgradeInfo. */
+  upgrade: ColumnType<Json | null, string | null | undefined, string | null>;
   /** {machineHash, bootHash, hostName, arch} of the last session; empty before the first report. */
   machine: ColumnType<Json, string | undefined, string>;
   /** {hostName, seenAt}. */

@@ -208,6 +208,7 @@ test("a hello that says nothing new writes nothing; one that does leaves an even
     maxConcurrency: 4,
     configProblem: "",
     executors: [{ kind: "claude-code", type: "claude-code", version: "2.1.3" }],
+    upgrade: null,
     workspaces: [{ name: "app", mode: "WORKSPACE_MODE_SHARED" }],
   };
   const hello = async () =>

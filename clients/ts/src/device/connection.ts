@@ -13,6 +13,7 @@ import {
   type Hello,
   HelloSchema,
   type Platform,
+  type UpgradeInfoSchema,
   type Welcome,
 } from "../gen/pinion/v1/device_pb.js";
 import { type Logger, silentLogger } from "../logger.ts";
@@ -86,6 +87,8 @@ export interface DeviceOptions {
    * force.
    */
   configProblem?: string;
+  /** How the daemon's own program is kept up to date. */
+  upgrade?: MessageInitShape<typeof UpgradeInfoSchema>;
   /** Distinguishes this machine from another with a copy of the state; see `machineFingerprint`. */
   machine?: MachineFingerprint;
   /** Aborting closes the connection, with `close()`'s defaults. */
@@ -154,6 +157,7 @@ export type DeviceChanges = Partial<
     | "configProblem"
     | "proxy"
     | "keep"
+    | "upgrade"
   >
 >;
 
@@ -407,6 +411,7 @@ class Connection implements DeviceConnection {
       held: [...running, ...finished].slice(0, LISTED_MAX),
       configProblem: truncateUtf8(this.#options.configProblem ?? "", CONFIG_PROBLEM_BYTES_MAX).text,
       ...(this.#options.machine === undefined ? {} : { machine: this.#options.machine }),
+      ...(this.#options.upgrade === undefined ? {} : { upgrade: this.#options.upgrade }),
       executors: this.#options.executors ?? [],
       workspaces: this.#options.workspaces ?? [],
     });
@@ -422,6 +427,7 @@ class Connection implements DeviceConnection {
       sessionEpoch: welcome.sessionEpoch,
       replicaId: welcome.replicaId,
       heartbeatMs: heartbeat === undefined ? fallbackHeartbeatMs : durationMs(heartbeat),
+      daemonVersion: welcome.daemonVersion,
     });
     // Verdicts before deliveries, so stored results are not sent again.
     for (const { attemptToken, verdict } of welcome.verdicts) this.#obey(attemptToken, verdict);

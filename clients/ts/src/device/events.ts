@@ -24,7 +24,15 @@ export interface AttemptNames {
  */
 export type DeviceEvent = { atMs: number } & (
   | { type: "state"; state: ConnectionState; from: ConnectionState }
-  | { type: "connected"; deviceId: string; sessionEpoch: bigint; replicaId: string; heartbeatMs: number }
+  | {
+      type: "connected";
+      deviceId: string;
+      sessionEpoch: bigint;
+      replicaId: string;
+      heartbeatMs: number;
+      /** The version of the daemon that the server gives; empty: none. */
+      daemonVersion: string;
+    }
   /** The following `retrying` event gives the delay. */
   | { type: "disconnected"; reason: string; heldMs: number }
   | { type: "drained"; reason: string; reconnectAfterMs: number; message: string }

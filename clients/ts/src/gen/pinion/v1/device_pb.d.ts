@@ -285,6 +285,13 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
    * @generated from field: pinion.v1.Machine machine = 12;
    */
   machine?: Machine | undefined;
+
+  /**
+   * How the daemon's own program is kept up to date. Absent: the daemon does not say.
+   *
+   * @generated from field: pinion.v1.UpgradeInfo upgrade = 13;
+   */
+  upgrade?: UpgradeInfo | undefined;
 };
 
 /**
@@ -438,6 +445,13 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
    * @generated from field: pinion.v1.Incarnation incarnation = 9;
    */
   incarnation?: Incarnation | undefined;
+
+  /**
+   * The version of the daemon that this server gives (`/downloads/manifest.json`); empty: none. At most 64 bytes.
+   *
+   * @generated from field: string daemon_version = 10;
+   */
+  daemonVersion: string;
 };
 
 /**
@@ -445,6 +459,40 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export declare const WelcomeSchema: GenMessage<Welcome>;
+
+/**
+ * How a daemon's own program is kept up to date, and how the last upgrade ended.
+ *
+ * @generated from message pinion.v1.UpgradeInfo
+ */
+export declare type UpgradeInfo = Message<"pinion.v1.UpgradeInfo"> & {
+  /**
+   * Who starts an upgrade.
+   *
+   * @generated from field: pinion.v1.UpgradeMode mode = 1;
+   */
+  mode: UpgradeMode;
+
+  /**
+   * The version whose upgrade failed last; empty: none failed since the program was replaced. At most 64 bytes.
+   *
+   * @generated from field: string failed_version = 2;
+   */
+  failedVersion: string;
+
+  /**
+   * Why that upgrade failed; with UNAVAILABLE why the program cannot replace itself. At most 1,000 bytes.
+   *
+   * @generated from field: string problem = 3;
+   */
+  problem: string;
+};
+
+/**
+ * Describes the message pinion.v1.UpgradeInfo.
+ * Use `create(UpgradeInfoSchema)` to create a new message.
+ */
+export declare const UpgradeInfoSchema: GenMessage<UpgradeInfo>;
 
 /**
  * Which database it is that a server stores into. After a failover to a standby that lagged it is another one, which may
@@ -2136,6 +2184,46 @@ export enum HeldAttemptState {
  * Describes the enum pinion.v1.HeldAttemptState.
  */
 export declare const HeldAttemptStateSchema: GenEnum<HeldAttemptState>;
+
+/**
+ * Who starts an upgrade of a daemon's program.
+ *
+ * @generated from enum pinion.v1.UpgradeMode
+ */
+export enum UpgradeMode {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: UPGRADE_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A person: `pinion device upgrade`.
+   *
+   * @generated from enum value: UPGRADE_MODE_MANUAL = 1;
+   */
+  MANUAL = 1,
+
+  /**
+   * The daemon itself, as soon as its server gives a newer version.
+   *
+   * @generated from enum value: UPGRADE_MODE_AUTOMATIC = 2;
+   */
+  AUTOMATIC = 2,
+
+  /**
+   * The program came from a package or a checkout, which replace it.
+   *
+   * @generated from enum value: UPGRADE_MODE_UNAVAILABLE = 3;
+   */
+  UNAVAILABLE = 3,
+}
+
+/**
+ * Describes the enum pinion.v1.UpgradeMode.
+ */
+export declare const UpgradeModeSchema: GenEnum<UpgradeMode>;
 
 /**
  * What the device does with a held attempt.

@@ -5,7 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
-import type { Platform } from "./device_pb.js";
+import type { Platform, UpgradeInfo } from "./device_pb.js";
 import type { RunSummary } from "./run_pb.js";
 import type { ExecutorInfo, WorkspaceInfo } from "./activity_pb.js";
 
@@ -528,6 +528,13 @@ export declare type Device = Message<"pinion.v1.Device"> & {
    * @generated from field: string arch = 29;
    */
   arch: string;
+
+  /**
+   * How its daemon's program is kept up to date, when it last connected. Absent: the daemon did not say.
+   *
+   * @generated from field: pinion.v1.UpgradeInfo upgrade = 30;
+   */
+  upgrade?: UpgradeInfo | undefined;
 };
 
 /**
