@@ -25,7 +25,7 @@ import type { Telemetry } from "../telemetry.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import { createDueWheel, type DueWheel } from "./due-wheel.ts";
 import type { Link } from "./link.ts";
-import { invalidEndOf } from "./messages.ts";
+import { forgottenOf, forgottenTurnOf, invalidEndOf } from "./messages.ts";
 import { open } from "./opening.ts";
 import { type PresenceWriter, startPresenceWriter } from "./presence-writer.ts";
 import type { Opening } from "./reconcile.ts";
@@ -48,6 +48,8 @@ export type Hub = {
    * stops.
    */
   begin(principal: Principal, link: Link): Session;
+  /** Restores the run or turn that a completion brings along, after a failover. */
+  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<void>;
   /**
    * Stores the end of an attempt of a run or a turn, reported by the device or worker outside of
    * its stream.
@@ -160,6 +162,12 @@ export function createHub(deps: HubDeps): Hub {
         forget();
       });
       return session;
+    },
+    async restore(device, completion) {
+      const run = forgottenOf(device, completion);
+      if (run) await services.restore(run);
+      const turn = forgottenTurnOf(device, completion);
+      if (turn) await services.restoreTurn(turn);
     },
     report: (report) => parts.report(report, undefined),
     async turnDown({ orgId, deviceId, workId, attemptToken }, completion, why) {

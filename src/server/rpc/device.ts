@@ -88,6 +88,7 @@ export function deviceService(deps: {
       if (!executorId)
         refuse("not_found", `no worker of this token has had such an attempt of ${completion.workId}`);
       const report = reportOf({ orgId, deviceId: executorId }, completion);
+      await hub.restore({ orgId, deviceId: executorId }, completion);
       const startedAt = performance.now();
       const { verdict, windowId } = await hub.report(report).catch(async (error: unknown) => {
         if (error instanceof Refusal && error.reason === "invalid_argument") {

@@ -11,6 +11,7 @@ import { createRandom } from "../../support/random.ts";
 import { realNow } from "../clock.ts";
 import type { Record } from "../history.ts";
 import { seedOf } from "../random.ts";
+import { programsFileOf } from "./programs-file.ts";
 import { tapTransport } from "./tap.ts";
 
 export type HostDevice = {
@@ -137,9 +138,13 @@ function startClient(device: HostDevice): void {
 }
 
 function startDaemon(device: HostDevice): void {
-  const work = 'cat > /dev/null; sleep 0.$(( $$ % 9 )); echo "$PINION_RUN_ID by $$"';
+  // The program itself writes down its beginning and its end.
+  const note = (phase: string) =>
+    `echo "${phase} $PINION_RUN_ID $PINION_ATTEMPT $(date +%s%3N)" >> ${programsFileOf(device)}`;
+  const work = `cat > /dev/null; sleep 0.$(( $$ % 9 )); echo "$PINION_RUN_ID by $$"; ${note("finished")}`;
   // One in ten fails, by the process id.
-  const script = config.isReliable ? work : `${work}; [ $(( $$ % 10 )) -ne 0 ]`;
+  const end = config.isReliable ? "true" : "[ $(( $$ % 10 )) -ne 0 ]";
+  const script = `${note("begun")}; ${work}; ${end}`;
   const toml = `[device]
 default_executor = "agent"
 max_concurrency = ${device.slots}

@@ -3,6 +3,7 @@
  * functions of grpc-js that encode and decode are wrapped, and the client is unchanged.
  */
 import { createHash } from "node:crypto";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import * as grpc from "@grpc/grpc-js";
 import {
   type CompleteRunRequest,
@@ -135,7 +136,7 @@ function seenOf({ message }: ConnectResponse): history.SeenMessage | undefined {
     case "heartbeatAck":
       return { case: "heartbeatAck" };
     case "assignment": {
-      const { watcher, context, attempt } = message.value;
+      const { watcher, context, attempt, event } = message.value;
       return {
         case: "assignment",
         ...nameOf(message.value),
@@ -143,6 +144,7 @@ function seenOf({ message }: ConnectResponse): history.SeenMessage | undefined {
         watcher: watcher?.id ?? "",
         deviceId: context?.deviceId ?? "",
         prompt: watcher?.prompt ?? "",
+        slot: event?.scheduledFor ? timestampMs(event.scheduledFor) : null,
       };
     }
     case "cancel":

@@ -5,6 +5,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
 import { listKept } from "../../../clients/ts/src/index.ts";
 import { startDevice, startPeer, until } from "./harness.ts";
 
@@ -13,14 +14,14 @@ const first = { systemIdentifier: "7420", timeline: 1, position: "0/3000148" };
 const promoted = { ...first, timeline: 2 };
 
 /** A device whose server stored a result, before the failover of the database. */
-async function begin() {
+async function begin(outcome: "completed" | "failed" = "completed") {
   const peer = await startPeer();
   peer.incarnation = first;
   let programs = 0;
   const { events, stateDir, device } = startDevice(peer.url, {
     onAssignment: async () => {
       programs += 1;
-      return { outcome: "completed", output: `done ${programs}` };
+      return { outcome, output: `done ${programs}` };
     },
   });
   const session = await peer.session();
@@ -140,8 +141,60 @@ test("a run that the new database assigns again is answered with the result, and
   expect(programs()).toBe(1);
 });
 
+test("a completed run whose result the new database lost has no second attempt", async () => {
+  const { assignment, failOver, programs } = await begin();
+  const second = await failOver();
+  const again = second.assign({ workId: assignment.workId, attempt: 2 });
+  await until(
+    () => second.all("complete").some((sent) => sent.attemptToken === again.attemptToken),
+    "the new attempt is answered",
+  );
+  expect(programs()).toBe(1);
+});
+
+test("a result that waits for its verdict answers a further attempt of its run, too", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  let programs = 0;
+  startDevice(peer.url, {
+    maxConcurrency: 2,
+    onAssignment: async () => {
+      programs += 1;
+      return { outcome: "completed", output: `done ${programs}` };
+    },
+  });
+  const session = await peer.session();
+  const { workId } = session.assign();
+  await session.next("complete");
+  const again = session.assign({ workId, attempt: 2 });
+  await until(
+    () => session.all("complete").some((sent) => sent.attemptToken === again.attemptToken),
+    "the second attempt is answered",
+  );
+  expect(programs).toBe(1);
+});
+
+test("a result whose run the server does not know is sent once more with its run, and then set aside", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  const { events } = startDevice(peer.url, {
+    onAssignment: async () => ({ outcome: "completed", output: "it" }),
+  });
+  const session = await peer.session();
+  const assignment = session.assign();
+  expect((await session.next("complete")).reoffer).toBeUndefined();
+  session.acknowledge(assignment, CompletionVerdict.UNKNOWN);
+  await until(() => session.all("complete").length === 2, "it is sent again");
+  expect(session.all("complete")[1]).toMatchObject({
+    ...{ attemptToken: assignment.attemptToken, output: "it" },
+    reoffer: { watcherId: assignment.watcher!.id, attempt: 1 },
+  });
+  session.acknowledge(assignment, CompletionVerdict.UNKNOWN);
+  await events.next("acknowledged", ({ verdict }) => verdict === "unknown");
+});
+
 test("a retry, and whatever the same database assigns, runs", async () => {
-  const { assignment, events, session, failOver, programs } = await begin();
+  const { assignment, events, session, failOver, programs } = await begin("failed");
   session.assign({ workId: assignment.workId, attempt: 1 });
   await until(() => programs() === 2, "it ran");
   // The attempt holds the device's only slot until the server has acknowledged the result.

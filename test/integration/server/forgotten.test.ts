@@ -4,8 +4,9 @@
  */
 import { createHash } from "node:crypto";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { createClients } from "@pinion/client";
 import { sql } from "kysely";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { type Assignment, CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
@@ -36,17 +37,17 @@ async function forget(runId: string): Promise<void> {
     await sql`delete from ${sql.table(table)} where id = ${runId}`.execute(database.db);
 }
 
-async function offer(stream: DeviceStream, assignment: Assignment, output = "the answer") {
-  const { workId, attemptToken, attempt, watcher, event } = assignment;
+function offered({ workId, attemptToken, attempt, watcher, event }: Assignment, output = "the answer") {
   const { source, scheduledFor, windowStart, windowEnd } = event!;
   const reoffer = {
     ...{ watcherId: watcher!.id, attempt, source, windowStart: windowStart!, windowEnd: windowEnd! },
     ...(scheduledFor ? { scheduledFor } : {}),
   };
-  stream.send({
-    case: "complete",
-    value: { workId, attemptToken, outcome: Outcome.COMPLETED, output, reoffer },
-  });
+  return { workId, attemptToken, outcome: Outcome.COMPLETED, output, reoffer };
+}
+
+async function offer(stream: DeviceStream, assignment: Assignment, output?: string) {
+  stream.send({ case: "complete", value: offered(assignment, output) });
   return stream.next("completionAck");
 }
 
@@ -75,6 +76,19 @@ test("a run of which nothing is left is there again with its result, once; a sec
   ]);
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.ALREADY_STORED);
   expect(await listWindows(database.db, { runId })).toHaveLength(1);
+});
+
+test("a run of which nothing is left comes back by the unary call, too", async () => {
+  const { clients, url, device, stream } = await begin();
+  const { id: runId } = await startWork(clients, device);
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, "the answer");
+  await forget(runId);
+  const own = createClients({ url, token: device.token });
+  onTestFinished(() => own.close());
+  const { verdict } = await own.device.completeRun({ completion: offered(assignment) });
+  expect(verdict).toBe(CompletionVerdict.STORED_LATE);
+  expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED });
 });
 
 test("a run that waits again, because its claim was forgotten, ends with the result and is claimed by nobody", async () => {

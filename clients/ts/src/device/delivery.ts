@@ -7,6 +7,7 @@ import {
   CompletionSchema,
   CompletionVerdict,
   type Incarnation,
+  Outcome,
 } from "../gen/pinion/v1/device_pb.js";
 import type { Logger } from "../logger.ts";
 import { type Kept, type KeptBy, type KeptResults, positionOf } from "../outbox/kept.ts";
@@ -45,6 +46,11 @@ interface Parcel {
   isBusy: boolean;
   /** Set if another database acknowledged the result before and the result is offered again. */
   kept: Kept | undefined;
+  /**
+   * The server did not know the attempt: the result is sent once more with its run, which the
+   * server's database may have lost.
+   */
+  bringsItsRun: boolean;
 }
 
 export interface Acknowledged {
@@ -172,29 +178,49 @@ export class Delivery {
   #offer(kept: Kept): boolean {
     if (this.#isOfNow(kept) || this.#parcels.has(kept.attemptToken)) return false;
     const { workId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
-    this.#parcels.set(attemptToken, { ...parcelOf({ workId, attemptToken, finishedAtMs }, ""), kept });
+    this.#parcels.set(attemptToken, {
+      ...parcelOf({ workId, attemptToken, finishedAtMs }, ""),
+      ...{ kept, bringsItsRun: true },
+    });
     this.#offered.add(attemptToken);
     return true;
   }
 
   /**
-   * The result of an attempt assigned a second time because the server's database lost the run: the
-   * program must not run twice. Undefined for every other assignment, such as a retry.
+   * The result of a run assigned again although its program has finished here: the server does not
+   * have the result yet, or its database lost the run. The program must not run twice. Undefined for
+   * every other assignment, such as a retry.
    */
   forgottenResult(assignment: {
     workId: string;
     attempt: number;
   }): Promise<Completion | undefined> | undefined {
-    const candidates = this.#kept
+    const waiting = [...this.#parcels.values()]
+      .filter(({ kept, entry }) => !kept && entry.workId === assignment.workId)
+      .map((parcel) => async () => {
+        if (parcel.unsaved) return parcel.unsaved;
+        const reading = await this.#outbox.read(parcel.entry);
+        return reading.kind === "record" ? reading.record.completion : undefined;
+      });
+    const kept = this.#kept
       .list()
-      .filter((kept) => kept.workId === assignment.workId)
-      .filter((kept) => !this.#isOfNow(kept) || this.#offered.has(kept.attemptToken));
-    return candidates.length === 0 ? undefined : this.#readForgotten(candidates, assignment.attempt);
+      .filter((one) => one.workId === assignment.workId)
+      .filter((one) => !this.#isOfNow(one) || this.#offered.has(one.attemptToken))
+      .map((one) => async () => (await this.#kept.read(one))?.completion);
+    if (waiting.length + kept.length === 0) return undefined;
+    return this.#readForgotten({ waiting, kept }, assignment.attempt);
   }
 
-  async #readForgotten(candidates: readonly Kept[], attempt: number): Promise<Completion | undefined> {
-    for (const kept of candidates) {
-      const completion = (await this.#kept.read(kept))?.completion;
+  async #readForgotten(
+    results: Record<"waiting" | "kept", (() => Promise<Completion | undefined>)[]>,
+    attempt: number,
+  ): Promise<Completion | undefined> {
+    for (const read of [...results.waiting, ...results.kept]) {
+      const completion = await read();
+      // A completed run has no later attempt, so its result answers any.
+      if (completion?.outcome === Outcome.COMPLETED) return completion;
+      // A later attempt than a failed one is a retry.
+      if (results.waiting.includes(read)) continue;
       const reoffer = completion?.reoffer ?? completion?.turnReoffer;
       const isForgotten = (reoffer?.attempt ?? 0) >= attempt && !completion?.retryAfter;
       if (isForgotten) return completion;
@@ -470,6 +496,12 @@ export class Delivery {
     told: { windowId: string; message: string },
   ): Promise<void> {
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return;
+    if (verdict === "unknown" && !parcel.bringsItsRun) {
+      parcel.bringsItsRun = true;
+      parcel.sentAt = undefined;
+      void this.#pump();
+      return;
+    }
     this.#forget(parcel);
     this.#onAcknowledged({
       entry: parcel.entry,
@@ -553,12 +585,13 @@ function parcelOf(entry: OutboxEntry, watcher: string): Parcel {
     readableAt: undefined,
     isBusy: false,
     kept: undefined,
+    bringsItsRun: false,
   };
 }
 
-/** `reoffer` and `turnReoffer` are sent only with results offered again. */
-function asSent({ kept }: Parcel, completion: Completion): Completion {
-  if (kept || (completion.reoffer ?? completion.turnReoffer) === undefined) return completion;
+/** `reoffer` and `turnReoffer` are sent only where the server's database may have lost the work. */
+function asSent({ bringsItsRun }: Parcel, completion: Completion): Completion {
+  if (bringsItsRun || (completion.reoffer ?? completion.turnReoffer) === undefined) return completion;
   const { reoffer: _, turnReoffer: __, ...rest } = completion;
   return create(CompletionSchema, rest);
 }

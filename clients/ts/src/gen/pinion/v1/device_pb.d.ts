@@ -1548,7 +1548,8 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
   stderrTail: string;
 
   /**
-   * Set on a completion that was acknowledged before, by another incarnation of the database, and is offered again.
+   * Set on a completion whose run the database may have lost: acknowledged before by another incarnation of the database, or
+   * answered with UNKNOWN.
    *
    * @generated from field: pinion.v1.Reoffer reoffer = 26;
    */
@@ -2433,7 +2434,8 @@ export declare const OutcomeSchema: GenEnum<Outcome>;
 
 /**
  * What became of a completion. STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED say that the server has it: the device may
- * forget it. An INVALID or UNKNOWN one is not stored: the device sets it aside for a person. One that the device does not
+ * forget it. An INVALID or UNKNOWN one is not stored: the device sets it aside for a person, an UNKNOWN one after a second
+ * try with `reoffer`. One that the device does not
  * know: it keeps the completion and sends it again.
  *
  * @generated from enum pinion.v1.CompletionVerdict

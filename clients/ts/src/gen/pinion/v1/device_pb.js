@@ -423,7 +423,8 @@ export const CompletionVerdictSchema = /*@__PURE__*/
 
 /**
  * What became of a completion. STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED say that the server has it: the device may
- * forget it. An INVALID or UNKNOWN one is not stored: the device sets it aside for a person. One that the device does not
+ * forget it. An INVALID or UNKNOWN one is not stored: the device sets it aside for a person, an UNKNOWN one after a second
+ * try with `reoffer`. One that the device does not
  * know: it keeps the completion and sends it again.
  *
  * @generated from enum pinion.v1.CompletionVerdict
