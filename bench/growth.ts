@@ -101,6 +101,8 @@ async function addWatchers(url: string, count: number): Promise<void> {
         join (select *, row_number() over (order by id) - 1 as ord from device) d
           on d.ord = i % (select count(*) from device)
       returning org_id, id
+    ), positions as (
+      insert into schedule_position (org_id, watcher_id) select org_id, id from made
     ) insert into watcher_revision (org_id, watcher_id, version, name, prompt)
     select org_id, id, 1, 'idle', 'Say hello' from made`,
     [count],

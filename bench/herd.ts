@@ -49,9 +49,9 @@ export const bench: Bench = async ({ isSmoke }) => {
     const dueAt = new Date(Date.now() + (isSmoke ? 4_000 : dueInMs));
     await query(
       url,
-      `update watcher set next_slot_at = d.at, next_due_at = d.at
+      `update schedule_position s set next_slot_at = d.at, next_due_at = d.at
       from (select id, case when org_id = $1 then $3::timestamptz else $2::timestamptz end as at from watcher) d
-      where d.id = watcher.id`,
+      where d.id = s.watcher_id`,
       [`org-${options.orgs}`, dueAt, new Date(dueAt.getTime() + otherIsLaterMs)],
     );
     const recorded = untilRecorded(url, options.watchers + 1);
@@ -90,7 +90,7 @@ async function seedOther(url: string, org: number) {
   const [device] = (
     await query(
       url,
-      `insert into device (org_id, install_id, platform, label) values ($1, 'install-other', 'linux', 'other')
+      `insert into device (org_id, install_id, os, label) values ($1, 'install-other', 'linux', 'other')
       returning id`,
       [orgId],
     )
@@ -103,8 +103,11 @@ async function seedOther(url: string, org: number) {
   await query(
     url,
     `with made as (
-      insert into watcher (org_id, slug, name, agent_id, device_id, schedule, next_slot_at, next_due_at)
-      values ($1, 'other', 'other', 'bench', $2, '0 0 1 1 *', ${nextYear}, ${nextYear}) returning org_id, id
+      insert into watcher (org_id, slug, name, agent_id, device_id, schedule)
+      values ($1, 'other', 'other', 'bench', $2, '0 0 1 1 *') returning org_id, id
+    ), positions as (
+      insert into schedule_position (org_id, watcher_id, next_slot_at, next_due_at)
+      select org_id, id, ${nextYear}, ${nextYear} from made
     ) insert into watcher_revision (org_id, watcher_id, version, name, prompt)
     select org_id, id, 1, 'other', 'Say hello' from made`,
     [orgId, device.id],

@@ -50,15 +50,17 @@ try {
 /** Every tenth device ended nothing within the last two days, and every hundredth nothing ever. */
 async function seed(db: Db): Promise<void> {
   await sql`insert into org (id, name) values (${orgId}, 'Acme')`.execute(db);
-  await sql`insert into device (org_id, install_id, platform, label)
+  await sql`insert into device (org_id, install_id, os, label)
     select ${orgId}, gen_random_uuid()::text, 'linux', 'device ' || n from generate_series(1, ${devicesCount}) n`.execute(
     db,
   );
   await sql`insert into presence (org_id, device_id, epoch, replica_id, connected_at, last_beat_at)
     select org_id, id, 1, ${randomUUID()}, now(), now() from device`.execute(db);
-  await sql`insert into watcher (org_id, slug, name, agent_id, schedule, next_slot_at, next_due_at)
-    select ${orgId}, 'watcher-' || n, 'Watcher', 'pinion-default', '*/43 * * * *', now(), now()
+  await sql`insert into watcher (org_id, slug, name, agent_id, schedule)
+    select ${orgId}, 'watcher-' || n, 'Watcher', 'pinion-default', '*/43 * * * *'
     from generate_series(1, ${watchersCount}) n`.execute(db);
+  await sql`insert into schedule_position (org_id, watcher_id, next_slot_at, next_due_at)
+    select org_id, id, now(), now() from watcher`.execute(db);
   await sql`insert into watcher_revision (org_id, watcher_id, version, name, prompt)
     select org_id, id, 1, name, 'look' from watcher`.execute(db);
   for (let day = days; day >= -1; day--) {

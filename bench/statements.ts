@@ -26,7 +26,7 @@ const replicaId = "replica-1";
 const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 1_000 };
 /** By a text that occurs in only one statement. */
 const statements: Record<string, RegExp> = {
-  "lock what is due": /where next_due_at <= statement_timestamp/,
+  "lock what is due": /where s.next_due_at <= statement_timestamp/,
   "read what is locked": /"queuedSlotAt"/,
   "record the run": /insert into run \(/,
   "append an event": /pg_advisory_xact_lock/,
@@ -81,9 +81,11 @@ async function measure(
   });
   await replicas.beat(db, { id: replicaId, address: "nowhere" });
   for (const watcher of watchers) {
-    await query(url, "update watcher set next_due_at = now(), next_slot_at = now() where id = $1", [
-      watcher.watcherId,
-    ]);
+    await query(
+      url,
+      "update schedule_position set next_due_at = now(), next_slot_at = now() where watcher_id = $1",
+      [watcher.watcherId],
+    );
     await liveOnce(db);
   }
   await db.destroy();
@@ -106,11 +108,20 @@ async function liveOnce(db: Db): Promise<void> {
   const device = { orgId: run!.orgId, deviceId: run!.deviceId! };
   const { epoch, sessionId } = await presence.open(db, { ...device, replicaId });
   const [claimed] = await attempts.claim(db, [{ ...device, epoch, sessionId, slots: 1, kinds: null }]);
-  await attempts.accept(db, [{ ...claimed!, pushedAgoMs: 1, acceptedAgoMs: 1 }]);
+  await attempts.accept(db, [{ ...claimed!, workId: claimed!.runId, pushedAgoMs: 1, acceptedAgoMs: 1 }]);
   await transaction(db, async (tx) => {
     const [settled] = await settle(
       tx,
-      [{ ...claimed!, action: "finish_or_retry", status: "completed", reason: "", output: "done" }],
+      [
+        {
+          ...claimed!,
+          workId: claimed!.runId,
+          action: "finish_or_retry",
+          status: "completed",
+          reason: "",
+          output: "done",
+        },
+      ],
       policy,
     );
     await events.append(tx, device.orgId, [

@@ -27,7 +27,7 @@ export async function seedDevices(
 ): Promise<SeededDevice[]> {
   const { rows } = await query(
     url,
-    `insert into device (org_id, install_id, platform, label, max_concurrency)
+    `insert into device (org_id, install_id, os, label, max_concurrency)
     select 'org-' || (i % $2::int), 'install-' || i, 'linux', 'device ' || i, $3::int from generate_series(0, $1::int - 1) i
     returning org_id, id, install_id`,
     [options.count, options.orgs, options.slots],
@@ -82,17 +82,19 @@ export async function seedWatchers(url: string, perDevice: number): Promise<numb
   const { rows } = await query(
     url,
     `with made as (
-      insert into watcher (org_id, slug, name, agent_id, device_id, schedule, overlap, next_slot_at, next_due_at)
-      select d.org_id, 'w-' || d.install_id || '-' || i, 'bench', 'bench', d.id, '0 0 1 1 *', 'skip',
-        ${nextYear}, ${nextYear}
+      insert into watcher (org_id, slug, name, agent_id, device_id, schedule, overlap)
+      select d.org_id, 'w-' || d.install_id || '-' || i, 'bench', 'bench', d.id, '0 0 1 1 *', 'skip'
       from device d, generate_series(1, $1::int) i returning org_id, id
+    ), positions as (
+      insert into schedule_position (org_id, watcher_id, next_slot_at, next_due_at)
+      select org_id, id, ${nextYear}, ${nextYear} from made
     ), revised as (
       insert into watcher_revision (org_id, watcher_id, version, name, prompt)
       select org_id, id, 1, 'bench', 'Say hello' from made returning 1
     ) select count(*)::int as count from revised`,
     [perDevice],
   );
-  await query(url, "vacuum analyze watcher, watcher_revision, device, token");
+  await query(url, "vacuum analyze watcher, schedule_position, watcher_revision, device, token");
   return rows[0].count as number;
 }
 
@@ -100,7 +102,8 @@ export async function seedWatchers(url: string, perDevice: number): Promise<numb
 export async function makeDue(url: string, at: Date): Promise<void> {
   await query(
     url,
-    "update watcher set next_slot_at = $1::timestamptz, next_due_at = $1::timestamptz where status = 'active'",
+    `update schedule_position s set next_slot_at = $1::timestamptz, next_due_at = $1::timestamptz
+    from watcher w where w.org_id = s.org_id and w.id = s.watcher_id and w.status = 'active'`,
     [at],
   );
 }
@@ -116,9 +119,9 @@ export async function makeDueAt(url: string, moments: readonly Date[]): Promise<
       select org_id, id, row_number() over (order by rank, id) as ord
       from (select org_id, id, row_number() over (partition by device_id order by id) as rank from watcher) w
     )
-    update watcher w set next_slot_at = t.at, next_due_at = t.at
+    update schedule_position s set next_slot_at = t.at, next_due_at = t.at
     from unnest($1::timestamptz[]) with ordinality as t (at, ord) join ranked r on r.ord = t.ord
-    where w.org_id = r.org_id and w.id = r.id`,
+    where s.org_id = r.org_id and s.watcher_id = r.id`,
     [moments],
   );
 }

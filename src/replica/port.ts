@@ -73,7 +73,7 @@ export async function openReplicaPort(
     handler: withHooks(
       withPlatformWebhooks(
         withDownloads(withDocumentation(withPage(withProbes({ ...probes, rpc }), loadPage(), check), check), {
-          directory: config.downloads,
+          offers: work.offers,
           publicUrl: config.publicUrl,
           isBehindProxies,
           check,
@@ -85,7 +85,8 @@ export async function openReplicaPort(
         },
       ),
       {
-        ...{ crossOrgDb: requests.db, db: requests.tenantDb, keyring: config.secrets.keyring, crowd, log },
+        ...{ crossOrgDb: requests.db, db: requests.tenantDb, crowd, log },
+        ...{ keyring: config.secrets.keyring, references: config.secrets.references },
         surroundings: { doorbell: work.publisher, quotas: access.quotas },
         addressOf,
         onEvents: (orgId) => work.feed.eventsAppended(orgId),

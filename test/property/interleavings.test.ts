@@ -28,6 +28,7 @@ import {
   noteDoorbell,
   openDevice,
   policy,
+  putSchedule,
   reapRules,
   reportOf,
   seedDevice,
@@ -157,7 +158,10 @@ const act: fc.Arbitrary<Act> = fc.oneof(
       named(`beat(${at})`, ({ known }, db) => {
         const attempt = latest(known, at);
         return (
-          attempt && attempts.beat(db, [attempt]).then(() => ({ name: "beat", token: attempt.attemptToken }))
+          attempt &&
+          attempts
+            .beat(db, [{ ...attempt, workId: attempt.runId }])
+            .then(() => ({ name: "beat", token: attempt.attemptToken }))
         );
       }),
     ),
@@ -209,7 +213,9 @@ const act: fc.Arbitrary<Act> = fc.oneof(
         `open ${holds ? "with" : "without"} what it had`,
         async ({ device, known, epochs, replicas }, db) => {
           const state = isFinished ? HeldAttemptState.FINISHED : HeldAttemptState.RUNNING;
-          const held = holds ? known.map(({ runId, attemptToken }) => ({ runId, attemptToken, state })) : [];
+          const held = holds
+            ? known.map(({ runId, attemptToken }) => ({ workId: runId, attemptToken, state }))
+            : [];
           const replicaId = `replica-${replicas.indexOf(db) + 1}`;
           const { epoch, verdicts } = await openDevice(db, device, { held, replicaId });
           epochs.push(epoch);
@@ -260,10 +266,9 @@ const moments = fc.constantFrom<Step>(
     if (world.states.every(({ isDue }) => isDue)) return;
     const { schedule, at } = slotAt(world.slots);
     world.slots += 1;
-    await world.replicas[0]!.updateTable("watcher")
-      .set({ schedule, next_slot_at: at, next_due_at: at })
-      .where("id", "=", world.watcher.watcherId)
-      .execute();
+    const { watcherId } = world.watcher;
+    await world.replicas[0]!.updateTable("watcher").set({ schedule }).where("id", "=", watcherId).execute();
+    await putSchedule(world.replicas[0]!, world.watcher, at);
     for (const state of world.states) state.isDue = true;
   }),
   alone("its beats stopped", async ({ replicas, states, watcher }) => {
@@ -293,9 +298,9 @@ async function shownBy(db: Db, watcher: WatcherName) {
   const live = await liveRun(db, watcher);
   const rows = await listRuns(db, watcher);
   const { due } = await db
-    .selectFrom("watcher")
+    .selectFrom("schedule_position")
     .select((eb) => eb("next_due_at", "<", new Date()).as("due"))
-    .where("id", "=", watcher.watcherId)
+    .where("watcher_id", "=", watcher.watcherId)
     .executeTakeFirstOrThrow();
   const windows = await db
     .selectFrom("window")
@@ -371,7 +376,7 @@ test("whatever two replicas do at once to a watcher's runs, some order of it exp
       for (const one of life) await take(world, one);
       // The next life begins without rows of this one.
       await db.deleteFrom("run").execute();
-      await db.updateTable("watcher").set({ next_slot_at: null, next_due_at: null }).execute();
+      await db.updateTable("schedule_position").set({ next_slot_at: null, next_due_at: null }).execute();
     }),
     { seed, numRuns: 10_000, interruptAfterTimeLimit: timeLimitMs },
   );

@@ -75,7 +75,7 @@ export type DeviceTable = {
   id: Generated<string>;
   owner_id: OrNull<string>;
   install_id: string;
-  platform: string;
+  os: string;
   label: string;
   app_version: Generated<string>;
   agent_kinds: Generated<string[]>;
@@ -85,6 +85,8 @@ export type DeviceTable = {
   executors: ColumnType<Json[], string | undefined, string>;
   workspaces: ColumnType<Json[], string | undefined, string>;
   config_problem: Generated<string>;
+  /** JSON of UpgradeInfo. */
+  upgrade: ColumnType<Json | null, string | null | undefined, string | null>;
   /** {machineHash, bootHash, hostName, arch} of the last session; empty before the first report. */
   machine: ColumnType<Json, string | undefined, string>;
   /** {hostName, seenAt}. */
@@ -256,11 +258,6 @@ export type WatcherTable = {
   workspace: OrNull<string>;
   status: Generated<WatcherStatus>;
   paused_reason: Generated<string>;
-  next_slot_at: TimestampOrNull;
-  /** The latest slot with a row. */
-  last_slot_at: TimestampOrNull;
-  next_due_at: TimestampOrNull;
-  last_run_at: TimestampOrNull;
   last_fired_at: TimestampOrNull;
   window_cursor_at: TimestampOrNull;
   last_window_id: OrNull<string>;
@@ -270,8 +267,21 @@ export type WatcherTable = {
   backoff_until: TimestampOrNull;
   created_at: GeneratedTimestamp;
   updated_at: GeneratedTimestamp;
-  unrunnable_slots: Generated<number>;
   sponsor: Generated<string>;
+};
+
+/** The position of a watcher's schedule; each watcher has one. */
+export type SchedulePositionTable = {
+  org_id: string;
+  watcher_id: string;
+  next_slot_at: TimestampOrNull;
+  /** The slot plus the jitter. */
+  next_due_at: TimestampOrNull;
+  /** The latest slot with a row. */
+  last_slot_at: TimestampOrNull;
+  last_run_at: TimestampOrNull;
+  /** Slots skipped for want of an executor since the last run. */
+  unrunnable_slots: Generated<number>;
 };
 
 export type WatcherRevisionTable = {
@@ -448,6 +458,7 @@ export type Schema = {
   agent_revision: AgentRevisionTable;
   platform: PlatformTable;
   watcher: WatcherTable;
+  schedule_position: SchedulePositionTable;
   watcher_revision: WatcherRevisionTable;
   backlog: BacklogTable;
   slot: SlotTable;
@@ -464,6 +475,7 @@ export type TokenRow = Selectable<TokenTable>;
 export type PresenceRow = Selectable<PresenceTable>;
 export type PlatformRow = Selectable<PlatformTable>;
 export type WatcherRow = Selectable<WatcherTable>;
+export type SchedulePositionRow = Selectable<SchedulePositionTable>;
 export type RunRow = Selectable<RunTable>;
 export type WindowRow = Selectable<WindowTable>;
 export type EventRow = Selectable<EventTable>;

@@ -126,10 +126,11 @@ export async function takeBackTimes(tx: Db): Promise<number> {
       where greatest(claimed_at, started_at, pushed_at, last_beat_at, cancel_requested_at, created_at) > now()`,
     // Back-offs are a day at most.
     sql`update run set not_before = now() where not_before > now() + interval '25 hours'`,
-    sql`update watcher set last_run_at = ${notAhead("last_run_at")}, last_fired_at = ${notAhead("last_fired_at")},
+    sql`update schedule_position set last_run_at = ${notAhead("last_run_at")} where last_run_at > now()`,
+    sql`update watcher set last_fired_at = ${notAhead("last_fired_at")},
         window_cursor_at = ${notAhead("window_cursor_at")},
         backoff_until = case when backoff_until > now() + interval '25 hours' then now() else backoff_until end
-      where greatest(last_run_at, last_fired_at, window_cursor_at) > now()
+      where greatest(last_fired_at, window_cursor_at) > now()
         or backoff_until > now() + interval '25 hours'`,
     sql`update turn set claimed_at = ${notAhead("claimed_at")}, started_at = ${notAhead("started_at")},
         last_beat_at = ${notAhead("last_beat_at")}, created_at = ${notAhead("created_at")},

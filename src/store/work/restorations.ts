@@ -76,8 +76,8 @@ export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<bool
       `.execute(tx);
     }
     await sql`
-      update watcher set last_slot_at = greatest(last_slot_at, ${scheduledFor})
-      where org_id = ${orgId} and id = ${watcherId}
+      update schedule_position set last_slot_at = greatest(last_slot_at, ${scheduledFor})
+      where org_id = ${orgId} and watcher_id = ${watcherId}
     `.execute(tx);
     await sql`
       delete from backlog where org_id = ${orgId} and watcher_id = ${watcherId} and scheduled_for = ${scheduledFor}

@@ -69,12 +69,13 @@ export type DueWatcher = {
  */
 export async function lockDue(tx: Db, limit: number, newest = 0): Promise<DueWatcher[]> {
   const due = (order: "asc" | "desc", count: number) => sql`
-    select org_id as "orgId", id as "watcherId" from watcher
+    select w.org_id as "orgId", w.id as "watcherId"
+    from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
     -- Not the transaction's time: the slot may have fallen due since it began.
-    where next_due_at <= statement_timestamp()
-    order by next_due_at ${sql.raw(order)}
+    where s.next_due_at <= statement_timestamp()
+    order by s.next_due_at ${sql.raw(order)}
     limit ${count}
-    for no key update skip locked`;
+    for no key update of w skip locked`;
   const query =
     newest === 0
       ? sql<WatcherName>`${ofFew} ${due("asc", limit)}`
@@ -119,8 +120,8 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
     select w.org_id as "orgId", w.id as "watcherId", case when w.placement is null then w.device_id end as "deviceId",
       w.placement is not null as "isGated", w.schedule, w.time_zone as "timeZone", w.overlap, w.catchup,
       w.catchup_window_ms as "catchupWindowMs", w.jitter_ms as "jitterMs", w.min_cooldown_ms as "minCooldownMs",
-      w.status, w.next_slot_at as "nextSlotAt", w.next_due_at as "nextDueAt", w.last_slot_at as "lastSlotAt",
-      w.last_run_at as "lastRunAt", w.window_cursor_at as "windowCursorAt", w.backoff_until as "backoffUntil",
+      w.status, s.next_slot_at as "nextSlotAt", s.next_due_at as "nextDueAt", s.last_slot_at as "lastSlotAt",
+      s.last_run_at as "lastRunAt", w.window_cursor_at as "windowCursorAt", w.backoff_until as "backoffUntil",
       case when w.day_budget is not null then (
         select jsonb_build_object('tokensMax', coalesce(w.day_budget->>'tokensMax', '0')::int8,
           'costMicrosMax', coalesce(w.day_budget->>'costMicrosMax', '0')::int8,
@@ -136,6 +137,7 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
         where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as "queuedSlotAt",
       b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
     from ${input} join watcher w on w.org_id = i.org_id and w.id = i.id
+      join schedule_position s on s.org_id = i.org_id and s.watcher_id = i.id
       left join lateral (
         select scheduled_for, source, run_id from backlog b where b.org_id = w.org_id and b.watcher_id = w.id
         order by scheduled_for limit 1
@@ -158,13 +160,14 @@ export async function lockAhead(
   options: { after: number; withinMs: number; limit: number },
 ): Promise<DueWatcher[]> {
   const { rows } = await sql<WatcherName>`
-    ${ofFew} select w.org_id as "orgId", w.id as "watcherId" from watcher w
-    where w.next_due_at > greatest(statement_timestamp(), to_timestamp(${options.after}::float8 / 1000))
-      and w.next_due_at <= statement_timestamp() + ${options.withinMs}::float8 * interval '1 ms'
+    ${ofFew} select w.org_id as "orgId", w.id as "watcherId"
+    from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
+    where s.next_due_at > greatest(statement_timestamp(), to_timestamp(${options.after}::float8 / 1000))
+      and s.next_due_at <= statement_timestamp() + ${options.withinMs}::float8 * interval '1 ms'
       and w.status = 'active'
       -- Whether it is active still when the slot falls due is seen then.
       and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id and r.spread_to is null)
-    order by w.next_due_at
+    order by s.next_due_at
     limit ${options.limit}
     for no key update of w skip locked
   `.execute(tx);
@@ -188,8 +191,8 @@ export type Outlook = {
 export async function lookAhead(db: Db, through: number): Promise<Outlook> {
   const { rows } = await sql<Outlook>`
     ${ofFew} select ${epochMs("clock_timestamp()")} as "nowMs",
-      (select ${epochMs("next_due_at")} from watcher where next_due_at is not null order by next_due_at limit 1) as "dueMs",
-      (select ${epochMs("next_due_at")} from watcher where next_due_at > to_timestamp(${through}::float8 / 1000)
+      (select ${epochMs("next_due_at")} from schedule_position where next_due_at is not null order by next_due_at limit 1) as "dueMs",
+      (select ${epochMs("next_due_at")} from schedule_position where next_due_at > to_timestamp(${through}::float8 / 1000)
         order by next_due_at limit 1) as "beyondMs",
       exists (select from backlog b
         where not exists (select from run r where r.org_id = b.org_id and r.watcher_id = b.watcher_id
@@ -204,7 +207,7 @@ export async function lookAhead(db: Db, through: number): Promise<Outlook> {
  */
 export async function findCrowd(db: Db, through: number, count: number): Promise<number | undefined> {
   const { rows } = await sql<{ dueMs: number }>`
-    ${ofFew} select ${epochMs("next_due_at")} as "dueMs" from watcher where next_due_at > to_timestamp(${through}::float8 / 1000)
+    ${ofFew} select ${epochMs("next_due_at")} as "dueMs" from schedule_position where next_due_at > to_timestamp(${through}::float8 / 1000)
     order by next_due_at offset ${count - 1}::int limit 1
   `.execute(db);
   return rows[0]?.dueMs;
@@ -352,7 +355,7 @@ export async function record(
         w.placement, w.placement is not null as is_gated,
         case when s.session_id is not null and i.skip_reason is null and w.placement is null then gen_random_uuid() end as attempt_token,
         -- A slot that is recorded late still has its whole deadline.
-        greatest(i.due_at, now()) + w.start_deadline_ms * interval '1 ms' as expires_at
+        greatest(i.due_at, now()) + w.start_deadline_ms * interval '1 ms' as start_deadline_at
       from input i
         join watcher w on w.org_id = i.org_id and w.id = i.watcher_id
         left join agent a on a.org_id = w.org_id and a.id = w.agent_id
@@ -369,10 +372,10 @@ export async function record(
     }
     live as (
       insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-        notification, source, scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts,
+        notification, source, scheduled_for, window_start, window_end, due_at, start_deadline_at, timeout_ms, max_attempts,
         retry_of, is_pinned, is_gated, is_held, status, attempt, attempt_token, claimed_at, claimed_epoch, claimed_session)
       select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
-        scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts, retry_of,
+        scheduled_for, window_start, window_end, due_at, start_deadline_at, timeout_ms, max_attempts, retry_of,
         device_id is not null, is_gated, is_gated, case when attempt_token is null then 'pending' else 'claimed' end,
         case when attempt_token is null then 0 else 1 end, attempt_token,
         case when attempt_token is not null then now() end, case when attempt_token is not null then epoch end,
@@ -382,10 +385,10 @@ export async function record(
     ${slots.some((slot) => slot.isGated) ? gates.insertOfWanted : sql``}
     skipped as (
       insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-        notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
+        notification, source, scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms,
         max_attempts, retry_of, status, attempt, reason, past_attempts, skip_reason)
       select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
-        scheduled_for, window_start, window_end, due_at, now(), expires_at, timeout_ms, max_attempts, retry_of,
+        scheduled_for, window_start, window_end, due_at, now(), start_deadline_at, timeout_ms, max_attempts, retry_of,
         'skipped', 0, reason, '[]', skip_reason
       from wanted where skip_reason is not null
     ),
@@ -394,9 +397,9 @@ export async function record(
       where b.org_id = i.org_id and b.watcher_id = i.watcher_id and b.scheduled_for = coalesce(i.scheduled_for, i.waits_since)
     ),
     moved as (
-      update watcher w set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
-        last_run_at = coalesce(m.last_run_at, w.last_run_at), last_slot_at = greatest(w.last_slot_at, m.last_slot_at),
-        unrunnable_slots = case when m.is_run then 0 else w.unrunnable_slots + m.unrunnable end
+      update schedule_position s set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
+        last_run_at = coalesce(m.last_run_at, s.last_run_at), last_slot_at = greatest(s.last_slot_at, m.last_slot_at),
+        unrunnable_slots = case when m.is_run then 0 else s.unrunnable_slots + m.unrunnable end
       from (
         -- Grouped, not joined: the planner takes "wanted" for three rows, and would join by a loop within a loop.
         select org_id, watcher_id, max(next_slot_at) as next_slot_at, max(next_due_at) as next_due_at,
@@ -409,7 +412,7 @@ export async function record(
           from wanted
         ) each_of group by org_id, watcher_id having bool_or(is_move)
       ) m
-      where w.org_id = m.org_id and w.id = m.watcher_id
+      where s.org_id = m.org_id and s.watcher_id = m.watcher_id
     )
     select c.org_id as "orgId", c.run_id as "runId", c.watcher_id as "watcherId", c.device_id as "deviceId",
       c.is_gated and c.skip_reason is null as "isHeld",
@@ -466,8 +469,12 @@ export async function setAside(tx: Db, watcher: WatcherName & { reason: string }
   await sql`
     with dropped as (
       delete from backlog where org_id = ${watcher.orgId} and watcher_id = ${watcher.watcherId}
+    ),
+    stopped as (
+      update schedule_position set next_slot_at = null, next_due_at = null
+      where org_id = ${watcher.orgId} and watcher_id = ${watcher.watcherId}
     )
-    update watcher set status = 'paused', paused_reason = ${watcher.reason}, next_slot_at = null, next_due_at = null
+    update watcher set status = 'paused', paused_reason = ${watcher.reason}
     where org_id = ${watcher.orgId} and id = ${watcher.watcherId}
   `.execute(tx);
 }
@@ -491,12 +498,12 @@ export async function listPlanned(
 ): Promise<PlannedWatcher[]> {
   const { after } = options;
   const { rows } = await sql<PlannedWatcher>`
-    select org_id as "orgId", id as "watcherId", schedule, time_zone as "timeZone", next_slot_at as "nextSlotAt",
-      clock_timestamp() as now
-    from watcher
-    where next_slot_at > now() + ${options.aheadMs} * interval '1 ms' and schedule is not null
-      ${after ? sql`and (org_id, id) > (${after.orgId}, ${after.watcherId}::uuid)` : sql``}
-    order by org_id, id
+    select s.org_id as "orgId", s.watcher_id as "watcherId", w.schedule, w.time_zone as "timeZone",
+      s.next_slot_at as "nextSlotAt", clock_timestamp() as now
+    from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
+    where s.next_slot_at > now() + ${options.aheadMs} * interval '1 ms' and w.schedule is not null
+      ${after ? sql`and (s.org_id, s.watcher_id) > (${after.orgId}, ${after.watcherId}::uuid)` : sql``}
+    order by s.org_id, s.watcher_id
     limit ${options.limit}
   `.execute(db);
   return rows;
@@ -528,8 +535,8 @@ export async function moveBack(
         and scheduled_for >= ${move.nextSlotAt}
     ),
     moved as (
-      update watcher set next_slot_at = ${move.nextSlotAt}, next_due_at = ${move.nextDueAt}
-      where org_id = ${move.orgId} and id = ${move.watcherId}
+      update schedule_position set next_slot_at = ${move.nextSlotAt}, next_due_at = ${move.nextDueAt}
+      where org_id = ${move.orgId} and watcher_id = ${move.watcherId}
     )
     select count(*)::int as count from junk
   `.execute(tx);

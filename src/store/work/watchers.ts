@@ -2,11 +2,17 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
-import type { Catchup, Json, Notification, Overlap, WatcherRow } from "../pg/schema.ts";
+import type { Catchup, Json, Notification, Overlap, SchedulePositionRow, WatcherRow } from "../pg/schema.ts";
 import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 
-/** A watcher as read: its row, the values of its version, and its waiting and running work. */
+/**
+ * A watcher as read: its row, the position of its schedule, the values of its version, and its
+ * waiting and running work.
+ */
 export type Watcher = WatcherRow & {
+  next_slot_at: SchedulePositionRow["next_slot_at"];
+  next_due_at: SchedulePositionRow["next_due_at"];
+  unrunnable_slots: SchedulePositionRow["unrunnable_slots"];
   prompt: string;
   extraction_schema: Json | null;
   agent_work: Json;
@@ -80,7 +86,11 @@ function select(db: Db) {
         .onRef("v.watcher_id", "=", "w.id")
         .onRef("v.version", "=", "w.version"),
     )
+    .innerJoin("schedule_position as s", (join) =>
+      join.onRef("s.org_id", "=", "w.org_id").onRef("s.watcher_id", "=", "w.id"),
+    )
     .selectAll("w")
+    .select(["s.next_slot_at", "s.next_due_at", "s.unrunnable_slots"])
     .select(["v.prompt", "v.extraction_schema", "v.agent_work"])
     .select((eb) => [
       eb
@@ -168,12 +178,12 @@ export async function insert(
     .values({
       ...{ org_id: orgId, id: watcherId, slug, sponsor },
       ...columnsOf(values),
-      ...positionColumns(options.position),
     })
     .onConflict((conflict) => conflict.doNothing())
     .returning("id")
     .executeTakeFirst();
   if (!inserted) return false;
+  await insertPosition(tx, { orgId, watcherId, position: options.position });
   await insertRevision(tx, { orgId, watcherId, version: 1, values });
   return true;
 }
@@ -206,13 +216,14 @@ export async function provision(
       device_id: options.deviceId,
       schedule: options.schedule,
       time_zone: options.timeZone,
-      next_slot_at: options.nextSlotAt,
-      next_due_at: options.nextSlotAt,
     })
     .onConflict((conflict) => conflict.columns(["org_id", "slug"]).doNothing())
     .returning("id")
     .executeTakeFirst();
   if (!inserted) return undefined;
+  const { orgId, nextSlotAt } = options;
+  const position = { nextSlotAt, nextDueAt: nextSlotAt };
+  await insertPosition(tx, { orgId, watcherId: inserted.id, position });
   await insertRevision(tx, {
     orgId: options.orgId,
     watcherId: inserted.id,
@@ -246,11 +257,11 @@ export async function write(
       ...columnsOf(values),
       ...{ sponsor, version, updated_at: sql<Date>`now()` },
       ...(options.isAdopted ? { status: "active", paused_reason: "" } : {}),
-      ...("position" in options ? positionColumns(options.position) : {}),
     })
     .where("org_id", "=", orgId)
     .where("id", "=", watcherId)
     .execute();
+  if ("position" in options) await writePosition(tx, { orgId, watcherId, position: options.position });
   await insertRevision(tx, { orgId, watcherId, version, values });
 }
 
@@ -261,10 +272,11 @@ export async function setPaused(
 ): Promise<void> {
   await tx
     .updateTable("watcher")
-    .set({ status: "paused", paused_reason: reason, ...positionColumns(undefined) })
+    .set({ status: "paused", paused_reason: reason })
     .where("org_id", "=", orgId)
     .where("id", "=", watcherId)
     .execute();
+  await writePosition(tx, { orgId, watcherId, position: undefined });
 }
 
 /**
@@ -280,11 +292,12 @@ export async function setActive(
     .set({
       ...{ status: "active", paused_reason: "", sponsor: options.sponsor },
       ...{ consecutive_failures: 0, backoff_until: null },
-      ...("position" in options ? positionColumns(options.position) : {}),
     })
     .where("org_id", "=", options.orgId)
     .where("id", "=", options.watcherId)
     .execute();
+  const { orgId, watcherId } = options;
+  if ("position" in options) await writePosition(tx, { orgId, watcherId, position: options.position });
 }
 
 /** Deletes a locked watcher with its revisions. */
@@ -436,8 +449,27 @@ const agentWorkFields: [key: string, name: string][] = [
   ["notify", "notify"],
 ];
 
+type Positioned = { orgId: string; watcherId: string; position: Position };
+
 function positionColumns(position: Position) {
   return { next_slot_at: position?.nextSlotAt ?? null, next_due_at: position?.nextDueAt ?? null };
+}
+
+async function insertPosition(tx: Db, { orgId, watcherId, position }: Positioned): Promise<void> {
+  await tx
+    .insertInto("schedule_position")
+    .values({ org_id: orgId, watcher_id: watcherId, ...positionColumns(position) })
+    .execute();
+}
+
+/** Writes the position of a locked watcher's schedule. */
+async function writePosition(tx: Db, { orgId, watcherId, position }: Positioned): Promise<void> {
+  await tx
+    .updateTable("schedule_position")
+    .set(positionColumns(position))
+    .where("org_id", "=", orgId)
+    .where("watcher_id", "=", watcherId)
+    .execute();
 }
 
 async function insertRevision(

@@ -16,6 +16,8 @@ export async function observe(options: {
 }): Promise<void> {
   const { cluster, record, ttlMs, stop } = options;
   for (let sample = 1; !stop.aborted; sample++) {
+    const isRight = () => (cluster.clock?.aheadMs ?? 0) === 0;
+    const wasRight = isRight();
     try {
       const silent = await cluster.query<{
         run: string;
@@ -33,8 +35,11 @@ export async function observe(options: {
         where "deviceSilentMs" > $1 or "attemptSilentMs" > $1`,
         [ttlMs],
       );
-      if (silent.length > 0) record({ kind: "sample", silent });
-      if (sample % schedulesEvery === 0) record({ kind: "schedules", watchers: await schedulesOf(cluster) });
+      const schedules = sample % schedulesEvery === 0 ? await schedulesOf(cluster) : undefined;
+      if (wasRight && isRight()) {
+        if (silent.length > 0) record({ kind: "sample", silent });
+        if (schedules) record({ kind: "schedules", watchers: schedules });
+      }
     } catch {
       // The database is away.
     }
@@ -46,13 +51,13 @@ export async function observe(options: {
 async function schedulesOf(cluster: Cluster) {
   const ms = (column: string) => `(extract(epoch from ${column}) * 1000)::float8`;
   return cluster.query<{ watcher: string; nextSlotAt: number | null; slots: number[] }>(
-    `select w.id as watcher, ${ms("w.next_slot_at")} as "nextSlotAt",
+    `select w.watcher_id as watcher, ${ms("w.next_slot_at")} as "nextSlotAt",
       coalesce((select array_agg(${ms("s.scheduled_for")}) from (
-        select scheduled_for from run_all where org_id = w.org_id and watcher_id = w.id
+        select scheduled_for from run_all where org_id = w.org_id and watcher_id = w.watcher_id
         union all
-        select scheduled_for from backlog where org_id = w.org_id and watcher_id = w.id) s
+        select scheduled_for from backlog where org_id = w.org_id and watcher_id = w.watcher_id) s
         where s.scheduled_for > now() - $1 * interval '1 ms'), '{}') as slots
-    from watcher w where w.next_slot_at is not null`,
+    from schedule_position w where w.next_slot_at is not null`,
     [lookBackMs],
   );
 }

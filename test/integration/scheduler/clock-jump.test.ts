@@ -217,7 +217,8 @@ test("times that were written ahead do not keep anything waiting or alive after 
   await judged.check();
   await sql`update run set last_beat_at = moved.now(), claimed_at = moved.now()`.execute(db);
   await sql`update presence set last_beat_at = moved.now(), connected_at = moved.now()`.execute(db);
-  await sql`update watcher set last_run_at = moved.now(), backoff_until = moved.now() + interval '1 hour'`.execute(
+  await sql`update schedule_position set last_run_at = moved.now()`.execute(db);
+  await sql`update watcher set last_fired_at = moved.now(), backoff_until = moved.now() + interval '1 hour'`.execute(
     db,
   );
   await clock.set(0);
@@ -225,7 +226,8 @@ test("times that were written ahead do not keep anything waiting or alive after 
   const { rows } = await sql<{ ahead: number }>`
     select (select count(*) from run where greatest(last_beat_at, claimed_at, started_at) > pg_catalog.now())
       + (select count(*) from presence where greatest(last_beat_at, connected_at) > pg_catalog.now())
-      + (select count(*) from watcher where greatest(last_run_at, backoff_until) > pg_catalog.now()) as ahead`.execute(
+      + (select count(*) from schedule_position where last_run_at > pg_catalog.now())
+      + (select count(*) from watcher where greatest(last_fired_at, backoff_until) > pg_catalog.now()) as ahead`.execute(
     db,
   );
   expect(Number(rows[0]!.ahead)).toBe(0);

@@ -29,10 +29,13 @@ async function seedDue(device: DeviceName, count: number, dueAt: Date): Promise<
   const { watcherId } = await seedWatcher(db, device, { schedule: "0 0 1 1 *" });
   await sql`
     with copies as (
-      insert into watcher (org_id, slug, name, agent_id, device_id, schedule, overlap, next_slot_at, next_due_at)
-      select org_id, 'copy-' || right(id::text, 8) || '-' || i, name, agent_id, device_id, schedule, overlap, ${dueAt}, ${dueAt}
+      insert into watcher (org_id, slug, name, agent_id, device_id, schedule, overlap)
+      select org_id, 'copy-' || right(id::text, 8) || '-' || i, name, agent_id, device_id, schedule, overlap
       from watcher, generate_series(1, ${count}::int) i where id = ${watcherId}
       returning org_id, id
+    ), positions as (
+      insert into schedule_position (org_id, watcher_id, next_slot_at, next_due_at)
+      select org_id, id, ${dueAt}, ${dueAt} from copies
     ) insert into watcher_revision (org_id, watcher_id, version, name, prompt) select org_id, id, 1, 'copy', 'x' from copies
   `.execute(db);
 }
@@ -122,7 +125,7 @@ test("what is recorded for a device of this replica is claimed by the statement 
   expect(told.flatMap((run) => (run.attemptToken ? [run.runId] : [])).sort()).toEqual([...given].sort());
   const { rows } = await sql<{ status: string; slots: number }>`
     select run.status, count(*)::int as slots from run
-      join watcher on watcher.id = run.watcher_id and run.xmin = watcher.xmin group by 1 order by 1`.execute(
+      join schedule_position s on s.watcher_id = run.watcher_id and run.xmin = s.xmin group by 1 order by 1`.execute(
     db,
   );
   expect(rows).toEqual([
@@ -140,7 +143,7 @@ test("what is claimed as it is recorded is what a claim would have answered", as
   for (const one of [device, other]) {
     await seedWatcher(db, one, { schedule: "0 0 1 1 *", agentKind: "test-kind", notification: "on_failure" });
   }
-  await sql`update watcher set next_slot_at = ${dueAt}, next_due_at = ${dueAt}`.execute(db);
+  await sql`update schedule_position set next_slot_at = ${dueAt}, next_due_at = ${dueAt}`.execute(db);
   const runs: ClaimedRun[] = [];
   const note = (run: ClaimedRun) => runs.push(run);
   const [seat, later] = [await openSeat(device, 1, note), await openSeat(other, 1, note)];

@@ -101,7 +101,7 @@ test("no run starts sooner than the cooldown after the last one; its slot is ski
     [slot(0), "cooldown"],
   ]);
   await db
-    .updateTable("watcher")
+    .updateTable("schedule_position")
     .set({ last_run_at: new Date(slot(0).getTime() - 3_600_000) })
     .execute();
   await db.deleteFrom("run_finished").where("status", "=", "skipped").execute();

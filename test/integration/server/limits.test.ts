@@ -108,7 +108,7 @@ test("a token that was found to be no good is refused from memory, and suspects 
   expect(await outcomeOf(replica.clients.device.enroll(enrolment))).toBe("unauthenticated");
 });
 
-const enrolment = { joinCode: "AAAA-BBBB-CCCC", installId: "install-1", platform: 2, label: "x" };
+const enrolment = { joinCode: "AAAA-BBBB-CCCC", installId: "install-1", os: 2, label: "x" };
 
 test.each(["bare", "connect"])("device streams knock at the same door (%s)", async (kind) => {
   const replica = await startTestReplica(database.url, {
@@ -202,8 +202,8 @@ test("a slot that comes while the org is full is one skipped run that says so, a
     spec: { name: "Due", prompt: "x", agentId: "pinion-default", schedule: "0 9 * * *" },
   });
   await sql`
-    update watcher set next_slot_at = date_trunc('minute', now()), next_due_at = date_trunc('minute', now())
-    where id = ${watcher!.id}`.execute(database.db);
+    update schedule_position set next_slot_at = date_trunc('minute', now()), next_due_at = date_trunc('minute', now())
+    where watcher_id = ${watcher!.id}`.execute(database.db);
   // Every change of a watcher wakes the materializer.
   await watchers.updateWatcher({
     watcherId: busy!,

@@ -158,7 +158,7 @@ test("an update changes the named fields, clears those that are not set, and che
 test("a slot that is due when the schedule is edited gets its row first, under the old schedule", async () => {
   const { watcher } = await mine.watchers.createWatcher({ spec });
   const slot = "2026-01-05T03:00:00.000Z";
-  await sql`update watcher set next_slot_at = ${slot}, next_due_at = ${slot}`.execute(database.db);
+  await sql`update schedule_position set next_slot_at = ${slot}, next_due_at = ${slot}`.execute(database.db);
   const { watcher: edited } = await mine.watchers.updateWatcher({
     watcherId: watcher!.id,
     spec: { schedule: "0 4 * * *" },
@@ -265,7 +265,7 @@ test("lists go page by page to the end", async () => {
 
 test("another org's things answer not found, whatever is asked of them", async () => {
   const other = await addTenant(database.db, "other");
-  const device = await addDevice(database.db, other, { platform: "ios" });
+  const device = await addDevice(database.db, other, { os: "ios" });
   const theirs = api.as(other.secret);
   const { watcher } = await theirs.watchers.createWatcher({ spec });
   const watcherId = watcher!.id;
@@ -316,9 +316,11 @@ test("a watcher that fires once rests when its slot was recorded, and can be edi
   expect(made).toMatchObject({ status: WatcherStatus.ACTIVE, spec: { schedule: `@at ${at}Z` } });
   expect(timestampDate(made!.nextSlotAt!).toISOString().slice(0, 16)).toBe(at);
   // The day has come: the slot was recorded, and the schedule has moved on to none.
-  await sql`update watcher set next_slot_at = null, next_due_at = null, schedule = '@at 2026-01-01T09:00Z' where id = ${made!.id}`.execute(
-    database.db,
-  );
+  await sql`
+    with passed as (
+      update schedule_position set next_slot_at = null, next_due_at = null where watcher_id = ${made!.id}
+    )
+    update watcher set schedule = '@at 2026-01-01T09:00Z' where id = ${made!.id}`.execute(database.db);
   const watcherId = "once";
   expect((await mine.watchers.getWatcher({ watcherId })).watcher!.status).toBe(WatcherStatus.RESTING);
   const renamed = await mine.watchers.updateWatcher({
