@@ -97,7 +97,10 @@ function addUpsert(platforms: Command, cli: Cli): void {
     .argument("<platform>", 'its stable id: a-z, 0-9 and "-", up to 100')
     .description("make a platform what the options say, and start it; what is left out is cleared")
     .requiredOption("--agent <agent>", "the agent that answers there")
-    .requiredOption("--kind <kind>", "telegram, slack, discord, whatsapp, teams, github, gchat, linear or webhook")
+    .requiredOption(
+      "--kind <kind>",
+      "telegram, slack, discord, whatsapp, teams, github, gchat, linear or webhook",
+    )
     .option("--config <key=value>", "a value; may be repeated", pair)
     // Secrets on a command line would be visible in the shell's history and the process list.
     .option("--secret-env <key=VARIABLE>", "a secret, from this environment variable; may be repeated", pair)

@@ -120,7 +120,7 @@ export async function press(
     await answers.answer(
       db,
       {
-        ...{ orgId, runId: shown.turnId, isTurn: true, questionId: row.id, text: "" },
+        ...{ orgId, workId: shown.turnId, isTurn: true, questionId: row.id, text: "" },
         optionId: option.id,
         actor: `platform:${platform.stableId}/${senderId}`,
       },

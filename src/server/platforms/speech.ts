@@ -5,7 +5,7 @@ import type { TurnRow } from "../../store/work/turns.ts";
 import type { Feed } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
 
-export type SpeechFeed = Pick<Feed, "watchRun">;
+export type SpeechFeed = Pick<Feed, "watchWork">;
 
 /** Maximum characters kept of a reply under way; its end shows the whole. */
 const speechMax = 100_000;
@@ -21,8 +21,8 @@ export function createSpeech(feed: SpeechFeed, turn: { orgId: string; turnId: st
   let output = "";
   let texts = new Map<string, string>();
   const decoder = new TextDecoder();
-  const close = feed.watchRun(
-    { orgId: turn.orgId, runId: turn.turnId },
+  const close = feed.watchWork(
+    { orgId: turn.orgId, workId: turn.turnId },
     {
       onChange: wake,
       onOutput(chunk) {

@@ -205,7 +205,7 @@ test("a long reply comes in parts, and a turn that fails says why", async () => 
   expect(whole).toBe(long);
   telegram.write("and now?", { userId });
   const assignment = await takeOn(worker);
-  await here.clients.turns.cancelTurn({ turnId: assignment.runId, reason: "no time" });
+  await here.clients.turns.cancelTurn({ turnId: assignment.workId, reason: "no time" });
   await worker.next("cancel");
   worker.send({ case: "cancelled", value: nameOf(assignment) });
   await vi.waitFor(() => expect(telegram.shown(userId).at(-1)?.text).toContain("Cancelled"), wait);

@@ -171,7 +171,7 @@ test("an agent's question has buttons in the chat; the press is the answer, by t
   expect(await slack.press(at(there), shown, values[1]!, "UADA")).toBe(200);
   expect(await worker.next("answer")).toMatchObject({ questionId: "q1", optionId: "no" });
   expect(await slack.press(at(here), shown, values[0]!, "UADA")).toBe(200);
-  const { questions } = await here.clients.runs.listQuestions({ turnId: assignment.runId });
+  const { questions } = await here.clients.runs.listQuestions({ turnId: assignment.workId });
   expect(questions).toMatchObject([
     { state: QuestionState.ANSWERED, optionId: "no", answeredBy: `platform:${stableId}/UADA` },
   ]);
@@ -267,7 +267,7 @@ test("a program of the org sends signed messages, and gets signed replies, each 
   program.answerWith(200);
   await vi.waitFor(() => expect(program.taken).toHaveLength(1), wait);
   expect(program.taken[0]).toMatchObject({
-    id: assignment.runId,
+    id: assignment.workId,
     type: "reply",
     data: { chat: "ada", text: "hello, ada" },
   });
