@@ -10,6 +10,7 @@ import { QuestionDefault, QuestionOptionKind, QuestionResponders } from "#gen/pi
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { QuestionState } from "#gen/pinion/v1/run_pb.js";
 import { closeDueOnce } from "../../../src/scheduler/questions.ts";
+import { sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { getRun, heldOf, startWork, takeOn, useReplicas, watchRun } from "./work.ts";
@@ -168,8 +169,11 @@ test("the agent of a turn asks as that of a run does: seen by those who watch, a
     ),
   );
   expect(answers.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
-  expect(await stream.next("answer")).toMatchObject({ questionId: "q1", isDefault: false });
-  expect(stream.waiting("answer")).toEqual([]);
+  const told = await stream.next("answer");
+  expect(told).toMatchObject({ questionId: "q1", isDefault: false });
+  // A repeat, in case the first was lost, says the same.
+  for (const repeat of stream.waiting("answer"))
+    expect(repeat.message.value).toMatchObject({ questionId: "q1", optionId: told.optionId });
   await vi.waitFor(() => expect(seen.at(-1)).toBe(0));
   const { events } = await clients.events.listEvents({
     pageSize: 50,
@@ -187,7 +191,7 @@ test("the agent of a turn asks as that of a run does: seen by those who watch, a
   abort.abort();
 });
 
-test("a question of a turn has the policy of its run's watcher, and no deadline beyond the end of the turn", async () => {
+test("a question of a turn has the policy of its run's watcher, and a deadline within the time for which the turn may wait", async () => {
   const { clients, stream, turn, attempt } = await beginTurn({
     questions: { timeout: durationFromMs(3_600_000), defaultAnswer: QuestionDefault.ALLOW },
   });
@@ -197,11 +201,40 @@ test("a question of a turn has the policy of its run's watcher, and no deadline 
   const {
     questions: [question],
   } = await clients.runs.listQuestions({ turnId: turn.id });
-  expect(timestampMs(question!.deadlineAt!)).toBeLessThan(timestampMs(now!.expiresAt!));
+  expect(timestampMs(question!.deadlineAt!)).toBeLessThan(timestampMs(now!.expiresAt!) + 3_600_000);
   await sql`update question set deadline_at = now() where run_id = ${turn.id}`.execute(database.db);
   await closeDueOnce(database.db, { asked() {}, answered() {} });
   const { questions } = await clients.runs.listQuestions({ turnId: turn.id });
   expect(questions).toMatchObject([{ state: QuestionState.EXPIRED, optionId: "yes" }]);
+});
+
+test("a turn's timeout stands still while its question is open, for an hour at most", async () => {
+  const { clients, stream, turn, attempt } = await beginTurn();
+  ask(stream, attempt);
+  await vi.waitFor(async () => expect(await openOfTurn(turn.id)).toBe(1));
+  const sweep = () => sweepTurnsOnce(database.db, { ttlMs: 60_000, isQuiet: false });
+  const setBack = (expired: string, asked: string) =>
+    sql`with t as (update turn set expires_at = now() - ${expired}::interval, deadline_at = now() + interval '1 min'
+        where id = ${turn.id})
+      update question set asked_at = now() - ${asked}::interval, deadline_at = now() + interval '1 min'
+      where run_id = ${turn.id}`.execute(database.db);
+  // The timeout passed 10 minutes ago, and for 20 minutes a person has been asked.
+  await setBack("10 min", "20 min");
+  expect(await sweep()).toEqual([]);
+  // An answer lets the time run again.
+  await clients.runs.answerQuestion({ turnId: turn.id, optionId: "yes" });
+  expect(await sweep()).toEqual([]);
+  await setBack("25 min", "20 min");
+  expect(await sweep()).toMatchObject([{ turnId: turn.id, status: "timeout" }]);
+
+  const second = await beginTurn();
+  ask(second.stream, second.attempt);
+  await vi.waitFor(async () => expect(await openOfTurn(second.turn.id)).toBe(1));
+  await sql`with t as (update turn set expires_at = now() - interval '61 min', deadline_at = now() + interval '1 min'
+      where id = ${second.turn.id})
+    update question set asked_at = now() - interval '5 hours', deadline_at = now() + interval '1 min'
+    where run_id = ${second.turn.id}`.execute(database.db);
+  expect(await sweep()).toMatchObject([{ turnId: second.turn.id, status: "timeout" }]);
 });
 
 test("a question of a turn that has ended is withdrawn", async () => {
