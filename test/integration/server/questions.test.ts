@@ -4,13 +4,18 @@
  */
 import { randomUUID } from "node:crypto";
 import { durationFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
+import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { expect, test, vi } from "vitest";
 import { QuestionDefault, QuestionOptionKind, QuestionResponders } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { GrantPermission } from "#gen/pinion/v1/fleet_pb.js";
+import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { QuestionState } from "#gen/pinion/v1/run_pb.js";
+import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { closeDueOnce } from "../../../src/scheduler/questions.ts";
 import { sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
+import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { getRun, heldOf, startWork, takeOn, useReplicas, watchRun } from "./work.ts";
@@ -125,6 +130,38 @@ test("who may answer is the watcher's to say; always is for admins, and edits th
   expect(agent!.settings!.preApprovedTools).toContain("Bash(git push)");
 });
 
+test("a person who is no admin allows once and never for good: by the API and by the command", async () => {
+  const { clients, stream, run, attempt, device } = await begin();
+  const { member, secret } = await clients.orgs.addMember({
+    ...{ email: `${randomUUID()}@example.org`, role: MemberRole.MEMBER, tokenScopes: ["read", "write"] },
+  });
+  await clients.fleet.grantDevice({
+    deviceId: device.deviceId,
+    grantee: { kind: { case: "userId", value: member!.userId } },
+    permissions: [GrantPermission.USE, GrantPermission.READ],
+  });
+  ask(stream, attempt);
+  await isOpen(run.id);
+  const theirs = createClients({ url: replicas.there.url, token: secret });
+  const refused = /for admins of the org/;
+  for (const answer of [
+    { optionId: "yes", always: true },
+    { optionId: "always", always: true },
+    { optionId: "always", always: false },
+  ]) {
+    await expect(theirs.runs.answerQuestion({ runId: run.id, ...answer })).rejects.toThrow(refused);
+    const always = answer.always ? ["--always"] : [];
+    const env = { PINION_URL: replicas.there.url, PINION_TOKEN: secret };
+    const typed = await runCommand(env, "runs", "answer", run.id, answer.optionId, ...always);
+    expect(typed).toMatchObject({ code: 4, err: expect.stringMatching(refused) });
+  }
+  expect((await getRun(clients, { runId: run.id })).openQuestions).toBe(1);
+  const { agent } = await clients.agents.getAgent({ agentId: run.agentId });
+  const { question } = await theirs.runs.answerQuestion({ runId: run.id, optionId: "yes" });
+  expect(question).toMatchObject({ state: QuestionState.ANSWERED, optionId: "yes" });
+  expect((await clients.agents.getAgent({ agentId: run.agentId })).agent).toEqual(agent);
+});
+
 /** A device with an ended run, and a turn that continues the run. */
 async function beginTurn(spec: Parameters<typeof startWork>[2] = {}) {
   const on = await begin(spec);
@@ -225,7 +262,13 @@ test("a turn's timeout stands still while its question is open, for an hour at m
   await clients.runs.answerQuestion({ turnId: turn.id, optionId: "yes" });
   expect(await sweep()).toEqual([]);
   await setBack("25 min", "20 min");
-  expect(await sweep()).toMatchObject([{ turnId: turn.id, status: "timeout" }]);
+  // The replicas sweep, too.
+  const untilTimeout = (turnId: string) =>
+    vi.waitFor(async () => {
+      await sweep();
+      expect((await clients.turns.getTurn({ turnId })).turn!.status).toBe(TurnStatus.TIMEOUT);
+    });
+  await untilTimeout(turn.id);
 
   const second = await beginTurn();
   ask(second.stream, second.attempt);
@@ -234,7 +277,7 @@ test("a turn's timeout stands still while its question is open, for an hour at m
       where id = ${second.turn.id})
     update question set asked_at = now() - interval '5 hours', deadline_at = now() + interval '1 min'
     where run_id = ${second.turn.id}`.execute(database.db);
-  expect(await sweep()).toMatchObject([{ turnId: second.turn.id, status: "timeout" }]);
+  await untilTimeout(second.turn.id);
 });
 
 test("a question of a turn that has ended is withdrawn", async () => {

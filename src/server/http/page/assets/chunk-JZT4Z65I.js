@@ -1,1 +1,0 @@
-import{n as s}from"./chunk-MHRQKWXQ.js";import{ta as t}from"./chunk-YDIJYLJF.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
