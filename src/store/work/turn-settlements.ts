@@ -325,7 +325,7 @@ export async function lockOverdue(
               select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
                 interval '0')
               from question q
-              where q.org_id = t.org_id and q.run_id = t.id and q.attempt_token = t.attempt_token))
+              where q.org_id = t.org_id and q.work_id = t.id and q.attempt_token = t.attempt_token))
             then 'expired'
           when ${options.isQuiet} then null
           when t.cancel_requested_at < now() - ${options.ttlMs} * interval '1 ms' then 'cancelled'

@@ -157,7 +157,7 @@ test("a person who is no admin allows once and never for good: by the API and by
     const typed = await runCommand(env, "runs", "answer", run.id, answer.optionId, ...always);
     expect(typed).toMatchObject({ code: 4, err: expect.stringMatching(refused) });
   }
-  expect((await getRun(clients, { runId: run.id })).openQuestions).toBe(1);
+  expect((await getRun(clients, { workId: run.id })).openQuestions).toBe(1);
   const { agent } = await clients.agents.getAgent({ agentId: run.agentId });
   const { question } = await theirs.runs.answerQuestion({ runId: run.id, optionId: "yes" });
   expect(question).toMatchObject({ state: QuestionState.ANSWERED, optionId: "yes" });
@@ -256,7 +256,7 @@ test("a turn's timeout stands still while its question is open, for an hour at m
     sql`with t as (update turn set expires_at = now() - ${expired}::interval, deadline_at = now() + interval '1 min'
         where id = ${turn.id})
       update question set asked_at = now() - ${asked}::interval, deadline_at = now() + interval '1 min'
-      where run_id = ${turn.id}`.execute(database.db);
+      where work_id = ${turn.id}`.execute(database.db);
   // The timeout passed 10 minutes ago, and for 20 minutes a person has been asked.
   await setBack("10 min", "20 min");
   expect(await sweep()).toEqual([]);
@@ -278,7 +278,7 @@ test("a turn's timeout stands still while its question is open, for an hour at m
   await sql`with t as (update turn set expires_at = now() - interval '61 min', deadline_at = now() + interval '1 min'
       where id = ${second.turn.id})
     update question set asked_at = now() - interval '5 hours', deadline_at = now() + interval '1 min'
-    where run_id = ${second.turn.id}`.execute(database.db);
+    where work_id = ${second.turn.id}`.execute(database.db);
   await untilTimeout(second.turn.id);
 });
 

@@ -1,1 +1,0 @@
-import{n as s}from"./chunk-VNI55OI3.js";import{xa as t}from"./chunk-ZRDPG2UV.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
