@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-5GHAE5OZ.js";import{ua as t}from"./chunk-P2QOIBAK.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
