@@ -235,7 +235,7 @@ export async function storeCurrent(
     tx,
     settled.flatMap((run) => endedReportOf(run, distinct.get(nameOf(run))?.agent)),
   );
-  await appendSettled(tx, settlements, settled);
+  await appendSettled(tx, settlements, settled, { quotas: policy.quotas });
   rest.forEach((report, index) => {
     verdicts.set(nameOf(report), past[index]!);
   });
@@ -264,7 +264,7 @@ export async function storeLate(
     tx,
     settled.flatMap((run) => endedReportOf(run, distinct.get(nameOf(run))?.agent)),
   );
-  await appendLate(tx, settlements, settled, kept);
+  await appendLate(tx, settlements, settled, kept, { quotas: policy.quotas });
   const byName = new Map(
     late.map((report, index) => {
       const { verdict, windowId } = verdicts[index]!;

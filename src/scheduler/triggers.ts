@@ -158,7 +158,7 @@ async function requireAsked(tx: Db, watcher: WatcherName, input: JsonValue | und
 export async function retry(
   db: Db,
   asked: { orgId: string; runId: string; actor: string; requestId?: string },
-  options: { doorbell: Doorbell },
+  options: { doorbell: Doorbell; quotas?: Quotas },
 ): Promise<runs.RunRow> {
   const ended = await runs.find(db, asked);
   if (!ended) refuse("not_found", `no run ${asked.runId}`);
@@ -174,7 +174,7 @@ export async function retry(
     db,
     { orgId, watcherId, actor },
     {
-      doorbell: options.doorbell,
+      ...options,
       retryOf: { runId: ended.id, windowStart: ended.windowStart, windowEnd: ended.windowEnd },
       request: { orgId, actor, requestId, rpc: "RunService/RetryRun" },
     },
