@@ -71,7 +71,7 @@ async function run(stream: DeviceStream, watcherId: string): Promise<string> {
   await replica.clients.watchers.triggerWatcher({ watcherId });
   const attempt = await takeOn(stream);
   await stream.complete(attempt, "the secret of ada");
-  return attempt.runId;
+  return attempt.workId;
 }
 
 async function destination(): Promise<{ slug: string; receiver: Receiver }> {
@@ -129,7 +129,7 @@ test("a watcher whose author may no longer read its device is paused, its run en
   await bea.clients.watchers.triggerWatcher({ watcherId: told.id });
   const attempt = await takeOn(stream);
   await revoke(device.deviceId, READ);
-  expect(await stream.next("cancel")).toMatchObject({ runId: attempt.runId });
+  expect(await stream.next("cancel")).toMatchObject({ workId: attempt.workId });
   const paused = (await replica.clients.watchers.getWatcher({ watcherId: told.id })).watcher!;
   expect(paused.status).toBe(WatcherStatus.PAUSED);
   expect(paused.pausedReason).toMatch(/may not read device .* any more/);
@@ -162,7 +162,7 @@ test("a watcher that selects and tells goes to no device that its author may use
     { timeout: 10_000 },
   );
   await grant(device.deviceId, READ);
-  expect((await takeOn(stream)).runId).toBe(waiting!.id);
+  expect((await takeOn(stream)).workId).toBe(waiting!.id);
 });
 
 test("a hook of somebody who may no longer use the device answers nobody, and others' hooks go on", async () => {
@@ -215,6 +215,6 @@ test("starts of chains and retries are held to the org's quota, as triggers are"
     { skipReason: SkipReason.LIMIT, reason: "the org was at its limit of 1 active runs" },
   ]);
   expect(started).toHaveLength(2);
-  await expect(clients.runs.retryRun({ runId: attempt.runId })).rejects.toThrow(/limit of 1 active runs/);
-  expect((await getRun(clients, { runId: attempt.runId })).status).toBe(RunStatus.COMPLETED);
+  await expect(clients.runs.retryRun({ runId: attempt.workId })).rejects.toThrow(/limit of 1 active runs/);
+  expect((await getRun(clients, { workId: attempt.workId })).status).toBe(RunStatus.COMPLETED);
 });
