@@ -7,14 +7,13 @@ import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { newKey } from "../../../src/secrets.ts";
 import { useDatabase } from "../../support/database.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 
-const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+const main = inject("pinionMain");
 const database = useDatabase({ per: "file" });
 const home = mkdtempSync(join(tmpdir(), "pinion-apply-e2e-"));
 const file = join(home, "pinion.toml");
