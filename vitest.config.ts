@@ -32,7 +32,8 @@ export default defineConfig({
           include: ["test/{integration,property,chaos,e2e}/**/*.test.ts"],
           exclude: isLong ? [] : ["**/*.long.test.ts"],
           globalSetup: ["test/support/global-setup.ts"],
-          testTimeout: 30_000,
+          // The longest takes a quarter of this time on a quiet machine.
+          testTimeout: 60_000,
           hookTimeout: 30_000,
         },
       },

@@ -175,7 +175,7 @@ async function platformsOf(agentId: string) {
 test(
   "an apply that is killed among its platforms is finished by running it again",
   async () => {
-    const count = 1_500;
+    const count = 800;
     writeFileSync(file, agentWithPlatforms("cut", count));
     const child = spawn(process.execPath, [main, "apply", "--yes"], {
       env,
@@ -212,7 +212,7 @@ test(
 test(
   "Ctrl-C ends it between two writes, and says how it goes on",
   async () => {
-    writeFileSync(file, agentWith("stopped", 150));
+    writeFileSync(file, agentWith("stopped", 100));
     const child = spawn(process.execPath, [main, "apply", "--yes"], { env, cwd: home });
     let errors = "";
     child.stderr.on("data", (chunk) => {
@@ -231,7 +231,7 @@ test(
 test(
   "an apply that ends because nobody reads its lines any more has not succeeded",
   async () => {
-    writeFileSync(file, agentWith("unread", 150));
+    writeFileSync(file, agentWith("unread", 100));
     const child = spawn(process.execPath, [main, "apply", "--yes"], { env, cwd: home });
     await untilPrinted(child, /created watcher unread-/);
     child.stdout.destroy();
