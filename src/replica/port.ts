@@ -68,7 +68,7 @@ export async function openReplicaPort(
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
     handler: withHooks(
       withDownloads(withDocumentation(withPage(withProbes({ ...probes, rpc }), loadPage(), check), check), {
-        directory: config.downloads,
+        offers: work.offers,
         publicUrl: config.publicUrl,
         isBehindProxies,
         check,

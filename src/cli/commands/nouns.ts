@@ -126,6 +126,12 @@ export const nouns: readonly Noun[] = [
     load: async () => (await import("./orgs.ts")).addOrgs,
   },
   {
+    name: "top",
+    description:
+      "devices and runs live in the terminal: j/k move, enter opens, c cancels, / filters, q quits",
+    load: async () => (await import("../top/command.ts")).addTop,
+  },
+  {
     name: "events",
     description: "what happened, oldest first; with --follow also what happens",
     load: async () => (await import("./events.ts")).addEvents,

@@ -38,6 +38,8 @@ export type SessionServices<Self> = {
   opened(session: Self, opening: Opening): void;
   /** The database behind `db`, as far as known. */
   incarnation(): Incarnation | undefined;
+  /** The version of the daemon that this server gives; empty: none. */
+  daemonVersion(): string;
   /** Restores an attempt that the database may have forgotten. */
   restore(forgotten: ForgottenAttempt): Promise<void>;
   restoreTurn(forgotten: ForgottenTurn): Promise<void>;
@@ -54,7 +56,7 @@ export type SessionServices<Self> = {
   runMoved(
     session: SessionName,
     kind: "run.claimed" | "run.started",
-    attempt: Pick<OutstandingAttempt, "kind" | "runId" | "watcherId" | "attempt">,
+    attempt: Pick<OutstandingAttempt, "kind" | "workId" | "watcherId" | "attempt">,
   ): void;
   wake(session: Self): void;
   /**

@@ -43,6 +43,7 @@ const exempt: Record<string, string> = {
   "device install": "changes the machine's services; test/unit/cli/device-install.test.ts",
   "device uninstall": "the same",
   "device status": "the same",
+  top: "draws on a terminal, and says so to programs; test/e2e/cli/top.test.ts",
   "turns watch": "follows until the end; test/integration/cli/turns.test.ts",
   "destinations test":
     "sends to where this machine may not; test/integration/server/deliveries.test.ts has the rpc",
@@ -61,7 +62,7 @@ async function commandLines(): Promise<string[]> {
   const stream = await connect(url, box);
   const ended = await startWork(clients, box);
   await stream.complete(await takeOn(stream));
-  await untilStatus(clients, { runId: ended.id }, RunStatus.COMPLETED);
+  await untilStatus(clients, { workId: ended.id }, RunStatus.COMPLETED);
   const waiting = await startWork(clients, doomed);
   const { joinCode } = await clients.fleet.createJoinCode({});
   const file = join(home, "pinion.toml");
@@ -77,6 +78,7 @@ async function commandLines(): Promise<string[]> {
   });
   return [
     `device enroll --join-code ${joinCode} --state-dir ${join(home, "device")}`,
+    `device upgrade --check --state-dir ${join(home, "device")}`,
     `apply -f ${file} --yes`,
     `pull -f ${join(home, "pulled.toml")}`,
     ...["agents list", "agents get helper", "agents create second", "agents update second --name Second"],

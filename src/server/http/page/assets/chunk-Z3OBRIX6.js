@@ -1,1 +1,0 @@
-import{n as s}from"./chunk-NL5F7P63.js";import{ta as t}from"./chunk-QXUMZARQ.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
