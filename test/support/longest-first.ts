@@ -66,9 +66,7 @@ export class LongestFirst extends BaseSequencer {
   override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
     const known = files.some((file) => this.#timeOf(file) !== undefined);
     if (!known) return files.toSorted((a, b) => rankOf(a) - rankOf(b));
-    return files.toSorted(
-      (a, b) => (this.#timeOf(b) ?? 0) - (this.#timeOf(a) ?? 0) || rankOf(a) - rankOf(b),
-    );
+    return files.toSorted((a, b) => (this.#timeOf(b) ?? 0) - (this.#timeOf(a) ?? 0) || rankOf(a) - rankOf(b));
   }
 
   #timeOf(file: TestSpecification): number | undefined {
