@@ -25,13 +25,17 @@ let replica: TestReplica;
 let env: Record<string, string>;
 
 beforeAll(async () => {
-  replica = await openTestReplica(database.url, { PINION_SECRET_KEYS: newKey() });
+  replica = await openTestReplica(database.url, {
+    PINION_SECRET_KEYS: newKey(),
+    PINION_DESTINATION_NETWORKS: "127.0.0.1",
+  });
   env = {
     PATH: process.env.PATH ?? "",
     HOME: home,
     PINION_URL: replica.url,
     PINION_TOKEN: replica.token,
     TERM: "xterm",
+    KEY: `whsec_${Buffer.alloc(32, 7).toString("base64")}`,
   };
 });
 
@@ -157,7 +161,7 @@ test(
 /** An agent with platforms. */
 function agentWithPlatforms(id: string, platforms: number): string {
   const each = (index: number) =>
-    `[[agents.${id}.platforms]]\nid = "${id}-${index}"\nkind = "telegram"\nconfig = { bot_token = "token-${index}" }\n`;
+    `[[agents.${id}.platforms]]\nid = "${id}-${index}"\nkind = "webhook"\nconfig = { url = "http://127.0.0.1:9/${index}", signing_secret = "$KEY" }\n`;
   return `[agents.${id}]\n${Array.from({ length: platforms }, (_, index) => each(index)).join("")}`;
 }
 
