@@ -66,6 +66,13 @@ export async function trigger(
         `run ${active.id} of the watcher is ${active.status}; wait for its end, or cancel it`,
       );
     }
+    // A start that waits goes first, also in the moment between two runs.
+    if (options.retryOf && watcher.backlogRunId && watcher.overlap !== "skip") {
+      refuse(
+        "failed_precondition",
+        `run ${watcher.backlogRunId} of the watcher is about to begin; wait for its end, or cancel it`,
+      );
+    }
     const repeated = options.retryOf && (await starts.find(tx, { orgId, runId: options.retryOf.runId }));
     const input = repeated ? repeated.input : asked.input;
     await requireAsked(tx, asked, input);

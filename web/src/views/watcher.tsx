@@ -31,6 +31,7 @@ import { dayMs, slotText } from "../times.ts";
 import { dollarsText } from "../usage-words.ts";
 import { runWord, skipWord, toneOf, watcherWord } from "../words.ts";
 import { costBars } from "./home.tsx";
+import { Flow } from "./watcher-flow.tsx";
 import { WatcherDialog } from "./watcher-form.tsx";
 
 const windowsShown = 30;
@@ -70,6 +71,7 @@ export function WatcherView({ id }: { id: string }) {
         </div>
         <div class="side">
           <About watcher={watcher} />
+          <Flow watcher={watcher} />
           <Versions watcher={watcher} />
           <Costs watcher={watcher} />
         </div>
