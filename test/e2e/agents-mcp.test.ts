@@ -81,7 +81,15 @@ beforeAll(async () => {
 }, patience);
 
 afterAll(async () => {
-  console.log(model.requests.map((r) => [r.tools.join(","), r.isAfterTool, r.last.slice(0, 200), /pinion/.test(JSON.stringify(r.body)), JSON.stringify(r.body).match(/.{200}mcp__pinion.{200}/)?.[0]]));
+  console.log(
+    model.requests.map((r) => [
+      r.tools.join(","),
+      r.isAfterTool,
+      r.last.slice(0, 200),
+      /pinion/.test(JSON.stringify(r.body)),
+      JSON.stringify(r.body).match(/.{200}mcp__pinion.{200}/)?.[0],
+    ]),
+  );
   stop.abort();
   await daemon?.catch(() => {});
   await model?.close();
