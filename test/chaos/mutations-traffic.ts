@@ -59,7 +59,7 @@ export const trafficMutations: readonly Mutation[] = [
     replacements: [
       {
         file: "src/store/work/deliveries.ts",
-        from: "    ${heads},\n    due as (",
+        from: `    \${heads},\n    due as (`,
         to: "    with recursive head as (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'),\n    due as (",
       },
     ],
