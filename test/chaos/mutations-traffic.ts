@@ -1,11 +1,13 @@
-import type { Mutation } from "./mutations.ts";
+import type { FaultKind } from "./plan.ts";
+
+const only = (kind: FaultKind): readonly FaultKind[] => [kind];
 
 /** Broken promises of hooks, chains and destinations. */
 
 const small = { devices: 8, replicas: 2, hosts: 2, gapMs: 2_500, callsPerSecond: 1, settleMsMax: 30_000 };
 const often = { every: 10, workMsMax: 500, trafficDevices: 8 };
 
-export const trafficMutations: readonly Mutation[] = [
+export const trafficMutations = [
   {
     name: "a delivery that comes again is a new one",
     replacements: [
@@ -16,7 +18,7 @@ export const trafficMutations: readonly Mutation[] = [
       },
     ],
     breaks: ["a hook's delivery starts one run"],
-    rig: { ...small, ...often, lengthMs: 20_000, kinds: ["network_latency"] },
+    rig: { ...small, ...often, lengthMs: 20_000, kinds: only("network_latency") },
   },
   {
     name: "the end of a run forgets its followers",
@@ -28,7 +30,7 @@ export const trafficMutations: readonly Mutation[] = [
       },
     ],
     breaks: ["the end of a run starts each follower once"],
-    rig: { ...small, ...often, lengthMs: 12_000, kinds: ["network_latency"] },
+    rig: { ...small, ...often, lengthMs: 12_000, kinds: only("network_latency") },
   },
   {
     name: "a message that was refused counts as delivered",
@@ -40,7 +42,7 @@ export const trafficMutations: readonly Mutation[] = [
       },
     ],
     breaks: ["every end is told"],
-    rig: { ...small, ...often, lengthMs: 25_000, gapMs: 4_000, kinds: ["receiver_errors"] },
+    rig: { ...small, ...often, lengthMs: 25_000, gapMs: 4_000, kinds: only("receiver_errors") },
   },
   {
     name: "an end is told outside of its transaction",
@@ -52,7 +54,7 @@ export const trafficMutations: readonly Mutation[] = [
       },
     ],
     breaks: ["every end is told"],
-    rig: { ...small, ...often, lengthMs: 12_000, kinds: ["network_latency"] },
+    rig: { ...small, ...often, lengthMs: 12_000, kinds: only("network_latency") },
   },
   {
     name: "messages of a watcher overtake each other",
@@ -64,6 +66,6 @@ export const trafficMutations: readonly Mutation[] = [
       },
     ],
     breaks: ["messages arrive in order"],
-    rig: { ...small, ...often, every: 5, lengthMs: 35_000, gapMs: 6_000, kinds: ["receiver_errors"] },
+    rig: { ...small, ...often, every: 5, lengthMs: 35_000, gapMs: 6_000, kinds: only("receiver_errors") },
   },
 ];
