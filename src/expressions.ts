@@ -37,6 +37,9 @@ export type Parsed = ReturnType<typeof parse>["expr"];
 const env = celEnv();
 const compiled = new Map<string, Expression>();
 
+/** What filters and mappings of hooks name. */
+export const deliveryNames = ["input", "event", "headers"] as const;
+
 /** Names of types that an expression may call or compare with. */
 const typeNames = new Set(
   "bool bytes double int list map null_type string type uint dyn google timestamp duration".split(" "),

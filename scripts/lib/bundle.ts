@@ -19,9 +19,9 @@ import { root } from "./proto.ts";
 const target = "node24";
 
 /** The version and the commit in a build. The commit is empty outside of a repository. */
-export async function stampOf(kind: Build["kind"], program: Build["program"]): Promise<Build> {
+export async function stampOf(kind: Build["kind"], program: Build["program"], as?: string): Promise<Build> {
   const { version } = JSON.parse(await readFile(join(root, "package.json"), "utf8")) as { version: string };
-  return { program, kind, version, commit: commitOf() };
+  return { program, kind, version: as ?? version, commit: commitOf() };
 }
 
 function commitOf(): string {
@@ -119,8 +119,12 @@ export async function bundlePackage(outdir: string): Promise<Bundled> {
 }
 
 /** Bundles one CommonJS script, the format required for a Node executable. */
-export async function bundleScript(program: Build["program"], outfile: string): Promise<Bundled> {
-  const stamp = await stampOf("executable", program);
+export async function bundleScript(
+  program: Build["program"],
+  outfile: string,
+  as?: string,
+): Promise<Bundled> {
+  const stamp = await stampOf("executable", program, as);
   return build({
     ...common,
     entryPoints: ["src/cli/main.ts"],

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import { type Clients, createClients, type ProxySetting } from "@pinion/client";
 import type { Command } from "commander";
 import type { Cli, Environment } from "./cli.ts";
-import { type Context, chosenContext, contextsFile, contextTokenOf } from "./contexts/file.ts";
+import { type Context, chosenContext, contextOfServer, contextUrl } from "./contexts/file.ts";
 import { exitCodes, Failure } from "./failures.ts";
 
 /** Options of every command. */
@@ -32,17 +32,32 @@ export function dataDir(options: GlobalOptions, env: Environment): string {
 }
 
 /** A context named by an option or variable applies in any directory. */
+function namedIn(options: GlobalOptions, env: Environment): string | undefined {
+  return options.context ?? (env.PINION_CONTEXT || undefined);
+}
+
 function namedContext(options: GlobalOptions, env: Environment): Context | undefined {
-  const named = options.context ?? (env.PINION_CONTEXT || undefined);
+  const named = namedIn(options, env);
   return named === undefined ? undefined : chosenContext(env, named);
 }
 
-/** The current context, unless the directory has its own Pinion data. */
-function currentContext(options: GlobalOptions, env: Environment): Context | undefined {
+function namedUrl(options: GlobalOptions, env: Environment): string | undefined {
+  const named = namedIn(options, env);
+  return named === undefined ? undefined : contextUrl(env, named);
+}
+
+/** The current context counts unless the directory has its own Pinion data. */
+function countsCurrent(options: GlobalOptions, env: Environment): boolean {
   const data = dataDir(options, env);
-  const isHere =
-    options.data !== undefined || existsSync(join(data, "url")) || existsSync(join(data, "token"));
-  return isHere ? undefined : chosenContext(env, undefined);
+  return !(options.data !== undefined || existsSync(join(data, "url")) || existsSync(join(data, "token")));
+}
+
+function currentContext(options: GlobalOptions, env: Environment): Context | undefined {
+  return countsCurrent(options, env) ? chosenContext(env, undefined) : undefined;
+}
+
+function currentUrl(options: GlobalOptions, env: Environment): string | undefined {
+  return countsCurrent(options, env) ? contextUrl(env, undefined) : undefined;
 }
 
 /**
@@ -54,9 +69,9 @@ export function serverUrl(options: GlobalOptions, env: Environment): string {
   const given = options.url ?? (env.PINION_URL || undefined);
   const text =
     given ??
-    namedContext(options, env)?.url ??
+    namedUrl(options, env) ??
     readLine(join(dataDir(options, env), "url")) ??
-    currentContext(options, env)?.url ??
+    currentUrl(options, env) ??
     `http://localhost:${defaultPort}`;
   let url: URL;
   try {
@@ -94,10 +109,10 @@ export function findToken(options: GlobalOptions, env: Environment): FoundToken 
   if (env.PINION_TOKEN) return { token: env.PINION_TOKEN, from: "PINION_TOKEN" };
   const isGiven = options.url !== undefined || Boolean(env.PINION_URL);
   const context = isGiven ? undefined : (namedContext(options, env) ?? currentContext(options, env));
-  if (context) return { token: context.token, from: contextsFile(env) };
+  if (context) return { token: context.token, from: context.from };
   if (isGiven && readLine(join(dataDir(options, env), "token")) === undefined) {
-    const token = contextTokenOf(env, serverUrl(options, env));
-    if (token !== undefined) return { token, from: contextsFile(env) };
+    const found = contextOfServer(env, serverUrl(options, env));
+    if (found !== undefined) return { token: found.token, from: found.from };
   }
   for (const path of tokenFiles(options, env)) {
     const token = readLine(path);

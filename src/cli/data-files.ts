@@ -1,8 +1,7 @@
 import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
+import { directoryProblem } from "@pinion/client";
 import { exitCodes, Failure } from "./failures.ts";
-
-const everybodyMayWrite = 0o002;
 
 /**
  * Maximum size of a log in bytes; a larger log is renamed at the next start, and one renamed log is
@@ -11,18 +10,18 @@ const everybodyMayWrite = 0o002;
 const logBytesMax = 10 * 1024 * 1024;
 
 /**
- * Creates the data directory; refuses a directory writable by all users, with the command for the
- * correction.
+ * Creates the data directory; refuses a directory in which another user may write, with the command
+ * for the correction.
  */
 export function requirePrivateDirectory(data: string): void {
   // PostgreSQL refuses to run as root; its substitute user needs access through this directory.
   mkdirSync(data, { recursive: true, mode: process.getuid?.() === 0 ? 0o711 : 0o700 });
-  const { mode } = statSync(data);
-  if (process.platform === "win32" || (mode & everybodyMayWrite) === 0) return;
+  const problem = directoryProblem(data);
+  if (!problem) return;
   throw new Failure(
     exitCodes.conflict,
-    `everybody may write in ${data} (mode ${(mode & 0o7777).toString(8).padStart(4, "0")}), where the owner's token and keys are kept`,
-    `mend it: chmod 700 '${data}'`,
+    `${problem.found}; the owner's token and keys are kept there`,
+    problem.advice,
   );
 }
 

@@ -10,6 +10,8 @@ export const exitCodes = {
   conflict: 6,
   /** `apply --dry-run --exit-code`: the plan has changes. */
   changes: 7,
+  /** A daemon on trial: its parent starts the program again (EX_TEMPFAIL). */
+  startAgain: 75,
   /** 128 + SIGINT, as in shells. */
   interrupted: 130,
 } as const;

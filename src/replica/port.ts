@@ -68,13 +68,14 @@ export async function openReplicaPort(
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
     handler: withHooks(
       withDownloads(withDocumentation(withPage(withProbes({ ...probes, rpc }), loadPage(), check), check), {
-        directory: config.downloads,
+        offers: work.offers,
         publicUrl: config.publicUrl,
         isBehindProxies,
         check,
       }),
       {
-        ...{ crossOrgDb: requests.db, db: requests.tenantDb, keyring: config.secrets.keyring, crowd, log },
+        ...{ crossOrgDb: requests.db, db: requests.tenantDb, crowd, log },
+        ...{ keyring: config.secrets.keyring, references: config.secrets.references },
         surroundings: { doorbell: work.publisher, quotas: access.quotas },
         addressOf: (headers, remoteAddress) => peerAddressOf(headers, remoteAddress, trustedProxies),
         onEvents: (orgId) => work.feed.eventsAppended(orgId),

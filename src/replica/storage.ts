@@ -6,7 +6,7 @@ import { secretKeys } from "../server/platforms/kinds.ts";
 import { healSecretSettings } from "../store/agents/platform-healing.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/people/orgs.ts";
 import { type Database, type Db, openDatabase } from "../store/pg/database.ts";
-import { type Incarnation, isSame, read } from "../store/pg/incarnation.ts";
+import { findBeginning, type Incarnation, isSame, read } from "../store/pg/incarnation.ts";
 import { isPooler } from "../store/pg/pooled.ts";
 import { requireRoles } from "../store/pg/tenancy.ts";
 import type { Foundation } from "./foundation.ts";
@@ -77,7 +77,16 @@ function watchIncarnation(db: Db, log: Logger): Storage["incarnation"] {
       });
       if (!found) return;
       const before = current;
-      current = found;
+      const isNext =
+        before?.systemIdentifier === found.systemIdentifier && before.timeline + 1 === found.timeline;
+      // Only a replica that saw both timelines knows where the later one began; devices of other
+      // replicas offer everything again.
+      const safePosition = isNext
+        ? await findBeginning(db).catch(() => undefined)
+        : before && isSame(before, found)
+          ? before.safePosition
+          : undefined;
+      current = { ...found, safePosition };
       if (!before || isSame(before, found)) return;
       log.warn(
         { before, now: found },

@@ -19,12 +19,15 @@ import { createHub, type Hub } from "../server/device/hub.ts";
 import { createRings } from "../server/device/rings.ts";
 import { createStreamEnds, type StreamEnds } from "../server/device/stream-ends.ts";
 import { createTails } from "../server/device/tails.ts";
+import { createOffers, type Offers } from "../server/http/offers.ts";
 import type { Db } from "../store/pg/database.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 
 export type Work = {
+  /** The programs that this server gives. */
+  offers: Offers;
   hub: Hub;
   feed: Feed;
   bus: Bus;
@@ -87,7 +90,8 @@ export async function buildWork(
     onBatch: telemetry.batch("claims"),
   });
   const { current: incarnation } = storage.incarnation;
-  const services = { publisher, completer, turnEndings, dispatcher, feed, incarnation };
+  const offers = createOffers(config.downloads);
+  const services = { publisher, completer, turnEndings, dispatcher, feed, incarnation, offers };
   const hub = createHub({ ...common, ...services, config: config.session });
   const rings = createRings({ ...common, hub, bus });
   opened.defer(() => rings.close());
@@ -95,7 +99,8 @@ export async function buildWork(
   inbox.add(streamEnds);
   inbox.add(hub);
 
-  const tails = createTails({ db, log, feed });
+  const tails = createTails({ db, log, feed, bus });
+  inbox.add(tails);
   const doorbell = createDoorbell({ rings, replicaId, hub, bus, clock });
   // The tails before the feed, because the feed drops the output of an ended run.
   const waking = [doorbell, placerSubscriber(placer)];
@@ -106,7 +111,7 @@ export async function buildWork(
     await hub.close();
     await tails.idle();
   });
-  return { hub, feed, bus, inbox, publisher, streamEnds, dispatcher, placer };
+  return { offers, hub, feed, bus, inbox, publisher, streamEnds, dispatcher, placer };
 }
 
 /** Opens the configured bus. The NATS client is loaded only if configured. */

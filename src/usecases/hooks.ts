@@ -1,12 +1,13 @@
 /** What people do to hooks, and what becomes of a delivery: one transaction each. */
 import { randomBytes, randomUUID } from "node:crypto";
 import { Refusal, refuse } from "../errors.ts";
-import { compile, ExpressionError, jsonOf, requireExpression } from "../expressions.ts";
+import { compile, deliveryNames, ExpressionError, jsonOf, requireExpression } from "../expressions.ts";
 import { newId } from "../ids.ts";
 import { inputBytesMax, problemOf, requireInput } from "../input.ts";
 import type { JsonValue } from "../json.ts";
 import { type Started, startLocked } from "../scheduler/starts.ts";
-import type { Keyring } from "../secrets.ts";
+import { isReference, type Keyring, requireReference } from "../secrets.ts";
+import { describe } from "../store/people/changes.ts";
 import * as requests from "../store/people/requests.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { rehearsable } from "../store/pg/dry-run.ts";
@@ -17,13 +18,14 @@ import * as starts from "../store/work/starts.ts";
 import * as watchers from "../store/work/watchers.ts";
 import type { Surroundings } from "./surroundings.ts";
 
-/** What filters and mappings name. */
-export const deliveryNames = ["input", "event", "headers"] as const;
-
 type Values = Pick<hooks.HookRow, "kind" | "filter" | "mapping" | "ratePerMinute" | "isDisabled"> & {
   /** Id or slug. */
   watcher: string;
 };
+type Decided = Pick<hooks.HookRow, "watcherId" | "filter" | "mapping" | "ratePerMinute" | "isDisabled">;
+const decided = ({ watcherId, filter, mapping, ratePerMinute, isDisabled }: Decided) => ({
+  ...{ watcherId, filter, mapping, ratePerMinute, isDisabled },
+});
 type Asked = { orgId: string; actor: string; hook: string };
 type Made = { hook: hooks.HookRow; secret: string };
 
@@ -32,8 +34,12 @@ function checkValues(values: Values): void {
   requireExpression(values.mapping, deliveryNames, "spec.mapping");
 }
 
-/** The secret that was given, or a new one; of Standard Webhooks it is base64. */
+/** The secret that was given, or a new one; of Standard Webhooks it is base64. A reference stays one. */
 function secretOf(kind: hooks.HookKind, given: string): string {
+  if (isReference(given)) {
+    requireReference(given, "secret");
+    return given;
+  }
   if (given === "") {
     const made = randomBytes(32);
     return kind === "standard" ? `whsec_${made.toString("base64")}` : made.toString("hex");
@@ -44,6 +50,25 @@ function secretOf(kind: hooks.HookKind, given: string): string {
   }
   return given;
 }
+
+/** As stored: sealed for its place, or a reference to a secret of the server. */
+function stored(keyring: Keyring, secret: string, hook: Pick<hooks.HookRow, "orgId" | "id">): string {
+  return isReference(secret) ? secret : keyring.seal(secret, hooks.placeOf(hook));
+}
+
+/** Whether a stored secret is the given one. A secret that cannot be opened is another one. */
+function isStored(keyring: Keyring, secret: string, hook: hooks.HookRow): boolean {
+  if (isReference(secret) || isReference(hook.secret)) return secret === hook.secret;
+  try {
+    return keyring.open(hook.secret, hooks.placeOf(hook)) === secret;
+  } catch (error) {
+    if (error instanceof Refusal) return false;
+    throw error;
+  }
+}
+
+/** What is shown once: nothing of a reference, which the server's operator keeps. */
+const shownOnce = (secret: string) => (isReference(secret) ? "" : secret);
 
 /** A new hook, with the event `hook.created`. */
 export function create(
@@ -69,7 +94,7 @@ export function create(
     const watcher = await watchers.get(tx, { orgId, watcher: values.watcher });
     const id = randomUUID();
     const slug = options.slug || `${watcher.slug.slice(0, 50)}-${values.kind.replace("_", "-")}`;
-    const sealed = options.keyring.seal(secret, hooks.placeOf({ orgId, id }));
+    const sealed = stored(options.keyring, secret, { orgId, id });
     const { kind, filter, mapping, ratePerMinute, isDisabled } = values;
     const isNew = await hooks.insert(tx, {
       ...{ orgId, id, slug, kind, filter, mapping, ratePerMinute, isDisabled },
@@ -81,19 +106,26 @@ export function create(
     await events.append(tx, orgId, [
       { kind: "hook.created", actor, watcherId: watcher.id, data: { hook: slug, hook_kind: kind } },
     ]);
-    return { hook, secret };
+    return { hook, secret: shownOnce(secret) };
   });
 }
 
+/** How long an old secret stays good when an edit brings another one. */
+export const overlapMsDefault = 86_400_000;
+
+/** Edits a hook, with the event `hook.updated`; an edit that changes nothing writes nothing. */
 export function update(
   db: Db,
   options: Asked & {
     expectedVersion: number;
     change: (hook: hooks.HookRow) => Values;
+    /** The secret that the hook shall have; empty: the secret stays. */
+    secret: string;
+    keyring: Keyring;
     isDryRun: boolean;
   },
 ): Promise<hooks.HookRow> {
-  const { orgId, actor } = options;
+  const { orgId, actor, keyring } = options;
   return rehearsable(db, options.isDryRun, async (tx) => {
     const { id } = await hooks.get(tx, options);
     await hooks.lock(tx, { orgId, id });
@@ -113,14 +145,26 @@ export function update(
       refuse("invalid_argument", "spec.kind: cannot be changed; make another hook", { field: "spec.kind" });
     }
     const watcher = await watchers.get(tx, { orgId, watcher: values.watcher });
-    await hooks.update(tx, { ...values, orgId, id, watcherId: watcher.id });
+    const secret = options.secret === "" ? "" : secretOf(values.kind, options.secret);
+    const isRotated = secret !== "" && !isStored(keyring, secret, current);
+    const after = { ...values, watcherId: watcher.id };
+    const { changed } = describe(decided(current), decided(after));
+    if (changed.length === 0 && !isRotated) return current;
+    if (isRotated) {
+      const next = stored(keyring, secret, current);
+      await hooks.rotate(tx, { orgId, id, overlapMs: overlapMsDefault, secret: next });
+    }
+    if (changed.length > 0) await hooks.update(tx, { ...after, orgId, id });
     const hook = await hooks.get(tx, { orgId, hook: id });
     await events.append(tx, orgId, [
       {
         kind: "hook.updated",
         actor,
         watcherId: watcher.id,
-        data: { hook: hook.slug, version: hook.version },
+        data: {
+          ...{ hook: hook.slug, version: hook.version },
+          changed: [...changed, ...(isRotated ? ["secret"] : [])],
+        },
       },
     ]);
     return hook;
@@ -135,17 +179,12 @@ export function rotate(
   return transaction(db, async (tx) => {
     const { id, kind } = await hooks.get(tx, options);
     const secret = secretOf(kind, options.secret);
-    await hooks.rotate(tx, {
-      orgId,
-      id,
-      overlapMs,
-      secret: keyring.seal(secret, hooks.placeOf({ orgId, id })),
-    });
+    await hooks.rotate(tx, { orgId, id, overlapMs, secret: stored(keyring, secret, { orgId, id }) });
     const hook = await hooks.get(tx, { orgId, hook: id });
     await events.append(tx, orgId, [
       { kind: "hook.rotated", actor, watcherId: hook.watcherId, data: { hook: hook.slug } },
     ]);
-    return { hook, secret };
+    return { hook, secret: shownOnce(secret) };
   });
 }
 

@@ -8,7 +8,16 @@ import { main } from "../../src/cli/command-line.ts";
 
 export type Ended = { code: number; out: string; err: string };
 
-export async function runCommand(env: Environment, ...args: string[]): Promise<Ended> {
+export function runCommand(env: Environment, ...args: string[]): Promise<Ended> {
+  return watchCommand(env, () => {}, ...args);
+}
+
+/** The same, for a command that waits for somebody: `onNote` hears each line for people. */
+export async function watchCommand(
+  env: Environment,
+  onNote: (line: string) => void,
+  ...args: string[]
+): Promise<Ended> {
   let [out, err, code] = ["", "", 0];
   const cli: Cli = {
     env,
@@ -27,6 +36,7 @@ export async function runCommand(env: Environment, ...args: string[]): Promise<E
     trust: () => {},
     note: (line) => {
       err += `${line}\n`;
+      onNote(line);
     },
     open: new DisposableStack(),
     setExitCode: (wanted) => {

@@ -27,6 +27,9 @@ export function useDeviceStreams(kind: typeof deviceStreams): void {
   deviceStreams = kind;
 }
 
+/** The server of device streams of this test file. */
+export const deviceStreamsOfFile = () => deviceStreams;
+
 export type TestReplica = Replica & {
   clients: ReturnType<typeof createClients>;
   /** The owner's token: read, write, admin. */

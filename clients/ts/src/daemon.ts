@@ -1,9 +1,10 @@
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { connectDevice, type DeviceConnection, defaultClose } from "./device/connection.ts";
 import type { DeviceEvent } from "./device/events.ts";
 import { nowMs, type Timing } from "./device/timing.ts";
 import type { TlsOptions } from "./device/transport.ts";
-import type { Assignment, Platform } from "./gen/pinion/v1/device_pb.js";
-import { currentPlatform, ensureInstallId } from "./identity.ts";
+import type { Assignment, Os, UpgradeInfoSchema } from "./gen/pinion/v1/device_pb.js";
+import { currentOs, ensureInstallId } from "./identity.ts";
 import { type Logger, silentLogger } from "./logger.ts";
 import { machineFingerprint } from "./machine.ts";
 import type { ProxySetting } from "./network/proxy.ts";
@@ -11,7 +12,7 @@ import type { DeviceConfig } from "./runner/config.ts";
 import { keepLastGood, watchConfig } from "./runner/live-config.ts";
 import { desktopNotifier } from "./runner/notification.ts";
 import { Runner } from "./runner/runner.ts";
-import { StatusFile } from "./status-file.ts";
+import { environmentFacts, StatusFile } from "./status-file.ts";
 
 /** Events of a daemon: those of the connection and of the runner. */
 export type DaemonEvent =
@@ -20,7 +21,7 @@ export type DaemonEvent =
   | {
       type: "started";
       atMs: number;
-      runId: string;
+      workId: string;
       attemptToken: string;
       pid: number;
       /** The executor's kind. */
@@ -32,7 +33,7 @@ export type DaemonEvent =
    */
   | { type: "configured"; atMs: number; file: string; problem: string }
   /** Processes of an earlier daemon were ended; emitted only if there were any. */
-  | { type: "swept"; atMs: number; runIds: string[]; escaped: number }
+  | { type: "swept"; atMs: number; workIds: string[]; escaped: number }
   /** The daemon refuses new work and ends the running attempts. */
   | { type: "stopping"; atMs: number; running: number; unacknowledged: number };
 
@@ -63,7 +64,7 @@ export interface DaemonOptions {
   onEvent?: (event: DaemonEvent) => void;
   /** Left out: the id in the state directory (see `ensureInstallId`). */
   installId?: string;
-  platform?: Platform;
+  os?: Os;
   appVersion?: string;
   tls?: TlsOptions;
   /**
@@ -84,6 +85,14 @@ export interface DaemonOptions {
    * of its span.
    */
   traceparentOf?: (assignment: Assignment) => string;
+  /**
+   * Keeps the daemon's program up to date: describes how for the server, and gets a daemon's
+   * control once its connection exists.
+   */
+  upgrades?: {
+    describe(config: DeviceConfig): MessageInitShape<typeof UpgradeInfoSchema>;
+    begin(control: DaemonControl): void;
+  };
   /** Files and directories, besides the state, hidden from programs with `isolate = true`. */
   hidden?: string[];
   /**
@@ -92,6 +101,16 @@ export interface DaemonOptions {
   env?: NodeJS.ProcessEnv;
   /** For tests and unusual networks. */
   timing?: Partial<Timing>;
+}
+
+/** A daemon as seen by the replacement of its program. */
+export interface DaemonControl {
+  /** Number of attempts in progress. */
+  running(): number;
+  /** Refuses new work from now on; running attempts go on, and the server offers the work again. */
+  refuseNew(): void;
+  /** The configuration in force. */
+  config(): DeviceConfig;
 }
 
 const STOP_GRACE_MS = 3_000;
@@ -116,7 +135,11 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
   const installId = options.installId ?? (await ensureInstallId(options.stateDir));
   const notifier = desktopNotifier(env);
   let { config } = options;
-  const status = new StatusFile(options.stateDir, options.configFile ?? "");
+  const status = new StatusFile(options.stateDir, {
+    configFile: options.configFile ?? "",
+    takesUpgrades: options.upgrades !== undefined,
+    environment: environmentFacts(env),
+  });
   const emit = (event: DaemonEvent) => {
     noteStatus(status, event);
     options.onEvent?.(event);
@@ -140,7 +163,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     url: options.url,
     token: options.token,
     installId,
-    platform: options.platform ?? currentPlatform(),
+    os: options.os ?? currentOs(),
     agentKinds: Object.keys(config.executors),
     executors,
     workspaces,
@@ -160,10 +183,11 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       }
       if (ended.length === 0 && escaped === 0) return;
       logger.warn({ runs: ended, escaped }, "ended agents that an earlier daemon left running");
-      emit({ type: "swept", atMs: nowMs(), runIds: ended, escaped });
+      emit({ type: "swept", atMs: nowMs(), workIds: ended, escaped });
     },
     admit: (assignment) => runner.admit(assignment),
     onAssignment: (assignment, context) => runner.run(assignment, context),
+    ...(options.upgrades ? { upgrade: options.upgrades.describe(config) } : {}),
     ...(config.label === undefined ? {} : { label: config.label }),
     ...(options.appVersion === undefined ? {} : { appVersion: options.appVersion }),
     ...(options.tls === undefined ? {} : { tls: options.tls }),
@@ -206,6 +230,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
                 maxConcurrency: config.maxConcurrency,
                 keep: config.keep,
                 configProblem: "",
+                ...(options.upgrades ? { upgrade: options.upgrades.describe(config) } : {}),
                 ...(config.label === undefined ? {} : { label: config.label }),
                 ...(nextProxy === undefined ? {} : { proxy: nextProxy }),
               });
@@ -217,6 +242,11 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
             tell(problem);
           },
         });
+  options.upgrades?.begin({
+    running: () => connection.running,
+    refuseNew: () => connection.refuseNew(),
+    config: () => config,
+  });
   const endReloads = watch && options.onReload?.(watch.reload);
   try {
     await untilStopped(connection, { ...options, killGraceMs: () => longestKillGraceMs(config) }, emit);

@@ -8,7 +8,7 @@
  */
 export { egressNote } from "./agents/egress.ts";
 export { type InstalledAgent, installedAgents, versionOf } from "./agents/installed.ts";
-export { type DaemonEvent, type DaemonOptions, runDaemon } from "./daemon.ts";
+export { type DaemonControl, type DaemonEvent, type DaemonOptions, runDaemon } from "./daemon.ts";
 export {
   type Admission,
   type AssignmentHandler,
@@ -45,7 +45,7 @@ export {
   AssignmentSchema,
   DeviceService,
   DrainReason,
-  Platform,
+  Os,
 } from "./gen/pinion/v1/device_pb.js";
 export { type Event, EventService } from "./gen/pinion/v1/event_pb.js";
 export { type Device, FleetService, Liveness } from "./gen/pinion/v1/fleet_pb.js";
@@ -73,7 +73,7 @@ export {
   WatcherStatus,
 } from "./gen/pinion/v1/watcher_pb.js";
 export {
-  currentPlatform,
+  currentOs,
   ensureInstallId,
   findIdentity,
   forgetIdentity,
@@ -102,6 +102,7 @@ export {
 export { isEnded, type WaitForRunOptions, waitForRun } from "./ops/wait-for-run.ts";
 export { isTurnEnded, type WaitForTurnOptions, waitForTurn } from "./ops/wait-for-turn.ts";
 export { type KeepLimits, type Kept, listKept } from "./outbox/kept.ts";
+export { type DirectoryProblem, directoryProblem } from "./private-directory.ts";
 export {
   ConfigError,
   type ConfigProblem,
@@ -119,4 +120,4 @@ export {
 } from "./runner/confinement.ts";
 export { type LoadedConfig, loadLastingConfig } from "./runner/live-config.ts";
 export { formatDuration, parseBytes, parseDurationMs } from "./runner/quantities.ts";
-export { type DaemonStatus, readStatus } from "./status-file.ts";
+export { type DaemonStatus, type EnvironmentFacts, readStatus } from "./status-file.ts";

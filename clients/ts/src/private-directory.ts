@@ -1,20 +1,60 @@
-import { mkdir, stat } from "node:fs/promises";
+import { lstatSync, mkdirSync, statSync } from "node:fs";
 import { DeviceError } from "./device/errors.ts";
 
-const everybodyMayWrite = 0o002;
+const othersMayWrite = 0o022;
+
+/** A directory that another user could change, and the command for the correction. */
+export interface DirectoryProblem {
+  found: string;
+  advice: string;
+}
 
 /**
- * Creates a directory with mode 0700. Throws DeviceError `unusable` for an existing directory with
- * write permission for all users: another user could put a false identity or false results there.
+ * The reason why another user of the machine could replace files in an existing directory;
+ * undefined for a private directory. A symbolic link counts as its owner's: the owner can point the
+ * link elsewhere. Root counts as the same user, because root can write everywhere. Access control
+ * lists are not read.
+ */
+export function directoryProblem(path: string): DirectoryProblem | undefined {
+  if (process.platform === "win32") return undefined;
+  const mine = new Set([0, process.geteuid?.()]);
+  const named = lstatSync(path);
+  if (named.isSymbolicLink() && !mine.has(named.uid)) {
+    return {
+      found: `${path} is a symbolic link of another user (uid ${named.uid}), who can point the link elsewhere`,
+      advice: `remove the link, and use a directory of your own: rm '${path}'`,
+    };
+  }
+  const there = statSync(path);
+  if (!there.isDirectory()) {
+    return { found: `${path} is no directory`, advice: `use another path, or move the file away` };
+  }
+  if (!mine.has(there.uid)) {
+    return {
+      found: `${path} belongs to another user (uid ${there.uid}), who may write there`,
+      advice: `use a directory of your own, or mend it with: sudo chown -R "$(id -un)" '${path}'`,
+    };
+  }
+  const writers = there.mode & othersMayWrite;
+  if (writers === 0) return undefined;
+  const who = (there.mode & 0o002) !== 0 ? "everybody" : "the directory's group";
+  const mode = (there.mode & 0o7777).toString(8).padStart(4, "0");
+  return {
+    found: `${who} may write in ${path} (mode ${mode}), and put other files there`,
+    advice: `mend it with: chmod 700 '${path}'`,
+  };
+}
+
+/**
+ * Creates a directory with mode 0700. Throws DeviceError `unusable` for an existing directory in
+ * which another user could put a false identity or false results.
  */
 export async function ensurePrivateDirectory(path: string): Promise<void> {
-  await mkdir(path, { recursive: true, mode: 0o700 });
-  if (process.platform === "win32") return;
-  const { mode } = await stat(path);
-  if ((mode & everybodyMayWrite) === 0) return;
-  const shown = (mode & 0o7777).toString(8).padStart(4, "0");
-  throw new DeviceError(
-    "unusable",
-    `everybody may write in ${path} (mode ${shown}), and put another identity there; mend it with: chmod 700 '${path}'`,
-  );
+  try {
+    mkdirSync(path, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  }
+  const problem = directoryProblem(path);
+  if (problem !== undefined) throw new DeviceError("unusable", `${problem.found}; ${problem.advice}`);
 }

@@ -15,9 +15,34 @@ export interface DaemonStatus {
    * Problem of the configuration file while the previous configuration is in force. Empty: none.
    */
   configProblem: string;
+  /** True if the daemon takes `pinion device upgrade` (SIGUSR2). */
+  takesUpgrades: boolean;
+  /** The daemon's environment; undefined for a daemon of an older version. */
+  environment: EnvironmentFacts | undefined;
 }
 
-const STATUS_BYTES_MAX = 16 * 1024;
+/** Facts about a daemon's environment for `pinion doctor`: names of variables, without values. */
+export interface EnvironmentFacts {
+  path: string;
+  home: string;
+  workingDir: string;
+  /** At most NAMES_MAX names. */
+  names: string[];
+}
+
+const NAMES_MAX = 300;
+const PATH_CHARACTERS_MAX = 8_000;
+
+export function environmentFacts(env: NodeJS.ProcessEnv): EnvironmentFacts {
+  return {
+    path: (env.PATH ?? "").slice(0, PATH_CHARACTERS_MAX),
+    home: env.HOME ?? "",
+    workingDir: process.cwd(),
+    names: Object.keys(env).sort().slice(0, NAMES_MAX),
+  };
+}
+
+const STATUS_BYTES_MAX = 64 * 1024;
 const pathOf = (stateDir: string) => join(stateDir, "status.json");
 
 /** Writes the status, one write after the other. Not synced: a lost write does no harm. */
@@ -27,9 +52,9 @@ export class StatusFile {
   #writing: Promise<void> | undefined;
   #isStale = false;
 
-  constructor(stateDir: string, configFile: string) {
+  constructor(stateDir: string, facts: Pick<DaemonStatus, "configFile" | "takesUpgrades" | "environment">) {
     this.#stateDir = stateDir;
-    this.#status = { pid: process.pid, connection: "", reason: "", configFile, configProblem: "" };
+    this.#status = { pid: process.pid, connection: "", reason: "", configProblem: "", ...facts };
   }
 
   set(changes: Partial<DaemonStatus>): void {
@@ -58,6 +83,16 @@ export class StatusFile {
   }
 }
 
+function factsOf(value: Partial<EnvironmentFacts> | undefined): EnvironmentFacts | undefined {
+  if (value === undefined) return undefined;
+  return {
+    path: String(value.path ?? ""),
+    home: String(value.home ?? ""),
+    workingDir: String(value.workingDir ?? ""),
+    names: Array.isArray(value.names) ? value.names.map(String) : [],
+  };
+}
+
 /** The last written status; undefined if there is none or the file is unreadable. */
 export async function readStatus(stateDir: string): Promise<DaemonStatus | undefined> {
   const found = await readRegularFile(pathOf(stateDir), { bytesMax: STATUS_BYTES_MAX });
@@ -70,6 +105,8 @@ export async function readStatus(stateDir: string): Promise<DaemonStatus | undef
       reason: String(value.reason ?? ""),
       configFile: String(value.configFile ?? ""),
       configProblem: String(value.configProblem ?? ""),
+      takesUpgrades: value.takesUpgrades === true,
+      environment: factsOf(value.environment),
     };
   } catch {
     return undefined;

@@ -31,6 +31,7 @@ type Options = {
 
 const kinds: Record<string, Kind> = {
   ...{ agents: "agent", destinations: "destination", platforms: "platform", watchers: "watcher" },
+  ...{ hooks: "hook", devices: "device" },
 };
 
 /** `pinion apply`: brings the org to the state in a file. */
@@ -38,14 +39,14 @@ export function addApply(program: Command, cli: Cli): void {
   const command = program
     .command("apply")
     .description(
-      "make agents, destinations, platforms and watchers what a file says; shows the plan first, and asks",
+      "make agents, destinations, platforms, watchers, hooks and labels of devices what a file says; shows the plan first, and asks",
     )
     .option("-f, --file <file>", 'the file; "-" reads standard input', "pinion.toml")
     .option("--dry-run", "show the plan and change nothing")
     .option("-y, --yes", "do not ask")
     .option(
       "--only <kinds>",
-      "only agents, destinations, platforms or watchers; may be given several times",
+      "only agents, destinations, platforms, watchers, hooks or devices; may be given several times",
       onlyOption,
     )
     .option("--prune", "delete what is on the server and not in the file")
@@ -138,8 +139,9 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
 }
 
 /** Places in the file where a variable's value is not stored as a secret. */
-function openVariables({ templates }: ParsedFile, { platforms, destinations }: Desired): string[] {
+function openVariables({ templates }: ParsedFile, { platforms, destinations, hooks }: Desired): string[] {
   const secret = new Set([
+    ...hooks.map(({ path }) => placeKey([...path, "secret"])),
     ...destinations.flatMap(({ path, fields }) =>
       Object.keys(fields.secrets).map((key) => placeKey([...path, key])),
     ),
@@ -177,7 +179,7 @@ async function lackingOnServer(
     const state = await readState(clients, { signal });
     const { problems } = await verify(
       clients,
-      { agents: [], platforms, watchers: [], destinations: [] },
+      { agents: [], platforms, watchers: [], destinations: [], hooks: [], devices: [] },
       state,
       {
         only,

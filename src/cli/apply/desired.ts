@@ -1,10 +1,13 @@
 import { readFileSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import type { JsonObject } from "@bufbuild/protobuf";
+import { create, type JsonObject } from "@bufbuild/protobuf";
 import { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
+import { CreateHookRequestSchema } from "#gen/pinion/v1/hook_pb.js";
 import { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { Refusal } from "../../errors.ts";
+import { deliveryNames, requireExpression } from "../../expressions.ts";
 import { isUuid } from "../../ids.ts";
+import { labelProblem } from "../../labels.ts";
 import { checkSchedule } from "../../scheduler/schedule/schedule.ts";
 import { checkWholeMessage } from "../../server/access/interceptors/validate.ts";
 import { hasUrlPassword, isSecretKey, isSettingKey } from "../../server/platforms/kinds.ts";
@@ -16,6 +19,7 @@ import {
   fieldsOfDestinationTree,
 } from "./destination-fields.ts";
 import type { ParsedFile } from "./file.ts";
+import { fieldsOfHookTree, type HookFields, specOfHook } from "./hook-fields.ts";
 import type { KeyPath } from "./places.ts";
 import { placeKey } from "./places.ts";
 import { isBelow, type Problem } from "./problems.ts";
@@ -30,6 +34,12 @@ import {
 } from "./watcher-fields.ts";
 
 export type DesiredDestination = { slug: string; path: KeyPath; fields: DestinationFields };
+
+/** `secret` is the file's text after substitution; undefined: the file names none. */
+export type DesiredHook = { slug: string; path: KeyPath; fields: HookFields; secret?: string };
+
+/** `name` is the file's text; `device` is the id after the look-up. Labels are sorted. */
+export type DesiredDevice = { name: string; path: KeyPath; device: string; labels: string[] };
 
 export type DesiredAgent = { id: string; path: KeyPath; fields: Partial<AgentFields> };
 
@@ -54,11 +64,20 @@ export type Desired = {
   platforms: DesiredPlatform[];
   watchers: DesiredWatcher[];
   destinations: DesiredDestination[];
+  hooks: DesiredHook[];
+  devices: DesiredDevice[];
 };
 
 /** Throws a Failure with every remaining problem of the file. */
 export function desiredOf(parsed: ParsedFile): Desired {
-  const desired: Desired = { agents: [], platforms: [], watchers: [], destinations: [] };
+  const desired: Desired = {
+    agents: [],
+    platforms: [],
+    watchers: [],
+    destinations: [],
+    hooks: [],
+    devices: [],
+  };
   const problems: Problem[] = [];
   for (const [id, tree] of Object.entries(parsed.tree.agents ?? {})) {
     const path = ["agents", id];
@@ -84,6 +103,23 @@ export function desiredOf(parsed: ParsedFile): Desired {
     const path = ["destinations", slug];
     problems.push(...destinationProblems(path, tree));
     desired.destinations.push({ slug, path, fields: fieldsOfDestinationTree(slug, tree) });
+  }
+  for (const [slug, tree] of Object.entries(parsed.tree.hooks ?? {})) {
+    const { secret } = tree;
+    const path = ["hooks", slug];
+    const hook = { slug, path, fields: fieldsOfHookTree(tree), ...(secret === undefined ? {} : { secret }) };
+    problems.push(...hookProblems(hook));
+    desired.hooks.push(hook);
+  }
+  for (const [name, { labels }] of Object.entries(parsed.tree.devices ?? {})) {
+    const path = ["devices", name];
+    problems.push(
+      ...labels.flatMap((label, index) => {
+        const message = labelProblem(label);
+        return message === undefined ? [] : [{ path: [...path, "labels", index], message }];
+      }),
+    );
+    desired.devices.push({ name, path, device: name, labels: [...new Set(labels)].sort() });
   }
   problems.push(
     ...repeated(
@@ -177,6 +213,32 @@ function desiredWatcher(
   if (typeof prompt !== "string") return prompt;
   const fields = fieldsOfTree(tree, { prompt, agent, device: tree.device ?? "", extractionSchema });
   return { slug: tree.slug, path, fields };
+}
+
+/** Problems of a hook that can be found without a server. */
+function hookProblems(hook: DesiredHook): Problem[] {
+  const { slug, secret = "", fields } = hook;
+  const request = create(CreateHookRequestSchema, { slug, secret, spec: specOfHook(fields) });
+  const keys: Record<string, string> = { watcher_id: "watcher", is_disabled: "disabled" };
+  const broken = checkWholeMessage(CreateHookRequestSchema, request).map(({ field, message }) => {
+    const key = field.replace(/^spec\./, "");
+    const text = message.replace(/^spec\.\w+: /, "");
+    // The rule of secrets is a pattern; a message with the pattern explains nothing.
+    return {
+      path: [...hook.path, keys[key] ?? key],
+      message: key === "secret" ? "must be 16 to 200 printable characters, or secret://NAME" : text,
+    };
+  });
+  const expressions = (["filter", "mapping"] as const).flatMap((key) => {
+    try {
+      requireExpression(hook.fields[key], deliveryNames, key);
+      return [];
+    } catch (error) {
+      if (!(error instanceof Refusal)) throw error;
+      return [{ path: [...hook.path, key], message: error.message.replace(/^\w+: /, "") }];
+    }
+  });
+  return [...broken, ...expressions];
 }
 
 function agentProblems(agent: DesiredAgent): Problem[] {

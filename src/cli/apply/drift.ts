@@ -10,6 +10,15 @@ export function driftSteps(desired: Desired, state: OrgState, action: "drift" | 
   const platforms = new Set(desired.platforms.map(({ id }) => id));
   const watchers = new Set(desired.watchers.map(({ slug }) => slug));
   return [
+    ...[...state.hooks.values()]
+      .filter(({ slug }) => !desired.hooks.some((wanted) => wanted.slug === slug))
+      .map(
+        ({ slug, version }): Step => ({
+          ...base,
+          ...{ kind: "hook", action, id: slug, agent: "", changed: [], isSecretNew: false, version },
+          note: "",
+        }),
+      ),
     ...[...state.watchers.values()]
       .filter(({ slug }) => !watchers.has(slug))
       .map(

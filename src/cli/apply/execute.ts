@@ -7,9 +7,12 @@ import { inParallel } from "./in-parallel.ts";
 import {
   createAgent,
   createDestination,
+  createHook,
   createWatcher,
+  labelDevice,
   updateAgent,
   updateDestination,
+  updateHook,
   updateWatcher,
   upsertPlatform,
 } from "./requests.ts";
@@ -28,8 +31,9 @@ const parallelMax = 4;
 export type Outcome = { is: "done" } | { is: "stale" } | { is: "failed"; message: string };
 
 /**
- * Executes the steps of a plan, group by group: agents, destinations, platforms, watchers in waves
- * (see `wavesOf`), then deletions of watchers, destinations, platforms, agents. Within a group the
+ * Executes the steps of a plan, group by group: devices, agents, destinations, platforms, watchers
+ * in waves (see `wavesOf`), hooks, then deletions of hooks, watchers, destinations, platforms,
+ * agents. Within a group the
  * order does not matter. After the signal no step starts; running steps end. Finished writes stay:
  * a new plan has the remaining steps. A failed step holds back only the steps with a possible
  * dependency: all later steps for an agent, and every deletion. Rejects if the server is not
@@ -80,10 +84,13 @@ function groups(steps: readonly Step[]): Step[][] {
   const deletions = (kind: Step["kind"]) =>
     steps.filter((step) => step.kind === kind && step.action === "delete");
   return [
+    writes("device"),
     writes("agent"),
     writes("destination"),
     writes("platform"),
     ...wavesOf(writes("watcher") as WatcherStep[]).waves,
+    writes("hook"),
+    deletions("hook"),
     deletions("watcher"),
     deletions("destination"),
     deletions("platform"),
@@ -133,6 +140,15 @@ async function put(clients: Clients, step: Step): Promise<Outcome> {
     else await clients.destinations.createDestination(createDestination(step.wanted));
     return { is: "done" };
   }
+  if (step.kind === "hook") {
+    if (step.action === "update") await clients.hooks.updateHook(updateHook(step.wanted, step));
+    else await clients.hooks.createHook(createHook(step.wanted));
+    return { is: "done" };
+  }
+  if (step.kind === "device") {
+    await clients.fleet.labelDevice(labelDevice(step));
+    return { is: "done" };
+  }
   if (step.action === "update") await clients.watchers.updateWatcher(updateWatcher(step.wanted, step));
   else await clients.watchers.createWatcher(createWatcher(step.wanted));
   return { is: "done" };
@@ -143,6 +159,7 @@ async function remove(clients: Clients, step: Step): Promise<Outcome> {
     if (step.kind === "agent") await clients.agents.deleteAgent({ agentId: step.id });
     else if (step.kind === "destination")
       await clients.destinations.deleteDestination({ destinationId: step.id });
+    else if (step.kind === "hook") await clients.hooks.deleteHook({ hookId: step.id });
     else if (step.kind === "platform") await clients.agents.deletePlatform({ stableId: step.id });
     else await clients.watchers.deleteWatcher({ watcherId: step.id });
   } catch (error) {

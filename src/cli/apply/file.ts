@@ -104,6 +104,9 @@ function restOf(value: unknown, flaws: readonly Problem[]): FileTree {
  */
 const restRoundsMax = 4;
 
+/** Stands in for a missing value, so the rest of its table can be checked. */
+const filled = "missing";
+
 /** Removes a wrong value from the tree, or fills a missing value. */
 function mend(tree: unknown, path: KeyPath): void {
   const key = path.at(-1);
@@ -112,8 +115,11 @@ function mend(tree: unknown, path: KeyPath): void {
   if (!isTable(around)) {
     // Removing a single item would shift the other items, so the whole list is removed.
     mend(tree, path.slice(0, -1));
+  } else if (around[String(key)] === filled) {
+    // A required key that takes few values: the table is removed whole.
+    mend(tree, path.slice(0, -1));
   } else if (Object.hasOwn(around, String(key))) delete around[String(key)];
-  else around[String(key)] = "missing";
+  else around[String(key)] = filled;
 }
 
 function parseToml(text: string, file: string): unknown {

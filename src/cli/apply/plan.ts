@@ -1,7 +1,6 @@
 import { type AgentPlatform, PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { isReference } from "../../secrets.ts";
 import { hasUrlPassword, isSecretKey } from "../../server/platforms/kinds.ts";
-import { canonical } from "../../store/pg/canonical.ts";
 import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
 import type {
   Desired,
@@ -11,9 +10,11 @@ import type {
   DesiredWatcher,
 } from "./desired.ts";
 import { fieldsOfDestination, openFields } from "./destination-fields.ts";
+import { deviceStep } from "./device-plan.ts";
 import { driftSteps } from "./drift.ts";
-import type { KeyPath } from "./places.ts";
-import { hiddenText, shown, shownServers } from "./shown.ts";
+import { hookStep } from "./hook-plan.ts";
+import { change, isSame } from "./plan-fields.ts";
+import { hiddenText } from "./shown.ts";
 import type { OrgState } from "./state.ts";
 import type {
   AgentStep,
@@ -23,16 +24,10 @@ import type {
   Plan,
   PlatformStep,
   Step,
+  Verdict,
   WatcherStep,
 } from "./steps.ts";
 import { fieldsOfSpec, specPaths, type WatcherFields, watcherDefaults } from "./watcher-fields.ts";
-
-/** The server's dry-run result for writing a platform. By id; for every platform in the file. */
-export type Verdict = {
-  outcome: "created" | "updated" | "noop";
-  willRestart: boolean;
-  changedFields: string[];
-};
 
 export type PlanOptions = {
   only: ReadonlySet<Kind>;
@@ -49,6 +44,7 @@ export function makePlan(
 ): Plan {
   const { only, templates } = options;
   const wanted: Step[] = [
+    ...(only.has("device") ? desired.devices.map((device) => deviceStep(device, state)) : []),
     ...(only.has("agent") ? desired.agents.map((agent) => agentStep(agent, state, templates)) : []),
     ...(only.has("destination")
       ? desired.destinations.map((destination) => destinationStep(destination, state, verdicts, templates))
@@ -57,6 +53,7 @@ export function makePlan(
       ? desired.platforms.map((platform) => platformStep(platform, state, verdicts, templates))
       : []),
     ...(only.has("watcher") ? desired.watchers.map((watcher) => watcherStep(watcher, state, templates)) : []),
+    ...(only.has("hook") ? desired.hooks.map((hook) => hookStep(hook, state, verdicts, templates)) : []),
   ];
   const action = options.prune ? "delete" : "drift";
   return { steps: [...wanted, ...driftSteps(desired, state, action).filter(({ kind }) => only.has(kind))] };
@@ -232,23 +229,4 @@ function platformChange(
 
 function own(values: Readonly<Record<string, string>>, key: string): string | undefined {
   return Object.hasOwn(values, key) ? values[key] : undefined;
-}
-
-function change(
-  field: string,
-  before: unknown,
-  after: unknown,
-  path: KeyPath,
-  templates: ReadonlyMap<string, string>,
-): FieldChange {
-  const next = shown(after, path, templates);
-  // A variable's new place may have held a secret before.
-  const old = before !== undefined && next.hasVariable ? hiddenText : before;
-  return field === "mcp_servers"
-    ? { field, before: shownServers(old), after: shownServers(next.value) }
-    : { field, before: old, after: next.value };
-}
-
-function isSame(a: unknown, b: unknown): boolean {
-  return canonical(a) === canonical(b);
 }

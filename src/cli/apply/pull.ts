@@ -14,7 +14,7 @@ export function addPull(program: Command, cli: Cli): void {
   const command = program
     .command("pull")
     .description(
-      "write a file that describes the org's agents, destinations, platforms and watchers, for `pinion apply`",
+      "write a file that describes the org's agents, destinations, platforms, watchers, hooks and labels of devices, for `pinion apply`",
     )
     .option("-f, --file <file>", 'where to; "-" is standard output', "pinion.toml")
     .option("--force", "replace a file that is there")
@@ -40,6 +40,8 @@ export function addPull(program: Command, cli: Cli): void {
           destinations: state.destinations.size,
           platforms: state.platforms.size,
           watchers: state.watchers.size,
+          hooks: state.hooks.size,
+          devices: state.devices.filter(({ labels }) => labels.length > 0).length,
         };
         if (options.json) {
           return cli.out(JSON.stringify({ file, unchanged: isUnchanged, ...counts, variables }));

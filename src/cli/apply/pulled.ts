@@ -1,10 +1,13 @@
 import type { Agent, AgentPlatform } from "#gen/pinion/v1/agent_pb.js";
 import type { Destination } from "#gen/pinion/v1/destination_pb.js";
+import type { Device } from "#gen/pinion/v1/fleet_pb.js";
+import type { Hook } from "#gen/pinion/v1/hook_pb.js";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { isUuid } from "../../ids.ts";
 import { canonical } from "../../store/pg/canonical.ts";
 import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
 import { fieldsOfDestination } from "./destination-fields.ts";
+import { fieldsOfHook, hookDefaults } from "./hook-fields.ts";
 import type { OrgState } from "./state.ts";
 import { tomlComment, tomlJson, tomlList, tomlText } from "./toml-text.ts";
 import { escaped } from "./variables.ts";
@@ -42,7 +45,15 @@ export function pulledFile(state: OrgState, source: string): { text: string; var
       tomlComment(`Left out: the watcher "${slug}", whose agent "${spec?.agentId}" does not exist.`),
     ),
   ].join("\n");
-  return { text: `${[head, ...destinations, ...sections].join("\n\n")}\n`, variables: names.all };
+  const devices = [...state.devices]
+    .filter(({ labels }) => labels.length > 0)
+    .sort((a, b) => (a.label === b.label ? (a.id < b.id ? -1 : 1) : a.label < b.label ? -1 : 1))
+    .map((device) => deviceText(device, state));
+  const hooks = sorted(state.hooks).map(hookText);
+  return {
+    text: `${[head, ...devices, ...destinations, ...sections, ...hooks].join("\n\n")}\n`,
+    variables: names.all,
+  };
 }
 
 function sorted<Item>(items: ReadonlyMap<string, Item>): Item[] {
@@ -138,12 +149,41 @@ function destinationText(destination: Destination, names: VariableNames): string
   ].join("\n");
 }
 
+/** Labels that people gave a device. Devices join by themselves; the file names devices with labels. */
+function deviceText(device: Device, state: OrgState): string {
+  const isLabel = isNamedByLabel(device, state) && !/\p{Cc}/u.test(device.label);
+  const name = isLabel ? device.label : device.id;
+  const key = /^[A-Za-z0-9_-]+$/.test(name) ? name : tomlText(name);
+  const remark = isLabel || device.label === "" ? "" : ` ${tomlComment(device.label)}`;
+  return `[devices.${key}]${remark}\nlabels = ${tomlList(device.labels.map(quoted))}`;
+}
+
+/** A hook without its secret: the existing secret stays, and another org gets a new secret. */
+function hookText(hook: Hook): string {
+  const { watcher, kind, ...fields } = fieldsOfHook(hook);
+  const lines = Object.entries(fields)
+    .filter(([name, value]) => value !== hookDefaults[name as keyof typeof hookDefaults])
+    .map(([name, value]) => `${name} = ${typeof value === "string" ? quoted(value) : String(value)}`);
+  return [
+    `[hooks.${hook.slug}]`,
+    `watcher = ${tomlText(watcher)}`,
+    `kind = ${tomlText(kind)}`,
+    ...lines,
+    ...(hook.secretReference === "" ? [] : [`secret = ${tomlText(hook.secretReference)}`]),
+  ].join("\n");
+}
+
 /** The device by its label if the label is unique, because people read the file. */
 function deviceLine(id: string, state: OrgState): string {
-  const label = state.devices.find((device) => device.id === id)?.label ?? "";
-  const isUnique = state.devices.filter((device) => device.label === label).length === 1;
-  if (label !== "" && isUnique && !isUuid(label)) return `device = ${quoted(label)}`;
+  const device = state.devices.find((one) => one.id === id);
+  const label = device?.label ?? "";
+  if (device && isNamedByLabel(device, state)) return `device = ${quoted(label)}`;
   return `device = ${tomlText(id)} ${label === "" ? "" : tomlComment(label)}`.trimEnd();
+}
+
+function isNamedByLabel({ label }: Device, state: OrgState): boolean {
+  const isUnique = state.devices.filter((device) => device.label === label).length === 1;
+  return label !== "" && isUnique && !isUuid(label);
 }
 
 function quoted(text: string): string {

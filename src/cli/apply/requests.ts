@@ -8,11 +8,20 @@ import {
   CreateDestinationRequestSchema,
   UpdateDestinationRequestSchema,
 } from "#gen/pinion/v1/destination_pb.js";
+import { LabelDeviceRequestSchema } from "#gen/pinion/v1/fleet_pb.js";
+import { CreateHookRequestSchema, UpdateHookRequestSchema } from "#gen/pinion/v1/hook_pb.js";
 import { CreateWatcherRequestSchema, UpdateWatcherRequestSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { settingsOfFields } from "./agent-fields.ts";
-import type { DesiredAgent, DesiredDestination, DesiredPlatform, DesiredWatcher } from "./desired.ts";
+import type {
+  DesiredAgent,
+  DesiredDestination,
+  DesiredHook,
+  DesiredPlatform,
+  DesiredWatcher,
+} from "./desired.ts";
 import { specOfDestination } from "./destination-fields.ts";
-import type { AgentStep, WatcherStep } from "./steps.ts";
+import { hookPaths, specOfHook } from "./hook-fields.ts";
+import type { AgentStep, DeviceStep, HookStep, WatcherStep } from "./steps.ts";
 import { specOfFields, specPaths } from "./watcher-fields.ts";
 
 /** Requests of the steps, used for the dry run and for the write. */
@@ -64,6 +73,25 @@ export function createDestination(wanted: DesiredDestination) {
 export function updateDestination(wanted: DesiredDestination, expectedVersion: number) {
   const spec = specOfDestination(wanted.fields);
   return create(UpdateDestinationRequestSchema, { destinationId: wanted.slug, spec, expectedVersion });
+}
+
+export function createHook(wanted: DesiredHook) {
+  const { slug, secret = "", fields } = wanted;
+  return create(CreateHookRequestSchema, { slug, secret, spec: specOfHook(fields) });
+}
+
+export function updateHook(wanted: DesiredHook, step: Pick<HookStep, "changed" | "version">) {
+  return create(UpdateHookRequestSchema, {
+    hookId: wanted.slug,
+    spec: specOfHook(wanted.fields),
+    updateMask: { paths: step.changed.map((name) => hookPaths[name]) },
+    secret: wanted.secret ?? "",
+    expectedVersion: step.version,
+  });
+}
+
+export function labelDevice({ wanted, add, remove }: Pick<DeviceStep, "wanted" | "add" | "remove">) {
+  return create(LabelDeviceRequestSchema, { deviceId: wanted.device, add, remove });
 }
 
 export function createWatcher(wanted: DesiredWatcher) {

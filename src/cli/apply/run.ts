@@ -38,7 +38,7 @@ export async function planFile(
 ): Promise<Plan> {
   for (let reading = 1; ; reading++) {
     const state = await readState(clients, options);
-    const resolved = resolve(desired, state, options.only);
+    const resolved = resolve(desired, state, options);
     if (resolved.problems.length > 0) throw parsed.fail(resolved.problems);
     const { verdicts, problems, mayBeStale } = await verify(clients, resolved.desired, state, options);
     const plan = makePlan(resolved.desired, state, verdicts, { ...options, templates: parsed.templates });

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import * as words from "../print/words.ts";
+import { hookKinds } from "./hook-kinds.ts";
 
 /**
  * The shape of pinion.toml. docs/pinion.schema.json is made from this shape (`pinion apply
@@ -219,6 +220,40 @@ const destination = z
   })
   .describe("Where results are sent.");
 
+const hook = z
+  .strictObject({
+    watcher: id("The slug of the watcher that its deliveries start."),
+    kind: z.enum(hookKinds as [string, ...string[]]).describe("How its senders are verified; it stays."),
+    filter: z
+      .string()
+      .optional()
+      .describe(
+        'Which deliveries start a run, in CEL over input, event and headers: event == "push". Default: every one.',
+      ),
+    mapping: z
+      .string()
+      .optional()
+      .describe('The run\'s input, in CEL: {"sha": input.after}. Default: the whole body.'),
+    rate_per_minute: z.int().min(1).max(6000).optional().describe("Deliveries a minute. Default: 60."),
+    disabled: z.boolean().optional().describe("Answer its senders 404. Default: false."),
+    secret: z
+      .string()
+      .optional()
+      .describe(
+        'Its secret, as "$VARIABLE" or "secret://NAME". Default: one is made; `hooks rotate` shows another.',
+      ),
+  })
+  .describe("An address where something else starts a watcher.");
+
+const device = z
+  .strictObject({
+    labels: z
+      .array(z.string())
+      .max(64)
+      .describe("The labels that people give it, as a whole; what is absent is taken off."),
+  })
+  .describe("A device that has joined. What the file does not name stays as it is.");
+
 const agent = z
   .strictObject({
     name: z.string().min(1, "must not be empty").optional().describe("Shown to people; default: the id."),
@@ -264,10 +299,19 @@ export const fileShape = z
       .record(z.string().regex(idPattern, { error: (issue) => explainId(issue.input) }), destination)
       .optional()
       .describe("Destinations by slug, which watchers name in notify."),
+    hooks: z
+      .record(z.string().regex(idPattern, { error: (issue) => explainId(issue.input) }), hook)
+      .optional()
+      .describe("Hooks by slug: addresses where something else starts a watcher."),
+    devices: z
+      .record(z.string().min(1, "must not be empty"), device)
+      .optional()
+      .describe("Devices by label or id."),
   })
   .describe("What an org of Pinion shall have: pinion apply -f pinion.toml");
 
 export type FileTree = z.output<typeof fileShape>;
+export type HookTree = z.output<typeof hook>;
 export type DestinationTree = z.output<typeof destination>;
 export type AgentTree = z.output<typeof agent>;
 export type WatcherTree = z.output<typeof watcher>;
@@ -279,10 +323,15 @@ export function jsonSchema(): string {
   return `${JSON.stringify({ title: "pinion.toml", ...schema }, null, 2)}\n`;
 }
 
+/** The shape of an item of each section. */
+const ofSection: Record<string, { shape: object } | undefined> = {
+  ...{ agents: agent, destinations: destination, hooks: hook, devices: device },
+};
+
 /** The valid keys of the table at a path, for "did you mean". */
 export function knownKeys(path: readonly (string | number)[]): string[] {
   if (path.length === 0) return Object.keys(fileShape.shape);
-  if (path.length === 2) return Object.keys((path[0] === "destinations" ? destination : agent).shape);
+  if (path.length === 2) return Object.keys(ofSection[String(path[0])]?.shape ?? {});
   const list = path[2];
   if (list === "platforms") return Object.keys(platform.shape);
   if (list === "watchers" && path[4] === "questions") return ["timeout", "default", "responders", "wait_max"];

@@ -1,6 +1,7 @@
 import type { Agent, AgentPlatform } from "#gen/pinion/v1/agent_pb.js";
 import type { Destination } from "#gen/pinion/v1/destination_pb.js";
 import type { Device } from "#gen/pinion/v1/fleet_pb.js";
+import type { Hook } from "#gen/pinion/v1/hook_pb.js";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import type { Clients } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
@@ -13,6 +14,7 @@ export type OrgState = {
   watchers: ReadonlyMap<string, Watcher>;
   devices: readonly Device[];
   destinations: ReadonlyMap<string, Destination>;
+  hooks: ReadonlyMap<string, Hook>;
 };
 
 /** Maximum of objects per kind; a larger org needs more than one file. */
@@ -23,7 +25,7 @@ const itemsMax = 100_000;
  * the write.
  */
 export async function readState(clients: Clients, options: { signal: AbortSignal }): Promise<OrgState> {
-  const [agents, platforms, watchers, devices, destinations] = await Promise.all([
+  const [agents, platforms, watchers, devices, destinations, hooks] = await Promise.all([
     all("agents", async (page) => {
       const answer = await clients.agents.listAgents(page, options);
       return { items: answer.agents, nextPageToken: answer.nextPageToken };
@@ -44,6 +46,10 @@ export async function readState(clients: Clients, options: { signal: AbortSignal
       const answer = await clients.destinations.listDestinations(page, options);
       return { items: answer.destinations, nextPageToken: answer.nextPageToken };
     }),
+    all("hooks", async (page) => {
+      const answer = await clients.hooks.listHooks(page, options);
+      return { items: answer.hooks, nextPageToken: answer.nextPageToken };
+    }),
   ]);
   return {
     agents: new Map(agents.map((agent) => [agent.id, agent])),
@@ -51,6 +57,7 @@ export async function readState(clients: Clients, options: { signal: AbortSignal
     watchers: new Map(watchers.map((watcher) => [watcher.slug, watcher])),
     devices,
     destinations: new Map(destinations.map((destination) => [destination.slug, destination])),
+    hooks: new Map(hooks.map((hook) => [hook.slug, hook])),
   };
 }
 

@@ -1,13 +1,28 @@
 import type { AgentFields } from "./agent-fields.ts";
-import type { DesiredAgent, DesiredDestination, DesiredPlatform, DesiredWatcher } from "./desired.ts";
+import type {
+  DesiredAgent,
+  DesiredDestination,
+  DesiredDevice,
+  DesiredHook,
+  DesiredPlatform,
+  DesiredWatcher,
+} from "./desired.ts";
+import type { HookFields } from "./hook-fields.ts";
 import type { WatcherFields } from "./watcher-fields.ts";
 
-export type Kind = "agent" | "platform" | "watcher" | "destination";
+export type Kind = "agent" | "platform" | "watcher" | "destination" | "hook" | "device";
 /** `drift`: on the server but not in the file, and left alone; with --prune a `delete`. */
 export type Action = "create" | "update" | "noop" | "drift" | "delete";
 
 /** A changed field for display, without secrets. */
 export type FieldChange = { field: string; before: unknown; after: unknown };
+
+/** The server's dry-run result for writing a platform, a destination or a hook. */
+export type Verdict = {
+  outcome: "created" | "updated" | "noop";
+  willRestart: boolean;
+  changedFields: string[];
+};
 
 type StepBase = {
   action: Action;
@@ -41,10 +56,25 @@ export type DestinationStep = StepBase & {
   wanted?: DesiredDestination;
   version: number;
 };
-export type Step = AgentStep | PlatformStep | WatcherStep | DestinationStep;
+export type HookStep = StepBase & {
+  kind: "hook";
+  wanted?: DesiredHook;
+  changed: Exclude<keyof HookFields, "kind">[];
+  /** The server has another secret than the file. */
+  isSecretNew: boolean;
+  version: number;
+};
+/** Labels have no version: the write adds and removes labels, so writes of two callers both stay. */
+export type DeviceStep = StepBase & {
+  kind: "device";
+  wanted: DesiredDevice;
+  add: string[];
+  remove: string[];
+};
+export type Step = AgentStep | PlatformStep | WatcherStep | DestinationStep | HookStep | DeviceStep;
 
 /**
- * Steps in order: agents, destinations, platforms, watchers, then objects missing in the file in an
- * order safe for deletion; `execute` groups the steps.
+ * Steps in order: devices, agents, destinations, platforms, watchers, hooks, then objects missing in
+ * the file in an order safe for deletion; `execute` groups the steps.
  */
 export type Plan = { steps: Step[] };

@@ -6,9 +6,11 @@ import { deviceAmong } from "../lookup.ts";
 import { agentFieldNames } from "./agent-fields.ts";
 import { batchesMax, batchesOf, upsertBatch } from "./batches.ts";
 import type { Desired, DesiredAgent, DesiredDestination } from "./desired.ts";
+import { deviceStep } from "./device-plan.ts";
+import { hookVerdict } from "./hook-plan.ts";
 import { inParallel } from "./in-parallel.ts";
 import type { KeyPath } from "./places.ts";
-import { type Verdict, verdictName } from "./plan.ts";
+import { verdictName } from "./plan.ts";
 import type { Problem } from "./problems.ts";
 import {
   createAgent,
@@ -18,7 +20,8 @@ import {
   upsertPlatform,
 } from "./requests.ts";
 import type { OrgState } from "./state.ts";
-import type { Kind } from "./steps.ts";
+import type { Kind, Verdict } from "./steps.ts";
+import { checkHook, checkLabels, hookFieldOf, resolveHooks } from "./verify-hooks.ts";
 
 /**
  * Maximum of concurrent requests: enough to hide the network's latency, few enough to spare the
@@ -30,8 +33,9 @@ const parallelMax = 8;
 export function resolve(
   desired: Desired,
   state: OrgState,
-  only: ReadonlySet<Kind>,
+  scope: { only: ReadonlySet<Kind>; prune: boolean },
 ): { desired: Desired; problems: Problem[] } {
+  const { only } = scope;
   const problems: Problem[] = [];
   const pinned = <Fields extends { device?: string }, Item extends { path: KeyPath; fields: Fields }>(
     item: Item,
@@ -92,7 +96,9 @@ export function resolve(
       }
     }
   }
-  return { desired: { ...desired, agents, watchers }, problems };
+  const { hooks, devices, problems: further } = resolveHooks(desired, state, scope);
+  problems.push(...further);
+  return { desired: { ...desired, agents, watchers, hooks, devices }, problems };
 }
 
 /**
@@ -110,11 +116,15 @@ export async function verify(
   const problems: Problem[] = [];
   const { only, signal } = options;
   let mayBeStale = false;
-  const asking = async (path: Problem["path"], ask: () => Promise<void>) => {
+  const asking = async (
+    path: Problem["path"],
+    ask: () => Promise<void>,
+    fieldOf?: (field: string) => string,
+  ) => {
     try {
       await ask();
     } catch (error) {
-      const problem = problemOf(error, path);
+      const problem = problemOf(error, path, fieldOf);
       if (!problem) throw error;
       problems.push(problem);
       mayBeStale ||= isContradiction(error);
@@ -151,6 +161,20 @@ export async function verify(
         ...{ willRestart: false, changedFields: [] },
       });
     }),
+  );
+  await inParallel(only.has("hook") ? desired.hooks : [], { parallelMax, signal }, (hook) =>
+    asking(
+      hook.path,
+      async () => {
+        const outcome = await checkHook(clients, hook, state, signal);
+        verdicts.set(hookVerdict(hook.slug), { outcome, willRestart: false, changedFields: [] });
+      },
+      hookFieldOf,
+    ),
+  );
+  const devices = only.has("device") ? desired.devices : [];
+  await inParallel(devices, { parallelMax, signal }, (device) =>
+    asking(device.path, () => checkLabels(clients, deviceStep(device, state), signal)),
   );
   return { verdicts, problems, mayBeStale };
 }

@@ -16,6 +16,7 @@ import { printJson } from "../print/json.ts";
 import { collect, list, wholeNumber } from "../print/paging.ts";
 import { type Column, details, plain, plainLines, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
+import { addAgentVersions } from "./versions.ts";
 
 /** `pinion agents …`: named configurations of the agents of watchers. */
 export function addAgents(program: Command, cli: Cli): void {
@@ -25,6 +26,7 @@ export function addAgents(program: Command, cli: Cli): void {
   addCreate(agents, cli);
   addUpdate(agents, cli);
   addDelete(agents, cli);
+  addAgentVersions(agents, cli);
 }
 
 function addList(agents: Command, cli: Cli): void {

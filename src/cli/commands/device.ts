@@ -14,6 +14,7 @@ import {
   runDaemon,
 } from "@pinion/client";
 import type { Command } from "commander";
+import { build } from "../../build.ts";
 import { logFormat, tracingConfig } from "../../config.ts";
 import { createLogger } from "../../log.ts";
 import { version } from "../../version.ts";
@@ -22,11 +23,15 @@ import { type GlobalOptions, optionsOf, proxyOption, serverUrl } from "../contex
 import { writeWhole } from "../data-files.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
 import { addConformance } from "../device/conformance-command.ts";
+import { daemonArguments } from "../device/daemon-arguments.ts";
 import { addInstall } from "../device/install.ts";
 import { eventLine, eventRecord } from "../device/lines.ts";
 import { daemonPid, ownConfigFile, ownStateDir } from "../device/state-dir.ts";
 import { deviceToken } from "../device/token.ts";
 import { openDeviceTraces } from "../device/traces.ts";
+import { addUpgrade } from "../device/upgrade/command.ts";
+import { endTrialWhenIdle, tryProgram } from "../device/upgrade/trial.ts";
+import { lastUpgrade, Upgrader, whyUnavailable } from "../device/upgrade/upgrader.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { parseLength } from "../print/times.ts";
 
@@ -49,6 +54,7 @@ export function addDevice(program: Command, cli: Cli): void {
     .description("this machine as a device: enrol it, run its daemon, install it as a service");
   addEnroll(device, cli);
   addRun(device, cli);
+  addUpgrade(device, cli);
   addConformance(device, cli);
   addInstall(device, cli);
 }
@@ -181,8 +187,25 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   });
   const tracing = tracingConfig(cli.env);
   const traces = tracing && (await openDeviceTraces(tracing, { deviceId: identity.deviceId, log }));
+  const stopping = new AbortController();
+  const tell = (message: string) =>
+    asJson
+      ? cli.out(JSON.stringify({ type: "upgrade", at: new Date().toISOString(), message }))
+      : cli.note(message);
+  const upgrader = new Upgrader(
+    {
+      ...{ url, env: cli.env, stateDir, tell },
+      source: () => ({ url, ...proxyOf(), signal: interrupt.signal }),
+      unavailable: whyUnavailable({ isOfUp: upDirectory(stateDir) !== undefined }),
+      stop: () => stopping.abort(),
+    },
+    await lastUpgrade(stateDir),
+  );
+  const endRequests = onSignal("SIGUSR2", () => void upgrader.requested());
+  let startsAgain = false;
   const onEvent = (event: DaemonEvent): void => {
     traces?.note(event);
+    if (event.type === "connected") upgrader.offered(event.daemonVersion);
     const line = asJson ? jsonLine(event) : eventLine(cli, event);
     if (line !== undefined) cli.out(line);
   };
@@ -190,6 +213,12 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   if (problem !== undefined) {
     cli.note(`the configuration is wrong; the last good one is in force until it is mended:\n${problem}`);
   }
+  const proxyOf = () =>
+    options.proxy !== undefined
+      ? proxyOption(options)
+      : config.proxy === undefined
+        ? {}
+        : { proxy: config.proxy };
   const { token } = await deviceToken({ identity, tokenCommand: config.tokenCommand, env: cli.env });
   try {
     if (!asJson) cli.note(`device ${identity.deviceId} dials ${url}; Ctrl-C stops it`);
@@ -203,9 +232,22 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       ...(problem === undefined ? {} : { configProblem: problem }),
       onReload: onHangup,
       hidden: hiddenOf(cli, { stateDir, configFile }),
-      signal: interrupt.signal,
+      signal: AbortSignal.any([interrupt.signal, stopping.signal]),
       logger: log,
       onEvent,
+      upgrades: {
+        describe: (current) => upgrader.describe(current),
+        begin(control) {
+          upgrader.begin(control);
+          void endTrialWhenIdle({
+            ...{ stateDir, signal: interrupt.signal, ...control },
+            end() {
+              startsAgain = true;
+              stopping.abort();
+            },
+          });
+        },
+      },
       ...(traces ? { traceparentOf: traces.traceparentOf } : {}),
       appVersion: version(),
       ...(options.backoffMax
@@ -216,8 +258,14 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
     });
   } finally {
     await traces?.close();
+    endRequests();
     interrupt.dispose();
   }
+  if (startsAgain) return cli.setExitCode(exitCodes.startAgain);
+  const { ready } = upgrader;
+  if (!ready || interrupt.signal.aborted) return;
+  const args = process.argv.slice(2);
+  cli.setExitCode(await tryProgram({ ...ready, args: daemonWords(args), env: cli.env, stateDir, tell }));
 }
 
 /** A daemon running with the state would go on with the old identity. */
@@ -233,8 +281,17 @@ async function forgetCopied(stateDir: string): Promise<void> {
 
 /** Calls `reload` at each SIGHUP; returns a function for removing the handler. */
 export function onHangup(reload: () => void): () => void {
-  process.on("SIGHUP", reload);
-  return () => process.off("SIGHUP", reload);
+  return onSignal("SIGHUP", reload);
+}
+
+function onSignal(signal: NodeJS.Signals, handle: () => void): () => void {
+  process.on(signal, handle);
+  return () => process.off(signal, handle);
+}
+
+/** The arguments of this daemon for a program that replaces it; `piniond` alone means `run`. */
+function daemonWords(args: readonly string[]): string[] {
+  return build.program === "piniond" ? daemonArguments(args) : [...args];
 }
 
 function keepToken(cli: Cli, file: string, token: string): void {
@@ -247,12 +304,14 @@ function keepToken(cli: Cli, file: string, token: string): void {
  * user's tokens, and the data of `pinion up` if the daemon belongs to `up`.
  */
 function hiddenOf(cli: Cli, places: { stateDir: string; configFile: string }): string[] {
-  const up = dirname(resolve(places.stateDir));
-  return [
-    resolve(places.configFile),
-    dirname(ownConfigFile(cli.env)),
-    ...(existsSync(join(up, "secret-keys")) ? [up] : []),
-  ];
+  const up = upDirectory(places.stateDir);
+  return [resolve(places.configFile), dirname(ownConfigFile(cli.env)), ...(up === undefined ? [] : [up])];
+}
+
+/** The data directory of `pinion up`, if the state belongs to its daemon. */
+function upDirectory(stateDir: string): string | undefined {
+  const directory = dirname(resolve(stateDir));
+  return existsSync(join(directory, "secret-keys")) ? directory : undefined;
 }
 
 /** The configuration's `proxy`, if set. */

@@ -2,6 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import {
+  type CreateHookResponse,
   CreateHookResponseSchema,
   type HookDelivery,
   HookDeliverySchema,
@@ -104,6 +105,7 @@ function addGet(hooks: Command, cli: Cli): void {
           ["kind", wordOf(HookKind, hook.spec!.kind)],
           ["filter", plain(hook.spec!.filter)],
           ["mapping", plain(hook.spec!.mapping)],
+          ["secret", plain(hook.secretReference)],
           ["a minute", String(hook.spec!.ratePerMinute)],
           ["disabled", hook.spec!.isDisabled ? "yes" : ""],
           ["last delivery", formatMomentAgo(hook.lastDeliveryAt)],
@@ -162,14 +164,11 @@ function addCreate(hooks: Command, cli: Cli): void {
     );
     const { spec } = specOf({ ...options, watcher });
     spec.kind = kindOf(options.kind);
-    const secret = options.secretEnv === undefined ? "" : (cli.env[options.secretEnv] ?? "");
-    if (options.secretEnv !== undefined && secret === "") {
-      throw new Failure(exitCodes.usage, `--secret-env: ${options.secretEnv} is not set`);
-    }
+    const secret = secretFrom(cli, options);
     const answer = await clients.hooks.createHook({ spec, slug: options.slug, secret });
     if (options.json) return printJson(cli, CreateHookResponseSchema, answer);
     cli.out(plain(answer.url));
-    cli.note(`hook ${answer.hook!.slug}; its secret, shown only now: ${answer.secret}`);
+    cli.note(`hook ${answer.hook!.slug}; ${secretNote(answer)}`);
   });
   examples(command, [
     [
@@ -177,6 +176,20 @@ function addCreate(hooks: Command, cli: Cli): void {
       "prints the address, and the secret beside it",
     ],
   ]);
+}
+
+/** The secret from the environment, so that it stands in no history of commands; empty: one is made. */
+function secretFrom(cli: Cli, { secretEnv }: { secretEnv?: string }): string {
+  if (secretEnv === undefined) return "";
+  const secret = cli.env[secretEnv] ?? "";
+  if (secret === "") throw new Failure(exitCodes.usage, `--secret-env: ${secretEnv} is not set`);
+  return secret;
+}
+
+/** The secret, or the name of the server's secret, which is not shown. */
+function secretNote({ secret, hook }: Pick<CreateHookResponse, "secret" | "hook">): string {
+  if (secret === "") return `its secret is ${hook?.secretReference}, of the server`;
+  return `its secret, shown only now: ${secret}`;
 }
 
 function addUpdate(hooks: Command, cli: Cli): void {
@@ -204,13 +217,15 @@ function addRotate(hooks: Command, cli: Cli): void {
     .argument("<hook>", "id or slug")
     .description("a new secret, shown once; the one before stays good for the overlap")
     .option("--overlap <length>", "how long, 0s to 30d", "24h")
+    .option("--secret-env <variable>", "the variable that holds the new secret; default: one is made")
     .action(async (hookId: string, _options, command: Command) => {
-      const { clients, options } = connect<{ overlap: string }>(cli, command);
+      const { clients, options } = connect<{ overlap: string; secretEnv?: string }>(cli, command);
       const overlap = durationFromMs(parseLength(options.overlap, "--overlap"));
-      const answer = await clients.hooks.rotateHookSecret({ hookId, overlap });
+      const secret = secretFrom(cli, options);
+      const answer = await clients.hooks.rotateHookSecret({ hookId, overlap, secret });
       if (options.json) return printJson(cli, RotateHookSecretResponseSchema, answer);
       cli.out(plain(answer.url));
-      cli.note(`its new secret, shown only now: ${answer.secret}`);
+      cli.note(secretNote(answer));
     });
   examples(command, [["hooks rotate review-github --overlap 1h", ""]]);
 }

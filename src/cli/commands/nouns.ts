@@ -41,13 +41,13 @@ export const nouns: readonly Noun[] = [
   {
     name: "apply",
     description:
-      "make agents, destinations, platforms and watchers what a file says; shows the plan first, and asks",
+      "make agents, destinations, platforms, watchers, hooks and labels of devices what a file says; shows the plan first, and asks",
     load: async () => (await import("../apply/command.ts")).addApply,
   },
   {
     name: "pull",
     description:
-      "write a file that describes the org's agents, destinations, platforms and watchers, for `pinion apply`",
+      "write a file that describes the org's agents, destinations, platforms, watchers, hooks and labels of devices, for `pinion apply`",
     load: async () => (await import("../apply/pull.ts")).addPull,
   },
   {
@@ -124,6 +124,12 @@ export const nouns: readonly Noun[] = [
     name: "orgs",
     description: "orgs, and who belongs to them",
     load: async () => (await import("./orgs.ts")).addOrgs,
+  },
+  {
+    name: "top",
+    description:
+      "devices and runs live in the terminal: j/k move, enter opens, c cancels, / filters, q quits",
+    load: async () => (await import("../top/command.ts")).addTop,
   },
   {
     name: "events",

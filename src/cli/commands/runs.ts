@@ -25,6 +25,7 @@ import { transcriptLines } from "../print/transcript.ts";
 import * as words from "../print/words.ts";
 import { addFilterOptions, type FilterOptions, meansMany, runBulk } from "./bulk.ts";
 import { addQuestions } from "./questions.ts";
+import { addSearch, addSummary } from "./run-statistics.ts";
 import { watchRun } from "./run-watch.ts";
 import { watchRuns } from "./runs-live.ts";
 import { addFollowUp } from "./turns.ts";
@@ -42,6 +43,8 @@ export function addRuns(program: Command, cli: Cli): void {
   addQuestions(runs, cli);
   addTranscript(runs, cli);
   addFollowUp(runs, cli);
+  addSearch(runs, cli);
+  addSummary(runs, cli);
 }
 
 function addTranscript(runs: Command, cli: Cli): void {

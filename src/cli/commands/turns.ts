@@ -188,7 +188,7 @@ function addGet(turns: Command, cli: Cli): void {
           ["agent", `${turn.agentId} (version ${turn.agentVersion})`],
           ["about run", turn.runId],
           ["pinned to", turn.deviceId ? labelled(turn.deviceId) : ""],
-          ["answered by", turn.workerId ? labelled(turn.workerId) : ""],
+          ["answered by", turn.holderId ? labelled(turn.holderId) : ""],
           ["executor", turn.agentKind],
           ["snapshot", turn.usesSnapshot ? "" : "not used"],
           ["left snapshot", turn.snapshotVersion > 0n ? `version ${turn.snapshotVersion}` : ""],
@@ -207,6 +207,10 @@ function addGet(turns: Command, cli: Cli): void {
       );
       for (const line of lines) cli.out(line);
       if (turn.reply) cli.out(`\n${turn.reply.trimEnd()}`);
+      if (turn.outputTail) {
+        cli.out(`\n${cli.colors.dim("the end of what its program wrote:")}`);
+        cli.out(turn.outputTail.trimEnd());
+      }
       printLateResults(cli, lateResults);
     });
   examples(command, [["turns get 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "with its reply"]]);

@@ -21,6 +21,7 @@ import { formatAgo, formatMoment, formatMomentAgo, parseMoment } from "../print/
 import { printWatcher, watcherColumns } from "../print/watcher-details.ts";
 import * as words from "../print/words.ts";
 import { watchRun } from "./run-watch.ts";
+import { addWatcherVersions } from "./versions.ts";
 import { addSpecOptions, inputOf, type SpecOptions, specOf } from "./watcher-options.ts";
 
 const attempts = wholeNumber(1, 20);
@@ -40,6 +41,7 @@ export function addWatchers(program: Command, cli: Cli): void {
   addTrigger(watchers, cli);
   addPreview(watchers, cli);
   addBackfill(watchers, cli);
+  addWatcherVersions(watchers, cli);
 }
 
 function addCreate(watchers: Command, cli: Cli): void {

@@ -9,11 +9,18 @@ import { z } from "zod";
 import type { Environment } from "../cli.ts";
 import { writeWhole } from "../data-files.ts";
 import { exitCodes, Failure } from "../failures.ts";
+import { keychainNames, keychainOf } from "./keychain.ts";
 
-const contextSchema = z.object({ url: z.url(), token: z.string().min(1) });
+const contextSchema = z.union([
+  z.object({ url: z.url(), token: z.string().min(1) }),
+  /** The keychain with the token. */
+  z.object({ url: z.url(), keychain: z.enum(keychainNames) }),
+]);
 const fileSchema = z.object({ current: z.string(), contexts: z.record(z.string(), contextSchema) });
 
-export type Context = z.infer<typeof contextSchema>;
+/** A context as stored: the token itself, or the keychain with the token. */
+export type KeptContext = z.infer<typeof contextSchema>;
+export type Context = { url: string; token: string; from: string };
 export type Contexts = z.infer<typeof fileSchema>;
 
 const othersMayRead = 0o077;
@@ -61,16 +68,52 @@ export function readContexts(env: Environment): Contexts {
   }
 }
 
+/** The place of a context's token, in words. */
+export function keptIn(context: KeptContext): "keychain" | "file" {
+  return "keychain" in context ? "keychain" : "file";
+}
+
+/** The context with its token, which may come from the keychain. */
+function opened(env: Environment, name: string, context: KeptContext): Context {
+  const { url } = context;
+  if ("token" in context) return { url, token: context.token, from: contextsFile(env) };
+  try {
+    const token = keychainOf(context.keychain, env)?.lookUp(name);
+    if (token !== undefined) return { url, token, from: "the keychain" };
+  } catch {
+    // Told below.
+  }
+  throw new Failure(
+    exitCodes.unauthenticated,
+    `the keychain does not give the token of "${name}"`,
+    `open the keychain, or \`pinion login ${url} --name ${name}\` anew`,
+  );
+}
+
 export function writeContexts(env: Environment, contexts: Contexts): void {
   writeWhole(contextsFile(env), `${JSON.stringify(contexts, null, 2)}\n`, 0o600);
 }
 
 /** The context with the given name (an error if missing), or the current context. */
 export function chosenContext(env: Environment, named: string | undefined): Context | undefined {
+  const chosen = choose(env, named);
+  return chosen && opened(env, chosen.name, chosen.context);
+}
+
+/** The address of the same context, without a question to the keychain. */
+export function contextUrl(env: Environment, named: string | undefined): string | undefined {
+  return choose(env, named)?.context.url;
+}
+
+function choose(
+  env: Environment,
+  named: string | undefined,
+): { name: string; context: KeptContext } | undefined {
   const { current, contexts } = readContexts(env);
-  if (named === undefined) return contexts[current];
-  const found = contexts[named];
-  if (found) return found;
+  const name = named ?? current;
+  const found = contexts[name];
+  if (found) return { name, context: found };
+  if (named === undefined) return undefined;
   const known = Object.keys(contexts).join(", ");
   throw new Failure(
     exitCodes.notFound,
@@ -81,10 +124,10 @@ export function chosenContext(env: Environment, named: string | undefined): Cont
   );
 }
 
-/** The token of a server; undefined without a sign-in. */
-export function contextTokenOf(env: Environment, url: string): string | undefined {
+/** The context of a server, by its address; undefined without a sign-in. */
+export function contextOfServer(env: Environment, url: string): Context | undefined {
   const { current, contexts } = readContexts(env);
-  const own = contexts[current];
-  if (own?.url === url) return own.token;
-  return Object.values(contexts).find((context) => context.url === url)?.token;
+  const fitting = Object.entries(contexts).filter(([, context]) => context.url === url);
+  const [name, context] = fitting.find(([name]) => name === current) ?? fitting[0] ?? [];
+  return name === undefined || context === undefined ? undefined : opened(env, name, context);
 }

@@ -52,21 +52,48 @@ export function concealSecrets(
     return;
   }
   if (process.platform !== "linux" || typeof process.execve !== "function" || !startsDaemon(args)) return;
+  const { cut, secret, kept } = sortedOut(env, args);
+  if (Object.keys(secret).length === 0) return;
+  const [program, ...first] = self;
+  become(program, [...process.execArgv, ...first, ...cut.args], handedOver(kept, secret));
+}
+
+/** True if a process can become another program here. */
+export function canBecome(): boolean {
+  return typeof process.execve === "function";
+}
+
+/**
+ * Makes this process another program, with the same process id: the daemon's program after an
+ * upgrade. The secrets of the environment are handed over in a file. Does not return.
+ */
+export function becomeConcealed(program: string, args: readonly string[], env: NodeJS.ProcessEnv): never {
+  const { cut, secret, kept } = sortedOut(env, args);
+  const isEmpty = Object.keys(secret).length === 0;
+  return become(program, cut.args, isEmpty ? kept : handedOver(kept, secret));
+}
+
+function sortedOut(env: NodeJS.ProcessEnv, args: readonly string[]) {
   const cut = withoutToken(args);
   const entries = Object.entries(env).flatMap(([name, value]) =>
     value === undefined ? [] : [[name, value] as const],
   );
   const secret = Object.fromEntries(entries.filter(([name, value]) => !isOpen(name, value)));
   if (cut.token !== undefined) secret.PINION_TOKEN = cut.token;
-  if (Object.keys(secret).length === 0) return;
-  const kept = Object.fromEntries(entries.filter(([name, value]) => isOpen(name, value)));
+  return { cut, secret, kept: Object.fromEntries(entries.filter(([name, value]) => isOpen(name, value))) };
+}
+
+/** The open variables, and the secrets in a file. */
+function handedOver(kept: Record<string, string>, secret: Record<string, string>): Record<string, string> {
   // In memory, if the system has /dev/shm.
   const directory = mkdtempSync(join(existsSync("/dev/shm") ? "/dev/shm" : tmpdir(), "pinion-"));
   const path = join(directory, "environment");
   writeFileSync(path, JSON.stringify(secret), { mode: 0o600, flag: "wx" });
-  const [program, ...first] = self;
-  const own = [program, ...process.execArgv, ...first, ...cut.args];
+  return { ...kept, [handover]: path };
+}
+
+function become(program: string, args: readonly string[], env: Record<string, string>): never {
   // Removes Node's warning about an experimental function, noise in a daemon's log.
   process.removeAllListeners("warning");
-  process.execve(program, own, { ...kept, [handover]: path });
+  return process.execve!(program, [program, ...args], env);
 }

@@ -4,6 +4,7 @@ import { homedir, userInfo } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { findIdentity, listKept, readStatus } from "@pinion/client";
 import type { Command } from "commander";
+import { build } from "../../build.ts";
 import { type Cli, type Environment, examples } from "../cli.ts";
 import { type GlobalOptions, optionsOf } from "../context.ts";
 import { writeWhole } from "../data-files.ts";
@@ -14,6 +15,7 @@ import { findProgram, writeDeviceConfigOnce } from "./config.ts";
 import { lastingSelfCommand } from "./self.ts";
 import { launchdLabel, launchdPlist, type Service, systemdName, systemdUnit } from "./service-units.ts";
 import { daemonPid, ownConfigFile, ownStateDir } from "./state-dir.ts";
+import { readRecord, type UpgradeRecord } from "./upgrade/record.ts";
 
 type InstallOptions = GlobalOptions & {
   stateDir?: string;
@@ -144,6 +146,7 @@ async function runStatus(cli: Cli, options: InstallOptions): Promise<void> {
   const pid = await daemonPid(stateDir);
   const found = pid === undefined ? undefined : await readStatus(stateDir);
   const status = found?.pid === pid ? found : undefined;
+  const upgrade = await readRecord(stateDir);
   const kept = await listKept(stateDir);
   const keptBytes = kept.reduce((sum, { bytes }) => sum + bytes, 0);
   if (options.json) {
@@ -151,6 +154,16 @@ async function runStatus(cli: Cli, options: InstallOptions): Promise<void> {
       JSON.stringify({
         ...{ file: place.file, is_installed: isInstalled, state, pid: pid ?? null },
         ...{ connection: status?.connection ?? "", connection_reason: status?.reason ?? "" },
+        upgrade: upgrade
+          ? {
+              state: upgrade.state,
+              from: upgrade.from,
+              to: upgrade.to,
+              at: upgrade.at,
+              problem: upgrade.problem,
+            }
+          : null,
+        ...{ version: build.version },
         ...{ kept_results: kept.length, kept_bytes: keptBytes },
         ...{ config_file: status?.configFile ?? "", config_problem: status?.configProblem ?? "" },
       }),
@@ -164,6 +177,7 @@ async function runStatus(cli: Cli, options: InstallOptions): Promise<void> {
     cli.out(pid === undefined ? "the daemon does not run" : `the daemon runs (process ${pid})`);
     if (status?.connection === "serving") cli.out("it is connected");
     else if (status) cli.out(`it is not connected: ${plain(status.reason || status.connection)}`);
+    if (upgrade) cli.out(upgradeWords(upgrade));
     if (kept.length > 0) {
       const oldest = Math.min(...kept.map(({ acknowledgedAtMs }) => acknowledgedAtMs));
       cli.out(
@@ -178,6 +192,24 @@ async function runStatus(cli: Cli, options: InstallOptions): Promise<void> {
     else if (pid === undefined) cli.note(`what it says:\n  ${place.byHand.log}`);
   }
   if (!isInstalled || pid === undefined) cli.setExitCode(exitCodes.failed);
+}
+
+function upgradeWords({ state, from, to, at, running, problem }: UpgradeRecord): string {
+  const when = `${at.slice(0, 16).replace("T", " ")} UTC`;
+  switch (state) {
+    case "preparing":
+      return `an upgrade is under way: fetching ${plain(to)}`;
+    case "waiting":
+      return `an upgrade to ${plain(to)} waits for ${running} running program${running === 1 ? "" : "s"}`;
+    case "trying":
+      return `an upgrade is under way: ${plain(to)} is on trial`;
+    case "kept":
+      return `upgraded from ${plain(from)} to ${plain(to)} at ${when}`;
+    case "rolled_back":
+      return `the upgrade to ${plain(to)} was undone at ${when}: ${plain(problem)}`;
+    case "failed":
+      return `the last upgrade did not begin (${when}): ${plain(problem)}`;
+  }
 }
 
 /** A service manager and its file for the daemon. */

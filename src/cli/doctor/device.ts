@@ -4,6 +4,7 @@ import { join } from "node:path";
 import {
   ConfigError,
   createClients,
+  directoryProblem,
   type ExecutorConfig,
   egressNote,
   findIdentity,
@@ -201,6 +202,8 @@ async function names(directory: string): Promise<string[] | undefined> {
 
 async function checkDirectory(stateDir: string): Promise<Check> {
   const found = await stat(stateDir);
+  const problem = directoryProblem(stateDir);
+  if (problem) return { name: "device", verdict: "bad", ...problem };
   // Permissions of group and others: the directory holds the device's token.
   if (process.platform !== "win32" && (found.mode & 0o077) !== 0) {
     return {

@@ -43,7 +43,7 @@ export const hiddenFields = new Map<string, readonly string[]>([
   [WindowSchema.typeName, ["extracted_data", "result", "structured", "model_used"]],
   [RunQuestionSchema.typeName, ["question", "option_id", "text"]],
   [LateResultSchema.typeName, ["output", "result", "structured", "reason"]],
-  [TurnSchema.typeName, ["input", "reply", "signal"]],
+  [TurnSchema.typeName, ["input", "reply", "signal", "output_tail"]],
 ]);
 
 type Hider = (message: never) => void;

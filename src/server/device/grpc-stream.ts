@@ -32,6 +32,7 @@ import { FrameReader, framed } from "./grpc-frames.ts";
 import type { Hub } from "./hub.ts";
 import { endGraceMs, isPrepared, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
 import type { Session } from "./session.ts";
+import { completionIn } from "./unreadable.ts";
 
 const rpc = nameOf(DeviceService.method.connect);
 const path = `/${rpc}`;
@@ -164,7 +165,8 @@ class Inbox {
       while (this.#session.state !== "closed") {
         const bytes = this.#frames.next();
         if (!bytes) return;
-        const message = decode(bytes);
+        const message = this.#decode(bytes);
+        if (!message) continue;
         // The hello may append events, which record the source of the call; later messages are
         // written in batches.
         const working =
@@ -180,6 +182,16 @@ class Inbox {
       this.#session.failed(error);
     }
     this.#frames.clear();
+  }
+
+  /** Undefined: the bytes are no valid protobuf, and the session has dealt with the message. */
+  #decode(bytes: Uint8Array): ConnectRequest | undefined {
+    try {
+      return fromBinary(ConnectRequestSchema, bytes);
+    } catch (error) {
+      this.#session.receiveUnreadable((error as Error).message, completionIn(bytes));
+      return undefined;
+    }
   }
 
   #wait(working: Promise<void>): void {
@@ -206,14 +218,6 @@ class Inbox {
     } else {
       this.#session.left();
     }
-  }
-}
-
-function decode(bytes: Uint8Array): ConnectRequest {
-  try {
-    return fromBinary(ConnectRequestSchema, bytes);
-  } catch (error) {
-    throw new ConnectError(`parse binary: ${(error as Error).message}`, Code.Internal);
   }
 }
 

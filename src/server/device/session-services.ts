@@ -8,6 +8,7 @@ import type { SessionName } from "../../store/work/presence.ts";
 import type { Asked } from "../../store/work/questions.ts";
 import type { ForgottenAttempt } from "../../store/work/restorations.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
+import type { ForgottenTurn } from "../../store/work/turn-restorations.ts";
 import type { OutputChunk } from "../cluster/feed.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { DueWheel } from "./due-wheel.ts";
@@ -37,8 +38,11 @@ export type SessionServices<Self> = {
   opened(session: Self, opening: Opening): void;
   /** The database behind `db`, as far as known. */
   incarnation(): Incarnation | undefined;
+  /** The version of the daemon that this server gives; empty: none. */
+  daemonVersion(): string;
   /** Restores an attempt that the database may have forgotten. */
   restore(forgotten: ForgottenAttempt): Promise<void>;
+  restoreTurn(forgotten: ForgottenTurn): Promise<void>;
   /** Undefined `kind`: the attempt is unknown to the session. */
   report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
   /** Writes changes of the session's attempts. */
@@ -52,7 +56,7 @@ export type SessionServices<Self> = {
   runMoved(
     session: SessionName,
     kind: "run.claimed" | "run.started",
-    attempt: Pick<OutstandingAttempt, "kind" | "runId" | "watcherId" | "attempt">,
+    attempt: Pick<OutstandingAttempt, "kind" | "workId" | "watcherId" | "attempt">,
   ): void;
   wake(session: Self): void;
   /**

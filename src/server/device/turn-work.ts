@@ -30,7 +30,7 @@ export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: numb
     async report(report) {
       const verdict = await endings.reply({
         orgId: report.orgId,
-        turnId: report.runId,
+        turnId: report.workId,
         attemptToken: report.attemptToken,
         holderId: report.deviceId,
         status: report.status,
@@ -47,7 +47,17 @@ export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: numb
       });
       return { verdict, windowId: null };
     },
-    settle({ orgId, runId: turnId, attemptToken, session, action, status, reason, delayMs = 0 }) {
+    settle(settlement) {
+      const {
+        orgId,
+        workId: turnId,
+        attemptToken,
+        session,
+        action,
+        status,
+        reason,
+        delayMs = 0,
+      } = settlement;
       if (action === "withdraw") {
         return endings.withdraw({ orgId, turnId, attemptToken, session, reason, delayMs });
       }
@@ -56,6 +66,7 @@ export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: numb
         status: status === "cancelled" ? status : "failed",
         reason,
         isRetryable: true,
+        reply: settlement.output ?? "",
       } as const;
       return endings.end({ orgId, turnId, attemptToken, session, ...ended });
     },

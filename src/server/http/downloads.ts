@@ -4,26 +4,18 @@
  * PINION_DOWNLOADS, filled by scripts/build-executables.ts; a server built as a single file also
  * offers its own file to machines of its own system.
  */
-import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { readFile, stat } from "node:fs/promises";
 import type { ServerResponse } from "node:http";
-import { join } from "node:path";
 import { pipeline } from "node:stream/promises";
 import type { TLSSocket } from "node:tls";
-import { build } from "../../build.ts";
 import { authorityOf } from "./authority.ts";
 import { installScripts } from "./install/files.ts";
+import type { Offer, Offers } from "./offers.ts";
 import { type HostCheck, refuseHost } from "./own-host.ts";
 import type { Handler } from "./port.ts";
 
-/** A program for a system, as the list names it. `program` is "npm" for the npm package. */
-type Download = { program: string; system: string; file: string; sha256: string; bytes: number };
-type Offer = { download: Download; path: string };
-
 export type DownloadOptions = {
-  /** Undefined: no folder of programs. */
-  directory: string | undefined;
+  offers: Offers;
   publicUrl: string | undefined;
   isBehindProxies: boolean;
   check?: HostCheck;
@@ -69,9 +61,12 @@ export function withDownloads(next: Handler, options: DownloadOptions): Handler 
       if (!harmless.test(server)) return tell(500, `PINION_PUBLIC_URL cannot stand in a script: ${server}\n`);
       return tell(200, script.replaceAll("{{server}}", server));
     }
-    const offers = await offersOf(options.directory);
-    if (path === "/downloads/manifest.txt")
-      return tell(200, listed(offers), { "x-pinion-version": build.version });
+    const { version, offers } = await options.offers.list();
+    if (path === "/downloads/manifest.txt") return tell(200, listed(offers), { "x-pinion-version": version });
+    if (path === "/downloads/manifest.json") {
+      const downloads = offers.map(({ download }) => download);
+      return tell(200, `${JSON.stringify({ version, downloads })}\n`, { "content-type": "application/json" });
+    }
     const offer = offers.find(({ download }) => `/downloads/${download.file}` === path);
     if (!offer) return tell(404, "there is no such file; /downloads/manifest.txt lists them\n");
     if (underWay >= downloadsAtOnceMax) {
@@ -122,51 +117,4 @@ function ownUrl(
   const forwarded = isBehindProxies ? request.headers["x-forwarded-proto"] : undefined;
   const isSecure = (request.socket as TLSSocket).encrypted === true || forwarded === "https";
   return `${isSecure ? "https" : "http"}://${authority ?? ""}`;
-}
-
-/** The current programs, read anew each time: a new build is offered without a restart. */
-async function offersOf(directory: string | undefined): Promise<Offer[]> {
-  const offers = directory === undefined ? [] : await offersIn(directory);
-  const own = await ownOffer();
-  const has = (system: string) =>
-    offers.some(({ download }) => download.system === system && download.program !== "npm");
-  return own && !has(own.download.system) ? [...offers, own] : offers;
-}
-
-async function offersIn(directory: string): Promise<Offer[]> {
-  let downloads: Download[];
-  try {
-    const text = await readFile(join(directory, "manifest.json"), "utf8");
-    ({ downloads } = JSON.parse(text) as { downloads: Download[] });
-  } catch {
-    // No build exists, or a build is being written.
-    return [];
-  }
-  // A file name never leads out of the folder, whatever the list says.
-  return downloads
-    .filter(({ file }) => /^[\w.-]+$/.test(file) && !file.startsWith("."))
-    .map((download) => ({ download, path: join(directory, download.file) }));
-}
-
-let own: Promise<Offer> | undefined;
-
-/** The running program, if it is a single file. Its digest takes a moment and is computed once. */
-async function ownOffer(): Promise<Offer | undefined> {
-  if (build.kind !== "executable") return undefined;
-  own ??= (async () => {
-    const path = process.execPath;
-    const hash = createHash("sha256");
-    await pipeline(createReadStream(path), hash);
-    const system = `${process.platform}-${process.arch}`;
-    const { size } = await stat(path);
-    const download = {
-      program: "pinion",
-      system,
-      file: `pinion-${system}`,
-      sha256: hash.digest("hex"),
-      bytes: size,
-    };
-    return { download, path };
-  })();
-  return own;
 }

@@ -10,7 +10,7 @@ import { Refusal } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
 import { isShallow, type JsonValue } from "../../json.ts";
 import type { Logger } from "../../log.ts";
-import type { Keyring } from "../../secrets.ts";
+import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { withinOrg } from "../../store/pg/tenancy.ts";
 import * as hooks from "../../store/work/hooks.ts";
@@ -37,6 +37,7 @@ export function withHooks(
     crossOrgDb: Db;
     db: Db;
     keyring: Keyring;
+    references: References;
     surroundings: Pick<Surroundings, "doorbell" | "quotas">;
     crowd?: Pick<Crowd, "find">;
     addressOf: (headers: IncomingHttpHeaders, remoteAddress: string | undefined) => string;
@@ -51,6 +52,11 @@ export function withHooks(
     keysMax: 20_000,
     now: () => performance.now(),
   });
+
+  function opened(hook: hooks.HookRow, stored: string): string | undefined {
+    if (!isReference(stored)) return keyring.open(stored, hooks.placeOf(hook));
+    return options.references.find(hook.orgId, requireReference(stored, "secret"));
+  }
 
   async function serve(
     request: IncomingMessage | Http2ServerRequest,
@@ -73,7 +79,13 @@ export function withHooks(
       return { status: 404, body: { error: "there is no such hook" } };
     }
     const sealed = [hook.secret, ...(hook.oldSecret ? [hook.oldSecret] : [])];
-    const secrets = sealed.map((one) => keyring.open(one, hooks.placeOf(hook)));
+    const secrets = sealed.flatMap((one) => opened(hook, one) ?? []);
+    if (secrets.length === 0) {
+      const reason = `the server has no ${hook.secret} for this org`;
+      log.warn({ hookId: hook.id, reference: hook.secret }, "a hook's secret is not on this server");
+      await hooks.noteRefused(crossOrgDb, { ...hook, reason });
+      return { status: 503, body: { error: "try again later" }, waitMs: 5_000 };
+    }
     const verified = await verify(hook.kind, secrets, { headers: request.headers, body, urlSecret });
     if ("problem" in verified) {
       refusals.take(who);

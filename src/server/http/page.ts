@@ -5,7 +5,8 @@
 import { createHash } from "node:crypto";
 import type { ServerResponse } from "node:http";
 import { extname } from "node:path";
-import { brotliCompressSync, gzipSync, constants as zlib } from "node:zlib";
+import { promisify } from "node:util";
+import { brotliCompress, gzip, constants as zlib } from "node:zlib";
 import { authorityOf } from "./authority.ts";
 import { type HostCheck, refuseHost } from "./own-host.ts";
 import { pageFiles } from "./page-files.ts";
@@ -14,7 +15,13 @@ import type { Handler } from "./port.ts";
 type Encoding = "br" | "gzip" | "identity";
 
 /** A file in the encodings that browsers accept. */
-export type PageFile = { type: string; etag: string; isImmutable: boolean; bodies: Record<Encoding, Buffer> };
+export type PageFile = {
+  type: string;
+  etag: string;
+  isImmutable: boolean;
+  /** The file's bytes in an encoding. The first reader's request compresses the file, on another thread. */
+  body(encoding: Encoding): Promise<Buffer>;
+};
 
 /** By request path. */
 export type Page = ReadonlyMap<string, PageFile>;
@@ -53,28 +60,39 @@ const securityHeaders = {
   "cross-origin-resource-policy": "same-origin",
 };
 
-/** Reads the files and compresses them, some 100 ms; throws if they are not there. */
+let page: Page | undefined;
+
+/** Reads the files, once for all replicas of a process; throws if a file is missing. */
 export function loadPage(): Page {
-  return new Map(
+  page ??= new Map(
     [...pageFiles()].map(([path, bytes]) => [path === "/index.html" ? "/" : path, fileOf(path, bytes)]),
   );
+  return page;
 }
 
 /** A file to serve; the name tells the type. */
 export function fileOf(name: string, bytes: Buffer): PageFile {
+  const bodies = new Map<Encoding, Promise<Buffer>>();
   return {
     type: types[extname(name)] ?? "application/octet-stream",
     etag: `"${createHash("sha256").update(bytes).digest("base64url").slice(0, 22)}"`,
     isImmutable: /-([0-9a-f]{10}|[0-9A-Z]{8})\.\w+$/.test(name),
-    bodies: { br: brotli(bytes), gzip: gzipSync(bytes, { level: 9 }), identity: bytes },
+    body: (encoding) => {
+      const body = bodies.get(encoding) ?? compressors[encoding](bytes);
+      bodies.set(encoding, body);
+      return body;
+    },
   };
 }
 
-function brotli(bytes: Buffer): Buffer {
-  return brotliCompressSync(bytes, {
-    params: { [zlib.BROTLI_PARAM_QUALITY]: 9, [zlib.BROTLI_PARAM_SIZE_HINT]: bytes.length },
-  });
-}
+const compressors: Record<Encoding, (bytes: Buffer) => Promise<Buffer>> = {
+  identity: async (bytes) => bytes,
+  gzip: (bytes) => promisify(gzip)(bytes, { level: 9 }),
+  br: (bytes) =>
+    promisify(brotliCompress)(bytes, {
+      params: { [zlib.BROTLI_PARAM_QUALITY]: 9, [zlib.BROTLI_PARAM_SIZE_HINT]: bytes.length },
+    }),
+};
 
 /** Answers GET and HEAD of the page's files, and hands on everything else. */
 export function withPage(next: Handler, page: Page, check: HostCheck = () => undefined): Handler {
@@ -89,12 +107,12 @@ export function withPage(next: Handler, page: Page, check: HostCheck = () => und
 }
 
 /** Answers GET or HEAD with a file, its encoding and the headers that keep a page safe. */
-export function serveFile(
+export async function serveFile(
   request: Parameters<Handler>[0],
   response: Parameters<Handler>[1],
   file: PageFile,
   status = 200,
-): void {
+): Promise<void> {
   const encoding = chooseEncoding(request.headers["accept-encoding"]);
   // The bytes differ by encoding, and so does a strong ETag.
   const etag = encoding === "identity" ? file.etag : `${file.etag.slice(0, -1)}-${encoding}"`;
@@ -111,7 +129,7 @@ export function serveFile(
     answer.end();
     return;
   }
-  const body = file.bodies[encoding];
+  const body = await file.body(encoding);
   answer.writeHead(status, {
     ...headers,
     "content-type": file.type,

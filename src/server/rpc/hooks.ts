@@ -13,7 +13,7 @@ import {
 } from "#gen/pinion/v1/hook_pb.js";
 import { refuse } from "../../errors.ts";
 import { redactInput } from "../../input.ts";
-import type { Keyring } from "../../secrets.ts";
+import { isReference, type Keyring } from "../../secrets.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as hooks from "../../store/work/hooks.ts";
 import * as starts from "../../store/work/starts.ts";
@@ -28,7 +28,6 @@ import { timestampOf } from "./moments.ts";
 import { page } from "./page.ts";
 
 /** As documented in the .proto. */
-const overlapMsDefault = 86_400_000;
 const rateDefault = 60;
 
 const kinds: Record<hooks.HookKind, HookKind> = {
@@ -105,6 +104,7 @@ export function hookService(deps: {
       ...{ createdAt: timestampOf(row.createdAt), updatedAt: timestampOf(row.updatedAt) },
       ...{ oldSecretUntil: timestampOf(row.oldSecretUntil), lastDeliveryAt: timestampOf(row.lastDeliveryAt) },
       ...{ lastRefusedAt: timestampOf(row.lastRefusedAt), lastRefusedReason: row.lastRefusedReason },
+      secretReference: isReference(row.secret) ? row.secret : "",
     });
   }
   const made = ({ hook, secret }: { hook: hooks.HookRow; secret: string }) => ({
@@ -144,7 +144,7 @@ export function hookService(deps: {
       const paths = request.updateMask?.paths ?? [];
       const hook = await usecases.update(db, {
         ...{ orgId, actor, hook: request.hookId, expectedVersion: request.expectedVersion },
-        isDryRun: request.dryRun,
+        ...{ isDryRun: request.dryRun, secret: request.secret, keyring },
         change(current) {
           const spec = specOf(current);
           const source = request.spec ?? create(HookSpecSchema);
@@ -175,7 +175,7 @@ export function hookService(deps: {
     },
     async rotateHookSecret({ hookId: hook, secret, overlap }, context) {
       const { orgId, actor } = principalOf(context);
-      const overlapMs = overlap ? durationMs(overlap) : overlapMsDefault;
+      const overlapMs = overlap ? durationMs(overlap) : usecases.overlapMsDefault;
       const rotated = await usecases.rotate(db, { orgId, actor, hook, secret, overlapMs, keyring });
       feed.eventsAppended(orgId);
       return made(rotated);

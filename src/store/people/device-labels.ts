@@ -2,7 +2,7 @@ import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { labelProblem, labelsMax } from "../../labels.ts";
 import type { Db } from "../pg/database.ts";
-import { transaction } from "../pg/database.ts";
+import { rehearsable } from "../pg/dry-run.ts";
 import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";
 
@@ -19,6 +19,7 @@ export function change(
     add: readonly string[];
     remove: readonly string[];
     actor: string;
+    isDryRun?: boolean;
   },
 ): Promise<boolean> {
   const { orgId, deviceId, add, remove } = options;
@@ -34,7 +35,7 @@ export function change(
     const problem = labelProblem(label);
     if (problem) refuse("invalid_argument", problem, { field: `remove[${index}]` });
   }
-  return transaction(db, async (tx) => {
+  return rehearsable(db, options.isDryRun ?? false, async (tx) => {
     const device = await tx
       .selectFrom("device")
       .select(["labels", "label", "is_worker"])

@@ -4,11 +4,12 @@ import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { DeviceRow, Json, PresenceRow } from "../pg/schema.ts";
+import { storableJson } from "../pg/storable.ts";
 import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";
 import { hasLabel } from "./device-labels.ts";
 
-export type Platform = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
+export type Os = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
 
 /** Whether a device is there, by the database's clock. */
 export type Liveness = "online" | "unsteady" | "offline" | "never";
@@ -31,10 +32,10 @@ export type Device = DeviceRow & {
 export function findInstallation(
   db: Db,
   options: { orgId: string; installId: string },
-): Promise<{ ownerId: string | null; platform: string; isWorker: boolean } | undefined> {
+): Promise<{ ownerId: string | null; os: string; isWorker: boolean } | undefined> {
   return db
     .selectFrom("device")
-    .select(["owner_id as ownerId", "platform", "is_worker as isWorker"])
+    .select(["owner_id as ownerId", "os", "is_worker as isWorker"])
     .where("org_id", "=", options.orgId)
     .where("install_id", "=", options.installId)
     .executeTakeFirst();
@@ -49,20 +50,20 @@ export async function enroll(
   options: {
     orgId: string;
     installId: string;
-    platform: Platform;
+    os: Os;
     label: string;
     appVersion: string;
     ownerId: string | null;
     ownerIdBefore: string | null;
   },
 ): Promise<{ deviceId: string; isNew: boolean } | undefined> {
-  const { orgId, installId, platform, label, appVersion, ownerId, ownerIdBefore } = options;
+  const { orgId, installId, os, label, appVersion, ownerId, ownerIdBefore } = options;
   const { rows } = await sql<{ deviceId: string; isNew: boolean }>`
-    insert into device (org_id, owner_id, install_id, platform, label, app_version)
-    values (${orgId}, ${ownerId}, ${installId}, ${platform}, ${label}, ${appVersion})
+    insert into device (org_id, owner_id, install_id, os, label, app_version)
+    values (${orgId}, ${ownerId}, ${installId}, ${os}, ${label}, ${appVersion})
     on conflict (org_id, install_id) do update
       set owner_id = excluded.owner_id, label = excluded.label, app_version = excluded.app_version
-      where device.platform = excluded.platform and not device.is_worker
+      where device.os = excluded.os and not device.is_worker
         and (device.owner_id is not distinct from ${ownerIdBefore}::uuid or device.owner_id = ${ownerId}::uuid)
     returning id as "deviceId", xmax = 0 as "isNew"`.execute(tx);
   return rows[0];
@@ -158,12 +159,12 @@ export function list(
     liveness?: readonly Liveness[];
     /** A part of the label, in any case. */
     labelContains?: string;
-    platforms?: readonly Platform[];
+    operatingSystems?: readonly Os[];
     /** Devices with all of the labels, given or reported. */
     labels?: readonly string[];
   },
 ): Promise<Device[]> {
-  const { liveness = [], labelContains = "", platforms = [], labels = [] } = options;
+  const { liveness = [], labelContains = "", operatingSystems = [], labels = [] } = options;
   let query = selectDevices(db, options.ttlMs)
     .where("d.org_id", "=", options.orgId)
     .orderBy("d.label")
@@ -181,7 +182,7 @@ export function list(
   if (labelContains !== "") {
     query = query.where(sql<boolean>`position(lower(${labelContains}) in lower(d.label)) > 0`);
   }
-  if (platforms.length > 0) query = query.where("d.platform", "in", platforms as Platform[]);
+  if (operatingSystems.length > 0) query = query.where("d.os", "in", operatingSystems as Os[]);
   for (const label of labels) query = query.where(hasLabel(label));
   return query.execute();
 }
@@ -233,6 +234,8 @@ export type HelloFacts = {
   workspaces: readonly Json[];
   /** The problem of the device's configuration file; empty: none. */
   configProblem: string;
+  /** JSON of UpgradeInfo; null: not said. */
+  upgrade: Json | null;
 };
 
 /** The machine of a session. Empty hashes are unknown. */
@@ -343,13 +346,12 @@ export async function updateFromHello(db: Db, before: DeviceRow, facts: HelloFac
 
 export type Change = { column: string; from: unknown; to: unknown };
 
-/** The columns changed by a hello; lists of objects are jsonb. */
+const jsonColumns = new Set(["executors", "workspaces", "upgrade"]);
+
+/** The columns changed by a hello. */
 export function columnsOfChanges(changes: readonly Change[]): Record<string, unknown> {
   return Object.fromEntries(
-    changes.map(({ column, to }) => [
-      column,
-      column === "executors" || column === "workspaces" ? JSON.stringify(to) : to,
-    ]),
+    changes.map(({ column, to }) => [column, jsonColumns.has(column) && to !== null ? storableJson(to) : to]),
   );
 }
 
@@ -377,6 +379,7 @@ export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
     { column: "executors", from: device.executors, to: [...facts.executors] },
     { column: "workspaces", from: device.workspaces, to: [...facts.workspaces] },
     { column: "config_problem", from: device.config_problem, to: facts.configProblem },
+    { column: "upgrade", from: device.upgrade, to: facts.upgrade },
   ];
   return changes.filter(({ from, to }) => canonical(from) !== canonical(to));
 }

@@ -6,17 +6,38 @@ import type { Db } from "./database.ts";
  * promotion. Results acknowledged on one timeline may be missing on the next, if the standby
  * lagged.
  */
-export type Incarnation = { systemIdentifier: string; timeline: number; position: string };
+export type Incarnation = {
+  systemIdentifier: string;
+  timeline: number;
+  position: string;
+  /**
+   * Where the timeline began: the earlier timeline's transactions up to this position are in this
+   * database. Undefined: unknown.
+   */
+  safePosition?: string | undefined;
+};
 
 /** Undefined for a user without the right, and on a standby. */
 export async function read(db: Db): Promise<Incarnation | undefined> {
-  const { rows } = await sql<{ systemIdentifier: string; timeline: number; position: string }>`
+  const { rows } = await sql<Omit<Incarnation, "safePosition">>`
     select (select system_identifier from pg_control_system())::text as "systemIdentifier",
       ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::int as timeline,
       pg_current_wal_lsn()::text as position
     where not pg_is_in_recovery()
   `.execute(db);
   return rows[0];
+}
+
+/**
+ * The end of the write-ahead log that a promoted standby had replayed: the beginning of its
+ * timeline. Undefined for a server that started without recovery. Right only until the server
+ * recovers from a crash, so a caller asks once, as soon as the new timeline is seen.
+ */
+export async function findBeginning(db: Db): Promise<string | undefined> {
+  const { rows } = await sql<{ position: string | null }>`
+    select pg_last_wal_replay_lsn()::text as position where not pg_is_in_recovery()
+  `.execute(db);
+  return rows[0]?.position ?? undefined;
 }
 
 export const isSame = (one: Incarnation, other: Incarnation) =>

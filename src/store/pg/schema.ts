@@ -75,7 +75,7 @@ export type DeviceTable = {
   id: Generated<string>;
   owner_id: OrNull<string>;
   install_id: string;
-  platform: string;
+  os: string;
   label: string;
   app_version: Generated<string>;
   agent_kinds: Generated<string[]>;
@@ -85,6 +85,8 @@ export type DeviceTable = {
   executors: ColumnType<Json[], string | undefined, string>;
   workspaces: ColumnType<Json[], string | undefined, string>;
   config_problem: Generated<string>;
+  /** JSON of UpgradeInfo. */
+  upgrade: ColumnType<Json | null, string | null | undefined, string | null>;
   /** {machineHash, bootHash, hostName, arch} of the last session; empty before the first report. */
   machine: ColumnType<Json, string | undefined, string>;
   /** {hostName, seenAt}. */

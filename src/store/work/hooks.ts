@@ -22,7 +22,7 @@ export type HookRow = {
   mapping: string;
   ratePerMinute: number;
   isDisabled: boolean;
-  /** Sealed. */
+  /** Sealed, or a reference. */
   secret: string;
   oldSecret: string | null;
   oldSecretUntil: Date | null;

@@ -2,7 +2,8 @@ import { sql } from "kysely";
 import { type Db, mayBeOfOneRow } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 import { type SessionKey, type SessionName, sessionColumns } from "./presence.ts";
-import type { AttemptName, PastVerdict } from "./settlements.ts";
+import { turnWaitMsMax } from "./questions.ts";
+import { type AttemptName, outputTailCharacters, type PastVerdict } from "./settlements.ts";
 import type { FinishedTurnStatus, LiveTurnStatus } from "./turns.ts";
 
 /**
@@ -150,14 +151,15 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
       insert into turn_finished (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id,
         agent_kind, input, is_gated, timeout_ms, created_at, start_deadline_at, status, attempt, attempt_token, holder_id,
         claimed_at, started_at, last_beat_at, cancel_requested_at, reason, is_retryable, is_reported, reply,
-        is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, past_attempts, agent_session_id)
+        is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, past_attempts, agent_session_id, output_tail)
       select h.org_id, h.id, h.agent_id, h.agent_version, h.conversation_id, h.message_id, h.run_id, h.device_id,
         h.agent_kind, h.input, h.is_gated, h.timeout_ms, h.created_at, h.start_deadline_at, h.end_status, h.attempt,
         h.attempt_token, h.holder_id, h.claimed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.end_reason,
         h.is_retryable, h.reporter is not null and not h.is_fenced,
         case when h.end_status = 'completed' then h.reply else '' end, h.end_status = 'completed' and h.is_truncated,
         h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end, h.past_attempts,
-        h.agent_session
+        h.agent_session,
+        case when h.end_status <> 'completed' and not h.is_fenced then right(h.reply, ${outputTailCharacters}) else '' end
       from held h
     )
     select h.org_id as "orgId", h.id as "turnId", h.agent_id as "agentId", h.conversation_id as "conversationId",
@@ -318,7 +320,13 @@ export async function lockOverdue(
             when t.device_id is not null and not exists (
               select from device d where d.org_id = t.org_id and d.id = t.device_id) then 'no_device'
           end
-          when t.expires_at < now() then 'expired'
+          -- Its timeout stands still while a person is asked; asked about only where it would have passed.
+          when t.expires_at < now() and t.expires_at < now() - least(${turnWaitMsMax} * interval '1 ms', (
+              select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
+                interval '0')
+              from question q
+              where q.org_id = t.org_id and q.work_id = t.id and q.attempt_token = t.attempt_token))
+            then 'expired'
           when ${options.isQuiet} then null
           when t.cancel_requested_at < now() - ${options.ttlMs} * interval '1 ms' then 'cancelled'
           when t.deadline_at < now() then 'silent'
@@ -370,7 +378,7 @@ export async function findVerdicts(db: Db, names: readonly AttemptName[]): Promi
   const input = unnest("i", names, {
     org_id: ["text", (a) => a.orgId],
     device_id: ["uuid", (a) => a.deviceId],
-    turn_id: ["uuid", (a) => a.runId],
+    turn_id: ["uuid", (a) => a.workId],
     token: ["uuid", (a) => a.attemptToken],
   });
   const { rows } = await sql<{ verdict: PastVerdict["verdict"] }>`

@@ -43,6 +43,8 @@ export type TurnRow = {
   signal: string;
   durationMs: number | null;
   snapshotVersion: number | null;
+  /** The end of the output of a program that left no reply. */
+  outputTail: string;
 };
 
 /** Maximum waiting turns of a conversation. Quotas limit the turns of an org. */
@@ -203,7 +205,7 @@ const columns = sql`
 /** A turn of the org, live or ended. */
 export async function find(db: Db, turn: { orgId: string; turnId: string }): Promise<TurnRow | undefined> {
   const { rows } = await sql<TurnRow>`
-    select ${columns}, t.input, t.reply from turn_all t where t.org_id = ${turn.orgId} and t.id = ${turn.turnId}
+    select ${columns}, t.input, t.reply, t.output_tail as "outputTail" from turn_all t where t.org_id = ${turn.orgId} and t.id = ${turn.turnId}
   `.execute(db);
   return rows[0];
 }
@@ -229,7 +231,8 @@ export async function list(
   if (filter.conversationId) where.push(sql`t.conversation_id = ${filter.conversationId}`);
   if (filter.statuses.length > 0) where.push(sql`t.status = any(${filter.statuses as string[]}::text[])`);
   const { rows } = await sql<TurnRow>`
-    select ${columns}, left(t.input, ${excerptCharacters}) as input, left(t.reply, ${excerptCharacters}) as reply
+    select ${columns}, left(t.input, ${excerptCharacters}) as input, left(t.reply, ${excerptCharacters}) as reply,
+      left(t.output_tail, ${excerptCharacters}) as "outputTail"
     from turn_all t where ${sql.join(where, sql` and `)}
     order by t.id desc
     limit ${filter.limit}

@@ -377,7 +377,9 @@ test("pull writes a file that, applied, changes nothing", async () => {
   });
   expect(await pull()).toMatchObject({ code: 6 });
   const pulled = await pull("--force");
-  expect(pulled.out).toMatch(/ written: \d+ agents, 0 destinations, 1 platform, \d+ watchers?\n/);
+  expect(pulled.out).toMatch(
+    / written: \d+ agents, 0 destinations, 1 platform, \d+ watchers, 0 hooks, 0 devices\n/,
+  );
   expect(pulled).toMatchObject({ code: 0, err: "before it is applied, set: ADA_TELEGRAM_BOT_TOKEN\n" });
   const text = readFileSync(file, "utf8");
   expect(text).toContain('bot_token = "$ADA_TELEGRAM_BOT_TOKEN"');
@@ -609,4 +611,133 @@ notify = [{ to = "ops", when = "failure" }, { to = "team", when = "change" }]
   const wrong = await apply("--yes");
   expect(wrong.err).toMatch(/destinations\.x\.url: a slack destination has no such key/);
   expect(wrong.err).toMatch(/destinations\.x: a slack destination has either webhook_url or bot_token/);
+});
+
+test("hooks and labels of devices are written, changed, pulled and pruned; a hook's secret is compared by the server and never shown", async () => {
+  const { replica, write, apply, pull, file, env } = await start();
+  const mac = await enrolDevice(replica.clients, "Ada's Mac");
+  const watchers = (after = "") => `
+[agents.ada]
+name = "Ada"
+[[agents.ada.watchers]]
+slug = "review"
+prompt = "Look at {{ input.sha }}."
+selector = '"gpu" in labels'
+${after}`;
+  const hooks = `
+[devices."Ada's Mac"]
+labels = ["team=web", "gpu"]
+
+[hooks.pushes]
+watcher = "review"
+kind = "bearer"
+mapping = '{"sha": input.after}'
+secret = "$HOOK_SECRET"
+`;
+  write(watchers() + hooks);
+  const first = await apply("--yes");
+  expect(first.err).toBe("");
+  expect(first.out).toMatch(/~ device +Ada's Mac\n +labels: \[\] → \["gpu","team=web"\]/);
+  expect(first.out).toMatch(/\+ hook +pushes/);
+  const device = async () => (await replica.clients.fleet.getDevice({ deviceId: mac.deviceId })).device!;
+  expect((await device()).labels).toEqual(["gpu", "team=web"]);
+  const { hook } = await replica.clients.hooks.getHook({ hookId: "pushes" });
+  const post = async (secret: string) =>
+    (
+      await fetch(`${replica.url}/hooks/${hook!.id}`, {
+        method: "POST",
+        body: '{"after":"abc"}',
+        headers: { authorization: `Bearer ${secret}` },
+      })
+    ).status;
+  expect(await post(variables.HOOK_SECRET)).toBe(202);
+  expect(JSON.parse((await apply("--json")).out).summary).toMatchObject({ noop: 4, create: 0, update: 0 });
+
+  write(
+    watchers() +
+      hooks
+        .replace("$HOOK_SECRET", "$OTHER_SECRET")
+        .replace('"team=web", ', "")
+        .replace("input.after", "input.before"),
+  );
+  const second = await apply("--yes");
+  expect(second.out).toMatch(/~ hook +pushes\n +mapping: .*\n +secret: "\(hidden\)" → "\(hidden\)"/);
+  expect(second.out).not.toContain(variables.OTHER_SECRET);
+  expect((await device()).labels).toEqual(["gpu"]);
+  // The old secret stays good for its overlap.
+  expect([await post(variables.OTHER_SECRET), await post(variables.HOOK_SECRET)]).toEqual([202, 202]);
+
+  expect((await pull("--force")).out).toMatch(/1 hook, 1 device\n$/);
+  const text = readFileSync(file, "utf8");
+  expect(text).toContain('[devices."Ada\'s Mac"]\nlabels = ["gpu"]');
+  expect(text).toContain(
+    '[hooks.pushes]\nwatcher = "review"\nkind = "bearer"\nmapping = "{\\"sha\\": input.before}"\n',
+  );
+  expect(text).not.toMatch(/secret/);
+  expect(JSON.parse((await apply("--json", "--prune")).out).summary).toMatchObject({
+    create: 0,
+    update: 0,
+    delete: 0,
+  });
+
+  // A secret of the server stays with the server; the file names it.
+  write(`${watchers()}[hooks.pushes]\nwatcher = "review"\nkind = "bearer"\nsecret = "secret://HOOK"\n`);
+  expect((await apply("--yes")).code).toBe(0);
+  expect(await post(variables.OTHER_SECRET)).toBe(202);
+  await pull("--force");
+  expect(readFileSync(file, "utf8")).toContain('secret = "secret://HOOK"');
+  expect((await runCommand(env, "hooks", "get", "pushes")).out).toContain("secret://HOOK");
+
+  write(watchers());
+  const drift = JSON.parse((await apply("--json", "--dry-run")).out);
+  expect(
+    drift.steps.filter(({ action }: Step) => action === "drift").map(({ kind, id }: Step) => `${kind} ${id}`),
+  ).toContain("hook pushes");
+  expect((await apply("--yes", "--prune")).code).toBe(0);
+  expect((await replica.clients.hooks.listHooks({})).hooks).toEqual([]);
+  expect((await device()).labels).toEqual(["gpu"]);
+});
+
+test("mistakes of hooks and labels are all named, with their lines, before anything is changed", async () => {
+  const { replica, write, apply } = await start();
+  const mac = await enrolDevice(replica.clients, "mac-7");
+  write(`
+[devices.mac-7]
+labels = ["has:codex", "GPU"]
+[devices.mac-8]
+labels = []
+[hooks.a]
+watcher = "nowhere"
+kind = "github"
+filter = "inputs.a == 1"
+secret = "short"
+rate_per_minute = 7000
+[hooks.b]
+kind = "jira"
+filters = "x"
+[hooks.c]
+watcher = "nowhere"
+kind = "slack"
+`);
+  const wrong = await apply("--yes");
+  expect(wrong.code).toBe(2);
+  for (const text of [
+    /:3: devices\.mac-7\.labels\[1\]: "has:codex" is a label that the device itself reports/,
+    /:3: devices\.mac-7\.labels\[2\]: "GPU" is no label/,
+    /hooks\.a\.filter: there is no "inputs"/,
+    /hooks\.a\.secret: must be 16 to 200 printable characters/,
+    /hooks\.a\.rate_per_minute/,
+    /hooks\.b\.watcher: is missing/,
+    /hooks\.b\.kind/,
+    /hooks\.b\.filters: unknown key; did you mean "filter"\?/,
+  ]) {
+    expect(wrong.err).toMatch(text);
+  }
+  write(
+    `[devices.mac-8]\nlabels = []\n[devices."${mac.deviceId}"]\nlabels = ["x"]\n[hooks.c]\nwatcher = "nowhere"\nkind = "slack"\n`,
+  );
+  const unknown = await apply("--yes");
+  expect(unknown.err).toMatch(/:1: devices\.mac-8: no device is called "mac-8"/);
+  expect(unknown.err).toMatch(/hooks\.c\.watcher: there is no watcher "nowhere", here or on the server/);
+  expect((await replica.clients.fleet.getDevice({ deviceId: mac.deviceId })).device!.labels).toEqual([]);
 });

@@ -2,11 +2,20 @@
  * `pinion login` and the contexts: a server and its token, found from any directory; and ids by
  * their prefix.
  */
-import { chmodSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { runCommand } from "../../support/command.ts";
+import { runCommand, watchCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
@@ -46,6 +55,76 @@ test("after a login every command finds server and token, and only the person ma
   expect(readFileSync(join(home, ".config/pinion/contexts.json"), "utf8")).not.toContain(replica.token);
 });
 
+test("without a token a code is shown; the person's yes on the page logs in, the person's no does not", async () => {
+  const { env, type } = person();
+  const decide = (confirm: boolean) => (line: string) => {
+    const code = /confirm the code {2}(\S+)/.exec(line)?.[1];
+    if (code) void replica.clients.signIns.decideLogin({ userCode: code, confirm });
+  };
+  const denied = await watchCommand(env, decide(false), "login", replica.url, "--name", "lab");
+  expect(denied).toMatchObject({ code: 4, err: expect.stringContaining("turned down on the page") });
+  expect((await type("context", "list", "--json")).out).toBe('{"contexts":[]}\n');
+
+  const ended = await watchCommand(env, decide(true), "login", replica.url, "--name", "lab");
+  expect(ended).toMatchObject({ code: 0, out: expect.stringContaining("lab is the current context") });
+  expect(ended.err).toContain(`open ${replica.url}/#/login?code=`);
+  expect((await type("devices", "list")).code).toBe(0);
+}, 30_000);
+
+/** `secret-tool` as its manual describes it, on a file; a locked keychain refuses. */
+const secretTool = (folder: string) => `#!/bin/sh
+[ -e ${folder}/locked ] && { echo "Cannot get secret of a locked object" >&2; exit 1; }
+verb=$1; shift
+case $1 in --label=*) shift ;; esac
+file=${folder}/$(echo "$*" | tr ' ' '_')
+case $verb in
+  store) cat >"$file" ;;
+  lookup) cat "$file" 2>/dev/null ;;
+  clear) rm -f "$file" ;;
+esac
+`;
+
+test.skipIf(process.platform !== "linux")(
+  "where there is a keychain, the token is in it alone, and leaves it with the context",
+  async () => {
+    const { home, env } = person();
+    const [bin, ring] = [join(home, "bin"), join(home, "ring")];
+    for (const folder of [bin, ring]) mkdirSync(folder, { recursive: true });
+    writeFileSync(join(bin, "secret-tool"), secretTool(ring), { mode: 0o755 });
+    const session = { ...env, PATH: `${bin}:/usr/bin:/bin`, DBUS_SESSION_BUS_ADDRESS: "unix:path=/nowhere" };
+    const type = (...args: string[]) => runCommand(session, ...args);
+    const ended = await type("login", replica.url, "--name", "lab", "--token-file", tokenFile);
+    expect(ended).toMatchObject({ code: 0, err: expect.stringContaining("kept in the keychain") });
+    expect(readFileSync(join(home, ".config/pinion/contexts.json"), "utf8")).not.toContain(replica.token);
+    expect((await type("context", "list")).out).toMatch(/lab .* keychain/);
+    expect((await type("devices", "list")).code).toBe(0);
+
+    writeFileSync(join(ring, "locked"), "");
+    const locked = await type("devices", "list");
+    expect(locked).toMatchObject({
+      code: 4,
+      err: expect.stringContaining("the keychain does not give the token"),
+    });
+    const elsewhere = await type("login", replica.url, "--name", "two", "--token-file", tokenFile);
+    expect(elsewhere.err).toContain("the keychain does not take the token");
+    expect((await type("context", "list", "--json")).out).toContain('"kept_in":"file"');
+    rmSync(join(ring, "locked"));
+
+    expect((await type("logout", "lab")).code).toBe(0);
+    expect(readdirSync(ring)).toEqual([]);
+    const plain = await type(
+      "login",
+      replica.url,
+      "--name",
+      "lab",
+      "--token-file",
+      tokenFile,
+      "--no-keychain",
+    );
+    expect(plain.err).toContain("contexts.json");
+  },
+);
+
 test("a token that the server does not take is not kept", async () => {
   const { type } = person();
   writeFileSync(join(place, "wrong"), `${replica.token.slice(0, -1)}x\n`);
@@ -58,8 +137,8 @@ test("contexts are listed and chosen, for one command or from now on, and what i
   await type("login", replica.url, "--name", "one", "--token-file", tokenFile);
   await type("login", other.url, "--name", "two", "--token-file", tokenFile);
   expect(JSON.parse((await type("context", "list", "--json")).out).contexts).toEqual([
-    { name: "one", url: replica.url, is_current: false },
-    { name: "two", url: other.url, is_current: true },
+    { name: "one", url: replica.url, is_current: false, kept_in: "file" },
+    { name: "two", url: other.url, is_current: true, kept_in: "file" },
   ]);
   expect((await type("devices", "join-code", "--context", "one")).err).toContain(replica.url);
   expect((await type("devices", "join-code")).err).toContain(other.url);

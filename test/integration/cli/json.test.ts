@@ -43,6 +43,7 @@ const exempt: Record<string, string> = {
   "device install": "changes the machine's services; test/unit/cli/device-install.test.ts",
   "device uninstall": "the same",
   "device status": "the same",
+  top: "draws on a terminal, and says so to programs; test/e2e/cli/top.test.ts",
   "turns watch": "follows until the end; test/integration/cli/turns.test.ts",
   "destinations test":
     "sends to where this machine may not; test/integration/server/deliveries.test.ts has the rpc",
@@ -61,7 +62,7 @@ async function commandLines(): Promise<string[]> {
   const stream = await connect(url, box);
   const ended = await startWork(clients, box);
   await stream.complete(await takeOn(stream));
-  await untilStatus(clients, { runId: ended.id }, RunStatus.COMPLETED);
+  await untilStatus(clients, { workId: ended.id }, RunStatus.COMPLETED);
   const waiting = await startWork(clients, doomed);
   const { joinCode } = await clients.fleet.createJoinCode({});
   const file = join(home, "pinion.toml");
@@ -77,9 +78,11 @@ async function commandLines(): Promise<string[]> {
   });
   return [
     `device enroll --join-code ${joinCode} --state-dir ${join(home, "device")}`,
+    `device upgrade --check --state-dir ${join(home, "device")}`,
     `apply -f ${file} --yes`,
     `pull -f ${join(home, "pulled.toml")}`,
     ...["agents list", "agents get helper", "agents create second", "agents update second --name Second"],
+    "agents versions second 1",
     "agents delete second",
     "platforms upsert hook --agent helper --kind webhook --secret-env url=HOOK_URL",
     ...["platforms list", "platforms stop hook", "platforms start hook", "platforms delete hook"],
@@ -92,6 +95,7 @@ async function commandLines(): Promise<string[]> {
       "watchers list",
       "watchers get hourly",
       "watchers update hourly --name Hourly",
+      "watchers versions hourly",
       "watchers pause hourly",
     ],
     ...["watchers resume hourly", "watchers preview hourly", "watchers backfill hourly --from 3h"],
@@ -105,6 +109,7 @@ async function commandLines(): Promise<string[]> {
     "devices list --with gpu",
     ...["bulk list", `bulk get ${bulk!.id}`, `bulk stop ${bulk!.id}`],
     ...["runs questions", `runs answer ${ended.id}`, `runs transcript ${ended.id}`, "usage"],
+    ...["runs summary --span 5m", "runs search look"],
     ...[`runs cancel ${waiting.id}`, `runs retry ${ended.id}`, `windows list ${ended.watcherSlug}`],
     ...["devices list", "devices get box", "devices rename doomed late", "devices disconnect box"],
     "devices label box gpu team=web",

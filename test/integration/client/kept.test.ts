@@ -5,6 +5,7 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
 import { listKept } from "../../../clients/ts/src/index.ts";
 import { startDevice, startPeer, until } from "./harness.ts";
 
@@ -13,14 +14,14 @@ const first = { systemIdentifier: "7420", timeline: 1, position: "0/3000148" };
 const promoted = { ...first, timeline: 2 };
 
 /** A device whose server stored a result, before the failover of the database. */
-async function begin() {
+async function begin(outcome: "completed" | "failed" = "completed") {
   const peer = await startPeer();
   peer.incarnation = first;
   let programs = 0;
   const { events, stateDir, device } = startDevice(peer.url, {
     onAssignment: async () => {
       programs += 1;
-      return { outcome: "completed", output: `done ${programs}` };
+      return { outcome, output: `done ${programs}` };
     },
   });
   const session = await peer.session();
@@ -44,7 +45,7 @@ test("an acknowledged result is kept, and offered again with its run to another 
   expect(second.hello.held).toEqual([]);
   const offered = await second.next("complete");
   expect(offered).toMatchObject({
-    ...{ runId: assignment.runId, attemptToken: assignment.attemptToken, output: "done 1" },
+    ...{ workId: assignment.workId, attemptToken: assignment.attemptToken, output: "done 1" },
     reoffer: { watcherId: assignment.watcher!.id, attempt: 1, source: assignment.event!.source },
   });
   await until(() => kept(stateDir)[0]!.endsWith("7420-2.kept"), "it is noted");
@@ -55,27 +56,151 @@ test("an acknowledged result is kept, and offered again with its run to another 
   expect(third.all("complete").filter((sent) => sent.reoffer)).toEqual([]);
 });
 
+test("a reply of a turn is kept too, and offered again with what its sender asked", async () => {
+  const { session, events, failOver, stateDir, peer } = await begin();
+  const turn = { conversationId: "helper_ada_local", messageId: "m-1", input: "hello", usesSnapshot: true };
+  const assignment = session.assign({ turn });
+  await until(() => session.all("complete").length === 2, "it is sent");
+  expect(session.all("complete")[1]!.turnReoffer).toBeUndefined();
+  await events.next("acknowledged", () => true, 2);
+  await until(() => kept(stateDir).length === 2, "the reply is kept");
+  const second = await failOver();
+  await until(() => second.all("complete").length === 2, "both are offered");
+  const offered = second.all("complete").find((sent) => sent.workId === assignment.workId);
+  const { usesSnapshot, ...names } = turn;
+  expect(offered).toMatchObject({
+    ...{ attemptToken: assignment.attemptToken, output: "done 2" },
+    turnReoffer: { ...names, usesSnapshot, agentId: assignment.agent!.id, attempt: 1 },
+  });
+  expect(offered!.turnReoffer!.inputSha256).toHaveLength(32);
+  expect(peer.violations).toEqual([]);
+});
+
+test("what was stored before the new timeline began is not offered again; what was stored later, or just now, is", async () => {
+  const peer = await startPeer();
+  const at = (position: string, timeline = 1, safePosition = "") => {
+    peer.incarnation = { ...first, timeline, position, safePosition };
+  };
+  at("0/1000");
+  const { events, stateDir } = startDevice(peer.url, { timing: { safeAfterMs: 0 } });
+  const session = await peer.session();
+  const tokens: string[] = [];
+  const run = async () => {
+    tokens.push(session.assign().attemptToken);
+    await events.next("acknowledged", () => true, tokens.length);
+    await until(() => kept(stateDir).length === tokens.length, "it is kept");
+  };
+  await run();
+  at("0/2000");
+  await run();
+  // The log was at 0/2000 after the first result, and at an unknown position after the second.
+  await until(() => kept(stateDir).some((name) => name.endsWith("7420-1-2000.kept")), "it is noted");
+  at("0/9000", 2, "0/2000");
+  session.end();
+  const second = await peer.session();
+  expect(await second.next("complete")).toMatchObject({ attemptToken: tokens[1], reoffer: { attempt: 1 } });
+  await until(() => kept(stateDir).every((name) => name.includes("7420-2")), "both are noted");
+  await second.next("heartbeat");
+  expect(second.all("complete")).toHaveLength(1);
+  // A later timeline whose beginning is not known, or not the next one: everything is offered.
+  for (const [timeline, safe] of [
+    [3, ""],
+    [5, "F/FFFFFFFF"],
+  ] as const) {
+    at("0/9999", timeline, safe);
+    peer.sessions.at(-1)!.end();
+    const next = await peer.session();
+    await until(() => next.all("complete").length === 2, "both are offered");
+    await until(() => kept(stateDir).every((name) => name.includes(`7420-${timeline}`)), "both are noted");
+  }
+});
+
+test("a result of the last minutes is offered again, wherever the timeline began", async () => {
+  const { peer, session, failOver, assignment } = await begin();
+  peer.incarnation = { ...first, position: "0/4000000" };
+  session.assign();
+  await until(() => session.all("complete").length === 2, "it is sent");
+  Object.assign(promoted, { safePosition: "F/FFFFFFFF" });
+  const second = await failOver();
+  await until(
+    () => second.all("complete").some(({ workId }) => workId === assignment.workId),
+    "the result is offered",
+  );
+});
+
 test("a run that the new database assigns again is answered with the result, and its program does not run twice", async () => {
   const { assignment, failOver, programs } = await begin();
   const second = await failOver();
-  const again = second.assign({ runId: assignment.runId, attempt: 1 });
+  const again = second.assign({ workId: assignment.workId, attempt: 1 });
   await until(
     () => second.all("complete").some((sent) => sent.attemptToken === again.attemptToken),
     "the new attempt is answered",
   );
   const answer = second.all("complete").find((sent) => sent.attemptToken === again.attemptToken);
-  expect(answer).toMatchObject({ runId: assignment.runId, output: "done 1" });
+  expect(answer).toMatchObject({ workId: assignment.workId, output: "done 1" });
   expect(programs()).toBe(1);
 });
 
+test("a completed run whose result the new database lost has no second attempt", async () => {
+  const { assignment, failOver, programs } = await begin();
+  const second = await failOver();
+  const again = second.assign({ workId: assignment.workId, attempt: 2 });
+  await until(
+    () => second.all("complete").some((sent) => sent.attemptToken === again.attemptToken),
+    "the new attempt is answered",
+  );
+  expect(programs()).toBe(1);
+});
+
+test("a result that waits for its verdict answers a further attempt of its run, too", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  let programs = 0;
+  startDevice(peer.url, {
+    maxConcurrency: 2,
+    onAssignment: async () => {
+      programs += 1;
+      return { outcome: "completed", output: `done ${programs}` };
+    },
+  });
+  const session = await peer.session();
+  const { workId } = session.assign();
+  await session.next("complete");
+  const again = session.assign({ workId, attempt: 2 });
+  await until(
+    () => session.all("complete").some((sent) => sent.attemptToken === again.attemptToken),
+    "the second attempt is answered",
+  );
+  expect(programs).toBe(1);
+});
+
+test("a result whose run the server does not know is sent once more with its run, and then set aside", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  const { events } = startDevice(peer.url, {
+    onAssignment: async () => ({ outcome: "completed", output: "it" }),
+  });
+  const session = await peer.session();
+  const assignment = session.assign();
+  expect((await session.next("complete")).reoffer).toBeUndefined();
+  session.acknowledge(assignment, CompletionVerdict.UNKNOWN);
+  await until(() => session.all("complete").length === 2, "it is sent again");
+  expect(session.all("complete")[1]).toMatchObject({
+    ...{ attemptToken: assignment.attemptToken, output: "it" },
+    reoffer: { watcherId: assignment.watcher!.id, attempt: 1 },
+  });
+  session.acknowledge(assignment, CompletionVerdict.UNKNOWN);
+  await events.next("acknowledged", ({ verdict }) => verdict === "unknown");
+});
+
 test("a retry, and whatever the same database assigns, runs", async () => {
-  const { assignment, events, session, failOver, programs } = await begin();
-  session.assign({ runId: assignment.runId, attempt: 1 });
+  const { assignment, events, session, failOver, programs } = await begin("failed");
+  session.assign({ workId: assignment.workId, attempt: 1 });
   await until(() => programs() === 2, "it ran");
   // The attempt holds the device's only slot until the server has acknowledged the result.
   await events.next("acknowledged", () => true, 2);
   const second = await failOver();
-  second.assign({ runId: assignment.runId, attempt: 2 });
+  second.assign({ workId: assignment.workId, attempt: 2 });
   await until(() => programs() === 3, "it ran");
 });
 

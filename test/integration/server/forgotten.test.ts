@@ -2,11 +2,14 @@
  * Results lost by the database in a failover to a lagging standby, and offered again by their
  * devices (DESIGN 16).
  */
+import { createHash } from "node:crypto";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
+import { createClients } from "@pinion/client";
 import { sql } from "kysely";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { type Assignment, CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { slotRunId } from "../../../src/ids.ts";
 import { createLogger } from "../../../src/log.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
@@ -14,6 +17,7 @@ import * as incarnations from "../../../src/store/pg/incarnation.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { hourly, listRuns, listWindows, noteDoorbell, putSchedule } from "../../support/rows.ts";
+import { answer, startTurn } from "./talk.ts";
 import { getRun, startWork, takeOn, useReplicas } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
@@ -33,17 +37,17 @@ async function forget(runId: string): Promise<void> {
     await sql`delete from ${sql.table(table)} where id = ${runId}`.execute(database.db);
 }
 
-async function offer(stream: DeviceStream, assignment: Assignment, output = "the answer") {
-  const { runId, attemptToken, attempt, watcher, event } = assignment;
+function offered({ workId, attemptToken, attempt, watcher, event }: Assignment, output = "the answer") {
   const { source, scheduledFor, windowStart, windowEnd } = event!;
   const reoffer = {
     ...{ watcherId: watcher!.id, attempt, source, windowStart: windowStart!, windowEnd: windowEnd! },
     ...(scheduledFor ? { scheduledFor } : {}),
   };
-  stream.send({
-    case: "complete",
-    value: { runId, attemptToken, outcome: Outcome.COMPLETED, output, reoffer },
-  });
+  return { workId, attemptToken, outcome: Outcome.COMPLETED, output, reoffer };
+}
+
+async function offer(stream: DeviceStream, assignment: Assignment, output?: string) {
+  stream.send({ case: "complete", value: offered(assignment, output) });
   return stream.next("completionAck");
 }
 
@@ -66,12 +70,25 @@ test("a run of which nothing is left is there again with its result, once; a sec
   await stream.complete(assignment, "the answer");
   await forget(runId);
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
-  expect(await getRun(clients, { runId })).toMatchObject({ status: RunStatus.COMPLETED });
+  expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED });
   expect(await listWindows(database.db, { runId })).toMatchObject([
     { extracted_data: { output: "the answer" } },
   ]);
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.ALREADY_STORED);
   expect(await listWindows(database.db, { runId })).toHaveLength(1);
+});
+
+test("a run of which nothing is left comes back by the unary call, too", async () => {
+  const { clients, url, device, stream } = await begin();
+  const { id: runId } = await startWork(clients, device);
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, "the answer");
+  await forget(runId);
+  const own = createClients({ url, token: device.token });
+  onTestFinished(() => own.close());
+  const { verdict } = await own.device.completeRun({ completion: offered(assignment) });
+  expect(verdict).toBe(CompletionVerdict.STORED_LATE);
+  expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED });
 });
 
 test("a run that waits again, because its claim was forgotten, ends with the result and is claimed by nobody", async () => {
@@ -88,7 +105,7 @@ test("a run that waits again, because its claim was forgotten, ends with the res
     database.db,
   );
   expect((await offer(stream, first)).verdict).toBe(CompletionVerdict.STORED_LATE);
-  expect(await getRun(clients, { runId: busy.id })).toMatchObject({ status: RunStatus.COMPLETED });
+  expect(await getRun(clients, { workId: busy.id })).toMatchObject({ status: RunStatus.COMPLETED });
 });
 
 test("a slot that is recorded again has the same run, and does not get a second one after its result came back", async () => {
@@ -103,14 +120,94 @@ test("a slot that is recorded again has the same run, and does not get a second 
   // No notification came: the device asks when it connects.
   const stream = await connect(url, device);
   const assignment = await takeOn(stream);
-  expect(assignment.runId).toBe(slotRunId({ ...name, scheduledFor: slot(0) }));
+  expect(assignment.workId).toBe(slotRunId({ ...name, scheduledFor: slot(0) }));
   expect(timestampDate(assignment.event!.scheduledFor!)).toEqual(slot(0));
   await stream.complete(assignment, "the answer");
-  await forget(assignment.runId);
+  await forget(assignment.workId);
   await putSchedule(database.db, name, slot(0));
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
   await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
-  expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.runId, status: "completed" }]);
+  expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.workId, status: "completed" }]);
+});
+
+/** A turn of an agent that is pinned to the device, answered, and then forgotten by the database. */
+async function answerTurn(forgets: readonly string[]) {
+  const begun = await begin();
+  const { clients, device, stream } = begun;
+  const agentId = `agent-${device.deviceId.slice(-12)}`;
+  await clients.agents.createAgent({ agentId });
+  await clients.agents.updateAgentSettings({ agentId, deviceId: device.deviceId });
+  const asked = { agentId, userId: "ada", messageId: "m-1", input: "hello" };
+  const turn = await startTurn(clients, asked);
+  const assignment = await takeOn(stream);
+  expect(await answer(stream, assignment, "the reply")).toBe(CompletionVerdict.STORED);
+  for (const table of forgets)
+    await sql`delete from ${sql.table(table)} where agent_id = ${agentId}`.execute(database.db);
+  const { attemptToken, attempt } = assignment;
+  const { conversationId, messageId, input, usesSnapshot } = assignment.turn!;
+  const offerReply = async (by = stream) => {
+    const inputSha256 = createHash("sha256").update(input).digest();
+    const turnReoffer = { agentId, conversationId, messageId, input, inputSha256, attempt, usesSnapshot };
+    const value = {
+      workId: turn.id,
+      attemptToken,
+      outcome: Outcome.COMPLETED,
+      output: "the reply",
+      turnReoffer,
+    };
+    by.send({ case: "complete", value });
+    return (await by.next("completionAck")).verdict;
+  };
+  return { ...begun, asked, turn, offerReply };
+}
+
+test("a turn of which nothing is left is there again with its reply as a late one, and its message is known", async () => {
+  const { clients, asked, turn, offerReply } = await answerTurn([
+    "turn_finished",
+    "turn_message",
+    "conversation",
+  ]);
+  expect(await offerReply()).toBe(CompletionVerdict.SUPERSEDED);
+  expect(await offerReply()).toBe(CompletionVerdict.SUPERSEDED);
+  const { turn: restored, lateResults } = await clients.turns.getTurn({ turnId: turn.id });
+  expect(restored).toMatchObject({ status: TurnStatus.FAILED, reply: "", input: "hello", isRetryable: true });
+  expect(restored!.reason).toContain("forgotten by the database in a failover");
+  expect(lateResults).toMatchObject([{ output: "the reply" }]);
+  // The sender repeats the message: no second program runs.
+  const again = await clients.turns.startTurn(asked);
+  expect(again).toMatchObject({ alreadyStarted: true, turn: { id: turn.id } });
+});
+
+test("a message that was sent again before its reply came back has a turn of its own, and one reply", async () => {
+  const { clients, stream, asked, turn, offerReply } = await answerTurn(["turn_finished", "turn_message"]);
+  const second = await startTurn(clients, asked);
+  expect(second.id).not.toBe(turn.id);
+  const assignment = await takeOn(stream);
+  expect(await offerReply()).toBe(CompletionVerdict.SUPERSEDED);
+  expect(await answer(stream, assignment, "the second")).toBe(CompletionVerdict.STORED);
+  const { turns } = await clients.turns.listTurns({ conversationId: second.conversationId });
+  expect(turns.map(({ reply }) => reply)).toEqual(["the second", ""]);
+});
+
+test("a turn that waits again, because its claim was forgotten, takes the reply as a late one", async () => {
+  const { clients, turn, offerReply } = await answerTurn([]);
+  await sql`delete from turn_finished where id = ${turn.id}`.execute(database.db);
+  await sql`insert into turn (org_id, id, agent_id, agent_version, conversation_id, message_id, agent_kind, input, is_gated,
+      timeout_ms, start_deadline_at)
+    values ('local', ${turn.id}, ${turn.agentId}, 0, ${turn.conversationId}, 'm-1', '', 'hello', true, 60000,
+      now() + interval '1 hour')`.execute(database.db);
+  expect(await offerReply()).toBe(CompletionVerdict.SUPERSEDED);
+  const { turn: live, lateResults } = await clients.turns.getTurn({ turnId: turn.id });
+  expect(live).toMatchObject({ status: TurnStatus.PENDING, reply: "" });
+  expect(lateResults).toMatchObject([{ output: "the reply" }]);
+});
+
+test("a reply of an agent that is not this device's is not restored", async () => {
+  const { turn, offerReply } = await answerTurn(["turn_finished", "turn_message"]);
+  const other = await begin();
+  expect(await offerReply(other.stream)).toBe(CompletionVerdict.UNKNOWN);
+  const { rows } = await sql`select from turn_all where id = ${turn.id}`.execute(database.db);
+  expect(rows).toEqual([]);
 });
 
 test("what is not this device's is not restored: UNKNOWN, and nothing is written", async () => {

@@ -16,7 +16,10 @@ import { openTestReplica, type TestReplica } from "../../support/server.ts";
 import { getRun, takeOn } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
-const env = { PINION_SECRET_KEYS: `k:${Buffer.alloc(32, 7).toString("base64")}` };
+const env = {
+  PINION_SECRET_KEYS: `k:${Buffer.alloc(32, 7).toString("base64")}`,
+  PINION_SECRET_ELSEWHERE: "kept-by-the-operator",
+};
 let [one, two]: TestReplica[] = [];
 let laptop: Identity;
 
@@ -78,11 +81,11 @@ test("a push of GitHub that comes twice to two replicas at once is one run, whos
   const assignment = await takeOn(stream);
   const commit = push.head_commit as { id: string };
   expect(assignment.watcher!.prompt).toContain(`Review \`${commit.id}\``);
-  const run = await getRun(one!.clients, { runId: assignment.runId });
+  const run = await getRun(one!.clients, { workId: assignment.workId });
   expect(run).toMatchObject({ source: RunSource.HOOK, origin: { hookSlug: hook!.slug } });
   await stream.complete(assignment);
   // After the run's end, too, a sender that lost the answer gets the same run.
-  expect(await post(two!, url, body, headers)).toMatchObject({ status: 202, run_id: assignment.runId });
+  expect(await post(two!, url, body, headers)).toMatchObject({ status: 202, run_id: assignment.workId });
   stream.end();
 });
 
@@ -116,6 +119,33 @@ test("a secret that was rotated is good for its overlap, and is stored sealed", 
   expect(JSON.stringify(row)).not.toContain(secret);
 });
 
+test("an edit that changes nothing leaves the version, and a secret of the server is looked up for each delivery", async () => {
+  const { hook, secret, url } = await hookOf(HookKind.BEARER);
+  const update = (given: string, dryRun = false) =>
+    one!.clients.hooks.updateHook({
+      hookId: hook!.id,
+      spec: {},
+      updateMask: { paths: [] },
+      secret: given,
+      dryRun,
+    });
+  const call = async (token: string) =>
+    (await post(one!, url, "{}", { authorization: `Bearer ${token}` })).status;
+  expect((await update("")).hook!.version).toBe(1);
+  expect((await update(secret)).hook!.version).toBe(1);
+  expect((await update("another-secret-16", true)).hook!.version).toBe(2);
+  expect([await call("another-secret-16"), (await update(secret)).hook!.version]).toEqual([401, 1]);
+  const named = await update("secret://ELSEWHERE");
+  expect(named.hook).toMatchObject({ version: 2, secretReference: "secret://ELSEWHERE" });
+  expect([await call("kept-by-the-operator"), await call(secret)]).toEqual([202, 202]);
+  // The old secret is no longer valid, and the server lacks the named secret: senders try again.
+  const rotated = await one!.clients.hooks.rotateHookSecret({
+    ...{ hookId: hook!.id, secret: "secret://MISSING", overlap: { seconds: 0n } },
+  });
+  expect([rotated.secret, await call("secret://MISSING")]).toEqual(["", 503]);
+  await expect(update("secret://lower-case-name")).rejects.toThrow(/secret: write secret:\/\/NAME/);
+});
+
 test("a filter decides, its errors are shown with the delivery, a mapping makes the input, and a delivery is replayed", async () => {
   const { hook, secret, url } = await hookOf(HookKind.BEARER, {
     filter: 'input.action == "opened"',
@@ -127,7 +157,7 @@ test("a filter decides, its errors are shown with the delivery, a mapping makes 
   expect((await call({ action: "closed" })).outcome).toBe("filtered");
   expect((await call({})).outcome).toBe("failed");
   const started = await call({ action: "opened", number: 7, user: { name: "ann" } });
-  const run = await getRun(one!.clients, { runId: started.run_id! });
+  const run = await getRun(one!.clients, { workId: started.run_id! });
   expect(toJson(ValueSchema, run.input!)).toEqual({ n: 7, who: "ann" });
   const { deliveries } = await one!.clients.hooks.listHookDeliveries({ hookId });
   expect(deliveries.map(({ outcome, reason }) => [outcome, reason])).toEqual([

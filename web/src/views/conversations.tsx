@@ -137,6 +137,12 @@ function Said({ turn }: { turn: Turn }) {
         )}
         {!isOpen && !reply && <span class="muted">{turn.reason || turnWord(turn.status)}</span>}
         {reply && turn.reason && <p class="bad-text">{turn.reason}</p>}
+        {turn.outputTail && (
+          <details>
+            <summary>The end of what its program wrote</summary>
+            <pre>{turn.outputTail}</pre>
+          </details>
+        )}
         <small>
           <Ago at={turn.finishedAt ?? turn.createdAt} />
         </small>

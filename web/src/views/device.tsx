@@ -9,6 +9,7 @@ import { caller, explainError, fleet, orgs, runs } from "../data/api.ts";
 import { barsOf, countRuns, ranges } from "../data/counts.ts";
 import { devices, labelOf } from "../data/devices.ts";
 import { logged } from "../data/log.ts";
+import { useOffered } from "../data/offered.ts";
 import { allPages, useReading } from "../data/reading.ts";
 import { watchers } from "../data/watchers.ts";
 import { Bars } from "../parts/bars.tsx";
@@ -20,7 +21,7 @@ import { Ago, Since } from "../parts/time.tsx";
 import { attempt, tell } from "../parts/toasts.tsx";
 import { linkTo } from "../route.ts";
 import { slotText } from "../times.ts";
-import { livenessWord, permissionWord, platformWord, runWord, watcherWord } from "../words.ts";
+import { livenessWord, osWord, permissionWord, runWord, upgradeWord, watcherWord } from "../words.ts";
 
 const runsShown = 15;
 const membersMax = 500;
@@ -94,6 +95,11 @@ export function DeviceView({ id }: { id: string }) {
       {device.configProblem !== "" && (
         <section class="sheet attention-text" aria-label="What is wrong">
           <b>device.toml is wrong</b>, and the configuration before it is in force: {device.configProblem}
+        </section>
+      )}
+      {device.upgrade && device.upgrade.failedVersion !== "" && (
+        <section class="sheet attention-text" aria-label="An upgrade that was undone">
+          <b>The upgrade to {device.upgrade.failedVersion} was undone</b>: {device.upgrade.problem}
         </section>
       )}
       <div class="panes">
@@ -199,12 +205,25 @@ function Over({ device }: { device: Device }) {
   );
 }
 
+/** The daemon's version, beside the server's, and who upgrades the daemon. */
+function daemonText({ appVersion, upgrade }: Device, offered: string): string {
+  if (appVersion === "") return "";
+  const isOther = upgrade !== undefined && offered !== "" && offered !== appVersion;
+  const parts = [
+    appVersion,
+    isOther ? `the server gives ${offered}` : "",
+    upgrade ? upgradeWord(upgrade.mode) : "",
+  ];
+  return parts.filter(Boolean).join(", ");
+}
+
 function About({ device }: { device: Device }) {
+  const offered = useOffered();
   const pinned = watchers.items.value.filter((watcher) => watcher.spec?.deviceId === device.id);
   const facts: [string, string][] = [
     ["machine", device.hostName],
-    ["platform", [platformWord(device.platform), device.arch].filter(Boolean).join(", ")],
-    ["daemon", device.appVersion],
+    ["OS", [osWord(device.os), device.arch].filter(Boolean).join(", ")],
+    ["daemon", daemonText(device, offered)],
     ["labels", [...device.labels, ...device.reportedLabels].join(", ")],
     ["id", device.id],
   ];

@@ -12,7 +12,8 @@ import {
   HeldVerdict,
   type Hello,
   HelloSchema,
-  type Platform,
+  type Os,
+  type UpgradeInfoSchema,
   type Welcome,
 } from "../gen/pinion/v1/device_pb.js";
 import { type Logger, silentLogger } from "../logger.ts";
@@ -45,7 +46,7 @@ export interface DeviceOptions {
   token: string;
   /** Chosen once per installation; 8 to 100 bytes. */
   installId: string;
-  platform: Platform;
+  os: Os;
   /** Agent kinds supported by `onAssignment`. */
   agentKinds: string[];
   /** Bounds of the kept acknowledged results, in time and size; default: 24 h, 256 MiB. */
@@ -86,6 +87,8 @@ export interface DeviceOptions {
    * force.
    */
   configProblem?: string;
+  /** How the daemon's own program is kept up to date. */
+  upgrade?: MessageInitShape<typeof UpgradeInfoSchema>;
   /** Distinguishes this machine from another with a copy of the state; see `machineFingerprint`. */
   machine?: MachineFingerprint;
   /** Aborting closes the connection, with `close()`'s defaults. */
@@ -154,6 +157,7 @@ export type DeviceChanges = Partial<
     | "configProblem"
     | "proxy"
     | "keep"
+    | "upgrade"
   >
 >;
 
@@ -383,22 +387,22 @@ class Connection implements DeviceConnection {
     const ended = (this.#delivery?.held() ?? []).filter(({ attemptToken }) => !tokens.has(attemptToken));
     return [...running, ...ended]
       .slice(0, LISTED_MAX)
-      .map(({ runId, attemptToken }) => create(AttemptRefSchema, { runId, attemptToken }));
+      .map(({ workId, attemptToken }) => create(AttemptRefSchema, { workId, attemptToken }));
   }
 
   #hello(): Hello {
     const running = this.#attempts
       .listed()
       .filter(({ attemptToken }) => this.#delivery?.has(attemptToken) !== true)
-      .map(({ runId, attemptToken }) => ({ runId, attemptToken, state: HeldAttemptState.RUNNING }));
-    const finished = (this.#delivery?.held() ?? []).map(({ runId, attemptToken }) => ({
-      runId,
+      .map(({ workId, attemptToken }) => ({ workId, attemptToken, state: HeldAttemptState.RUNNING }));
+    const finished = (this.#delivery?.held() ?? []).map(({ workId, attemptToken }) => ({
+      workId,
       attemptToken,
       state: HeldAttemptState.FINISHED,
     }));
     return create(HelloSchema, {
       installId: this.#options.installId,
-      platform: this.#options.platform,
+      os: this.#options.os,
       appVersion: this.#options.appVersion ?? CLIENT_VERSION,
       label: this.#options.label ?? "",
       agentKinds: this.#options.agentKinds,
@@ -407,6 +411,7 @@ class Connection implements DeviceConnection {
       held: [...running, ...finished].slice(0, LISTED_MAX),
       configProblem: truncateUtf8(this.#options.configProblem ?? "", CONFIG_PROBLEM_BYTES_MAX).text,
       ...(this.#options.machine === undefined ? {} : { machine: this.#options.machine }),
+      ...(this.#options.upgrade === undefined ? {} : { upgrade: this.#options.upgrade }),
       executors: this.#options.executors ?? [],
       workspaces: this.#options.workspaces ?? [],
     });
@@ -422,10 +427,11 @@ class Connection implements DeviceConnection {
       sessionEpoch: welcome.sessionEpoch,
       replicaId: welcome.replicaId,
       heartbeatMs: heartbeat === undefined ? fallbackHeartbeatMs : durationMs(heartbeat),
+      daemonVersion: welcome.daemonVersion,
     });
     // Verdicts before deliveries, so stored results are not sent again.
     for (const { attemptToken, verdict } of welcome.verdicts) this.#obey(attemptToken, verdict);
-    this.#delivery?.storedIn(welcome.incarnation);
+    this.#delivery?.storedIn(welcome.incarnation, { isWelcome: true });
     this.#delivery?.attach((completion) => {
       return this.#session?.send({ case: "complete", value: completion }) ?? false;
     }, limits);
@@ -462,7 +468,7 @@ class Connection implements DeviceConnection {
         this.#attempts.cancel(body.value);
         return;
       case "completionAck":
-        this.#delivery?.storedIn(body.value.incarnation);
+        this.#delivery?.storedIn(body.value.incarnation, { isWelcome: false });
         void this.#delivery?.acknowledge(body.value);
         return;
       case "answer":
@@ -479,9 +485,9 @@ class Connection implements DeviceConnection {
 
   #acknowledged({ entry, watcher, verdict, windowId, message }: Acknowledged): void {
     const storeMs = nowMs() - entry.finishedAtMs;
-    const { runId, attemptToken } = entry;
-    this.#emit({ type: "acknowledged", runId, attemptToken, watcher, verdict, windowId, message, storeMs });
-    if (verdict === "invalid") this.#logger.error({ runId, message }, "the server turned a result down");
+    const { workId, attemptToken } = entry;
+    this.#emit({ type: "acknowledged", workId, attemptToken, watcher, verdict, windowId, message, storeMs });
+    if (verdict === "invalid") this.#logger.error({ workId, message }, "the server turned a result down");
   }
 
   #setAside(aside: { path: string; problem: string }): void {

@@ -12,7 +12,7 @@ export type Verdict = "stored" | "stored_late" | "already_stored" | "superseded"
 
 /** Names of an event's attempt. */
 export interface AttemptNames {
-  runId: string;
+  workId: string;
   attemptToken: string;
   /** The watcher's slug; empty for a turn, or after a restart. */
   watcher: string;
@@ -24,7 +24,15 @@ export interface AttemptNames {
  */
 export type DeviceEvent = { atMs: number } & (
   | { type: "state"; state: ConnectionState; from: ConnectionState }
-  | { type: "connected"; deviceId: string; sessionEpoch: bigint; replicaId: string; heartbeatMs: number }
+  | {
+      type: "connected";
+      deviceId: string;
+      sessionEpoch: bigint;
+      replicaId: string;
+      heartbeatMs: number;
+      /** The version of the daemon that the server gives; empty: none. */
+      daemonVersion: string;
+    }
   /** The following `retrying` event gives the delay. */
   | { type: "disconnected"; reason: string; heldMs: number }
   | { type: "drained"; reason: string; reconnectAfterMs: number; message: string }

@@ -30,6 +30,11 @@ export interface Timing {
   unaryAfterMs: number;
   /** Deadline of a unary CompleteRun. */
   unaryDeadlineMs: number;
+  /**
+   * Minimum age of an acknowledged result for being safe in a failover by the server's word; far
+   * above the time in which a server sees a promotion.
+   */
+  safeAfterMs: number;
   /** Interval between comparisons of the wall clock with the expected time. */
   wakeCheckMs: number;
   /** A check late by more than this bound means the machine slept. */
@@ -49,6 +54,7 @@ export const defaultTiming: Timing = {
   ackDeadlineCapMs: 120_000,
   unaryAfterMs: 60_000,
   unaryDeadlineMs: 15_000,
+  safeAfterMs: 600_000,
   wakeCheckMs: 5_000,
   wakeJumpMs: 15_000,
 };

@@ -21,16 +21,27 @@ export interface KeptBy {
 
 /** An acknowledged result on disk. */
 export interface Kept {
-  runId: string;
+  workId: string;
   attemptToken: string;
   /** Time of the acknowledgement, in ms since the epoch by the device's clock. */
   acknowledgedAtMs: number;
   bytes: number;
   by: KeptBy;
+  /** The position of the database's log at the acknowledgement; undefined: not known any more. */
+  acknowledgedAt?: bigint | undefined;
+  /** A position of the same log after the result was stored; undefined: not known yet. */
+  storedBefore?: bigint | undefined;
+}
+
+/** A position of PostgreSQL's log as a number; undefined for any other text. */
+export function positionOf(text: string): bigint | undefined {
+  const [, high, low] = /^([0-9a-f]{1,8})\/([0-9a-f]{1,8})$/i.exec(text) ?? [];
+  return high === undefined ? undefined : (BigInt(`0x${high}`) << 32n) | BigInt(`0x${low}`);
 }
 
 const SUFFIX = ".kept";
-const NAME = /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.(\d{1,15})\.(\d{1,20})-(\d{1,10})\.kept$/i;
+const NAME =
+  /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.(\d{1,15})\.(\d{1,20})-(\d{1,10})(?:-([0-9a-f]{1,16}))?\.kept$/i;
 const RECORD_BYTES_MAX = 32 * 1024 * 1024;
 
 /**
@@ -73,10 +84,14 @@ export class KeptResults {
    * Moves the record of an acknowledged attempt out of the outbox. Does nothing if there is no
    * record.
    */
-  async keep(attempt: { runId: string; attemptToken: string }, by: KeptBy): Promise<void> {
-    const { runId, attemptToken } = attempt;
-    const from = join(this.#outbox, `${runId}.${attemptToken}.completion`);
-    const kept: Kept = { runId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by };
+  async keep(
+    attempt: { workId: string; attemptToken: string },
+    by: KeptBy,
+    acknowledgedAt?: bigint,
+  ): Promise<void> {
+    const { workId, attemptToken } = attempt;
+    const from = join(this.#outbox, `${workId}.${attemptToken}.completion`);
+    const kept: Kept = { workId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by, acknowledgedAt };
     try {
       kept.bytes = (await stat(from)).size;
       // Synchronous, with the list: a reader finds the record in exactly one of the two places.
@@ -89,9 +104,34 @@ export class KeptResults {
     await this.prune();
   }
 
-  /** Another database has answered the repeated offer. */
-  async confirm(kept: Kept, by: KeptBy): Promise<void> {
-    const now: Kept = { ...kept, by };
+  /**
+   * The database's log has come to a position. A result that was acknowledged at an earlier position
+   * is stored before the new position: the server read the new position after the acknowledgement.
+   */
+  passed(by: KeptBy, position: bigint, options: { isWelcome: boolean }): void {
+    for (const kept of this.#kept.values()) {
+      if (kept.by.systemIdentifier !== by.systemIdentifier || kept.by.timeline !== by.timeline) continue;
+      if (kept.storedBefore !== undefined) continue;
+      // Another replica's position may be older: only positions of one session are compared.
+      if (options.isWelcome) kept.acknowledgedAt = position;
+      if (kept.acknowledgedAt === undefined || kept.acknowledgedAt >= position) continue;
+      const now: Kept = { ...kept, storedBefore: position };
+      try {
+        renameSync(join(this.#directory, nameOf(kept)), join(this.#directory, nameOf(now)));
+        this.#kept.set(kept.attemptToken, now);
+      } catch {
+        // The result is offered again without need.
+      }
+    }
+  }
+
+  /**
+   * Another database has the result: since before (its log goes on from the earlier log), or since
+   * the answer to the repeated offer, at a position that is not known.
+   */
+  async confirm(kept: Kept, by: KeptBy, acknowledgedAt?: bigint): Promise<void> {
+    const isNew = acknowledgedAt !== undefined;
+    const now: Kept = { ...kept, by, ...(isNew ? { acknowledgedAt, storedBefore: undefined } : {}) };
     if (!this.#kept.has(kept.attemptToken)) return;
     await rename(join(this.#directory, nameOf(kept)), join(this.#directory, nameOf(now)));
     this.#kept.set(kept.attemptToken, now);
@@ -141,18 +181,21 @@ export async function listKept(stateDir: string): Promise<Kept[]> {
 async function readKept(directory: string): Promise<Kept[]> {
   const found: Kept[] = [];
   for (const name of await readdir(directory)) {
-    const [, runId, attemptToken, at, systemIdentifier, timeline] = NAME.exec(name) ?? [];
-    if (runId === undefined || attemptToken === undefined || systemIdentifier === undefined) continue;
+    const [, workId, attemptToken, at, systemIdentifier, timeline, position] = NAME.exec(name) ?? [];
+    if (workId === undefined || attemptToken === undefined || systemIdentifier === undefined) continue;
     const bytes = await stat(join(directory, name)).then(
       ({ size }) => size,
       () => undefined,
     );
     if (bytes === undefined) continue;
     const by = { systemIdentifier, timeline: Number(timeline) };
-    found.push({ runId, attemptToken, acknowledgedAtMs: Number(at), bytes, by });
+    const storedBefore = position === undefined ? undefined : BigInt(`0x${position}`);
+    found.push({ workId, attemptToken, acknowledgedAtMs: Number(at), bytes, by, storedBefore });
   }
   return found;
 }
 
-const nameOf = ({ runId, attemptToken, acknowledgedAtMs, by }: Kept) =>
-  `${runId}.${attemptToken}.${acknowledgedAtMs}.${by.systemIdentifier}-${by.timeline}${SUFFIX}`;
+function nameOf({ workId, attemptToken, acknowledgedAtMs, by, storedBefore }: Kept): string {
+  const position = storedBefore === undefined ? "" : `-${storedBefore.toString(16)}`;
+  return `${workId}.${attemptToken}.${acknowledgedAtMs}.${by.systemIdentifier}-${by.timeline}${position}${SUFFIX}`;
+}

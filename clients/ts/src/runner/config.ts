@@ -66,6 +66,8 @@ export interface DeviceConfig {
   tokenCommand: [string, ...string[]] | undefined;
   /** Proxy between this device and its server. Undefined: the daemon's environment applies. */
   proxy: ProxySetting | undefined;
+  /** Whether the daemon replaces its program by itself when its server gives a newer version. */
+  upgrade: "manual" | "automatic";
   /** Bounds of kept acknowledged results, in time and size, for a database failover. */
   keep: KeepLimits;
   executors: Record<string, ExecutorConfig>;
@@ -229,6 +231,7 @@ const configSchema = z.strictObject({
       default_executor: z.string().optional(),
       token_command: command.optional(),
       proxy: proxy.optional(),
+      upgrade: z.enum(["manual", "automatic"]).default("manual"),
       keep_results: duration.default(keepLimits.ms),
       keep_results_size: keptSize.default(keepLimits.bytes),
       run_as: z.string().min(1).max(64).optional(),
@@ -291,6 +294,7 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
     defaultExecutor,
     tokenCommand: device.token_command,
     proxy: device.proxy,
+    upgrade: device.upgrade,
     keep: { ms: device.keep_results, bytes: device.keep_results_size },
     executors: Object.fromEntries(
       Object.entries(executors).map(([kind, executor]) => [kind, executorOf(kind, executor, device)]),

@@ -73,7 +73,14 @@ test("a setting that holds a URL with a password is refused with its line, and t
 });
 
 test("an empty file asks for nothing", () => {
-  expect(read("")).toEqual({ agents: [], platforms: [], watchers: [], destinations: [] });
+  expect(read("")).toEqual({
+    agents: [],
+    platforms: [],
+    watchers: [],
+    destinations: [],
+    hooks: [],
+    devices: [],
+  });
 });
 
 test("malformed TOML is refused with its line", () => {

@@ -5,9 +5,9 @@ import { DeviceSchema } from "#gen/pinion/v1/fleet_pb.js";
 import { WatcherSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { desiredOf } from "../../../../src/cli/apply/desired.ts";
 import { parseFile } from "../../../../src/cli/apply/file.ts";
-import { makePlan, type Verdict } from "../../../../src/cli/apply/plan.ts";
+import { makePlan } from "../../../../src/cli/apply/plan.ts";
 import type { OrgState } from "../../../../src/cli/apply/state.ts";
-import type { Kind } from "../../../../src/cli/apply/steps.ts";
+import type { Kind, Verdict } from "../../../../src/cli/apply/steps.ts";
 import { lengthText, specOfFields } from "../../../../src/cli/apply/watcher-fields.ts";
 
 const everything: ReadonlySet<Kind> = new Set(["agent", "platform", "watcher"]);
@@ -17,6 +17,7 @@ const empty: OrgState = {
   watchers: new Map(),
   devices: [],
   destinations: new Map(),
+  hooks: new Map(),
 };
 
 function plan(

@@ -208,12 +208,12 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
   installId: string;
 
   /**
-   * What the device runs on; set once, at enrolment. PERMISSION_DENIED if it differs. A fleet worker says what it runs on
-   * with each hello: macOS, Linux or Windows.
+   * The device's operating system; set once, at enrolment. PERMISSION_DENIED if it differs. A fleet worker states its
+   * operating system with each hello: macOS, Linux or Windows.
    *
-   * @generated from field: pinion.v1.Platform platform = 2;
+   * @generated from field: pinion.v1.Os os = 2;
    */
-  platform: Platform;
+  os: Os;
 
   /**
    * The daemon's version. At most 64 bytes.
@@ -285,6 +285,13 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
    * @generated from field: pinion.v1.Machine machine = 12;
    */
   machine?: Machine | undefined;
+
+  /**
+   * How the daemon's own program is kept up to date. Absent: the daemon does not say.
+   *
+   * @generated from field: pinion.v1.UpgradeInfo upgrade = 13;
+   */
+  upgrade?: UpgradeInfo | undefined;
 };
 
 /**
@@ -342,11 +349,11 @@ export declare const MachineSchema: GenMessage<Machine>;
  */
 export declare type HeldAttempt = Message<"pinion.v1.HeldAttempt"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -438,6 +445,13 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
    * @generated from field: pinion.v1.Incarnation incarnation = 9;
    */
   incarnation?: Incarnation | undefined;
+
+  /**
+   * The version of the daemon that this server gives (`/downloads/manifest.json`); empty: none. At most 64 bytes.
+   *
+   * @generated from field: string daemon_version = 10;
+   */
+  daemonVersion: string;
 };
 
 /**
@@ -445,6 +459,40 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export declare const WelcomeSchema: GenMessage<Welcome>;
+
+/**
+ * How a daemon's own program is kept up to date, and how the last upgrade ended.
+ *
+ * @generated from message pinion.v1.UpgradeInfo
+ */
+export declare type UpgradeInfo = Message<"pinion.v1.UpgradeInfo"> & {
+  /**
+   * Who starts an upgrade.
+   *
+   * @generated from field: pinion.v1.UpgradeMode mode = 1;
+   */
+  mode: UpgradeMode;
+
+  /**
+   * The version whose upgrade failed last; empty: none failed since the program was replaced. At most 64 bytes.
+   *
+   * @generated from field: string failed_version = 2;
+   */
+  failedVersion: string;
+
+  /**
+   * Why that upgrade failed; with UNAVAILABLE why the program cannot replace itself. At most 1,000 bytes.
+   *
+   * @generated from field: string problem = 3;
+   */
+  problem: string;
+};
+
+/**
+ * Describes the message pinion.v1.UpgradeInfo.
+ * Use `create(UpgradeInfoSchema)` to create a new message.
+ */
+export declare const UpgradeInfoSchema: GenMessage<UpgradeInfo>;
 
 /**
  * Which database it is that a server stores into. After a failover to a standby that lagged it is another one, which may
@@ -474,6 +522,14 @@ export declare type Incarnation = Message<"pinion.v1.Incarnation"> & {
    * @generated from field: string position = 3;
    */
   position: string;
+
+  /**
+   * Where the timeline began, if the server knows: results that the timeline before acknowledged up to this position are in
+   * this database, and need no second offer. Empty: unknown.
+   *
+   * @generated from field: string safe_position = 4;
+   */
+  safePosition: string;
 };
 
 /**
@@ -565,11 +621,11 @@ export declare const LimitsSchema: GenMessage<Limits>;
  */
 export declare type HeldAttemptVerdict = Message<"pinion.v1.HeldAttemptVerdict"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -627,11 +683,11 @@ export declare const HeartbeatSchema: GenMessage<Heartbeat>;
  */
 export declare type AttemptRef = Message<"pinion.v1.AttemptRef"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -681,11 +737,11 @@ export declare const HeartbeatAckSchema: GenMessage<HeartbeatAck>;
  */
 export declare type Assignment = Message<"pinion.v1.Assignment"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * Names this attempt and proves it: goes into every message about it.
@@ -765,7 +821,7 @@ export declare type Assignment = Message<"pinion.v1.Assignment"> & {
   traceparent: string;
 
   /**
-   * The turn. Set for turns, whose `run_id` is the turn's id; they have no watcher and no event.
+   * The turn. Set for turns; `work_id` is the turn's id. Turns have no watcher and no event.
    *
    * @generated from field: pinion.v1.TurnAssignment turn = 13;
    */
@@ -1034,11 +1090,11 @@ export declare const RunContextSchema: GenMessage<RunContext>;
  */
 export declare type Accept = Message<"pinion.v1.Accept"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1061,11 +1117,11 @@ export declare const AcceptSchema: GenMessage<Accept>;
  */
 export declare type Reject = Message<"pinion.v1.Reject"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1102,11 +1158,11 @@ export declare const RejectSchema: GenMessage<Reject>;
  */
 export declare type Output = Message<"pinion.v1.Output"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1150,11 +1206,11 @@ export declare const OutputSchema: GenMessage<Output>;
  */
 export declare type ActivityReport = Message<"pinion.v1.ActivityReport"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1184,11 +1240,11 @@ export declare const ActivityReportSchema: GenMessage<ActivityReport>;
  */
 export declare type QuestionAsked = Message<"pinion.v1.QuestionAsked"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1218,11 +1274,11 @@ export declare const QuestionAskedSchema: GenMessage<QuestionAsked>;
  */
 export declare type QuestionClosed = Message<"pinion.v1.QuestionClosed"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1259,11 +1315,11 @@ export declare const QuestionClosedSchema: GenMessage<QuestionClosed>;
  */
 export declare type Answer = Message<"pinion.v1.Answer"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1314,11 +1370,11 @@ export declare const AnswerSchema: GenMessage<Answer>;
  */
 export declare type Completion = Message<"pinion.v1.Completion"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1492,11 +1548,19 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
   stderrTail: string;
 
   /**
-   * Set on a completion that was acknowledged before, by another incarnation of the database, and is offered again.
+   * Set on a completion whose run the database may have lost: acknowledged before by another incarnation of the database, or
+   * answered with UNKNOWN.
    *
    * @generated from field: pinion.v1.Reoffer reoffer = 26;
    */
   reoffer?: Reoffer | undefined;
+
+  /**
+   * The same, of a turn.
+   *
+   * @generated from field: pinion.v1.TurnReoffer turn_reoffer = 27;
+   */
+  turnReoffer?: TurnReoffer | undefined;
 };
 
 /**
@@ -1563,17 +1627,81 @@ export declare type Reoffer = Message<"pinion.v1.Reoffer"> & {
 export declare const ReofferSchema: GenMessage<Reoffer>;
 
 /**
+ * What the device knows from its assignment of the turn of a completion that it offers again. The reply is kept as a late
+ * reply beside its turn, and never is a second reply. UNKNOWN if it is not wanted (its agent is not there, or not for this
+ * device).
+ *
+ * @generated from message pinion.v1.TurnReoffer
+ */
+export declare type TurnReoffer = Message<"pinion.v1.TurnReoffer"> & {
+  /**
+   * The agent. At most 100 bytes.
+   *
+   * @generated from field: string agent_id = 1;
+   */
+  agentId: string;
+
+  /**
+   * The conversation; empty for a turn without one. At most 500 bytes.
+   *
+   * @generated from field: string conversation_id = 2;
+   */
+  conversationId: string;
+
+  /**
+   * The message. At most 200 bytes.
+   *
+   * @generated from field: string message_id = 3;
+   */
+  messageId: string;
+
+  /**
+   * The beginning of the message's text. At most 64 KiB.
+   *
+   * @generated from field: string input = 4;
+   */
+  input: string;
+
+  /**
+   * The SHA-256 of the whole text, so that the message sent again is known.
+   *
+   * @generated from field: bytes input_sha256 = 5;
+   */
+  inputSha256: Uint8Array;
+
+  /**
+   * The attempt's number, from 1.
+   *
+   * @generated from field: int32 attempt = 6;
+   */
+  attempt: number;
+
+  /**
+   * The turn read the conversation's snapshot.
+   *
+   * @generated from field: bool uses_snapshot = 7;
+   */
+  usesSnapshot: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.TurnReoffer.
+ * Use `create(TurnReofferSchema)` to create a new message.
+ */
+export declare const TurnReofferSchema: GenMessage<TurnReoffer>;
+
+/**
  * Answers Completion, after the commit.
  *
  * @generated from message pinion.v1.CompletionAck
  */
 export declare type CompletionAck = Message<"pinion.v1.CompletionAck"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1624,11 +1752,11 @@ export declare const CompletionAckSchema: GenMessage<CompletionAck>;
  */
 export declare type Cancel = Message<"pinion.v1.Cancel"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1658,11 +1786,11 @@ export declare const CancelSchema: GenMessage<Cancel>;
  */
 export declare type Cancelled = Message<"pinion.v1.Cancelled"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1733,11 +1861,11 @@ export declare type EnrollRequest = Message<"pinion.v1.EnrollRequest"> & {
   installId: string;
 
   /**
-   * What the device runs on. Set once.
+   * The device's operating system. Set once.
    *
-   * @generated from field: pinion.v1.Platform platform = 3;
+   * @generated from field: pinion.v1.Os os = 3;
    */
-  platform: Platform;
+  os: Os;
 
   /**
    * Shown to people. 1 to 100 bytes.
@@ -1964,65 +2092,65 @@ export declare type ListMyWatchersResponse = Message<"pinion.v1.ListMyWatchersRe
 export declare const ListMyWatchersResponseSchema: GenMessage<ListMyWatchersResponse>;
 
 /**
- * What a device runs on.
+ * The operating system of a device.
  *
- * @generated from enum pinion.v1.Platform
+ * @generated from enum pinion.v1.Os
  */
-export enum Platform {
+export enum Os {
   /**
    * Not set.
    *
-   * @generated from enum value: PLATFORM_UNSPECIFIED = 0;
+   * @generated from enum value: OS_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
    * macOS.
    *
-   * @generated from enum value: PLATFORM_MACOS = 1;
+   * @generated from enum value: OS_MACOS = 1;
    */
   MACOS = 1,
 
   /**
    * Linux.
    *
-   * @generated from enum value: PLATFORM_LINUX = 2;
+   * @generated from enum value: OS_LINUX = 2;
    */
   LINUX = 2,
 
   /**
    * Windows.
    *
-   * @generated from enum value: PLATFORM_WINDOWS = 3;
+   * @generated from enum value: OS_WINDOWS = 3;
    */
   WINDOWS = 3,
 
   /**
    * iOS.
    *
-   * @generated from enum value: PLATFORM_IOS = 4;
+   * @generated from enum value: OS_IOS = 4;
    */
   IOS = 4,
 
   /**
    * Android.
    *
-   * @generated from enum value: PLATFORM_ANDROID = 5;
+   * @generated from enum value: OS_ANDROID = 5;
    */
   ANDROID = 5,
 
   /**
    * A browser.
    *
-   * @generated from enum value: PLATFORM_BROWSER = 6;
+   * @generated from enum value: OS_BROWSER = 6;
    */
   BROWSER = 6,
 }
 
 /**
- * Describes the enum pinion.v1.Platform.
+ * Describes the enum pinion.v1.Os.
  */
-export declare const PlatformSchema: GenEnum<Platform>;
+export declare const OsSchema: GenEnum<Os>;
 
 /**
  * Where a held attempt is.
@@ -2056,6 +2184,46 @@ export enum HeldAttemptState {
  * Describes the enum pinion.v1.HeldAttemptState.
  */
 export declare const HeldAttemptStateSchema: GenEnum<HeldAttemptState>;
+
+/**
+ * Who starts an upgrade of a daemon's program.
+ *
+ * @generated from enum pinion.v1.UpgradeMode
+ */
+export enum UpgradeMode {
+  /**
+   * Not said.
+   *
+   * @generated from enum value: UPGRADE_MODE_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A person: `pinion device upgrade`.
+   *
+   * @generated from enum value: UPGRADE_MODE_MANUAL = 1;
+   */
+  MANUAL = 1,
+
+  /**
+   * The daemon itself, as soon as its server gives a newer version.
+   *
+   * @generated from enum value: UPGRADE_MODE_AUTOMATIC = 2;
+   */
+  AUTOMATIC = 2,
+
+  /**
+   * The program came from a package or a checkout, which replace it.
+   *
+   * @generated from enum value: UPGRADE_MODE_UNAVAILABLE = 3;
+   */
+  UNAVAILABLE = 3,
+}
+
+/**
+ * Describes the enum pinion.v1.UpgradeMode.
+ */
+export declare const UpgradeModeSchema: GenEnum<UpgradeMode>;
 
 /**
  * What the device does with a held attempt.
@@ -2266,7 +2434,8 @@ export declare const OutcomeSchema: GenEnum<Outcome>;
 
 /**
  * What became of a completion. STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED say that the server has it: the device may
- * forget it. An INVALID or UNKNOWN one is not stored: the device sets it aside for a person. One that the device does not
+ * forget it. An INVALID or UNKNOWN one is not stored: the device sets it aside for a person, an UNKNOWN one after a second
+ * try with `reoffer`. One that the device does not
  * know: it keeps the completion and sends it again.
  *
  * @generated from enum pinion.v1.CompletionVerdict

@@ -151,6 +151,13 @@ export declare type Hook = Message<"pinion.v1.Hook"> & {
    * @generated from field: string last_refused_reason = 11;
    */
   lastRefusedReason: string;
+
+  /**
+   * "secret://NAME" if its secret is one of the server's; empty: the hook has a secret of its own.
+   *
+   * @generated from field: string secret_reference = 12;
+   */
+  secretReference: string;
 };
 
 /**
@@ -293,7 +300,8 @@ export declare type CreateHookRequest = Message<"pinion.v1.CreateHookRequest"> &
 
   /**
    * The secret, where the sender has one already (Slack's signing secret). Empty: one is made. 16 to 200 printable characters;
-   * for STANDARD in base64, of 24 to 64 bytes, with or without "whsec_".
+   * for STANDARD in base64, of 24 to 64 bytes, with or without "whsec_"; or secret://NAME, a secret of the server
+   * (PINION_SECRET_NAME), which is looked up for each delivery.
    *
    * @generated from field: string secret = 3;
    */
@@ -496,6 +504,14 @@ export declare type UpdateHookRequest = Message<"pinion.v1.UpdateHookRequest"> &
    * @generated from field: bool dry_run = 5;
    */
   dryRun: boolean;
+
+  /**
+   * The secret that the hook shall have, as in CreateHook. If the hook has another one, that stays good for 24 h. Empty: the
+   * secret stays.
+   *
+   * @generated from field: string secret = 6;
+   */
+  secret: string;
 };
 
 /**
@@ -932,7 +948,8 @@ export declare const HookService: GenService<{
     output: typeof ListHooksResponseSchema;
   },
   /**
-   * Changes the named fields. ABORTED if `expected_version` is not the version.
+   * Changes the named fields, and the secret if one is given. An edit that changes nothing leaves the version. ABORTED if
+   * `expected_version` is not the version.
    *
    * @generated from rpc pinion.v1.HookService.UpdateHook
    */

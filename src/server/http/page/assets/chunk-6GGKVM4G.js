@@ -1,1 +1,0 @@
-import{n as s}from"./chunk-C4QURWVI.js";import{ta as t}from"./chunk-TC2BC45F.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};

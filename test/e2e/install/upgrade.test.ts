@@ -1,0 +1,193 @@
+/**
+ * A daemon replaces its own program by the server's newer one: real one-file daemons, built from
+ * this checkout with different versions, and a newer version that ends at once.
+ */
+import { execFile, spawn, spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { promisify } from "node:util";
+import { gunzipSync, gzipSync } from "node:zlib";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { UpgradeMode } from "#gen/pinion/v1/device_pb.js";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { untilStatus } from "../../integration/server/work.ts";
+import { useDatabase } from "../../support/database.ts";
+import { noticeSkipped } from "../../support/notice.ts";
+import { eventually } from "../../support/processes.ts";
+import { openTestReplica, type TestReplica } from "../../support/server.ts";
+
+const root = resolve(import.meta.dirname, "../../..");
+const run = promisify(execFile);
+const database = useDatabase({ per: "file" });
+const place = mkdtempSync(join(tmpdir(), "pinion-upgrade-"));
+const offered = join(place, "offered");
+const home = join(place, "home");
+const program = join(home, "bin/piniond");
+const state = join(home, ".local/state/pinion/device");
+const config = join(home, ".config/pinion/device.toml");
+const system = `${process.platform}-${process.arch}`;
+const file = `piniond-${system}.gz`;
+const patienceMs = 60_000;
+const newer = "9.1.0";
+
+const isPossible = process.platform === "linux";
+if (!isPossible) noticeSkipped("a daemon's upgrade", "Linux");
+
+const env = { HOME: home, PATH: "/usr/bin:/bin", LANG: "C.UTF-8" };
+
+/** Makes the server give this program under this version. */
+function offer(version: string, packed: Buffer, sha256 = createHash("sha256").update(packed).digest("hex")) {
+  writeFileSync(join(offered, file), packed);
+  const downloads = [{ program: "piniond", system, file, bytes: packed.length, sha256 }];
+  writeFileSync(join(offered, "manifest.json"), JSON.stringify({ version, downloads }));
+}
+
+/** A newer version that answers `--version`, as the check wants, and ends at every other start. */
+const broken = (version: string) =>
+  gzipSync(`#!/bin/sh\n[ "$1" = --version ] && { echo ${version}; exit 0; }\necho broken >&2\nexit 9\n`);
+
+/** Not by spawnSync: the server is in this process. */
+const upgrade = (...words: string[]) =>
+  run(program, ["upgrade", ...words], { env, timeout: 120_000 }).then(
+    ({ stdout, stderr }) => ({ status: 0, stdout, stderr }),
+    ({ code, stdout, stderr }) => ({ status: Number(code), stdout: String(stdout), stderr: String(stderr) }),
+  );
+
+const record = () => JSON.parse(readFileSync(join(state, "upgrade.json"), "utf8")) as Record<string, unknown>;
+
+describe.skipIf(!isPossible)("a daemon's upgrade", () => {
+  let replica: TestReplica;
+  let pid: number;
+  let present: Buffer;
+  let next: Buffer;
+
+  const device = async () => (await replica.clients.fleet.listDevices({})).devices[0]!;
+  const isServing = async (version: string) => {
+    const { appVersion, connectedAt, disconnectedAt } = await device();
+    return appVersion === version && connectedAt !== undefined && disconnectedAt === undefined;
+  };
+  let version: string;
+
+  beforeAll(async () => {
+    const build = join(root, "scripts/build-executables.ts");
+    const wanted = ["--system", system, "--program", "piniond", "--quick"];
+    const [first, second] = [join(place, "first"), join(place, "second")];
+    await run(process.execPath, [build, ...wanted, "--out", first], { cwd: root });
+    await run(process.execPath, [build, ...wanted, "--out", second, "--as", newer], { cwd: root });
+    ({ version } = JSON.parse(readFileSync(join(first, "manifest.json"), "utf8")) as { version: string });
+    present = readFileSync(join(first, file));
+    next = readFileSync(join(second, file));
+    for (const directory of [offered, join(home, "bin")]) mkdirSync(directory, { recursive: true });
+    offer(version, present);
+    writeFileSync(program, gunzipSync(present), { mode: 0o755 });
+    replica = await openTestReplica(database.url, { PINION_DOWNLOADS: offered });
+
+    const { joinCode } = await replica.clients.fleet.createJoinCode({});
+    await run(program, ["enroll", "--url", replica.url, "--join-code", joinCode, "--label", "up"], { env });
+    const text = readFileSync(config, "utf8");
+    const slow = '\n[executors.slow]\ncommand = ["sh", "-c", "sleep 4; echo slow work"]\n';
+    writeFileSync(config, `${text}${slow}`);
+    // A secret in the environment must survive every change of the program.
+    const child = spawn(program, ["run", "--json"], {
+      env: { ...env, HOUSE_SECRET: "of-the-house" },
+      stdio: "ignore",
+      detached: true,
+    });
+    pid = child.pid!;
+    await eventually(() => isServing(version), "the daemon's first session");
+  }, 240_000);
+
+  afterAll(async () => {
+    if (pid) process.kill(pid, "SIGTERM");
+    await eventually(() => !existsSync(join(state, "daemon.lock")), "the daemon's end");
+    await replica?.stop();
+    rmSync(place, { recursive: true, force: true });
+  });
+
+  test("nothing newer is told, and nothing is changed", async () => {
+    const ended = await upgrade();
+    expect(ended.status).toBe(1);
+    expect(ended.stderr).toContain(`which is not newer than ${version}`);
+    expect(JSON.parse((await upgrade("--check", "--json")).stdout)).toEqual({
+      version,
+      offered_version: version,
+      is_newer: false,
+      system,
+    });
+  });
+
+  test("a file that is not what the server lists is not started", async () => {
+    offer(newer, next, "0".repeat(64));
+    const ended = await upgrade();
+    expect(ended.status).toBe(1);
+    expect(ended.stderr).toContain("is not what the server lists: SHA-256");
+    expect(readdirSync(join(home, "bin"))).toEqual(["piniond"]);
+  });
+
+  test("a newer version that does not come up is undone, and the page's device says so", async () => {
+    offer("9.0.0", broken("9.0.0"));
+    const ended = await upgrade();
+    expect(ended.status, ended.stderr).toBe(1);
+    expect(ended.stderr).toContain("9.0.0 did not come up: the program ended with code 9");
+    expect(record()).toMatchObject({ state: "rolled_back", from: version, to: "9.0.0" });
+    await eventually(() => isServing(version), "the old daemon again");
+    // The same process, so a service manager sees nothing.
+    expect(readFileSync(join(state, "daemon.lock"), "utf8")).toContain(`"pid":${pid}`);
+    expect(readdirSync(join(home, "bin"))).toEqual(["piniond"]);
+    await eventually(async () => (await device()).upgrade?.failedVersion === "9.0.0", "the told failure");
+    expect((await device()).upgrade).toMatchObject({ mode: UpgradeMode.MANUAL });
+  }, 120_000);
+
+  test("a daemon that may upgrades itself once its runs have ended, and loses none", async () => {
+    const { clients } = replica;
+    const { watcher } = await clients.watchers.createWatcher({
+      spec: { name: "Slow", prompt: "work", deviceId: (await device()).id, agentKind: "slow" },
+    });
+    const { run: slow } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
+    await untilStatus(clients, { workId: slow!.id }, RunStatus.RUNNING, patienceMs);
+    offer(newer, next);
+    writeFileSync(
+      config,
+      readFileSync(config, "utf8").replace("[device]\n", '[device]\nupgrade = "automatic"\n'),
+    );
+    await eventually(() => record().state === "waiting", "the wait for the run");
+    const ended = await untilStatus(clients, { workId: slow!.id }, RunStatus.COMPLETED, patienceMs);
+    expect(ended.attempt).toBe(1);
+    await eventually(() => record().state === "kept", "the upgrade");
+    // The parent has become the new program: the process of the beginning holds the state.
+    await eventually(
+      () => readLock().includes(`"pid":${pid}`) && !existsSync(join(home, "bin/.piniond.next")),
+      "the new program in the old process",
+    );
+    await eventually(() => isServing(newer), "the new daemon");
+    expect((await device()).upgrade).toMatchObject({ mode: UpgradeMode.AUTOMATIC, failedVersion: "" });
+    expect(spawnSync(program, ["--version"], { env, encoding: "utf8" }).stdout.trim()).toBe(newer);
+    // Secrets were handed on, and are not readable in the process's environment.
+    expect(readFileSync(`/proc/${pid}/environ`, "utf8")).not.toContain("of-the-house");
+    const status = spawnSync(program, ["status"], { env, encoding: "utf8" });
+    expect(status.stdout).toContain(`upgraded from ${version} to ${newer}`);
+
+    const { run: after } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
+    await untilStatus(clients, { workId: after!.id }, RunStatus.COMPLETED, patienceMs);
+  }, 180_000);
+
+  test("--anyway takes the server's program also if it is not newer", async () => {
+    const ended = await upgrade("--anyway", "--json");
+    expect(ended.status, ended.stderr).toBe(0);
+    expect(JSON.parse(ended.stdout)).toEqual({ state: "kept", from: newer, to: newer, problem: "" });
+    await eventually(() => readLock().includes(`"pid":${pid}`), "the daemon in its process");
+  }, 120_000);
+
+  const readLock = () =>
+    existsSync(join(state, "daemon.lock")) ? readFileSync(join(state, "daemon.lock"), "utf8") : "";
+});
