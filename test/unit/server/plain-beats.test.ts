@@ -1,11 +1,7 @@
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
-import {
-  ConnectRequestSchema,
-  ConnectResponseSchema,
-  HeartbeatSchema,
-} from "#gen/pinion/v1/device_pb.js";
+import { ConnectRequestSchema, ConnectResponseSchema, HeartbeatSchema } from "#gen/pinion/v1/device_pb.js";
 import { framed } from "../../../src/server/device/grpc-frames.ts";
 import { beatAckFrame, plainBeatOf } from "../../../src/server/device/plain-beats.ts";
 
@@ -26,10 +22,7 @@ const beat = (sequence: bigint, count: number) =>
 
 test("a heartbeat is cut into its sequence and its attempts, with any number of attempts", () => {
   for (const count of [0, 1, 2, 40]) {
-    const listed = toBinary(
-      HeartbeatSchema,
-      create(HeartbeatSchema, { attempts: attempts.slice(0, count) }),
-    );
+    const listed = toBinary(HeartbeatSchema, create(HeartbeatSchema, { attempts: attempts.slice(0, count) }));
     for (const sequence of sequences) {
       const plain = plainBeatOf(beat(sequence, count))!;
       const encoded = new Uint8Array([8, ...plain.sequence]);
