@@ -128,6 +128,21 @@ export function find(db: Db, options: { orgId: string; deviceId: string }): Prom
     .executeTakeFirst();
 }
 
+/** The number of other devices of the org with the label. */
+export async function countOthers(
+  db: Db,
+  { orgId, deviceId, label }: { orgId: string; deviceId: string; label: string },
+): Promise<number> {
+  const { count } = await db
+    .selectFrom("device")
+    .select((eb) => eb.fn.countAll<number>().as("count"))
+    .where("org_id", "=", orgId)
+    .where("label", "=", label)
+    .where("id", "<>", deviceId)
+    .executeTakeFirstOrThrow();
+  return Number(count);
+}
+
 /** The device with its liveness. Refuses with `not_found`, also for another org's device. */
 export async function get(
   db: Db,
