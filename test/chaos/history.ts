@@ -32,7 +32,15 @@ export type SeenMessage =
       verdicts: (AttemptName & { verdict: HeldVerdict })[];
     }
   | { case: "heartbeatAck" }
-  | ({ case: "assignment"; attempt: number; watcher: string; deviceId: string; prompt: string } & AttemptName)
+  | ({
+      case: "assignment";
+      attempt: number;
+      watcher: string;
+      deviceId: string;
+      prompt: string;
+      /** The slot of a scheduled run. */
+      slot?: number | null;
+    } & AttemptName)
   | ({ case: "cancel"; reason: string } & AttemptName)
   | ({ case: "completionAck"; verdict: Verdict; windowId: string; isUnary: boolean } & AttemptName)
   | { case: "drain"; reason: number };

@@ -1,12 +1,13 @@
 /**
  * `npm run chaos -- --seed S --minutes M [--devices N] [--replicas N] [--hosts N] [--json FILE]
- * [--evidence FILE]`: random faults, and a check of the whole history. Exits with 1 if a promise
- * was broken.
+ * [--evidence FILE] [--kinds KIND,KIND]`: random faults (of these kinds), and a check of the whole
+ * history. Exits with 1 if a promise was broken.
  */
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { runChaos } from "./chaos.ts";
 import { describe } from "./checker/check.ts";
+import { type FaultKind, faultKinds } from "./plan.ts";
 import type { Summary } from "./summary.ts";
 
 const { values } = parseArgs({
@@ -18,6 +19,7 @@ const { values } = parseArgs({
     hosts: { type: "string", default: "3" },
     gap: { type: "string", default: "3000" },
     outage: { type: "string" },
+    kinds: { type: "string" },
     json: { type: "string" },
     evidence: { type: "string" },
   },
@@ -30,6 +32,13 @@ if (numbers.some((number) => !Number.isFinite(number) || number < 0)) {
   console.error(
     "usage: npm run chaos -- [--seed S] [--minutes M] [--devices N] [--replicas N] [--hosts N] [--json FILE]",
   );
+  process.exit(2);
+}
+
+const kinds = values.kinds?.split(",") as FaultKind[] | undefined;
+const unknown = kinds?.find((kind) => !faultKinds.includes(kind));
+if (unknown !== undefined) {
+  console.error(`--kinds: there is no fault ${unknown}; the faults are ${faultKinds.join(", ")}`);
   process.exit(2);
 }
 
@@ -57,6 +66,7 @@ const { summary, violations } = await runChaos({
   onFault: ({ kind, durationMs }) =>
     say(`${clock()}  ${kind}${durationMs > 0 ? ` for ${durationMs} ms` : ""}`),
   evidenceFile: values.evidence,
+  ...(kinds ? { kinds } : {}),
 });
 
 say(`\n${tableOf(summary)}`);

@@ -19,6 +19,8 @@ export const faultKinds = [
   "database_reset",
   "database_latency",
   "database_disk_full",
+  "database_clock",
+  "database_failover",
   "notifications_lost",
   "host_clock",
   "replica_clock",
@@ -74,6 +76,9 @@ export type PlanOptions = {
 };
 
 const hourMs = 3_600_000;
+const dayMs = 24 * hourMs;
+/** How far ahead the clock of the database jumps: never up to an hour, which is believed. */
+const databaseJumpDays = { min: 2, max: 60 };
 /** No fault begins before the fleet has connected and work is under way. */
 const firstAtMs = 3_000;
 
@@ -97,12 +102,17 @@ export function planFaults(options: PlanOptions): Fault[] {
         (kind.startsWith("host") || kind === "disk_full" ? options.hosts : options.replicas) - 1,
       ),
       share: 0.1 + 0.5 * random.next(),
-      jumpMs: random.chance(0.5) ? hourMs : -hourMs,
+      jumpMs: jumpOf(kind, random),
     };
     if (atMs + durationMs > options.lengthMs) return faults;
     faults.push(fault);
     atMs += Math.round(options.gapMs * (0.4 + 1.2 * random.next()));
   }
+}
+
+function jumpOf(kind: FaultKind, random: Random): number {
+  if (kind === "database_clock") return dayMs * random.whole(databaseJumpDays.min, databaseJumpDays.max);
+  return random.chance(0.5) ? hourMs : -hourMs;
 }
 
 function durationOf(kind: FaultKind, options: PlanOptions, random: Random): number {
@@ -125,6 +135,12 @@ function durationOf(kind: FaultKind, options: PlanOptions, random: Random): numb
     // the outbox.
     case "partition_longer_than_ttl":
       return Math.round(options.ttlMs * (2.5 + random.next()));
+    // The replicas look at the clock every 5 s, and with each statement that decides by the clock.
+    case "database_clock":
+      return random.whole(3_000, 9_000);
+    // So long the standby lags.
+    case "database_failover":
+      return random.whole(1_000, 5_000);
     case "postgres_outage":
       return random.whole(Math.min(2_000, options.outageMsMax), options.outageMsMax);
     case "database_latency":

@@ -1,6 +1,9 @@
 import type { Digest } from "./history.ts";
 
-/** The rows of the database at the end. Moments are milliseconds since the epoch. */
+/**
+ * The rows of the database at the end. Moments are milliseconds since the epoch, by the true time:
+ * the rig corrects the moments that the database has recorded by a wrong clock.
+ */
 
 export type RunStatus =
   | "pending"
@@ -18,6 +21,8 @@ export type PastAttempt = {
   claimedAt: number;
   endedAt: number;
   isReported: boolean;
+  /** The attempt was lost in a failover; its device offered the result again. */
+  isRestored?: boolean;
 };
 
 export type RunRow = {
@@ -49,6 +54,8 @@ export type EventRow = {
   rule: string | null;
   scheduledFor: number | null;
   committedAt: number;
+  /** Committed while the database's clock was wrong; `committedAt` is the true time. */
+  isByWrongClock?: boolean;
 };
 
 export type WindowRow = { id: string; org: string; watcher: string; run: string; output: Digest };

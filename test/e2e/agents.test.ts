@@ -7,7 +7,7 @@ import { execFile, execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { Platform, parseConfig, runDaemon } from "@pinion/client";
+import { Os, parseConfig, runDaemon } from "@pinion/client";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { AttentionReason, QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -97,7 +97,7 @@ beforeAll(async () => {
     stateDir: join(home, "state"),
     config: parseConfig(config),
     signal: stop.signal,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     env: { PATH: process.env.PATH },
     onEvent: ({ type }) => {
       if (type === "connected") connected.resolve();

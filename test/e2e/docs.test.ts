@@ -141,7 +141,7 @@ beforeAll(async () => {
   });
   const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
   runId = run!.id;
-  await untilStatus(clients, { runId }, RunStatus.COMPLETED, 20_000);
+  await untilStatus(clients, { workId: runId }, RunStatus.COMPLETED, 20_000);
 }, startMs);
 
 afterAll(async () => {

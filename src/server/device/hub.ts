@@ -25,7 +25,7 @@ import type { Telemetry } from "../telemetry.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import { createDueWheel, type DueWheel } from "./due-wheel.ts";
 import type { Link } from "./link.ts";
-import { invalidEndOf } from "./messages.ts";
+import { forgottenOf, forgottenTurnOf, invalidEndOf } from "./messages.ts";
 import { open } from "./opening.ts";
 import { type PresenceWriter, startPresenceWriter } from "./presence-writer.ts";
 import type { Opening } from "./reconcile.ts";
@@ -48,6 +48,8 @@ export type Hub = {
    * stops.
    */
   begin(principal: Principal, link: Link): Session;
+  /** Restores the run or turn that a completion brings along, after a failover. */
+  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<void>;
   /**
    * Stores the end of an attempt of a run or a turn, reported by the device or worker outside of
    * its stream.
@@ -161,10 +163,16 @@ export function createHub(deps: HubDeps): Hub {
       });
       return session;
     },
+    async restore(device, completion) {
+      const run = forgottenOf(device, completion);
+      if (run) await services.restore(run);
+      const turn = forgottenTurnOf(device, completion);
+      if (turn) await services.restoreTurn(turn);
+    },
     report: (report) => parts.report(report, undefined),
-    async turnDown({ orgId, deviceId, runId, attemptToken }, completion, why) {
-      const kind = await attempts.findKind(deps.db, { orgId, deviceId, runId, attemptToken });
-      const end = { orgId, runId, attemptToken, deviceId: null, ...invalidEndOf(completion, why) };
+    async turnDown({ orgId, deviceId, workId, attemptToken }, completion, why) {
+      const kind = await attempts.findKind(deps.db, { orgId, deviceId, workId, attemptToken });
+      const end = { orgId, workId, attemptToken, deviceId: null, ...invalidEndOf(completion, why) };
       if (kind) await works[kind].settle(end);
     },
     receive: (message) => deliver(registry, message, expect),
@@ -259,9 +267,9 @@ function servicesOf(
     daemonVersion: () => deps.offers.version(),
     async restore(forgotten) {
       const isKnown = await transaction(db, (tx) => restorations.restore(tx, forgotten));
-      const { orgId, deviceId, runId } = forgotten;
+      const { orgId, deviceId, runId: workId } = forgotten;
       log.warn(
-        { orgId, deviceId, runId, isKnown },
+        { orgId, deviceId, workId, isKnown },
         "a device offers a result again that was acknowledged before",
       );
     },
@@ -283,9 +291,9 @@ function servicesOf(
     output: (chunk) => feed.output(chunk),
     ask: (asked) => ask(db, asked, publisher),
     closeQuestion: (which, state) => closeByDevice(db, which, state, publisher),
-    runMoved({ orgId, deviceId, epoch }, kind, { kind: what, runId, watcherId, attempt }) {
-      feed.runChanged({ orgId, runId, isEnded: false });
-      if (what === "run") feed.transient(orgId, { kind, deviceId, epoch, runId, watcherId, attempt });
+    runMoved({ orgId, deviceId, epoch }, kind, { kind: what, workId, watcherId, attempt }) {
+      feed.workChanged({ orgId, workId, isEnded: false });
+      if (what === "run") feed.transient(orgId, { kind, deviceId, epoch, workId, watcherId, attempt });
     },
     wake: (session) => dispatcher.wake(session),
     closed(session, { cause, isBroken, pushed }) {

@@ -35,7 +35,7 @@ const lenient = { ignoreUnknownFields: true };
 export function questionMessage(row: questions.QuestionRow): RunQuestion {
   const { responders } = fromJson(QuestionPolicySchema, row.policy as JsonObject, lenient);
   return create(RunQuestionSchema, {
-    ...(row.isTurn ? { turnId: row.runId } : { runId: row.runId }),
+    ...(row.isTurn ? { turnId: row.workId } : { runId: row.workId }),
     ...{ watcherId: row.watcherId ?? "", deviceId: row.deviceId, attempt: row.attempt },
     watcherSlug: row.watcherSlug ?? "",
     question: fromJson(QuestionSchema, row.question as JsonObject, lenient),
@@ -65,7 +65,7 @@ export async function listQuestions(
   const { rows, nextPageToken } = await page(request, {
     key: z.tuple([z.string(), idKey, z.string()]),
     keyOf: (row: Awaited<ReturnType<typeof questions.list>>[number]) =>
-      [row.askedAtText, row.runId, row.id] as [string, string, string],
+      [row.askedAtText, row.workId, row.id] as [string, string, string],
     fetch: (before, limit) =>
       questions.list(db, {
         ...{ orgId, limit, watcherId, isOpen: request.isOpen },
@@ -115,11 +115,11 @@ async function askerOf(
   db: Db,
   orgId: string,
   { runId, turnId }: AnswerQuestionRequest,
-): Promise<{ agentId: string; named: { runId: string; isTurn: boolean } }> {
+): Promise<{ agentId: string; named: { workId: string; isTurn: boolean } }> {
   const isTurn = turnId !== "";
   const found = isTurn ? await turns.find(db, { orgId, turnId }) : await runs.find(db, { orgId, runId });
   if (!found) refuse("not_found", isTurn ? `there is no turn ${turnId}` : `there is no run ${runId}`);
-  return { agentId: found.agentId, named: { runId: found.id, isTurn } };
+  return { agentId: found.agentId, named: { workId: found.id, isTurn } };
 }
 
 async function requireResponder(db: Db, principal: Principal, row: questions.QuestionRow): Promise<void> {

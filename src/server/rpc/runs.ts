@@ -48,7 +48,7 @@ import { searchRuns, summarizeRuns } from "./run-search.ts";
 
 const windowsPageSizeDefault = 20;
 /**
- * Maximum output chunks held for a slow watcher; the oldest are dropped, and the sequence shows the
+ * Maximum output chunks held for a slow viewer; the oldest are dropped, and the sequence shows the
  * gap.
  */
 const chunksWaitingMax = 256;
@@ -284,8 +284,8 @@ async function* watch(
     mayHaveChanged = true;
     bell.ring();
   };
-  const stop = feed.watchRun(
-    { orgId, runId },
+  const stop = feed.watchWork(
+    { orgId, workId: runId },
     {
       onChange: changed,
       onOutput(chunk) {

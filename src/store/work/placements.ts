@@ -125,7 +125,7 @@ export async function listHeld(
         runId
           ? sql`and r.id = ${runId}::uuid`
           : sql`and r.due_at <= now() and (r.not_before is null or r.not_before <= now())
-              and (r.expires_at is null or r.expires_at > now())`
+              and (r.start_deadline_at is null or r.start_deadline_at > now())`
       }
       ${
         after
@@ -182,7 +182,7 @@ export async function listCandidates(
     select d.id as "deviceId", d.label, d.is_worker as "isWorker", ${isOnline(ttlMs)} as "isOnline",
       d.max_concurrency as slots, (coalesce(b.used, 0) + coalesce(t.used, 0))::int as used,
       coalesce(b.waiting, 0)::int as waiting,
-      d.platform, d.machine, d.executors, d.agent_kinds, d.workspaces, d.labels
+      d.os, d.machine, d.executors, d.agent_kinds, d.workspaces, d.labels
     from device d
       left join presence p on p.org_id = d.org_id and p.device_id = d.id
       left join busy b on b.device_id = d.id

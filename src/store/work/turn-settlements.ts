@@ -371,7 +371,7 @@ export async function findVerdicts(db: Db, names: readonly AttemptName[]): Promi
   const input = unnest("i", names, {
     org_id: ["text", (a) => a.orgId],
     device_id: ["uuid", (a) => a.deviceId],
-    turn_id: ["uuid", (a) => a.runId],
+    turn_id: ["uuid", (a) => a.workId],
     token: ["uuid", (a) => a.attemptToken],
   });
   const { rows } = await sql<{ verdict: PastVerdict["verdict"] }>`

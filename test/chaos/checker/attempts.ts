@@ -43,7 +43,10 @@ function checkCurrentAttempts(world: World): Violation | undefined {
   const rule = "one current attempt per run";
   const runOfToken = new Map<string, string>();
   for (const run of world.rows.runs) {
-    const attempts = run.past.map(({ token, claimedAt, endedAt }) => ({ token, claimedAt, endedAt }));
+    // A restored attempt has the times of its restoration.
+    const attempts = run.past
+      .filter(({ isRestored }) => !isRestored)
+      .map(({ token, claimedAt, endedAt }) => ({ token, claimedAt, endedAt }));
     if (run.token !== null) {
       const endedAt = run.finishedAt ?? Number.POSITIVE_INFINITY;
       attempts.push({ token: run.token, claimedAt: run.claimedAt ?? Number.NaN, endedAt });

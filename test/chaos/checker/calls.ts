@@ -1,3 +1,4 @@
+import { mayBeUndone } from "./losses.ts";
 import { linesOf, type Violation, type World } from "./world.ts";
 
 const ended = new Set(["completed", "failed", "timeout", "cancelled", "skipped"]);
@@ -5,8 +6,8 @@ const ended = new Set(["completed", "failed", "timeout", "cancelled", "skipped"]
 /** Effects reported to a person by a call have happened. */
 export function checkCalls(world: World): Violation | undefined {
   const rule = "an answer is true";
-  for (const { org, request, answer } of world.operations) {
-    if (!answer) continue;
+  for (const { org, request, answer, sentAt, answeredAt } of world.operations) {
+    if (!answer || mayBeUndone(world, sentAt, answeredAt)) continue;
     const run = answer.run === undefined ? undefined : world.runs.get(answer.run);
     const lines = () => linesOf(world, answer.run === undefined ? {} : { run: answer.run });
     if (answer.run !== undefined && run?.org !== org) {

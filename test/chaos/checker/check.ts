@@ -2,11 +2,12 @@ import type { Entry } from "../history.ts";
 import type { Rows } from "../rows.ts";
 import { checkAttempts, checkFences } from "./attempts.ts";
 import { checkCalls } from "./calls.ts";
+import { checkWrongClock } from "./clock.ts";
 import { checkCompletions, checkWindows } from "./completions.ts";
 import { checkEnd } from "./end.ts";
 import { checkEarliness, checkLateness } from "./lateness.ts";
 import { checkOwners, checkReaperGrace } from "./owners.ts";
-import { checkPrograms } from "./programs.ts";
+import { checkPrograms, checkReruns } from "./programs.ts";
 import { checkScheduleMoves, checkSlotRows, checkSlots } from "./slots.ts";
 import { checkTenancy } from "./tenancy.ts";
 import { type Bounds, makeWorld, type Violation, type World } from "./world.ts";
@@ -21,6 +22,8 @@ export const rules: Record<string, (world: World) => Violation | undefined> = {
   checkCompletions,
   checkWindows,
   checkPrograms,
+  checkReruns,
+  checkWrongClock,
   checkTenancy,
   checkOwners,
   checkReaperGrace,

@@ -1,5 +1,6 @@
 import type { Digest, Outcome } from "../history.ts";
 import { pastAttemptsMax } from "../rows.ts";
+import { mayBeOfBefore } from "./losses.ts";
 import { linesOf, type Violation, type World } from "./world.ts";
 
 /**
@@ -20,19 +21,19 @@ function reportedBy(world: World): Map<string, Reported> {
 }
 
 /** The verdict on an attempt whose result the device held: the device forgets the result then. */
-type Told = { run: string; token: string; verdict: string; windowId: string };
+type Told = { at: number; run: string; token: string; verdict: string; windowId: string };
 
 function toldTo(world: World): Told[] {
-  return world.seen.flatMap(({ message }): Told[] => {
+  return world.seen.flatMap(({ at, message }): Told[] => {
     if (message.case === "completionAck") {
       const { run, token, verdict, windowId } = message;
-      return [{ run, token, verdict, windowId }];
+      return [{ at, run, token, verdict, windowId }];
     }
     if (message.case !== "welcome") return [];
     // An attempt that the device is told to abort is not forgotten: a finished result is sent.
     return message.verdicts
       .filter(({ verdict }) => verdict === "already_stored")
-      .map(({ run, token, verdict }) => ({ run, token, verdict, windowId: "" }));
+      .map(({ run, token, verdict }) => ({ at, run, token, verdict, windowId: "" }));
   });
 }
 
@@ -40,14 +41,19 @@ function toldTo(world: World): Told[] {
 export function checkCompletions(world: World): Violation | undefined {
   const reported = reportedBy(world);
   const told = toldTo(world);
-  const stored = new Set<string>();
+  const stored = new Map<string, number>();
+  const lastTold = new Map(told.map((one) => [one.token, one]));
+  const late = new Set(world.rows.late.map(({ token }) => token));
   for (const one of told) {
-    const { run, token, verdict } = one;
+    const { at, run, token, verdict } = one;
+    const isOfBefore = mayBeOfBefore(world, at);
     const rule = "an acknowledgement is true";
     const lines = () => linesOf(world, { run });
     const known = world.attempts.get(token);
     const isForgotten = (world.runs.get(run)?.past.length ?? 0) >= pastAttemptsMax;
-    if (verdict === "invalid" || (verdict === "unknown" && !isForgotten)) {
+    // Of a run that a failover lost: the device sends the result again, with the run.
+    const isAskedAgain = verdict === "unknown" && isOfBefore && one !== lastTold.get(token);
+    if (verdict === "invalid" || (verdict === "unknown" && !isForgotten && !isAskedAgain)) {
       return {
         rule,
         what: `the result of attempt ${token} of run ${run} was answered with ${verdict}`,
@@ -55,17 +61,21 @@ export function checkCompletions(world: World): Violation | undefined {
       };
     }
     if (verdict === "superseded") {
-      if (!known?.isReported) continue;
+      if (!known?.isReported || isOfBefore) continue;
       const what = `attempt ${token} of run ${run} is stored as reported, and its device was told that it was superseded`;
       return { rule, what, lines: lines() };
     }
     if (verdict === "stored" || verdict === "stored_late") {
-      if (stored.has(token)) {
+      const before = stored.get(token);
+      if (before !== undefined && !mayBeOfBefore(world, before)) {
         return { rule, what: `attempt ${token} of run ${run} was stored twice`, lines: lines() };
       }
-      stored.add(token);
+      stored.set(token, at);
     }
     if (isForgotten && !known) continue;
+    // A failover may have undone the answer; the device's next answer counts. After the last answer
+    // the result is stored, perhaps in another place.
+    if (isOfBefore && (one !== lastTold.get(token) || late.has(token))) continue;
     const problem = whyNotStored(world, one, reported.get(token));
     if (problem)
       return {
@@ -97,7 +107,7 @@ function whyNotStored(world: World, told: Told, reported: Reported | undefined):
   const windows = world.rows.windows.filter((window) => window.run === run.id);
   if (windows.length !== 1) return `and the run has ${windows.length} windows`;
   const [window] = windows;
-  if (told.windowId !== "" && told.windowId !== window!.id)
+  if (told.windowId !== "" && told.windowId !== window!.id && !mayBeOfBefore(world, told.at))
     return `as window ${told.windowId}, and the run's is ${window!.id}`;
   if (!isSame(window!.output, reported.output)) {
     return `and its bytes are others: ${JSON.stringify(reported.output)} became ${JSON.stringify(window!.output)}`;
@@ -132,7 +142,7 @@ function checkNothingLost(
 /** From the end of an attempt to its sending, on a busy machine. */
 const sendingMs = 5_000;
 
-function hadFullDisk(world: World, device: string, at: number): boolean {
+export function hadFullDisk(world: World, device: string, at: number): boolean {
   const host = world.hostOfDevice.get(device) ?? "";
   let isFull = false;
   for (const entry of world.history) {

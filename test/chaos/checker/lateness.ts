@@ -1,8 +1,10 @@
 import type { FaultKind } from "../plan.ts";
 import { isOfNetwork } from "../plan.ts";
 import { pastAttemptsMax, type RunRow } from "../rows.ts";
-import { merge, recoveryMs, type Span, subtract } from "./owners.ts";
+import { mayBeOfBefore } from "./losses.ts";
+import { recoveryMs } from "./owners.ts";
 import { iso } from "./slots.ts";
+import { merge, type Span, subtract } from "./spans.ts";
 import { linesOf, namesOf, type Violation, type World } from "./world.ts";
 
 /**
@@ -41,6 +43,8 @@ export function checkEarliness(world: World): Violation | undefined {
     if (message.case !== "assignment") continue;
     const run = world.runs.get(message.run);
     if (!run || at >= run.dueAt - earlyMsMax) continue;
+    // A failover lost the run; recorded again, the run has another due time.
+    if (mayBeOfBefore(world, at)) continue;
     const what = `run ${run.id} was due at ${iso(run.dueAt)} and pushed ${Math.round(run.dueAt - at)} ms before`;
     return {
       rule: "never pushed before it is due",

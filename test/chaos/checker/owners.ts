@@ -1,14 +1,17 @@
 import { iso } from "./slots.ts";
+import { merge, type Span, subtract } from "./spans.ts";
 import { type Bounds, linesOf, type Violation, type World } from "./world.ts";
 
 /** DESIGN 5: an attempt without a live owner is taken away in time, and not before. */
 
-export type Span = { from: number; to: number };
-
 /** The time after the end of a fault until all affected parts have recovered. */
 export const recoveryMs = ({ ttlMs, slackMs }: Bounds): number => ttlMs + slackMs / 2;
 
-const databaseFaults = new Set(["postgres_restart", "postgres_outage", "backends_terminated"]);
+const databaseFaults = new Set([
+  ...["postgres_restart", "postgres_outage", "backends_terminated"],
+  // While the clock is in doubt nothing is reaped.
+  ...["database_clock", "database_failover"],
+]);
 
 /**
  * The spans in which some replica could reap: the replica up and undisturbed for one TTL, and its
@@ -47,30 +50,6 @@ function reapingSpans(world: World): Span[] {
 
 /** The link between a replica and the database is named after the replica. */
 const linkOf = "'s database";
-
-export function merge(spans: readonly Span[]): Span[] {
-  const merged: Span[] = [];
-  for (const span of [...spans].sort((a, b) => a.from - b.from)) {
-    const last = merged.at(-1);
-    if (last && span.from <= last.to) last.to = Math.max(last.to, span.to);
-    else merged.push({ ...span });
-  }
-  return merged;
-}
-
-export function subtract(spans: readonly Span[], holes: readonly Span[]): Span[] {
-  return spans.flatMap((span) => {
-    const parts: Span[] = [];
-    let { from } = span;
-    for (const hole of holes) {
-      if (hole.to <= from || hole.from >= span.to) continue;
-      if (hole.from > from) parts.push({ from, to: hole.from });
-      from = Math.max(from, hole.to);
-    }
-    if (from < span.to) parts.push({ from, to: span.to });
-    return parts;
-  });
-}
 
 function overlapMs(spans: readonly Span[], from: number, to: number): number {
   return spans.reduce((sum, span) => sum + Math.max(0, Math.min(span.to, to) - Math.max(span.from, from)), 0);

@@ -1,4 +1,6 @@
 import { pastAttemptsMax } from "../rows.ts";
+import { hadFullDisk } from "./completions.ts";
+import { iso } from "./slots.ts";
 import { linesOf, type Violation, type World } from "./world.ts";
 
 /**
@@ -32,6 +34,41 @@ export function checkPrograms(world: World): Violation | undefined {
     if ((world.runs.get(run)?.past.length ?? 0) >= pastAttemptsMax) continue;
     const what = `the program of attempt ${token} of run ${run} finished on device ${device}, and its result is nowhere`;
     return { rule, what, lines: linesOf(world, { run }) };
+  }
+  return undefined;
+}
+
+/**
+ * A run whose device has sent a completed result does not run again there, even if a failover lost
+ * the run and its slot is recorded anew. A slot has one name, whatever its runs are called.
+ */
+export function checkReruns(world: World): Violation | undefined {
+  const slotOf = new Map<string, string>();
+  for (const { message } of world.seen) {
+    if (message.case !== "assignment") continue;
+    const { run, token, watcher, slot } = message;
+    slotOf.set(token, typeof slot === "number" ? `${watcher} ${slot}` : run);
+  }
+  const sent = new Map<string, { at: number; token: string; run: string }>();
+  for (const { at, device, message } of world.sent) {
+    if (message.case !== "complete" || message.outcome !== "completed") continue;
+    const { run, token } = message;
+    const name = `${device} ${slotOf.get(token)}`;
+    if (slotOf.has(token) && !sent.has(name)) sent.set(name, { at, token, run });
+  }
+  for (const entry of world.history) {
+    if (entry.kind !== "work" || entry.phase !== "begun") continue;
+    const { at, device, run, token } = entry;
+    const first = sent.get(`${device} ${slotOf.get(token)}`);
+    if (!first || first.token === token || at <= first.at) continue;
+    // The device kept the result in memory alone.
+    if (hadFullDisk(world, device, first.at)) continue;
+    const what = `the program of run ${run} began again on device ${device} at ${iso(at)}, though the device had sent its result (attempt ${first.token} of run ${first.run}) at ${iso(first.at)}`;
+    const lines = [
+      ...linesOf(world, { run: first.run }),
+      ...(first.run === run ? [] : linesOf(world, { run })),
+    ];
+    return { rule: "a finished slot's program does not run again", what, lines };
   }
   return undefined;
 }

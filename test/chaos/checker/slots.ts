@@ -1,4 +1,5 @@
 import type { EverySeconds } from "../history.ts";
+import { mayBeUndone } from "./losses.ts";
 import { linesOf, type Violation, type World } from "./world.ts";
 
 /** R2 and R3, from the schedules as the workload set them, without the product's own cron. */
@@ -14,6 +15,8 @@ type Reign = {
   setBy: number;
   endedFrom: number;
   endedBy: number;
+  /** Not undone by a failover. */
+  isSure: boolean;
 };
 
 function reignsOf(world: World): Map<string, Reign[]> {
@@ -35,7 +38,17 @@ function reignsOf(world: World): Map<string, Reign[]> {
       setBy,
       endedFrom: Number.POSITIVE_INFINITY,
       endedBy: Number.POSITIVE_INFINITY,
+      isSure: !mayBeUndone(world, sentAt, answeredAt),
     });
+  }
+  for (const list of reigns.values()) {
+    // Until the next edit either schedule may be in force.
+    for (let at = list.length - 1; at > 0; at--) {
+      const reign = list[at]!;
+      if (reign.isSure) continue;
+      reign.setBy = Number.POSITIVE_INFINITY;
+      list[at - 1]!.endedBy = reign.endedBy;
+    }
   }
   return reigns;
 }
@@ -122,6 +135,10 @@ export function checkSlotRows(world: World): Violation | undefined {
   const rule = "a slot is one row";
   const runOfSlot = new Map<string, string>();
   const told = new Map<string, number>();
+  const cameBack = new Set<string>();
+  for (const { kind, run } of world.losses.length > 0 ? world.rows.events : []) {
+    if (run && kind.endsWith("_late")) cameBack.add(run);
+  }
   for (const { kind, run } of world.rows.events) {
     if (run && (kind === "run.created" || kind === "run.skipped")) told.set(run, (told.get(run) ?? 0) + 1);
   }
@@ -145,7 +162,9 @@ export function checkSlotRows(world: World): Violation | undefined {
     // A run whose start deadline passed appears in the log as created, and again as skipped.
     const times = told.get(run.id) ?? 0;
     const most = run.skipReason === "offline_expired" ? 2 : 1;
-    if (times < 1 || times > most) {
+    // The log of a run that a failover lost begins with the result that came back.
+    const least = cameBack.has(run.id) ? 0 : 1;
+    if (times < least || times > most) {
       return { rule, what: `the log tells ${times} times that ${name} came to be`, lines: lines() };
     }
     if (run.scheduledFor === null) continue;
@@ -168,7 +187,8 @@ export function checkScheduleMoves(world: World): Violation | undefined {
   const recordedBy = recordedAt(world);
   const steady = new Map([...reignsOf(world)].filter(([, reigns]) => reigns.length > 0));
   for (const entry of world.history) {
-    if (entry.kind !== "schedules") continue;
+    // A slot that a failover lost is recorded again, at another time.
+    if (entry.kind !== "schedules" || mayBeUndone(world, entry.at, entry.at)) continue;
     for (const { watcher, nextSlotAt, slots } of entry.watchers) {
       // Between the edits of a schedule only; around them, two schedules may be meant.
       const reign = steady

@@ -1,9 +1,11 @@
 import { pastAttemptsMax } from "../rows.ts";
+import { mayBeOfBefore, mayBeUndone } from "./losses.ts";
 import { linesOf, namesOf, type Violation, type World } from "./world.ts";
 
 /** R4 and R6: no message and no answer is about another tenant's or another device's. */
 export function checkTenancy(world: World): Violation | undefined {
   const rule = "nothing crosses a tenant or a device";
+  const isUndone = undoneBy(world);
   const watchers = new Map(world.rows.watchers.map((watcher) => [watcher.id, watcher]));
   for (const { at, device, message } of world.seen) {
     const lines = (run?: string) => linesOf(world, run ? { run } : { device, from: at - 5_000, to: at });
@@ -12,12 +14,13 @@ export function checkTenancy(world: World): Violation | undefined {
     }
     for (const { run: id, token } of namesOf(message)) {
       const run = world.runs.get(id);
+      if (!run && isUndone(id)) continue;
       if (!run) return { rule, what: `device ${device} saw run ${id}, which does not exist`, lines: lines() };
       if (run.device !== device || run.org !== world.orgOfDevice.get(device)) {
         const what = `device ${device} saw a ${message.case} of run ${id}, which is of device ${run.device} in ${run.org}`;
         return { rule, what, lines: lines(id) };
       }
-      if (!world.attempts.has(token) && run.past.length < pastAttemptsMax) {
+      if (!world.attempts.has(token) && run.past.length < pastAttemptsMax && !isUndone(token)) {
         const what = `device ${device} saw the attempt ${token} of run ${id}, which the database does not know`;
         return { rule, what, lines: lines(id) };
       }
@@ -29,7 +32,8 @@ export function checkTenancy(world: World): Violation | undefined {
       return { rule, what, lines: lines(message.run) };
     }
   }
-  for (const { org, request, answer } of world.operations) {
+  for (const { org, request, answer, sentAt, answeredAt } of world.operations) {
+    if (mayBeUndone(world, sentAt, answeredAt)) continue;
     for (const id of answer?.runs ?? []) {
       const run = world.runs.get(id);
       if (run?.org === org) continue;
@@ -38,4 +42,15 @@ export function checkTenancy(world: World): Violation | undefined {
     }
   }
   return undefined;
+}
+
+/** Whether a run or an attempt may have been lost in a failover: devices first saw it then. */
+function undoneBy(world: World): (name: string) => boolean {
+  const firstSeen = new Map<string, number>();
+  for (const { at, message } of world.losses.length > 0 ? world.seen : []) {
+    for (const { run, token } of namesOf(message)) {
+      for (const name of [run, token]) if (!firstSeen.has(name)) firstSeen.set(name, at);
+    }
+  }
+  return (name) => mayBeOfBefore(world, firstSeen.get(name) ?? Number.NEGATIVE_INFINITY);
 }

@@ -1,5 +1,7 @@
 import type { Answer, AttemptName, Call, Entry, SeenMessage, SentMessage } from "../history.ts";
 import { pastAttemptsMax, type Rows, type RunRow } from "../rows.ts";
+import { lossesOf } from "./losses.ts";
+import type { Span } from "./spans.ts";
 
 /** Bounds of the rules, in milliseconds. */
 export type Bounds = {
@@ -57,6 +59,8 @@ export type World = {
   hostOfDevice: ReadonlyMap<string, string>;
   /** The number of attempts that a device takes at once. */
   slotsOfDevice: ReadonlyMap<string, number>;
+  /** Failovers that lose commits; see losses.ts. */
+  losses: readonly Span[];
 };
 
 const attemptEnds = new Set(["run.retried", "run.withdrawn"]);
@@ -95,6 +99,7 @@ export function makeWorld(history: readonly Entry[], rows: Rows, bounds: Bounds)
     orgOfDevice,
     hostOfDevice,
     slotsOfDevice,
+    losses: lossesOf(history),
   };
 }
 
@@ -110,8 +115,12 @@ function findAttempts(rows: Rows): Map<string, KnownAttempt> {
   for (const run of rows.runs) {
     const moments = ends.get(run.id) ?? [];
     const isWhole = run.past.length < pastAttemptsMax;
-    for (const [index, { token, claimedAt, endedAt, isReported }] of run.past.entries()) {
-      const fencedAt = isWhole ? moments[index] : undefined;
+    // The log knows nothing of an attempt that was lost in a failover.
+    const told = run.past.filter(({ isRestored }) => !isRestored);
+    for (const attempt of run.past) {
+      const { token, claimedAt, endedAt, isReported } = attempt;
+      const index = told.indexOf(attempt);
+      const fencedAt = isWhole && index >= 0 ? moments[index] : undefined;
       attempts.set(token, { token, run, claimedAt, endedAt, fencedAt, isReported, isLast: false });
     }
     if (run.token === null) continue;
@@ -120,7 +129,7 @@ function findAttempts(rows: Rows): Map<string, KnownAttempt> {
       run,
       claimedAt: run.claimedAt ?? run.dueAt,
       endedAt: run.finishedAt ?? undefined,
-      fencedAt: isWhole ? moments[run.past.length] : undefined,
+      fencedAt: isWhole ? moments[told.length] : undefined,
       isReported: run.isReported,
       isLast: true,
     });

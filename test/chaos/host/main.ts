@@ -6,11 +6,12 @@
 import { readFileSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { connectDevice, Platform, parseConfig, runDaemon, type Timing } from "@pinion/client";
+import { connectDevice, Os, parseConfig, runDaemon, type Timing } from "@pinion/client";
 import { createRandom } from "../../support/random.ts";
 import { realNow } from "../clock.ts";
 import type { Record } from "../history.ts";
 import { seedOf } from "../random.ts";
+import { programsFileOf } from "./programs-file.ts";
 import { tapTransport } from "./tap.ts";
 
 export type HostDevice = {
@@ -104,13 +105,13 @@ function startClient(device: HostDevice): void {
     url: device.url,
     token: device.token,
     installId: device.installId,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     agentKinds: ["chaos"],
     stateDir: device.stateDir,
     maxConcurrency: device.slots,
     timing,
-    async onAssignment({ runId, attemptToken }, { signal, output }) {
-      const attempt = { device: device.deviceId, run: runId, token: attemptToken };
+    async onAssignment({ workId, attemptToken }, { signal, output }) {
+      const attempt = { device: device.deviceId, run: workId, token: attemptToken };
       record({ kind: "work", phase: "begun", ...attempt });
       let phase: "ended" | "finished" = "ended";
       try {
@@ -137,9 +138,13 @@ function startClient(device: HostDevice): void {
 }
 
 function startDaemon(device: HostDevice): void {
-  const work = 'cat > /dev/null; sleep 0.$(( $$ % 9 )); echo "$PINION_RUN_ID by $$"';
+  // The program itself writes down its beginning and its end.
+  const note = (phase: string) =>
+    `echo "${phase} $PINION_RUN_ID $PINION_ATTEMPT $(date +%s%3N)" >> ${programsFileOf(device)}`;
+  const work = `cat > /dev/null; sleep 0.$(( $$ % 9 )); echo "$PINION_RUN_ID by $$"; ${note("finished")}`;
   // One in ten fails, by the process id.
-  const script = config.isReliable ? work : `${work}; [ $(( $$ % 10 )) -ne 0 ]`;
+  const end = config.isReliable ? "true" : "[ $(( $$ % 10 )) -ne 0 ]";
+  const script = `${note("begun")}; ${work}; ${end}`;
   const toml = `[device]
 default_executor = "agent"
 max_concurrency = ${device.slots}
@@ -150,7 +155,7 @@ agent = { command = ["sh", "-c", ${JSON.stringify(script)}], stdin = "prompt", k
     url: device.url,
     token: device.token,
     installId: device.installId,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     stateDir: device.stateDir,
     config: parseConfig(toml),
     signal: new AbortController().signal,

@@ -3,6 +3,7 @@
  * functions of grpc-js that encode and decode are wrapped, and the client is unchanged.
  */
 import { createHash } from "node:crypto";
+import { timestampMs } from "@bufbuild/protobuf/wkt";
 import * as grpc from "@grpc/grpc-js";
 import {
   type CompleteRunRequest,
@@ -17,11 +18,14 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import type * as history from "../history.ts";
 
-type Names = { runId: string; attemptToken: string };
+type Names = { workId: string; attemptToken: string };
 type Serialize<T> = (message: T) => Buffer;
 type Deserialize<T> = (bytes: Buffer) => T;
 
-const nameOf = ({ runId, attemptToken }: Names): history.AttemptName => ({ run: runId, token: attemptToken });
+const nameOf = ({ workId, attemptToken }: Names): history.AttemptName => ({
+  run: workId,
+  token: attemptToken,
+});
 
 export function digestOf(text: string): history.Digest {
   return { sha256: createHash("sha256").update(text, "utf8").digest("hex"), characters: [...text].length };
@@ -132,7 +136,7 @@ function seenOf({ message }: ConnectResponse): history.SeenMessage | undefined {
     case "heartbeatAck":
       return { case: "heartbeatAck" };
     case "assignment": {
-      const { watcher, context, attempt } = message.value;
+      const { watcher, context, attempt, event } = message.value;
       return {
         case: "assignment",
         ...nameOf(message.value),
@@ -140,6 +144,7 @@ function seenOf({ message }: ConnectResponse): history.SeenMessage | undefined {
         watcher: watcher?.id ?? "",
         deviceId: context?.deviceId ?? "",
         prompt: watcher?.prompt ?? "",
+        slot: event?.scheduledFor ? timestampMs(event.scheduledFor) : null,
       };
     }
     case "cancel":

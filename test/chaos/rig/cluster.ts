@@ -1,132 +1,192 @@
-import { spawnSync } from "node:child_process";
-import { chownSync, mkdirSync, rmSync, statfsSync, statSync } from "node:fs";
 import { chmod, mkdir } from "node:fs/promises";
 import { join } from "node:path";
-import pg from "pg";
-import { type Embedded, startEmbedded } from "../../../src/store/pg/embedded/cluster.ts";
+import { setTimeout as delay } from "node:timers/promises";
+import type pg from "pg";
 import { migrate } from "../../../src/store/pg/migrate.ts";
+import { faketimeEnvironment, findFaketime, setFaketime } from "../../support/faketime.ts";
+import { type FaultProxy, startFaultProxy, type Target } from "../../support/fault-proxy.ts";
+import { realNow } from "../clock.ts";
+import { clonePostgres, createPostgres, type PostgresServer, putTablesOnDisk } from "./postgres.ts";
 
-/** The rig's PostgreSQL, which can crash, be away and come back at the same address. */
+/**
+ * The rig's PostgreSQL, with an asynchronous standby: it can crash, be away and come back, fail
+ * over to the standby, and have a wrong clock.
+ */
 export type Cluster = {
-  url: string;
-  /** Crashes PostgreSQL (like `pg_ctl stop -m immediate`), which is away until `start`. */
+  /** The primary's, which a failover changes. */
+  readonly url: string;
+  primary(): Target;
+  /** Crashes the primary (like `pg_ctl stop -m immediate`), which is away until `start`. */
   crash(): Promise<void>;
-  /** Starts PostgreSQL on the same port; resolves when connections are accepted. */
+  /** Starts the primary at its address; resolves when connections are accepted. */
   start(): Promise<void>;
-  /** Runs one statement; rejects while PostgreSQL is away. */
+  /** Runs one statement on the primary; rejects while it is away. */
   query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]>;
   /**
    * A separate disk for the tables, with the WAL elsewhere; undefined if disks cannot be mounted.
    */
   readonly disk: { fill(): void; empty(): void } | undefined;
+  /** The clock of all servers; undefined without libfaketime. */
+  readonly clock: DatabaseClock | undefined;
+  /** Resolves when the standby has all that was committed before, or to false if there is none. */
+  standbyIsCurrent(): Promise<boolean>;
+  /** From now on the standby receives nothing. */
+  cutStandby(): void;
+  /**
+   * Crashes the primary for good, and promotes the standby with what it has. A new standby is made
+   * from the new primary, in the background.
+   */
+  failOver(): Promise<void>;
   close(): Promise<void>;
+};
+
+export type DatabaseClock = {
+  /** From now on all servers' clocks are so far ahead, by whole seconds. */
+  set(aheadMs: number): Promise<void>;
+  /** How far ahead the clock is now, in milliseconds. */
+  readonly aheadMs: number;
+  /**
+   * The true time of a moment that the database has recorded, and whether its clock was wrong then.
+   * A jump is longer than a run of the rig, so the two times cannot be mistaken for each other.
+   */
+  trueTime(moment: number): { at: number; isWrong: boolean };
 };
 
 const settings = {
   max_connections: "200",
   // The commit time of each transaction, by which the checker orders.
   track_commit_timestamp: "on",
+  // A standby that was cut off, or that is being made, finds the WAL that it lacks.
+  wal_keep_size: "1GB",
+  wal_retrieve_retry_interval: "200ms",
+  hot_standby: "on",
 };
-const connectTimeoutMs = 5_000;
-const statementTimeoutMs = 20_000;
+const currentMsMax = 10_000;
+const currentPollMs = 50;
+const cloneAgainMs = 1_000;
 
-export async function openCluster(dataDir: string): Promise<Cluster> {
-  await mkdir(dataDir, { recursive: true });
-  // As root, PostgreSQL runs as another user, who needs to traverse the directory.
-  await chmod(dataDir, 0o711);
-  let embedded: Embedded | undefined = await startEmbedded({ dataDir, settings });
-  const { url } = embedded;
-  await migrate(url);
-  const disk = await putTablesOnDisk(url, join(dataDir, "disk"));
-
-  async function crash(): Promise<void> {
-    const running = embedded;
-    if (!running) return;
-    embedded = undefined;
-    process.kill(running.pid, "SIGQUIT");
-    await running.stop();
-  }
-  // An interrupted rig leaves nothing behind.
-  const kill = () => {
-    if (!embedded) return;
-    try {
-      process.kill(embedded.pid, "SIGQUIT");
-    } catch {
-      // The process ended by itself.
-    }
+export async function openCluster(directory: string): Promise<Cluster> {
+  await mkdir(directory, { recursive: true });
+  await chmod(directory, 0o711);
+  const clock = await openClock(join(directory, "clock"));
+  let count = 0;
+  const next = () => {
+    count += 1;
+    return { directory: join(directory, `server-${count}`), settings, env: clock?.env ?? {} };
   };
-  process.once("exit", kill);
-  return {
-    url,
-    disk,
-    crash,
-    async start() {
-      embedded ??= await startEmbedded({ dataDir, settings });
-      if (embedded.url !== url) throw new Error("PostgreSQL came back at another address");
-    },
-    async query<Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) {
-      const client = new pg.Client({
-        connectionString: url,
-        connectionTimeoutMillis: connectTimeoutMs,
-        statement_timeout: statementTimeoutMs,
-        application_name: "chaos rig",
-      });
-      client.on("error", () => {});
+  let place = next();
+  let primary = await createPostgres(place);
+  let standby: { server: PostgresServer; directory: string; link: FaultProxy } | undefined;
+  let isClosing = false;
+  let making: Promise<void> = Promise.resolve();
+  await migrate(primary.url);
+  await putTablesOnDisk(primary);
+
+  /** Repeats until a standby follows the primary: the primary crashes now and then. */
+  async function makeStandby(): Promise<void> {
+    while (!isClosing) {
+      const { port } = primary;
+      const link = await startFaultProxy({ port });
+      const options = { ...next(), sourceDirectory: place.directory, upstream: link.port };
       try {
-        await client.connect();
-        return (await client.query<Row>(text, values)).rows;
-      } finally {
-        await client.end().catch(() => {});
+        const server = await clonePostgres(primary, options);
+        standby = { server, directory: options.directory, link };
+        return;
+      } catch {
+        await link.close();
+        await delay(cloneAgainMs);
       }
+    }
+  }
+  making = makeStandby();
+  await making;
+
+  return {
+    get url() {
+      return primary.url;
+    },
+    primary: () => ({ port: primary.port }),
+    get disk() {
+      return primary.disk;
+    },
+    clock,
+    crash: () => primary.crash(),
+    start: () => primary.start(),
+    query: (text, values) => primary.query(text, values),
+    async standbyIsCurrent() {
+      const deadline = performance.now() + currentMsMax;
+      let position: string | undefined;
+      while (standby && performance.now() < deadline) {
+        const found = await primary
+          .query<{ here: string; isThere: boolean | null }>(
+            `select coalesce($1, pg_current_wal_lsn()::text) as here,
+              (select bool_or(flush_lsn >= $1::pg_lsn) from pg_stat_replication where application_name = 'standby')
+                as "isThere"`,
+            [position ?? null],
+          )
+          .catch(() => []);
+        position ??= found[0]?.here;
+        if (found[0]?.isThere) return true;
+        await delay(currentPollMs);
+      }
+      return false;
+    },
+    cutStandby() {
+      standby?.link.set({ up: "blackhole", down: "blackhole", onConnect: "hang" });
+    },
+    async failOver() {
+      const promoted = standby;
+      if (!promoted) return;
+      standby = undefined;
+      const former = primary;
+      await former.crash();
+      await promoted.server.query("select pg_promote(true, 20)");
+      primary = promoted.server;
+      place = { ...place, directory: promoted.directory };
+      making = (async () => {
+        await promoted.link.close();
+        await former.remove();
+        await makeStandby();
+      })();
     },
     async close() {
-      process.off("exit", kill);
-      await crash();
-      disk?.unmount();
+      isClosing = true;
+      await making.catch(() => {});
+      await standby?.server.remove();
+      await standby?.link.close();
+      await primary.remove();
     },
   };
 }
 
-/** The size of the disk with the tables, in MiB; the runs of half an hour need a quarter. */
-const diskMebibytes = 256;
+type Jump = { from: number; to: number; aheadMs: number };
 
-/** Moves all tables to a disk that can be filled. Their indexes and the WAL stay in place. */
-async function putTablesOnDisk(
-  url: string,
-  path: string,
-): Promise<(NonNullable<Cluster["disk"]> & { unmount(): void }) | undefined> {
-  const client = new pg.Client({ connectionString: url });
-  await client.connect();
-  try {
-    const { rows } = await client.query<{ dir: string }>("select current_setting('data_directory') as dir");
-    const { uid, gid } = statSync(rows[0]!.dir);
-    mkdirSync(path, { recursive: true });
-    if (!mount(path)) return undefined;
-    const place = join(path, "space");
-    mkdirSync(place, { mode: 0o700 });
-    chownSync(place, uid, gid);
-    await client.query(`create tablespace small location '${place}'`);
-    const { rows: tables } = await client.query<{ name: string }>(
-      "select oid::regclass::text as name from pg_class where relnamespace = 'public'::regnamespace and relkind = 'r'",
-    );
-    for (const { name } of tables) await client.query(`alter table ${name} set tablespace small`);
-    const ballast = join(path, "ballast");
-    return {
-      fill: () => void spawnSync("fallocate", ["-l", `${freeBytes(path)}`, ballast]),
-      empty: () => rmSync(ballast, { force: true }),
-      unmount: () => void spawnSync("umount", ["-l", path]),
-    };
-  } finally {
-    await client.end();
-  }
-}
+/** Between the rig's setting of the clock and a server's look at the clock. */
+const settingMs = 1_000;
 
-function mount(path: string): boolean {
-  const options = `size=${diskMebibytes}m,mode=711`;
-  return spawnSync("mount", ["-t", "tmpfs", "-o", options, "tmpfs", path]).status === 0;
-}
-
-function freeBytes(path: string): number {
-  const { bavail, bsize } = statfsSync(path);
-  return bavail * bsize;
+async function openClock(
+  file: string,
+): Promise<(DatabaseClock & { env: Record<string, string> }) | undefined> {
+  const library = findFaketime();
+  if (library === undefined) return undefined;
+  await setFaketime(file, 0);
+  const jumps: Jump[] = [];
+  let current: Jump | undefined;
+  return {
+    env: faketimeEnvironment(library, file),
+    get aheadMs() {
+      return current?.aheadMs ?? 0;
+    },
+    async set(aheadMs) {
+      const at = realNow();
+      if (current) current.to = at + settingMs;
+      current = aheadMs === 0 ? undefined : { from: at - settingMs, to: Number.POSITIVE_INFINITY, aheadMs };
+      if (current) jumps.push(current);
+      await setFaketime(file, aheadMs);
+    },
+    trueTime(moment) {
+      const jump = jumps.find(({ from, to, aheadMs }) => moment - aheadMs >= from && moment - aheadMs <= to);
+      return jump ? { at: moment - jump.aheadMs, isWrong: true } : { at: moment, isWrong: false };
+    },
+  };
 }

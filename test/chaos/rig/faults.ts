@@ -122,6 +122,13 @@ const strikes: Record<FaultKind, (rig: Rig, fault: Fault) => Strike | undefined>
   database_latency: (rig, fault) => ofDatabaseLink(rig, fault, { latencyMs: 60 }),
   database_disk_full: ({ cluster: { disk } }) =>
     disk && { targets: ["the database's disk"], begin: () => disk.fill(), end: () => disk.empty() },
+  database_clock: ({ cluster: { clock } }, fault) =>
+    clock && {
+      targets: ["the database's clock"],
+      begin: () => clock.set(fault.jumpMs),
+      end: () => clock.set(0),
+    },
+  database_failover: (rig) => ofFailover(rig),
   partition_longer_than_ttl: (rig, fault) =>
     ofNetwork(rig, fault, (proxy) => proxy.set({ up: "blackhole", down: "blackhole" }), { isCut: true }),
   network_latency: (rig, fault) => ofNetwork(rig, fault, (proxy) => proxy.set({ latencyMs: 300 })),
@@ -182,6 +189,27 @@ function ofHost(
 
 function ofPostgres(rig: Rig): Strike {
   return { targets: ["postgres"], begin: () => rig.cluster.crash(), end: () => rig.cluster.start() };
+}
+
+/**
+ * The standby stops hearing of the primary, and replaces the primary when the fault ends: commits in
+ * between are lost. Without a standby nothing happens: the new one is not ready, or the primary is
+ * away.
+ */
+function ofFailover({ cluster, replicas }: Rig): Strike {
+  let isCut = false;
+  return {
+    targets: ["postgres"],
+    async begin() {
+      isCut = await cluster.standbyIsCurrent();
+      if (isCut) cluster.cutStandby();
+    },
+    async end() {
+      if (!isCut) return;
+      await cluster.failOver();
+      for (const { link } of replicas) link.reset();
+    },
+  };
 }
 
 /** Applies faults to the link between one replica and PostgreSQL. */

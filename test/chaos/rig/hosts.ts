@@ -1,9 +1,10 @@
 import { execFileSync } from "node:child_process";
-import { mkdir, readdir, writeFile } from "node:fs/promises";
+import { mkdir, readdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { AttemptName, Record } from "../history.ts";
+import type { AttemptName, Entry, Record } from "../history.ts";
 import type { HostConfig, HostDevice } from "../host/main.ts";
+import { programsFileOf, programsOf } from "../host/programs-file.ts";
 import { type Child, startChild } from "./child.ts";
 
 /** A process that holds devices; after a kill, the process comes back with their state. */
@@ -17,6 +18,8 @@ export type HostProcess = {
   setDiskFull(isFull: boolean): void;
   /** The results on the disks of the process's devices. */
   held(): Promise<{ device: string; attempts: AttemptName[] }[]>;
+  /** The entries that the child programs of the daemons have written. */
+  programs(history: readonly Entry[]): Promise<Entry[]>;
 };
 
 const hostFile = fileURLToPath(new URL("../host/main.ts", import.meta.url));
@@ -77,6 +80,14 @@ export function createHost(options: {
         })),
       );
       return all.filter(({ attempts }) => attempts.length > 0);
+    },
+    async programs(history) {
+      const daemons = config.devices.filter(({ isDaemon }) => isDaemon);
+      const all = daemons.map(async (device) => {
+        const text = await readFile(programsFileOf(device), "utf8").catch(() => "");
+        return programsOf(device.deviceId, text, history);
+      });
+      return (await Promise.all(all)).flat();
     },
   };
 }

@@ -16,6 +16,8 @@ export async function observe(options: {
 }): Promise<void> {
   const { cluster, record, ttlMs, stop } = options;
   for (let sample = 1; !stop.aborted; sample++) {
+    const isRight = () => (cluster.clock?.aheadMs ?? 0) === 0;
+    const wasRight = isRight();
     try {
       const silent = await cluster.query<{
         run: string;
@@ -33,8 +35,11 @@ export async function observe(options: {
         where "deviceSilentMs" > $1 or "attemptSilentMs" > $1`,
         [ttlMs],
       );
-      if (silent.length > 0) record({ kind: "sample", silent });
-      if (sample % schedulesEvery === 0) record({ kind: "schedules", watchers: await schedulesOf(cluster) });
+      const schedules = sample % schedulesEvery === 0 ? await schedulesOf(cluster) : undefined;
+      if (wasRight && isRight()) {
+        if (silent.length > 0) record({ kind: "sample", silent });
+        if (schedules) record({ kind: "schedules", watchers: schedules });
+      }
     } catch {
       // The database is away.
     }

@@ -2,7 +2,7 @@ import type { AddressInfo } from "node:net";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type FaultProxy, startFaultProxy } from "../../support/fault-proxy.ts";
+import { type FaultProxy, startFaultProxy, type Target } from "../../support/fault-proxy.ts";
 import type { Record } from "../history.ts";
 import { type Child, startChild } from "./child.ts";
 
@@ -31,6 +31,8 @@ const stopMsMax = 30_000;
 export async function createReplica(options: {
   name: string;
   databaseUrl: string;
+  /** The database behind the replica's link, for each new connection. */
+  database: () => Target;
   directory: string;
   env: { [name: string]: string };
   record: Record;
@@ -39,9 +41,8 @@ export async function createReplica(options: {
 }): Promise<ReplicaProcess> {
   const { name, record } = options;
   const port = await freePort();
-  const direct = new URL(options.databaseUrl);
-  const link = await startFaultProxy({ host: direct.hostname, port: Number(direct.port) });
-  const throughLink = new URL(direct);
+  const link = await startFaultProxy(options.database);
+  const throughLink = new URL(options.databaseUrl);
   throughLink.port = String(link.port);
   let child: Child | undefined;
   let isUp = false;

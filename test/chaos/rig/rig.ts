@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import { type Clients, createClients, OverlapPolicy, Platform } from "@pinion/client";
+import { type Clients, createClients, Os, OverlapPolicy } from "@pinion/client";
 import { ensureBootstrap } from "../../../src/store/people/orgs.ts";
 import { openDatabase } from "../../../src/store/pg/database.ts";
 import type { FaultProxy } from "../../support/fault-proxy.ts";
@@ -127,6 +127,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
         createReplica({
           name: `replica-${index + 1}`,
           databaseUrl: cluster.url,
+          database: () => cluster.primary(),
           directory,
           env: environment,
           record,
@@ -223,6 +224,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
       async settle() {
         for (const { proxy } of fleet) proxy.heal();
         for (const { link } of replicas) link.heal();
+        await cluster.clock?.set(0);
         cluster.disk?.empty();
         await cluster.start();
         for (const replica of replicas) if (!replica.child?.isAlive) await replica.start();
@@ -240,7 +242,9 @@ export async function openRig(options: RigOptions): Promise<Rig> {
         }
         await Promise.all(hosts.map((host) => host.kill()));
         const rows = await readRows(cluster);
-        return { history: recorder.entries(), rows };
+        const history = recorder.entries();
+        const programs = await Promise.all(hosts.map((host) => host.programs(history)));
+        return { history: [...history, ...programs.flat()].sort((a, b) => a.at - b.at), rows };
       },
       close: () => open.disposeAsync(),
     };
@@ -304,7 +308,7 @@ async function enrolFleet(options: {
         joinCode,
         installId,
         label: `device-${index + 1}`,
-        platform: Platform.LINUX,
+        os: Os.LINUX,
       });
       const stateDir = join(options.directory, `device-${index + 1}`);
       // Child programs cost far more than functions; a tenth of the devices is enough to cover

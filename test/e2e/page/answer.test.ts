@@ -42,8 +42,8 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher!.id });
     const assignment = await device.next("assignment");
     device.accept(assignment);
-    const { runId, attemptToken } = assignment;
-    return { replica, device, name: { runId, attemptToken }, run: run! };
+    const { workId, attemptToken } = assignment;
+    return { replica, device, name: { workId, attemptToken }, run: run! };
   }
 
   test("the answer comes first, as Markdown that can do nothing; then its data, and what the agent did", async () => {
@@ -152,12 +152,12 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     await chat.getByRole("button", { name: "Send" }).click();
     const turn = await device.next("assignment");
     device.accept(turn);
-    const { runId, attemptToken } = turn;
+    const { workId, attemptToken } = turn;
     await chat.getByText("The agent works…").waitFor();
     const options = [{ id: "yes", label: "Yes", kind: QuestionOptionKind.ALLOW_ONCE }];
     device.send({
       case: "question",
-      value: { runId, attemptToken, question: { id: "q1", title: "May I look outside?", options } },
+      value: { workId, attemptToken, question: { id: "q1", title: "May I look outside?", options } },
     });
     await chat.getByRole("heading", { name: "May I look outside?" }).waitFor();
     expect(await findBarriers(page)).toEqual([]);
@@ -166,7 +166,7 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     const resultText = "There is a **cloud**.";
     device.send({
       case: "complete",
-      value: { runId, attemptToken, outcome: Outcome.COMPLETED, resultText },
+      value: { workId, attemptToken, outcome: Outcome.COMPLETED, resultText },
     });
     await chat.locator("strong", { hasText: "cloud" }).waitFor();
     expect(await chat.getByText("The agent works…").count()).toBe(0);

@@ -75,7 +75,7 @@ describe.skipIf(!browserPath)("watchers", () => {
 
     await row.getByRole("button", { name: "Trigger" }).click();
     const assignment = await device.next("assignment");
-    await page.waitForURL(`**/#/runs/${assignment.runId}`);
+    await page.waitForURL(`**/#/runs/${assignment.workId}`);
     device.accept(assignment);
     await device.complete(assignment);
     await page.getByRole("heading", { name: "morning-digest completed" }).waitFor();

@@ -130,8 +130,8 @@ test.skipIf(agents.claude === undefined)(
     const first = await on.run({ prompt: "What is the answer?", more: { workspace: "app" } });
     expect(first.completion.keptWorkspace).toBeUndefined();
     expect(readdirSync(join(on.stateDir, "workspaces/app"))).toEqual([]);
-    const { sessionId, runId } = first.completion;
-    const more = { workspace: "app", session: { sessionId, runId, isRequired: true } };
+    const { sessionId, workId } = first.completion;
+    const more = { workspace: "app", session: { sessionId, runId: workId, isRequired: true } };
     const second = await on.run({ prompt: "And the question?", more });
     expect(second.completion).toMatchObject({
       outcome: Outcome.COMPLETED,

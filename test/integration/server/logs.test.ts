@@ -96,7 +96,7 @@ test("a log tells requests, runs, devices and orgs, and no token, code, secret o
     spec: { name: "Logged", prompt: "go", deviceId },
   });
   const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
-  await untilStatus(clients, { runId: run!.id }, RunStatus.COMPLETED);
+  await untilStatus(clients, { workId: run!.id }, RunStatus.COMPLETED);
   await daemon.line(/"acknowledged"/);
   await clients.runs.getRun({ runId: run!.id }, { headers: { "x-request-id": "asked-by-a-test" } });
   await clients.tokens.revokeToken({ tokenId: made.token!.id });

@@ -17,7 +17,7 @@ import { getRun, heldOf, startWork, takeOn, useReplicas, watchRun } from "./work
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here", "there");
 
-type Attempt = { runId: string; attemptToken: string };
+type Attempt = { workId: string; attemptToken: string };
 
 const options = [
   { id: "yes", label: "Yes", kind: QuestionOptionKind.ALLOW_ONCE },
@@ -25,11 +25,11 @@ const options = [
   { id: "no", label: "No", kind: QuestionOptionKind.DENY_ONCE },
 ];
 
-function ask(stream: DeviceStream, { runId, attemptToken }: Attempt, id = "q1", more = {}) {
+function ask(stream: DeviceStream, { workId, attemptToken }: Attempt, id = "q1", more = {}) {
   stream.send({
     case: "question",
     value: {
-      runId,
+      workId,
       attemptToken,
       question: { id, title: "May I push?", options, toolRule: "Bash(git push)", ...more },
     },
@@ -46,11 +46,13 @@ async function begin(spec: Parameters<typeof startWork>[2] = {}) {
 }
 
 const isOpen = (runId: string) =>
-  vi.waitFor(async () => expect((await getRun(replicas.here.clients, { runId })).openQuestions).toBe(1));
+  vi.waitFor(async () =>
+    expect((await getRun(replicas.here.clients, { workId: runId })).openQuestions).toBe(1),
+  );
 
 test("a question is asked on one replica and answered on another; its device hears the answer at once", async () => {
   const { stream, run, attempt } = await begin();
-  const watching = watchRun(replicas.there.clients, { runId: run.id });
+  const watching = watchRun(replicas.there.clients, { workId: run.id });
   ask(stream, attempt);
   await isOpen(run.id);
   await vi.waitFor(() => expect(watching.runs.at(-1)?.openQuestions).toBe(1));
@@ -66,7 +68,7 @@ test("a question is asked on one replica and answered on another; its device hea
   expect(question).toMatchObject({ state: QuestionState.ANSWERED, optionId: "yes" });
   expect(question!.answeredBy).toMatch(/^user:/);
   expect(await stream.next("answer")).toMatchObject({ questionId: "q1", optionId: "yes", isDefault: false });
-  expect((await getRun(replicas.here.clients, { runId: run.id })).openQuestions).toBe(0);
+  expect((await getRun(replicas.here.clients, { workId: run.id })).openQuestions).toBe(0);
 });
 
 test("the first answer counts, and the second one hears whose that was", async () => {
@@ -103,7 +105,7 @@ test("at its deadline a question takes the default of its watcher, once", async 
   });
   ask(stream, attempt);
   await isOpen(run.id);
-  await sql`update question set deadline_at = now() where run_id = ${run.id}`.execute(database.db);
+  await sql`update question set deadline_at = now() where work_id = ${run.id}`.execute(database.db);
   const told: string[] = [];
   const bell = {
     asked() {},
@@ -127,9 +129,9 @@ test("who may answer is the watcher's to say; always is for admins, and edits th
 /** A device with an ended run, and a turn that continues the run. */
 async function beginTurn(spec: Parameters<typeof startWork>[2] = {}) {
   const on = await begin(spec);
-  const { runId, attemptToken } = on.attempt;
+  const { workId, attemptToken } = on.attempt;
   const done = { outcome: Outcome.COMPLETED, resultText: "done", sessionId: "s-1" };
-  on.stream.send({ case: "complete", value: { runId, attemptToken, ...done } });
+  on.stream.send({ case: "complete", value: { workId, attemptToken, ...done } });
   await on.stream.next("completionAck");
   const asked = { resumeRunId: on.run.id, messageId: randomUUID(), input: "and now push" };
   const { turn } = await on.clients.turns.startTurn(asked);
@@ -178,10 +180,10 @@ test("the agent of a turn asks as that of a run does: seen by those who watch, a
   const ofTurn = events.filter(({ data }) => data?.turn_id === turn.id);
   expect(ofTurn.map(({ kind }) => kind).sort()).toEqual(["question.answered", "question.asked"]);
   expect(ofTurn.map(({ runId }) => runId)).toEqual(["", ""]);
-  const { runId, attemptToken } = attempt;
+  const { workId, attemptToken } = attempt;
   stream.send({
     case: "complete",
-    value: { runId, attemptToken, outcome: Outcome.COMPLETED, resultText: "Pushed." },
+    value: { workId, attemptToken, outcome: Outcome.COMPLETED, resultText: "Pushed." },
   });
   await watching;
   abort.abort();
@@ -198,7 +200,7 @@ test("a question of a turn has the policy of its run's watcher, and no deadline 
     questions: [question],
   } = await clients.runs.listQuestions({ turnId: turn.id });
   expect(timestampMs(question!.deadlineAt!)).toBeLessThan(timestampMs(now!.expiresAt!));
-  await sql`update question set deadline_at = now() where run_id = ${turn.id}`.execute(database.db);
+  await sql`update question set deadline_at = now() where work_id = ${turn.id}`.execute(database.db);
   await closeDueOnce(database.db, { asked() {}, answered() {} });
   const { questions } = await clients.runs.listQuestions({ turnId: turn.id });
   expect(questions).toMatchObject([{ state: QuestionState.EXPIRED, optionId: "yes" }]);
@@ -208,8 +210,8 @@ test("a question of a turn that has ended is withdrawn", async () => {
   const { clients, stream, turn, attempt } = await beginTurn();
   ask(stream, attempt);
   await vi.waitFor(async () => expect(await openOfTurn(turn.id)).toBe(1));
-  const { runId, attemptToken } = attempt;
-  stream.send({ case: "complete", value: { runId, attemptToken, outcome: Outcome.COMPLETED } });
+  const { workId, attemptToken } = attempt;
+  stream.send({ case: "complete", value: { workId, attemptToken, outcome: Outcome.COMPLETED } });
   await stream.next("completionAck");
   await closeDueOnce(database.db, { asked() {}, answered() {} });
   const { questions } = await clients.runs.listQuestions({ turnId: turn.id });
@@ -225,7 +227,7 @@ test("what does not fit the question is refused with what does", async () => {
   await expect(answer({ text: "hello" })).rejects.toThrow(/takes no text/);
   await expect(answer({ questionId: "q2" })).rejects.toThrow(/has no question "q2"/);
   ask(stream, attempt, "q2");
-  await vi.waitFor(async () => expect((await getRun(clients, { runId: run.id })).openQuestions).toBe(2));
+  await vi.waitFor(async () => expect((await getRun(clients, { workId: run.id })).openQuestions).toBe(2));
   await expect(answer({})).rejects.toThrow(/several questions/);
 });
 
@@ -244,7 +246,7 @@ test("a question of an attempt that has ended is withdrawn", async () => {
 test("an attempt that is not the device's may not ask, and its agent is not left waiting", async () => {
   const { stream, run } = await begin();
   const other = await begin();
-  ask(other.stream, { runId: run.id, attemptToken: other.attempt.attemptToken });
+  ask(other.stream, { workId: run.id, attemptToken: other.attempt.attemptToken });
   expect(await other.stream.next("answer")).toMatchObject({ optionId: "no", isDefault: true });
   expect((await replicas.here.clients.runs.listQuestions({ runId: run.id })).questions).toEqual([]);
   expect(stream.waiting("answer")).toEqual([]);
@@ -266,7 +268,7 @@ test("what an agent does is seen live by those who watch the run, on every repli
       }
     }
   })().catch(() => {});
-  const { runId, attemptToken } = attempt;
+  const { workId, attemptToken } = attempt;
   const call = (title: string, input: string) => ({
     sequence: 1n,
     body: { case: "toolCall" as const, value: { id: title, title, input } },
@@ -275,7 +277,7 @@ test("what an agent does is seen live by those who watch the run, on every repli
     () => {
       stream.send({
         case: "activity",
-        value: { runId, attemptToken, activities: [call("small", "ls"), call("large", "é".repeat(4_000))] },
+        value: { workId, attemptToken, activities: [call("small", "ls"), call("large", "é".repeat(4_000))] },
       });
       expect(seen).toEqual(expect.arrayContaining(["small 2", "large 500"]));
     },

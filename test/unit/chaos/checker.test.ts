@@ -4,7 +4,7 @@
  */
 import { expect, test } from "vitest";
 import { check } from "../../chaos/checker/check.ts";
-import { merge, subtract } from "../../chaos/checker/owners.ts";
+import { merge, subtract } from "../../chaos/checker/spans.ts";
 import type { Bounds } from "../../chaos/checker/world.ts";
 import type { Entry, Happening } from "../../chaos/history.ts";
 import type { FaultKind } from "../../chaos/plan.ts";

@@ -7,6 +7,7 @@ import {
   CompletionSchema,
   CompletionVerdict,
   type Incarnation,
+  Outcome,
 } from "../gen/pinion/v1/device_pb.js";
 import type { Logger } from "../logger.ts";
 import { type Kept, type KeptBy, type KeptResults, positionOf } from "../outbox/kept.ts";
@@ -45,6 +46,11 @@ interface Parcel {
   isBusy: boolean;
   /** Set if another database acknowledged the result before and the result is offered again. */
   kept: Kept | undefined;
+  /**
+   * The server did not know the attempt: the result is sent once more with its run, which the
+   * server's database may have lost.
+   */
+  bringsItsRun: boolean;
 }
 
 export interface Acknowledged {
@@ -171,30 +177,50 @@ export class Delivery {
   /** Offers a kept result again, unless this same database has acknowledged the result. */
   #offer(kept: Kept): boolean {
     if (this.#isOfNow(kept) || this.#parcels.has(kept.attemptToken)) return false;
-    const { runId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
-    this.#parcels.set(attemptToken, { ...parcelOf({ runId, attemptToken, finishedAtMs }, ""), kept });
+    const { workId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
+    this.#parcels.set(attemptToken, {
+      ...parcelOf({ workId, attemptToken, finishedAtMs }, ""),
+      ...{ kept, bringsItsRun: true },
+    });
     this.#offered.add(attemptToken);
     return true;
   }
 
   /**
-   * The result of an attempt assigned a second time because the server's database lost the run: the
-   * program must not run twice. Undefined for every other assignment, such as a retry.
+   * The result of a run assigned again although its program has finished here: the server does not
+   * have the result yet, or its database lost the run. The program must not run twice. Undefined for
+   * every other assignment, such as a retry.
    */
   forgottenResult(assignment: {
-    runId: string;
+    workId: string;
     attempt: number;
   }): Promise<Completion | undefined> | undefined {
-    const candidates = this.#kept
+    const waiting = [...this.#parcels.values()]
+      .filter(({ kept, entry }) => !kept && entry.workId === assignment.workId)
+      .map((parcel) => async () => {
+        if (parcel.unsaved) return parcel.unsaved;
+        const reading = await this.#outbox.read(parcel.entry);
+        return reading.kind === "record" ? reading.record.completion : undefined;
+      });
+    const kept = this.#kept
       .list()
-      .filter((kept) => kept.runId === assignment.runId)
-      .filter((kept) => !this.#isOfNow(kept) || this.#offered.has(kept.attemptToken));
-    return candidates.length === 0 ? undefined : this.#readForgotten(candidates, assignment.attempt);
+      .filter((one) => one.workId === assignment.workId)
+      .filter((one) => !this.#isOfNow(one) || this.#offered.has(one.attemptToken))
+      .map((one) => async () => (await this.#kept.read(one))?.completion);
+    if (waiting.length + kept.length === 0) return undefined;
+    return this.#readForgotten({ waiting, kept }, assignment.attempt);
   }
 
-  async #readForgotten(candidates: readonly Kept[], attempt: number): Promise<Completion | undefined> {
-    for (const kept of candidates) {
-      const completion = (await this.#kept.read(kept))?.completion;
+  async #readForgotten(
+    results: Record<"waiting" | "kept", (() => Promise<Completion | undefined>)[]>,
+    attempt: number,
+  ): Promise<Completion | undefined> {
+    for (const read of [...results.waiting, ...results.kept]) {
+      const completion = await read();
+      // A completed run has no later attempt, so its result answers any.
+      if (completion?.outcome === Outcome.COMPLETED) return completion;
+      // A later attempt than a failed one is a retry.
+      if (results.waiting.includes(read)) continue;
       const reoffer = completion?.reoffer ?? completion?.turnReoffer;
       const isForgotten = (reoffer?.attempt ?? 0) >= attempt && !completion?.retryAfter;
       if (isForgotten) return completion;
@@ -208,8 +234,8 @@ export class Delivery {
 
   /** Adds a completion. Resolves when the completion is durable and, with an open stream, sent. */
   async add(completion: Completion, finishedAtMs: number, watcher: string): Promise<void> {
-    const { runId, attemptToken } = completion;
-    const parcel = parcelOf({ runId, attemptToken, finishedAtMs }, watcher);
+    const { workId, attemptToken } = completion;
+    const parcel = parcelOf({ workId, attemptToken, finishedAtMs }, watcher);
     parcel.isBusy = true;
     this.#parcels.set(attemptToken, parcel);
     // A full disk must not lose the result while the network works.
@@ -244,7 +270,7 @@ export class Delivery {
     } catch (error) {
       if (this.#diskProblem === undefined) {
         this.#logger.error(
-          { runId: entry.runId, error: messageOf(error) },
+          { workId: entry.workId, error: messageOf(error) },
           "cannot write the outbox; results are in memory only, and no new work is taken until the disk takes them",
         );
       }
@@ -354,7 +380,7 @@ export class Delivery {
     for (const parcel of this.#parcels.values()) {
       if (parcel.sentAt !== undefined && now - parcel.sentAt >= this.#ackDeadlineMs(parcel)) {
         this.#logger.warn(
-          { runId: parcel.entry.runId, sends: parcel.sends },
+          { workId: parcel.entry.workId, sends: parcel.sends },
           "no acknowledgement; sending again",
         );
         parcel.sentAt = undefined;
@@ -394,7 +420,7 @@ export class Delivery {
     parcel.isBusy = false;
     // An acknowledgement may have arrived during the read.
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return undefined;
-    const { runId } = parcel.entry;
+    const { workId } = parcel.entry;
     switch (reading.kind) {
       case "record":
         parcel.readableAt = undefined;
@@ -402,14 +428,14 @@ export class Delivery {
       case "unreadable":
         if (parcel.readableAt === undefined) {
           this.#logger.warn(
-            { runId, error: reading.problem },
+            { workId, error: reading.problem },
             "cannot read a result; trying again until it works",
           );
         }
         parcel.readableAt = performance.now() + this.#timing.ackDeadlineMs / 2;
         return undefined;
       case "gone":
-        this.#logger.warn({ runId }, "a result was removed from the outbox before it was delivered");
+        this.#logger.warn({ workId }, "a result was removed from the outbox before it was delivered");
         this.#forget(parcel);
         break;
       case "set_aside":
@@ -470,6 +496,12 @@ export class Delivery {
     told: { windowId: string; message: string },
   ): Promise<void> {
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return;
+    if (verdict === "unknown" && !parcel.bringsItsRun) {
+      parcel.bringsItsRun = true;
+      parcel.sentAt = undefined;
+      void this.#pump();
+      return;
+    }
     this.#forget(parcel);
     this.#onAcknowledged({
       entry: parcel.entry,
@@ -498,7 +530,7 @@ export class Delivery {
       return true;
     } catch (error) {
       this.#logger.warn(
-        { runId: entry.runId, error: messageOf(error) },
+        { workId: entry.workId, error: messageOf(error) },
         "cannot keep an acknowledged result",
       );
       return false;
@@ -515,7 +547,7 @@ export class Delivery {
       await this.#kept.confirm(kept, this.#by, acknowledgedAt);
     } catch (error) {
       this.#logger.warn(
-        { runId: kept.runId, error: messageOf(error) },
+        { workId: kept.workId, error: messageOf(error) },
         "cannot note that a result was offered",
       );
     }
@@ -525,7 +557,7 @@ export class Delivery {
     try {
       this.#onSetAside(await this.#outbox.reject(entry, problem));
     } catch (error) {
-      this.#logger.warn({ runId: entry.runId, error: messageOf(error) }, "cannot set an outbox file aside");
+      this.#logger.warn({ workId: entry.workId, error: messageOf(error) }, "cannot set an outbox file aside");
     }
   }
 
@@ -534,7 +566,7 @@ export class Delivery {
       await this.#outbox.remove(entry);
     } catch (error) {
       // The file is sent again after a restart and acknowledged once more.
-      this.#logger.warn({ runId: entry.runId, error: messageOf(error) }, "cannot remove an outbox file");
+      this.#logger.warn({ workId: entry.workId, error: messageOf(error) }, "cannot remove an outbox file");
     }
   }
 
@@ -553,12 +585,13 @@ function parcelOf(entry: OutboxEntry, watcher: string): Parcel {
     readableAt: undefined,
     isBusy: false,
     kept: undefined,
+    bringsItsRun: false,
   };
 }
 
-/** `reoffer` and `turnReoffer` are sent only with results offered again. */
-function asSent({ kept }: Parcel, completion: Completion): Completion {
-  if (kept || (completion.reoffer ?? completion.turnReoffer) === undefined) return completion;
+/** `reoffer` and `turnReoffer` are sent only where the server's database may have lost the work. */
+function asSent({ bringsItsRun }: Parcel, completion: Completion): Completion {
+  if (bringsItsRun || (completion.reoffer ?? completion.turnReoffer) === undefined) return completion;
   const { reoffer: _, turnReoffer: __, ...rest } = completion;
   return create(CompletionSchema, rest);
 }

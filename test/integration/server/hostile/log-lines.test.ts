@@ -6,7 +6,7 @@ import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { Platform } from "@pinion/client";
+import { Os } from "@pinion/client";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { useDatabase } from "../../../support/database.ts";
@@ -41,7 +41,7 @@ test("the log stays one JSON object a line, and tables show odd texts escaped, w
       joinCode,
       installId: randomUUID(),
       label: evil,
-      platform: Platform.LINUX,
+      os: Os.LINUX,
       appVersion: evil,
     }),
   );

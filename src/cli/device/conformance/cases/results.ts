@@ -53,7 +53,7 @@ export const resultCases: ConformanceCase[] = [
   {
     name: "superseded",
     promise:
-      "a completion that is acknowledged as stored late or superseded is forgotten, an unknown one not sent again",
+      "a completion that is acknowledged as stored late or superseded is forgotten, an unknown one sent at most once more",
     async play(stage) {
       const first = await stage.open();
       const { STORED_LATE, SUPERSEDED, UNKNOWN } = CompletionVerdict;
