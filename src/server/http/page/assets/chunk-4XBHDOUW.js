@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-DS6RQB57.js";import{ua as t}from"./chunk-SFSSQGDM.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
