@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-7R4MFAXZ.js";import{xa as t}from"./chunk-55TKXVPH.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
