@@ -107,7 +107,7 @@ function addEnroll(device: Command, cli: Cli): void {
       if (identity.sameLabelCount > 0) {
         const count = identity.sameLabelCount;
         cli.note(
-          `${cli.colors.yellow("!")} ${count === 1 ? "another device is" : `${count} other devices are`} called "${options.label ?? hostname()}" too; \`pinion devices update ${identity.deviceId} --label NAME\` renames this one`,
+          `${cli.colors.yellow("!")} ${count === 1 ? "another device is" : `${count} other devices are`} called "${options.label ?? hostname()}" too; \`pinion devices rename ${identity.deviceId} NAME\` gives this one another name`,
         );
       }
       cli.out(mayRun(configFile));

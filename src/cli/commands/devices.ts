@@ -44,7 +44,7 @@ function addList(devices: Command, cli: Cli): void {
     .option("--no-workers", "only devices of people")
     .option("--with <label...>", "only devices that have all of these labels")
     .option("--label <label>", "the same, several with commas", list)
-    .option("--selector <condition>", "only those that match a watcher's selector, in CEL")
+    .option("--select <condition>", "only those that match this selector of a watcher, in CEL")
     .option("--status <status>", `only these: ${words.liveness.all.join(", ")}; several with commas`, list)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{
@@ -52,14 +52,14 @@ function addList(devices: Command, cli: Cli): void {
         workers?: boolean;
         with?: string[];
         label?: string[];
-        selector?: string;
+        select?: string;
         status?: string[];
       }>(cli, command);
       const wanted = [...(options.with ?? []), ...(options.label ?? [])];
       const filter = {
         ...(options.workers === undefined ? {} : { isWorker: options.workers }),
         labels: wanted,
-        selector: options.selector ?? "",
+        selector: options.select ?? "",
         liveness: (options.status ?? []).map((word) => words.liveness.value(word, "--status")),
       };
       const page = await collect(options.limit, async (request) => {
@@ -74,7 +74,7 @@ function addList(devices: Command, cli: Cli): void {
         );
       }
       if (page.items.length === 0) {
-        if (options.status || options.selector) return cli.note("no device is like that");
+        if (options.status || options.select) return cli.note("no device is like that");
         if (wanted.length > 0)
           return cli.note(`no device has all of these labels: ${wanted.map(plain).join(", ")}`);
         if (options.workers) return cli.note("no fleet workers; `pinion worker` runs one");
@@ -88,7 +88,7 @@ function addList(devices: Command, cli: Cli): void {
   examples(command, [
     ["devices list", "who is there"],
     ["devices list --workers", "the fleet workers, which take what is pinned to nobody"],
-    [`devices list --selector 'os == "linux" && "gpu" in labels'`, "the candidates of a selector"],
+    [`devices list --select 'os == "linux" && "gpu" in labels'`, "the candidates of a selector"],
     ["devices list --with gpu has:codex", "those with a label, given by people or reported by the device"],
     ["devices list --json", "the same for a program"],
   ]);

@@ -36,11 +36,11 @@ test("runs are narrowed by time, label, state and device, each alone and togethe
   expect((await type("runs", "list", "--until", "1h")).err).toContain("no run is like that");
   expect((await type("devices", "list", "--status", "never", "--label", "gpu")).out).toMatch(/^one /m);
   expect((await type("devices", "list", "--status", "online")).err).toContain("no device is like that");
-  const matching = await type("devices", "list", "--json", "--selector", '"gpu" in labels && os != ""');
+  const matching = await type("devices", "list", "--json", "--select", '"gpu" in labels && os != ""');
   expect(
     (JSON.parse(matching.out) as { devices: { label: string }[] }).devices.map(({ label }) => label),
   ).toEqual(["one"]);
-  expect(await type("devices", "list", "--selector", "labels ==")).toMatchObject({
+  expect(await type("devices", "list", "--select", "labels ==")).toMatchObject({
     code: 2,
     err: expect.stringContaining("selector: "),
   });
