@@ -1,7 +1,7 @@
 /** The devices that match a watcher's selector at present. */
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { fleet } from "../data/api.ts";
-import { labelOf } from "../data/devices.ts";
+import { devices as known, labelOf } from "../data/devices.ts";
 import { useReading } from "../data/reading.ts";
 import { Status } from "../parts/status.tsx";
 import { ReadingState } from "../parts/table.tsx";
@@ -34,7 +34,7 @@ export function Candidates({ watcher }: { watcher: Watcher }) {
         <ul class="versions">
           {devices.slice(0, shownMax).map((device) => (
             <li key={device.id}>
-              <a href={linkTo("fleet", device.id)}>{labelOf(device.id) || device.label}</a>
+              <a href={linkTo("fleet", device.id)}>{known.find(device.id) ? labelOf(device.id) : device.label}</a>
               <Status word={livenessWord(device.liveness)} />
             </li>
           ))}
