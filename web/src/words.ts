@@ -1,5 +1,11 @@
 /** Enum values of the API in words, as in the command line and the tables, and their tones. */
-import { AttentionReason, ContinueMode, WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
+import {
+  AttentionReason,
+  ContinueMode,
+  QuestionDefault,
+  QuestionResponders,
+  WorkspaceMode,
+} from "#gen/pinion/v1/activity_pb.js";
 import { Os, UpgradeMode } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
@@ -167,6 +173,15 @@ export const catchupChoices = [
 export const continueChoices = [
   { value: ContinueMode.FRESH, label: "a fresh one" },
   { value: ContinueMode.SESSION, label: "the one of its last run" },
+];
+export const defaultChoices = [
+  { value: QuestionDefault.DENY, label: "deny" },
+  { value: QuestionDefault.ALLOW, label: "allow once" },
+];
+export const responderChoices = [
+  { value: QuestionResponders.USERS, label: "everyone who may trigger it" },
+  { value: QuestionResponders.DEVICE_OWNER, label: "the device’s owner" },
+  { value: QuestionResponders.ADMINS, label: "admins of the org" },
 ];
 export const notificationChoices = [
   { value: Notification.NONE, label: "none" },

@@ -100,7 +100,10 @@ export async function answerQuestion(
     { orgId, ...asker.named, questionId, optionId, text, actor },
     {
       bell,
-      mayAnswer: (question) => requireResponder(db, principal, question),
+      async mayAnswer(question) {
+        await requireResponder(db, principal, question);
+        requireAllowOnce(principal, question, optionId);
+      },
       async within(_, question) {
         if (always) requireRule(question);
       },
@@ -133,6 +136,22 @@ async function requireResponder(db: Db, principal: Principal, row: questions.Que
       refuse("permission_denied", "the watcher lets the owner of the device answer alone");
     }
   }
+}
+
+/** An agent may itself remember an option that permits for good, whatever `always` says. */
+function requireAllowOnce(principal: Principal, row: questions.QuestionRow, optionId: string): void {
+  const chosen = answers.optionsOf(row).find(({ id }) => id === optionId);
+  if (chosen?.kind !== "QUESTION_OPTION_KIND_ALLOW_ALWAYS" || principal.scopes.has("admin")) return;
+  const once = answers
+    .optionsOf(row)
+    .filter(({ kind }) => kind === "QUESTION_OPTION_KIND_ALLOW_ONCE")
+    .map(({ id }) => id);
+  const instead = once.length > 0 ? `; "${once[0]}" permits it this once` : "";
+  refuse(
+    "permission_denied",
+    `option_id: "${optionId}" permits it for good, which is for admins of the org${instead}`,
+    { field: "option_id" },
+  );
 }
 
 function requireRule({ question }: questions.QuestionRow): string {

@@ -42,6 +42,12 @@ export type QuestionRow = {
 /** Maximum questions of an attempt; further questions receive the default at once. */
 export const questionsPerAttemptMax = 200;
 
+/**
+ * Maximum milliseconds for which a turn's timeout stands still while its questions are open; the
+ * same as the device's.
+ */
+export const turnWaitMsMax = 3_600_000;
+
 /** Milliseconds before the end of its turn at which an unanswered question receives its default. */
 const turnTailMs = 30_000;
 
@@ -93,9 +99,9 @@ export async function ask(tx: Db, asked: Asked): Promise<(QuestionRow & { isNew:
         from run
         where org_id = ${orgId} and id = ${workId} and attempt_token = ${attemptToken} and device_id = ${deviceId}
         union all
-        -- A turn has its end, whoever it waits for: the default is taken while its agent can still make use of it.
+        -- A turn's timeout stands still for a bounded time: the default is taken while its agent can still make use of it.
         select t.org_id, t.id, true, t.attempt_token, t.attempt, o.watcher_id, o.watcher_version, t.holder_id,
-          t.expires_at - ${turnTailMs} * interval '1 ms'
+          t.expires_at + ${turnWaitMsMax - turnTailMs} * interval '1 ms'
         from turn t
           left join run_all o on o.org_id = t.org_id and o.id = t.resume_run_id
         where t.org_id = ${orgId} and t.id = ${workId} and t.attempt_token = ${attemptToken} and t.holder_id = ${deviceId}

@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, writeFileSync } from "
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, onTestFinished, test } from "vitest";
 import { ToolStatus } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
@@ -105,6 +106,51 @@ for (const { name, script, tools, isThere } of moments) {
       for (const { status } of calls) expect(status).toBe(ToolStatus.FAILED);
       if (name === "a question") expect(await on.session.next("questionClosed")).toBeDefined();
       expect(livingInGroup(pid)).toEqual([]);
+      expect(on.peer.violations).toEqual([]);
+    },
+  );
+}
+
+for (const { name, script, tools, isThere } of moments) {
+  const { claude } = agents;
+  test.skipIf(claude === undefined)(
+    `a cancel in the middle of ${name} is answered once nothing of the agent is left`,
+    { timeout: patience },
+    async () => {
+      if (claude === undefined) return;
+      const on = await stage("claude", claude);
+      on.model.replies(...script);
+      const assignment = on.assign({ settings: { preApprovedTools: tools } });
+      await isThere(on);
+      const { pid } = await on.daemon.events.next("started");
+      on.session.cancel(assignment);
+      expect(await on.session.next("cancelled")).toMatchObject({ attemptToken: assignment.attemptToken });
+      expect(livingInGroup(pid)).toEqual([]);
+      if (name === "a question") expect(on.session.all("questionClosed")).toHaveLength(1);
+      expect(on.session.all("complete")).toEqual([]);
+      expect(on.peer.violations).toEqual([]);
+    },
+  );
+
+  test.skipIf(claude === undefined)(
+    `a timeout in the middle of ${name} ends the agent and its group, and is told once`,
+    { timeout: patience },
+    async () => {
+      if (claude === undefined) return;
+      const on = await stage("claude", claude);
+      on.model.replies(...script);
+      // The time stands still while a person is asked, here for a second at most.
+      const questions = { timeout: durationFromMs(60_000), waitMax: durationFromMs(1_000) };
+      on.assign({ timeoutMs: 6_000, settings: { preApprovedTools: tools }, more: { questions } });
+      await isThere(on);
+      const { pid } = await on.daemon.events.next("started");
+      const completion = await on.session.next("complete");
+      expect(completion).toMatchObject({ outcome: Outcome.TIMEOUT });
+      expect(completion.retryAfter).toBeUndefined();
+      expect(completion.reason).toContain("timeout");
+      if (name === "a question") expect(on.session.all("questionClosed")).toHaveLength(1);
+      expect(livingInGroup(pid)).toEqual([]);
+      expect(on.session.all("complete")).toHaveLength(1);
       expect(on.peer.violations).toEqual([]);
     },
   );

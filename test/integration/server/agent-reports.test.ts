@@ -185,7 +185,7 @@ test("an answer that does not match the schema fails its run with what is wrong,
 
 test("a watcher that names what its device does not have says so at once, and goes on when the device has it", async () => {
   const { clients, device, stream } = await begin();
-  const create = async (spec: { agentKind?: string; workspace?: string }) =>
+  const create = async (spec: { agentKind?: string; workspace?: string; agentId?: string }) =>
     (
       await clients.watchers.createWatcher({
         spec: { name: `lacks ${JSON.stringify(spec)}`, prompt: "p", deviceId: device.deviceId, ...spec },
@@ -198,6 +198,13 @@ test("a watcher that names what its device does not have says so at once, and go
     /has no workspace "web" \(it has app\); add \[workspaces.web\]/,
   );
   expect((await create({ agentKind: "test", workspace: "app" })).noExecutorReason).toBe("");
+
+  // The agent's default workspace counts; the watcher's own goes before.
+  const agentId = `webby-${device.deviceId.slice(-12)}`;
+  await clients.agents.createAgent({ agentId, settings: { workspace: "web" } });
+  const byAgent = await create({ agentId });
+  expect(byAgent.noExecutorReason).toMatch(/has no workspace "web" \(it has app\)/);
+  expect((await create({ agentId, workspace: "app" })).noExecutorReason).toBe("");
 
   // The watcher's slots are recorded as skipped.
   await clients.watchers.updateWatcher({

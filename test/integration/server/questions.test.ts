@@ -4,12 +4,18 @@
  */
 import { randomUUID } from "node:crypto";
 import { durationFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
+import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { expect, test, vi } from "vitest";
 import { QuestionDefault, QuestionOptionKind, QuestionResponders } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { GrantPermission } from "#gen/pinion/v1/fleet_pb.js";
+import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { QuestionState } from "#gen/pinion/v1/run_pb.js";
+import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { closeDueOnce } from "../../../src/scheduler/questions.ts";
+import { sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
+import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { getRun, heldOf, startWork, takeOn, useReplicas, watchRun } from "./work.ts";
@@ -126,6 +132,38 @@ test("who may answer is the watcher's to say; always is for admins, and edits th
   expect(agent!.settings!.preApprovedTools).toContain("Bash(git push)");
 });
 
+test("a person who is no admin allows once and never for good: by the API and by the command", async () => {
+  const { clients, stream, run, attempt, device } = await begin();
+  const { member, secret } = await clients.orgs.addMember({
+    ...{ email: `${randomUUID()}@example.org`, role: MemberRole.MEMBER, tokenScopes: ["read", "write"] },
+  });
+  await clients.fleet.grantDevice({
+    deviceId: device.deviceId,
+    grantee: { kind: { case: "userId", value: member!.userId } },
+    permissions: [GrantPermission.USE, GrantPermission.READ],
+  });
+  ask(stream, attempt);
+  await isOpen(run.id);
+  const theirs = createClients({ url: replicas.there.url, token: secret });
+  const refused = /for admins of the org/;
+  for (const answer of [
+    { optionId: "yes", always: true },
+    { optionId: "always", always: true },
+    { optionId: "always", always: false },
+  ]) {
+    await expect(theirs.runs.answerQuestion({ runId: run.id, ...answer })).rejects.toThrow(refused);
+    const always = answer.always ? ["--always"] : [];
+    const env = { PINION_URL: replicas.there.url, PINION_TOKEN: secret };
+    const typed = await runCommand(env, "runs", "answer", run.id, answer.optionId, ...always);
+    expect(typed).toMatchObject({ code: 4, err: expect.stringMatching(refused) });
+  }
+  expect((await getRun(clients, { workId: run.id })).openQuestions).toBe(1);
+  const { agent } = await clients.agents.getAgent({ agentId: run.agentId });
+  const { question } = await theirs.runs.answerQuestion({ runId: run.id, optionId: "yes" });
+  expect(question).toMatchObject({ state: QuestionState.ANSWERED, optionId: "yes" });
+  expect((await clients.agents.getAgent({ agentId: run.agentId })).agent).toEqual(agent);
+});
+
 /** A device with an ended run, and a turn that continues the run. */
 async function beginTurn(spec: Parameters<typeof startWork>[2] = {}) {
   const on = await begin(spec);
@@ -170,8 +208,11 @@ test("the agent of a turn asks as that of a run does: seen by those who watch, a
     ),
   );
   expect(answers.map(({ status }) => status).sort()).toEqual(["fulfilled", "rejected"]);
-  expect(await stream.next("answer")).toMatchObject({ questionId: "q1", isDefault: false });
-  expect(stream.waiting("answer")).toEqual([]);
+  const told = await stream.next("answer");
+  expect(told).toMatchObject({ questionId: "q1", isDefault: false });
+  // A repeat, in case the first was lost, says the same.
+  for (const repeat of stream.waiting("answer"))
+    expect(repeat.message.value).toMatchObject({ questionId: "q1", optionId: told.optionId });
   await vi.waitFor(() => expect(seen.at(-1)).toBe(0));
   const { events } = await clients.events.listEvents({
     pageSize: 50,
@@ -189,7 +230,7 @@ test("the agent of a turn asks as that of a run does: seen by those who watch, a
   abort.abort();
 });
 
-test("a question of a turn has the policy of its run's watcher, and no deadline beyond the end of the turn", async () => {
+test("a question of a turn has the policy of its run's watcher, and a deadline within the time for which the turn may wait", async () => {
   const { clients, stream, turn, attempt } = await beginTurn({
     questions: { timeout: durationFromMs(3_600_000), defaultAnswer: QuestionDefault.ALLOW },
   });
@@ -199,11 +240,46 @@ test("a question of a turn has the policy of its run's watcher, and no deadline 
   const {
     questions: [question],
   } = await clients.runs.listQuestions({ turnId: turn.id });
-  expect(timestampMs(question!.deadlineAt!)).toBeLessThan(timestampMs(now!.expiresAt!));
+  expect(timestampMs(question!.deadlineAt!)).toBeLessThan(timestampMs(now!.expiresAt!) + 3_600_000);
   await sql`update question set deadline_at = now() where work_id = ${turn.id}`.execute(database.db);
   await closeDueOnce(database.db, { asked() {}, answered() {} });
   const { questions } = await clients.runs.listQuestions({ turnId: turn.id });
   expect(questions).toMatchObject([{ state: QuestionState.EXPIRED, optionId: "yes" }]);
+});
+
+test("a turn's timeout stands still while its question is open, for an hour at most", async () => {
+  const { clients, stream, turn, attempt } = await beginTurn();
+  ask(stream, attempt);
+  await vi.waitFor(async () => expect(await openOfTurn(turn.id)).toBe(1));
+  const sweep = () => sweepTurnsOnce(database.db, { ttlMs: 60_000, isQuiet: false });
+  const setBack = (expired: string, asked: string) =>
+    sql`with t as (update turn set expires_at = now() - ${expired}::interval, deadline_at = now() + interval '1 min'
+        where id = ${turn.id})
+      update question set asked_at = now() - ${asked}::interval, deadline_at = now() + interval '1 min'
+      where work_id = ${turn.id}`.execute(database.db);
+  // The timeout passed 10 minutes ago, and for 20 minutes a person has been asked.
+  await setBack("10 min", "20 min");
+  expect(await sweep()).toEqual([]);
+  // An answer lets the time run again.
+  await clients.runs.answerQuestion({ turnId: turn.id, optionId: "yes" });
+  expect(await sweep()).toEqual([]);
+  await setBack("25 min", "20 min");
+  // The replicas sweep, too.
+  const untilTimeout = (turnId: string) =>
+    vi.waitFor(async () => {
+      await sweep();
+      expect((await clients.turns.getTurn({ turnId })).turn!.status).toBe(TurnStatus.TIMEOUT);
+    });
+  await untilTimeout(turn.id);
+
+  const second = await beginTurn();
+  ask(second.stream, second.attempt);
+  await vi.waitFor(async () => expect(await openOfTurn(second.turn.id)).toBe(1));
+  await sql`with t as (update turn set expires_at = now() - interval '61 min', deadline_at = now() + interval '1 min'
+      where id = ${second.turn.id})
+    update question set asked_at = now() - interval '5 hours', deadline_at = now() + interval '1 min'
+    where work_id = ${second.turn.id}`.execute(database.db);
+  await untilTimeout(second.turn.id);
 });
 
 test("a question of a turn that has ended is withdrawn", async () => {

@@ -217,7 +217,7 @@ export declare type Turn = Message<"pinion.v1.Turn"> & {
   deadlineAt?: Timestamp | undefined;
 
   /**
-   * When it ends as TIMEOUT, however its worker beats.
+   * When it ends as TIMEOUT, however its worker beats; later by the time that its agent's questions wait, an hour at most.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 29;
    */
