@@ -34,7 +34,9 @@ export function Candidates({ watcher }: { watcher: Watcher }) {
         <ul class="versions">
           {devices.slice(0, shownMax).map((device) => (
             <li key={device.id}>
-              <a href={linkTo("fleet", device.id)}>{known.find(device.id) ? labelOf(device.id) : device.label}</a>
+              <a href={linkTo("fleet", device.id)}>
+                {known.find(device.id) ? labelOf(device.id) : device.label}
+              </a>
               <Status word={livenessWord(device.liveness)} />
             </li>
           ))}

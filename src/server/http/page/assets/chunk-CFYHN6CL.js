@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:src/server/http/page/assets/chunk-U3KLE4XQ.js
-import{xa as t}from"./chunk-F5DIDH4J.js";function o({title:e,children:n}){return t("div",{class:"empty",children:[t("h2",{children:e}),n]})}function r({of:e}){return e.state.value==="failed"?t("div",{class:"empty",role:"alert",children:[t("h2",{children:"This list could not be read"}),t("p",{children:e.error.value}),t("button",{type:"button",onClick:e.resync,children:"Try again"})]}):t("p",{class:"empty loading",role:"status",children:"Reading…"})}export{o as a,r as b};
-========
-import{ya as t}from"./chunk-O7JQQEL3.js";function o({title:e,children:n}){return t("div",{class:"empty",children:[t("h2",{children:e}),n]})}function r({of:e}){return e.state.value==="failed"?t("div",{class:"empty",role:"alert",children:[t("h2",{children:"This list could not be read"}),t("p",{children:e.error.value}),t("button",{type:"button",onClick:e.resync,children:"Try again"})]}):t("p",{class:"empty loading",role:"status",children:"Reading…"})}export{o as a,r as b};
->>>>>>>> main:src/server/http/page/assets/chunk-CFYHN6CL.js

@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-SN2CGIXB.js";import{xa as t}from"./chunk-F5DIDH4J.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
