@@ -36,7 +36,8 @@ describe.skipIf(!browserPath)("many runs at once", () => {
     await dialog.getByRole("button", { name: "Cancel 2" }).click();
     await dialog.getByText("2 of 2 done, finished").waitFor();
     await dialog.getByRole("button", { name: "Close", exact: true }).last().click();
-    for (const { id } of wanted) await page.locator(`[data-key="${id}"]`).getByText("cancelled").waitFor();
+    for (const { id } of wanted)
+      await page.locator(`[data-key="${id}"] .status`).getByText("cancelled").waitFor();
     expect((await clients.runs.getRun({ runId: spared.id })).run!.status).toBe(RunStatus.PENDING);
 
     // The filters are in the address.
