@@ -1,8 +1,12 @@
+import { join } from "node:path";
 import { defineConfig } from "vitest/config";
 import { LongestFirst } from "./test/support/longest-first.ts";
 
 /** What takes minutes (`*.long.test.ts`) runs with `npm run test:long`, which runs everything. */
 const isLong = process.env.PINION_TEST_LONG === "1";
+
+// Each worker loads the same packages: from Node's cache of compiled code.
+process.env.NODE_COMPILE_CACHE ??= join(import.meta.dirname, "node_modules/.cache/compiled");
 
 export default defineConfig({
   test: {

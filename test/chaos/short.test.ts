@@ -15,7 +15,7 @@ const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
  */
 const length = isLong
   ? { lengthMs: 85_000, gapMs: 2_700, outageMsMax: 6_000 }
-  : { lengthMs: 40_000, gapMs: 1_100, outageMsMax: 4_000 };
+  : { lengthMs: 42_000, gapMs: 1_000, outageMsMax: 5_000 };
 const patienceMs = 300_000;
 
 test(
