@@ -177,7 +177,7 @@ test("change compares the data of results, whatever the order of its keys; recov
         output: resultText,
         resultText,
         reason,
-        ...(structured ? { structured } : {}),
+        ...(structured ? { structured: JSON.stringify(structured) } : {}),
       } as never,
     });
     await stream.next("completionAck");
