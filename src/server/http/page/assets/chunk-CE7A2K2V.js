@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-LMQWZT42.js";import{Ca as t}from"./chunk-KKNDQHBB.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};

@@ -1,1 +1,0 @@
-import{a,b,c}from"./chunk-RMV4PDGZ.js";import"./chunk-RNZXAX67.js";import"./chunk-MUKGO2OL.js";import"./chunk-2BTZKRPU.js";import"./chunk-TVPSTWIP.js";import"./chunk-VTTRJWD4.js";import"./chunk-2ZLERRM4.js";import"./chunk-WJZBEHI7.js";import"./chunk-DG7VYFBN.js";import"./chunk-KKNDQHBB.js";import"./chunk-IB3OMPMT.js";export{c as HookTable,b as HooksView,a as hookKindWord};
