@@ -49,7 +49,7 @@ export function startLoops(
     db,
     log,
     judge,
-    policy: config.failures,
+    policy: { ...config.failures, quotas },
     doorbell: publisher,
     sweepMs: config.sweepIntervalMs,
   };

@@ -1,6 +1,7 @@
 import {
   type Accept,
   type ActivityReport,
+  type AttemptRef,
   type Cancelled,
   type Completion,
   type ConnectRequest,
@@ -33,6 +34,8 @@ import {
 import { beatsMissedMax, type OutstandingAttempt } from "./outstanding.ts";
 import { type AnswerMessage, answerMessage, askedOf, refusedAnswer } from "./questions.ts";
 import type { SessionServices } from "./session-services.ts";
+
+const noAttempts: readonly never[] = [];
 
 /**
  * The messages of a serving device about its attempts.
@@ -94,7 +97,16 @@ export class AttemptMessages {
 
   #beat(heartbeat: Heartbeat): void {
     this.#link.send(heartbeatAckOf(heartbeat));
-    const { beating, lost, strangers } = this.#assignments.out.beat(heartbeat.attempts);
+    this.noteBeat(heartbeat.attempts);
+  }
+
+  /** Notes the attempts that a heartbeat lists. */
+  noteBeat(attempts: readonly AttemptRef[]): void {
+    if (attempts.length === 0 && this.#assignments.out.size === 0) {
+      this.#services.beat(this.#session, noAttempts);
+      return;
+    }
+    const { beating, lost, strangers } = this.#assignments.out.beat(attempts);
     const { orgId, deviceId } = this.#session;
     this.#services.beat(
       this.#session,

@@ -1,4 +1,5 @@
 import {
+  type AttemptRef,
   type Completion,
   type ConnectRequest,
   ConnectRequestSchema,
@@ -328,6 +329,17 @@ export class Session implements Seat, SessionView {
       if (held.isCancelRequested) this.cancel({ ...held, reason: held.cancelReason ?? "cancelled" });
     }
     this.#services.opened(this, opening);
+  }
+
+  /** Whether the session's state takes heartbeats. */
+  get takesBeats(): boolean {
+    return reactions[this.#state].heartbeat === "take";
+  }
+
+  /** Handles a heartbeat with the attempts of an earlier one, checked then; the caller answers it. */
+  beatAgain(attempts: readonly AttemptRef[]): void {
+    this.#heardAt = performance.now();
+    this.#messages.noteBeat(attempts);
   }
 
   /** The watchdog: a timer that ends the session after a silence of `ttlMs` milliseconds. */
