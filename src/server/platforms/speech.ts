@@ -62,10 +62,10 @@ export function finalText(turn: Pick<TurnRow, "status" | "reply" | "reason" | "i
 }
 
 /** The text in messages of at most `max` characters, cut between lines where there are any. */
-export function partsOf(text: string, max: number, publicUrl?: string): string[] {
+export function partsOf(text: string, max: number, publicUrl?: string, most = partsMax): string[] {
   const parts: string[] = [];
   let left = text;
-  while (left.length > max && parts.length < partsMax - 1) {
+  while (left.length > max && parts.length < most - 1) {
     const window = left.slice(0, max);
     const line = window.lastIndexOf("\n");
     let at = line > max / 2 ? line : Math.max(window.lastIndexOf(" "), max / 2);
