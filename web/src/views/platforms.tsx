@@ -1,4 +1,5 @@
 /** Chat platforms of agents: what each says of itself, and its start and stop. */
+import { useEffect } from "preact/hooks";
 import { type AgentPlatform, PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { agents as api, may } from "../data/api.ts";
 import { allPages, useReading } from "../data/reading.ts";
@@ -18,8 +19,9 @@ const words: Record<number, [word: string, tone: string]> = {
   [PlatformStatus.FAILED]: ["failed", "bad"],
 };
 
-/** Messages in and out are turns; they leave no events of platforms. */
-const concerns = ({ kind }: { kind: string }) => kind.startsWith("platform.") || kind.startsWith("turn.");
+const concerns = ({ kind }: { kind: string }) => kind.startsWith("platform.");
+/** Messages in and out leave no events. */
+const rereadMs = 5_000;
 
 export function PlatformsView() {
   const reading = useReading(
@@ -31,6 +33,12 @@ export function PlatformsView() {
     [],
     concerns,
   );
+  useEffect(() => {
+    const timer = setInterval(() => {
+      if (!document.hidden) reading.again();
+    }, rereadMs);
+    return () => clearInterval(timer);
+  }, [reading.again]);
   const found = reading.value.value;
   if (!found) return <ReadingState error={reading.error.value} again={reading.again} />;
   if (found.length === 0) {
