@@ -40,6 +40,7 @@ import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
 import { explainChain } from "./explain-chain.ts";
 import { startFields } from "./input-message.ts";
+import { spanOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
 import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
@@ -109,6 +110,7 @@ export function runService(deps: {
         wanted.has(status) ? [name] : [],
       );
       const watcherId = await idOfWatcher(orgId, request.watcherId);
+      const { since, until } = spanOf(request, "");
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
         keyOf: (row: runs.RunRow) => [row.id] as [string],
@@ -122,6 +124,7 @@ export function runService(deps: {
             deviceId: request.deviceId || undefined,
             wantsAttention: request.wantsAttention,
             attention: request.attention.flatMap((reason) => attentionNames[reason] ?? []),
+            ...{ labels: request.labels, since, until },
           }),
       });
       return { runs: await runMessages(db, orgId, rows), nextPageToken };

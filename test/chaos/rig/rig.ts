@@ -62,6 +62,8 @@ export type RigOptions = {
   workMsMax?: number;
   /** The source tree of the replicas; this checkout, unless a mutation is tested. */
   sourceTree?: string | undefined;
+  /** The script of a built command for the replicas, in place of sources. */
+  program?: string | undefined;
   dropsOutbox?: boolean;
   prefersUnary?: boolean;
   /** Devices complete all assigned runs. */
@@ -132,6 +134,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
           env: environment,
           record,
           sourceTree: options.sourceTree,
+          program: options.program,
         }),
       ),
     );

@@ -30,6 +30,7 @@ import { scheduleText } from "../schedule-words.ts";
 import { dayMs, slotText } from "../times.ts";
 import { dollarsText } from "../usage-words.ts";
 import { runWord, skipWord, toneOf, watcherWord } from "../words.ts";
+import { Candidates } from "./candidates.tsx";
 import { costBars } from "./home.tsx";
 import { WatcherDialog } from "./watcher-form.tsx";
 
@@ -70,6 +71,7 @@ export function WatcherView({ id }: { id: string }) {
         </div>
         <div class="side">
           <About watcher={watcher} />
+          {watcher.spec?.selector && <Candidates watcher={watcher} />}
           <Versions watcher={watcher} />
           <Costs watcher={watcher} />
         </div>
@@ -476,6 +478,8 @@ function About({ watcher }: { watcher: Watcher }) {
           <dd>
             {spec?.deviceId ? (
               <a href={linkTo("fleet", spec.deviceId)}>{labelOf(spec.deviceId)}</a>
+            ) : watcher.spec?.selector ? (
+              "any that matches its selector"
             ) : (
               "any fleet worker"
             )}
