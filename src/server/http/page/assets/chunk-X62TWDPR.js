@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-WVPWOEB5.js";import{za as t}from"./chunk-XVOBJS5S.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
