@@ -57,7 +57,7 @@ export function startLoops(
     db,
     log,
     judge,
-    policy: config.failures,
+    policy: { ...config.failures, quotas },
     doorbell: publisher,
     sweepMs: config.sweepIntervalMs,
   };

@@ -12,6 +12,7 @@ export const views = [
   "org",
   "destinations",
   "platforms",
+  "hooks",
   "search",
   "you",
   "login",
