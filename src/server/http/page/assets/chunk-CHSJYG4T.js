@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:src/server/http/page/assets/chunk-6K5V4S7Y.js
-import{a,b as i}from"./chunk-IX6ML7IQ.js";import{oa as r}from"./chunk-5B4GNH5Z.js";var c=200,s={includeRecentRuns:!0,includeNextSlots:!0},o=i({async*pages(e){let t="";do{let n=await r.listWatchers({...s,pageSize:c,pageToken:t},{signal:e});yield n.watchers,t=n.nextPageToken}while(t!=="")},get:async e=>(await r.getWatcher({...s,watcherId:e})).watcher,idOf:e=>e.id,orderOf:e=>a(e.slug),isNamed:!0});function p(e){return o.find(e)?.slug||e.slice(-8)}export{o as a,p as b};
-========
-import{a,b as i}from"./chunk-UFJKYAAV.js";import{qa as r}from"./chunk-6JKXTVMI.js";var c=200,s={includeRecentRuns:!0,includeNextSlots:!0},o=i({async*pages(e){let t="";do{let n=await r.listWatchers({...s,pageSize:c,pageToken:t},{signal:e});yield n.watchers,t=n.nextPageToken}while(t!=="")},get:async e=>(await r.getWatcher({...s,watcherId:e})).watcher,idOf:e=>e.id,orderOf:e=>a(e.slug),isNamed:!0});function p(e){return o.find(e)?.slug||e.slice(-8)}export{o as a,p as b};
->>>>>>>> main:src/server/http/page/assets/chunk-CHSJYG4T.js

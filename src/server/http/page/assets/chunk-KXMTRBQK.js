@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-XELFPWKN.js";import{Ca as t}from"./chunk-5B4GNH5Z.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
