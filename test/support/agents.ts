@@ -34,13 +34,14 @@ export interface RealAgent {
   command: string[];
 }
 
-export type AgentName = "claude" | "codex" | "claude-agent-acp" | "codex-acp";
+export type AgentName = "claude" | "codex" | "claude-agent-acp" | "codex-acp" | "opencode";
 
 const PACKAGE_OF: Record<AgentName, string> = {
   claude: "claude",
   "claude-agent-acp": "claude",
   codex: "codex",
   "codex-acp": "codex-acp",
+  opencode: "opencode",
 };
 
 /**
@@ -77,10 +78,11 @@ async function realAgent(name: AgentName): Promise<RealAgent | { missing: string
       process.execPath,
       join(modules, "@agentclientprotocol/claude-agent-acp/dist/index.js"),
     ],
+    opencode: [join(modules, `opencode-linux-${arch}/bin/opencode`), "acp"],
     "codex-acp": [join(modules, `@zed-industries/codex-acp-linux-${arch}/bin/codex-acp`)],
   };
   const command = commands[name];
-  const program = command.at(-1) ?? "";
+  const program = command.findLast((word) => word.startsWith("/")) ?? "";
   return existsSync(program) ? { command } : { missing: `${program} is not in its package` };
 }
 

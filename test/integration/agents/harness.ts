@@ -15,6 +15,7 @@ const EXECUTORS: Record<AgentName, { type: string; more: string }> = {
   codex: { type: "codex", more: "" },
   "claude-agent-acp": { type: "acp", more: 'preset = "claude-agent-acp"' },
   "codex-acp": { type: "acp", more: 'preset = "codex-acp"' },
+  opencode: { type: "acp", more: 'preset = "opencode"' },
 };
 
 export interface Stage {
@@ -74,6 +75,30 @@ env_key = "SCRIPTED_KEY"
 request_max_retries = 0
 stream_max_retries = 0
 `,
+  );
+  // Opencode takes the provider from a file of its own alone.
+  mkdirSync(join(home, ".config/opencode"), { recursive: true });
+  writeFileSync(
+    join(home, ".config/opencode/opencode.json"),
+    JSON.stringify({
+      ...{
+        autoupdate: false,
+        share: "disabled",
+        model: "scripted/scripted-1",
+        small_model: "scripted/scripted-1",
+      },
+      permission: { edit: "ask", bash: "ask" },
+      provider: {
+        scripted: {
+          ...{
+            npm: "@ai-sdk/anthropic",
+            name: "Scripted",
+            options: { baseURL: `${model.url}/v1`, apiKey: "k" },
+          },
+          models: { "scripted-1": { name: "Scripted", limit: { context: 100_000, output: 8_000 } } },
+        },
+      },
+    }),
   );
   const { type, more } = EXECUTORS[name];
   const variables = {
