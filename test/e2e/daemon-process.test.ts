@@ -14,7 +14,8 @@ const config = (...kinds: string[]) =>
   kinds.map((kind) => `[executors.${kind}]\ncommand = ["sh", "-c", "echo ${kind}"]\n`).join("\n");
 
 async function startDaemon(env: Record<string, string> = {}) {
-  const peer = await startPeer();
+  // A process takes long to start on a busy machine.
+  const peer = await startPeer({ patienceMs: 60_000 });
   const stateDir = join(await temporaryDirectory(), "state");
   mkdirSync(stateDir, { mode: 0o700 });
   const { url } = peer;
@@ -26,6 +27,7 @@ async function startDaemon(env: Record<string, string> = {}) {
     ["device", "run", "--json", "--state-dir", stateDir, "--config", file, "--backoff-max", "200ms"],
     env,
   );
+  await daemon.line(/"type":"state"/);
   const session = await peer.session();
   return { peer, daemon, file, session };
 }

@@ -48,7 +48,7 @@ export async function summarize(
   if (asked.agentId) where.push(sql`agent_id = ${asked.agentId}`);
   if (asked.deviceId) where.push(sql`device_id = ${asked.deviceId}`);
   const group = sql.raw(groupColumns[asked.groupBy]);
-  const order = asked.groupBy === "day" ? sql`1` : sql`sum(input_tokens + output_tokens) desc, 1`;
+  const order = asked.groupBy === "day" ? sql`1` : sql`sum(input_tokens) + sum(output_tokens) desc, 1`;
   // As text: the pool reads int8 as a number, and sums may be beyond 2^53.
   const sum = (column: string) => sql`least(sum(${sql.ref(column)}), 9223372036854775807)::int8::text`;
   const { rows } = await sql<{ [Key in keyof UsageSum]: string }>`

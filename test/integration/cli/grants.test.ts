@@ -14,6 +14,7 @@ type Person = (...args: string[]) => ReturnType<typeof runCommand>;
 let ada: Person;
 let bea: Person;
 let stream: DeviceStream;
+let beats: NodeJS.Timeout;
 const ids = { device: "", watcher: "", run: "" };
 const secretWord = "the-answer-is-0815";
 
@@ -37,13 +38,17 @@ beforeAll(async () => {
   const device = await enrolDevice(clients, "adas-mac");
   ids.device = device.deviceId;
   stream = await connectOf(device);
+  beats = setInterval(() => stream.send({ case: "heartbeat", value: { sequence: 1n } }), 1_000);
   const run = await startWork(clients, device, { name: "Adas digest", maxAttempts: 1 });
   await stream.complete(await takeOn(stream), secretWord);
   Object.assign(ids, { watcher: run.watcherId, run: run.id });
   clients.close();
 });
 
-afterAll(() => stream?.cancel());
+afterAll(() => {
+  clearInterval(beats);
+  stream?.cancel();
+});
 
 /** Kept for the file: a test's own streams end with the test. */
 async function connectOf(device: Identity): Promise<DeviceStream> {
