@@ -34,7 +34,7 @@ export interface RealAgent {
   command: string[];
 }
 
-export type AgentName = "claude" | "codex" | "claude-agent-acp" | "codex-acp" | "opencode";
+export type AgentName = "claude" | "codex" | "claude-agent-acp" | "codex-acp" | "opencode" | "gemini";
 
 const PACKAGE_OF: Record<AgentName, string> = {
   claude: "claude",
@@ -42,6 +42,7 @@ const PACKAGE_OF: Record<AgentName, string> = {
   codex: "codex",
   "codex-acp": "codex-acp",
   opencode: "opencode",
+  gemini: "gemini",
 };
 
 /**
@@ -78,6 +79,7 @@ async function realAgent(name: AgentName): Promise<RealAgent | { missing: string
       process.execPath,
       join(modules, "@agentclientprotocol/claude-agent-acp/dist/index.js"),
     ],
+    gemini: [process.execPath, join(modules, "@google/gemini-cli/bundle/gemini.js"), "--acp"],
     opencode: [join(modules, `opencode-linux-${arch}/bin/opencode`), "acp"],
     "codex-acp": [join(modules, `@zed-industries/codex-acp-linux-${arch}/bin/codex-acp`)],
   };

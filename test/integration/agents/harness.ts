@@ -16,6 +16,7 @@ const EXECUTORS: Record<AgentName, { type: string; more: string }> = {
   "claude-agent-acp": { type: "acp", more: 'preset = "claude-agent-acp"' },
   "codex-acp": { type: "acp", more: 'preset = "codex-acp"' },
   opencode: { type: "acp", more: 'preset = "opencode"' },
+  gemini: { type: "acp", more: 'preset = "gemini"' },
 };
 
 export interface Stage {
@@ -100,6 +101,18 @@ stream_max_retries = 0
       },
     }),
   );
+  mkdirSync(join(home, ".gemini"));
+  writeFileSync(
+    join(home, ".gemini/settings.json"),
+    JSON.stringify({
+      security: { auth: { selectedType: "gemini-api-key" }, folderTrust: { enabled: false } },
+      ...{
+        general: { enableAutoUpdate: false },
+        telemetry: { enabled: false },
+        privacy: { usageStatisticsEnabled: false },
+      },
+    }),
+  );
   const { type, more } = EXECUTORS[name];
   const variables = {
     HOME: home,
@@ -113,6 +126,9 @@ stream_max_retries = 0
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
     CLAUDE_CODE_MAX_RETRIES: "0",
     IS_SANDBOX: "1",
+    GOOGLE_GEMINI_BASE_URL: model.url,
+    GEMINI_API_KEY: "k",
+    GEMINI_MODEL: "scripted-1",
   };
   const config = `
 [device]
