@@ -82,7 +82,11 @@ const uint64 = fc.oneof(
   fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }),
 );
 const seed = process.env.PINION_TEST_SEED;
-const runsOf = (numRuns: number) => ({ numRuns, ...(seed ? { seed: Number(seed) } : {}) });
+const runsOf = (numRuns: number) => ({
+  numRuns,
+  endOnFailure: true,
+  ...(seed ? { seed: Number(seed) } : {}),
+});
 
 test("budgets, usage, transcripts and activities are as they were sent, whatever the numbers", {
   timeout: 60_000,
@@ -145,7 +149,7 @@ test("budgets, usage, transcripts and activities are as they were sent, whatever
       const { transcript } = await clients.runs.getTranscript({ runId: run.id });
       expect(transcript).toMatchObject({ omittedEntries, entries: [{ sequence }] });
     }),
-    runsOf(12),
+    runsOf(5),
   );
 });
 
