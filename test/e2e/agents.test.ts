@@ -8,12 +8,12 @@ import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, w
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Os, parseConfig, runDaemon } from "@pinion/client";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { AttentionReason, QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { realAgents } from "../support/agents.ts";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
-import { blocksOf, documentedCommands, root } from "../support/docs.ts";
+import { blocksOf, documentedCommands } from "../support/docs.ts";
 import { type Model, startModel } from "../support/model.ts";
 import { openTestReplica, type TestReplica } from "../support/server.ts";
 
@@ -51,7 +51,7 @@ beforeAll(async () => {
     writeFileSync(join(home, "bin", name), `#!/bin/sh\n${text}\n`);
     chmodSync(join(home, "bin", name), 0o755);
   };
-  script("pinion", `exec "${process.execPath}" "${join(root, "src/cli/main.ts")}" "$@"`);
+  script("pinion", `exec "${process.execPath}" "${inject("pinionMain")}" "$@"`);
   symlinkSync(join(home, "bin/pinion"), join(home, "pinion"));
   environment = {
     PATH: `${join(home, "bin")}:${process.env.PATH}`,

@@ -44,6 +44,8 @@ export type BusMessage =
   | { kind: "replaced"; orgId: string; deviceId: string; epoch: number; sessionId: string }
   /** The device's session with the named epoch, or an older epoch, is to be drained. */
   | { kind: "disconnect"; orgId: string; deviceId: string; epoch: number; reason: "operator" | "revoked" }
+  /** A platform owes a reply, or starts or stops. */
+  | { kind: "platform"; orgId: string; stableId: string; about: "reply" | "state" }
   /** A token has ended. */
   | { kind: "revoked"; tokenId: string }
   /** Events were appended. */

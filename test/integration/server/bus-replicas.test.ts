@@ -65,7 +65,7 @@ for (const kind of busKinds) {
     });
 
     test("with the bus dead, runs are late by at most the sweep, and none is lost", async () => {
-      const sweepMs = 1_000;
+      const sweepMs = 400;
       const { called, device, stream } = await startPair({ PINION_SWEEP_INTERVAL_MS: String(sweepMs) });
       proxy.set({ onConnect: "reset" });
       proxy.reset();
@@ -152,7 +152,7 @@ describe.each(Object.entries(deadFromTheStart))("two replicas %s", (_, { kind, e
   test.skipIf(missing(kind))(
     "a run that one of them records for a device of the other is pushed within the sweep",
     async () => {
-      const sweepMs = 1_000;
+      const sweepMs = 400;
       const dead = await env(database);
       const settings = { ...dead.env, PINION_SWEEP_INTERVAL_MS: String(sweepMs) };
       const [called, holder] = await Promise.all([

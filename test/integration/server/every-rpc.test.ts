@@ -14,6 +14,7 @@ import * as agents from "../../../src/store/agents/agents.ts";
 import * as tokens from "../../../src/store/people/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice, type Identity } from "../../support/device.ts";
+import { webhookPlatform } from "../../support/platforms.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 import { addDevice, addTenant, type Tenant } from "./tenants.ts";
 
@@ -375,8 +376,7 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
   const platform = {
     stableId: "not-there",
     agentId: ids.agent,
-    kind: "webhook",
-    secrets: { url: { kind: { case: "value", value: "https://example.org/hook" } } },
+    ...webhookPlatform,
   };
   return {
     "DeviceService/Connect": "names nothing",
