@@ -1,3 +1,4 @@
+import type { Logger } from "../../log.ts";
 import type { Bus, BusMessage } from "./bus.ts";
 import { createInterests, createViewers } from "./interests.ts";
 import { OutputTails } from "./output-tails.ts";
@@ -73,10 +74,11 @@ export const activityStreamsMin = 100;
  */
 const eventsCoalesceMs = 20;
 
-export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
+export function createFeed(options: { bus: Bus; replicaId: string; log: Logger }): Feed {
   const { bus, replicaId } = options;
   const transients = createTransients(options);
-  const events = createEventWakes(bus);
+  const tell = guarding(options.log);
+  const events = createEventWakes(bus, tell);
   const announce = (key: string, isFirst = false) =>
     bus.broadcast({ kind: "watch", ...splitKey(key), replicaId, isFirst });
   const viewers = createViewers<Viewer>(announce);
@@ -89,13 +91,13 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
   }
 
   function tellChange(key: string): void {
-    for (const viewer of viewers.of(key)) viewer.onChange();
+    for (const viewer of viewers.of(key)) tell(() => viewer.onChange());
   }
 
   /** Keeps output for later viewers, and shows the output to the viewers here. */
   function show(key: string, chunk: OutputChunk, isRelayed: boolean): void {
     tails.keep(key, chunk, isRelayed);
-    for (const viewer of viewers.of(key)) viewer.onOutput(chunk);
+    for (const viewer of viewers.of(key)) tell(() => viewer.onOutput(chunk));
   }
 
   const interested = (key: string) => interests.of(key).map(([id]) => id);
@@ -168,13 +170,26 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
   };
 }
 
+type Tell = (viewer: () => void) => void;
+
+/** A viewer that throws must not fail the device's stream, nor the other viewers. */
+function guarding(log: Logger): Tell {
+  return (viewer) => {
+    try {
+      viewer();
+    } catch (error) {
+      log.error({ err: error }, "a viewer of a run or an org could not be told");
+    }
+  };
+}
+
 /** The streams that wait for events of an org, here and on other replicas. */
-function createEventWakes(bus: Bus) {
+function createEventWakes(bus: Bus, tell: Tell) {
   const wakesOf = new Map<string, Set<() => void>>();
   const announced = new Map<string, NodeJS.Timeout>();
 
   function wake(orgId: string): void {
-    for (const one of wakesOf.get(orgId) ?? []) one();
+    for (const one of wakesOf.get(orgId) ?? []) tell(one);
   }
 
   return {
