@@ -105,7 +105,7 @@ export const mutations: readonly Mutation[] = [
       // Two replicas that read the same watcher both plan its slot.
       {
         file: "src/store/work/schedules.ts",
-        from: "\n    for no key update skip locked`;\n  const query",
+        from: "\n    for no key update of w skip locked`;\n  const query",
         to: "`;\n  const query",
       },
       {
