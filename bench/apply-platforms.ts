@@ -72,9 +72,12 @@ try {
 
 function fileOf(agent: string, platforms: number) {
   const each = (index: number) =>
-    `[[agents.${agent}.platforms]]\nid = "${agent}-${index}"\nkind = "telegram"\nconfig = { bot_token = "$BOT", chat_id = "${index}" }\n`;
+    `[[agents.${agent}.platforms]]\nid = "${agent}-${index}"\nkind = "webhook"\nconfig = { url = "http://127.0.0.1:9/${index}", signing_secret = "$KEY" }\n`;
   const text = `[agents.${agent}]\n${Array.from({ length: platforms }, (_, index) => each(index)).join("")}`;
-  const parsed = parseFile(text, { file: "pinion.toml", env: { BOT: "123456:token" } });
+  const parsed = parseFile(text, {
+    file: "pinion.toml",
+    env: { KEY: `whsec_${Buffer.alloc(32, 7).toString("base64")}` },
+  });
   return { parsed, desired: desiredOf(parsed) };
 }
 

@@ -90,7 +90,7 @@ async function seedOther(url: string, org: number) {
   const [device] = (
     await query(
       url,
-      `insert into device (org_id, install_id, platform, label) values ($1, 'install-other', 'linux', 'other')
+      `insert into device (org_id, install_id, os, label) values ($1, 'install-other', 'linux', 'other')
       returning id`,
       [orgId],
     )

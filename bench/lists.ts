@@ -50,7 +50,7 @@ try {
 /** Every tenth device ended nothing within the last two days, and every hundredth nothing ever. */
 async function seed(db: Db): Promise<void> {
   await sql`insert into org (id, name) values (${orgId}, 'Acme')`.execute(db);
-  await sql`insert into device (org_id, install_id, platform, label)
+  await sql`insert into device (org_id, install_id, os, label)
     select ${orgId}, gen_random_uuid()::text, 'linux', 'device ' || n from generate_series(1, ${devicesCount}) n`.execute(
     db,
   );

@@ -29,12 +29,12 @@ metrics.observe({
 });
 const telemetry = createTelemetry({ metrics, tracer: undefined });
 const onBatch = telemetry.batch("claims");
-const attempt = { orgId: "local", deviceId: randomUUID(), runId: randomUUID() };
-const run = { ...attempt, attempt: 1 } as ClaimedRun;
+const attempt = { orgId: "local", deviceId: randomUUID(), workId: randomUUID() };
+const run = { ...attempt, runId: attempt.workId, attempt: 1 } as unknown as ClaimedRun;
 const heartbeat = create(ConnectRequestSchema, {
   message: {
     case: "heartbeat",
-    value: { sequence: 7n, attempts: [{ runId: attempt.runId, attemptToken: randomUUID() }] },
+    value: { sequence: 7n, attempts: [{ workId: attempt.workId, attemptToken: randomUUID() }] },
   },
 });
 

@@ -43,7 +43,7 @@ async function run({ db, tenantDb }: { db: Db; tenantDb: Db }): Promise<void> {
     db,
   );
   await sql`
-    insert into device (org_id, install_id, platform, label)
+    insert into device (org_id, install_id, os, label)
     select 'org-' || o, 'i' || i, 'linux', 'device ' || i
     from generate_series(1, ${orgs}) o, generate_series(1, ${devicesPerOrg}) i`.execute(db);
   await sql`analyze`.execute(db);

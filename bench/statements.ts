@@ -108,11 +108,20 @@ async function liveOnce(db: Db): Promise<void> {
   const device = { orgId: run!.orgId, deviceId: run!.deviceId! };
   const { epoch, sessionId } = await presence.open(db, { ...device, replicaId });
   const [claimed] = await attempts.claim(db, [{ ...device, epoch, sessionId, slots: 1, kinds: null }]);
-  await attempts.accept(db, [{ ...claimed!, pushedAgoMs: 1, acceptedAgoMs: 1 }]);
+  await attempts.accept(db, [{ ...claimed!, workId: claimed!.runId, pushedAgoMs: 1, acceptedAgoMs: 1 }]);
   await transaction(db, async (tx) => {
     const [settled] = await settle(
       tx,
-      [{ ...claimed!, action: "finish_or_retry", status: "completed", reason: "", output: "done" }],
+      [
+        {
+          ...claimed!,
+          workId: claimed!.runId,
+          action: "finish_or_retry",
+          status: "completed",
+          reason: "",
+          output: "done",
+        },
+      ],
       policy,
     );
     await events.append(tx, device.orgId, [

@@ -107,7 +107,7 @@ async function measure(batch: number): Promise<void> {
       done += recorded.length;
       const settlements = recorded.map(
         (run): Settlement => ({
-          ...{ orgId: run.orgId, runId: run.runId, attemptToken: run.attemptToken, deviceId: run.deviceId },
+          ...{ orgId: run.orgId, workId: run.runId, attemptToken: run.attemptToken, deviceId: run.deviceId },
           ...{ action: "finish_or_retry", status: "completed", reason: "", output: "done", exitCode: 0 },
           ...{ durationMs: 1, pushedAgoMs: 1, startedAgoMs: 1 },
         }),

@@ -310,7 +310,19 @@ export const serverSettings = z.object({
     .string()
     .default("")
     .describe(
-      "Networks beside the public internet that destinations may lead to, for example 10.1.0.0/16,127.0.0.1; * for all. Destinations are made by admins of an org, and what they reach is reached from this server",
+      "Networks beside the public internet that destinations and platforms may lead to, for example 10.1.0.0/16,127.0.0.1; * for all. Both are made by admins of an org, and what they reach is reached from this server",
+    ),
+  PINION_PLATFORM_LEASE_MS: count(
+    15_000,
+    1_000,
+    600_000,
+    "Time after which another replica takes over the chat platforms of a replica that is gone (milliseconds)",
+  ),
+  PINION_PLATFORM_PACKAGES: z
+    .string()
+    .optional()
+    .describe(
+      "Folder in whose node_modules further kinds of chat platforms are installed; default: the folders above the command",
     ),
   PINION_SMTP_URL: z
     .string()
@@ -417,6 +429,7 @@ export type ReplicaConfig = {
     /** How long a try is believed to live; undefined: the default. */
     leaseMs?: number;
   };
+  platforms: { leaseMs: number; packages: string | undefined };
   /** Shortest time between two slots of a schedule, unless the org's metadata says otherwise. */
   intervalMsMin: number;
   sweepIntervalMs: number;
@@ -583,6 +596,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
       ),
     },
     destinations: { reach: requireReach(s.PINION_DESTINATION_NETWORKS), smtp: smtpOf(s) },
+    platforms: { leaseMs: s.PINION_PLATFORM_LEASE_MS, packages: s.PINION_PLATFORM_PACKAGES },
     intervalMsMin: lengthMs(s.PINION_INTERVAL_MIN),
     sweepIntervalMs: s.PINION_SWEEP_INTERVAL_MS,
     lookAheadMs: s.PINION_LOOK_AHEAD_MS,

@@ -20,7 +20,7 @@ export function labelProblem(text: string): string | undefined {
 
 /** What labels are made of: columns of a device. */
 export type Labelled = {
-  platform: string;
+  os: string;
   machine: unknown;
   executors: readonly unknown[];
   agent_kinds: readonly string[];
@@ -60,7 +60,7 @@ export type Facts = { os: string; arch: string; labels: string[] };
 
 export function factsOf(device: Labelled): Facts {
   return {
-    os: device.platform,
+    os: device.os,
     arch: archOf(device),
     labels: [...device.labels, ...reportedLabels(device)],
   };

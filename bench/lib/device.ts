@@ -12,17 +12,17 @@ import {
   ConnectResponseSchema,
   HeldAttemptState,
   HeldVerdict,
+  Os,
   Outcome,
-  Platform,
 } from "#gen/pinion/v1/device_pb.js";
 import { FrameReader, framed } from "../../src/server/device/grpc-frames.ts";
 
 export type DeviceListener = {
   welcomed?(): void;
   /** `dueAt` in milliseconds of the wall clock; 0 for a turn. */
-  assigned?(runId: string, dueAt: number): void;
-  completed?(runId: string): void;
-  acknowledged?(runId: string): void;
+  assigned?(workId: string, dueAt: number): void;
+  completed?(workId: string): void;
+  acknowledged?(workId: string): void;
   beaten?(ms: number): void;
   ended?(): void;
 };
@@ -83,13 +83,13 @@ export class LoadDevice {
       case: "hello",
       value: {
         installId: device.installId,
-        platform: Platform.LINUX,
+        os: Os.LINUX,
         appVersion: "bench",
         maxConcurrency: options.slots,
         agentKinds: ["bench"],
-        held: [...this.#held].map(([attemptToken, runId]) => ({
+        held: [...this.#held].map(([attemptToken, workId]) => ({
           attemptToken,
-          runId,
+          workId,
           state: HeldAttemptState.RUNNING,
         })),
       },
@@ -106,7 +106,7 @@ export class LoadDevice {
     this.#timer = setTimeout(() => {
       this.#beat += 1n;
       this.#beatAt = performance.now();
-      const attempts = [...this.#held].map(([attemptToken, runId]) => ({ attemptToken, runId }));
+      const attempts = [...this.#held].map(([attemptToken, workId]) => ({ attemptToken, workId }));
       this.#send({ case: "heartbeat", value: { sequence: this.#beat, attempts } });
       this.#beatLater(everyMs, everyMs);
     }, ms);
@@ -126,7 +126,7 @@ export class LoadDevice {
         break;
       case "completionAck":
         this.#held.delete(message.value.attemptToken);
-        this.#listener.acknowledged?.(message.value.runId);
+        this.#listener.acknowledged?.(message.value.workId);
         break;
       case "heartbeatAck":
         this.#listener.beaten?.(performance.now() - this.#beatAt);
@@ -134,24 +134,24 @@ export class LoadDevice {
     }
   }
 
-  #work({ runId, attemptToken, event }: Assignment): void {
-    this.#listener.assigned?.(runId, event?.firedAt ? timestampDate(event.firedAt).getTime() : 0);
-    this.#held.set(attemptToken, runId);
-    this.#send({ case: "accept", value: { runId, attemptToken } });
-    if (!this.#isHolding()) this.#complete(runId, attemptToken);
+  #work({ workId, attemptToken, event }: Assignment): void {
+    this.#listener.assigned?.(workId, event?.firedAt ? timestampDate(event.firedAt).getTime() : 0);
+    this.#held.set(attemptToken, workId);
+    this.#send({ case: "accept", value: { workId, attemptToken } });
+    if (!this.#isHolding()) this.#complete(workId, attemptToken);
   }
 
   /** Completes the held runs. */
   release(): void {
-    for (const [attemptToken, runId] of this.#held) this.#complete(runId, attemptToken);
+    for (const [attemptToken, workId] of this.#held) this.#complete(workId, attemptToken);
   }
 
-  #complete(runId: string, attemptToken: string): void {
+  #complete(workId: string, attemptToken: string): void {
     this.#send({
       case: "complete",
-      value: { runId, attemptToken, outcome: Outcome.COMPLETED, output, exitCode: 0 },
+      value: { workId, attemptToken, outcome: Outcome.COMPLETED, output, exitCode: 0 },
     });
-    this.#listener.completed?.(runId);
+    this.#listener.completed?.(workId);
   }
 
   #send(message: NonNullable<MessageInitShape<typeof ConnectRequestSchema>["message"]>): void {

@@ -27,7 +27,7 @@ export async function seedDevices(
 ): Promise<SeededDevice[]> {
   const { rows } = await query(
     url,
-    `insert into device (org_id, install_id, platform, label, max_concurrency)
+    `insert into device (org_id, install_id, os, label, max_concurrency)
     select 'org-' || (i % $2::int), 'install-' || i, 'linux', 'device ' || i, $3::int from generate_series(0, $1::int - 1) i
     returning org_id, id, install_id`,
     [options.count, options.orgs, options.slots],

@@ -44,14 +44,14 @@ answerQuestions(async ({ url }: Question) => {
       await transaction(db, (tx) =>
         attempts.accept(
           tx,
-          batch.map((run) => ({ ...run, pushedAgoMs: 1, acceptedAgoMs: 0 })),
+          batch.map((run) => ({ ...run, workId: run.runId, pushedAgoMs: 1, acceptedAgoMs: 0 })),
         ),
       );
       await transaction(db, (tx) =>
         storeCurrent(
           tx,
           batch.map(({ orgId, deviceId, runId, attemptToken }) => ({
-            ...{ orgId, deviceId, runId, attemptToken },
+            ...{ orgId, deviceId, workId: runId, attemptToken },
             ...{ status: "completed", output: "done", isOutputTruncated: false, exitCode: 0 },
             ...{ signal: "", reason: "", durationMs: 1 },
           })),

@@ -211,19 +211,19 @@ func (d *device) hello() *pb.Hello {
 	var held []*pb.HeldAttempt
 	for token, each := range d.attempts {
 		if d.results[token] == nil && each.end != superseded {
-			held = append(held, &pb.HeldAttempt{RunId: each.assignment.GetRunId(), AttemptToken: token,
+			held = append(held, &pb.HeldAttempt{WorkId: each.assignment.GetWorkId(), AttemptToken: token,
 				State: pb.HeldAttemptState_HELD_ATTEMPT_STATE_RUNNING})
 		}
 	}
 	for token, result := range d.results {
-		held = append(held, &pb.HeldAttempt{RunId: result.GetRunId(), AttemptToken: token,
+		held = append(held, &pb.HeldAttempt{WorkId: result.GetWorkId(), AttemptToken: token,
 			State: pb.HeldAttemptState_HELD_ATTEMPT_STATE_FINISHED})
 	}
-	platform := map[string]pb.Platform{"darwin": pb.Platform_PLATFORM_MACOS, "windows": pb.Platform_PLATFORM_WINDOWS}[runtime.GOOS]
-	if platform == pb.Platform_PLATFORM_UNSPECIFIED {
-		platform = pb.Platform_PLATFORM_LINUX
+	system := map[string]pb.Os{"darwin": pb.Os_OS_MACOS, "windows": pb.Os_OS_WINDOWS}[runtime.GOOS]
+	if system == pb.Os_OS_UNSPECIFIED {
+		system = pb.Os_OS_LINUX
 	}
-	return &pb.Hello{InstallId: d.identity.InstallID, Platform: platform, AppVersion: "go-example",
+	return &pb.Hello{InstallId: d.identity.InstallID, Os: system, AppVersion: "go-example",
 		AgentKinds: []string{kind}, MaxConcurrency: slots, Held: held[:min(len(held), listMax)]}
 }
 
@@ -239,7 +239,7 @@ func (d *device) beat(ctx context.Context, interval time.Duration) {
 		d.mutex.Lock()
 		var names []*pb.AttemptRef
 		for _, held := range d.hello().GetHeld() { // what runs, and what is not acknowledged
-			names = append(names, &pb.AttemptRef{RunId: held.GetRunId(), AttemptToken: held.GetAttemptToken()})
+			names = append(names, &pb.AttemptRef{WorkId: held.GetWorkId(), AttemptToken: held.GetAttemptToken()})
 		}
 		if d.send != nil {
 			d.send(&pb.ConnectRequest{Message: &pb.ConnectRequest_Heartbeat{
@@ -267,11 +267,11 @@ func (d *device) obey(held *pb.HeldAttemptVerdict) {
 // Attempts (§5, §6)
 
 func (d *device) assigned(assignment *pb.Assignment) {
-	runID, token := assignment.GetRunId(), assignment.GetAttemptToken()
-	accept := &pb.ConnectRequest{Message: &pb.ConnectRequest_Accept{Accept: &pb.Accept{RunId: runID, AttemptToken: token}}}
+	workID, token := assignment.GetWorkId(), assignment.GetAttemptToken()
+	accept := &pb.ConnectRequest{Message: &pb.ConnectRequest_Accept{Accept: &pb.Accept{WorkId: workID, AttemptToken: token}}}
 	reject := func(reason pb.RejectReason, message string) {
 		d.send(&pb.ConnectRequest{Message: &pb.ConnectRequest_Reject{
-			Reject: &pb.Reject{RunId: runID, AttemptToken: token, Reason: reason, Message: message}}})
+			Reject: &pb.Reject{WorkId: workID, AttemptToken: token, Reason: reason, Message: message}}})
 	}
 	wanted := 0
 	for _, each := range d.attempts {
@@ -323,7 +323,7 @@ func (s *sink) Write(data []byte) (int, error) {
 		s.attempt.sequence++
 		select { // droppable (§6): a piece for which there is no room is dropped, and its number stays unused
 		case s.device.output <- &pb.ConnectRequest{Message: &pb.ConnectRequest_Output{Output: &pb.Output{
-			RunId: s.attempt.assignment.GetRunId(), AttemptToken: s.attempt.assignment.GetAttemptToken(),
+			WorkId: s.attempt.assignment.GetWorkId(), AttemptToken: s.attempt.assignment.GetAttemptToken(),
 			Sequence: s.attempt.sequence, Stream: s.stream, Data: slices.Clone(piece)}}}:
 		default:
 		}
@@ -344,7 +344,7 @@ func (d *device) run(each *attempt) {
 	for _, name := range []string{"PATH", "HOME", "LANG"} { // never all: there may be keys that are not the agent's
 		program.Env = append(program.Env, name+"="+os.Getenv(name))
 	}
-	program.Env = append(program.Env, "PINION_RUN_ID="+assignment.GetRunId(), "PINION_ATTEMPT_MARK="+token)
+	program.Env = append(program.Env, "PINION_RUN_ID="+assignment.GetWorkId(), "PINION_ATTEMPT_MARK="+token)
 	err := program.Start()
 	if err == nil {
 		os.WriteFile(filepath.Join(d.journal, token), []byte(strconv.Itoa(program.Process.Pid)), 0o600)
@@ -370,7 +370,7 @@ func (d *device) run(each *attempt) {
 	d.mutex.Lock()
 	defer d.mutex.Unlock()
 	if each.end != cancelled && each.end != superseded {
-		result := &pb.Completion{RunId: assignment.GetRunId(), AttemptToken: token, Outcome: pb.Outcome_OUTCOME_FAILED,
+		result := &pb.Completion{WorkId: assignment.GetWorkId(), AttemptToken: token, Outcome: pb.Outcome_OUTCOME_FAILED,
 			Output: strings.ToValidUTF8(stdout.kept.String(), "\uFFFD"), IsOutputTruncated: stdout.truncated,
 			Duration: durationpb.New(time.Since(started))}
 		if state := program.ProcessState; state != nil {
@@ -395,7 +395,7 @@ func (d *device) run(each *attempt) {
 	delete(d.attempts, token)
 	d.ended = append(d.ended[max(0, len(d.ended)-endedMax+1):], token)
 	if each.end == cancelled {
-		d.sendCancelled(assignment.GetRunId(), token)
+		d.sendCancelled(assignment.GetWorkId(), token)
 	}
 }
 
@@ -403,14 +403,14 @@ func (d *device) cancel(cancel *pb.Cancel) {
 	if each := d.attempts[cancel.GetAttemptToken()]; each != nil {
 		each.finish(cancelled)
 	} else if d.results[cancel.GetAttemptToken()] == nil { // otherwise its completion answers as well
-		d.sendCancelled(cancel.GetRunId(), cancel.GetAttemptToken())
+		d.sendCancelled(cancel.GetWorkId(), cancel.GetAttemptToken())
 	}
 }
 
-func (d *device) sendCancelled(runID, token string) {
+func (d *device) sendCancelled(workID, token string) {
 	if d.send != nil {
 		d.send(&pb.ConnectRequest{Message: &pb.ConnectRequest_Cancelled{
-			Cancelled: &pb.Cancelled{RunId: runID, AttemptToken: token}}})
+			Cancelled: &pb.Cancelled{WorkId: workID, AttemptToken: token}}})
 	}
 }
 
@@ -534,7 +534,7 @@ func (d *device) forget(token string) {
 }
 
 func (d *device) pathOf(result *pb.Completion) string {
-	return filepath.Join(d.outbox, result.GetRunId()+"."+result.GetAttemptToken()+".completion")
+	return filepath.Join(d.outbox, result.GetWorkId()+"."+result.GetAttemptToken()+".completion")
 }
 
 func (d *device) load() error {

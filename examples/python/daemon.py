@@ -29,11 +29,11 @@ REFUSALS = (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED, 
 
 class Attempt:
     def __init__(self, assignment):
-        self.run_id, self.token, self.assignment = assignment.run_id, assignment.attempt_token, assignment
+        self.work_id, self.token, self.assignment = assignment.work_id, assignment.attempt_token, assignment
         self.process, self.end, self.sequence = None, None, 0  # end: None, "cancelled", "superseded", "timeout", "stopping"
 
     def names(self):
-        return {"run_id": self.run_id, "attempt_token": self.token}
+        return {"work_id": self.work_id, "attempt_token": self.token}
 
 
 class Device:
@@ -106,9 +106,9 @@ class Device:
     def hello(self):
         running = [pb.HeldAttempt(**a.names(), state=pb.HELD_ATTEMPT_STATE_RUNNING)
                    for a in self.attempts.values() if a.token not in self.outbox and a.end != "superseded"]
-        finished = [pb.HeldAttempt(run_id=c.run_id, attempt_token=c.attempt_token, state=pb.HELD_ATTEMPT_STATE_FINISHED)
+        finished = [pb.HeldAttempt(work_id=c.work_id, attempt_token=c.attempt_token, state=pb.HELD_ATTEMPT_STATE_FINISHED)
                     for c in self.outbox.values()]
-        return pb.Hello(install_id=self.identity["install_id"], platform=platform(), app_version="python-example",
+        return pb.Hello(install_id=self.identity["install_id"], os=operating_system(), app_version="python-example",
                         agent_kinds=KINDS, max_concurrency=SLOTS, held=(running + finished)[:1000])
 
     async def write(self, call, queue):
@@ -120,9 +120,9 @@ class Device:
         while True:
             await asyncio.sleep(interval)
             sequence += 1
-            names = {a.token: a.run_id for a in self.attempts.values() if a.end != "superseded"}
-            names |= {c.attempt_token: c.run_id for c in self.outbox.values()}
-            refs = [pb.AttemptRef(run_id=run, attempt_token=token) for token, run in names.items()]
+            names = {a.token: a.work_id for a in self.attempts.values() if a.end != "superseded"}
+            names |= {c.attempt_token: c.work_id for c in self.outbox.values()}
+            refs = [pb.AttemptRef(work_id=run, attempt_token=token) for token, run in names.items()]
             self.send(heartbeat=pb.Heartbeat(sequence=sequence, attempts=refs[:1000]))
             self.send_results()  # again what nobody has acknowledged (§7)
 
@@ -170,7 +170,7 @@ class Device:
 
     def assigned(self, assignment):
         token = assignment.attempt_token
-        names = {"run_id": assignment.run_id, "attempt_token": token}
+        names = {"work_id": assignment.work_id, "attempt_token": token}
         wanted = [a for a in self.attempts.values() if a.end not in ("cancelled", "superseded")]
         if token in self.attempts:
             self.send(accept=pb.Accept(**names))  # the first accept may have been lost with its stream
@@ -209,7 +209,7 @@ class Device:
 
         try:
             environment = {name: os.environ[name] for name in INHERITED if name in os.environ}
-            environment |= {"PINION_RUN_ID": attempt.run_id, "PINION_ATTEMPT_MARK": attempt.token}
+            environment |= {"PINION_RUN_ID": attempt.work_id, "PINION_ATTEMPT_MARK": attempt.token}
             process = attempt.process = await asyncio.create_subprocess_exec(
                 *self.command, env=environment, start_new_session=True,
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE)
@@ -260,7 +260,7 @@ class Device:
         if attempt:
             self.finish(attempt, "cancelled")
         elif cancel.attempt_token not in self.outbox:  # its completion answers as well
-            self.send(cancelled=pb.Cancelled(run_id=cancel.run_id, attempt_token=cancel.attempt_token))
+            self.send(cancelled=pb.Cancelled(work_id=cancel.work_id, attempt_token=cancel.attempt_token))
 
     def finish(self, attempt, end):
         """Ends an attempt's whole process group; `run` sees to the rest."""
@@ -340,7 +340,7 @@ class Device:
             self.file_of(completion).unlink(missing_ok=True)
 
     def file_of(self, completion):
-        return self.outbox_dir / f"{completion.run_id}.{completion.attempt_token}.completion"
+        return self.outbox_dir / f"{completion.work_id}.{completion.attempt_token}.completion"
 
     # For ever (§9)
 
@@ -376,8 +376,8 @@ class Device:
             await asyncio.sleep(0.05)
 
 
-def platform():
-    return {"darwin": pb.PLATFORM_MACOS, "win32": pb.PLATFORM_WINDOWS}.get(sys.platform, pb.PLATFORM_LINUX)
+def operating_system():
+    return {"darwin": pb.OS_MACOS, "win32": pb.OS_WINDOWS}.get(sys.platform, pb.OS_LINUX)
 
 
 async def main():

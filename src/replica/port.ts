@@ -1,5 +1,6 @@
 /** The services on a replica's port: the API, the probes, the page, device streams. */
 import { readFile } from "node:fs/promises";
+import type { IncomingHttpHeaders } from "node:http";
 import type { ReplicaConfig } from "../config.ts";
 import { withCookies } from "../server/access/cookies.ts";
 import { peerAddressOf } from "../server/access/peer.ts";
@@ -10,6 +11,7 @@ import { withDownloads } from "../server/http/downloads.ts";
 import { withHooks } from "../server/http/hooks.ts";
 import { createHostCheck } from "../server/http/own-host.ts";
 import { loadPage, withPage } from "../server/http/page.ts";
+import { withPlatformWebhooks } from "../server/http/platform-webhooks.ts";
 import { openPort, type Port } from "../server/http/port.ts";
 import { noProbe, openProbePort } from "../server/http/probe-port.ts";
 import { withProbes } from "../server/http/probes.ts";
@@ -36,6 +38,8 @@ export async function openReplicaPort(
   const { requests } = storage;
   const { trustedProxies } = config;
   const { messageBytesMax } = config.session;
+  const addressOf = (headers: IncomingHttpHeaders, remoteAddress: string | undefined) =>
+    peerAddressOf(headers, remoteAddress, trustedProxies);
   const { crowd } = own;
   const within = serveRpc(foundation, storage, access, work, own);
   const common = { guard, limits, trustedProxies, crowd };
@@ -67,17 +71,24 @@ export async function openReplicaPort(
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
     handler: withHooks(
-      withDownloads(withDocumentation(withPage(withProbes({ ...probes, rpc }), loadPage(), check), check), {
-        offers: work.offers,
-        publicUrl: config.publicUrl,
-        isBehindProxies,
-        check,
-      }),
+      withPlatformWebhooks(
+        withDownloads(withDocumentation(withPage(withProbes({ ...probes, rpc }), loadPage(), check), check), {
+          offers: work.offers,
+          publicUrl: config.publicUrl,
+          isBehindProxies,
+          check,
+        }),
+        {
+          ...{ crowd, log, addressOf, publicUrl: config.publicUrl },
+          take: async (platform, request) =>
+            (await own.platforms.speakers.find(platform))?.takeWebhook?.(request),
+        },
+      ),
       {
         ...{ crossOrgDb: requests.db, db: requests.tenantDb, crowd, log },
         ...{ keyring: config.secrets.keyring, references: config.secrets.references },
         surroundings: { doorbell: work.publisher, quotas: access.quotas },
-        addressOf: (headers, remoteAddress) => peerAddressOf(headers, remoteAddress, trustedProxies),
+        addressOf,
         onEvents: (orgId) => work.feed.eventsAppended(orgId),
       },
     ),

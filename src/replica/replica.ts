@@ -12,6 +12,7 @@ import { migrate } from "../store/pg/migrate.ts";
 import { buildAccess } from "./access.ts";
 import { type Foundation, layFoundation } from "./foundation.ts";
 import { startLoops } from "./loops.ts";
+import { buildPlatforms } from "./platforms.ts";
 import { openReplicaPort } from "./port.ts";
 import { announceReplica, observe, openCrowd, prepare } from "./prepare.ts";
 import { services } from "./rpc.ts";
@@ -72,10 +73,11 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const work = await buildWork(foundation, storage, access);
   const own = { health, replica, judge, isStopping: () => isStopping };
   const { bulks, materializer, deliverer } = startLoops(foundation, storage, access, work, own);
+  const platforms = buildPlatforms(foundation, storage, access, work);
   const crowd = openCrowd(foundation);
   observe(foundation, storage, work, { health, crowd, judge });
   const port = await openReplicaPort(foundation, storage, access, work, {
-    ...{ health, crowd, shutdownSignal: stopping.signal },
+    ...{ health, crowd, platforms, shutdownSignal: stopping.signal },
     poke: () => materializer.poke(),
     onDeliveries: () => deliverer.poke(),
     pokeBulks: () => bulks.poke(),

@@ -20,8 +20,8 @@ import { createRpcHandler, type RpcHandler } from "../server/http/adapter.ts";
 import type { Crowd } from "../server/http/crowd.ts";
 import { type HealthState, registerHealth } from "../server/http/health.ts";
 import { registerReflection } from "../server/http/reflection.ts";
+import type { PlatformHost } from "../server/platforms/host.ts";
 import { createPlatformRunner } from "../server/platforms/runner.ts";
-import { createConfigStarter } from "../server/platforms/starter.ts";
 import { agentService } from "../server/rpc/agents.ts";
 import { destinationService } from "../server/rpc/destinations.ts";
 import { deviceService } from "../server/rpc/device.ts";
@@ -59,6 +59,7 @@ export const services: DescService[] = [
 export type Own = {
   health: HealthState;
   crowd: Crowd;
+  platforms: PlatformHost;
   shutdownSignal: AbortSignal;
   poke: () => void;
   pokeBulks: () => void;
@@ -79,7 +80,7 @@ export function serveRpc(
   const { ttlMs } = config.session;
   const doorbell = { ...publisher, revoke: streamEnds.revoke, disconnect: streamEnds.disconnect };
   const surroundings = { policy, quotas, doorbell, log, scheduleChanged: own.poke };
-  const runner = createPlatformRunner({ db, log, feed, ...config.secrets, starter: createConfigStarter() });
+  const runner = createPlatformRunner({ db, log, feed, ...config.secrets, starter: own.platforms });
   const deps = {
     ...{ db, crossOrgDb: requests.db, feed, doorbell, surroundings, telemetry },
     authCache: guard.authCache,

@@ -47,7 +47,7 @@ export async function cancelIn(
     tx,
     locked.filter(isEnding).map((run) => ({
       orgId: run.orgId,
-      runId: run.runId,
+      workId: run.runId,
       attemptToken: run.attemptToken,
       deviceId: null,
       ...(options.mode === "at_once" && !run.isPinned
@@ -62,7 +62,7 @@ export async function cancelIn(
     asked: asked.map((run) => ({
       orgId: run.orgId,
       deviceId: run.deviceId!,
-      runId: run.runId,
+      workId: run.runId,
       attemptToken: run.attemptToken!,
       reason: options.reason,
     })),

@@ -22,7 +22,7 @@ import { appendLate, appendSettled } from "./settle.ts";
 export type Report = {
   orgId: string;
   deviceId: string;
-  runId: string;
+  workId: string;
   attemptToken: string;
   status: "completed" | "failed" | "timeout" | "cancelled";
   output: string;
@@ -112,7 +112,7 @@ export function createCompleter(options: {
       if (reports.length === 1) {
         const isLost = isFinal(error);
         options.log.error(
-          { err: error, runId: reports[0]!.runId },
+          { err: error, runId: reports[0]!.workId },
           isLost
             ? "the database refuses a completion"
             : "a completion cannot be stored now; its device keeps it",
@@ -184,8 +184,10 @@ function bySize(reports: Report[]): Report[][] {
   return parts;
 }
 
-const nameOf = (attempt: { runId: string; attemptToken: string | null }) =>
-  `${attempt.runId} ${attempt.attemptToken}`;
+const nameOf = (attempt: { workId: string; attemptToken: string | null }) =>
+  `${attempt.workId} ${attempt.attemptToken}`;
+
+const nameOfSettled = ({ runId, attemptToken }: Settled) => nameOf({ workId: runId, attemptToken });
 
 /** Each attempt's first report. */
 function distinctOf(reports: readonly Report[]): Report[] {
@@ -225,7 +227,7 @@ export async function storeCurrent(
   const settlements = [...distinct.values()].map(settlementOf);
   const settled = await settle(tx, settlements, policy);
   const verdicts = new Map<string, ReportVerdict>();
-  for (const run of settled) verdicts.set(nameOf(run), { verdict: "stored", windowId: run.windowId });
+  for (const run of settled) verdicts.set(nameOfSettled(run), { verdict: "stored", windowId: run.windowId });
 
   const rest = [...distinct.values()].filter((report) => !verdicts.has(nameOf(report)));
   // A separate statement, to see the writes of transactions that the settlement waited for; before
@@ -233,7 +235,7 @@ export async function storeCurrent(
   const past = await findVerdicts(tx, rest);
   await reports.store(
     tx,
-    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOf(run))?.agent)),
+    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent)),
   );
   await appendSettled(tx, settlements, settled);
   rest.forEach((report, index) => {
@@ -262,7 +264,7 @@ export async function storeLate(
   const { verdicts, settled, kept } = await lateResults.store(tx, late, policy);
   await reports.store(
     tx,
-    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOf(run))?.agent)),
+    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent)),
   );
   await appendLate(tx, settlements, settled, kept);
   const byName = new Map(
@@ -285,7 +287,7 @@ async function checkAnswers(
   );
   const schemas = await attempts.findSchemas(tx, answers, options);
   for (const report of answers) {
-    const schema = schemas.get(report.runId);
+    const schema = schemas.get(report.workId);
     const problems = schema && problemsOf(report.agent!.structured, schema);
     if (!problems) continue;
     const attention = [...new Set([...report.agent!.attention, "schema"])];
@@ -311,7 +313,7 @@ function settlementOf(report: Report): Settlement {
     answer: report.agent,
     ...(report.agent ? { attention: report.agent.attention } : {}),
     orgId: report.orgId,
-    runId: report.runId,
+    workId: report.workId,
     attemptToken: report.attemptToken,
     deviceId: report.deviceId,
     action: "finish_or_retry",

@@ -254,7 +254,7 @@ export function createDispatcher(options: {
         tx,
         unusable.map(({ run, reason }) => ({
           orgId: run.orgId,
-          runId: run.runId,
+          workId: run.runId,
           attemptToken: run.attemptToken,
           deviceId: null,
           action: "finish",

@@ -6,7 +6,7 @@ import type { Settled } from "../store/work/settlements.ts";
 export type CancelledAttempt = {
   orgId: string;
   deviceId: string;
-  runId: string;
+  workId: string;
   attemptToken: string;
   reason: string;
 };
@@ -25,8 +25,8 @@ export interface Doorbell {
   recorded(runs: readonly RecordedRun[]): void;
   /** Attempts were settled; their devices have a free slot, and may have work. */
   settled(settled: readonly Followed[]): void;
-  /** Late results were stored beside their runs; watchers of the runs are woken. */
-  kept(results: readonly Pick<KeptResult, "orgId" | "runId">[]): void;
+  /** Late results were stored beside their runs; viewers of the runs are woken. */
+  kept(results: readonly Pick<KeptResult, "orgId" | "workId">[]): void;
   /** The end of attempts is wanted; their devices are to be told. */
   cancelling(attempts: readonly CancelledAttempt[]): void;
 }

@@ -14,7 +14,7 @@ import { noticesOfQuestion } from "./notices.ts";
 
 export type QuestionRow = questions.QuestionRow;
 
-/** Announcements after a commit: to the waiting device, and to watchers of the run. */
+/** Announcements after a commit: to the waiting device, and to viewers of the run. */
 export interface QuestionBell {
   /** A question was stored. */
   asked(question: QuestionRow): void;
@@ -51,7 +51,7 @@ export async function answer(
   db: Db,
   given: {
     orgId: string;
-    runId: string;
+    workId: string;
     /** `runId` names a turn. */
     isTurn: boolean;
     questionId: string;
@@ -102,7 +102,7 @@ export async function answer(
  */
 export async function closeByDevice(
   db: Db,
-  which: { orgId: string; deviceId: string; runId: string; attemptToken: string; id: string },
+  which: { orgId: string; deviceId: string; workId: string; attemptToken: string; id: string },
   state: "expired" | "withdrawn",
   bell: QuestionBell,
 ): Promise<void> {
@@ -160,11 +160,11 @@ function eventOf(row: QuestionRow, actor: string): Omit<events.NewEvent, "orgId"
   return {
     kind: kinds[row.state],
     actor,
-    runId: row.isTurn ? null : row.runId,
+    runId: row.isTurn ? null : row.workId,
     watcherId: row.watcherId,
     deviceId: row.deviceId,
     data: {
-      ...(row.isTurn ? { turn_id: row.runId } : {}),
+      ...(row.isTurn ? { turn_id: row.workId } : {}),
       question_id: row.id,
       title,
       ...(row.state === "open" ? { deadline_at: row.deadlineAt.toISOString() } : { option_id: row.optionId }),

@@ -49,7 +49,7 @@ export async function reapOnce(
 }
 
 function settlementOf(lost: attempts.LostAttempt): Settlement {
-  const attempt = { orgId: lost.orgId, runId: lost.runId, attemptToken: lost.attemptToken, deviceId: null };
+  const attempt = { orgId: lost.orgId, workId: lost.runId, attemptToken: lost.attemptToken, deviceId: null };
   const silence = `${Math.round(lost.silentMs / 1000)} s`;
   if (lost.rule === "cancelled") {
     const reason = lost.cancelReason || "cancelled";
@@ -107,7 +107,8 @@ function expire(db: Db, options: PassOptions) {
     return settleEach(
       tx,
       expired.map((run) => ({
-        ...run,
+        orgId: run.orgId,
+        workId: run.runId,
         attemptToken: null,
         deviceId: null,
         action: "finish",

@@ -55,7 +55,7 @@ export async function appendSettled(
   settled: readonly Settled[],
   options: { rules?: ReadonlyMap<string, string> } = {},
 ): Promise<void> {
-  const bySettlement = new Map(settlements.map((s) => [s.runId, s]));
+  const bySettlement = new Map(settlements.map((s) => [s.workId, s]));
   await tellOf(tx, settled, (run) => bySettlement.get(run.runId));
   // A rate limit reported to one agent holds for all runs under the same key.
   await placements.pauseRates(
@@ -100,8 +100,11 @@ export async function settleEach(
       if ("settled" in one) {
         settled.push(...one.settled);
       } else {
-        const { orgId, runId, action, status } = settlement;
-        log?.error({ err: one.error, orgId, runId, action, status }, "a run cannot be settled and was left");
+        const { orgId, workId, action, status } = settlement;
+        log?.error(
+          { err: one.error, orgId, runId: workId, action, status },
+          "a run cannot be settled and was left",
+        );
         refused.push(settlement);
       }
     }
@@ -129,8 +132,8 @@ export async function appendLate(
   await events.appendAll(tx, [
     ...settled.flatMap((run) => eventsOf(run, byToken.get(run.attemptToken), undefined)),
     ...started,
-    ...kept.map(({ orgId, runId, watcherId, deviceId, attempt, outcome }) => ({
-      ...{ orgId, runId, watcherId, deviceId },
+    ...kept.map(({ orgId, workId, watcherId, deviceId, attempt, outcome }) => ({
+      ...{ orgId, runId: workId, watcherId, deviceId },
       kind: "run.late_result",
       actor: `device:${deviceId}`,
       data: { attempt, outcome },

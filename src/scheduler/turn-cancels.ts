@@ -30,7 +30,7 @@ export async function cancelTurn(
   doorbell.turnsEnded(ended);
   if (locked?.attemptToken && locked.holderId) {
     const { orgId, turnId: runId, attemptToken, holderId: deviceId } = locked;
-    doorbell.cancelling([{ orgId, deviceId, runId, attemptToken, reason }]);
+    doorbell.cancelling([{ orgId, deviceId, workId: runId, attemptToken, reason }]);
   }
   return locked !== undefined;
 }

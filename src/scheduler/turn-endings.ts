@@ -322,5 +322,5 @@ export async function keepLate(
 
 function attemptOf(reply: Reply): AttemptName {
   const { orgId, holderId: deviceId, turnId: runId, attemptToken } = reply;
-  return { orgId, deviceId, runId, attemptToken };
+  return { orgId, deviceId, workId: runId, attemptToken };
 }

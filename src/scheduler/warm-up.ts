@@ -17,7 +17,7 @@ class Undone extends Error {}
 export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
   const orgId = "";
   const [deviceId, watcherId, runId, attemptToken] = [newId(), newId(), newId(), newId()];
-  const attempt = { orgId, deviceId, runId, attemptToken };
+  const attempt = { orgId, deviceId, workId: runId, attemptToken };
   const now = new Date();
   try {
     await transaction(db, async (tx) => {

@@ -30,7 +30,7 @@ export type Telemetry = {
   acknowledged(attempt: Attempt, verdict: ReportVerdict["verdict"], tookMs: number): void;
 };
 
-type Attempt = { orgId: string; deviceId: string; runId: string };
+type Attempt = { orgId: string; deviceId: string; workId: string };
 
 export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | undefined }): Telemetry {
   const { metrics } = options;
@@ -39,10 +39,10 @@ export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | un
     options.tracer?.isSampled(traceIdOf(runId)) ? options.tracer : undefined;
 
   /** Records a span of a run that ends now. */
-  function step(run: { runId: string }, name: string, tookMs: number, attributes: Attributes): void {
-    const tracer = tracerOf(run.runId);
+  function step(runId: string, name: string, tookMs: number, attributes: Attributes): void {
+    const tracer = tracerOf(runId);
     if (!tracer) return;
-    const traceId = traceIdOf(run.runId);
+    const traceId = traceIdOf(runId);
     const endMs = Date.now();
     const parentSpanId = spanIdOf(traceId, rootName);
     tracer.record({ name, traceId, parentSpanId, startMs: endMs - tookMs, endMs, attributes });
@@ -54,7 +54,7 @@ export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | un
       for (const run of runs) {
         metrics.recorded(run.status, run.skipReason);
         if (run.status !== "pending" || !options.tracer) continue;
-        step(run, "materialize", Math.max(0, Date.now() - run.dueAt.getTime()), namesOf(run));
+        step(run.runId, "materialize", Math.max(0, Date.now() - run.dueAt.getTime()), namesOf(run));
       }
     },
     settled(settled) {
@@ -93,15 +93,19 @@ export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | un
     pushed(run, { claimMs, waitedMs }) {
       metrics.pushed(waitedMs);
       if (options.tracer)
-        step(run, "claim and push", claimMs, { ...namesOf(run), "pinion.attempt": run.attempt });
+        step(run.runId, "claim and push", claimMs, { ...namesOf(run), "pinion.attempt": run.attempt });
     },
     accepted(attempt, tookMs) {
-      if (options.tracer) step(attempt, "accept", tookMs, namesOf(attempt));
+      if (options.tracer)
+        step(attempt.workId, "accept", tookMs, namesOf({ ...attempt, runId: attempt.workId }));
     },
     acknowledged(attempt, verdict, tookMs) {
       metrics.acknowledged(tookMs);
       if (options.tracer)
-        step(attempt, "complete and store", tookMs, { ...namesOf(attempt), "pinion.verdict": verdict });
+        step(attempt.workId, "complete and store", tookMs, {
+          ...namesOf({ ...attempt, runId: attempt.workId }),
+          "pinion.verdict": verdict,
+        });
     },
   };
 }

@@ -12,7 +12,7 @@ import * as watchers from "../store/work/watchers.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 /** A first device of these platforms in an org brings the default watcher. */
-const desktopPlatforms: ReadonlySet<string> = new Set<devices.Platform>(["macos", "linux", "windows"]);
+const desktopSystems: ReadonlySet<string> = new Set<devices.Os>(["macos", "linux", "windows"]);
 
 /** The watcher that an org's first desktop device brings. */
 const defaultWatcher = {
@@ -39,7 +39,7 @@ export type Enrolment = {
 type Asked = {
   joinCode: string;
   installId: string;
-  platform: devices.Platform;
+  os: devices.Os;
   label: string;
   appVersion: string;
 };
@@ -81,10 +81,10 @@ export async function enroll(
       ...{ orgId, kind: "dev", label: asked.label, scopes: ["device:run"] },
       ...{ userId: owner.ownerId, deviceId },
     });
-    const defaultWatcherId = desktopPlatforms.has(asked.platform)
+    const defaultWatcherId = desktopSystems.has(asked.os)
       ? await provisionDefaultWatcher(tx, { orgId, deviceId })
       : undefined;
-    const { label, platform, appVersion } = asked;
+    const { label, os: platform, appVersion } = asked;
     await events.append(tx, orgId, [
       {
         kind: "device.enrolled",
@@ -136,8 +136,11 @@ async function requireOwner(
       ownerId = ownerIdBefore;
     }
   }
-  if (known && known.platform !== asked.platform) {
-    refuse("permission_denied", "this installation is enrolled as another platform; a platform is set once");
+  if (known && known.os !== asked.os) {
+    refuse(
+      "permission_denied",
+      "this installation is enrolled with another operating system; the operating system is set once",
+    );
   }
   return { ownerId, ownerIdBefore };
 }

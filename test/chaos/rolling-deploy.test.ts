@@ -1,5 +1,5 @@
 /** All replicas are replaced, one after the other, while schedules fire and people trigger runs. */
-import { expect, test } from "vitest";
+import { expect, inject, test } from "vitest";
 import { check, describe } from "./checker/check.ts";
 import { realNow } from "./clock.ts";
 import { bounds, openRig } from "./rig/rig.ts";
@@ -13,6 +13,7 @@ test(
   async () => {
     const rig = await openRig({
       seed: 1,
+      program: inject("pinionMain"),
       replicas: 3,
       devices: 30,
       hosts: 2,

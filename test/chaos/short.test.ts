@@ -1,15 +1,21 @@
 /**
- * Two minutes of all kinds of faults, over real processes. PINION_CHAOS_SEED=<seed> repeats a plan;
+ * All kinds of faults, over real processes. PINION_CHAOS_SEED=<seed> repeats a plan;
  * the longer runs are `npm run chaos`, see docs/reliability.md.
  */
-import { expect, test } from "vitest";
+import { expect, inject, test } from "vitest";
+import { isLong } from "../support/long.ts";
 import { runChaos } from "./chaos.ts";
 import { describe } from "./checker/check.ts";
 
 const given = process.env.PINION_CHAOS_SEED;
 const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
-/** Faults for 85 s; with start and settling, two minutes. */
-const lengthMs = 85_000;
+/**
+ * Each kind of fault once, close together, in some 40 s; in the long tests with the pauses that let
+ * a fault's consequences end before the next fault, in 85 s. Start and settling take half a minute.
+ */
+const length = isLong
+  ? { lengthMs: 85_000, gapMs: 2_700, outageMsMax: 6_000 }
+  : { lengthMs: 42_000, gapMs: 1_000, outageMsMax: 5_000 };
 const patienceMs = 300_000;
 
 test(
@@ -18,13 +24,12 @@ test(
     process.stdout.write(`chaos: PINION_CHAOS_SEED=${seed}\n`);
     const { summary, violations } = await runChaos({
       seed,
+      program: inject("pinionMain"),
       replicas: 3,
       devices: 50,
       hosts: 3,
       callsPerSecond: 6,
-      lengthMs,
-      gapMs: 2_700,
-      outageMsMax: 6_000,
+      ...length,
     });
     const { runs, byStatus, faults, results, resent, tookMs } = summary;
     const count = faults.reduce((sum, fault) => sum + fault.count, 0);

@@ -5,7 +5,7 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createClients, enroll, Platform, parseConfig, runDaemon } from "@pinion/client";
+import { createClients, enroll, Os, parseConfig, runDaemon } from "@pinion/client";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
 import { QuestionState, type Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -76,7 +76,7 @@ async function startDaemon(): Promise<void> {
   const connected = Promise.withResolvers<void>();
   daemon = runDaemon({
     ...{ url, token, stateDir, config: parseConfig(config), signal: stop.signal },
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     env: { PATH: process.env.PATH },
     timing: { backoffBaseMs: 50, backoffCapMs: 500 },
     onEvent: ({ type }) => {

@@ -7,13 +7,13 @@ import { execFile, execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { Platform, parseConfig, runDaemon } from "@pinion/client";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { Os, parseConfig, runDaemon } from "@pinion/client";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { AttentionReason, QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { realAgents } from "../support/agents.ts";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
-import { blocksOf, documentedCommands, root } from "../support/docs.ts";
+import { blocksOf, documentedCommands } from "../support/docs.ts";
 import { type Model, startModel } from "../support/model.ts";
 import { openTestReplica, type TestReplica } from "../support/server.ts";
 
@@ -51,7 +51,7 @@ beforeAll(async () => {
     writeFileSync(join(home, "bin", name), `#!/bin/sh\n${text}\n`);
     chmodSync(join(home, "bin", name), 0o755);
   };
-  script("pinion", `exec "${process.execPath}" "${join(root, "src/cli/main.ts")}" "$@"`);
+  script("pinion", `exec "${process.execPath}" "${inject("pinionMain")}" "$@"`);
   symlinkSync(join(home, "bin/pinion"), join(home, "pinion"));
   environment = {
     PATH: `${join(home, "bin")}:${process.env.PATH}`,
@@ -97,7 +97,7 @@ beforeAll(async () => {
     stateDir: join(home, "state"),
     config: parseConfig(config),
     signal: stop.signal,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     env: { PATH: process.env.PATH },
     onEvent: ({ type }) => {
       if (type === "connected") connected.resolve();

@@ -52,7 +52,7 @@ test("a copy of the data directory, taken after a stop, starts elsewhere with ev
   expect(windows.map((window) => window.extractedData?.output)).toEqual(["kept"]);
   const back = await connect(second.url, device);
   const next = await back.next("assignment");
-  expect(next.runId).toBe(waiting!.id);
+  expect(next.workId).toBe(waiting!.id);
   back.accept(next);
   await back.complete(next, "after");
   expect((await after.runs.getRun({ runId: waiting!.id })).run!.status).toBe(RunStatus.COMPLETED);

@@ -29,10 +29,10 @@ async function startWorking(cluster: Cluster) {
     token: identity.token,
     installId: identity.installId,
     maxConcurrency: 16,
-    onAssignment: async ({ runId }) => {
-      begun.set(runId, (begun.get(runId) ?? 0) + 1);
+    onAssignment: async ({ workId }) => {
+      begun.set(workId, (begun.get(workId) ?? 0) + 1);
       begunAt.push(performance.now());
-      return { outcome: "completed", output: `the answer of ${runId}` };
+      return { outcome: "completed", output: `the answer of ${workId}` };
     },
   });
   // Enough watchers that a free watcher exists at any time: a watcher has one run at once.
@@ -50,7 +50,7 @@ async function startWorking(cluster: Cluster) {
     asking.add(call);
     void call.finally(() => asking.delete(call));
   }, everyMs);
-  const acknowledged = () => events.of("acknowledged").map(({ runId }) => runId);
+  const acknowledged = () => events.of("acknowledged").map(({ workId }) => workId);
 
   return {
     clients,
@@ -75,7 +75,8 @@ async function startWorking(cluster: Cluster) {
       const back = events.of("acknowledged").length - told.length;
       for (const runId of told) {
         await vi.waitFor(
-          async () => expect(await getRun(clients, { runId })).toMatchObject({ status: RunStatus.COMPLETED }),
+          async () =>
+            expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED }),
           { timeout: 60_000, interval: 200 },
         );
       }

@@ -17,7 +17,7 @@ import {
 } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { untilStatus } from "../integration/server/work.ts";
 import { useDatabase } from "../support/database.ts";
@@ -108,7 +108,7 @@ beforeAll(async () => {
   const { clients, token, url } = replica;
   for (const folder of ["bin", ".pinion/device", "config/pinion", ".pinion-acme"])
     mkdirSync(at(folder), { recursive: true, mode: 0o700 });
-  program("pinion", `exec "${process.execPath}" "${join(root, "src/cli/main.ts")}" "$@"`);
+  program("pinion", `exec "${process.execPath}" "${inject("pinionMain")}" "$@"`);
   // A replacement of npx that finds the commands of a checkout; npm itself stays out of the tests.
   program("npx", 'exec "$@"');
   symlinkSync(at("bin/pinion"), at("pinion"));
@@ -141,7 +141,7 @@ beforeAll(async () => {
   });
   const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
   runId = run!.id;
-  await untilStatus(clients, { runId }, RunStatus.COMPLETED, 20_000);
+  await untilStatus(clients, { workId: runId }, RunStatus.COMPLETED, 20_000);
 }, startMs);
 
 afterAll(async () => {

@@ -139,7 +139,7 @@ test.skipIf(!canRun)(
       for (let i = 0; i < count; i++) {
         const { id } = await startWork(clients, identity);
         done.push(id);
-        await events.next("acknowledged", (event) => event.runId === id);
+        await events.next("acknowledged", (event) => event.workId === id);
       }
     };
     await complete(3);
@@ -161,9 +161,9 @@ test.skipIf(!canRun)(
     );
     await asPostgres("pg_ctl", "-D", standby, "-m", "immediate", "stop");
     const { run: lost } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
-    await events.next("acknowledged", (event) => event.runId === lost!.id);
+    await events.next("acknowledged", (event) => event.workId === lost!.id);
     done.push(lost!.id);
-    expect((await getRun(clients, { runId: lost!.id })).status).toBe(RunStatus.COMPLETED);
+    expect((await getRun(clients, { workId: lost!.id })).status).toBe(RunStatus.COMPLETED);
 
     const postmaster = Number(readFileSync(join(primary, "postmaster.pid"), "utf8").split("\n")[0]);
     const failedAt = performance.now();
@@ -174,7 +174,8 @@ test.skipIf(!canRun)(
 
     for (const runId of done) {
       await vi.waitFor(
-        async () => expect(await getRun(clients, { runId })).toMatchObject({ status: RunStatus.COMPLETED }),
+        async () =>
+          expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED }),
         { timeout: 60_000, interval: 200 },
       );
     }

@@ -158,7 +158,10 @@ const act: fc.Arbitrary<Act> = fc.oneof(
       named(`beat(${at})`, ({ known }, db) => {
         const attempt = latest(known, at);
         return (
-          attempt && attempts.beat(db, [attempt]).then(() => ({ name: "beat", token: attempt.attemptToken }))
+          attempt &&
+          attempts
+            .beat(db, [{ ...attempt, workId: attempt.runId }])
+            .then(() => ({ name: "beat", token: attempt.attemptToken }))
         );
       }),
     ),
@@ -210,7 +213,9 @@ const act: fc.Arbitrary<Act> = fc.oneof(
         `open ${holds ? "with" : "without"} what it had`,
         async ({ device, known, epochs, replicas }, db) => {
           const state = isFinished ? HeldAttemptState.FINISHED : HeldAttemptState.RUNNING;
-          const held = holds ? known.map(({ runId, attemptToken }) => ({ runId, attemptToken, state })) : [];
+          const held = holds
+            ? known.map(({ runId, attemptToken }) => ({ workId: runId, attemptToken, state }))
+            : [];
           const replicaId = `replica-${replicas.indexOf(db) + 1}`;
           const { epoch, verdicts } = await openDevice(db, device, { held, replicaId });
           epochs.push(epoch);

@@ -174,7 +174,7 @@ const settleAs = (
   const session = sessionOf(world.device, epochOf(world, attempt, whose));
   const how = { deviceId: null, session, action, status: "timeout", reason: "busy" } as const;
   return transaction(world.db, (tx) =>
-    settleWithEvents(tx, [{ orgId, runId, attemptToken, ...how }], policy),
+    settleWithEvents(tx, [{ orgId, workId: runId, attemptToken, ...how }], policy),
   );
 };
 
@@ -257,7 +257,9 @@ const steps = fc.oneof(
     step(`reconnect ${holds ? "with" : "without"} what it had`, async (world) => {
       const { db, device, attempts, model } = world;
       const state = isFinished ? HeldAttemptState.FINISHED : HeldAttemptState.RUNNING;
-      const held = holds ? attempts.map(({ runId, attemptToken }) => ({ runId, attemptToken, state })) : [];
+      const held = holds
+        ? attempts.map(({ runId, attemptToken }) => ({ workId: runId, attemptToken, state }))
+        : [];
       const expected = held.map(({ attemptToken }) => {
         const verdict = model.verdict(attemptToken);
         if (verdict === "current") return isFinished ? HeldVerdict.SEND_RESULT : HeldVerdict.CONTINUE;

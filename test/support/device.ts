@@ -15,8 +15,8 @@ import {
   ConnectResponseSchema,
   DeviceService,
   type HelloSchema,
+  Os,
   Outcome,
-  Platform,
   type Welcome,
 } from "#gen/pinion/v1/device_pb.js";
 
@@ -41,7 +41,7 @@ export async function enrolDevice(
     joinCode,
     installId,
     label,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
   });
   return { deviceId, installId, token, label };
 }
@@ -125,7 +125,7 @@ export class DeviceStream {
       case: "hello",
       value: {
         installId: identity.installId,
-        platform: Platform.LINUX,
+        os: Os.LINUX,
         appVersion: "test",
         agentKinds: ["test"],
         maxConcurrency: 1,
@@ -167,7 +167,7 @@ export class DeviceStream {
   /**
    * Sends a heartbeat and waits for the answer, so that all earlier messages have been received.
    */
-  async beat(attempts: { runId: string; attemptToken: string }[] = [], sequence = 1n): Promise<void> {
+  async beat(attempts: { workId: string; attemptToken: string }[] = [], sequence = 1n): Promise<void> {
     this.send({ case: "heartbeat", value: { sequence, attempts: attempts.map(nameOf) } });
     await this.next("heartbeatAck");
   }
@@ -178,7 +178,7 @@ export class DeviceStream {
 
   /** Reports a completed attempt; answers the acknowledgement. */
   async complete(
-    assignment: { runId: string; attemptToken: string },
+    assignment: { workId: string; attemptToken: string },
     output = "done",
     outcome = Outcome.COMPLETED,
     reason = "",
@@ -208,6 +208,6 @@ export class DeviceStream {
   }
 }
 
-function nameOf(attempt: { runId: string; attemptToken: string }) {
-  return { runId: attempt.runId, attemptToken: attempt.attemptToken };
+function nameOf(attempt: { workId: string; attemptToken: string }) {
+  return { workId: attempt.workId, attemptToken: attempt.attemptToken };
 }

@@ -7,20 +7,28 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
 import type { TestProject } from "vitest/node";
+import { openDatabase } from "../../src/store/pg/database.ts";
 import { type Embedded, startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../../src/store/pg/migrate.ts";
+import { tendPartitions } from "../../src/store/work/retention.ts";
+import { buildCommand } from "./built-command.ts";
 
 declare module "vitest" {
   export interface ProvidedContext {
     /** Of a superuser, in any database of the test cluster. */
     clusterUrl: string;
     templateDatabase: string;
+    /** The script of the command `pinion`, built of the sources as they are. */
+    pinionMain: string;
   }
 }
 
 const memoryFolder = "/dev/shm";
 /** Of the cluster with the databases of all workers, in bytes, several times over. */
 const enoughMemory = 4 * 1024 ** 3;
+
+/** Nothing is as old yet. */
+const daysKept = 30;
 
 /** The tests' data is worth nothing after a power failure. */
 const testSettings = {
@@ -39,6 +47,8 @@ const testSettings = {
 };
 
 export default async function setup(project: TestProject): Promise<() => Promise<void>> {
+  const built = buildCommand();
+  built.catch(() => {});
   const cluster = await openCluster();
   const template = `pinion_template_${randomBytes(4).toString("hex")}`;
   const admin = new pg.Client({ connectionString: cluster.url });
@@ -49,9 +59,11 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const url = new URL(cluster.url);
   url.pathname = `/${template}`;
   await migrate(url.href);
+  await openPartitions(url.href);
   // No connections are allowed any more, so the template can be cloned at any moment.
   await admin.query(`alter database ${template} with allow_connections false`);
 
+  project.provide("pinionMain", await built);
   project.provide("clusterUrl", cluster.url);
   project.provide("templateDatabase", template);
   return async () => {
@@ -59,6 +71,13 @@ export default async function setup(project: TestProject): Promise<() => Promise
     await admin.end();
     await cluster.close();
   };
+}
+
+/** The days' partitions, which each replica would create at its start: sixteen tables in every clone. */
+async function openPartitions(url: string): Promise<void> {
+  const database = openDatabase({ url, poolMax: 1, applicationName: "pinion test" });
+  await database.db.transaction().execute((tx) => tendPartitions(tx, daysKept));
+  await database.close();
 }
 
 /** Memory, if the machine has a file system of enough of it: cloning a database is making files. */

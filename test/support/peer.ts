@@ -53,7 +53,7 @@ export interface PeerOptions {
 }
 
 export interface AssignmentScript {
-  runId?: string;
+  workId?: string;
   attemptToken?: string;
   attempt?: number;
   agentKind?: string;
@@ -189,7 +189,7 @@ export class Peer {
       },
       capabilities: this.#options.capabilities ?? [],
       verdicts: hello.held.map((held) => ({
-        runId: held.runId,
+        workId: held.workId,
         attemptToken: held.attemptToken,
         verdict: this.heldVerdict?.(held) ?? this.#verdictFor(held),
       })),
@@ -307,10 +307,10 @@ export class PeerSession {
 
   /** Assigns a run; omitted fields get defaults. */
   assign(script: AssignmentScript = {}): Assignment {
-    const runId = script.runId ?? randomUUID();
+    const workId = script.workId ?? randomUUID();
     const { turn } = script;
     const fields: MessageInitShape<typeof AssignmentSchema> = {
-      runId,
+      workId,
       attemptToken: script.attemptToken ?? randomUUID(),
       attempt: script.attempt ?? 1,
       kind: turn === undefined ? AssignmentKind.WATCHER_RUN : AssignmentKind.TURN,
@@ -318,7 +318,7 @@ export class PeerSession {
       timeout: durationFromMs(script.timeoutMs ?? 60_000),
       notification: script.notification ?? Notification.NONE,
       agent: { id: "pinion-default", name: "Pinion", version: 1, settings: { identity: "You are terse." } },
-      ...(turn === undefined ? aboutRun(runId, script.prompt) : {}),
+      ...(turn === undefined ? aboutRun(workId, script.prompt) : {}),
       ...(turn ? { turn, context: { deviceId: "d", conversationId: turn.conversationId ?? "" } } : {}),
     };
     const assignment = create(AssignmentSchema, Object.assign(fields, script.more));
@@ -327,34 +327,34 @@ export class PeerSession {
     return assignment;
   }
 
-  cancel(attempt: { runId: string; attemptToken: string }, reason = "asked to"): void {
+  cancel(attempt: { workId: string; attemptToken: string }, reason = "asked to"): void {
     this.send({
       case: "cancel",
-      value: { runId: attempt.runId, attemptToken: attempt.attemptToken, reason },
+      value: { workId: attempt.workId, attemptToken: attempt.attemptToken, reason },
     });
   }
 
   acknowledge(
-    attempt: { runId: string; attemptToken: string },
+    attempt: { workId: string; attemptToken: string },
     verdict: CompletionVerdict,
     message = "",
   ): void {
     this.send({
       case: "completionAck",
       value: {
-        ...{ runId: attempt.runId, attemptToken: attempt.attemptToken, verdict, message },
+        ...{ workId: attempt.workId, attemptToken: attempt.attemptToken, verdict, message },
         ...(this.#peer.incarnation ? { incarnation: this.#peer.incarnation } : {}),
       },
     });
   }
 
   answer(
-    attempt: { runId: string; attemptToken: string },
+    attempt: { workId: string; attemptToken: string },
     questionId: string,
     given: { optionId?: string; text?: string; isDefault?: boolean },
   ): void {
-    const { runId, attemptToken } = attempt;
-    this.send({ case: "answer", value: { runId, attemptToken, questionId, ...given } });
+    const { workId, attemptToken } = attempt;
+    this.send({ case: "answer", value: { workId, attemptToken, questionId, ...given } });
   }
 
   drain(reason: DrainReason = DrainReason.SHUTDOWN, reconnectAfterMs = 50): void {
@@ -405,7 +405,7 @@ export class PeerSession {
 }
 
 /** The fields of an assignment about a watcher's run. */
-function aboutRun(runId: string, prompt = "say hello") {
+function aboutRun(workId: string, prompt = "say hello") {
   return {
     watcher: { id: randomUUID(), slug: "daily", name: "Daily", version: 1, prompt },
     event: {
@@ -414,7 +414,7 @@ function aboutRun(runId: string, prompt = "say hello") {
       windowStart: timestampFromMs(Date.UTC(2026, 0, 1)),
       windowEnd: timestampFromMs(Date.UTC(2026, 0, 2)),
     },
-    context: { deviceId: "d", conversationId: `pinion-default_watcher_daily_run_${runId}` },
+    context: { deviceId: "d", conversationId: `pinion-default_watcher_daily_run_${workId}` },
   };
 }
 

@@ -4,10 +4,8 @@ import { readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { onTestFinished } from "vitest";
+import { inject, onTestFinished } from "vitest";
 
-const main = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 /** The time limit of a test's wait for a process, in milliseconds. */
 const patienceMs = 20_000;
 
@@ -21,7 +19,7 @@ export type PinionProcess = {
 
 /** Starts `pinion <args>`; the process is killed after the test. */
 export function startPinion(args: string[], env: Record<string, string> = {}): PinionProcess {
-  const child = spawn(process.execPath, [main, ...args], {
+  const child = spawn(process.execPath, [inject("pinionMain"), ...args], {
     env: { ...process.env, NO_COLOR: "1", PINION_LOG_LEVEL: "warn", ...env },
     stdio: ["ignore", "pipe", "pipe"],
   });

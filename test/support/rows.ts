@@ -45,7 +45,7 @@ export type NotedDoorbell = Doorbell & {
   noted: {
     recorded: RecordedRun[];
     settled: Settled[];
-    kept: { orgId: string; runId: string }[];
+    kept: { orgId: string; workId: string }[];
     cancelling: CancelledAttempt[];
   };
 };
@@ -109,7 +109,7 @@ export async function seedOrg(db: Db, id: string = orgId): Promise<string> {
 /** A phone by default, because a phone brings no default watcher. */
 export async function seedDevice(
   db: Db,
-  options: { orgId?: string; platform?: devices.Platform } = {},
+  options: { orgId?: string; os?: devices.Os } = {},
 ): Promise<DeviceName> {
   const org = await seedOrg(db, options.orgId);
   const { code } = await joinCodes.create(db, {
@@ -119,8 +119,8 @@ export async function seedDevice(
     expiresInMs: 60_000,
     actor: "pinion",
   });
-  const { platform = "android" } = options;
-  const asked = { joinCode: code, installId: randomUUID(), platform, label: "test", appVersion: "test" };
+  const { os = "android" } = options;
+  const asked = { joinCode: code, installId: randomUUID(), os, label: "test", appVersion: "test" };
   const { deviceId } = await enroll(db, asked, surroundings);
   return { orgId: org, deviceId };
 }
@@ -248,7 +248,7 @@ export async function seedWorker(
       orgId: org,
       tokenId,
       installId,
-      platform: "linux",
+      os: "linux",
       label: "worker",
       appVersion: "test",
       agentKinds: kinds,
@@ -266,18 +266,22 @@ export async function seedWorker(
   return { worker, tokenId, installId, epoch, kinds };
 }
 
+/** A claimed run, which also names its attempt. */
+export type Claimed = attempts.ClaimedRun & { workId: string };
+
 export async function claim(
   db: Db,
   device: DeviceName,
   epoch: number,
   slots = 1,
   kinds: string[] | null = null,
-): Promise<attempts.ClaimedRun[]> {
-  return attempts.claim(db, [{ ...sessionOf(device, epoch), slots, kinds }]);
+): Promise<Claimed[]> {
+  const runs = await attempts.claim(db, [{ ...sessionOf(device, epoch), slots, kinds }]);
+  return runs.map((run) => ({ ...run, workId: run.runId }));
 }
 
 export const accept = (db: Db, run: attempts.ClaimedRun) =>
-  attempts.accept(db, [{ ...run, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
+  attempts.accept(db, [{ ...run, workId: run.runId, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
 
 export async function triggerRun(db: Db, watcher: WatcherName): Promise<runs.RunRow> {
   const { run } = await trigger(db, { ...watcher, actor: "pinion" }, { doorbell: noteDoorbell() });
@@ -291,7 +295,7 @@ export async function triggerRun(db: Db, watcher: WatcherName): Promise<runs.Run
 export async function seedRunning(
   db: Db,
   values: Partial<watchers.WatcherValues> = {},
-): Promise<{ device: DeviceName; epoch: number; watcher: WatcherName; run: attempts.ClaimedRun }> {
+): Promise<{ device: DeviceName; epoch: number; watcher: WatcherName; run: Claimed }> {
   const device = await seedDevice(db);
   const { epoch } = await openDevice(db, device);
   const watcher = await seedWatcher(db, device, values);
@@ -303,7 +307,7 @@ export async function seedRunning(
 export async function startRun(
   db: Db,
   who: { device: DeviceName; epoch: number; watcher: WatcherName },
-): Promise<attempts.ClaimedRun> {
+): Promise<Claimed> {
   await triggerRun(db, who.watcher);
   const run = (await claim(db, who.device, who.epoch)).find(
     (claimed) => claimed.watcherId === who.watcher.watcherId,
@@ -317,7 +321,7 @@ export function reportOf(run: attempts.ClaimedRun, report: Partial<Report> = {})
   return {
     orgId: run.orgId,
     deviceId: run.deviceId,
-    runId: run.runId,
+    workId: run.runId,
     attemptToken: run.attemptToken,
     status: "completed",
     output: "done",

@@ -54,7 +54,7 @@ export const claimTurns = (db: Db, worker: Seated, slots = 1): Promise<turnAttem
 export const attemptOf = (turn: turnAttempts.ClaimedTurn) => ({
   orgId: turn.orgId,
   deviceId: turn.deviceId,
-  runId: turn.turnId,
+  workId: turn.turnId,
   attemptToken: turn.attemptToken,
 });
 

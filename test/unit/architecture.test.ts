@@ -127,7 +127,7 @@ test("every folder imports only those below it", () => {
  * The folders of src/server, the lowest first: each folder may import the earlier folders, and the
  * files beside the folders.
  */
-const serverRooms = ["cluster", "http", "access", "platforms", "destinations", "device", "rpc", "mcp"];
+const serverRooms = ["cluster", "http", "access", "destinations", "device", "platforms", "rpc", "mcp"];
 
 test("the rooms of the server import no room above them", () => {
   const roomOf = (path: string) => /^src\/server\/([^/]+)\//.exec(path)?.[1];

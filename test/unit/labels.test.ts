@@ -19,7 +19,7 @@ test("a label that devices report is refused with what to do instead", () => {
 
 test("a device reports what it can use, and nothing that is broken", () => {
   const facts = factsOf({
-    platform: "macos",
+    os: "macos",
     machine: { arch: "aarch64" },
     agent_kinds: ["codex", "claude-code", "sh"],
     executors: [{ kind: "codex", problem: "not found" }, { kind: "sh" }],

@@ -1,6 +1,12 @@
 /** Enum values of the API in words, as in the command line and the tables, and their tones. */
-import { AttentionReason, ContinueMode, WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
-import { Platform, UpgradeMode } from "#gen/pinion/v1/device_pb.js";
+import {
+  AttentionReason,
+  ContinueMode,
+  QuestionDefault,
+  QuestionResponders,
+  WorkspaceMode,
+} from "#gen/pinion/v1/activity_pb.js";
+import { Os, UpgradeMode } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
@@ -34,14 +40,14 @@ const watcherWords: Record<WatcherStatus, string> = {
   [WatcherStatus.NO_EXECUTOR]: "no executor",
   [WatcherStatus.RESTING]: "resting",
 };
-const platformWords: Record<Platform, string> = {
-  [Platform.UNSPECIFIED]: "unknown",
-  [Platform.MACOS]: "macos",
-  [Platform.LINUX]: "linux",
-  [Platform.WINDOWS]: "windows",
-  [Platform.IOS]: "ios",
-  [Platform.ANDROID]: "android",
-  [Platform.BROWSER]: "browser",
+const osWords: Record<Os, string> = {
+  [Os.UNSPECIFIED]: "unknown",
+  [Os.MACOS]: "macos",
+  [Os.LINUX]: "linux",
+  [Os.WINDOWS]: "windows",
+  [Os.IOS]: "ios",
+  [Os.ANDROID]: "android",
+  [Os.BROWSER]: "browser",
 };
 const upgradeWords: Record<UpgradeMode, string> = {
   [UpgradeMode.UNSPECIFIED]: "",
@@ -114,7 +120,7 @@ export const runWord = word(runWords);
 export const livenessWord = word(livenessWords);
 export const watcherWord = word(watcherWords);
 export const upgradeWord = word(upgradeWords);
-export const platformWord = word(platformWords);
+export const osWord = word(osWords);
 export const skipWord = word(skipWords);
 export const attentionWord = word(attentionWords);
 export const workspaceModeWord = word({
@@ -167,6 +173,15 @@ export const catchupChoices = [
 export const continueChoices = [
   { value: ContinueMode.FRESH, label: "a fresh one" },
   { value: ContinueMode.SESSION, label: "the one of its last run" },
+];
+export const defaultChoices = [
+  { value: QuestionDefault.DENY, label: "deny" },
+  { value: QuestionDefault.ALLOW, label: "allow once" },
+];
+export const responderChoices = [
+  { value: QuestionResponders.USERS, label: "everyone who may trigger it" },
+  { value: QuestionResponders.DEVICE_OWNER, label: "the device’s owner" },
+  { value: QuestionResponders.ADMINS, label: "admins of the org" },
 ];
 export const notificationChoices = [
   { value: Notification.NONE, label: "none" },

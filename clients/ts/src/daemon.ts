@@ -3,8 +3,8 @@ import { connectDevice, type DeviceConnection, defaultClose } from "./device/con
 import type { DeviceEvent } from "./device/events.ts";
 import { nowMs, type Timing } from "./device/timing.ts";
 import type { TlsOptions } from "./device/transport.ts";
-import type { Assignment, Platform, UpgradeInfoSchema } from "./gen/pinion/v1/device_pb.js";
-import { currentPlatform, ensureInstallId } from "./identity.ts";
+import type { Assignment, Os, UpgradeInfoSchema } from "./gen/pinion/v1/device_pb.js";
+import { currentOs, ensureInstallId } from "./identity.ts";
 import { type Logger, silentLogger } from "./logger.ts";
 import { machineFingerprint } from "./machine.ts";
 import type { ProxySetting } from "./network/proxy.ts";
@@ -21,7 +21,7 @@ export type DaemonEvent =
   | {
       type: "started";
       atMs: number;
-      runId: string;
+      workId: string;
       attemptToken: string;
       pid: number;
       /** The executor's kind. */
@@ -33,7 +33,7 @@ export type DaemonEvent =
    */
   | { type: "configured"; atMs: number; file: string; problem: string }
   /** Processes of an earlier daemon were ended; emitted only if there were any. */
-  | { type: "swept"; atMs: number; runIds: string[]; escaped: number }
+  | { type: "swept"; atMs: number; workIds: string[]; escaped: number }
   /** The daemon refuses new work and ends the running attempts. */
   | { type: "stopping"; atMs: number; running: number; unacknowledged: number };
 
@@ -64,7 +64,7 @@ export interface DaemonOptions {
   onEvent?: (event: DaemonEvent) => void;
   /** Left out: the id in the state directory (see `ensureInstallId`). */
   installId?: string;
-  platform?: Platform;
+  os?: Os;
   appVersion?: string;
   tls?: TlsOptions;
   /**
@@ -163,7 +163,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     url: options.url,
     token: options.token,
     installId,
-    platform: options.platform ?? currentPlatform(),
+    os: options.os ?? currentOs(),
     agentKinds: Object.keys(config.executors),
     executors,
     workspaces,
@@ -183,7 +183,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
       }
       if (ended.length === 0 && escaped === 0) return;
       logger.warn({ runs: ended, escaped }, "ended agents that an earlier daemon left running");
-      emit({ type: "swept", atMs: nowMs(), runIds: ended, escaped });
+      emit({ type: "swept", atMs: nowMs(), workIds: ended, escaped });
     },
     admit: (assignment) => runner.admit(assignment),
     onAssignment: (assignment, context) => runner.run(assignment, context),

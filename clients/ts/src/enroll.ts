@@ -1,7 +1,7 @@
 import { CLIENT_VERSION } from "./device/connection.ts";
 import type { TlsOptions } from "./device/transport.ts";
-import type { Platform } from "./gen/pinion/v1/device_pb.js";
-import { currentPlatform, ensureInstallId, type Identity, saveIdentity } from "./identity.ts";
+import type { Os } from "./gen/pinion/v1/device_pb.js";
+import { currentOs, ensureInstallId, type Identity, saveIdentity } from "./identity.ts";
 import type { ProxySetting } from "./network/proxy.ts";
 import { createClients } from "./ops/clients.ts";
 
@@ -12,7 +12,7 @@ export interface EnrollOptions {
   /** Shown to people, 1 to 100 bytes. */
   label: string;
   stateDir: string;
-  platform?: Platform;
+  os?: Os;
   appVersion?: string;
   tls?: TlsOptions;
   /** Left out: HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY apply. */
@@ -41,7 +41,7 @@ export async function enroll(options: EnrollOptions): Promise<Identity> {
       {
         joinCode: options.joinCode,
         installId,
-        platform: options.platform ?? currentPlatform(),
+        os: options.os ?? currentOs(),
         label: options.label,
         appVersion: options.appVersion ?? CLIENT_VERSION,
       },

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { rename, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { DeviceError, hasCode } from "./device/errors.ts";
-import { Platform } from "./gen/pinion/v1/device_pb.js";
+import { Os } from "./gen/pinion/v1/device_pb.js";
 import { writeDurably } from "./outbox/durable-file.ts";
 import { ensurePrivateDirectory } from "./private-directory.ts";
 import { readRegularFile } from "./regular-file.ts";
@@ -97,15 +97,15 @@ export async function forgetIdentity(stateDir: string): Promise<void> {
 }
 
 /** The platform of this process. */
-export function currentPlatform(): Platform {
+export function currentOs(): Os {
   switch (process.platform) {
     case "darwin":
-      return Platform.MACOS;
+      return Os.MACOS;
     case "win32":
-      return Platform.WINDOWS;
+      return Os.WINDOWS;
     case "android":
-      return Platform.ANDROID;
+      return Os.ANDROID;
     default:
-      return Platform.LINUX;
+      return Os.LINUX;
   }
 }

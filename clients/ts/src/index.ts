@@ -45,7 +45,7 @@ export {
   AssignmentSchema,
   DeviceService,
   DrainReason,
-  Platform,
+  Os,
 } from "./gen/pinion/v1/device_pb.js";
 export { type Event, EventService } from "./gen/pinion/v1/event_pb.js";
 export { type Device, FleetService, Liveness } from "./gen/pinion/v1/fleet_pb.js";
@@ -73,7 +73,7 @@ export {
   WatcherStatus,
 } from "./gen/pinion/v1/watcher_pb.js";
 export {
-  currentPlatform,
+  currentOs,
   ensureInstallId,
   findIdentity,
   forgetIdentity,

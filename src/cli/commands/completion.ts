@@ -154,7 +154,7 @@ const fixed: Record<string, readonly string[]> = {
   "--overlap": words.overlapPolicy.all,
   "--catchup": words.catchupPolicy.all,
   "--notification": words.notification.all,
-  "--platform": words.platform.all,
+  "--os": words.os.all,
 };
 
 /** Values for an argument or an option by its name; empty for free text. */

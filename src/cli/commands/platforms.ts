@@ -68,8 +68,16 @@ function platformColumns(cli: Cli): Column<AgentPlatform>[] {
     },
     { header: "VERSION", cell: (platform) => String(platform.version), align: "right" },
     { header: "UPDATED", cell: (platform) => formatAgo(platform.updatedAt) },
-    { header: "WHY", cell: (platform) => plain(platform.statusReason), isFlexible: true },
+    { header: "LAST IN", cell: (platform) => formatAgo(platform.lastMessageInAt) },
+    { header: "LAST OUT", cell: (platform) => formatAgo(platform.lastMessageOutAt) },
+    { header: "WHY", cell: (platform) => plain(whyOf(platform)), isFlexible: true },
   ];
+}
+
+/** Why the platform does not run, or else its last trouble. */
+function whyOf({ statusReason, lastError, lastErrorAt }: AgentPlatform): string {
+  if (statusReason !== "" || lastError === "") return statusReason;
+  return `${formatAgo(lastErrorAt)}: ${lastError}`;
 }
 
 type UpsertOptions = {
@@ -89,7 +97,10 @@ function addUpsert(platforms: Command, cli: Cli): void {
     .argument("<platform>", 'its stable id: a-z, 0-9 and "-", up to 100')
     .description("make a platform what the options say, and start it; what is left out is cleared")
     .requiredOption("--agent <agent>", "the agent that answers there")
-    .requiredOption("--kind <kind>", "telegram, slack, discord, whatsapp, teams or webhook")
+    .requiredOption(
+      "--kind <kind>",
+      "telegram, slack, discord, whatsapp, teams, github, gchat, linear or webhook",
+    )
     .option("--config <key=value>", "a value; may be repeated", pair)
     // Secrets on a command line would be visible in the shell's history and the process list.
     .option("--secret-env <key=VARIABLE>", "a secret, from this environment variable; may be repeated", pair)
@@ -123,7 +134,10 @@ function addUpsert(platforms: Command, cli: Cli): void {
       cli.out(`${stableId}: ${outcome}${what}${answer.willRestart ? ", restarted" : ""}; ${status}`);
     });
   examples(command, [
-    ["platforms upsert team-chat --agent reviewer --kind telegram --secret-env bot_token=BOT_TOKEN", ""],
+    [
+      "platforms upsert team-chat --agent reviewer --kind telegram --secret-env bot_token=BOT_TOKEN --config allow_from=123456789",
+      "for one person",
+    ],
     [
       "platforms upsert team-chat --agent reviewer --kind telegram --secret-ref bot_token=TEAM_BOT",
       "PINION_SECRET_TEAM_BOT",

@@ -188,7 +188,7 @@ function addGet(turns: Command, cli: Cli): void {
           ["agent", `${turn.agentId} (version ${turn.agentVersion})`],
           ["about run", turn.runId],
           ["pinned to", turn.deviceId ? labelled(turn.deviceId) : ""],
-          ["answered by", turn.workerId ? labelled(turn.workerId) : ""],
+          ["answered by", turn.holderId ? labelled(turn.holderId) : ""],
           ["executor", turn.agentKind],
           ["snapshot", turn.usesSnapshot ? "" : "not used"],
           ["left snapshot", turn.snapshotVersion > 0n ? `version ${turn.snapshotVersion}` : ""],

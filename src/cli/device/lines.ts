@@ -66,35 +66,40 @@ function sentence(cli: Cli, event: DaemonEvent): [word: string, ...rest: string[
       return [
         cyan(pad("assignment")),
         event.watcher || "turn",
-        `run ${event.runId}`,
+        `run ${event.workId}`,
         event.firedAtMs === undefined
           ? ""
           : dim(`${formatLength(event.atMs - event.firedAtMs)} after it was due`),
       ];
     case "accepted":
-      return [pad("accepted"), event.watcher, `run ${event.runId}`];
+      return [pad("accepted"), event.watcher, `run ${event.workId}`];
     case "rejected":
-      return [red(pad("rejected")), `run ${event.runId}`, plain(event.message || event.reason)];
+      return [red(pad("rejected")), `run ${event.workId}`, plain(event.message || event.reason)];
     case "cancel":
-      return [yellow(pad("cancel")), `run ${event.runId}`, plain(event.reason)];
+      return [yellow(pad("cancel")), `run ${event.workId}`, plain(event.reason)];
     case "cancelled":
-      return [yellow(pad("cancelled")), `run ${event.runId}`];
+      return [yellow(pad("cancelled")), `run ${event.workId}`];
     case "aborted":
-      return [yellow(pad("aborted")), `run ${event.runId}`, "it is no longer ours"];
+      return [yellow(pad("aborted")), `run ${event.workId}`, "it is no longer ours"];
     case "finished":
-      return [pad("finished"), event.watcher, `run ${event.runId}`, `took ${formatLength(event.durationMs)}`];
+      return [
+        pad("finished"),
+        event.watcher,
+        `run ${event.workId}`,
+        `took ${formatLength(event.durationMs)}`,
+      ];
     case "acknowledged":
       return [
         event.verdict === "stored" || event.verdict === "already_stored"
           ? green(pad(event.verdict))
           : yellow(pad(event.verdict)),
         event.watcher,
-        `run ${event.runId}`,
+        `run ${event.workId}`,
         dim(`${formatLength(event.storeMs)} after its end`),
         plain(event.message),
       ];
     case "started":
-      return [pad("started"), event.executor, `run ${event.runId}`, `process ${event.pid}`];
+      return [pad("started"), event.executor, `run ${event.workId}`, `process ${event.pid}`];
     case "configured":
       return event.problem === ""
         ? [green(pad("configured")), `${plain(event.file)} is in force`]
@@ -102,7 +107,7 @@ function sentence(cli: Cli, event: DaemonEvent): [word: string, ...rest: string[
     case "swept":
       return [
         yellow(pad("swept")),
-        `${event.runIds.length} programs that an earlier daemon left running were ended`,
+        `${event.workIds.length} programs that an earlier daemon left running were ended`,
       ];
     case "stopping":
       return [

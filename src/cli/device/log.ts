@@ -4,7 +4,7 @@ import { tailLines } from "./log-tail.ts";
 export type LoggedEvent = {
   type: string;
   at_ms: number;
-  run_id?: string;
+  work_id?: string;
   watcher?: string;
   executor?: string;
   pid?: number;

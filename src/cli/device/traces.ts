@@ -31,7 +31,7 @@ const attemptsMax = 4_096;
 
 type Traced = {
   context: TraceContext;
-  runId: string;
+  workId: string;
   attempt: number;
   executor: string;
   /** Start of the current step, in ms. */
@@ -55,7 +55,7 @@ export function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTrac
   const attempts = new Map<string, Traced>();
 
   function end(traced: Traced, name: string, endMs: number, more: { spanId?: string; error?: string } = {}) {
-    const { context, runId, attempt, executor } = traced;
+    const { context, workId, attempt, executor } = traced;
     tracer.record({
       name,
       traceId: context.traceId,
@@ -63,7 +63,7 @@ export function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTrac
       startMs: traced.sinceMs,
       endMs,
       attributes: {
-        "pinion.run_id": runId,
+        "pinion.run_id": workId,
         "pinion.device_id": deviceId,
         "pinion.attempt": attempt,
         "pinion.executor": executor,
@@ -79,8 +79,8 @@ export function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTrac
         const context = parseTraceparent(event.traceparent);
         if (!context?.isSampled) return;
         if (attempts.size >= attemptsMax) attempts.delete(attempts.keys().next().value!);
-        const { runId, attempt, attemptToken } = event;
-        attempts.set(attemptToken, { context, runId, attempt, executor: "", sinceMs: event.atMs });
+        const { workId, attempt, attemptToken } = event;
+        attempts.set(attemptToken, { context, workId, attempt, executor: "", sinceMs: event.atMs });
         return;
       }
       if (!("attemptToken" in event)) return;

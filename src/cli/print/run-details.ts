@@ -75,7 +75,7 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
       ["window", run.windowStart ? `${formatMoment(run.windowStart)} to ${formatMoment(run.windowEnd)}` : ""],
       ["due", formatMomentAgo(run.dueAt)],
       ["not before", formatMoment(run.notBefore)],
-      ["expires", formatMomentAgo(run.expiresAt)],
+      ["expires", formatMomentAgo(run.startDeadlineAt)],
       ["claimed", formatMoment(run.claimedAt)],
       ["pushed", formatMoment(run.pushedAt)],
       ["started", formatMoment(run.startedAt)],

@@ -7,7 +7,7 @@ import {
 } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { DeliveryState, NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
-import { Platform } from "#gen/pinion/v1/device_pb.js";
+import { Os } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import {
@@ -202,13 +202,13 @@ export const liveness = words({
   [Liveness.NEVER]: "never",
 });
 
-export const platform = words({
-  [Platform.MACOS]: "macos",
-  [Platform.LINUX]: "linux",
-  [Platform.WINDOWS]: "windows",
-  [Platform.IOS]: "ios",
-  [Platform.ANDROID]: "android",
-  [Platform.BROWSER]: "browser",
+export const os = words({
+  [Os.MACOS]: "macos",
+  [Os.LINUX]: "linux",
+  [Os.WINDOWS]: "windows",
+  [Os.IOS]: "ios",
+  [Os.ANDROID]: "android",
+  [Os.BROWSER]: "browser",
 });
 
 export const tokenKind = words({

@@ -182,7 +182,7 @@ class Timeline {
   }
 
   take(event: LoggedEvent): void {
-    if (event.run_id !== this.#run.id) return;
+    if (event.work_id !== this.#run.id) return;
     switch (event.type) {
       case "assignment":
         this.pushMs = round(event.at_ms - (event.fired_at_ms ?? this.#lastMs));

@@ -77,8 +77,8 @@ export class LaterRuns {
     if (event.type === "connected" && this.#isShown) view.note("the device is connected again");
     if (event.type === "disconnected" && this.#isShown && !signal.aborted)
       view.note(`the device lost its stream: ${event.reason}`);
-    if (event.run_id === undefined) return;
-    const runId = event.run_id;
+    if (event.work_id === undefined) return;
+    const runId = event.work_id;
     switch (event.type) {
       case "assignment":
         // A conversation's turn has no watcher, and its id is not a run's id.

@@ -11,7 +11,7 @@ export type Transient = {
   deviceId: string;
   replicaId: string;
   epoch: number;
-  runId?: string;
+  workId?: string;
   watcherId?: string;
   attempt?: number;
 };
@@ -25,7 +25,7 @@ export type BusMessage =
   /** Runs of the org wait to be placed. */
   | { kind: "held"; orgId: string }
   /** The device is to be asked to end an attempt. */
-  | { kind: "cancel"; orgId: string; deviceId: string; runId: string; attemptToken: string; reason: string }
+  | { kind: "cancel"; orgId: string; deviceId: string; workId: string; attemptToken: string; reason: string }
   /** An attempt of the device was settled elsewhere. */
   | { kind: "settled"; orgId: string; deviceId: string; attemptToken: string }
   /** A question of the device's agent has ended. */
@@ -33,7 +33,7 @@ export type BusMessage =
       kind: "answer";
       orgId: string;
       deviceId: string;
-      runId: string;
+      workId: string;
       attemptToken: string;
       questionId: string;
       optionId: string;
@@ -44,6 +44,8 @@ export type BusMessage =
   | { kind: "replaced"; orgId: string; deviceId: string; epoch: number; sessionId: string }
   /** The device's session with the named epoch, or an older epoch, is to be drained. */
   | { kind: "disconnect"; orgId: string; deviceId: string; epoch: number; reason: "operator" | "revoked" }
+  /** A platform owes a reply, or starts or stops. */
+  | { kind: "platform"; orgId: string; stableId: string; about: "reply" | "state" }
   /** A token has ended. */
   | { kind: "revoked"; tokenId: string }
   /** Events were appended. */
@@ -52,16 +54,16 @@ export type BusMessage =
    * A client watches a run on the named replica, for the next minute; `isFirst`: the replica has no
    * output of the run yet.
    */
-  | { kind: "watch"; orgId: string; runId: string; replicaId: string; isFirst: boolean }
+  | { kind: "watch"; orgId: string; workId: string; replicaId: string; isFirst: boolean }
   /** No client watches the run on the named replica any more. */
-  | { kind: "unwatch"; orgId: string; runId: string; replicaId: string }
+  | { kind: "unwatch"; orgId: string; workId: string; replicaId: string }
   /**
    * An attempt of a run or a turn was taken away; the replica that has output of the attempt stores
    * the output's end.
    */
-  | { kind: "tail"; of: "run" | "turn"; orgId: string; id: string; attempt: number }
+  | { kind: "tail"; of: "run" | "turn"; orgId: string; workId: string; attempt: number }
   /** A watched run changed its state. */
-  | { kind: "run"; orgId: string; runId: string }
+  | { kind: "run"; orgId: string; workId: string }
   /**
    * A client watches the org's transient events on the named replica, for the next minute;
    * transients.ts has the rest.
@@ -86,7 +88,7 @@ export type BusMessage =
   | {
       kind: "output";
       orgId: string;
-      runId: string;
+      workId: string;
       attempt: number;
       /**
        * In decimal: JSON has no numbers of 64 bits. A replica of an older version sends a number.

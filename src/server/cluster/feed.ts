@@ -2,17 +2,17 @@ import type { Bus, BusMessage } from "./bus.ts";
 import { createTransients, type Transients } from "./transients.ts";
 
 /**
- * The feed: the watchers on a replica and the hints sent to them. The feed holds hints and a little
- * output; a watcher that is woken reads the state from the database.
+ * The feed: the viewers on a replica and the hints sent to them. The feed holds hints and a little
+ * output; a viewer that is woken reads the state from the database.
  *
- * A run's output appears on the replica that holds its device. A replica with watchers of the run
+ * A run's output appears on the replica that holds its device. A replica with viewers of the run
  * announces its interest to all others (`watch`) and renews the announcement, and the holder sends
  * it the output.
  */
 
 export type OutputChunk = {
   orgId: string;
-  runId: string;
+  workId: string;
   attempt: number;
   /** All 64 bits of the protocol's number. */
   sequence: bigint;
@@ -21,7 +21,7 @@ export type OutputChunk = {
   data: Uint8Array;
 };
 
-export type RunWatcher = {
+export type Viewer = {
   onChange(): void;
   onOutput(chunk: OutputChunk): void;
 };
@@ -33,7 +33,7 @@ export type Feed = {
    * Reports changes and output of a run, the kept output first. Returns a function that stops the
    * reports.
    */
-  watchRun(run: { orgId: string; runId: string }, watcher: RunWatcher): () => void;
+  watchWork(run: { orgId: string; workId: string }, viewer: Viewer): () => void;
   /** Reports the org's transient events. Returns a function that stops the reports. */
   watchOrg: Transients["watch"];
   /** Takes a transient event of the local replica; the database has the change already. */
@@ -44,21 +44,21 @@ export type Feed = {
    * The end of the output that a run's program wrote in an attempt on a device of the local
    * replica, as text; empty if none is kept here.
    */
-  tailOf(run: { orgId: string; runId: string; attempt: number }): string;
+  tailOf(run: { orgId: string; workId: string; attempt: number }): string;
   /** Reports a change of a run's state. `isEnded`: the run's output is no longer needed. */
-  runChanged(run: { orgId: string; runId: string; isEnded: boolean }): void;
+  workChanged(run: { orgId: string; workId: string; isEnded: boolean }): void;
   /** Reports events of the org committed by the local replica. */
   eventsAppended(orgId: string): void;
   /** Takes another replica's message; false if the message is not for the feed. */
   receive(message: BusMessage): boolean;
   /** The replica receives the others' messages from now on: the others repeat their interests. */
   introduce(): void;
-  /** Wakes all watchers: messages may have been missed. */
+  /** Wakes all viewers: messages may have been missed. */
   wakeAll(): void;
   close(): void;
 };
 
-/** Maximum bytes of output kept of each run, for later watchers. */
+/** Maximum bytes of output kept of each run, for later viewers. */
 const tailBytesMax = 32_768;
 const chunkOverheadBytes = 256;
 /** Maximum bytes of output kept of all runs of the replica. */
@@ -85,15 +85,15 @@ const eventsCoalesceMs = 20;
 export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
   const transients = createTransients(options);
   const orgs = new Map<string, Set<() => void>>();
-  const watched = new Map<string, Set<RunWatcher>>();
+  const watched = new Map<string, Set<Viewer>>();
   const interests = new Map<string, Map<string, number>>();
-  /** `isRelayed`: all chunks came from another replica, for local watchers. */
+  /** `isRelayed`: all chunks came from another replica, for local viewers. */
   const tails = new Map<string, { chunks: OutputChunk[]; bytes: number; isRelayed: boolean }>();
   let tailsBytes = 0;
   const announced = new Map<string, NodeJS.Timeout>();
 
   const renew = setInterval(() => {
-    for (const [key, watchers] of watched) if (watchers.size > 0) announceInterest(splitKey(key), false);
+    for (const [key, viewers] of watched) if (viewers.size > 0) announceInterest(splitKey(key), false);
     const now = performance.now();
     for (const [key, replicas] of interests) {
       for (const [replicaId, until] of replicas) if (until < now) replicas.delete(replicaId);
@@ -102,7 +102,7 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
   }, interestMs / 3);
   renew.unref();
 
-  function announceInterest(run: { orgId: string; runId: string }, isFirst: boolean): void {
+  function announceInterest(run: { orgId: string; workId: string }, isFirst: boolean): void {
     options.bus.broadcast({ kind: "watch", ...run, replicaId: options.replicaId, isFirst });
   }
 
@@ -116,10 +116,10 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
   function relay(replicaIds: readonly string[], chunk: OutputChunk): void {
     for (let at = 0; at < chunk.data.length; at += relayedBytesMax) {
       const data = Buffer.from(chunk.data.subarray(at, at + relayedBytesMax)).toString("base64");
-      const { orgId, runId, attempt, stream } = chunk;
+      const { orgId, workId, attempt, stream } = chunk;
       const sequence = String(chunk.sequence);
       for (const to of replicaIds) {
-        options.bus.send(to, { kind: "output", orgId, runId, attempt, sequence, stream, data });
+        options.bus.send(to, { kind: "output", orgId, workId, attempt, sequence, stream, data });
       }
     }
   }
@@ -152,15 +152,15 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
   }
 
   function tellChange(key: string): void {
-    for (const watcher of watched.get(key) ?? []) watcher.onChange();
+    for (const viewer of watched.get(key) ?? []) viewer.onChange();
   }
 
   function tellOutput(key: string, chunk: OutputChunk): void {
-    for (const watcher of watched.get(key) ?? []) watcher.onOutput(chunk);
+    for (const viewer of watched.get(key) ?? []) viewer.onOutput(chunk);
   }
 
   /**
-   * Takes output of another replica's device. The feed keeps the output for later local watchers.
+   * Takes output of another replica's device. The feed keeps the output for later local viewers.
    */
   function relayed(key: string, chunk: OutputChunk): void {
     if (!watched.has(key)) return;
@@ -177,18 +177,18 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
         if (wakes.size === 0) orgs.delete(orgId);
       };
     },
-    watchRun(run, watcher) {
+    watchWork(run, viewer) {
       const key = keyOf(run);
-      const watchers = watched.get(key) ?? new Set();
-      const isFirst = watchers.size === 0;
-      watched.set(key, watchers.add(watcher));
-      for (const chunk of tails.get(key)?.chunks ?? []) watcher.onOutput(chunk);
+      const viewers = watched.get(key) ?? new Set();
+      const isFirst = viewers.size === 0;
+      watched.set(key, viewers.add(viewer));
+      for (const chunk of tails.get(key)?.chunks ?? []) viewer.onOutput(chunk);
       if (isFirst) announceInterest(run, true);
       return () => {
-        watchers.delete(watcher);
-        if (watchers.size > 0) return;
+        viewers.delete(viewer);
+        if (viewers.size > 0) return;
         watched.delete(key);
-        // A later watcher receives the output anew from the replica that has it.
+        // A later viewer receives the output anew from the replica that has it.
         if (tails.get(key)?.isRelayed) forget(key);
         options.bus.broadcast({ kind: "unwatch", ...run, replicaId: options.replicaId });
       };
@@ -211,10 +211,10 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
         .toString("utf8")
         .replace(/^\ufffd+/, "");
     },
-    runChanged({ orgId, runId, isEnded }) {
-      const key = keyOf({ orgId, runId });
+    workChanged({ orgId, workId, isEnded }) {
+      const key = keyOf({ orgId, workId });
       tellChange(key);
-      for (const replicaId of interested(key)) options.bus.send(replicaId, { kind: "run", orgId, runId });
+      for (const replicaId of interested(key)) options.bus.send(replicaId, { kind: "run", orgId, workId });
       if (isEnded) forget(key);
     },
     eventsAppended(orgId) {
@@ -284,12 +284,12 @@ function sizeOf(chunk: OutputChunk): number {
   return chunk.data.length + chunkOverheadBytes;
 }
 
-/** Has both ids, so that no watcher hears of another org's run. */
-function keyOf(run: { orgId: string; runId: string }): string {
-  return `${run.runId} ${run.orgId}`;
+/** Has both ids, so that no viewer hears of another org's run. */
+function keyOf(run: { orgId: string; workId: string }): string {
+  return `${run.workId} ${run.orgId}`;
 }
 
-function splitKey(key: string): { orgId: string; runId: string } {
+function splitKey(key: string): { orgId: string; workId: string } {
   const at = key.indexOf(" ");
-  return { runId: key.slice(0, at), orgId: key.slice(at + 1) };
+  return { workId: key.slice(0, at), orgId: key.slice(at + 1) };
 }

@@ -4,16 +4,16 @@ import type { Bus, BusMessage, Transient } from "./bus.ts";
 /**
  * Transient events: connects and disconnects of devices and state changes of runs, for clients that
  * watch the org at the time, on any replica. No event is stored, any event may be lost, and a
- * watcher that may have lost an event is told (`onResync`).
+ * viewer that may have lost an event is told (`onResync`).
  *
- * A replica with a watcher of an org announces its interest to all others (`watch_org`) and renews
+ * A replica with a viewer of an org announces its interest to all others (`watch_org`) and renews
  * the announcement. Each other replica answers with the number of its last message (`org_heard`),
  * and sends new events in numbered messages (`transients`). A gap in the numbers, or a new
- * `relayId`, means lost events. The transient events of an org without watchers cost two map
+ * `relayId`, means lost events. The transient events of an org without viewers cost two map
  * lookups.
  */
 
-export type OrgWatcher = {
+export type OrgViewer = {
   onTransient(event: Transient): void;
   /** Some were missed, or may have been. */
   onResync(): void;
@@ -21,7 +21,7 @@ export type OrgWatcher = {
 
 export type Transients = {
   /** Tells of the org's transient events from now on. Returns how to stop. */
-  watch(orgId: string, watcher: OrgWatcher): () => void;
+  watch(orgId: string, viewer: OrgViewer): () => void;
   /** Takes a transient event of the local replica; the database has the change already. */
   tell(orgId: string, event: Omit<Transient, "at" | "replicaId">): void;
   /** Asks all other replicas for their interests, and announces the local interests to them. */
@@ -55,7 +55,7 @@ const eventsPerMessageMax = 20;
 
 export function createTransients(options: { bus: Bus; replicaId: string }): Transients {
   const { bus, replicaId } = options;
-  const watched = new Map<string, Set<OrgWatcher>>();
+  const watched = new Map<string, Set<OrgViewer>>();
   /**
    * The interested replicas by org and replica id, and the number of the last message sent to each.
    */
@@ -148,29 +148,29 @@ export function createTransients(options: { bus: Bus; replicaId: string }): Tran
       orgId,
       setTimeout(() => {
         resyncs.delete(orgId);
-        for (const watcher of watched.get(orgId) ?? []) watcher.onResync();
+        for (const viewer of watched.get(orgId) ?? []) viewer.onResync();
       }, coalesceMs),
     );
   }
 
   return {
-    watch(orgId, watcher) {
-      const watchers = watched.get(orgId) ?? new Set();
-      watched.set(orgId, watchers.add(watcher));
-      if (watchers.size === 1) announce(orgId);
+    watch(orgId, viewer) {
+      const viewers = watched.get(orgId) ?? new Set();
+      watched.set(orgId, viewers.add(viewer));
+      if (viewers.size === 1) announce(orgId);
       return () => {
-        if (!watchers.delete(watcher) || watchers.size > 0) return;
+        if (!viewers.delete(viewer) || viewers.size > 0) return;
         watched.delete(orgId);
         heard.delete(orgId);
         bus.broadcast({ kind: "unwatch_org", orgId, replicaId });
       };
     },
     tell(orgId, told) {
-      const watchers = watched.get(orgId);
+      const viewers = watched.get(orgId);
       const isWanted = interests.has(orgId);
-      if (!watchers && !isWanted) return;
+      if (!viewers && !isWanted) return;
       const event = { ...told, at: Date.now(), replicaId };
-      for (const watcher of watchers ?? []) watcher.onTransient(event);
+      for (const viewer of viewers ?? []) viewer.onTransient(event);
       if (isWanted) relay(orgId, event);
     },
     introduce() {
@@ -200,7 +200,7 @@ export function createTransients(options: { bus: Bus; replicaId: string }): Tran
           if (!watched.has(message.orgId)) return true;
           follow(message);
           for (const event of message.events) {
-            for (const watcher of watched.get(message.orgId) ?? []) watcher.onTransient(event);
+            for (const viewer of watched.get(message.orgId) ?? []) viewer.onTransient(event);
           }
           return true;
         default:

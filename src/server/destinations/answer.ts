@@ -46,7 +46,8 @@ export function troubleOf(error: unknown): Sent {
   return { outcome: "failed", status: 0, error: excerpt(wordsOf(error), errorMax) };
 }
 
-function wordsOf(error: unknown): string {
+/** A network's error in words. */
+export function wordsOf(error: unknown): string {
   const proxy = proxyErrorOf(error);
   if (proxy) return `${proxy.message}; ${proxy.advice}`;
   if (error instanceof AddressRefused) return error.message;

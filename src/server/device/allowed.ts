@@ -1,5 +1,5 @@
 import { refuse } from "../../errors.ts";
-import type { Platform } from "../../store/people/devices.ts";
+import type { Os } from "../../store/people/devices.ts";
 
 /**
  * The agent kinds and capabilities that a device may announce, by its platform. A desktop runs the
@@ -23,7 +23,7 @@ const browser: Allowed = {
   capabilities: ["notification", "tabs", "page", "bookmarks", "history"],
 };
 
-export const allowed: Record<Platform, Allowed> = {
+export const allowed: Record<Os, Allowed> = {
   macos: desktop,
   linux: desktop,
   windows: desktop,
@@ -37,7 +37,7 @@ export const allowed: Record<Platform, Allowed> = {
  * are not ignored, because the person who configured the daemon would wait for runs in vain.
  */
 export function requireAllowed(
-  platform: Platform,
+  platform: Os,
   hello: { agentKinds: readonly string[]; capabilities: readonly string[] },
 ): void {
   const { agentKinds, capabilities } = allowed[platform];
@@ -56,7 +56,7 @@ export function requireAllowed(
 }
 
 function requireAll(
-  platform: Platform,
+  platform: Os,
   list: { field: string; what: string; said: readonly string[]; may: readonly string[] | typeof anything },
 ): void {
   const { may, field } = list;

@@ -170,9 +170,9 @@ export function createHub(deps: HubDeps): Hub {
       if (turn) await services.restoreTurn(turn);
     },
     report: (report) => parts.report(report, undefined),
-    async turnDown({ orgId, deviceId, runId, attemptToken }, completion, why) {
-      const kind = await attempts.findKind(deps.db, { orgId, deviceId, runId, attemptToken });
-      const end = { orgId, runId, attemptToken, deviceId: null, ...invalidEndOf(completion, why) };
+    async turnDown({ orgId, deviceId, workId, attemptToken }, completion, why) {
+      const kind = await attempts.findKind(deps.db, { orgId, deviceId, workId, attemptToken });
+      const end = { orgId, workId, attemptToken, deviceId: null, ...invalidEndOf(completion, why) };
       if (kind) await works[kind].settle(end);
     },
     receive: (message) => deliver(registry, message, expect),
@@ -267,9 +267,9 @@ function servicesOf(
     daemonVersion: () => deps.offers.version(),
     async restore(forgotten) {
       const isKnown = await transaction(db, (tx) => restorations.restore(tx, forgotten));
-      const { orgId, deviceId, runId } = forgotten;
+      const { orgId, deviceId, runId: workId } = forgotten;
       log.warn(
-        { orgId, deviceId, runId, isKnown },
+        { orgId, deviceId, workId, isKnown },
         "a device offers a result again that was acknowledged before",
       );
     },
@@ -291,9 +291,9 @@ function servicesOf(
     output: (chunk) => feed.output(chunk),
     ask: (asked) => ask(db, asked, publisher),
     closeQuestion: (which, state) => closeByDevice(db, which, state, publisher),
-    runMoved({ orgId, deviceId, epoch }, kind, { kind: what, runId, watcherId, attempt }) {
-      feed.runChanged({ orgId, runId, isEnded: false });
-      if (what === "run") feed.transient(orgId, { kind, deviceId, epoch, runId, watcherId, attempt });
+    runMoved({ orgId, deviceId, epoch }, kind, { kind: what, workId, watcherId, attempt }) {
+      feed.workChanged({ orgId, workId, isEnded: false });
+      if (what === "run") feed.transient(orgId, { kind, deviceId, epoch, workId, watcherId, attempt });
     },
     wake: (session) => dispatcher.wake(session),
     closed(session, { cause, isBroken, pushed }) {

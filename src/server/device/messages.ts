@@ -52,7 +52,7 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
   return response({
     case: "assignment",
     value: {
-      runId: run.runId,
+      workId: run.runId,
       attemptToken: run.attemptToken,
       attempt: run.attempt,
       kind: AssignmentKind.WATCHER_RUN,
@@ -113,7 +113,7 @@ function agentWorkOf(run: ClaimedRun) {
     ...(runBudget ? { budget: runBudget } : {}),
     ...(questions ? { questions } : {}),
     ...(run.agentSession
-      ? { session: { sessionId: run.agentSession.id, runId: run.agentSession.run_id } }
+      ? { session: { sessionId: run.agentSession.id, workId: run.agentSession.run_id } }
       : {}),
   };
 }
@@ -122,7 +122,7 @@ function priorWindowOf(window: NonNullable<ClaimedRun["priorWindow"]>, watcherId
   return {
     id: window.id,
     watcherId,
-    runId: window.run_id,
+    workId: window.run_id,
     windowStart: timestampFromDate(new Date(window.window_start)),
     windowEnd: timestampFromDate(new Date(window.window_end)),
     modelUsed: window.model_used,
@@ -148,7 +148,7 @@ export function welcomeOf(session: {
   epoch: number;
   replicaId: string;
   timers: { heartbeatIntervalMs: number; ttlMs: number; acceptDeadlineMs: number; messageBytesMax: number };
-  held: readonly { runId: string; attemptToken: string }[];
+  held: readonly { workId: string; attemptToken: string }[];
   verdicts: readonly HeldVerdict[];
   incarnation: Incarnation | undefined;
   /** The version of the daemon that this server gives; empty: none. */
@@ -176,8 +176,8 @@ export function welcomeOf(session: {
         outputChunkBytesMax: BigInt(outputChunkBytesMax),
         transcriptBytesMax: BigInt(transcriptBytesMax),
       },
-      verdicts: session.held.map(({ runId, attemptToken }, index) => ({
-        runId,
+      verdicts: session.held.map(({ workId, attemptToken }, index) => ({
+        workId,
         attemptToken,
         verdict: session.verdicts[index]!,
       })),
@@ -197,9 +197,9 @@ export function heartbeatAckOf(heartbeat: Heartbeat): ConnectResponse {
   });
 }
 
-export function cancelOf(attempt: { runId: string; attemptToken: string; reason: string }): ConnectResponse {
-  const { runId, attemptToken, reason } = attempt;
-  return response({ case: "cancel", value: { runId, attemptToken, reason } });
+export function cancelOf(attempt: { workId: string; attemptToken: string; reason: string }): ConnectResponse {
+  const { workId, attemptToken, reason } = attempt;
+  return response({ case: "cancel", value: { workId, attemptToken, reason } });
 }
 
 export function drainOf(drain: {
@@ -212,18 +212,18 @@ export function drainOf(drain: {
   return response({ case: "drain", value: { reason, message, reconnectAfter } });
 }
 
-type AttemptNamed = { runId: string; attemptToken: string };
+type AttemptNamed = { workId: string; attemptToken: string };
 
 /** Sent after the commit. */
 export function completionAckOf(
-  { runId, attemptToken }: AttemptNamed,
+  { workId, attemptToken }: AttemptNamed,
   stored: ReportVerdict,
   incarnation: Incarnation | undefined,
 ): ConnectResponse {
   return response({
     case: "completionAck",
     value: {
-      runId,
+      workId,
       attemptToken,
       verdict: verdictOf[stored.verdict],
       windowId: stored.windowId ?? "",
@@ -255,13 +255,13 @@ export function invalidEndOf(completion: Completion, why: string) {
  */
 export function forgottenOf(
   device: { orgId: string; deviceId: string },
-  { runId, attemptToken, reoffer }: Completion,
+  { workId, attemptToken, reoffer }: Completion,
 ): ForgottenAttempt | undefined {
   if (!reoffer) return undefined;
   const { watcherId, attempt, scheduledFor } = reoffer;
   const source = reoffer.source === RunSource.SCHEDULED ? "scheduled" : "manual";
   return {
-    ...{ orgId: device.orgId, deviceId: device.deviceId, runId, attemptToken, attempt },
+    ...{ orgId: device.orgId, deviceId: device.deviceId, runId: workId, attemptToken, attempt },
     watcherId: watcherId.toLowerCase(),
     source: scheduledFor ? (source === "manual" ? "backfill" : source) : "manual",
     scheduledFor: scheduledFor ? timestampDate(scheduledFor) : null,
@@ -276,12 +276,12 @@ export function forgottenOf(
  */
 export function forgottenTurnOf(
   device: { orgId: string; deviceId: string },
-  { runId, attemptToken, turnReoffer }: Completion,
+  { workId: turnId, attemptToken, turnReoffer }: Completion,
 ): ForgottenTurn | undefined {
   if (!turnReoffer) return undefined;
   const { agentId, conversationId, messageId, input, inputSha256, attempt, usesSnapshot } = turnReoffer;
   return {
-    ...{ orgId: device.orgId, deviceId: device.deviceId, turnId: runId, attemptToken, attempt },
+    ...{ orgId: device.orgId, deviceId: device.deviceId, turnId, attemptToken, attempt },
     ...{ agentId, conversationId, messageId, inputSha256, isGated: usesSnapshot },
     input: storableText(input),
   };
@@ -289,12 +289,12 @@ export function forgottenTurnOf(
 
 /** The answer to a completion that breaks a rule and can never be stored. */
 export function invalidCompletionAckOf(
-  { runId, attemptToken }: AttemptNamed,
+  { workId, attemptToken }: AttemptNamed,
   message: string,
 ): ConnectResponse {
   return response({
     case: "completionAck",
-    value: { runId, attemptToken, verdict: CompletionVerdict.INVALID, message },
+    value: { workId, attemptToken, verdict: CompletionVerdict.INVALID, message },
   });
 }
 
@@ -307,7 +307,7 @@ export function normalizeNames(request: ConnectRequest): void {
 }
 
 export function normalizeName(name: AttemptNamed): void {
-  name.runId = name.runId.toLowerCase();
+  name.workId = name.workId.toLowerCase();
   name.attemptToken = name.attemptToken.toLowerCase();
 }
 
@@ -332,7 +332,7 @@ export function reportOf(
   return {
     orgId: device.orgId,
     deviceId: device.deviceId,
-    runId: completion.runId,
+    workId: completion.workId,
     attemptToken: completion.attemptToken,
     status: statusOf[completion.outcome],
     output: completion.output,
@@ -351,12 +351,12 @@ export function reportOf(
 /** The end of an attempt after a requested cancel. */
 export function cancelledReportOf(
   device: { orgId: string; deviceId: string },
-  attempt: { runId: string; attemptToken: string },
+  attempt: { workId: string; attemptToken: string },
 ): Report {
   return {
     orgId: device.orgId,
     deviceId: device.deviceId,
-    runId: attempt.runId,
+    workId: attempt.workId,
     attemptToken: attempt.attemptToken,
     status: "cancelled",
     output: "",

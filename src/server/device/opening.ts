@@ -1,6 +1,6 @@
 import { type JsonObject, toJson } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
-import { type Hello, Platform, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
+import { type Hello, Os, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import * as devices from "../../store/people/devices.ts";
@@ -38,12 +38,12 @@ async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hell
       field: "hello.install_id",
     });
   }
-  if (platformOf[hello.platform] !== device.platform) {
-    refuse("permission_denied", `the device was enrolled as ${device.platform}, which is set once`, {
-      field: "hello.platform",
+  if (osOf[hello.os] !== device.os) {
+    refuse("permission_denied", `the device was enrolled as ${device.os}, which is set once`, {
+      field: "hello.os",
     });
   }
-  requireAllowed(device.platform as devices.Platform, hello);
+  requireAllowed(device.os as devices.Os, hello);
   await requireOneMachine(deps, device, hello);
   await devices.updateFromHello(db, device, factsOf(hello));
   const { held } = hello;
@@ -74,9 +74,9 @@ async function requireOneMachine(
 function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
   const { db, ttlMs } = deps;
   const { installId, held } = hello;
-  const platform = platformOf[hello.platform]!;
+  const os = osOf[hello.os]!;
   return transaction(db, async (tx) => {
-    const facts = { installId, platform, ttlMs, ...factsOf(hello) };
+    const facts = { installId, os, ttlMs, ...factsOf(hello) };
     const entry = await workers.enter(tx, { orgId, tokenId, ...facts });
     const opening = await openSession(tx, { ...deps, orgId, deviceId: entry.deviceId, held });
     await events.append(tx, orgId, entry.events);
@@ -100,13 +100,13 @@ function factsOf(hello: Hello): devices.HelloFacts {
   };
 }
 
-/** Platforms by their names in the store. */
-export const platformOf: Record<Platform, devices.Platform | undefined> = {
-  [Platform.UNSPECIFIED]: undefined,
-  [Platform.MACOS]: "macos",
-  [Platform.LINUX]: "linux",
-  [Platform.WINDOWS]: "windows",
-  [Platform.IOS]: "ios",
-  [Platform.ANDROID]: "android",
-  [Platform.BROWSER]: "browser",
+/** Operating systems by their names in the store. */
+export const osOf: Record<Os, devices.Os | undefined> = {
+  [Os.UNSPECIFIED]: undefined,
+  [Os.MACOS]: "macos",
+  [Os.LINUX]: "linux",
+  [Os.WINDOWS]: "windows",
+  [Os.IOS]: "ios",
+  [Os.ANDROID]: "android",
+  [Os.BROWSER]: "browser",
 };

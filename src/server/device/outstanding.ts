@@ -6,7 +6,7 @@ import type { AttemptKind } from "./work.ts";
 export type OutstandingAttempt = {
   readonly kind: AttemptKind;
   /** The run, or the turn. */
-  readonly runId: string;
+  readonly workId: string;
   readonly attemptToken: string;
   /** Empty if another session pushed the attempt. */
   readonly watcherId: string;
@@ -43,18 +43,27 @@ export class Outstanding {
   }
 
   /** The attempt, if the message names the attempt's run. */
-  find(name: { runId: string; attemptToken: string }): OutstandingAttempt | undefined {
+  find(name: { workId: string; attemptToken: string }): OutstandingAttempt | undefined {
     const attempt = this.#attempts.get(name.attemptToken);
-    return attempt?.runId === name.runId ? attempt : undefined;
+    return attempt?.workId === name.workId ? attempt : undefined;
   }
 
   add(
-    name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number; watcherId?: string },
+    name: { kind: AttemptKind; workId: string; attemptToken: string; attempt: number; watcherId?: string },
     state: AttemptState,
   ): OutstandingAttempt {
-    const { kind, runId, attemptToken, attempt, watcherId = "" } = name;
+    const { kind, workId, attemptToken, attempt, watcherId = "" } = name;
     const added: OutstandingAttempt = {
-      ...{ kind, runId, attemptToken, attempt, watcherId, state, pushedAt: performance.now(), acceptedAt: 0 },
+      ...{
+        kind,
+        workId,
+        attemptToken,
+        attempt,
+        watcherId,
+        state,
+        pushedAt: performance.now(),
+        acceptedAt: 0,
+      },
       ...{ assignment: undefined, timer: undefined, beatsMissed: 0 },
     };
     this.#attempts.set(attemptToken, added);

@@ -15,7 +15,7 @@ export function askedOf(device: { orgId: string; deviceId: string }, message: Qu
     question.options.find((option) => option.kind === kind)?.id ?? "";
   return {
     ...{ orgId: device.orgId, deviceId: device.deviceId },
-    ...{ runId: message.runId, attemptToken: message.attemptToken, id: question.id },
+    ...{ workId: message.workId, attemptToken: message.attemptToken, id: question.id },
     question: toJson(QuestionSchema, question) as JsonObject,
     denies: optionOf(QuestionOptionKind.DENY_ONCE),
     allows: optionOf(QuestionOptionKind.ALLOW_ONCE),
@@ -24,10 +24,10 @@ export function askedOf(device: { orgId: string; deviceId: string }, message: Qu
 
 /** The answer message of a question that has ended. */
 export function answerMessage(row: QuestionRow): AnswerMessage {
-  const { orgId, deviceId, runId, attemptToken, optionId, text } = row;
+  const { orgId, deviceId, workId, attemptToken, optionId, text } = row;
   return {
     kind: "answer",
-    ...{ orgId, deviceId, runId, attemptToken, optionId, text },
+    ...{ orgId, deviceId, workId, attemptToken, optionId, text },
     questionId: row.id,
     isDefault: row.state !== "answered",
   };
@@ -35,10 +35,10 @@ export function answerMessage(row: QuestionRow): AnswerMessage {
 
 /** The default answer for an attempt that may not ask: the denying option. */
 export function refusedAnswer(asked: Asked): AnswerMessage {
-  const { orgId, deviceId, runId, attemptToken, id, denies } = asked;
+  const { orgId, deviceId, workId, attemptToken, id, denies } = asked;
   return {
     kind: "answer",
-    ...{ orgId, deviceId, runId, attemptToken },
+    ...{ orgId, deviceId, workId, attemptToken },
     questionId: id,
     optionId: denies,
     text: "",

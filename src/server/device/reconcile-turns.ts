@@ -39,7 +39,7 @@ export async function openTurns(
     epoch: number;
     sessionId: string;
     ttlMs: number;
-    held: readonly { runId: string; attemptToken: string }[];
+    held: readonly { workId: string; attemptToken: string }[];
     log?: Logger | undefined;
   },
 ): Promise<TurnsOpening> {
@@ -53,7 +53,7 @@ export async function openTurns(
   const strangers = held.filter((attempt) => !activeTokens.has(attempt.attemptToken));
   const verdicts = await findVerdicts(
     tx,
-    strangers.map(({ runId, attemptToken }) => ({ orgId, deviceId, runId, attemptToken })),
+    strangers.map(({ workId, attemptToken }) => ({ orgId, deviceId, workId, attemptToken })),
   );
   const past = new Map(
     strangers.flatMap(({ attemptToken }, index) =>

@@ -24,7 +24,7 @@ import type { AttemptKind } from "./work.ts";
 const resultWaitMs = 30_000;
 
 /** An attempt in a hello's list of held attempts. */
-export type Held = { runId: string; attemptToken: string; state: HeldAttemptState };
+export type Held = { workId: string; attemptToken: string; state: HeldAttemptState };
 
 export type Opening = {
   /** The device of the session; a fleet worker learns its id after the hello. */
@@ -45,7 +45,7 @@ export type Opening = {
   withdrawnTurns: WithdrawnTurn[];
 };
 
-/** An attempt that continues; `runId` is the id of the run or turn. */
+/** An attempt that continues; `workId` is the id of the run or turn. */
 export type Continuing = Omit<attempts.HeldByServer, "status"> & { kind: AttemptKind };
 
 /**
@@ -90,7 +90,7 @@ export async function openSession(
   const continuing = active.filter((attempt) => heldTokens.has(attempt.attemptToken));
   await attempts.adopt(tx, {
     ...{ orgId, deviceId, epoch, sessionId },
-    runIds: continuing.map((attempt) => attempt.runId),
+    runIds: continuing.map((attempt) => attempt.workId),
   });
   const missing = active.filter((attempt) => !heldTokens.has(attempt.attemptToken));
   // An attempt that the database refuses to settle stays unchanged; the device's session opens all
@@ -110,7 +110,7 @@ export async function openSession(
     verdicts: options.held.map((held) => judge(held, pastOf.get(held.attemptToken))),
     continuing: [
       ...continuing.map((attempt) => ({ ...attempt, kind: "run" as const })),
-      ...turns.continuing.map(({ turnId, ...turn }) => ({ ...turn, kind: "turn" as const, runId: turnId })),
+      ...turns.continuing.map(({ turnId, ...turn }) => ({ ...turn, kind: "turn" as const, workId: turnId })),
     ],
     settled,
     endedTurns: turns.ended,
@@ -134,7 +134,7 @@ export function judge(held: Pick<Held, "state">, past: PastVerdict["verdict"] | 
 /** The settlement of an attempt that the reconnected device does not know. */
 function settlementOfMissing(options: { orgId: string; attempt: attempts.HeldByServer }): Settlement {
   const { orgId, attempt } = options;
-  const base = { orgId, runId: attempt.runId, attemptToken: attempt.attemptToken, deviceId: null };
+  const base = { orgId, workId: attempt.workId, attemptToken: attempt.attemptToken, deviceId: null };
   if (attempt.isCancelRequested) {
     return { ...base, action: "finish", status: "cancelled", reason: attempt.cancelReason ?? "cancelled" };
   }

@@ -70,7 +70,7 @@ function createSettlements({ db, policy, publisher, telemetry }: Deps): Batcher<
       // unaware of the deadline.
       const distinct = new Map(
         items.map((item) => [
-          `${item.runId} ${item.attemptToken} ${item.session?.epoch} ${item.session?.sessionId}`,
+          `${item.workId} ${item.attemptToken} ${item.session?.epoch} ${item.session?.sessionId}`,
           item,
         ]),
       );

@@ -56,7 +56,7 @@ export type SessionServices<Self> = {
   runMoved(
     session: SessionName,
     kind: "run.claimed" | "run.started",
-    attempt: Pick<OutstandingAttempt, "kind" | "runId" | "watcherId" | "attempt">,
+    attempt: Pick<OutstandingAttempt, "kind" | "workId" | "watcherId" | "attempt">,
   ): void;
   wake(session: Self): void;
   /**

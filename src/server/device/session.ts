@@ -141,7 +141,7 @@ export class Session implements Seat {
         freeSlots: () => this.freeSlots(),
         prepare: (run) => this.#assignmentOf(run),
         push: (run, claimMs, assignment) => this.#push(run, claimMs, assignment),
-        giveBack: (run, how) => this.#giveBack({ ...run, kind: "run" }, how),
+        giveBack: (run, how) => this.#giveBack({ ...run, kind: "run", workId: run.runId }, how),
       },
       services,
     );
@@ -203,9 +203,9 @@ export class Session implements Seat {
   /** The attempts on the device by the session's memory, and the attempts held ahead for it. */
   attemptsOut(): (AttemptName & { kind: AttemptKind })[] {
     const { orgId, deviceId } = this;
-    const held = this.#ahead.list().map(({ run }) => ({ kind: "run" as const, ...run }));
-    return [...this.#out.list(), ...held].map(({ kind, runId, attemptToken }) => {
-      return { orgId, deviceId, kind, runId, attemptToken };
+    const held = this.#ahead.list().map(({ run }) => ({ ...run, kind: "run" as const, workId: run.runId }));
+    return [...this.#out.list(), ...held].map(({ kind, workId, attemptToken }) => {
+      return { orgId, deviceId, kind, workId, attemptToken };
     });
   }
 
@@ -388,7 +388,7 @@ export class Session implements Seat {
     const { orgId, deviceId } = this;
     this.#services.beat(
       this,
-      beating.map(({ kind, runId, attemptToken }) => ({ orgId, deviceId, kind, runId, attemptToken })),
+      beating.map(({ kind, workId, attemptToken }) => ({ orgId, deviceId, kind, workId, attemptToken })),
     );
     const reason = `lost by the device: ${beatsMissedMax} successive heartbeats did not list it`;
     for (const attempt of lost) {
@@ -410,7 +410,7 @@ export class Session implements Seat {
       this.#services.works[attempt.kind].accept({
         orgId: this.orgId,
         deviceId: this.deviceId,
-        runId: attempt.runId,
+        workId: attempt.workId,
         attemptToken: attempt.attemptToken,
         // Evaluated at the write, which may be later.
         get pushedAgoMs() {
@@ -427,7 +427,7 @@ export class Session implements Seat {
       this.#services.telemetry.accepted(this.#named(attempt), performance.now() - attempt.pushedAt);
       this.#services.runMoved(this, "run.started", attempt);
     } else if (result === "moot") {
-      // The attempt ended before its accept was written; watchers are told of the start all the
+      // The attempt ended before its accept was written; viewers are told of the start all the
       // same.
       this.#services.telemetry.accepted(this.#named(attempt), attempt.acceptedAt - attempt.pushedAt);
       this.#services.runMoved(this, "run.started", attempt);
@@ -464,7 +464,7 @@ export class Session implements Seat {
     if (!attempt) return;
     this.#services.output({
       orgId: this.orgId,
-      runId: attempt.runId,
+      workId: attempt.workId,
       attempt: attempt.attempt,
       sequence: output.sequence,
       stream: output.stream,
@@ -479,7 +479,7 @@ export class Session implements Seat {
     for (const activity of report.activities) {
       this.#services.output({
         orgId: this.orgId,
-        runId: attempt.runId,
+        workId: attempt.workId,
         attempt: attempt.attempt,
         sequence: activity.sequence,
         stream: activityStream,
@@ -497,18 +497,18 @@ export class Session implements Seat {
   }
 
   async #closeQuestion(message: QuestionClosed): Promise<void> {
-    const { runId, attemptToken, questionId: id } = message;
+    const { workId, attemptToken, questionId: id } = message;
     const { orgId, deviceId } = this;
     const state = message.reason === QuestionCloseReason.EXPIRED ? "expired" : "withdrawn";
     await this.#whileServed(() =>
-      this.#services.closeQuestion({ orgId, deviceId, runId, attemptToken, id }, state),
+      this.#services.closeQuestion({ orgId, deviceId, workId, attemptToken, id }, state),
     );
   }
 
   /** Sends the device the answer to a question of its agent. */
-  answer({ runId, attemptToken, questionId, optionId, text, isDefault }: AnswerMessage): void {
+  answer({ workId, attemptToken, questionId, optionId, text, isDefault }: AnswerMessage): void {
     if (this.#state !== "serving" && this.#state !== "draining") return;
-    const value = { runId, attemptToken, questionId, optionId, text, isDefault };
+    const value = { workId, attemptToken, questionId, optionId, text, isDefault };
     this.#link.send(response({ case: "answer", value }));
   }
 
@@ -560,11 +560,11 @@ export class Session implements Seat {
     if (attempt && attempt.state !== "settling") {
       this.#out.on(attempt, "report");
       const { orgId } = this;
-      const { kind, runId, attemptToken } = attempt;
+      const { kind, workId, attemptToken } = attempt;
       const session = { epoch: this.#epoch, sessionId: this.#sessionId };
       const settlement = {
         orgId,
-        runId,
+        workId,
         attemptToken,
         deviceId: null,
         session,
@@ -608,7 +608,10 @@ export class Session implements Seat {
 
   #push(run: ClaimedRun, claimMs: number, assignment?: Prepared): void {
     const { clock, telemetry } = this.#services;
-    const isPushed = this.#deliver({ ...run, kind: "run" }, () => assignment ?? this.#assignmentOf(run));
+    const isPushed = this.#deliver(
+      { ...run, kind: "run", workId: run.runId },
+      () => assignment ?? this.#assignmentOf(run),
+    );
     if (!isPushed) return;
     // For a retried run the claim knows the start of the wait.
     const dueForMs = run.attempt > 1 ? run.dueForMs : Math.max(0, clock.now() - run.dueAt.getTime());
@@ -617,14 +620,14 @@ export class Session implements Seat {
   }
 
   deliverTurn(turn: ClaimedTurn): void {
-    this.#deliver({ ...turn, kind: "turn", runId: turn.turnId }, () =>
+    this.#deliver({ ...turn, kind: "turn", workId: turn.turnId }, () =>
       this.#link.prepare(turnAssignmentOf(turn)),
     );
   }
 
   /** Returns whether the attempt was pushed. */
   #deliver(
-    name: { kind: AttemptKind; runId: string; attemptToken: string; attempt: number },
+    name: { kind: AttemptKind; workId: string; attemptToken: string; attempt: number },
     assignment: () => Prepared,
   ): boolean {
     if (this.#isClosed()) {
@@ -641,7 +644,7 @@ export class Session implements Seat {
       made = assignment();
     } catch (error) {
       // R8: a run whose assignment cannot be made fails alone.
-      this.#log.error({ err: error, runId: name.runId }, "an assignment could not be made");
+      this.#log.error({ err: error, workId: name.workId }, "an assignment could not be made");
       this.#settle(attempt, {
         action: "finish",
         status: "failed",
@@ -669,23 +672,23 @@ export class Session implements Seat {
 
   /** The session ended during the claim: the attempt was never pushed and is released. */
   #giveBack(
-    { kind, runId, attemptToken }: { kind: AttemptKind; runId: string; attemptToken: string },
+    { kind, workId, attemptToken }: { kind: AttemptKind; workId: string; attemptToken: string },
     how: Ending = whileLeaving,
   ): void {
     const { orgId } = this;
     const session = { epoch: this.#epoch, sessionId: this.#sessionId };
     this.#services.works[kind]
-      .settle({ orgId, runId, attemptToken, deviceId: null, session, ...how })
+      .settle({ orgId, workId, attemptToken, deviceId: null, session, ...how })
       .catch((error: unknown) => {
         // The next hello or the reaper takes the attempt back.
-        this.#log.warn({ err: error, runId }, "an attempt that was never pushed could not be given back");
+        this.#log.warn({ err: error, workId }, "an attempt that was never pushed could not be given back");
       });
   }
 
   /**
    * Gives back an attempt that was claimed for the session if the answer to the claim never came.
    */
-  withdrawUnknown(name: { kind: AttemptKind; runId: string; attemptToken: string }): void {
+  withdrawUnknown(name: { kind: AttemptKind; workId: string; attemptToken: string }): void {
     if (this.#out.find(name) || this.#ahead.has(name.attemptToken)) return;
     const attempt = this.#out.add({ ...name, attempt: 0 }, "assigned");
     this.#settle(attempt, {
@@ -696,12 +699,12 @@ export class Session implements Seat {
   }
 
   /** Asks the device to end an attempt. */
-  cancel(attempt: { runId: string; attemptToken: string; reason: string }): void {
+  cancel(attempt: { workId: string; attemptToken: string; reason: string }): void {
     const held = this.#ahead.remove(attempt.attemptToken);
     if (held) {
       // The device has never heard of the attempt.
       this.#giveBack(
-        { ...held.run, kind: "run" },
+        { ...held.run, kind: "run", workId: held.run.runId },
         { action: "finish", status: "cancelled", reason: attempt.reason },
       );
       this.#services.wake(this);
@@ -823,13 +826,13 @@ export class Session implements Seat {
     return this.#state === "closed";
   }
 
-  #named({ runId }: { runId: string }): { orgId: string; deviceId: string; runId: string } {
-    return { orgId: this.orgId, deviceId: this.deviceId, runId };
+  #named({ workId }: { workId: string }): { orgId: string; deviceId: string; workId: string } {
+    return { orgId: this.orgId, deviceId: this.deviceId, workId };
   }
 
   /** Tells the device to stop an attempt that is no longer the device's. */
-  #disown({ runId, attemptToken }: { runId: string; attemptToken: string }): void {
-    this.#link.send(cancelOf({ runId, attemptToken, reason: "not yours any more" }));
+  #disown({ workId, attemptToken }: { workId: string; attemptToken: string }): void {
+    this.#link.send(cancelOf({ workId, attemptToken, reason: "not yours any more" }));
   }
 
   /**
@@ -843,9 +846,9 @@ export class Session implements Seat {
   ): void {
     this.#out.on(attempt, event);
     const { orgId } = this;
-    const { runId, attemptToken } = attempt;
+    const { workId, attemptToken } = attempt;
     const session = { epoch: this.#epoch, sessionId: this.#sessionId };
-    const settlement = { orgId, runId, attemptToken, deviceId: null, session, ...how };
+    const settlement = { orgId, workId, attemptToken, deviceId: null, session, ...how };
     this.#track(
       this.#whileServed(() => this.#services.works[attempt.kind].settle(settlement)).then((wasOurs) => {
         if (wasOurs) this.settled(attemptToken);

@@ -40,8 +40,7 @@ export function createTails(options: {
 
   /** Returns whether the replica has output of the attempt. */
   function keep({ attempt, ...subject }: Ended): boolean {
-    const { orgId, id: runId } = subject;
-    const text = feed.tailOf({ orgId, runId, attempt });
+    const text = feed.tailOf({ ...subject, attempt });
     if (text === "") return false;
     writer.add({ ...subject, text }).catch((error: unknown) => {
       log.warn({ err: error, ...subject }, "the end of a lost program's output was not kept");
@@ -51,24 +50,24 @@ export function createTails(options: {
 
   return {
     settled(settled) {
-      for (const { orgId, runId: id, attempt, action, windowId, status, attemptToken } of settled) {
+      for (const { orgId, runId: workId, attempt, action, windowId, status, attemptToken } of settled) {
         // The device has sent no output for an attempt that was taken away.
         if (action !== "finished" || windowId !== null || attemptToken === null) continue;
-        const ended = { orgId, id, attempt, kind: "run" as const };
+        const ended = { orgId, workId, attempt, kind: "run" as const };
         if (!keep(ended) && isTakenAway(status)) bus.broadcast({ ...ended, kind: "tail", of: "run" });
       }
     },
     turnsEnded(ended) {
-      for (const { orgId, turnId: id, attempt, status, attemptToken } of ended) {
+      for (const { orgId, turnId: workId, attempt, status, attemptToken } of ended) {
         if (status === "completed" || attemptToken === null) continue;
-        const turn = { orgId, id, attempt, kind: "turn" as const };
+        const turn = { orgId, workId, attempt, kind: "turn" as const };
         if (!keep(turn)) bus.broadcast({ ...turn, kind: "tail", of: "turn" });
       }
     },
     receive(message) {
       if (message.kind !== "tail") return false;
-      const { orgId, id, attempt, of } = message;
-      keep({ orgId, id, attempt, kind: of });
+      const { orgId, workId, attempt, of } = message;
+      keep({ orgId, workId, attempt, kind: of });
       return true;
     },
     idle: () => writer.idle(),

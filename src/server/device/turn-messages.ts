@@ -14,7 +14,7 @@ export function turnAssignmentOf(turn: ClaimedTurn): ConnectResponse {
   return response({
     case: "assignment",
     value: {
-      runId: turn.turnId,
+      workId: turn.turnId,
       attemptToken: turn.attemptToken,
       attempt: turn.attempt,
       kind: AssignmentKind.TURN,

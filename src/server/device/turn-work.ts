@@ -30,7 +30,7 @@ export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: numb
     async report(report) {
       const verdict = await endings.reply({
         orgId: report.orgId,
-        turnId: report.runId,
+        turnId: report.workId,
         attemptToken: report.attemptToken,
         holderId: report.deviceId,
         status: report.status,
@@ -48,7 +48,16 @@ export function createTurnWork(deps: { db: Db; endings: TurnEndings; ttlMs: numb
       return { verdict, windowId: null };
     },
     settle(settlement) {
-      const { orgId, runId: turnId, attemptToken, session, action, status, reason, delayMs = 0 } = settlement;
+      const {
+        orgId,
+        workId: turnId,
+        attemptToken,
+        session,
+        action,
+        status,
+        reason,
+        delayMs = 0,
+      } = settlement;
       if (action === "withdraw") {
         return endings.withdraw({ orgId, turnId, attemptToken, session, reason, delayMs });
       }

@@ -23,7 +23,7 @@ export function completionIn(bytes: Uint8Array): Completion | undefined {
   } catch {
     // The fields read so far are set.
   }
-  return isUuid(completion.runId) && isUuid(completion.attemptToken) ? completion : undefined;
+  return isUuid(completion.workId) && isUuid(completion.attemptToken) ? completion : undefined;
 }
 
 /** The bytes of the field `complete`, without the bytes that its length promises and that are missing. */

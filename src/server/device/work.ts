@@ -3,7 +3,7 @@ import type * as attempts from "../../store/work/attempts.ts";
 import type { SessionName } from "../../store/work/presence.ts";
 import type { AttemptName, AttemptSettlement } from "../../store/work/settlements.ts";
 
-/** The kinds of work of an attempt; for a turn, the field `runId` has the turn's id. */
+/** The kinds of work of an attempt; for a turn, the field `workId` has the turn's id. */
 export type AttemptKind = "run" | "turn";
 
 /**

@@ -116,7 +116,7 @@ export function addAgentTools(server: McpServer, { db, bell, attempt }: AgentToo
         const asked = await ask(
           db,
           {
-            ...{ orgId, deviceId, runId, attemptToken, id },
+            ...{ orgId, deviceId, workId: runId, attemptToken, id },
             question: {
               id,
               title,

@@ -1,28 +1,73 @@
 import { refuse } from "../../errors.ts";
 
-/** The keys that a kind of platform needs to start. The chat gateway interprets all other keys. */
+/** The keys that a kind of platform needs to start, and the ones that it may have besides. */
 export type PlatformKind = {
   config: readonly string[];
+  optionalConfig: readonly string[];
   secrets: readonly string[];
   optionalSecrets: readonly string[];
 };
 
+/** Keys of every kind; see incoming.ts, and `api_url` in adapters.ts. */
+const everywhere = ["allow_from", "allow_groups"];
+const ofAdapters = [...everywhere, "api_url", "user_name"];
+
 export const platformKinds: Readonly<Record<string, PlatformKind>> = {
-  telegram: { config: [], secrets: ["bot_token"], optionalSecrets: ["webhook_secret"] },
+  telegram: {
+    config: [],
+    optionalConfig: ofAdapters,
+    secrets: ["bot_token"],
+    optionalSecrets: ["webhook_secret"],
+  },
   slack: {
     config: [],
+    optionalConfig: ofAdapters,
     secrets: ["bot_token", "signing_secret"],
-    optionalSecrets: ["app_token", "client_secret"],
+    optionalSecrets: ["app_token"],
   },
-  discord: { config: ["application_id"], secrets: ["bot_token"], optionalSecrets: [] },
+  discord: {
+    config: ["application_id", "public_key"],
+    optionalConfig: ofAdapters,
+    secrets: ["bot_token"],
+    optionalSecrets: [],
+  },
   whatsapp: {
     config: ["phone_number_id"],
-    secrets: ["access_token"],
-    optionalSecrets: ["verify_token", "app_secret"],
+    optionalConfig: ofAdapters,
+    secrets: ["access_token", "verify_token", "app_secret"],
+    optionalSecrets: [],
   },
-  teams: { config: ["app_id"], secrets: ["app_password"], optionalSecrets: [] },
+  teams: {
+    config: ["app_id"],
+    optionalConfig: [...ofAdapters, "app_tenant_id"],
+    secrets: ["app_password"],
+    optionalSecrets: [],
+  },
+  github: {
+    config: [],
+    optionalConfig: ofAdapters,
+    secrets: ["token", "webhook_secret"],
+    optionalSecrets: [],
+  },
+  gchat: {
+    config: [],
+    optionalConfig: [...ofAdapters, "project_number"],
+    secrets: ["credentials"],
+    optionalSecrets: [],
+  },
+  linear: {
+    config: [],
+    optionalConfig: ofAdapters,
+    secrets: ["api_key", "webhook_secret"],
+    optionalSecrets: [],
+  },
   // Any client that knows a webhook's URL may post there: the URL is a secret.
-  webhook: { config: [], secrets: ["url"], optionalSecrets: ["signing_secret"] },
+  webhook: {
+    config: [],
+    optionalConfig: everywhere,
+    secrets: ["url", "signing_secret"],
+    optionalSecrets: [],
+  },
 };
 
 /** Every secret key of every kind. */

@@ -8,13 +8,13 @@
 import { within } from "../../abort.ts";
 import { createBatcher } from "../../batcher.ts";
 import { Refusal, refuse } from "../../errors.ts";
-import { excerpt } from "../../excerpt.ts";
 import type { Logger } from "../../log.ts";
-import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
+import type { Keyring, References } from "../../secrets.ts";
 import * as edits from "../../store/agents/platform-edits.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
 import * as platforms from "../../store/agents/platforms.ts";
 import { type Db, mayBeOfOneRow } from "../../store/pg/database.ts";
+import { mask, openSecrets, requireReferences } from "./secrets.ts";
 import type { PlatformStarter } from "./starter.ts";
 
 /** Milliseconds. Ends well before `startDeadlineMs`, so that the outcome is still recorded. */
@@ -26,8 +26,6 @@ const startMs = 20_000;
 const lookMs = 1_000;
 /** Maximum time, in milliseconds, that one call waits for other calls' starts, however many. */
 const waitMs = platforms.startDeadlineMs;
-/** Longer reasons are cut. */
-const reasonLengthMax = 500;
 
 export type Upserted = {
   platform: platforms.Platform;
@@ -195,14 +193,10 @@ export function createPlatformRunner(deps: {
    */
   async function startOnce(platform: platforms.Platform): Promise<string | undefined> {
     const { org_id: orgId, stable_id: stableId, agent_id: agentId, kind, config, epoch } = platform;
-    const secrets: Record<string, string> = {};
+    let secrets: Record<string, string> = {};
     const stopping = AbortSignal.timeout(startMs);
     try {
-      for (const [field, stored] of Object.entries(platform.secrets)) {
-        secrets[field] = isReference(stored)
-          ? resolve(orgId, stored, field)
-          : keyring.open(stored, { orgId, agentId, platformId: stableId, field });
-      }
+      secrets = openSecrets({ keyring, references }, platform);
       const started = starter.start({ orgId, stableId, agentId, kind, config, secrets, epoch }, stopping);
       const isStarted = await within(
         started.then(() => true),
@@ -214,46 +208,6 @@ export function createPlatformRunner(deps: {
       log.warn({ orgId, platform: stableId, kind, reason }, "a platform did not start");
       return reason || "for a reason that was not given";
     }
-  }
-
-  function resolve(orgId: string, reference: string, field: string): string {
-    const name = requireReference(reference, `secrets.${field}`);
-    const found = references.find(orgId, name);
-    if (found === undefined) {
-      refuse(
-        "failed_precondition",
-        `secrets.${field}: the server has no ${reference} for this org; set PINION_SECRET_${name} and restart it`,
-      );
-    }
-    // References do not lead to references, so none can lead back to itself.
-    if (isReference(found)) {
-      refuse(
-        "failed_precondition",
-        `secrets.${field}: ${reference} is a reference again; set PINION_SECRET_${name} to the secret`,
-      );
-    }
-    return found;
-  }
-
-  /**
-   * Refuses all references that a start would not find, together. A dry run calls it, so that a
-   * plan names them.
-   */
-  function requireReferences(orgId: string, secrets: platforms.PlatformValues["secrets"]): void {
-    const refusals = Object.entries(secrets).flatMap(([field, wanted]) => {
-      if (wanted === "keep" || !isReference(wanted.value)) return [];
-      try {
-        resolve(orgId, wanted.value, field);
-        return [];
-      } catch (error) {
-        if (!(error instanceof Refusal)) throw error;
-        return [{ field: `secrets.${field}`, message: error.message }];
-      }
-    });
-    if (refusals.length === 0) return;
-    refuse("failed_precondition", refusals.map(({ message }) => message).join("; "), {
-      field: refusals[0]!.field,
-    });
   }
 
   /** Stops the platform. Never rejects: the row already has the wanted state. */
@@ -277,7 +231,7 @@ export function createPlatformRunner(deps: {
     begun: { step?: starts.Step; record?: Recorder } = {},
   ): Promise<Upserted> {
     const { orgId, actor } = options;
-    if (options.isDryRun) requireReferences(orgId, options.values.secrets);
+    if (options.isDryRun) requireReferences(references, orgId, options.values.secrets);
     const look = (waitedEpoch: number | undefined) => edits.upsert(db, { ...options, waitedEpoch, keyring });
     const step = await settle(look, signal, begun.step);
     const { outcome, changed } = step;
@@ -368,15 +322,3 @@ function isOfData(error: unknown): boolean {
 
 /** Records how a start ended; see starts.endStart. */
 type Recorder = (end: starts.StartEnd & { orgId: string }) => Promise<platforms.Platform | undefined>;
-
-/** The text without any of the secrets, ready to store. */
-function mask(text: string, secrets: Readonly<Record<string, string>>): string {
-  let masked = text;
-  // The longest first: a secret may begin with another secret.
-  for (const secret of Object.values(secrets)
-    .filter(Boolean)
-    .sort((a, b) => b.length - a.length)) {
-    masked = masked.replaceAll(secret, "***");
-  }
-  return excerpt(masked, reasonLengthMax);
-}

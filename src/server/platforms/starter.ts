@@ -1,5 +1,3 @@
-import { checkPlatform } from "./kinds.ts";
-
 /** A platform with its secrets decrypted. Exists only during the start. */
 export type StartablePlatform = {
   orgId: string;
@@ -23,17 +21,4 @@ export interface PlatformStarter {
   start(platform: StartablePlatform, signal: AbortSignal): Promise<void>;
   /** Stops the program started under the given epoch or an earlier epoch, if any. */
   stop(platform: { orgId: string; stableId: string; epoch: number }): Promise<void>;
-}
-
-/**
- * The starter until a chat gateway exists: a platform counts as running if its kind is known and
- * all required values are present and decrypted. Its state is its row.
- */
-export function createConfigStarter(): PlatformStarter {
-  return {
-    async start({ kind, config, secrets }) {
-      checkPlatform({ kind, config, secretNames: Object.keys(secrets) });
-    },
-    async stop() {},
-  };
 }

@@ -11,10 +11,12 @@ import {
 } from "#gen/pinion/v1/agent_pb.js";
 import { isReference } from "../../secrets.ts";
 import type * as agents from "../../store/agents/agents.ts";
+import type { Instance } from "../../store/agents/platform-leases.ts";
 import type * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
 import type { Json } from "../../store/pg/schema.ts";
 import { hasUrlPassword, isSecretKey } from "../platforms/kinds.ts";
+import { usesWebhook, webhookPath } from "../platforms/lines.ts";
 import { timestampOf } from "./moments.ts";
 
 /** Agents and their platforms between rows and messages. */
@@ -50,11 +52,18 @@ const statusMessages: Record<platforms.Platform["status"], PlatformStatus> = {
   failed: PlatformStatus.FAILED,
 };
 
+const isTakenOver = "the replica that ran it is gone; another one takes it over";
+
 /**
- * A platform as a message. A setting stored by an older version whose key is a secret by now is
- * shown as a secret.
+ * A platform as a message, with what its instance says of itself. A setting stored by an older
+ * version whose key is a secret by now is shown as a secret.
  */
-export function platformMessage(row: platforms.Platform): AgentPlatform {
+export function platformMessage(
+  row: platforms.Platform,
+  { instance, publicUrl }: { instance: Instance | undefined; publicUrl: string | undefined },
+): AgentPlatform {
+  const isLeft = row.status === "running" && instance?.replicaId === null;
+  const path = webhookPath({ orgId: row.org_id, stableId: row.stable_id });
   const isHidden = ([key, value]: [string, string]) => isSecretKey(row.kind, key) || hasUrlPassword(value);
   const settings = Object.entries(row.config);
   const hidden = Object.fromEntries(settings.filter(isHidden).map(([key]) => [key, ""]));
@@ -66,8 +75,18 @@ export function platformMessage(row: platforms.Platform): AgentPlatform {
     secrets: Object.entries({ ...hidden, ...row.secrets })
       .map(([name, stored]) => ({ name, reference: isReference(stored) ? stored : "" }))
       .sort((a, b) => (a.name < b.name ? -1 : 1)),
-    status: statusMessages[row.status],
-    statusReason: row.status_reason,
+    status: isLeft ? PlatformStatus.STARTING : statusMessages[row.status],
+    statusReason: isLeft ? isTakenOver : row.status_reason,
+    lastMessageInAt: timestampOf(instance?.lastInAt ?? null),
+    lastMessageOutAt: timestampOf(instance?.lastOutAt ?? null),
+    lastError: instance?.lastError ?? "",
+    lastErrorAt: timestampOf(instance?.lastErrorAt ?? null),
+    replicaId: instance?.replicaId ?? "",
+    webhookUrl: !usesWebhook(row.kind, Object.keys(row.secrets))
+      ? ""
+      : publicUrl
+        ? new URL(path, publicUrl).href
+        : path,
     version: row.version,
     createdAt: timestampOf(row.created_at),
     updatedAt: timestampOf(row.updated_at),

@@ -2,6 +2,7 @@ import { create, type Message } from "@bufbuild/protobuf";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import {
+  type AgentPlatform,
   type AgentService,
   type AgentSettings,
   AgentSettingsSchema,
@@ -14,6 +15,7 @@ import { Refusal, refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { isReference, requireReference } from "../../secrets.ts";
 import * as agents from "../../store/agents/agents.ts";
+import * as leases from "../../store/agents/platform-leases.ts";
 import * as platforms from "../../store/agents/platforms.ts";
 import { findDefaultAgentId } from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -42,6 +44,15 @@ export function agentService(deps: {
   publicUrl: string | undefined;
 }): ServiceImpl<typeof AgentService> {
   const { db, feed, runner, log } = deps;
+  /** Platforms with what their instances say of themselves. */
+  async function shown(orgId: string, rows: readonly platforms.Platform[]): Promise<AgentPlatform[]> {
+    const stableIds = rows.map((row) => row.stable_id);
+    const instances = await leases.findAll(db, { orgId, stableIds });
+    return rows.map((row) =>
+      platformMessage(row, { instance: instances.get(row.stable_id), publicUrl: deps.publicUrl }),
+    );
+  }
+
   const injected = agents.injectedServers(deps.publicUrl).map((server) => create(McpServerSchema, server));
 
   return {
@@ -129,7 +140,9 @@ export function agentService(deps: {
 
     async upsertPlatform(request, context) {
       const { orgId, actor } = principalOf(context);
-      return upsertedMessage(await runner.upsert({ orgId, ...wantedOf(request, actor) }, context.signal));
+      const upserted = await runner.upsert({ orgId, ...wantedOf(request, actor) }, context.signal);
+      const [platform] = await shown(orgId, [upserted.platform]);
+      return upsertedMessage(upserted, platform);
     },
 
     async batchUpsertPlatforms(request, context) {
@@ -144,6 +157,10 @@ export function agentService(deps: {
       const wanted = read.filter((one): one is ReturnType<typeof wantedOf> => !(one instanceof Error));
       const settled = wanted.length === 0 ? [] : await runner.upsertAll({ orgId, wanted }, context.signal);
       const results = settled.values();
+      const done = settled.flatMap((result) =>
+        result.status === "fulfilled" ? [result.value.platform] : [],
+      );
+      const messages = (await shown(orgId, done)).values();
       const refused = (error: unknown) => {
         const status = toConnectError(error, { log, rpc: nameOf(context.method), signal: context.signal });
         const field = error instanceof Refusal ? error.field : undefined;
@@ -159,7 +176,7 @@ export function agentService(deps: {
           if (one instanceof Error) return refused(one);
           const result = results.next().value!;
           return result.status === "fulfilled"
-            ? { kind: { case: "done" as const, value: upsertedMessage(result.value) } }
+            ? { kind: { case: "done" as const, value: upsertedMessage(result.value, messages.next().value) } }
             : refused(result.reason);
         }),
       };
@@ -173,7 +190,7 @@ export function agentService(deps: {
         fetch: (after, limit) =>
           platforms.list(db, { orgId, limit, afterId: after?.[0], agentId: request.agentId || undefined }),
       });
-      return { platforms: rows.map(platformMessage), nextPageToken };
+      return { platforms: await shown(orgId, rows), nextPageToken };
     },
 
     async deletePlatform(request, context) {
@@ -187,14 +204,15 @@ export function agentService(deps: {
     async startPlatform(request, context) {
       const { orgId, actor } = principalOf(context);
       const platform = await runner.start({ orgId, actor, stableId: request.stableId }, context.signal);
-      return { platform: platformMessage(platform) };
+      const [message] = await shown(orgId, [platform]);
+      return { platform: message };
     },
 
     async stopPlatform(request, context) {
       const { orgId, actor } = principalOf(context);
-      return {
-        platform: platformMessage(await runner.stop({ orgId, actor, stableId: request.stableId })),
-      };
+      const platform = await runner.stop({ orgId, actor, stableId: request.stableId });
+      const [message] = await shown(orgId, [platform]);
+      return { platform: message };
     },
   };
 }
@@ -267,9 +285,9 @@ function wantedOf(request: UpsertPlatformRequest, actor: string) {
   return { actor, stableId, values: requireValues(request), expectedVersion, isDryRun };
 }
 
-function upsertedMessage({ platform, outcome, willRestart, changed }: Upserted) {
+function upsertedMessage({ outcome, willRestart, changed }: Upserted, platform: AgentPlatform | undefined) {
   return {
-    platform: platformMessage(platform),
+    platform,
     outcome: outcomeMessages[outcome],
     willRestart,
     changedFields: changed,

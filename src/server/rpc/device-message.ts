@@ -1,6 +1,6 @@
 import { create, fromJson, type JsonObject, type MessageInitShape } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
-import { Platform, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
+import { Os, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { archOf, reportedLabels } from "../../labels.ts";
 import type * as devices from "../../store/people/devices.ts";
@@ -10,13 +10,13 @@ import { runSummaryMessage } from "./run-message.ts";
 
 /** Devices between rows and messages. */
 
-const platformMessages: Record<devices.Platform, Platform> = {
-  macos: Platform.MACOS,
-  linux: Platform.LINUX,
-  windows: Platform.WINDOWS,
-  ios: Platform.IOS,
-  android: Platform.ANDROID,
-  browser: Platform.BROWSER,
+const osMessages: Record<devices.Os, Os> = {
+  macos: Os.MACOS,
+  linux: Os.LINUX,
+  windows: Os.WINDOWS,
+  ios: Os.IOS,
+  android: Os.ANDROID,
+  browser: Os.BROWSER,
 };
 const livenessMessages: Record<devices.Liveness, Liveness> = {
   online: Liveness.ONLINE,
@@ -29,8 +29,8 @@ const livenessMessages: Record<devices.Liveness, Liveness> = {
 export function livenessNames(wanted: readonly Liveness[]): devices.Liveness[] {
   return namesIn(livenessMessages, wanted);
 }
-export function platformNames(wanted: readonly Platform[]): devices.Platform[] {
-  return namesIn(platformMessages, wanted);
+export function osNames(wanted: readonly Os[]): devices.Os[] {
+  return namesIn(osMessages, wanted);
 }
 function namesIn<Name extends string, Value>(
   messages: Record<Name, Value>,
@@ -58,7 +58,7 @@ export function deviceMessage(row: devices.Device, lastRun?: RunSummary): Device
   return create(DeviceSchema, {
     id: row.id,
     label: row.label,
-    platform: platformMessages[row.platform as devices.Platform] ?? Platform.UNSPECIFIED,
+    os: osMessages[row.os as devices.Os] ?? Os.UNSPECIFIED,
     installId: row.install_id,
     appVersion: row.app_version,
     agentKinds: row.agent_kinds,

@@ -20,7 +20,7 @@ import { cutLater } from "../access/peer.ts";
 import type { Hub } from "../device/hub.ts";
 import { endGraceMs, openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
-import { platformOf } from "../device/opening.ts";
+import { osOf } from "../device/opening.ts";
 import type { Session } from "../device/session.ts";
 import { unreadableProblem } from "../device/unreadable.ts";
 import type { Telemetry } from "../telemetry.ts";
@@ -52,7 +52,7 @@ export function deviceService(deps: {
 
     async enroll(request) {
       const { joinCode, installId, label, appVersion } = request;
-      const asked = { joinCode, installId, label, appVersion, platform: platformOf[request.platform]! };
+      const asked = { joinCode, installId, label, appVersion, os: osOf[request.os]! };
       const enrolment = await enroll(deps.crossOrgDb, asked, surroundings);
       for (const tokenId of enrolment.revokedTokenIds) {
         deps.authCache.forget(tokenId);
@@ -71,22 +71,22 @@ export function deviceService(deps: {
       // The attempt tells the worker among the workers of the token.
       const named = { orgId, tokenId, ...completion };
       const violation = checkMessage(CompleteRunRequestSchema, request);
-      const isNamed = isUuid(completion.runId) && isUuid(completion.attemptToken);
+      const isNamed = isUuid(completion.workId) && isUuid(completion.attemptToken);
       const executorId =
         deviceId ??
         (isNamed
           ? ((await workers.findHolder(db, named)) ?? (await turnAttempts.findHolder(db, named)))
           : undefined);
       if (violation) {
-        const { runId, attemptToken } = completion;
+        const { workId, attemptToken } = completion;
         if (executorId && isNamed) {
-          const attempt = { orgId, deviceId: executorId, runId, attemptToken };
+          const attempt = { orgId, deviceId: executorId, workId, attemptToken };
           await hub.turnDown(attempt, completion, violation.message);
         }
         refuse("invalid_argument", violation.message, { field: violation.field });
       }
       if (!executorId)
-        refuse("not_found", `no worker of this token has had such an attempt of run ${completion.runId}`);
+        refuse("not_found", `no worker of this token has had such an attempt of ${completion.workId}`);
       const report = reportOf({ orgId, deviceId: executorId }, completion);
       await hub.restore({ orgId, deviceId: executorId }, completion);
       const startedAt = performance.now();
@@ -97,8 +97,7 @@ export function deviceService(deps: {
         throw error;
       });
       deps.telemetry.acknowledged(report, verdict, performance.now() - startedAt);
-      if (verdict === "unknown")
-        refuse("not_found", `this device has no such attempt of run ${report.runId}`);
+      if (verdict === "unknown") refuse("not_found", `this device has no such attempt of ${report.workId}`);
       return { verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] };
     },
 

@@ -41,7 +41,7 @@ export function transientMessage(event: Transient): TransientEvent {
     deviceId: event.deviceId,
     replicaId: event.replicaId,
     sessionEpoch: BigInt(event.epoch),
-    runId: event.runId ?? "",
+    runId: event.workId ?? "",
     watcherId: event.watcherId ?? "",
     attempt: event.attempt ?? 0,
   });

@@ -14,7 +14,7 @@ import type { Db } from "../../store/pg/database.ts";
 import * as events from "../../store/work/events.ts";
 import { principalOf } from "../access/guard.ts";
 import type { Transient } from "../cluster/bus.ts";
-import type { OrgWatcher } from "../cluster/transients.ts";
+import type { OrgViewer } from "../cluster/transients.ts";
 import { eventMessage, transientMessage } from "./event-message.ts";
 import { page } from "./page.ts";
 
@@ -26,7 +26,7 @@ export interface EventFeed {
   /** Calls `wake` after events of the org were committed, until the returned function is called. */
   subscribe(orgId: string, wake: () => void): () => void;
   /** Reports the org's transient events until the returned function is called. */
-  watchOrg(orgId: string, watcher: OrgWatcher): () => void;
+  watchOrg(orgId: string, viewer: OrgViewer): () => void;
 }
 
 /** The target of hints from other services, after a commit, that events of an org were written. */

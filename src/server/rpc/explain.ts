@@ -106,7 +106,7 @@ function explainPending(known: Known): { summary: string; nextStep: string } {
   if (device.liveness !== "online") {
     return {
       summary: `${since}: device ${device.label} offline since ${clockText(device.disconnected_at ?? device.last_beat_at)}; the run would have been offered at ${clockText(run.dueAt)}.`,
-      nextStep: `It is pushed as soon as ${device.label} connects.${run.expiresAt ? ` If that is after ${clockText(run.expiresAt)}, it is skipped.` : ""}`,
+      nextStep: `It is pushed as soon as ${device.label} connects.${run.startDeadlineAt ? ` If that is after ${clockText(run.startDeadlineAt)}, it is skipped.` : ""}`,
     };
   }
   if (onDevice.active >= device.max_concurrency) {
@@ -123,7 +123,9 @@ function explainPending(known: Known): { summary: string; nextStep: string } {
 
 /** A run without a pin: any worker of the org with a free slot and the run's kind takes it. */
 function explainUnpinned(since: string, { run }: Known, fleet: Fleet): { summary: string; nextStep: string } {
-  const ends = run.expiresAt ? ` If that is after ${clockText(run.expiresAt)}, it is skipped.` : "";
+  const ends = run.startDeadlineAt
+    ? ` If that is after ${clockText(run.startDeadlineAt)}, it is skipped.`
+    : "";
   if (fleet.online === 0) {
     const last = fleet.lastHeardAt
       ? ` The last one, ${fleet.lastLabel}, was heard of at ${clockText(fleet.lastHeardAt)}.`
@@ -161,7 +163,9 @@ function explainHeld(
   { run }: Known,
   { waits, candidates, selector, notShown }: PlacementExplained,
 ): { summary: string; nextStep: string } {
-  const ends = run.expiresAt ? ` If that is after ${clockText(run.expiresAt)}, it is skipped.` : "";
+  const ends = run.startDeadlineAt
+    ? ` If that is after ${clockText(run.startDeadlineAt)}, it is skipped.`
+    : "";
   if (waits === "") {
     return {
       summary: `${since}: a device can take it; the run is about to be placed.`,
@@ -235,8 +239,12 @@ function factsOf({ run, device, onDevice, fleet: ofFleet, placement, now }: Know
   fact(run.finishedAt, "ended", `${run.status}${run.reason ? `: ${run.reason}` : ""}`);
   facts.sort((a, b) => a.at!.getTime() - b.at!.getTime());
   if (!run.finishedAt) {
-    if (run.expiresAt)
-      facts.push({ at: run.expiresAt, kind: "deadline", text: "skipped if it has not started by then" });
+    if (run.startDeadlineAt)
+      facts.push({
+        at: run.startDeadlineAt,
+        kind: "deadline",
+        text: "skipped if it has not started by then",
+      });
     if (run.notBefore && run.notBefore > now) {
       facts.push({ at: run.notBefore, kind: "not_before", text: "not offered before then" });
     }

@@ -14,7 +14,7 @@ import { remove as removeDevice } from "../../usecases/devices.ts";
 import { revoke } from "../../usecases/grants.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import { type Guard, principalOf } from "../access/guard.ts";
-import { deviceMessage, livenessNames, platformNames } from "./device-message.ts";
+import { deviceMessage, livenessNames, osNames } from "./device-message.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { granteeOf, grantMessage, permissionNames } from "./grant-message.ts";
 import { timestampOf } from "./moments.ts";
@@ -70,7 +70,7 @@ export function fleetService(deps: {
             isWorker: request.isWorker,
             liveness: livenessNames(request.liveness),
             labelContains: request.labelContains,
-            platforms: platformNames(request.platforms),
+            operatingSystems: osNames(request.operatingSystems),
             labels: request.labels,
           }),
       });

@@ -35,7 +35,7 @@ const lenient = { ignoreUnknownFields: true };
 export function questionMessage(row: questions.QuestionRow): RunQuestion {
   const { responders } = fromJson(QuestionPolicySchema, row.policy as JsonObject, lenient);
   return create(RunQuestionSchema, {
-    ...(row.isTurn ? { turnId: row.runId } : { runId: row.runId }),
+    ...(row.isTurn ? { turnId: row.workId } : { runId: row.workId }),
     ...{ watcherId: row.watcherId ?? "", deviceId: row.deviceId, attempt: row.attempt },
     watcherSlug: row.watcherSlug ?? "",
     question: fromJson(QuestionSchema, row.question as JsonObject, lenient),
@@ -65,7 +65,7 @@ export async function listQuestions(
   const { rows, nextPageToken } = await page(request, {
     key: z.tuple([z.string(), idKey, z.string()]),
     keyOf: (row: Awaited<ReturnType<typeof questions.list>>[number]) =>
-      [row.askedAtText, row.runId, row.id] as [string, string, string],
+      [row.askedAtText, row.workId, row.id] as [string, string, string],
     fetch: (before, limit) =>
       questions.list(db, {
         ...{ orgId, limit, watcherId, isOpen: request.isOpen },
@@ -100,7 +100,10 @@ export async function answerQuestion(
     { orgId, ...asker.named, questionId, optionId, text, actor },
     {
       bell,
-      mayAnswer: (question) => requireResponder(db, principal, question),
+      async mayAnswer(question) {
+        await requireResponder(db, principal, question);
+        requireAllowOnce(principal, question, optionId);
+      },
       async within(_, question) {
         if (always) requireRule(question);
       },
@@ -115,11 +118,11 @@ async function askerOf(
   db: Db,
   orgId: string,
   { runId, turnId }: AnswerQuestionRequest,
-): Promise<{ agentId: string; named: { runId: string; isTurn: boolean } }> {
+): Promise<{ agentId: string; named: { workId: string; isTurn: boolean } }> {
   const isTurn = turnId !== "";
   const found = isTurn ? await turns.find(db, { orgId, turnId }) : await runs.find(db, { orgId, runId });
   if (!found) refuse("not_found", isTurn ? `there is no turn ${turnId}` : `there is no run ${runId}`);
-  return { agentId: found.agentId, named: { runId: found.id, isTurn } };
+  return { agentId: found.agentId, named: { workId: found.id, isTurn } };
 }
 
 async function requireResponder(db: Db, principal: Principal, row: questions.QuestionRow): Promise<void> {
@@ -133,6 +136,22 @@ async function requireResponder(db: Db, principal: Principal, row: questions.Que
       refuse("permission_denied", "the watcher lets the owner of the device answer alone");
     }
   }
+}
+
+/** An agent may itself remember an option that permits for good, whatever `always` says. */
+function requireAllowOnce(principal: Principal, row: questions.QuestionRow, optionId: string): void {
+  const chosen = answers.optionsOf(row).find(({ id }) => id === optionId);
+  if (chosen?.kind !== "QUESTION_OPTION_KIND_ALLOW_ALWAYS" || principal.scopes.has("admin")) return;
+  const once = answers
+    .optionsOf(row)
+    .filter(({ kind }) => kind === "QUESTION_OPTION_KIND_ALLOW_ONCE")
+    .map(({ id }) => id);
+  const instead = once.length > 0 ? `; "${once[0]}" permits it this once` : "";
+  refuse(
+    "permission_denied",
+    `option_id: "${optionId}" permits it for good, which is for admins of the org${instead}`,
+    { field: "option_id" },
+  );
 }
 
 function requireRule({ question }: questions.QuestionRow): string {

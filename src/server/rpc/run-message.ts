@@ -72,7 +72,7 @@ export function runMessage(
     ...at("dueAt", row.dueAt),
     ...at("createdAt", row.createdAt),
     ...at("notBefore", row.notBefore),
-    ...at("expiresAt", row.expiresAt),
+    ...at("expiresAt", row.startDeadlineAt),
     ...at("claimedAt", row.claimedAt),
     ...at("pushedAt", row.pushedAt),
     ...at("startedAt", row.startedAt),

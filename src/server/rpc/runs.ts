@@ -47,7 +47,7 @@ import { searchRuns, summarizeRuns } from "./run-search.ts";
 
 const windowsPageSizeDefault = 20;
 /**
- * Maximum output chunks held for a slow watcher; the oldest are dropped, and the sequence shows the
+ * Maximum output chunks held for a slow viewer; the oldest are dropped, and the sequence shows the
  * gap.
  */
 const chunksWaitingMax = 256;
@@ -281,8 +281,8 @@ async function* watch(
     mayHaveChanged = true;
     bell.ring();
   };
-  const stop = feed.watchRun(
-    { orgId, runId },
+  const stop = feed.watchWork(
+    { orgId, workId: runId },
     {
       onChange: changed,
       onOutput(chunk) {

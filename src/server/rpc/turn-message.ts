@@ -39,7 +39,7 @@ export function turnMessage(row: TurnRow, openQuestions = 0): Turn {
     reason: row.reason,
     isRetryable: row.isRetryable,
     deviceId: row.deviceId ?? "",
-    workerId: row.holderId ?? "",
+    holderId: row.holderId ?? "",
     attempt: row.attempt,
     agentKind: row.agentKind,
     timeout: durationFromMs(row.timeoutMs),

@@ -226,8 +226,8 @@ async function* watch(
   let chunks: OutputChunk[] = [];
   // The turn is read after a reported change; otherwise only its output is passed on.
   let mayHaveChanged = true;
-  const stop = feed.watchRun(
-    { orgId, runId: turnId.toLowerCase() },
+  const stop = feed.watchWork(
+    { orgId, workId: turnId.toLowerCase() },
     {
       onChange() {
         mayHaveChanged = true;

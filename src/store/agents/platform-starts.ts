@@ -26,6 +26,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 import * as events from "../work/events.ts";
+import { isOwn, type Lease } from "./platform-leases.ts";
 import { deadline, find, lock, type Named, named, nextEpoch, notFound, type Platform } from "./platforms.ts";
 
 export type Outcome = "created" | "updated" | "noop";
@@ -185,5 +186,24 @@ export function stop(
       { kind: "platform.stopped", actor: options.actor, data: named(platform) },
     ]);
     return { platform, isChanged: true };
+  });
+}
+
+/**
+ * A running platform that refuses its bot on a replica that takes over: marks the platform as
+ * failed, with the event `platform.failed`, under the lease's epoch. False: overtaken.
+ */
+export function fail(db: Db, options: Lease & { startEpoch: number; reason: string }): Promise<boolean> {
+  const { orgId, stableId, startEpoch, reason } = options;
+  return transaction(db, async (tx) => {
+    const { rows } = await sql<Platform>`
+      update platform set status = 'failed', status_reason = ${reason}
+      where org_id = ${orgId} and stable_id = ${stableId} and epoch = ${startEpoch} and status = 'running'
+        and ${isOwn(options)}
+      returning stable_id, agent_id, version`.execute(tx);
+    if (!rows[0]) return false;
+    const data = { ...named(rows[0]), version: rows[0].version, reason };
+    await events.append(tx, orgId, [{ kind: "platform.failed", actor: "pinion", data }]);
+    return true;
   });
 }

@@ -9,7 +9,7 @@ import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";
 import { hasLabel } from "./device-labels.ts";
 
-export type Platform = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
+export type Os = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
 
 /** Whether a device is there, by the database's clock. */
 export type Liveness = "online" | "unsteady" | "offline" | "never";
@@ -32,10 +32,10 @@ export type Device = DeviceRow & {
 export function findInstallation(
   db: Db,
   options: { orgId: string; installId: string },
-): Promise<{ ownerId: string | null; platform: string; isWorker: boolean } | undefined> {
+): Promise<{ ownerId: string | null; os: string; isWorker: boolean } | undefined> {
   return db
     .selectFrom("device")
-    .select(["owner_id as ownerId", "platform", "is_worker as isWorker"])
+    .select(["owner_id as ownerId", "os", "is_worker as isWorker"])
     .where("org_id", "=", options.orgId)
     .where("install_id", "=", options.installId)
     .executeTakeFirst();
@@ -50,20 +50,20 @@ export async function enroll(
   options: {
     orgId: string;
     installId: string;
-    platform: Platform;
+    os: Os;
     label: string;
     appVersion: string;
     ownerId: string | null;
     ownerIdBefore: string | null;
   },
 ): Promise<{ deviceId: string; isNew: boolean } | undefined> {
-  const { orgId, installId, platform, label, appVersion, ownerId, ownerIdBefore } = options;
+  const { orgId, installId, os, label, appVersion, ownerId, ownerIdBefore } = options;
   const { rows } = await sql<{ deviceId: string; isNew: boolean }>`
-    insert into device (org_id, owner_id, install_id, platform, label, app_version)
-    values (${orgId}, ${ownerId}, ${installId}, ${platform}, ${label}, ${appVersion})
+    insert into device (org_id, owner_id, install_id, os, label, app_version)
+    values (${orgId}, ${ownerId}, ${installId}, ${os}, ${label}, ${appVersion})
     on conflict (org_id, install_id) do update
       set owner_id = excluded.owner_id, label = excluded.label, app_version = excluded.app_version
-      where device.platform = excluded.platform and not device.is_worker
+      where device.os = excluded.os and not device.is_worker
         and (device.owner_id is not distinct from ${ownerIdBefore}::uuid or device.owner_id = ${ownerId}::uuid)
     returning id as "deviceId", xmax = 0 as "isNew"`.execute(tx);
   return rows[0];
@@ -159,12 +159,12 @@ export function list(
     liveness?: readonly Liveness[];
     /** A part of the label, in any case. */
     labelContains?: string;
-    platforms?: readonly Platform[];
+    operatingSystems?: readonly Os[];
     /** Devices with all of the labels, given or reported. */
     labels?: readonly string[];
   },
 ): Promise<Device[]> {
-  const { liveness = [], labelContains = "", platforms = [], labels = [] } = options;
+  const { liveness = [], labelContains = "", operatingSystems = [], labels = [] } = options;
   let query = selectDevices(db, options.ttlMs)
     .where("d.org_id", "=", options.orgId)
     .orderBy("d.label")
@@ -182,7 +182,7 @@ export function list(
   if (labelContains !== "") {
     query = query.where(sql<boolean>`position(lower(${labelContains}) in lower(d.label)) > 0`);
   }
-  if (platforms.length > 0) query = query.where("d.platform", "in", platforms as Platform[]);
+  if (operatingSystems.length > 0) query = query.where("d.os", "in", operatingSystems as Os[]);
   for (const label of labels) query = query.where(hasLabel(label));
   return query.execute();
 }

@@ -19,8 +19,8 @@ const workersPerOrgMax = 1_000;
  */
 const rotationsMax = 20;
 
-/** Platforms of fleet workers: platforms that run local programs. */
-const platforms: ReadonlySet<string> = new Set<devices.Platform>(["macos", "linux", "windows"]);
+/** Operating systems of fleet workers: systems that run local programs. */
+const systems: ReadonlySet<string> = new Set<devices.Os>(["macos", "linux", "windows"]);
 
 export type Entry = {
   deviceId: string;
@@ -29,12 +29,12 @@ export type Entry = {
 };
 
 /**
- * The worker of a hello, created if new, with its row locked until the commit. The platform may
- * change with each hello, because no enrolment fixed a platform.
+ * The worker of a hello, created if new, with its row locked until the commit. The operating system may
+ * change with each hello, because no enrolment fixed the system.
  *
  * Refuses with `permission_denied` an install_id of an enrolled device, an install_id of another
  * token's worker heard of within `ttlMs` milliseconds (except for a successor of that token, or
- * after that token has ended), and a platform without local programs; with `resource_exhausted` an
+ * after that token has ended), and a system without local programs; with `resource_exhausted` an
  * org with 1,000 workers.
  */
 export async function enter(
@@ -43,14 +43,14 @@ export async function enter(
     orgId: string;
     tokenId: string;
     installId: string;
-    platform: devices.Platform;
+    os: devices.Os;
     ttlMs: number;
   } & devices.HelloFacts,
 ): Promise<Entry> {
-  const { orgId, tokenId, installId, platform } = hello;
-  if (!platforms.has(platform)) {
-    refuse("permission_denied", `a fleet worker runs on macos, linux or windows, not on ${platform}`, {
-      field: "hello.platform",
+  const { orgId, tokenId, installId, os } = hello;
+  if (!systems.has(os)) {
+    refuse("permission_denied", `a fleet worker runs on macos, linux or windows, not on ${os}`, {
+      field: "hello.os",
     });
   }
   const known = (await lock(tx, hello)) ?? (await join(tx, hello));
@@ -75,7 +75,7 @@ export async function enter(
   }
   const changes = [
     ...devices.changesOf(known, hello),
-    ...(known.platform === platform ? [] : [{ column: "platform", from: known.platform, to: platform }]),
+    ...(known.os === os ? [] : [{ column: "os", from: known.os, to: os }]),
   ];
   const changed = devices.columnsOfChanges(changes);
   if (changes.length > 0 || known.token_id !== tokenId) {
@@ -101,7 +101,7 @@ export async function enter(
       .values({
         org_id: orgId,
         install_id: installId,
-        platform,
+        os,
         label,
         app_version: newcomer.appVersion,
         agent_kinds: [...newcomer.agentKinds],
@@ -141,7 +141,7 @@ export async function enter(
           deviceId: made.id,
           data: {
             label,
-            platform,
+            os,
             app_version: newcomer.appVersion,
             token_id: tokenId,
             is_new: true,
@@ -191,7 +191,7 @@ async function mayTakeOver(
 /** The worker of the token that has or had an attempt; undefined for an attempt of none. */
 export async function findHolder(
   db: Db,
-  attempt: { orgId: string; tokenId: string; runId: string; attemptToken: string },
+  attempt: { orgId: string; tokenId: string; workId: string; attemptToken: string },
 ): Promise<string | undefined> {
   const { rows } = await sql<{ deviceId: string }>`
     select d.id as "deviceId"
@@ -203,7 +203,7 @@ export async function findHolder(
         where entry->>'token' = ${attempt.attemptToken}::text
       ) held
       join device d on d.org_id = r.org_id and d.id = held.device_id
-    where r.org_id = ${attempt.orgId} and r.id = ${attempt.runId} and d.is_worker and d.token_id = ${attempt.tokenId}
+    where r.org_id = ${attempt.orgId} and r.id = ${attempt.workId} and d.is_worker and d.token_id = ${attempt.tokenId}
     limit 1
   `.execute(db);
   return rows[0]?.deviceId;

@@ -75,7 +75,7 @@ export type DeviceTable = {
   id: Generated<string>;
   owner_id: OrNull<string>;
   install_id: string;
-  platform: string;
+  os: string;
   label: string;
   app_version: Generated<string>;
   agent_kinds: Generated<string[]>;

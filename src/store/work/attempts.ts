@@ -116,7 +116,7 @@ export function partsOf(wants: readonly Want[]): Want[][] {
  * runs wait for placements.ts and are excluded from the indexes that claims read.
  */
 const isPending = sql`not is_held and status = 'pending' and (not_before is null or not_before <= now())
-            and (expires_at is null or expires_at > now())`;
+            and (start_deadline_at is null or start_deadline_at > now())`;
 
 const kindsText = (want: Want) => want.kinds && JSON.stringify([...want.kinds].sort());
 
@@ -282,11 +282,14 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
 /** The schemas for the answers of runs, by run id; runs without a schema are absent. */
 export async function findSchemas(
   db: Db,
-  runs: readonly { orgId: string; runId: string }[],
+  attempts: readonly { orgId: string; workId: string }[],
   options: { isLate?: boolean } = {},
 ): Promise<Map<string, unknown>> {
-  if (runs.length === 0) return new Map();
-  const input = unnest("i", runs, { org_id: ["text", (r) => r.orgId], run_id: ["uuid", (r) => r.runId] });
+  if (attempts.length === 0) return new Map();
+  const input = unnest("i", attempts, {
+    org_id: ["text", (a) => a.orgId],
+    run_id: ["uuid", (a) => a.workId],
+  });
   const { rows } = await sql<{ runId: string; schema: unknown }>`
     select r.id as "runId", v.extraction_schema as schema
     from ${input}
@@ -316,7 +319,7 @@ export async function accept(db: Db, acceptances: readonly Acceptance[]): Promis
   const input = unnest("i", acceptances, {
     org_id: ["text", (a) => a.orgId],
     device_id: ["uuid", (a) => a.deviceId],
-    run_id: ["uuid", (a) => a.runId],
+    run_id: ["uuid", (a) => a.workId],
     token: ["uuid", (a) => a.attemptToken],
     pushed_ago_ms: ["int", (a) => Math.max(0, Math.round(a.pushedAgoMs))],
     accepted_ago_ms: ["int", (a) => Math.max(0, Math.round(a.acceptedAgoMs))],
@@ -355,7 +358,7 @@ export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<vo
   if (attempts.length === 0) return;
   const input = unnest("i", attempts, {
     org_id: ["text", (a) => a.orgId],
-    run_id: ["uuid", (a) => a.runId],
+    run_id: ["uuid", (a) => a.workId],
     token: ["uuid", (a) => a.attemptToken],
   });
   await sql`
@@ -372,7 +375,7 @@ export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<vo
 }
 
 export type HeldByServer = {
-  runId: string;
+  workId: string;
   attemptToken: string;
   attempt: number;
   status: "claimed" | "running";
@@ -386,7 +389,7 @@ export async function lockActiveOfDevice(
   device: { orgId: string; deviceId: string },
 ): Promise<HeldByServer[]> {
   const { rows } = await sql<HeldByServer>`
-    ${ofFew} select id as "runId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
+    ${ofFew} select id as "workId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
       cancel_requested_at is not null as "isCancelRequested"
     from run
     where org_id = ${device.orgId} and device_id = ${device.deviceId} and status <> 'pending'
@@ -475,7 +478,7 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
               select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
                 interval '0')
               from question q
-              where q.org_id = r.org_id and q.run_id = r.id and q.attempt_token = r.attempt_token)
+              where q.org_id = r.org_id and q.work_id = r.id and q.attempt_token = r.attempt_token)
             then 'overdue'
         end as rule
       from run r
@@ -499,13 +502,13 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
 
 /** The kind of work of a device's active attempt; undefined for an attempt that is not active. */
 export async function findKind(db: Db, attempt: AttemptName): Promise<"run" | "turn" | undefined> {
-  const { orgId, deviceId, runId, attemptToken } = attempt;
+  const { orgId, deviceId, workId, attemptToken } = attempt;
   const { rows } = await sql<{ kind: "run" | "turn" }>`
     select 'run' as kind from run
-    where org_id = ${orgId} and id = ${runId} and attempt_token = ${attemptToken} and device_id = ${deviceId}
+    where org_id = ${orgId} and id = ${workId} and attempt_token = ${attemptToken} and device_id = ${deviceId}
     union all
     select 'turn' from turn
-    where org_id = ${orgId} and id = ${runId} and attempt_token = ${attemptToken} and holder_id = ${deviceId}
+    where org_id = ${orgId} and id = ${workId} and attempt_token = ${attemptToken} and holder_id = ${deviceId}
   `.execute(db);
   return rows[0]?.kind;
 }
@@ -515,7 +518,7 @@ export async function findGone(db: Db, attempts: readonly AttemptName[]): Promis
   if (attempts.length === 0) return [];
   const input = unnest("i", attempts, {
     org_id: ["text", (a) => a.orgId],
-    run_id: ["uuid", (a) => a.runId],
+    run_id: ["uuid", (a) => a.workId],
     token: ["uuid", (a) => a.attemptToken],
   });
   const { rows } = await sql<{ ord: number }>`
@@ -560,7 +563,7 @@ export async function listClaimed(
   if (sessions.length === 0) return [];
   const input = unnest("i", sessions, sessionColumns);
   const { rows } = await sql<AttemptName>`
-    select r.org_id as "orgId", r.device_id as "deviceId", r.id as "runId", r.attempt_token as "attemptToken"
+    select r.org_id as "orgId", r.device_id as "deviceId", r.id as "workId", r.attempt_token as "attemptToken"
     from ${input} join run r on r.org_id = i.org_id and r.device_id = i.device_id and r.claimed_epoch = i.epoch
       and r.claimed_session = i.session_id
     where r.status = 'claimed' and r.claimed_at < now() - ${ageMs} * interval '1 ms'
@@ -571,7 +574,7 @@ export async function listClaimed(
 /** Attempts with a requested cancel, to tell their devices (again). At most `limit`. */
 export async function listCancelling(db: Db, limit: number): Promise<(AttemptName & { reason: string })[]> {
   const { rows } = await sql<AttemptName & { reason: string }>`
-    select org_id as "orgId", device_id as "deviceId", id as "runId", attempt_token as "attemptToken",
+    select org_id as "orgId", device_id as "deviceId", id as "workId", attempt_token as "attemptToken",
       coalesce(cancel_reason, 'cancelled') as reason
     from run where cancel_requested_at is not null and status <> 'pending' and device_id is not null
     limit ${limit}

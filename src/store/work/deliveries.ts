@@ -419,7 +419,7 @@ export async function gather(db: Db, claimed: readonly Claimed[]): Promise<Map<s
       left join device v on v.org_id = i.org_id and v.id = r.device_id
       left join "window" x on x.org_id = i.org_id and x.id = r.window_id
       left join lateral (select * from run_report e where e.org_id = i.org_id and e.run_id = i.run_id limit 1) p on true
-      left join question q on q.org_id = i.org_id and q.run_id = i.run_id and q.attempt_token = i.attempt_token
+      left join question q on q.org_id = i.org_id and q.work_id = i.run_id and q.attempt_token = i.attempt_token
         and q.id = i.question_id
   `.execute(db);
   return new Map(rows.map((row) => [row.id, row]));

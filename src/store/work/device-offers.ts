@@ -6,7 +6,7 @@ import { type RawBuilder, sql } from "kysely";
  */
 export type DeviceOffers = {
   agentKind: string;
-  /** Empty: the watcher names none. */
+  /** The watcher's, or its agent's default; empty: neither names one. */
   workspace: string;
   label: string;
   /** Empty: the device has never announced its kinds. */
@@ -16,16 +16,24 @@ export type DeviceOffers = {
   workspaces: string[];
 };
 
+/** The workspace of the watcher `w`: its own, or its agent's default; null: none. */
+export const workspaceOfWatcher: RawBuilder<string | null> = sql`
+  coalesce(w.workspace, (select nullif(v.settings->>'workspace', '')
+    from agent a join agent_revision v on v.org_id = a.org_id and v.agent_id = a.id and v.version = a.version
+    where a.org_id = w.org_id and a.id = w.agent_id))`;
+
 /**
  * {@link DeviceOffers} of the watcher `w`; null for a watcher that names nothing of its device, as
  * most do.
  */
 export const offersOfWatcher: RawBuilder<DeviceOffers | null> = sql`
-  case when w.agent_kind <> '' or w.workspace is not null then (
-    select jsonb_build_object('agentKind', w.agent_kind, 'workspace', coalesce(w.workspace, ''), 'label', d.label,
+  case when w.device_id is not null then (
+    select jsonb_build_object('agentKind', w.agent_kind, 'workspace', coalesce(n.workspace, ''), 'label', d.label,
       'kinds', to_jsonb(d.agent_kinds), 'tells', d.executors <> '[]'::jsonb,
       'workspaces', jsonb_path_query_array(d.workspaces, '$[*].name'))
-    from device d where d.org_id = w.org_id and d.id = w.device_id
+    from (select ${workspaceOfWatcher} as workspace) n
+      join device d on d.org_id = w.org_id and d.id = w.device_id
+    where w.agent_kind <> '' or n.workspace is not null
   ) end`;
 
 /**

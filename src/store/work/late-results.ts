@@ -94,8 +94,8 @@ export async function store(
       }
       if (row.isKept) {
         const { watcherId, attempt } = row.settled;
-        const { orgId, deviceId, runId, attemptToken, status: outcome } = report;
-        kept.push({ orgId, deviceId, runId, attemptToken, watcherId, attempt, outcome });
+        const { orgId, deviceId, workId, attemptToken, status: outcome } = report;
+        kept.push({ orgId, deviceId, workId, attemptToken, watcherId, attempt, outcome });
       }
     });
   }
@@ -109,8 +109,8 @@ export async function store(
 function roundsOf(reports: readonly LateReport[]): number[][] {
   const rounds: number[][] = [];
   const seen = new Map<string, number>();
-  reports.forEach(({ orgId, runId }, index) => {
-    const name = `${orgId} ${runId}`;
+  reports.forEach(({ orgId, workId }, index) => {
+    const name = `${orgId} ${workId}`;
     const round = seen.get(name) ?? 0;
     seen.set(name, round + 1);
     rounds[round] ??= [];
@@ -122,7 +122,7 @@ function roundsOf(reports: readonly LateReport[]): number[][] {
 async function storeRound(tx: Db, reports: readonly LateReport[], policy: FailurePolicy): Promise<Stored[]> {
   const names = unnest("i", reports, {
     org_id: ["text", (r) => r.orgId],
-    run_id: ["uuid", (r) => r.runId],
+    run_id: ["uuid", (r) => r.workId],
   });
   // Separate statements: the decisions below must see the writes of transactions that these locks
   // waited for. A run that ends meanwhile is missed by the first statement and found by the second.
@@ -136,7 +136,7 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
   `.execute(tx);
   const input = unnest("i", reports, {
     org_id: ["text", (r) => r.orgId],
-    run_id: ["uuid", (r) => r.runId],
+    run_id: ["uuid", (r) => r.workId],
     token: ["uuid", (r) => r.attemptToken],
     reporter: ["uuid", (r) => r.deviceId],
     outcome: ["text", (r) => r.status],
@@ -237,11 +237,11 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
     ),
     ended as (
       insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-        notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
+        notification, source, scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms,
         max_attempts, retry_of, status, attempt, attempt_token, not_before, claimed_at, last_beat_at, reason, past_attempts,
         is_reported, exit_code, signal, duration_ms, output_tail, window_id, output, is_output_truncated, answer)
       select r.org_id, r.id, r.watcher_id, r.watcher_version, r.agent_id, r.agent_version, h.reporter, r.agent_kind,
-        r.notification, r.source, r.scheduled_for, r.window_start, r.window_end, r.due_at, r.created_at, r.expires_at,
+        r.notification, r.source, r.scheduled_for, r.window_start, r.window_end, r.due_at, r.created_at, r.start_deadline_at,
         r.timeout_ms, r.max_attempts, r.retry_of, h.outcome, h.attempt, h.token, null, (h.entry->>'claimed_at')::timestamptz,
         (h.entry->>'last_beat_at')::timestamptz, h.why, r.past_attempts - (jsonb_array_length(r.past_attempts) - 1),
         true, h.exit_code, h.signal, h.duration_ms,
@@ -364,13 +364,13 @@ export async function awaitResults(
   tx: Db,
   options: {
     orgId: string;
-    attempts: readonly { runId: string; attemptToken: string }[];
+    attempts: readonly { workId: string; attemptToken: string }[];
     waitMs: number;
   },
 ): Promise<void> {
   if (options.attempts.length === 0) return;
   const input = unnest("i", options.attempts, {
-    run_id: ["uuid", (a) => a.runId],
+    run_id: ["uuid", (a) => a.workId],
     token: ["uuid", (a) => a.attemptToken],
   });
   await sql`

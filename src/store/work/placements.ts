@@ -2,6 +2,7 @@ import { sql } from "kysely";
 import type { Labelled } from "../../labels.ts";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
+import { workspaceOfWatcher } from "./device-offers.ts";
 
 /**
  * Placing: chooses the device of a gated run, and the time. Claims never see a held run; placing
@@ -75,7 +76,7 @@ export type Held = {
   /** The pin. */
   deviceId: string | null;
   agentKind: string;
-  /** The workspace named by the run's watcher; null: none. */
+  /** The workspace named by the run's watcher, or by its agent; null: none. */
   workspace: string | null;
   dueAt: Date;
   priority: number;
@@ -105,7 +106,7 @@ export async function listHeld(
   const { orgId, after, limit, runId } = options;
   const { rows } = await sql<Held>`
     select r.id as "runId", r.watcher_id as "watcherId", r.device_id as "deviceId", r.agent_kind as "agentKind",
-      w.workspace, r.due_at as "dueAt", g.priority, r.reason, g.selector, g.spread, w.sponsor, g.asked_by as "askedBy",
+      ${workspaceOfWatcher} as workspace, r.due_at as "dueAt", g.priority, r.reason, g.selector, g.spread, w.sponsor, g.asked_by as "askedBy",
       s.device_id as "sessionDeviceId", g.group_name as "groupName", g.group_per as "groupPer", g.rate_key as "rateKey",
       g.rate_per_minute as "ratePerMinute",
       array(select entry->>'device_id' from jsonb_array_elements(r.past_attempts) entry
@@ -125,7 +126,7 @@ export async function listHeld(
         runId
           ? sql`and r.id = ${runId}::uuid`
           : sql`and r.due_at <= now() and (r.not_before is null or r.not_before <= now())
-              and (r.expires_at is null or r.expires_at > now())`
+              and (r.start_deadline_at is null or r.start_deadline_at > now())`
       }
       ${
         after
@@ -182,7 +183,7 @@ export async function listCandidates(
     select d.id as "deviceId", d.label, d.is_worker as "isWorker", ${isOnline(ttlMs)} as "isOnline",
       d.max_concurrency as slots, (coalesce(b.used, 0) + coalesce(t.used, 0))::int as used,
       coalesce(b.waiting, 0)::int as waiting,
-      d.platform, d.machine, d.executors, d.agent_kinds, d.workspaces, d.labels
+      d.os, d.machine, d.executors, d.agent_kinds, d.workspaces, d.labels
     from device d
       left join presence p on p.org_id = d.org_id and p.device_id = d.id
       left join busy b on b.device_id = d.id

@@ -16,7 +16,7 @@ export type QuestionState = "open" | "answered" | "expired" | "withdrawn";
 export type QuestionRow = {
   orgId: string;
   /** The run, or the turn. */
-  runId: string;
+  workId: string;
   isTurn: boolean;
   attemptToken: string;
   id: string;
@@ -42,17 +42,23 @@ export type QuestionRow = {
 /** Maximum questions of an attempt; further questions receive the default at once. */
 export const questionsPerAttemptMax = 200;
 
+/**
+ * Maximum milliseconds for which a turn's timeout stands still while its questions are open; the
+ * same as the device's.
+ */
+export const turnWaitMsMax = 3_600_000;
+
 /** Milliseconds before the end of its turn at which an unanswered question receives its default. */
 const turnTailMs = 30_000;
 
 /** For a question `q`: whether the asking attempt is live. */
 const isWaitedFor = sql`(
-  exists (select from run r where r.org_id = q.org_id and r.id = q.run_id and r.attempt_token = q.attempt_token)
+  exists (select from run r where r.org_id = q.org_id and r.id = q.work_id and r.attempt_token = q.attempt_token)
   or q.is_turn and exists (select from turn t
-    where t.org_id = q.org_id and t.id = q.run_id and t.attempt_token = q.attempt_token))`;
+    where t.org_id = q.org_id and t.id = q.work_id and t.attempt_token = q.attempt_token))`;
 
 const columns = sql`
-  q.org_id as "orgId", q.run_id as "runId", q.is_turn as "isTurn", q.attempt_token as "attemptToken", q.id, q.attempt,
+  q.org_id as "orgId", q.work_id as "workId", q.is_turn as "isTurn", q.attempt_token as "attemptToken", q.id, q.attempt,
   q.watcher_id as "watcherId", w.slug as "watcherSlug", w.notify, q.device_id as "deviceId", q.question, q.policy,
   q.asked_at as "askedAt",
   q.deadline_at as "deadlineAt", q.state, q.option_id as "optionId", q.text, q.answered_by as "answeredBy",
@@ -63,7 +69,7 @@ const withSlug = sql`left join watcher w on w.org_id = q.org_id and w.id = q.wat
 export type Asked = {
   orgId: string;
   deviceId: string;
-  runId: string;
+  workId: string;
   attemptToken: string;
   id: string;
   question: Json;
@@ -78,9 +84,9 @@ export type Asked = {
  * call stored the question.
  */
 export async function ask(tx: Db, asked: Asked): Promise<(QuestionRow & { isNew: boolean }) | undefined> {
-  const { orgId, deviceId, runId, attemptToken, id } = asked;
+  const { orgId, deviceId, workId, attemptToken, id } = asked;
   const { rows: stored } = await sql`
-    insert into question (org_id, run_id, is_turn, attempt_token, id, attempt, watcher_id, device_id, question, policy,
+    insert into question (org_id, work_id, is_turn, attempt_token, id, attempt, watcher_id, device_id, question, policy,
       deadline_at, option_id)
     select r.org_id, r.id, r.is_turn, r.attempt_token, ${storableText(id)}, r.attempt, r.watcher_id, r.device_id,
       ${storableJson(asked.question)}::jsonb, p.policy,
@@ -91,34 +97,34 @@ export async function ask(tx: Db, asked: Asked): Promise<(QuestionRow & { isNew:
         select org_id, id, false as is_turn, attempt_token, attempt, watcher_id, watcher_version, device_id,
           'infinity'::timestamptz as ends_at
         from run
-        where org_id = ${orgId} and id = ${runId} and attempt_token = ${attemptToken} and device_id = ${deviceId}
+        where org_id = ${orgId} and id = ${workId} and attempt_token = ${attemptToken} and device_id = ${deviceId}
         union all
-        -- A turn has its end, whoever it waits for: the default is taken while its agent can still make use of it.
+        -- A turn's timeout stands still for a bounded time: the default is taken while its agent can still make use of it.
         select t.org_id, t.id, true, t.attempt_token, t.attempt, o.watcher_id, o.watcher_version, t.holder_id,
-          t.expires_at - ${turnTailMs} * interval '1 ms'
+          t.expires_at + ${turnWaitMsMax - turnTailMs} * interval '1 ms'
         from turn t
           left join run_all o on o.org_id = t.org_id and o.id = t.resume_run_id
-        where t.org_id = ${orgId} and t.id = ${runId} and t.attempt_token = ${attemptToken} and t.holder_id = ${deviceId}
+        where t.org_id = ${orgId} and t.id = ${workId} and t.attempt_token = ${attemptToken} and t.holder_id = ${deviceId}
       ) r
       left join watcher_revision v
         on v.org_id = r.org_id and v.watcher_id = r.watcher_id and v.version = r.watcher_version
       cross join lateral (select coalesce(v.agent_work->'questions', '{}') as policy) p
     where (select count(*) from question o
-        where o.org_id = r.org_id and o.run_id = r.id and o.attempt_token = r.attempt_token) < ${questionsPerAttemptMax}
+        where o.org_id = r.org_id and o.work_id = r.id and o.attempt_token = r.attempt_token) < ${questionsPerAttemptMax}
     on conflict do nothing
     returning 1
   `.execute(tx);
-  const row = await find(tx, { orgId, runId, attemptToken, id });
+  const row = await find(tx, { orgId, workId, attemptToken, id });
   return row && row.deviceId === deviceId ? { ...row, isNew: stored.length > 0 } : undefined;
 }
 
 async function find(
   db: Db,
-  which: { orgId: string; runId: string; attemptToken: string; id: string },
+  which: { orgId: string; workId: string; attemptToken: string; id: string },
 ): Promise<QuestionRow | undefined> {
   const { rows } = await sql<QuestionRow>`
     select ${columns} from question q ${withSlug}
-    where q.org_id = ${which.orgId} and q.run_id = ${which.runId} and q.attempt_token = ${which.attemptToken}
+    where q.org_id = ${which.orgId} and q.work_id = ${which.workId} and q.attempt_token = ${which.attemptToken}
       and q.id = ${storableText(which.id)}
   `.execute(db);
   return rows[0];
@@ -131,14 +137,14 @@ async function find(
  */
 export async function lockForAnswer(
   tx: Db,
-  which: { orgId: string; runId: string; isTurn: boolean; questionId: string },
+  which: { orgId: string; workId: string; isTurn: boolean; questionId: string },
 ): Promise<QuestionRow> {
-  const { orgId, runId, isTurn, questionId } = which;
-  const whose = `${isTurn ? "turn" : "run"} ${runId}`;
+  const { orgId, workId, isTurn, questionId } = which;
+  const whose = `${isTurn ? "turn" : "run"} ${workId}`;
   const match = questionId === "" ? sql`q.state = 'open'` : sql`q.id = ${storableText(questionId)}`;
   const { rows } = await sql<QuestionRow>`
     select ${columns} from question q ${withSlug}
-    where q.org_id = ${orgId} and q.run_id = ${runId} and q.is_turn = ${isTurn} and ${match}
+    where q.org_id = ${orgId} and q.work_id = ${workId} and q.is_turn = ${isTurn} and ${match}
     order by q.attempt desc, q.asked_at desc
     limit 2
     for update of q
@@ -160,13 +166,13 @@ export async function lockForAnswer(
 /** Ends an open question, locked or not; undefined if the question has ended already. */
 export async function close(
   tx: Db,
-  which: { orgId: string; runId: string; attemptToken: string; id: string },
+  which: { orgId: string; workId: string; attemptToken: string; id: string },
   end: { state: "answered" | "expired" | "withdrawn"; optionId?: string; text?: string; answeredBy?: string },
 ): Promise<QuestionRow | undefined> {
   const { rows } = await sql<{ id: string }>`
     update question set state = ${end.state}, answered_at = now(), text = ${storableText(end.text ?? "")},
       answered_by = ${end.answeredBy ?? ""}, option_id = coalesce(${end.optionId ?? null}, option_id)
-    where org_id = ${which.orgId} and run_id = ${which.runId} and attempt_token = ${which.attemptToken}
+    where org_id = ${which.orgId} and work_id = ${which.workId} and attempt_token = ${which.attemptToken}
       and id = ${storableText(which.id)} and state = 'open'
     returning id
   `.execute(tx);
@@ -181,18 +187,18 @@ export async function close(
 export async function closeDue(tx: Db, limit: number): Promise<QuestionRow[]> {
   const { rows } = await sql<QuestionRow>`
     with due as materialized (
-      select q.org_id, q.run_id, q.attempt_token, q.id,
+      select q.org_id, q.work_id, q.attempt_token, q.id,
         ${isWaitedFor} as is_waited_for
       from question q
       where q.state = 'open' and (q.deadline_at <= now() or not ${isWaitedFor})
-      order by q.org_id, q.run_id, q.attempt_token, q.id
+      order by q.org_id, q.work_id, q.attempt_token, q.id
       limit ${limit}
       for update of q skip locked
     ),
     q as (
       update question o set state = case when d.is_waited_for then 'expired' else 'withdrawn' end, answered_at = now()
       from due d
-      where o.org_id = d.org_id and o.run_id = d.run_id and o.attempt_token = d.attempt_token and o.id = d.id
+      where o.org_id = d.org_id and o.work_id = d.work_id and o.attempt_token = d.attempt_token and o.id = d.id
       returning o.*
     )
     select ${columns} from q ${withSlug}
@@ -238,12 +244,12 @@ export async function countOpen(
   runs: { orgId: string; runIds: readonly string[] },
 ): Promise<Map<string, number>> {
   if (runs.runIds.length === 0) return new Map();
-  const { rows } = await sql<{ runId: string; count: number }>`
-    select run_id as "runId", count(*)::int as count from question
-    where org_id = ${runs.orgId} and run_id = any(${runs.runIds as string[]}::uuid[]) and state = 'open'
-    group by run_id
+  const { rows } = await sql<{ workId: string; count: number }>`
+    select work_id as "workId", count(*)::int as count from question
+    where org_id = ${runs.orgId} and work_id = any(${runs.runIds as string[]}::uuid[]) and state = 'open'
+    group by work_id
   `.execute(db);
-  return new Map(rows.map(({ runId, count }) => [runId, count]));
+  return new Map(rows.map(({ workId, count }) => [workId, count]));
 }
 
 /** The org's questions, the newest first, from before `before`. */
@@ -260,20 +266,20 @@ export async function list(
   },
 ): Promise<(QuestionRow & { askedAtText: string })[]> {
   const where = [sql`q.org_id = ${filter.orgId}`];
-  if (filter.runId) where.push(sql`q.run_id = ${filter.runId} and not q.is_turn`);
-  if (filter.turnId) where.push(sql`q.run_id = ${filter.turnId} and q.is_turn`);
+  if (filter.runId) where.push(sql`q.work_id = ${filter.runId} and not q.is_turn`);
+  if (filter.turnId) where.push(sql`q.work_id = ${filter.turnId} and q.is_turn`);
   if (filter.watcherId) where.push(sql`q.watcher_id = ${filter.watcherId}`);
   if (filter.isOpen) where.push(sql`q.state = 'open'`);
   const { before } = filter;
   if (before) {
     where.push(
-      sql`(q.asked_at, q.run_id, q.id) < (${before.askedAt}::timestamptz, ${before.runId}, ${before.id})`,
+      sql`(q.asked_at, q.work_id, q.id) < (${before.askedAt}::timestamptz, ${before.runId}, ${before.id})`,
     );
   }
   const { rows } = await sql<QuestionRow & { askedAtText: string }>`
     select ${columns}, q.asked_at::text as "askedAtText" from question q ${withSlug}
     where ${sql.join(where, sql` and `)}
-    order by q.asked_at desc, q.run_id desc, q.id desc
+    order by q.asked_at desc, q.work_id desc, q.id desc
     limit ${filter.limit}
   `.execute(db);
   return rows;

@@ -1,4 +1,5 @@
 import { type RawBuilder, sql } from "kysely";
+import { entriesMax } from "../agents/platform-state.ts";
 import { repeatMs } from "../people/requests.ts";
 import type { Db } from "../pg/database.ts";
 
@@ -194,6 +195,20 @@ export async function deleteOld(
       where c.last_turn_at < ${now} - ${conversationDays} * interval '1 day'
       and not exists (select from turn t
         where t.org_id = c.org_id and t.agent_id = c.agent_id and t.conversation_id = c.id) limit ${limit}))`,
+    // An adapter's entry that is over, or one of more than the bound, untouched the longest.
+    sql`delete from platform_state where ctid = any(array(select ctid from platform_state
+      where expires_at < ${now} limit ${limit}))`,
+    sql`delete from platform_state where ctid = any(array(select place from (
+      select ctid as place, row_number() over (partition by org_id, stable_id order by touched_at desc) as nth
+      from platform_state s where (s.org_id, s.stable_id) in (
+        select org_id, stable_id from platform_state group by 1, 2 having count(*) > ${entriesMax})) ranked
+      where nth > ${entriesMax} limit ${limit}))`,
+    // An open reply waits for its turn, or for a platform that may be back.
+    sql`delete from platform_reply where ctid = any(array(select ctid from platform_reply r
+      where r.created_at < ${old} and r.state <> 'open' limit ${limit}))`,
+    // Older than any turn.
+    sql`delete from platform_question where ctid = any(array(select ctid from platform_question
+      where created_at < ${old} limit ${limit}))`,
     // A start stays as long as its run waits, is live, or is shown.
     sql`delete from run_start where ctid = any(array(select ctid from run_start s where s.created_at < ${old}
       and not exists (select from run r where r.org_id = s.org_id and r.id = s.run_id)

@@ -21,7 +21,7 @@ export type RunRow = {
   windowEnd: Date;
   dueAt: Date;
   createdAt: Date;
-  expiresAt: Date | null;
+  startDeadlineAt: Date | null;
   timeoutMs: number;
   maxAttempts: number;
   retryOf: string | null;
@@ -58,7 +58,7 @@ const columns = sql`
   r.watcher_version as "watcherVersion", r.agent_id as "agentId", r.agent_version as "agentVersion",
   r.device_id as "deviceId", r.agent_kind as "agentKind", r.notification, r.source, r.scheduled_for as "scheduledFor",
   r.window_start as "windowStart", r.window_end as "windowEnd", r.due_at as "dueAt", r.created_at as "createdAt",
-  r.expires_at as "expiresAt", r.timeout_ms as "timeoutMs", r.max_attempts as "maxAttempts", r.retry_of as "retryOf",
+  r.start_deadline_at as "startDeadlineAt", r.timeout_ms as "timeoutMs", r.max_attempts as "maxAttempts", r.retry_of as "retryOf",
   r.status, r.attempt, r.not_before as "notBefore", r.claimed_at as "claimedAt", r.pushed_at as "pushedAt",
   r.started_at as "startedAt", r.last_beat_at as "lastBeatAt", r.cancel_requested_at as "cancelRequestedAt", r.reason,
   r.past_attempts as "pastAttempts", r.finished_at as "finishedAt", r.skip_reason as "skipReason",
@@ -191,8 +191,8 @@ export async function requestCancel(
 export async function lockExpired(tx: Db, limit: number): Promise<{ orgId: string; runId: string }[]> {
   const { rows } = await sql<{ orgId: string; runId: string }>`
     select org_id as "orgId", id as "runId" from run
-    where expires_at <= now() and status = 'pending'
-    order by expires_at
+    where start_deadline_at <= now() and status = 'pending'
+    order by start_deadline_at
     limit ${limit}
     for update skip locked
   `.execute(tx);
@@ -202,8 +202,8 @@ export async function lockExpired(tx: Db, limit: number): Promise<{ orgId: strin
 /** Milliseconds until the next pending run expires, by the database's clock; undefined for none. */
 export async function findNextExpiryMs(db: Db): Promise<number | undefined> {
   const { rows } = await sql<{ ms: number }>`
-    select greatest(0, extract(epoch from expires_at - clock_timestamp()) * 1000)::float8 as ms
-    from run where expires_at is not null and status = 'pending' order by expires_at limit 1
+    select greatest(0, extract(epoch from start_deadline_at - clock_timestamp()) * 1000)::float8 as ms
+    from run where start_deadline_at is not null and status = 'pending' order by start_deadline_at limit 1
   `.execute(db);
   return rows[0]?.ms;
 }

@@ -355,7 +355,7 @@ export async function record(
         w.placement, w.placement is not null as is_gated,
         case when s.session_id is not null and i.skip_reason is null and w.placement is null then gen_random_uuid() end as attempt_token,
         -- A slot that is recorded late still has its whole deadline.
-        greatest(i.due_at, now()) + w.start_deadline_ms * interval '1 ms' as expires_at
+        greatest(i.due_at, now()) + w.start_deadline_ms * interval '1 ms' as start_deadline_at
       from input i
         join watcher w on w.org_id = i.org_id and w.id = i.watcher_id
         left join agent a on a.org_id = w.org_id and a.id = w.agent_id
@@ -372,10 +372,10 @@ export async function record(
     }
     live as (
       insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-        notification, source, scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts,
+        notification, source, scheduled_for, window_start, window_end, due_at, start_deadline_at, timeout_ms, max_attempts,
         retry_of, is_pinned, is_gated, is_held, status, attempt, attempt_token, claimed_at, claimed_epoch, claimed_session)
       select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
-        scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts, retry_of,
+        scheduled_for, window_start, window_end, due_at, start_deadline_at, timeout_ms, max_attempts, retry_of,
         device_id is not null, is_gated, is_gated, case when attempt_token is null then 'pending' else 'claimed' end,
         case when attempt_token is null then 0 else 1 end, attempt_token,
         case when attempt_token is not null then now() end, case when attempt_token is not null then epoch end,
@@ -385,10 +385,10 @@ export async function record(
     ${slots.some((slot) => slot.isGated) ? gates.insertOfWanted : sql``}
     skipped as (
       insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-        notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
+        notification, source, scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms,
         max_attempts, retry_of, status, attempt, reason, past_attempts, skip_reason)
       select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
-        scheduled_for, window_start, window_end, due_at, now(), expires_at, timeout_ms, max_attempts, retry_of,
+        scheduled_for, window_start, window_end, due_at, now(), start_deadline_at, timeout_ms, max_attempts, retry_of,
         'skipped', 0, reason, '[]', skip_reason
       from wanted where skip_reason is not null
     ),

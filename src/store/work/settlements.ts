@@ -36,7 +36,7 @@ export type SkipReason =
 
 export type Settlement = {
   orgId: string;
-  runId: string;
+  workId: string;
   /** The settled attempt; null for a pending run. */
   attemptToken: string | null;
   /** The reporting device; null if Pinion itself settles. */
@@ -166,7 +166,7 @@ export async function settle(
   if (settlements.length === 0) return [];
   const input = unnest("i", settlements, {
     org_id: ["text", (s) => s.orgId],
-    run_id: ["uuid", (s) => s.runId],
+    run_id: ["uuid", (s) => s.workId],
     token: ["uuid", (s) => s.attemptToken],
     reporter: ["uuid", (s) => s.deviceId],
     epoch: ["bigint", (s) => s.session?.epoch ?? null],
@@ -274,12 +274,12 @@ export async function settle(
     ),
     ended as (
       insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-        notification, source, scheduled_for, window_start, window_end, due_at, created_at, expires_at, timeout_ms,
+        notification, source, scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms,
         max_attempts, retry_of, status, attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at,
         started_at, last_beat_at, cancel_requested_at, cancel_reason, reason, past_attempts, finished_at, skip_reason,
         is_reported, exit_code, signal, duration_ms, output_tail, window_id, output, is_output_truncated, answer)
       select h.org_id, h.id, h.watcher_id, h.watcher_version, h.agent_id, h.agent_version, h.device_id, h.agent_kind,
-        h.notification, h.source, h.scheduled_for, h.window_start, h.window_end, h.due_at, h.created_at, h.expires_at,
+        h.notification, h.source, h.scheduled_for, h.window_start, h.window_end, h.due_at, h.created_at, h.start_deadline_at,
         h.timeout_ms, h.max_attempts, h.retry_of, h.outcome, h.attempt, h.attempt_token, h.not_before, h.claimed_at,
         h.claimed_epoch, h.was_pushed_at, h.was_started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
         h.past_attempts, h.ended_at, h.skipped_because, h.reporter is not null, h.exit_code, h.signal, h.duration_ms,
@@ -297,7 +297,7 @@ export async function settle(
         device_id = case when h.is_pinned then h.device_id end,
         claimed_at = null, claimed_epoch = null, claimed_session = null, pushed_at = null,
         -- It did start: the deadline for that is not asked about again.
-        expires_at = case when h.fate in ('retried', 'deferred') then null else h.expires_at end,
+        start_deadline_at = case when h.fate in ('retried', 'deferred') then null else h.start_deadline_at end,
         started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,
         -- A withdrawn attempt was never accepted, and a deferred one could not begin: neither counts.
         attempt = case when h.fate in ('withdrawn', 'deferred') then greatest(h.attempt - 1, 0) else h.attempt end,
@@ -383,7 +383,7 @@ export async function settleOrUndo(
   }
 }
 
-export type AttemptName = { orgId: string; deviceId: string; runId: string; attemptToken: string };
+export type AttemptName = { orgId: string; deviceId: string; workId: string; attemptToken: string };
 export type PastVerdict = { verdict: "already_stored" | "superseded" | "unknown"; windowId: string | null };
 
 /** The verdicts of attempts whose token is not current, in their order. */
@@ -392,7 +392,7 @@ export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Pr
   const input = unnest("i", attempts, {
     org_id: ["text", (a) => a.orgId],
     device_id: ["uuid", (a) => a.deviceId],
-    run_id: ["uuid", (a) => a.runId],
+    run_id: ["uuid", (a) => a.workId],
     token: ["uuid", (a) => a.attemptToken],
   });
   const { rows } = await sql<PastVerdict>`

@@ -47,10 +47,10 @@ export async function spread(
     ),
     others as (
       insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification,
-        source, scheduled_for, window_start, window_end, due_at, expires_at, timeout_ms, max_attempts, retry_of, is_pinned,
+        source, scheduled_for, window_start, window_end, due_at, start_deadline_at, timeout_ms, max_attempts, retry_of, is_pinned,
         is_gated, is_held, spread_to)
       select p.org_id, i.id, p.watcher_id, p.watcher_version, p.agent_id, p.agent_version, i.device_id, p.agent_kind,
-        p.notification, p.source, p.scheduled_for, p.window_start, p.window_end, p.due_at, p.expires_at, p.timeout_ms,
+        p.notification, p.source, p.scheduled_for, p.window_start, p.window_end, p.due_at, p.start_deadline_at, p.timeout_ms,
         p.max_attempts, p.retry_of, true, p.stays_gated, p.stays_gated, i.device_id
       from parent p cross join ${input}
       where i.id <> p.id

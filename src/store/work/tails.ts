@@ -5,7 +5,7 @@ import { unnest } from "../pg/unnest.ts";
 import { outputTailCharacters } from "./settlements.ts";
 
 /** A run or a turn. */
-export type Subject = { orgId: string; id: string; kind: "run" | "turn" };
+export type Subject = { orgId: string; workId: string; kind: "run" | "turn" };
 
 /** The end of the output of an ended run or turn. */
 export type OutputTail = Subject & { text: string };
@@ -24,7 +24,7 @@ async function keepOf(db: Db, kind: Subject["kind"], all: readonly OutputTail[])
   if (tails.length === 0) return;
   const input = unnest("i", tails, {
     org_id: ["text", (t) => t.orgId],
-    id: ["uuid", (t) => t.id],
+    id: ["uuid", (t) => t.workId],
     tail: ["text", (t) => storableText(t.text.slice(-outputTailCharacters))],
   });
   await sql`

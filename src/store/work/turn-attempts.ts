@@ -179,7 +179,7 @@ export async function findWaited(
 const nameColumns = {
   org_id: ["text", (a: AttemptName) => a.orgId],
   device_id: ["uuid", (a: AttemptName) => a.deviceId],
-  turn_id: ["uuid", (a: AttemptName) => a.runId],
+  turn_id: ["uuid", (a: AttemptName) => a.workId],
   token: ["uuid", (a: AttemptName) => a.attemptToken],
 } as const satisfies Parameters<typeof unnest<AttemptName>>[2];
 
@@ -324,7 +324,7 @@ export async function listClaimed(
   if (sessions.length === 0) return [];
   const input = unnest("i", sessions, sessionColumns);
   const { rows } = await sql<AttemptName>`
-    select t.org_id as "orgId", t.holder_id as "deviceId", t.id as "runId", t.attempt_token as "attemptToken"
+    select t.org_id as "orgId", t.holder_id as "deviceId", t.id as "workId", t.attempt_token as "attemptToken"
     from ${input} join turn t on t.org_id = i.org_id and t.holder_id = i.device_id and t.claimed_epoch = i.epoch
       and t.claimed_session = i.session_id
     where t.status = 'claimed' and t.claimed_at < now() - ${ageMs} * interval '1 ms'
@@ -335,7 +335,7 @@ export async function listClaimed(
 /** Turns with a requested cancel, to tell their holders (again). At most `limit`. */
 export async function listCancelling(db: Db, limit: number): Promise<(AttemptName & { reason: string })[]> {
   const { rows } = await sql<AttemptName & { reason: string }>`
-    select org_id as "orgId", holder_id as "deviceId", id as "runId", attempt_token as "attemptToken",
+    select org_id as "orgId", holder_id as "deviceId", id as "workId", attempt_token as "attemptToken",
       coalesce(cancel_reason, 'cancelled') as reason
     from turn where cancel_requested_at is not null and status <> 'pending'
     limit ${limit}
@@ -349,7 +349,7 @@ export async function listCancelling(db: Db, limit: number): Promise<(AttemptNam
  */
 export async function findHolder(
   db: Db,
-  attempt: { orgId: string; tokenId: string; runId: string; attemptToken: string },
+  attempt: { orgId: string; tokenId: string; workId: string; attemptToken: string },
 ): Promise<string | undefined> {
   const { rows } = await sql<{ deviceId: string }>`
     select d.id as "deviceId"
@@ -364,7 +364,7 @@ export async function findHolder(
         select org_id, id, past_attempts from turn union all select org_id, id, past_attempts from turn_finished
       ) t cross join lateral jsonb_array_elements(t.past_attempts) entry
     ) t join device d on d.org_id = t.org_id and d.id = t.holder_id
-    where t.org_id = ${attempt.orgId} and t.id = ${attempt.runId} and t.attempt_token = ${attempt.attemptToken}
+    where t.org_id = ${attempt.orgId} and t.id = ${attempt.workId} and t.attempt_token = ${attempt.attemptToken}
       and d.is_worker and d.token_id = ${attempt.tokenId}
   `.execute(db);
   return rows[0]?.deviceId;

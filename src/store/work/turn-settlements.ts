@@ -2,6 +2,7 @@ import { sql } from "kysely";
 import { type Db, mayBeOfOneRow } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 import { type SessionKey, type SessionName, sessionColumns } from "./presence.ts";
+import { turnWaitMsMax } from "./questions.ts";
 import { type AttemptName, outputTailCharacters, type PastVerdict } from "./settlements.ts";
 import type { FinishedTurnStatus, LiveTurnStatus } from "./turns.ts";
 
@@ -319,7 +320,13 @@ export async function lockOverdue(
             when t.device_id is not null and not exists (
               select from device d where d.org_id = t.org_id and d.id = t.device_id) then 'no_device'
           end
-          when t.expires_at < now() then 'expired'
+          -- Its timeout stands still while a person is asked; asked about only where it would have passed.
+          when t.expires_at < now() and t.expires_at < now() - least(${turnWaitMsMax} * interval '1 ms', (
+              select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
+                interval '0')
+              from question q
+              where q.org_id = t.org_id and q.work_id = t.id and q.attempt_token = t.attempt_token))
+            then 'expired'
           when ${options.isQuiet} then null
           when t.cancel_requested_at < now() - ${options.ttlMs} * interval '1 ms' then 'cancelled'
           when t.deadline_at < now() then 'silent'
@@ -371,7 +378,7 @@ export async function findVerdicts(db: Db, names: readonly AttemptName[]): Promi
   const input = unnest("i", names, {
     org_id: ["text", (a) => a.orgId],
     device_id: ["uuid", (a) => a.deviceId],
-    turn_id: ["uuid", (a) => a.runId],
+    turn_id: ["uuid", (a) => a.workId],
     token: ["uuid", (a) => a.attemptToken],
   });
   const { rows } = await sql<{ verdict: PastVerdict["verdict"] }>`

@@ -74,9 +74,14 @@ export type ArmedTurn = { turnId: string; deviceId: string | null; isNew: boolea
 /**
  * Arms a turn: message, conversation and marker are written together, or not at all. For a message
  * armed before, returns its turn. Refuses with `not_found` (agent), `failed_precondition` (its
- * device is gone), `already_exists` (another input) and `resource_exhausted`.
+ * device is gone), `already_exists` (another input) and `resource_exhausted`. `within` runs in the
+ * transaction of a new turn.
  */
-export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
+export function arm(
+  db: Db,
+  turn: NewTurn,
+  within?: (tx: Db, turnId: string) => Promise<void>,
+): Promise<ArmedTurn> {
   const sha256 = createHash("sha256").update(turn.input).digest();
   return transaction(db, async (tx) => {
     const { orgId, agentId, conversationId, messageId } = turn;
@@ -118,6 +123,7 @@ export function arm(db: Db, turn: NewTurn): Promise<ArmedTurn> {
         ${deviceId}, ${turn.agentKind}, ${turn.input}, ${turn.isGated}, ${turn.timeoutMs},
         now() + ${turn.startTimeoutMs} * interval '1 ms', ${resume?.sessionId ?? ""}, ${resume?.runId ?? null})
     `.execute(tx);
+    await within?.(tx, turnId);
     return { turnId, deviceId, isNew: true };
   });
 }

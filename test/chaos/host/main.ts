@@ -6,7 +6,7 @@
 import { readFileSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { connectDevice, Platform, parseConfig, runDaemon, type Timing } from "@pinion/client";
+import { connectDevice, Os, parseConfig, runDaemon, type Timing } from "@pinion/client";
 import { createRandom } from "../../support/random.ts";
 import { realNow } from "../clock.ts";
 import type { Record } from "../history.ts";
@@ -105,13 +105,13 @@ function startClient(device: HostDevice): void {
     url: device.url,
     token: device.token,
     installId: device.installId,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     agentKinds: ["chaos"],
     stateDir: device.stateDir,
     maxConcurrency: device.slots,
     timing,
-    async onAssignment({ runId, attemptToken }, { signal, output }) {
-      const attempt = { device: device.deviceId, run: runId, token: attemptToken };
+    async onAssignment({ workId, attemptToken }, { signal, output }) {
+      const attempt = { device: device.deviceId, run: workId, token: attemptToken };
       record({ kind: "work", phase: "begun", ...attempt });
       let phase: "ended" | "finished" = "ended";
       try {
@@ -155,7 +155,7 @@ agent = { command = ["sh", "-c", ${JSON.stringify(script)}], stdin = "prompt", k
     url: device.url,
     token: device.token,
     installId: device.installId,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     stateDir: device.stateDir,
     config: parseConfig(toml),
     signal: new AbortController().signal,

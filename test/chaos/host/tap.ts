@@ -18,11 +18,14 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import type * as history from "../history.ts";
 
-type Names = { runId: string; attemptToken: string };
+type Names = { workId: string; attemptToken: string };
 type Serialize<T> = (message: T) => Buffer;
 type Deserialize<T> = (bytes: Buffer) => T;
 
-const nameOf = ({ runId, attemptToken }: Names): history.AttemptName => ({ run: runId, token: attemptToken });
+const nameOf = ({ workId, attemptToken }: Names): history.AttemptName => ({
+  run: workId,
+  token: attemptToken,
+});
 
 export function digestOf(text: string): history.Digest {
   return { sha256: createHash("sha256").update(text, "utf8").digest("hex"), characters: [...text].length };

@@ -38,6 +38,8 @@ export async function createReplica(options: {
   record: Record;
   /** The source tree of the replica. */
   sourceTree?: string | undefined;
+  /** The script of a built command, in place of sources. */
+  program?: string | undefined;
 }): Promise<ReplicaProcess> {
   const { name, record } = options;
   const port = await freePort();
@@ -70,7 +72,7 @@ export async function createReplica(options: {
         announced = resolve;
       });
       const started = startChild({
-        file: join(options.sourceTree ?? repository, "src/cli/main.ts"),
+        file: options.program ?? join(options.sourceTree ?? repository, "src/cli/main.ts"),
         args: ["serve", "--json", "--port", String(port), "--data", join(options.directory, name)],
         env: { PINION_LOG_LEVEL: "warn", DATABASE_URL: throughLink.href, ...options.env },
         onOutput(text) {

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import { type Clients, createClients, OverlapPolicy, Platform } from "@pinion/client";
+import { type Clients, createClients, Os, OverlapPolicy } from "@pinion/client";
 import { ensureBootstrap } from "../../../src/store/people/orgs.ts";
 import { openDatabase } from "../../../src/store/pg/database.ts";
 import type { FaultProxy } from "../../support/fault-proxy.ts";
@@ -62,6 +62,8 @@ export type RigOptions = {
   workMsMax?: number;
   /** The source tree of the replicas; this checkout, unless a mutation is tested. */
   sourceTree?: string | undefined;
+  /** The script of a built command for the replicas, in place of sources. */
+  program?: string | undefined;
   dropsOutbox?: boolean;
   prefersUnary?: boolean;
   /** Devices complete all assigned runs. */
@@ -132,6 +134,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
           env: environment,
           record,
           sourceTree: options.sourceTree,
+          program: options.program,
         }),
       ),
     );
@@ -308,7 +311,7 @@ async function enrolFleet(options: {
         joinCode,
         installId,
         label: `device-${index + 1}`,
-        platform: Platform.LINUX,
+        os: Os.LINUX,
       });
       const stateDir = join(options.directory, `device-${index + 1}`);
       // Child programs cost far more than functions; a tenth of the devices is enough to cover

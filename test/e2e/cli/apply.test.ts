@@ -7,14 +7,13 @@ import { once } from "node:events";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { newKey } from "../../../src/secrets.ts";
 import { useDatabase } from "../../support/database.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 
-const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+const main = inject("pinionMain");
 const database = useDatabase({ per: "file" });
 const home = mkdtempSync(join(tmpdir(), "pinion-apply-e2e-"));
 const file = join(home, "pinion.toml");
@@ -26,13 +25,17 @@ let replica: TestReplica;
 let env: Record<string, string>;
 
 beforeAll(async () => {
-  replica = await openTestReplica(database.url, { PINION_SECRET_KEYS: newKey() });
+  replica = await openTestReplica(database.url, {
+    PINION_SECRET_KEYS: newKey(),
+    PINION_DESTINATION_NETWORKS: "127.0.0.1",
+  });
   env = {
     PATH: process.env.PATH ?? "",
     HOME: home,
     PINION_URL: replica.url,
     PINION_TOKEN: replica.token,
     TERM: "xterm",
+    KEY: `whsec_${Buffer.alloc(32, 7).toString("base64")}`,
   };
 });
 
@@ -158,7 +161,7 @@ test(
 /** An agent with platforms. */
 function agentWithPlatforms(id: string, platforms: number): string {
   const each = (index: number) =>
-    `[[agents.${id}.platforms]]\nid = "${id}-${index}"\nkind = "telegram"\nconfig = { bot_token = "token-${index}" }\n`;
+    `[[agents.${id}.platforms]]\nid = "${id}-${index}"\nkind = "webhook"\nconfig = { url = "http://127.0.0.1:9/${index}", signing_secret = "$KEY" }\n`;
   return `[agents.${id}]\n${Array.from({ length: platforms }, (_, index) => each(index)).join("")}`;
 }
 
@@ -176,7 +179,7 @@ async function platformsOf(agentId: string) {
 test(
   "an apply that is killed among its platforms is finished by running it again",
   async () => {
-    const count = 1_500;
+    const count = 800;
     writeFileSync(file, agentWithPlatforms("cut", count));
     const child = spawn(process.execPath, [main, "apply", "--yes"], {
       env,
@@ -213,7 +216,7 @@ test(
 test(
   "Ctrl-C ends it between two writes, and says how it goes on",
   async () => {
-    writeFileSync(file, agentWith("stopped", 150));
+    writeFileSync(file, agentWith("stopped", 100));
     const child = spawn(process.execPath, [main, "apply", "--yes"], { env, cwd: home });
     let errors = "";
     child.stderr.on("data", (chunk) => {
@@ -232,7 +235,7 @@ test(
 test(
   "an apply that ends because nobody reads its lines any more has not succeeded",
   async () => {
-    writeFileSync(file, agentWith("unread", 150));
+    writeFileSync(file, agentWith("unread", 100));
     const child = spawn(process.execPath, [main, "apply", "--yes"], { env, cwd: home });
     await untilPrinted(child, /created watcher unread-/);
     child.stdout.destroy();

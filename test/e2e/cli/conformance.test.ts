@@ -5,8 +5,8 @@
 import { writeFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, inject, test } from "vitest";
 import { cases } from "../../../src/cli/device/conformance/cases.ts";
 import type { CaseResult } from "../../../src/cli/device/conformance/verdict.ts";
 import { runCommand } from "../../support/command.ts";
@@ -15,7 +15,7 @@ import { type Mutation, mutantDaemon } from "../../support/mutants.ts";
 import { temporaryDirectory } from "../../support/processes.ts";
 import { goDaemon, pythonDaemon } from "../../support/toolchains.ts";
 
-const main = resolve(import.meta.dirname, "../../../src/cli/main.ts");
+const main = inject("pinionMain");
 const path = process.env.PATH!;
 
 type Report = { passed: number; failed: number; skipped: number; cases: CaseResult[] };
@@ -27,7 +27,7 @@ async function check(options: {
 }): Promise<{ code: number; report: Report }> {
   const { code, out, err } = await runCommand(
     { PATH: path, ...options.env },
-    ...["--json", "device", "conformance", ...(options.args ?? []), "--", ...options.command],
+    ...["--json", "device", "conformance", "--jobs", "8", ...(options.args ?? []), "--", ...options.command],
   );
   expect(err).toBe("");
   return { code, report: JSON.parse(out) };

@@ -77,7 +77,7 @@ describe.skipIf(!hasTmux)("pinion top", () => {
     await sees(/cancel run \S+\? y\/n/);
     tmux("send-keys", "-t", "top", "y");
     await eventually(
-      async () => (await getRun(clients, { runId: first.id })).status === RunStatus.CANCELLED || undefined,
+      async () => (await getRun(clients, { workId: first.id })).status === RunStatus.CANCELLED || undefined,
       "the cancelled run",
     );
     await sees(/cancelled/);

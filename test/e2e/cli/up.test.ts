@@ -8,10 +8,9 @@ import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, wri
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
 
-const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+const main = inject("pinionMain");
 /**
  * As root, PostgreSQL's own user must be able to traverse the directory; the system's directory for
  * temporary files permits this.

@@ -170,7 +170,7 @@ test.each(nodes)("the README's ten lines complete a run on Node $version", async
     spec: { name: `Ten lines ${stateDir.slice(-6)}`, prompt: "ten lines", deviceId },
   });
   const triggered = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
-  await untilStatus(clients, { runId: triggered.run!.id }, RunStatus.COMPLETED, 20_000);
+  await untilStatus(clients, { workId: triggered.run!.id }, RunStatus.COMPLETED, 20_000);
   const { windows } = await clients.runs.listWindows({ watcherId: watcher!.id });
   expect(windows).toMatchObject([{ extractedData: { output: "did: ten lines" } }]);
 });

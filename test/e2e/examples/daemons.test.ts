@@ -51,7 +51,7 @@ describe.each([
       spec: { name: `In ${name}`, prompt: "echo hello; exit 0", deviceId: identity.deviceId },
     });
     const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
-    await untilStatus(clients, { runId: run!.id }, RunStatus.COMPLETED, 20_000);
+    await untilStatus(clients, { workId: run!.id }, RunStatus.COMPLETED, 20_000);
     const { windows } = await clients.runs.listWindows({ watcherId: watcher!.id });
     expect(windows).toMatchObject([{ extractedData: { output: "hello\n", exit_code: 0 } }]);
     const exited = once(daemon, "exit");
@@ -96,7 +96,7 @@ describe.each([
     expect(peer.violations).toEqual([]);
     // A result that was stored before is forgotten too, and a copy of its assignment starts
     // nothing.
-    next.acknowledge({ runId: "r", attemptToken }, CompletionVerdict.ALREADY_STORED);
+    next.acknowledge({ workId: "r", attemptToken }, CompletionVerdict.ALREADY_STORED);
     next.end();
     expect((await peer.session()).hello.held).toEqual([]);
   });

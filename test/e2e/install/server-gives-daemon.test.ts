@@ -116,7 +116,7 @@ describe.skipIf(!isPossible)("a server gives its own daemon", () => {
           spec: { name: `Of ${label}`, prompt: "report", deviceId: device.id },
         });
         const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
-        await untilStatus(clients, { runId: run!.id }, RunStatus.COMPLETED, patienceMs);
+        await untilStatus(clients, { workId: run!.id }, RunStatus.COMPLETED, patienceMs);
         const { windows } = await clients.runs.listWindows({ watcherId: watcher!.id });
         expect(JSON.stringify(windows[0]?.extractedData)).toContain("Report of ");
         // The installed files belong to the account, and no other files were left.

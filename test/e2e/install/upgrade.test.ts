@@ -154,14 +154,14 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
       spec: { name: "Slow", prompt: "work", deviceId: (await device()).id, agentKind: "slow" },
     });
     const { run: slow } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
-    await untilStatus(clients, { runId: slow!.id }, RunStatus.RUNNING, patienceMs);
+    await untilStatus(clients, { workId: slow!.id }, RunStatus.RUNNING, patienceMs);
     offer(newer, next);
     writeFileSync(
       config,
       readFileSync(config, "utf8").replace("[device]\n", '[device]\nupgrade = "automatic"\n'),
     );
     await eventually(() => record().state === "waiting", "the wait for the run");
-    const ended = await untilStatus(clients, { runId: slow!.id }, RunStatus.COMPLETED, patienceMs);
+    const ended = await untilStatus(clients, { workId: slow!.id }, RunStatus.COMPLETED, patienceMs);
     expect(ended.attempt).toBe(1);
     await eventually(() => record().state === "kept", "the upgrade");
     // The parent has become the new program: the process of the beginning holds the state.
@@ -178,7 +178,7 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
     expect(status.stdout).toContain(`upgraded from ${version} to ${newer}`);
 
     const { run: after } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
-    await untilStatus(clients, { runId: after!.id }, RunStatus.COMPLETED, patienceMs);
+    await untilStatus(clients, { workId: after!.id }, RunStatus.COMPLETED, patienceMs);
   }, 180_000);
 
   test("--anyway takes the server's program also if it is not newer", async () => {

@@ -5,6 +5,8 @@
 import { describe, expect, test } from "vitest";
 import { AttentionReason, QuestionOptionKind, ToolStatus } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { GrantPermission } from "#gen/pinion/v1/fleet_pb.js";
+import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { browserPath, findBarriers, patient, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
@@ -42,8 +44,8 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher!.id });
     const assignment = await device.next("assignment");
     device.accept(assignment);
-    const { runId, attemptToken } = assignment;
-    return { replica, device, name: { runId, attemptToken }, run: run! };
+    const { workId, attemptToken } = assignment;
+    return { replica, device, name: { workId, attemptToken }, run: run! };
   }
 
   test("the answer comes first, as Markdown that can do nothing; then its data, and what the agent did", async () => {
@@ -107,6 +109,42 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     expect(await findBarriers(page)).toEqual([]);
   });
 
+  test("a person who is no admin cannot press what permits for good", async () => {
+    const { replica, device, name, run } = await start();
+    const { secret, member } = await replica.clients.orgs.addMember({
+      ...{ email: "bea@example.org", role: MemberRole.MEMBER, tokenScopes: ["read", "write"] },
+    });
+    await replica.clients.fleet.grantDevice({
+      deviceId: run.deviceId,
+      grantee: { kind: { case: "userId", value: member!.userId } },
+      permissions: [GrantPermission.USE, GrantPermission.READ],
+    });
+    const options = [
+      { id: "yes", label: "Yes", kind: QuestionOptionKind.ALLOW_ONCE },
+      { id: "always", label: "Always", kind: QuestionOptionKind.ALLOW_ALWAYS },
+    ];
+    const question = { id: "q1", title: "May I push?", options, toolRule: "Bash(git push)" };
+    device.send({ case: "question", value: { ...name, question } });
+    const page = await browser.signIn({ url: replica.url, token: secret }, `#/runs/${run.id}`);
+    const asked = page.getByRole("region", { name: "A question of the agent" });
+    const always = asked.getByRole("button", { name: "Always" });
+    await always.waitFor();
+    expect(await always.isDisabled()).toBe(true);
+    expect(await always.getAttribute("title")).toContain("for admins of the org");
+    await asked.getByRole("button", { name: "Yes" }).click();
+    expect(await device.next("answer")).toMatchObject({ questionId: "q1", optionId: "yes" });
+    const owners = await browser.signIn(replica, `#/runs/${run.id}`);
+    device.send({ case: "question", value: { ...name, question: { ...question, id: "q2" } } });
+    const theirs = owners.getByRole("region", { name: "A question of the agent" });
+    await theirs.getByRole("button", { name: "Always" }).click();
+    let told = await device.next("answer");
+    // The first answer may be repeated.
+    while (told.questionId === "q1") told = await device.next("answer");
+    expect(told).toMatchObject({ questionId: "q2", optionId: "always" });
+    const { agent } = await replica.clients.agents.getAgent({ agentId: run.agentId });
+    expect(agent!.settings!.preApprovedTools).toContain("Bash(git push)");
+  });
+
   test("a question has a button for each answer, and goes when it is answered", async () => {
     const { replica, device, name, run } = await start();
     const page = await browser.signIn(replica, `#/runs/${run.id}`);
@@ -152,12 +190,12 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     await chat.getByRole("button", { name: "Send" }).click();
     const turn = await device.next("assignment");
     device.accept(turn);
-    const { runId, attemptToken } = turn;
+    const { workId, attemptToken } = turn;
     await chat.getByText("The agent works…").waitFor();
     const options = [{ id: "yes", label: "Yes", kind: QuestionOptionKind.ALLOW_ONCE }];
     device.send({
       case: "question",
-      value: { runId, attemptToken, question: { id: "q1", title: "May I look outside?", options } },
+      value: { workId, attemptToken, question: { id: "q1", title: "May I look outside?", options } },
     });
     await chat.getByRole("heading", { name: "May I look outside?" }).waitFor();
     expect(await findBarriers(page)).toEqual([]);
@@ -166,7 +204,7 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     const resultText = "There is a **cloud**.";
     device.send({
       case: "complete",
-      value: { runId, attemptToken, outcome: Outcome.COMPLETED, resultText },
+      value: { workId, attemptToken, outcome: Outcome.COMPLETED, resultText },
     });
     await chat.locator("strong", { hasText: "cloud" }).waitFor();
     expect(await chat.getByText("The agent works…").count()).toBe(0);

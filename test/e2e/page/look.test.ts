@@ -61,8 +61,8 @@ describe.skipIf(!browserPath)("every view", () => {
     await device.complete(await trigger(first), `${"a-long-word-".repeat(40)}\nand a short line`);
     await device.complete(await trigger(second), "", Outcome.FAILED, "3 of 214 tests failed");
     await watchers.pauseWatcher({ watcherId: third, reason: "until the lab is open again" });
-    const { runId } = await trigger(second);
-    return runId;
+    const { workId } = await trigger(second);
+    return workId;
   }
 
   async function visit(page: Page, runId: string, look: (name: string) => Promise<void>): Promise<void> {
@@ -171,8 +171,8 @@ describe.skipIf(!browserPath)("every view", () => {
     const { deviceId } = await enrolDevice(replica.clients, "device-1");
     // The rows that 4,999 more enrolments would leave, in the lists read by the page.
     await sql`
-      insert into device (id, org_id, owner_id, install_id, label, platform, app_version, agent_kinds, capabilities, max_concurrency)
-      select gen_random_uuid(), org_id, owner_id, gen_random_uuid()::text, 'device-' || n, platform, app_version,
+      insert into device (id, org_id, owner_id, install_id, label, os, app_version, agent_kinds, capabilities, max_concurrency)
+      select gen_random_uuid(), org_id, owner_id, gen_random_uuid()::text, 'device-' || n, os, app_version,
         agent_kinds, capabilities, max_concurrency
       from device cross join generate_series(2, ${devicesMany}) n where id = ${deviceId}`.execute(
       database.db,

@@ -101,7 +101,7 @@ describe.skipIf(!browserPath)("the org's things", () => {
     const page = await browser.signIn(replica, "#/search?q=harbour%20hail");
     await page.getByText(/storm over the harbour/).waitFor();
     const box = page.getByPlaceholder("A name, an id, words of a result");
-    await box.fill(assignment.runId.slice(-8));
+    await box.fill(assignment.workId.slice(-8));
     await page.getByRole("region", { name: "Runs" }).getByText("weather").waitFor();
     await box.fill("lab");
     await page.getByRole("region", { name: "Devices" }).getByRole("link", { name: "lab-box" }).click();

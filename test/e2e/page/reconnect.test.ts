@@ -81,9 +81,9 @@ describe.skipIf(!browserPath)("a server that goes away", () => {
       ...patient,
       PINION_PORT: String(first.port),
     });
-    const { runId, attemptToken } = assignment;
+    const { workId, attemptToken } = assignment;
     const again = await connect(second.url, identity, {
-      held: [{ runId, attemptToken, state: HeldAttemptState.RUNNING }],
+      held: [{ workId, attemptToken, state: HeldAttemptState.RUNNING }],
     });
     await again.complete(assignment, "after the restart");
     await page.getByRole("heading", { name: "digest completed" }).waitFor();

@@ -23,14 +23,14 @@ describe.skipIf(!browserPath)("a run on the page", () => {
     return { replica, device, watcher: watcher!, identity };
   }
 
-  type Attempt = { runId: string; attemptToken: string };
+  type Attempt = { workId: string; attemptToken: string };
 
   function write(device: DeviceStream, attempt: Attempt, sequence: number, text: string) {
-    const { runId, attemptToken } = attempt;
+    const { workId, attemptToken } = attempt;
     device.send({
       case: "output",
       value: {
-        runId,
+        workId,
         attemptToken,
         sequence: BigInt(sequence),
         stream: OutputStream.STDOUT,
@@ -87,9 +87,9 @@ describe.skipIf(!browserPath)("a run on the page", () => {
     expect(device.waiting("cancel")).toEqual([]);
     await page.getByRole("button", { name: "Cancel" }).click();
     await page.getByRole("button", { name: "Cancel the run" }).click();
-    const { runId, attemptToken } = await device.next("cancel");
+    const { workId, attemptToken } = await device.next("cancel");
     await page.getByRole("button", { name: "Cancelling…" }).waitFor();
-    device.send({ case: "cancelled", value: { runId, attemptToken } });
+    device.send({ case: "cancelled", value: { workId, attemptToken } });
     await page.getByRole("heading", { name: "digest cancelled" }).waitFor();
     await page.getByText("cancelled on the web page").first().waitFor();
   });
@@ -109,7 +109,7 @@ describe.skipIf(!browserPath)("a run on the page", () => {
 
     await page.getByRole("button", { name: "Retry" }).click();
     const again = await device.next("assignment");
-    await page.waitForURL(`**/#/runs/${again.runId}`);
+    await page.waitForURL(`**/#/runs/${again.workId}`);
     await page.getByRole("link", { name: run!.id.slice(-8) }).waitFor();
     device.accept(again);
     await page.getByRole("heading", { name: "digest running" }).waitFor();

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { QuestionDefault, QuestionResponders } from "#gen/pinion/v1/activity_pb.js";
 import { OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import { browserPath, patient, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -67,6 +68,41 @@ describe.skipIf(!browserPath)("watchers", () => {
     });
     expect(edited.version).toBe(watcher.version + 1);
 
+    await row.getByRole("button", { name: "Edit" }).click();
+    await dialog.getByText("Budgets and questions").click();
+    await dialog.getByLabel("Tokens of a run").fill("50,000");
+    await dialog.getByLabel("Dollars of a run").fill("much");
+    await dialog.getByRole("button", { name: "Save" }).click();
+    await dialog.getByText(/“much” is no amount of dollars/).waitFor();
+    await dialog.getByLabel("Dollars of a run").fill("0.30");
+    await dialog.getByLabel("Dollars of a day").fill("9007199254.740993");
+    await dialog.getByLabel("Answer within").fill("1h");
+    await dialog.getByLabel("Without an answer").selectOption("allow once");
+    await dialog.getByLabel("Who may answer").selectOption("admins of the org");
+    await dialog.getByLabel("Timeout stands still for").fill("2h");
+    await dialog.getByRole("button", { name: "Save" }).click();
+    await dialog.waitFor({ state: "detached" });
+    const bounded = (await watchers.getWatcher({ watcherId: "morning-digest" })).watcher!;
+    expect(bounded.spec).toMatchObject({
+      runBudget: { tokensMax: 50_000n, costMicrosMax: 300_000n },
+      dayBudget: { tokensMax: 0n, costMicrosMax: 9_007_199_254_740_993n },
+      questions: {
+        ...{ timeout: { seconds: 3_600n }, waitMax: { seconds: 7_200n } },
+        ...{ defaultAnswer: QuestionDefault.ALLOW, responders: QuestionResponders.ADMINS },
+      },
+    });
+    // What the form shows is what is stored, and an edit of another field leaves it.
+    await row.getByRole("button", { name: "Edit" }).click();
+    await dialog.getByText("Budgets and questions").click();
+    expect(await dialog.getByLabel("Dollars of a day").inputValue()).toBe("9007199254.740993");
+    await dialog.getByLabel("Prompt").fill("Sum it up in two lines.");
+    await dialog.getByLabel("Dollars of a day").fill("");
+    await dialog.getByRole("button", { name: "Save" }).click();
+    await dialog.waitFor({ state: "detached" });
+    const unbounded = (await watchers.getWatcher({ watcherId: "morning-digest" })).watcher!;
+    expect(unbounded.spec!.dayBudget).toBeUndefined();
+    expect(unbounded.spec).toMatchObject({ runBudget: { tokensMax: 50_000n } });
+
     await row.getByRole("button", { name: "Pause" }).click();
     await row.getByText("paused", { exact: true }).waitFor();
     expect((await watchers.getWatcher({ watcherId: watcher.id })).watcher!.status).toBe(WatcherStatus.PAUSED);
@@ -75,7 +111,7 @@ describe.skipIf(!browserPath)("watchers", () => {
 
     await row.getByRole("button", { name: "Trigger" }).click();
     const assignment = await device.next("assignment");
-    await page.waitForURL(`**/#/runs/${assignment.runId}`);
+    await page.waitForURL(`**/#/runs/${assignment.workId}`);
     device.accept(assignment);
     await device.complete(assignment);
     await page.getByRole("heading", { name: "morning-digest completed" }).waitFor();

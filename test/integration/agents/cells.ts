@@ -245,10 +245,10 @@ export function testsOf(name: AgentName, agent: RealAgent | undefined): void {
     const on = await start();
     const own = script(on, { text: "Forty-two." });
     const first = await on.run({ prompt: "What is the answer?" });
-    const { sessionId, runId } = first.completion;
+    const { sessionId, workId } = first.completion;
     const second = await on.run({
       prompt: "And the question?",
-      more: { session: { sessionId, runId, isRequired: true } },
+      more: { session: { sessionId, runId: workId, isRequired: true } },
     });
     expect(second.completion).toMatchObject({ outcome: Outcome.COMPLETED, resultText: "Forty-two." });
     expect(own.at(-1)?.conversation).toContain("What is the answer?");

@@ -5,6 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, writeFileSync } from "
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, onTestFinished, test } from "vitest";
 import { ToolStatus } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
@@ -110,6 +111,51 @@ for (const { name, script, tools, isThere } of moments) {
   );
 }
 
+for (const { name, script, tools, isThere } of moments) {
+  const { claude } = agents;
+  test.skipIf(claude === undefined)(
+    `a cancel in the middle of ${name} is answered once nothing of the agent is left`,
+    { timeout: patience },
+    async () => {
+      if (claude === undefined) return;
+      const on = await stage("claude", claude);
+      on.model.replies(...script);
+      const assignment = on.assign({ settings: { preApprovedTools: tools } });
+      await isThere(on);
+      const { pid } = await on.daemon.events.next("started");
+      on.session.cancel(assignment);
+      expect(await on.session.next("cancelled")).toMatchObject({ attemptToken: assignment.attemptToken });
+      expect(livingInGroup(pid)).toEqual([]);
+      if (name === "a question") expect(on.session.all("questionClosed")).toHaveLength(1);
+      expect(on.session.all("complete")).toEqual([]);
+      expect(on.peer.violations).toEqual([]);
+    },
+  );
+
+  test.skipIf(claude === undefined)(
+    `a timeout in the middle of ${name} ends the agent and its group, and is told once`,
+    { timeout: patience },
+    async () => {
+      if (claude === undefined) return;
+      const on = await stage("claude", claude);
+      on.model.replies(...script);
+      // The time stands still while a person is asked, here for a second at most.
+      const questions = { timeout: durationFromMs(60_000), waitMax: durationFromMs(1_000) };
+      on.assign({ timeoutMs: 6_000, settings: { preApprovedTools: tools }, more: { questions } });
+      await isThere(on);
+      const { pid } = await on.daemon.events.next("started");
+      const completion = await on.session.next("complete");
+      expect(completion).toMatchObject({ outcome: Outcome.TIMEOUT });
+      expect(completion.retryAfter).toBeUndefined();
+      expect(completion.reason).toContain("timeout");
+      if (name === "a question") expect(on.session.all("questionClosed")).toHaveLength(1);
+      expect(livingInGroup(pid)).toEqual([]);
+      expect(on.session.all("complete")).toHaveLength(1);
+      expect(on.peer.violations).toEqual([]);
+    },
+  );
+}
+
 test.skipIf(agents.claude === undefined)(
   "a follow-up goes on in its session also when the worktree of the first run is gone",
   { timeout: patience },
@@ -130,8 +176,8 @@ test.skipIf(agents.claude === undefined)(
     const first = await on.run({ prompt: "What is the answer?", more: { workspace: "app" } });
     expect(first.completion.keptWorkspace).toBeUndefined();
     expect(readdirSync(join(on.stateDir, "workspaces/app"))).toEqual([]);
-    const { sessionId, runId } = first.completion;
-    const more = { workspace: "app", session: { sessionId, runId, isRequired: true } };
+    const { sessionId, workId } = first.completion;
+    const more = { workspace: "app", session: { sessionId, runId: workId, isRequired: true } };
     const second = await on.run({ prompt: "And the question?", more });
     expect(second.completion).toMatchObject({
       outcome: Outcome.COMPLETED,

@@ -3,7 +3,7 @@ import { writeFileSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { expect, test } from "vitest";
+import { afterAll, expect, test } from "vitest";
 import { readKeys, secretKeys } from "../../../src/cli/secret-keys.ts";
 import { createKeyring, newKey } from "../../../src/secrets.ts";
 import * as edits from "../../../src/store/agents/platform-edits.ts";
@@ -15,13 +15,17 @@ import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { temporaryDirectory } from "../../support/processes.ts";
 import { startTestReplica } from "../../support/server.ts";
+import { startTelegram } from "../../support/telegram.ts";
 
 const database = useDatabase();
+const telegram = await startTelegram({ isOpen: true });
+afterAll(() => telegram[Symbol.asyncDispose]());
+const asTelegram = ["--kind", "telegram", "--config", `api_url=${telegram.url}`];
 const secret = "12345:hunter2";
 
 async function start(env: Record<string, string> = {}) {
   const data = await mkdtemp(join(tmpdir(), "pinion-"));
-  const replica = await startTestReplica(database.url, env);
+  const replica = await startTestReplica(database.url, { PINION_DESTINATION_NETWORKS: "127.0.0.1", ...env });
   const pinion = (...args: string[]) =>
     runCommand(
       { PINION_URL: replica.url, PINION_TOKEN: replica.token, PINION_DATA: data, BOT: secret },
@@ -63,7 +67,7 @@ test("an agent is made, shown, changed and deleted from the command line", async
 test("a platform is made, listed, stopped, started and deleted, and its secret appears nowhere", async () => {
   const { pinion } = await start({ PINION_SECRET_KEYS: newKey() });
   const upsert = (...more: string[]) =>
-    pinion("platforms", "upsert", "chat", "--agent", "pinion-default", "--kind", "telegram", ...more);
+    pinion("platforms", "upsert", "chat", "--agent", "pinion-default", ...asTelegram, ...more);
   const ended = [
     await upsert("--secret-env", "bot_token=BOT", "--config", "chat_id=7", "--dry-run"),
     await upsert("--secret-env", "bot_token=BOT", "--config", "chat_id=7"),
@@ -103,8 +107,7 @@ test("a reference that the server lacks fails the start, and the list says why",
       "chat",
       "--agent",
       "pinion-default",
-      "--kind",
-      "telegram",
+      ...asTelegram,
       "--secret-ref",
       `bot_token=${name}`,
     );
@@ -116,7 +119,7 @@ test("a reference that the server lacks fails the start, and the list says why",
 test("a server without a key refuses to store a secret, and says what to set", async () => {
   const { pinion } = await start();
   const { code, err } = await pinion(
-    ...["platforms", "upsert", "chat", "--agent", "pinion-default", "--kind", "telegram"],
+    ...["platforms", "upsert", "chat", "--agent", "pinion-default", ...asTelegram],
     ...["--secret-env", "bot_token=BOT"],
   );
   expect({ code, err }).toMatchObject({ code: 6, err: expect.stringContaining("PINION_SECRET_KEYS") });
@@ -126,7 +129,7 @@ test("a server without a key refuses to store a secret, and says what to set", a
 test("secrets rotate seals all under the first key, and a server with that key alone opens them", async () => {
   const [old, young] = [newKey(), newKey()];
   const before = await start({ PINION_SECRET_KEYS: old });
-  const upsert = ["platforms", "upsert", "chat", "--agent", "pinion-default", "--kind", "telegram"];
+  const upsert = ["platforms", "upsert", "chat", "--agent", "pinion-default", ...asTelegram];
   await before.pinion(...upsert, "--secret-env", "bot_token=BOT");
   await before.pinion("watchers", "create", "sum", "--prompt", "sum it up");
   const hook = JSON.parse(

@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { sql } from "kysely";
-import { expect, test, vi } from "vitest";
+import { afterAll, expect, test, vi } from "vitest";
 import { PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { desiredOf } from "../../../src/cli/apply/desired.ts";
@@ -16,6 +16,7 @@ import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
+import { startTelegram } from "../../support/telegram.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
 import { addDevice, addTenant } from "../server/tenants.ts";
 
@@ -27,6 +28,7 @@ const secret = "123456:a-very-secret-token";
 async function start() {
   const replica = await startTestReplica(database.url, {
     PINION_SECRET_KEYS: secretKeys,
+    PINION_DESTINATION_NETWORKS: "127.0.0.1",
     // With this URL, agents get Pinion's own MCP server, which no file contains.
     PINION_PUBLIC_URL: "https://pinion.example.org",
   });
@@ -43,6 +45,9 @@ async function start() {
   };
 }
 
+const telegram = await startTelegram({ isOpen: true });
+afterAll(() => telegram[Symbol.asyncDispose]());
+
 const example = `
 [agents.ada]
 name = "Ada"
@@ -53,7 +58,7 @@ mcp_servers = [{ name = "docs", url = "$DOCS_MCP" }]
 [[agents.ada.platforms]]
 id = "ada-telegram"
 kind = "telegram"
-config = { bot_token = "$BOT", chat_id = "1" }
+config = { bot_token = "$BOT", chat_id = "1", api_url = "${telegram.url}" }
 
 [[agents.ada.watchers]]
 slug = "digest"
@@ -427,7 +432,10 @@ test("an apply that is stopped between any two writes is finished by the next on
 
 test("people who apply one file at the same moment all succeed, and everything is there once", async () => {
   const { replica } = await start();
-  const other = await startTestReplica(database.url, { PINION_SECRET_KEYS: secretKeys });
+  const other = await startTestReplica(database.url, {
+    PINION_SECRET_KEYS: secretKeys,
+    PINION_DESTINATION_NETWORKS: "127.0.0.1",
+  });
   const text = `${example}${[1, 2, 3, 4].map((n) => `[[agents.ada.watchers]]\nslug = "w-${n}"\nprompt = "x"\n`).join("")}`;
   const people = [replica, replica, other, replica].map((server) => parts(server, text));
   const plans = await Promise.all(people.map(({ plan }) => plan()));
@@ -459,6 +467,7 @@ test("a platform that does not start is told with its reason, keeps nothing else
   const text = example.replace('bot_token = "$BOT"', 'bot_token = "secret://TEAM_BOT"');
   // Planned with a server that has the secret, applied by a server without the secret.
   const richer = await startTestReplica(database.url, {
+    PINION_DESTINATION_NETWORKS: "127.0.0.1",
     PINION_SECRET_KEYS: secretKeys,
     PINION_SECRET_TEAM_BOT: secret,
   });
@@ -485,7 +494,7 @@ config = { bot_token = "secret://SLACK_BOT", signing_secret = "secret://SLACK_SI
 [[agents.ada.platforms]]
 id = "ada-hook"
 kind = "webhook"
-config = { url = "secret://HOOK" }
+config = { url = "secret://HOOK", signing_secret = "secret://HOOK_KEY" }
 `;
   write(text);
   const lacking = ["PINION_SECRET_SLACK_BOT", "PINION_SECRET_SLACK_SIGNING", "PINION_SECRET_HOOK"];
@@ -505,9 +514,11 @@ config = { url = "secret://HOOK" }
   expect((await replica.clients.agents.listAgents({})).agents).toHaveLength(1);
 });
 
-test("the example is applied as it stands, with the one variable that it names", async () => {
-  const { env } = await start();
-  const file = fileURLToPath(new URL("../../../pinion.example.toml", import.meta.url));
+test("the example is applied as it stands, but for Telegram's address, with the one variable that it names", async () => {
+  const { env, file, write } = await start();
+  const text = readFileSync(fileURLToPath(new URL("../../../pinion.example.toml", import.meta.url)), "utf8");
+  const settings = "[agents.ada.platforms.config]\n";
+  write(text.replace(settings, `${settings}api_url = "${telegram.url}"\n`));
   const missing = await runCommand(env, "apply", "-f", file, "--yes");
   expect(missing).toMatchObject({ code: 2 });
   expect(missing.err.match(/is not set/g)).toHaveLength(1);

@@ -6,16 +6,15 @@ import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { findIdentity } from "@pinion/client";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, inject, onTestFinished, test } from "vitest";
 import { isOpen, startsDaemon, withoutToken } from "../../../src/cli/device/conceal.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { startTestReplica } from "../../support/server.ts";
 
 const database = useDatabase({ per: "file" });
-const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+const main = inject("pinionMain");
 
 function makeHome(): string {
   const home = mkdtempSync(join(tmpdir(), "pinion-secrets-"));

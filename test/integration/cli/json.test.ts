@@ -62,7 +62,7 @@ async function commandLines(): Promise<string[]> {
   const stream = await connect(url, box);
   const ended = await startWork(clients, box);
   await stream.complete(await takeOn(stream));
-  await untilStatus(clients, { runId: ended.id }, RunStatus.COMPLETED);
+  await untilStatus(clients, { workId: ended.id }, RunStatus.COMPLETED);
   const waiting = await startWork(clients, doomed);
   const { joinCode } = await clients.fleet.createJoinCode({});
   const file = join(home, "pinion.toml");

@@ -52,11 +52,11 @@ function watch(options: { asJson?: boolean; filter?: Partial<LiveFilter>; column
   return { printed, end };
 }
 
-const say = (stream: DeviceStream, attempt: { runId: string; attemptToken: string }, text: string) =>
+const say = (stream: DeviceStream, attempt: { workId: string; attemptToken: string }, text: string) =>
   stream.send({
     case: "output",
     value: {
-      runId: attempt.runId,
+      workId: attempt.workId,
       attemptToken: attempt.attemptToken,
       sequence: 1n,
       stream: 1,

@@ -64,7 +64,7 @@ test("agents that a killed daemon left running are ended by the next one, which 
   const script = "echo $$; setsid sh -c 'echo $$; exec sleep 600' & sh -c 'echo $$; exec sleep 600'";
   const first = spawnDaemon(peer.url, stateDir, agent(script));
   const session = await peer.session();
-  const { runId } = session.assign();
+  const { workId } = session.assign();
   await first.events.next("started");
   let printed = "";
   while (printed.trim().split("\n").length < 3) {
@@ -78,7 +78,7 @@ test("agents that a killed daemon left running are ended by the next one, which 
   const second = spawnDaemon(peer.url, stateDir, agent("true"));
   const next = await peer.session();
   expect(next.hello.held).toEqual([]);
-  expect(await second.events.next("swept")).toMatchObject({ runIds: [runId] });
+  expect(await second.events.next("swept")).toMatchObject({ workIds: [workId] });
   const stillAlive = (await Promise.all(pids.map(isAlive))).filter((alive) => alive);
   expect(stillAlive).toHaveLength(process.platform === "linux" ? 0 : 1);
 });
@@ -92,9 +92,9 @@ test("a process that merely has the process id of a leftover is not touched", as
   });
   const attempts = join(stateDir, "attempts");
   mkdirSync(attempts, { recursive: true });
-  const note = { runId: "r", attemptToken: "t", pid: stranger.pid, startTime: "another boot:1" };
+  const note = { workId: "r", attemptToken: "t", pid: stranger.pid, startTime: "another boot:1" };
   writeFileSync(join(attempts, "t.json"), JSON.stringify(note));
-  writeFileSync(join(attempts, "torn.json"), '{"runId":');
+  writeFileSync(join(attempts, "torn.json"), '{"workId":');
   const daemon = startDaemon(peer.url, agent("true"), { stateDir });
   await daemon.events.next("connected");
   expect(await isAlive(stranger.pid ?? 0)).toBe(true);

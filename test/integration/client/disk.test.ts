@@ -98,17 +98,17 @@ describe.skipIf(!canMount())("a disk that takes no writes", () => {
       await until(() => calls.length === 2, "two handlers");
 
       fault.break(stateDir);
-      for (const call of calls) call.finish({ outcome: "completed", output: `result of ${call.runId}` });
-      for (const { runId } of [kept, delivered]) {
-        const sent = await session.next("complete", (completion) => completion.runId === runId);
-        expect(sent.output).toBe(`result of ${runId}`);
+      for (const call of calls) call.finish({ outcome: "completed", output: `result of ${call.workId}` });
+      for (const { workId } of [kept, delivered]) {
+        const sent = await session.next("complete", (completion) => completion.workId === workId);
+        expect(sent.output).toBe(`result of ${workId}`);
       }
       expect(said.filter((message) => message.includes("cannot write the outbox"))).toHaveLength(1);
       expect(device.unacknowledged).toBe(2);
       const refused = session.assign();
       const rejection = await session.next("reject");
       expect(rejection).toMatchObject({
-        runId: refused.runId,
+        workId: refused.workId,
         message: expect.stringMatching(fault.problem),
       });
       expect(rejection.message).toContain("disk");
@@ -123,9 +123,9 @@ describe.skipIf(!canMount())("a disk that takes no writes", () => {
       expect(recordsIn(stateDir)[0]).toContain(kept.attemptToken);
       await until(() => said.some((message) => message.includes("taken again")), "the recovery is said");
       const next = session.assign();
-      await session.next("accept", ({ runId }) => runId === next.runId);
+      await session.next("accept", ({ workId }) => workId === next.workId);
       peer.acknowledges = true;
-      expect(await events.next("acknowledged", ({ runId }) => runId === kept.runId)).toBeDefined();
+      expect(await events.next("acknowledged", ({ workId }) => workId === kept.workId)).toBeDefined();
       await until(
         () => recordsIn(stateDir).every((name) => !name.includes(kept.attemptToken)),
         "it is forgotten",
@@ -136,14 +136,14 @@ describe.skipIf(!canMount())("a disk that takes no writes", () => {
 
 const recordOf = (output: string): OutboxRecord => ({
   completion: create(CompletionSchema, {
-    runId: randomUUID(),
+    workId: randomUUID(),
     attemptToken: randomUUID(),
     outcome: Outcome.COMPLETED,
     output,
   }),
   finishedAtMs: 1_700_000_000_000,
 });
-const fileOf = ({ completion }: OutboxRecord) => `${completion.runId}.${completion.attemptToken}.completion`;
+const fileOf = ({ completion }: OutboxRecord) => `${completion.workId}.${completion.attemptToken}.completion`;
 
 test("a record that is torn at any byte, or has any byte flipped, is dropped and reported; complete ones are all there", async () => {
   const directory = join(makeStateDir(), "outbox");
@@ -156,9 +156,9 @@ test("a record that is torn at any byte, or has any byte flipped, is dropped and
   const expectDropped = async (damaged: Uint8Array, what: string) => {
     writeFileSync(path, damaged);
     const opened = await Outbox.open(directory);
-    expect([what, opened.entries.map(({ runId }) => runId).sort()]).toEqual([
+    expect([what, opened.entries.map(({ workId }) => workId).sort()]).toEqual([
       what,
-      complete.map(({ completion }) => completion.runId).sort(),
+      complete.map(({ completion }) => completion.workId).sort(),
     ]);
     expect([what, opened.setAside.map((aside) => aside.path)]).toEqual([
       what,
@@ -181,7 +181,7 @@ test("a record that is torn at any byte, or has any byte flipped, is dropped and
 test("a note that is torn at any byte is removed, and one that cannot be read now stays", async () => {
   const stateDir = makeStateDir();
   const journal = new Journal(stateDir);
-  const note = { runId: randomUUID(), attemptToken: "good", pid: 4_000_000, startTime: "boot:1" };
+  const note = { workId: randomUUID(), attemptToken: "good", pid: 4_000_000, startTime: "boot:1" };
   await journal.write(note);
   const folder = join(stateDir, "attempts");
   const bytes = readFileSync(join(folder, "good.json"));

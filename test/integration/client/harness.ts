@@ -8,7 +8,7 @@ import {
   type DaemonEvent,
   type DeviceConnection,
   type DeviceOptions,
-  Platform,
+  Os,
   parseConfig,
   runDaemon,
 } from "../../../clients/ts/src/index.ts";
@@ -83,7 +83,7 @@ export function startDevice(
     url,
     token: "pin_dev_test",
     installId: "install-0001",
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     agentKinds: ["test"],
     stateDir,
     onAssignment: async () => ({ outcome: "completed", output: "done" }),
@@ -141,7 +141,7 @@ export function startDaemon(
 /** A handler finished by a script. */
 export function manualHandler() {
   const calls: {
-    runId: string;
+    workId: string;
     signal: AbortSignal;
     output: (stream: "stdout" | "stderr", data: Uint8Array | string) => void;
     finish: (result: AttemptResult) => void;
@@ -149,7 +149,7 @@ export function manualHandler() {
   }[] = [];
   const onAssignment: DeviceOptions["onAssignment"] = (assignment, { signal, output }) => {
     const { promise, resolve, reject } = Promise.withResolvers<AttemptResult>();
-    calls.push({ runId: assignment.runId, signal, output, finish: resolve, fail: reject });
+    calls.push({ workId: assignment.workId, signal, output, finish: resolve, fail: reject });
     signal.addEventListener("abort", () => resolve({ outcome: "cancelled" }));
     return promise;
   };

@@ -45,7 +45,7 @@ test("an acknowledged result is kept, and offered again with its run to another 
   expect(second.hello.held).toEqual([]);
   const offered = await second.next("complete");
   expect(offered).toMatchObject({
-    ...{ runId: assignment.runId, attemptToken: assignment.attemptToken, output: "done 1" },
+    ...{ workId: assignment.workId, attemptToken: assignment.attemptToken, output: "done 1" },
     reoffer: { watcherId: assignment.watcher!.id, attempt: 1, source: assignment.event!.source },
   });
   await until(() => kept(stateDir)[0]!.endsWith("7420-2.kept"), "it is noted");
@@ -66,7 +66,7 @@ test("a reply of a turn is kept too, and offered again with what its sender aske
   await until(() => kept(stateDir).length === 2, "the reply is kept");
   const second = await failOver();
   await until(() => second.all("complete").length === 2, "both are offered");
-  const offered = second.all("complete").find((sent) => sent.runId === assignment.runId);
+  const offered = second.all("complete").find((sent) => sent.workId === assignment.workId);
   const { usesSnapshot, ...names } = turn;
   expect(offered).toMatchObject({
     ...{ attemptToken: assignment.attemptToken, output: "done 2" },
@@ -123,7 +123,7 @@ test("a result of the last minutes is offered again, wherever the timeline began
   Object.assign(promoted, { safePosition: "F/FFFFFFFF" });
   const second = await failOver();
   await until(
-    () => second.all("complete").some(({ runId }) => runId === assignment.runId),
+    () => second.all("complete").some(({ workId }) => workId === assignment.workId),
     "the result is offered",
   );
 });
@@ -131,20 +131,20 @@ test("a result of the last minutes is offered again, wherever the timeline began
 test("a run that the new database assigns again is answered with the result, and its program does not run twice", async () => {
   const { assignment, failOver, programs } = await begin();
   const second = await failOver();
-  const again = second.assign({ runId: assignment.runId, attempt: 1 });
+  const again = second.assign({ workId: assignment.workId, attempt: 1 });
   await until(
     () => second.all("complete").some((sent) => sent.attemptToken === again.attemptToken),
     "the new attempt is answered",
   );
   const answer = second.all("complete").find((sent) => sent.attemptToken === again.attemptToken);
-  expect(answer).toMatchObject({ runId: assignment.runId, output: "done 1" });
+  expect(answer).toMatchObject({ workId: assignment.workId, output: "done 1" });
   expect(programs()).toBe(1);
 });
 
 test("a completed run whose result the new database lost has no second attempt", async () => {
   const { assignment, failOver, programs } = await begin();
   const second = await failOver();
-  const again = second.assign({ runId: assignment.runId, attempt: 2 });
+  const again = second.assign({ workId: assignment.workId, attempt: 2 });
   await until(
     () => second.all("complete").some((sent) => sent.attemptToken === again.attemptToken),
     "the new attempt is answered",
@@ -164,9 +164,9 @@ test("a result that waits for its verdict answers a further attempt of its run, 
     },
   });
   const session = await peer.session();
-  const { runId } = session.assign();
+  const { workId } = session.assign();
   await session.next("complete");
-  const again = session.assign({ runId, attempt: 2 });
+  const again = session.assign({ workId, attempt: 2 });
   await until(
     () => session.all("complete").some((sent) => sent.attemptToken === again.attemptToken),
     "the second attempt is answered",
@@ -195,12 +195,12 @@ test("a result whose run the server does not know is sent once more with its run
 
 test("a retry, and whatever the same database assigns, runs", async () => {
   const { assignment, events, session, failOver, programs } = await begin("failed");
-  session.assign({ runId: assignment.runId, attempt: 1 });
+  session.assign({ workId: assignment.workId, attempt: 1 });
   await until(() => programs() === 2, "it ran");
   // The attempt holds the device's only slot until the server has acknowledged the result.
   await events.next("acknowledged", () => true, 2);
   const second = await failOver();
-  second.assign({ runId: assignment.runId, attempt: 2 });
+  second.assign({ workId: assignment.workId, attempt: 2 });
   await until(() => programs() === 3, "it ran");
 });
 

@@ -7,7 +7,7 @@ import { connectNodeAdapter } from "@connectrpc/connect-node";
 import { status } from "@grpc/grpc-js";
 import { expect, onTestFinished, test } from "vitest";
 import { BadRequestSchema, RetryInfoSchema } from "#gen/google/rpc/error_details_pb.js";
-import { Platform } from "#gen/pinion/v1/device_pb.js";
+import { Os } from "#gen/pinion/v1/device_pb.js";
 import { RunService, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import {
   createClients,
@@ -21,7 +21,7 @@ import {
 import { startFaultProxy } from "../../support/fault-proxy.ts";
 import { makeStateDir, startPeer } from "./harness.ts";
 
-const runId = "0190b6a0-0000-7000-8000-00000000000a";
+const workId = "0190b6a0-0000-7000-8000-00000000000a";
 
 /** A RunService on a real port, HTTP/2 without TLS. */
 async function serveRuns(
@@ -62,7 +62,7 @@ test.each(["connect", "grpc", "grpc-web"] as const)(
     });
     const clients = createClients({ url, token: "pin_pat_x", protocol });
     onTestFinished(() => clients.close());
-    const error = await clients.runs.getRun({ runId }).catch((thrown: unknown) => thrown);
+    const error = await clients.runs.getRun({ runId: workId }).catch((thrown: unknown) => thrown);
     expect(error).toBeInstanceOf(PinionError);
     expect(error).toMatchObject({ reason: "invalid_argument", field: "run_id", retryAfterMs: 2_000 });
     expect(tokens).toEqual(["Bearer pin_pat_x"]);
@@ -73,13 +73,13 @@ test.each(["connect", "grpc", "grpc-web"] as const)(
 test("an error in the middle of a stream is a PinionError as well", async () => {
   const { url } = await serveRuns({
     async *watchRun() {
-      yield { update: { case: "run", value: { id: runId, status: RunStatus.RUNNING } } };
+      yield { update: { case: "run", value: { id: workId, status: RunStatus.RUNNING } } };
       throw new ConnectError("gone", Code.NotFound);
     },
   });
   const clients = createClients({ url, token: "t" });
   onTestFinished(() => clients.close());
-  await expect(waitForRun(clients, runId)).rejects.toMatchObject({ reason: "not_found" });
+  await expect(waitForRun(clients, workId)).rejects.toMatchObject({ reason: "not_found" });
 });
 
 test("waiting for a run goes on over broken streams until the run has ended", async () => {
@@ -89,10 +89,10 @@ test("waiting for a run goes on over broken streams until the run has ended", as
       streams += 1;
       if (streams === 3) {
         yield { update: { case: "output", value: { sequence: 1n, data: Buffer.from("hi") } } };
-        yield { update: { case: "run", value: { id: runId, status: RunStatus.COMPLETED } } };
+        yield { update: { case: "run", value: { id: workId, status: RunStatus.COMPLETED } } };
         return;
       }
-      yield { update: { case: "run", value: { id: runId, status: RunStatus.RUNNING } } };
+      yield { update: { case: "run", value: { id: workId, status: RunStatus.RUNNING } } };
       if (streams === 1) return;
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
     },
@@ -103,7 +103,7 @@ test("waiting for a run goes on over broken streams until the run has ended", as
   onTestFinished(() => clients.close());
   const outputs: string[] = [];
   let seen = 0;
-  const run = await waitForRun(clients, runId, {
+  const run = await waitForRun(clients, workId, {
     onOutput: ({ data }) => outputs.push(Buffer.from(data).toString()),
     onRun: () => {
       seen += 1;
@@ -118,14 +118,14 @@ test("waiting for a run goes on over broken streams until the run has ended", as
 test("waiting for a run ends when the caller has enough", async () => {
   const { url } = await serveRuns({
     async *watchRun(_request, { signal }) {
-      yield { update: { case: "run", value: { id: runId, status: RunStatus.RUNNING } } };
+      yield { update: { case: "run", value: { id: workId, status: RunStatus.RUNNING } } };
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
     },
   });
   const clients = createClients({ url, token: "t" });
   onTestFinished(() => clients.close());
   const controller = new AbortController();
-  const waiting = waitForRun(clients, runId, {
+  const waiting = waitForRun(clients, workId, {
     signal: controller.signal,
     onRun: () => controller.abort(new Error("enough")),
   });
@@ -133,15 +133,15 @@ test("waiting for a run ends when the caller has enough", async () => {
 });
 
 test("a server that never answers is given up after the deadline, and the next call gets a fresh connection", async () => {
-  const { port } = await serveRuns({ getRun: () => ({ run: { id: runId } }) });
+  const { port } = await serveRuns({ getRun: () => ({ run: { id: workId } }) });
   const proxy = await startFaultProxy({ port });
   onTestFinished(() => proxy.close());
   proxy.set({ onConnect: "hang" });
   const clients = createClients({ url: proxy.url, token: "t", answerDeadlineMs: 150 });
   onTestFinished(() => clients.close());
-  await expect(clients.runs.getRun({ runId })).rejects.toMatchObject({ reason: "deadline_exceeded" });
+  await expect(clients.runs.getRun({ runId: workId })).rejects.toMatchObject({ reason: "deadline_exceeded" });
   proxy.heal();
-  expect((await clients.runs.getRun({ runId })).run?.id).toBe(runId);
+  expect((await clients.runs.getRun({ runId: workId })).run?.id).toBe(workId);
 });
 
 test("enrolment stores an identity that only its owner can read, and keeps the installation's id", async () => {
@@ -153,7 +153,7 @@ test("enrolment stores an identity that only its owner can read, and keeps the i
     joinCode: "join-1",
     label: "laptop",
     stateDir,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
   });
   expect(identity).toEqual({
     installId,
@@ -162,9 +162,7 @@ test("enrolment stores an identity that only its owner can read, and keeps the i
     token: "pin_dev_new",
     url: peer.url,
   });
-  expect(peer.enrollments).toMatchObject([
-    { joinCode: "join-1", installId, label: "laptop", platform: Platform.LINUX },
-  ]);
+  expect(peer.enrollments).toMatchObject([{ joinCode: "join-1", installId, label: "laptop", os: Os.LINUX }]);
   const path = join(stateDir, "identity.json");
   expect(statSync(path).mode & 0o777).toBe(0o600);
   expect(JSON.parse(readFileSync(path, "utf8"))).toEqual({

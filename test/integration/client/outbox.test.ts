@@ -17,7 +17,7 @@ test("a completion stays on the disk until it is acknowledged", async () => {
   const session = await peer.session();
   const assignment = session.assign();
   await session.next("complete");
-  expect(filesIn(stateDir)).toEqual([`${assignment.runId}.${assignment.attemptToken}.completion`]);
+  expect(filesIn(stateDir)).toEqual([`${assignment.workId}.${assignment.attemptToken}.completion`]);
   session.acknowledge(assignment, CompletionVerdict.STORED);
   await events.next("acknowledged");
   await until(() => filesIn(stateDir).length === 0, "the file is gone");
@@ -257,7 +257,7 @@ test("heartbeats list every attempt whose result is not acknowledged, sent or wa
   const listed = async () => {
     // A heartbeat after the answer to this cancel was written after all messages seen from the
     // device so far.
-    session.cancel({ runId: randomUUID(), attemptToken: randomUUID() });
+    session.cancel({ workId: randomUUID(), attemptToken: randomUUID() });
     await session.next("cancelled");
     const before = session.all("heartbeat").length;
     const beat = await session.next("heartbeat", ({ sequence }) => sequence > before);
@@ -266,11 +266,11 @@ test("heartbeats list every attempt whose result is not acknowledged, sent or wa
   expect(await listed()).toEqual(tokens);
   expect(session.all("complete")).toHaveLength(16);
   peer.acknowledges = true;
-  for (const { runId, attemptToken } of session.all("complete")) {
-    session.acknowledge({ runId, attemptToken }, CompletionVerdict.STORED);
+  for (const { workId, attemptToken } of session.all("complete")) {
+    session.acknowledge({ workId, attemptToken }, CompletionVerdict.STORED);
   }
   await until(() => device.unacknowledged === 0, "acknowledged");
-  const running = assignments.find(({ runId }) => runId === calls[0]?.runId);
+  const running = assignments.find(({ workId }) => workId === calls[0]?.workId);
   expect(await listed()).toEqual([running?.attemptToken]);
 });
 
@@ -299,7 +299,7 @@ test("many completions that piled up are all delivered, each once", async () => 
   peer.welcomes = false;
   first.end();
   await peer.session();
-  for (const call of calls) call.finish({ outcome: "completed", output: call.runId });
+  for (const call of calls) call.finish({ outcome: "completed", output: call.workId });
   await until(() => device.unacknowledged === 60, "60 in the outbox");
   peer.welcomes = true;
   await events.next("acknowledged", () => true, 60);

@@ -5,7 +5,7 @@
 import { createServer, request } from "node:https";
 import type { AddressInfo } from "node:net";
 import { afterEach, beforeEach, expect, onTestFinished, test, vi } from "vitest";
-import { DrainReason, Platform } from "#gen/pinion/v1/device_pb.js";
+import { DrainReason, Os } from "#gen/pinion/v1/device_pb.js";
 import {
   connectDevice,
   createClients,
@@ -60,7 +60,7 @@ async function useEverything(options: {
     ...common,
     token: identity.token,
     installId: identity.installId,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     agentKinds: ["echo"],
     stateDir,
     onAssignment: async () => ({ outcome: "completed", output: "done" }),

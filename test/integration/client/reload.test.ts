@@ -59,7 +59,7 @@ test("a wrong file leaves the configuration before it in force, also over a rest
   const second = await peer.session();
   expect(second.hello.configProblem).toMatch(/max_concurrency/);
   // The running attempt continues, and new assignments run as before.
-  expect(second.hello.held).toMatchObject([{ runId: running.runId }]);
+  expect(second.hello.held).toMatchObject([{ workId: running.workId }]);
   expect(await second.next("complete")).toMatchObject({ outcome: Outcome.COMPLETED, output: "one\n" });
   await until(
     () => readFileSync(join(stateDir, "status.json"), "utf8").includes("max_concurrency"),

@@ -81,11 +81,11 @@ test("an agent inherits what is allowed and nothing else, and knows what its run
   expect(seen).toMatchObject({
     LANG: "C",
     FOO: "bar",
-    PINION_RUN_ID: assignment.runId,
+    PINION_RUN_ID: assignment.workId,
     PINION_ATTEMPT_MARK: expect.stringMatching(/^[0-9a-f-]{36}$/),
     PINION_ATTEMPT: "1",
     PINION_WATCHER: "daily",
-    PINION_CONVERSATION_ID: `pinion-default_watcher_daily_run_${assignment.runId}`,
+    PINION_CONVERSATION_ID: `pinion-default_watcher_daily_run_${assignment.workId}`,
     PINION_WINDOW_START: "2026-01-01T00:00:00.000Z",
     PINION_WINDOW_END: "2026-01-02T00:00:00.000Z",
     PINION_AGENT_IDENTITY: "You are terse.",
@@ -216,7 +216,7 @@ test("the end of an attempt leaves the next attempt of the same run alone", asyn
   const session = await peer.session();
   const first = session.assign();
   await until(() => text(daemon) === "1\n", "the first attempt runs");
-  session.assign({ runId: first.runId, attempt: 2 });
+  session.assign({ workId: first.workId, attempt: 2 });
   await until(() => text(daemon) === "1\n2\n", "the second attempt runs");
   session.cancel(first);
   await session.next("cancelled");

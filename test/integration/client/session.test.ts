@@ -36,10 +36,10 @@ test("an assignment is accepted, done, delivered and acknowledged", async () => 
     },
   });
   const session = await peer.session();
-  const { attemptToken, runId } = session.assign({ prompt: "sweep the floor" });
-  expect(await session.next("accept")).toMatchObject({ runId, attemptToken });
+  const { attemptToken, workId } = session.assign({ prompt: "sweep the floor" });
+  expect(await session.next("accept")).toMatchObject({ workId, attemptToken });
   const completion = await session.next("complete");
-  expect(completion).toMatchObject({ runId, attemptToken, output: "did: sweep the floor", exitCode: 0 });
+  expect(completion).toMatchObject({ workId, attemptToken, output: "did: sweep the floor", exitCode: 0 });
   const acknowledged = await events.next("acknowledged");
   expect(acknowledged).toMatchObject({ verdict: "stored", watcher: "daily" });
   expect(acknowledged.storeMs).toBeGreaterThan(0);
@@ -110,9 +110,9 @@ test("what the server has cancelled takes no slot while it winds down, as many a
   const aborted: string[] = [];
   startDevice(peer.url, {
     maxConcurrency: 1,
-    onAssignment: async ({ runId }, { signal }) => {
+    onAssignment: async ({ workId }, { signal }) => {
       await new Promise((resolve) => signal.addEventListener("abort", resolve));
-      aborted.push(runId);
+      aborted.push(workId);
       await settle.promise;
       return { outcome: "cancelled" };
     },
@@ -186,7 +186,7 @@ test("a cancel of an attempt that is not here is answered at once", async () => 
   startDevice(peer.url);
   const session = await peer.session();
   const gone = {
-    runId: "0190b6a0-0000-7000-8000-00000000000a",
+    workId: "0190b6a0-0000-7000-8000-00000000000a",
     attemptToken: "0190b6a0-0000-7000-8000-00000000000b",
   };
   session.cancel(gone);

@@ -52,7 +52,7 @@ test("a program reads the message, is given the snapshot, and leaves the next on
   const assignment = assignTurn(session, { snapshot: bytes("before"), snapshotVersion: 3n });
   const completion = await session.next("complete");
   expect(completion).toMatchObject({
-    runId: assignment.runId,
+    workId: assignment.workId,
     outcome: Outcome.COMPLETED,
     output: "before + hello\n",
   });
@@ -72,7 +72,7 @@ test("a program knows what its turn is about, and what there is of snapshots", a
     expect(nextSnapshot).toBeUndefined();
     expect(output).not.toContain(assignment.attemptToken);
     const names = output.split("\n").map((line) => line.split("=")[0]!);
-    expect(output).toContain(`PINION_TURN_ID=${assignment.runId}\n`);
+    expect(output).toContain(`PINION_TURN_ID=${assignment.workId}\n`);
     expect(output).toContain("PINION_CONVERSATION_ID=pinion-default_ada_local\n");
     expect(output).toContain("PINION_MESSAGE_ID=m1\n");
     return names.filter((name) => name.startsWith("PINION_SNAPSHOT"));

@@ -153,7 +153,7 @@ test("R9: a run whose deadline passed and that the database refuses to end does 
     const { id } = await triggerRun(db, await seedWatcher(db, device, { startDeadlineMs: 60_000 }));
     waiting.push({ orgId: device.orgId, runId: id });
   }
-  for (const run of waiting) await ageRun(db, run, { expires_at: 0 });
+  for (const run of waiting) await ageRun(db, run, { start_deadline_at: 0 });
   const [bad, ...good] = waiting;
   await refuseEndOf(db, bad!);
   const lines: string[] = [];

@@ -82,7 +82,7 @@ test("R2: a slot that has a row already is left alone when a schedule comes upon
     db,
     [
       {
-        ...{ orgId: watcher.orgId, runId: run!.id, attemptToken: null, deviceId: null },
+        ...{ orgId: watcher.orgId, workId: run!.id, attemptToken: null, deviceId: null },
         ...{ action: "finish", status: "cancelled", reason: "" },
       },
     ],

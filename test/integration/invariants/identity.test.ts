@@ -23,13 +23,13 @@ async function meet() {
   const assignment = await stream.next("assignment");
   stream.accept(assignment);
   await stream.beat([assignment]);
-  const statusOf = async () => (await clients.runs.getRun({ runId: assignment.runId })).run!.status;
+  const statusOf = async () => (await clients.runs.getRun({ runId: assignment.workId })).run!.status;
   return { clients, url, mine, stranger, stream, strangers, watcher: watcher!, assignment, statusOf };
 }
 
 test("R6: a device cannot complete, cancel, beat for or reject another device's run over its stream", async () => {
   const { strangers, stream, assignment, statusOf } = await meet();
-  const name = { runId: assignment.runId, attemptToken: assignment.attemptToken };
+  const name = { workId: assignment.workId, attemptToken: assignment.attemptToken };
   const ack = await strangers.complete(assignment, "stolen");
   expect(ack.verdict).toBe(CompletionVerdict.UNKNOWN);
   strangers.send({ case: "cancelled", value: name });
@@ -45,7 +45,7 @@ test("R6: a device cannot complete, cancel, beat for or reject another device's 
 test("R6: a device cannot complete another device's run by the unary call, with the right token of the attempt", async () => {
   const { url, stranger, mine, assignment, statusOf } = await meet();
   const completion = {
-    runId: assignment.runId,
+    workId: assignment.workId,
     attemptToken: assignment.attemptToken,
     outcome: Outcome.COMPLETED,
     output: "stolen",

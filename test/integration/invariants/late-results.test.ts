@@ -296,7 +296,7 @@ test("R10: a result of a slot that was skipped while its attempt ran unseen is t
   const run = (await claim(db, device, epoch))[0]!;
   const withdrawal = { action: "withdraw", status: "timeout", reason: "never accepted" } as const;
   await transaction(db, (tx) => settleWithEvents(tx, [{ ...run, deviceId: null, ...withdrawal }], policy));
-  await ageRun(db, run, { expires_at: 1 });
+  await ageRun(db, run, { start_deadline_at: 1 });
   expect(await expireOnce(db, { policy })).toHaveLength(1);
   expect((await store(reportOf(run))).verdicts).toMatchObject([{ verdict: "stored_late" }]);
   expect(await findRun(db, run)).toMatchObject({ status: "completed", skipReason: null });

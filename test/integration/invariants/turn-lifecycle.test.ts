@@ -38,7 +38,7 @@ const sweep = ({ db }: Scene) => sweepTurnsOnce(db, { ttlMs: turnTimers.ttlMs })
 const store = ({ db }: Scene, reply: Parameters<typeof storeRepliesOnce>[1][number]) =>
   transaction(db, (tx) => storeRepliesOnce(tx, [reply]));
 const heldIn = ({ turn }: Scene) => ({
-  held: [{ runId: turn.turnId, attemptToken: turn.attemptToken, state: HeldAttemptState.RUNNING }],
+  held: [{ workId: turn.turnId, attemptToken: turn.attemptToken, state: HeldAttemptState.RUNNING }],
 });
 const log = createLogger({ name: "test", level: "silent" });
 const deaf = { turnStarted() {}, turnsEnded() {}, repliesKept() {}, turnsWithdrawn() {}, cancelling() {} };

@@ -193,7 +193,7 @@ test("a worker that comes back with its attempt goes on with it; with another's 
       openSession(tx, { ...device, replicaId: "replica-1", held, policy, ttlMs: 60_000 }),
     );
   expect(await hello(second.worker)).toMatchObject({ continuing: [] });
-  expect(await hello(first.worker)).toMatchObject({ continuing: [{ runId: run!.runId }] });
+  expect(await hello(first.worker)).toMatchObject({ continuing: [{ workId: run!.runId }] });
 });
 
 test("a claim deals an org's runs out to its workers in turn, each run once, oldest first", async () => {
@@ -252,7 +252,7 @@ test("a claim of a thousand workers of twenty orgs deals each run once", { timeo
         Array.from({ length: 49 }, (_, i) => ({
           org_id: org,
           install_id: `install-${i}`,
-          platform: "linux",
+          os: "linux",
           label: `w${i}`,
           is_worker: true,
           token_id: tokenId,

@@ -46,7 +46,7 @@ test("a run that did not start by its deadline is skipped, once, and no device g
   const { device, run } = await seedWaiting(60_000);
   expect(await expire()).toEqual([]);
   expect(await runs.findNextExpiryMs(db)).toBeGreaterThan(50_000);
-  await ageRun(db, run, { expires_at: 0 });
+  await ageRun(db, run, { start_deadline_at: 0 });
   const { epoch } = await openDevice(db, device);
   expect(await claim(db, device, epoch)).toEqual([]);
   expect(await expire()).toMatchObject([{ runId: run.runId, status: "skipped" }]);
@@ -61,7 +61,7 @@ test("a run that is being claimed at its deadline is passed over, and runs", asy
   const { epoch } = await openDevice(db, device);
   await using claiming = await hold(db);
   expect(await claim(claiming.tx, device, epoch)).toHaveLength(1);
-  await ageRun(claiming.tx, run, { expires_at: 1_000 });
+  await ageRun(claiming.tx, run, { start_deadline_at: 1_000 });
   expect(await expire()).toEqual([]);
   await claiming.commit();
   expect(await expire()).toEqual([]);
@@ -71,7 +71,7 @@ test("a run that is being claimed at its deadline is passed over, and runs", asy
 test("a run that started in time and is tried again is not held to its start deadline", async () => {
   const { db } = database;
   const { device, epoch, run } = await seedRunning(db, { startDeadlineMs: 60_000, maxAttempts: 2 });
-  await ageRun(db, run, { expires_at: 1_000 });
+  await ageRun(db, run, { start_deadline_at: 1_000 });
   await storeOnce(db, [reportOf(run, { status: "failed", reason: "no" })], policy);
   expect(await expire()).toEqual([]);
   await ageRun(db, run, { not_before: 0 });

@@ -203,7 +203,7 @@ test("an attempt whose end was asked for ends cancelled when its device does not
   const { run } = await seedRunning(db, { maxAttempts: 3 });
   const doorbell = noteDoorbell();
   expect(await cancelRun(db, run, { reason: "a person asked", policy, doorbell })).toBe(true);
-  expect(doorbell.noted.cancelling).toMatchObject([{ runId: run.runId, attemptToken: run.attemptToken }]);
+  expect(doorbell.noted.cancelling).toMatchObject([{ workId: run.runId, attemptToken: run.attemptToken }]);
   expect(await reap()).toEqual([]);
   await ageRun(db, run, { cancel_requested_at: 61_000 });
   expect(await reap()).toMatchObject([{ action: "finished", status: "cancelled" }]);

@@ -1,6 +1,6 @@
 /** Ended runs are kept by age and dropped by partition (DESIGN 6). */
 import { sql } from "kysely";
-import { expect, onTestFinished, test, vi } from "vitest";
+import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { materializeBacklogOnce } from "../../../src/scheduler/materializer.ts";
 import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
@@ -42,6 +42,15 @@ async function partitions(db: Db): Promise<string[]> {
 
 const nameOf = (daysBack: number) =>
   `run_finished_${new Date(Date.now() - daysBack * 86_400_000).toISOString().slice(0, 10).replaceAll("-", "")}`;
+
+// A new database has no partitions but the defaults; the template of the tests has those of the coming days.
+beforeEach(async () => {
+  const { rows } = await sql<{ name: string }>`
+    select c.relname as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where c.relkind = 'r' and c.relname ~ '_[0-9]{8}$'
+  `.execute(database.db);
+  for (const { name } of rows) await sql`drop table ${sql.table(name)}`.execute(database.db);
+});
 
 /** A partition of a past day. */
 async function addPartition(db: Db, daysBack: number): Promise<void> {

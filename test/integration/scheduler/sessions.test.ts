@@ -29,7 +29,7 @@ import {
 const database = useDatabase();
 
 const heldOf = (run: attempts.ClaimedRun, state = HeldAttemptState.RUNNING) => ({
-  runId: run.runId,
+  workId: run.runId,
   attemptToken: run.attemptToken,
   state,
 });
@@ -39,7 +39,7 @@ test("a device that comes back with its run goes on with it", async () => {
   const { device, run } = await seedRunning(db);
   const opening = await openDevice(db, device, { held: [heldOf(run)] });
   expect(opening.verdicts).toEqual([HeldVerdict.CONTINUE]);
-  expect(opening.continuing).toMatchObject([{ runId: run.runId }]);
+  expect(opening.continuing).toMatchObject([{ workId: run.runId }]);
   expect(opening.settled).toEqual([]);
   expect(await findRun(db, run)).toMatchObject({ status: "running", attempt: 1 });
 });
@@ -62,7 +62,7 @@ test("a replaced session takes away nothing that a newer one goes on with, accep
   await triggerRun(db, await seedWatcher(db, device, { maxAttempts: 3 }));
   const [run] = await claim(db, device, epoch);
   const { orgId, runId, attemptToken } = run!;
-  const held = [{ runId, attemptToken, state: HeldAttemptState.RUNNING }];
+  const held = [{ workId: runId, attemptToken, state: HeldAttemptState.RUNNING }];
   const newer = await openDevice(db, device, { held, replicaId: "replica-2" });
   const take = (action: "withdraw" | "finish_or_retry", by: number) =>
     settle(
@@ -70,7 +70,7 @@ test("a replaced session takes away nothing that a newer one goes on with, accep
       [
         {
           orgId,
-          runId,
+          workId: runId,
           attemptToken,
           deviceId: null,
           session: sessionOf(device, by),
@@ -216,7 +216,14 @@ test("after a failover took the epoch back, the session before it can close, bea
   expect(await attempts.claim(db, [{ ...oldSession, slots: 1, kinds: null }])).toEqual([]);
   const [run] = await claim(db, device, now.epoch);
   const { orgId, runId, attemptToken } = run!;
-  const late = { orgId, runId, attemptToken, deviceId: null, status: "timeout", reason: "late" } as const;
+  const late = {
+    orgId,
+    workId: runId,
+    attemptToken,
+    deviceId: null,
+    status: "timeout",
+    reason: "late",
+  } as const;
   const action = "withdraw";
   expect(await settle(db, [{ ...late, action, session: oldSession }], policy)).toEqual([]);
   expect(await attempts.listClaimed(db, [oldSession], 0)).toEqual([]);

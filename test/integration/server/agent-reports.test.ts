@@ -34,13 +34,13 @@ async function begin() {
 
 async function answer(
   stream: DeviceStream,
-  attempt: { runId: string; attemptToken: string },
+  attempt: { workId: string; attemptToken: string },
   told: Record<string, unknown>,
 ) {
-  const { runId, attemptToken } = attempt;
+  const { workId, attemptToken } = attempt;
   stream.send({
     case: "complete",
-    value: { runId, attemptToken, outcome: Outcome.COMPLETED, output: "raw lines", ...told },
+    value: { workId, attemptToken, outcome: Outcome.COMPLETED, output: "raw lines", ...told },
   });
   return stream.next("completionAck");
 }
@@ -117,7 +117,7 @@ test("the answer, its data, what was used and how it ended are read with the run
     executor: { kind: "test", type: "claude-code", version: "2.1.3" },
   });
   expect(verdict).toBe(CompletionVerdict.STORED);
-  expect(await getRun(clients, { runId: run.id })).toMatchObject({
+  expect(await getRun(clients, { workId: run.id })).toMatchObject({
     status: RunStatus.COMPLETED,
     usage: { inputTokens: 1_200n, costMicros: 4_200n },
     sessionId: "session-1",
@@ -177,7 +177,7 @@ test("an answer that does not match the schema fails its run with what is wrong,
     structured: JSON.stringify({ severity: "high", colour: "red" }),
   });
   expect(ack).toMatchObject({ verdict: CompletionVerdict.STORED, windowId: "" });
-  const ended = await getRun(clients, { runId: run.id });
+  const ended = await getRun(clients, { workId: run.id });
   expect(ended).toMatchObject({ status: RunStatus.FAILED, attention: [AttentionReason.SCHEMA] });
   expect(ended.reason).toMatch(/^schema: the answer does not match: .*\/severity/);
   expect(ended.result).toBe("severity is high");
@@ -185,7 +185,7 @@ test("an answer that does not match the schema fails its run with what is wrong,
 
 test("a watcher that names what its device does not have says so at once, and goes on when the device has it", async () => {
   const { clients, device, stream } = await begin();
-  const create = async (spec: { agentKind?: string; workspace?: string }) =>
+  const create = async (spec: { agentKind?: string; workspace?: string; agentId?: string }) =>
     (
       await clients.watchers.createWatcher({
         spec: { name: `lacks ${JSON.stringify(spec)}`, prompt: "p", deviceId: device.deviceId, ...spec },
@@ -198,6 +198,13 @@ test("a watcher that names what its device does not have says so at once, and go
     /has no workspace "web" \(it has app\); add \[workspaces.web\]/,
   );
   expect((await create({ agentKind: "test", workspace: "app" })).noExecutorReason).toBe("");
+
+  // The agent's default workspace counts; the watcher's own goes before.
+  const agentId = `webby-${device.deviceId.slice(-12)}`;
+  await clients.agents.createAgent({ agentId, settings: { workspace: "web" } });
+  const byAgent = await create({ agentId });
+  expect(byAgent.noExecutorReason).toMatch(/has no workspace "web" \(it has app\)/);
+  expect((await create({ agentId, workspace: "app" })).noExecutorReason).toBe("");
 
   // The watcher's slots are recorded as skipped.
   await clients.watchers.updateWatcher({
@@ -241,7 +248,7 @@ test("what people should look at is on the run, in the log, and found by it", as
     attention: [AttentionReason.MAX_TURNS],
     denials: [{ tool: "Bash", input: "rm -rf /", reason: "not pre-approved" }],
   });
-  expect(await getRun(clients, { runId: run.id })).toMatchObject({
+  expect(await getRun(clients, { workId: run.id })).toMatchObject({
     status: RunStatus.COMPLETED,
     attention: [AttentionReason.MAX_TURNS, AttentionReason.PERMISSION_DENIED],
     denials: [{ tool: "Bash" }],

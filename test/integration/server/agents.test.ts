@@ -274,7 +274,7 @@ test("a run carries the agent as it was when the run was materialized, also if t
   });
   stream.accept(first);
   await stream.complete(first, "done");
-  expect((await clients.runs.getRun({ runId: first.runId })).run!.status).toBe(RunStatus.COMPLETED);
+  expect((await clients.runs.getRun({ runId: first.workId })).run!.status).toBe(RunStatus.COMPLETED);
 
   expect(await codeOf(trigger())).toBe("FailedPrecondition");
   const { agent } = await agents().createAgent({ agentId, name: "Again", settings: { identity: "again" } });

@@ -131,7 +131,7 @@ test("what many devices report in one batch is said to come from none of them", 
   const reporter = createClients({ url: replica.url, token: device.token });
   onTestFinished(() => reporter.close());
   await reporter.device.completeRun({
-    completion: { runId: run.id, attemptToken: assignment.attemptToken, outcome: 1 },
+    completion: { workId: run.id, attemptToken: assignment.attemptToken, outcome: 1 },
   });
   const [completed] = await listEvents(replica, "run.completed");
   expect(completed).toMatchObject({ actor: `device:${device.deviceId}`, runId: run.id });

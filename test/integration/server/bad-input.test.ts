@@ -14,8 +14,8 @@ import {
   CompletionVerdict,
   ConnectRequestSchema,
   HeldVerdict,
+  Os,
   Outcome,
-  Platform,
   RejectReason,
 } from "#gen/pinion/v1/device_pb.js";
 import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -153,7 +153,7 @@ test("another device's run is out of reach, on the stream and by the unary call"
   const { clients, url, stream, assignment } = await beginWork();
   const thief = await enrolDevice(clients);
   const thiefs = await connect(url, thief);
-  const name = { runId: assignment.runId, attemptToken: assignment.attemptToken };
+  const name = { workId: assignment.workId, attemptToken: assignment.attemptToken };
   expect((await thiefs.complete(assignment, "mine")).verdict).toBe(CompletionVerdict.UNKNOWN);
   thiefs.accept(assignment);
   thiefs.send({ case: "reject", value: { ...name, reason: RejectReason.INVALID } });
@@ -166,7 +166,7 @@ test("another device's run is out of reach, on the stream and by the unary call"
     unary.device.completeRun({ completion: { ...name, outcome: Outcome.FAILED } }),
   ).rejects.toMatchObject({
     reason: "not_found",
-    rawMessage: `this device has no such attempt of run ${assignment.runId}`,
+    rawMessage: `this device has no such attempt of run ${assignment.workId}`,
   });
   await expect(unary.device.triggerWatcher({ watcherId: assignment.watcher!.id })).rejects.toMatchObject({
     reason: "not_found",
@@ -194,10 +194,10 @@ const endings: [string, (stream: DeviceStream, device: Identity) => void, grpcSt
     (stream) =>
       stream.send({
         case: "heartbeat",
-        value: { sequence: 1n, attempts: [{ runId: "seven", attemptToken: randomUUID() }] },
+        value: { sequence: 1n, attempts: [{ workId: "seven", attemptToken: randomUUID() }] },
       }),
     grpcStatus.INVALID_ARGUMENT,
-    "heartbeat.attempts[0].run_id: must be a valid UUID",
+    "heartbeat.attempts[0].work_id: must be a valid UUID",
   ],
   [
     "an output chunk beyond the limit",
@@ -309,7 +309,7 @@ test("a hello that is followed by garbage opens the session and ends it, and the
   const { device, stream, assignment } = await beginWork();
   const value = {
     installId: device.installId,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     maxConcurrency: 1,
     held: [heldOf(assignment)],
   };
@@ -355,7 +355,7 @@ test.each([
     grpcStatus.PERMISSION_DENIED,
     "another installation",
   ],
-  ["another platform", { platform: Platform.MACOS }, grpcStatus.PERMISSION_DENIED, "was enrolled as linux"],
+  ["another operating system", { os: Os.MACOS }, grpcStatus.PERMISSION_DENIED, "was enrolled as linux"],
   [
     "an installation id that is too short",
     { installId: "short" },
@@ -363,7 +363,7 @@ test.each([
     "hello.install_id: ",
   ],
   ["no slots", { maxConcurrency: 0 }, grpcStatus.INVALID_ARGUMENT, "hello.max_concurrency: "],
-  ["no platform", { platform: Platform.UNSPECIFIED }, grpcStatus.INVALID_ARGUMENT, "hello.platform: "],
+  ["no operating system", { os: Os.UNSPECIFIED }, grpcStatus.INVALID_ARGUMENT, "hello.os: "],
 ])("a hello with %s is refused, and the session that serves stays", async (_, hello, code, text) => {
   const { url, device, stream, assignment } = await beginWork();
   const other = dial(url, device.token);
@@ -413,7 +413,7 @@ test.each(badCompletions)(
   "a completion with a bad %s is answered as invalid and ends its run as failed, the stream lives, and a mended one comes late",
   async (field, value) => {
     const { stream, assignment, clients } = await beginWork();
-    const name = { runId: assignment.runId, attemptToken: assignment.attemptToken };
+    const name = { workId: assignment.workId, attemptToken: assignment.attemptToken };
     stream.sendBytes(completionBytes({ ...name, ...value }));
     const ack = await stream.next("completionAck");
     expect(ack).toMatchObject({ ...name, verdict: CompletionVerdict.INVALID, windowId: "" });
@@ -442,16 +442,16 @@ test.skipIf(deviceStreamsOfFile() === "connect").each(broken)(
   "a completion with %s is answered as invalid and ends its run as failed, and the stream lives",
   async (_, breakIt) => {
     const { stream, assignment, clients } = await beginWork();
-    const { runId, attemptToken } = assignment;
+    const { workId, attemptToken } = assignment;
     const value = create(CompletionSchema, {
-      ...{ runId, attemptToken, outcome: Outcome.COMPLETED },
+      ...{ workId, attemptToken, outcome: Outcome.COMPLETED },
       output: "the end of a long night",
     });
     const inner = breakIt(Buffer.from(toBinary(CompletionSchema, value)));
     const length = Buffer.from([(inner.length & 0x7f) | 0x80, inner.length >> 7]);
     stream.sendBytes(Buffer.concat([Buffer.from([(completeField.number << 3) | 2]), length, inner]));
     const ack = await stream.next("completionAck");
-    expect(ack).toMatchObject({ runId, attemptToken, verdict: CompletionVerdict.INVALID });
+    expect(ack).toMatchObject({ workId, attemptToken, verdict: CompletionVerdict.INVALID });
     expect(ack.message).toMatch(/^complete: the message is no valid protobuf: /);
     const run = await getRun(clients, assignment);
     expect(run).toMatchObject({ status: RunStatus.FAILED, attempt: 1 });
@@ -474,8 +474,8 @@ test.each(badCompletions)(
   "a unary completion with a bad %s is refused, and ends its run as failed",
   async (field, value) => {
     const { device, assignment, clients } = await beginWork();
-    const { runId, attemptToken } = assignment;
-    const bytes = completionBytes({ runId, attemptToken, ...value });
+    const { workId, attemptToken } = assignment;
+    const bytes = completionBytes({ workId, attemptToken, ...value });
     // `ConnectRequest.complete` and `CompleteRunRequest.completion` differ in their first byte
     // alone.
     bytes[0] = (1 << 3) | 2;
@@ -489,9 +489,9 @@ test.each(badCompletions)(
 
 test("a completion with a token that was never current changes nothing, and a late one says that it is late", async () => {
   const { clients, url, device, stream, assignment } = await beginWork();
-  const made = { runId: assignment.runId, attemptToken: randomUUID() };
+  const made = { workId: assignment.workId, attemptToken: randomUUID() };
   expect((await stream.complete(made)).verdict).toBe(CompletionVerdict.UNKNOWN);
-  const nowhere = { runId: randomUUID(), attemptToken: assignment.attemptToken };
+  const nowhere = { workId: randomUUID(), attemptToken: assignment.attemptToken };
   expect((await stream.complete(nowhere)).verdict).toBe(CompletionVerdict.UNKNOWN);
   // The device forgets the attempt and comes back: the attempt is taken away, and its report comes
   // late.
@@ -508,8 +508,8 @@ test("a completion with a token that was never current changes nothing, and a la
 test("a unary completion of 10 MB is refused for its size, and a smaller one is stored", async () => {
   const { url, device, assignment } = await beginWork();
   const unary = createClients({ url, token: device.token });
-  const { runId, attemptToken } = assignment;
-  const completion = { runId, attemptToken, outcome: Outcome.COMPLETED };
+  const { workId, attemptToken } = assignment;
+  const completion = { workId, attemptToken, outcome: Outcome.COMPLETED };
   await expect(
     unary.device.completeRun({ completion: { ...completion, output: "x".repeat(tenMegabytes) } }),
   ).rejects.toMatchObject({ reason: "resource_exhausted", rawMessage: expect.stringContaining("size") });

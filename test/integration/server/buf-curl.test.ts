@@ -124,7 +124,7 @@ test("events are shown as they happen, until Ctrl-C", async () => {
 test("a run is watched with its output until it ends", async () => {
   const stream = await connect(replicas.here.url, device);
   const assignment = await takeOn(stream);
-  expect(assignment.runId).toBe(runId);
+  expect(assignment.workId).toBe(runId);
   let isBegun = false;
   const { exit, stdout, stderr } = await run(scriptOf("RunService/WatchRun"), {
     until(stdout) {
@@ -132,7 +132,7 @@ test("a run is watched with its output until it ends", async () => {
       isBegun = true;
       const { attemptToken } = assignment;
       const data = Buffer.from("by hand");
-      stream.send({ case: "output", value: { runId, attemptToken, sequence: 1n, stream: 1, data } });
+      stream.send({ case: "output", value: { workId: runId, attemptToken, sequence: 1n, stream: 1, data } });
       void stream.complete(assignment);
       return false;
     },

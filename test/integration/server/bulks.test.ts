@@ -56,13 +56,13 @@ test("runs are counted first, and then cancelled; others stay as they are", asyn
   expect(preview).toMatchObject({ matched: 12, notAllowed: 0 });
   expect(preview.counts[0]).toMatchObject({ status: RunStatus.PENDING, count: 12 });
   expect(preview.operation).toBeUndefined();
-  expect((await getRun(owner, { runId: runs[0]!.id })).status).toBe(RunStatus.PENDING);
+  expect((await getRun(owner, { workId: runs[0]!.id })).status).toBe(RunStatus.PENDING);
   const { operation } = await owner.runs.startBulkOperation({ kind: CANCEL, filter, reason: "too many" });
   expect(await untilOver(operation!.id)).toMatchObject({ matched: 12, done: 12, failed: 0, left: 0 });
-  expect(await getRun(owner, { runId: runs[11]!.id })).toMatchObject({
+  expect(await getRun(owner, { workId: runs[11]!.id })).toMatchObject({
     ...{ status: RunStatus.CANCELLED, reason: "too many" },
   });
-  expect((await getRun(owner, { runId: others[0]!.id })).status).toBe(RunStatus.PENDING);
+  expect((await getRun(owner, { workId: others[0]!.id })).status).toBe(RunStatus.PENDING);
   const { events } = await owner.events.listEvents({ kinds: ["bulk"] });
   expect(events.map(({ kind }) => kind).slice(0, 2)).toEqual(["bulk.finished", "bulk.started"]);
 });
@@ -80,7 +80,7 @@ test("runs of a watcher are retried one after the other, each once", async () =>
   const stream = await connect(replicas.two.url, device);
   const first = await startWork(owner, device);
   await failOnce(stream);
-  await untilStatus(owner, { runId: first.id }, RunStatus.FAILED);
+  await untilStatus(owner, { workId: first.id }, RunStatus.FAILED);
   await owner.watchers.triggerWatcher({ watcherId: first.watcherId });
   await failOnce(stream);
   await vi.waitFor(async () => {
@@ -94,7 +94,7 @@ test("runs of a watcher are retried one after the other, each once", async () =>
   retried.push(await takeOn(stream));
   await stream.complete(retried[1]!);
   expect(await untilOver(operation!.id)).toMatchObject({ matched: 2, done: 2 });
-  const runs = await Promise.all(retried.map(({ runId }) => getRun(owner, { runId })));
+  const runs = await Promise.all(retried.map(({ workId }) => getRun(owner, { workId })));
   const { runs: failed } = await owner.runs.listRuns({ ...filter, statuses: [RunStatus.FAILED] });
   expect(runs.map(({ retryOf }) => retryOf).sort()).toEqual(failed.map(({ id }) => id).sort());
 });
@@ -110,7 +110,7 @@ test("completed runs are replayed, and not retried", async () => {
   const wrong = owner.runs.startBulkOperation({ kind: RETRY, filter: { ...filter, statuses: [4] } });
   await expect(wrong).rejects.toThrow(/a run that is completed cannot be retried/);
   const { operation } = await owner.runs.startBulkOperation({ kind: REPLAY, filter });
-  expect((await takeOn(stream)).runId).not.toBe(run.id);
+  expect((await takeOn(stream)).workId).not.toBe(run.id);
   await untilOver(operation!.id);
 });
 
@@ -138,7 +138,7 @@ test("runs on devices that are not theirs are left out, and counted as such", as
   expect(preview).toMatchObject({ matched: 0, notAllowed: 2 });
   const { operation } = await bea.runs.startBulkOperation(asked);
   expect(await untilOver(operation!.id)).toMatchObject({ matched: 0, done: 0 });
-  expect((await getRun(owner, { runId: runs[0]!.id })).status).toBe(RunStatus.PENDING);
+  expect((await getRun(owner, { workId: runs[0]!.id })).status).toBe(RunStatus.PENDING);
 });
 
 test("however many work on one operation at once, nothing is done twice", async () => {
@@ -170,7 +170,7 @@ test("an operation that is stopped leaves what is left as it is", async () => {
   const stream = await connect(replicas.one.url, device);
   const run = await startWork(owner, device);
   await failOnce(stream);
-  await untilStatus(owner, { runId: run.id }, RunStatus.FAILED);
+  await untilStatus(owner, { workId: run.id }, RunStatus.FAILED);
   // The retry waits for the end of this run.
   await owner.watchers.triggerWatcher({ watcherId: run.watcherId });
   const active = await takeOn(stream);

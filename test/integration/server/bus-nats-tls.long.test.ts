@@ -128,7 +128,7 @@ describe.skipIf(missingHere())("NATS over TLS that verifies its clients", () => 
     const device = await enrolDevice(called.clients);
     const stream = await connect(holder.url, device);
     const { id } = await startWork(called.clients, device);
-    expect((await stream.next("assignment")).runId).toBe(id);
+    expect((await stream.next("assignment")).workId).toBe(id);
   });
 
   test("a server that is another authority's is not trusted, and the setting that says whom to trust is named", async () => {
@@ -206,7 +206,7 @@ describe.skipIf(missingHere())("NATS over TLS that verifies its clients", () => 
     const { id } = await startWork(called.clients, device);
     expect(stream.waiting("assignment")).toEqual([]);
     await copy(client);
-    expect((await takeOn(stream)).runId).toBe(id);
+    expect((await takeOn(stream)).workId).toBe(id);
   });
 });
 

@@ -50,7 +50,7 @@ async function run(watcherId: string, end: { output?: string; outcome?: Outcome 
   await clients.watchers.triggerWatcher({ watcherId });
   const assignment = await takeOn(stream);
   await stream.complete(assignment, end.output ?? "done", end.outcome ?? Outcome.COMPLETED);
-  return assignment.runId;
+  return assignment.workId;
 }
 
 test("when the result is acknowledged its follower's run is there, with the result as its input and in its prompt", async () => {
@@ -67,14 +67,14 @@ test("when the result is acknowledged its follower's run is there, with the resu
   const runId = await run(first.id, { output: "a leak" });
   const [started] = await runsOf(next.id);
   expect(started).toMatchObject({ source: RunSource.AFTER });
-  const shown = await getRun(clients, { runId: started!.id });
+  const shown = await getRun(clients, { workId: started!.id });
   expect(shown.origin).toMatchObject({ afterRunId: runId, afterWatcherSlug: first.slug, depth: 1 });
   expect(toJson(ValueSchema, shown.input!)).toMatchObject({
     run: { id: runId, watcher: first.slug, status: "completed" },
     result: { output: "a leak" },
   });
   const assignment = await takeOn(stream);
-  expect(assignment.runId).toBe(started!.id);
+  expect(assignment.workId).toBe(started!.id);
   expect(assignment.watcher!.prompt).toContain("Say more of `a leak`");
   await stream.complete(assignment);
 
@@ -131,7 +131,7 @@ test("a run that was lost starts nothing until its late result comes, and that s
   const assignment = await takeOn(stream);
   const attempt = {
     ...{ orgId: "local", deviceId: laptop.deviceId, isOutputTruncated: false, signal: "", reason: "" },
-    ...{ runId: assignment.runId, attemptToken: assignment.attemptToken },
+    ...{ workId: assignment.workId, attemptToken: assignment.attemptToken },
     ...{ exitCode: undefined, durationMs: 1, output: "late" },
   };
   const { db } = database;

@@ -116,7 +116,7 @@ test("the device's stream outlives an outage: beats are answered, and a completi
   const ack = await stream.next("completionAck", 5_000);
   expect(ack.verdict).toBe(CompletionVerdict.STORED);
   const next = await stream.next("assignment", 5_000);
-  expect(next.runId).toBe(unheard.id);
+  expect(next.workId).toBe(unheard.id);
   await stopBeating();
   expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.ALREADY_STORED);
   const { windows } = await other.clients.runs.listWindows({ watcherId: assignment.watcher!.id });
@@ -125,13 +125,13 @@ test("the device's stream outlives an outage: beats are answered, and a completi
   await untilListening(2);
   await stream.complete(next);
   const heard = await startWork(other.clients, device);
-  expect((await stream.next("assignment", 1_000)).runId).toBe(heard.id);
+  expect((await stream.next("assignment", 1_000)).workId).toBe(heard.id);
   await other.clients.runs.cancelRun({ runId: heard.id });
   await stream.next("cancel", 1_000);
   const elsewhere = await enrolDevice(other.clients);
   const theirs = await connect(other.url, elsewhere);
   const sent = await startWork(cutOff.clients, elsewhere);
-  expect((await theirs.next("assignment", 1_000)).runId).toBe(sent.id);
+  expect((await theirs.next("assignment", 1_000)).workId).toBe(sent.id);
 });
 
 test.skipIf(!isLong)(
@@ -163,7 +163,7 @@ test.skipIf(!isLong)(
     const back = await connect(second.url, away, { held: [heldOf(interrupted)] });
     expect(back.welcome.verdicts[0]!.verdict).toBe(HeldVerdict.CONTINUE);
     const { rows } = await sql<{ kind: string }>`
-    select kind from event where run_id in (${kept.runId}, ${interrupted.runId}) and data->>'reason' is not null
+    select kind from event where run_id in (${kept.workId}, ${interrupted.workId}) and data->>'reason' is not null
   `.execute(database.db);
     expect(rows).toEqual([]);
     expect((await back.complete(interrupted)).verdict).toBe(CompletionVerdict.STORED);
@@ -205,6 +205,6 @@ test("a device that dies while the database is away is reaped within its TTL aft
   expect(reaped.reason).toContain("device lost");
 });
 
-function nameOf({ runId, attemptToken }: { runId: string; attemptToken: string }) {
-  return { runId, attemptToken };
+function nameOf({ workId, attemptToken }: { workId: string; attemptToken: string }) {
+  return { workId, attemptToken };
 }

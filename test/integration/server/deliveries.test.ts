@@ -362,7 +362,12 @@ test("Slack gets mrkdwn, by an incoming webhook and by a bot, and what an agent 
   stream.send({
     case: "complete",
     value: {
-      ...{ runId: attempt.runId, attemptToken: attempt.attemptToken, outcome: Outcome.COMPLETED, output: "" },
+      ...{
+        runId: attempt.workId,
+        attemptToken: attempt.attemptToken,
+        outcome: Outcome.COMPLETED,
+        output: "",
+      },
       resultText: "**Two** issues, see [the list](https://example.org/list)\n\n<!channel> <@U1>",
     },
   });
@@ -412,7 +417,12 @@ test("mail arrives as clean HTML with a text part, under an id that stays", asyn
   stream.send({
     case: "complete",
     value: {
-      ...{ runId: attempt.runId, attemptToken: attempt.attemptToken, outcome: Outcome.COMPLETED, output: "" },
+      ...{
+        runId: attempt.workId,
+        attemptToken: attempt.attemptToken,
+        outcome: Outcome.COMPLETED,
+        output: "",
+      },
       resultText:
         "# Found\n\n- one\n\n<script>alert(1)</script><img src=https://evil.example/x>\n\n[x](javascript:alert(1))",
     },
@@ -456,7 +466,7 @@ test("a question is told when it is asked", async () => {
   stream.send({
     case: "question",
     value: {
-      runId: attempt.runId,
+      workId: attempt.workId,
       attemptToken: attempt.attemptToken,
       question: { id: "q1", title: "May I push?", options: [{ id: "yes", label: "Yes", kind: 1 }] },
     },

@@ -24,7 +24,7 @@ import { getRun, heldOf, startWork, takeOn, untilStatus, useReplicas, watchRun }
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here", "there");
 
-type Attempt = { runId: string; attemptToken: string };
+type Attempt = { workId: string; attemptToken: string };
 
 /**
  * The sweep that repairs lost wake-ups comes after 15 s: an assignment within this time was pushed.
@@ -69,7 +69,7 @@ test("an assignment carries what is to be done and for whom", async () => {
   const run = await startWork(clients, device, { prompt: "count the stars", agentKind: "test" });
   const assignment = await stream.next("assignment");
   expect(assignment).toMatchObject({
-    runId: run.id,
+    workId: run.id,
     attempt: 1,
     agentKind: "test",
     watcher: { id: run.watcherId, prompt: "count the stars", version: 1 },
@@ -118,7 +118,7 @@ test("a run that is over as soon as it was accepted shows when it was pushed and
   const assignment = await stream.next("assignment");
   stream.accept(assignment);
   expect((await stream.complete(assignment)).verdict).toBe(CompletionVerdict.STORED);
-  const { dueAt, pushedAt, startedAt, finishedAt } = await getRun(clients, { runId: run.id });
+  const { dueAt, pushedAt, startedAt, finishedAt } = await getRun(clients, { workId: run.id });
   const moments = [dueAt, pushedAt, startedAt, finishedAt].map((at) => timestampMs(at!));
   expect(moments).toEqual(moments.toSorted((a, b) => a - b));
 });
@@ -135,10 +135,10 @@ test("an attempt that is failed, turned down for good, or cancelled frees its sl
   });
   const cancelled = await stream.next("assignment", atOnceMs);
   stream.accept(cancelled);
-  await clients.runs.cancelRun({ runId: cancelled.runId });
+  await clients.runs.cancelRun({ runId: cancelled.workId });
   const cancel = await stream.next("cancel");
   // The device itself rejected this run, and is not asked to cancel it.
-  expect(cancel.runId).toBe(cancelled.runId);
+  expect(cancel.workId).toBe(cancelled.workId);
   stream.send({ case: "cancelled", value: nameOf(cancel) });
   await stream.next("assignment", atOnceMs);
   expect(await getRun(clients, failed)).toMatchObject({ status: RunStatus.FAILED, reason: "no luck" });
@@ -161,9 +161,9 @@ test("an assignment that nobody answers is pushed once more, withdrawn without c
   stream.accept(pushed);
   await vi.waitFor(() => expect(stream.waiting("cancel").length).toBeGreaterThan(0));
   expect((await getRun(clients, pushed)).status).toBe(RunStatus.PENDING);
-  await ageRun(database.db, pushed, { not_before: 1 });
+  await ageRun(database.db, { runId: pushed.workId }, { not_before: 1 });
   const offered = await stream.next("assignment");
-  expect(offered).toMatchObject({ runId: pushed.runId, attempt: pushed.attempt });
+  expect(offered).toMatchObject({ workId: pushed.workId, attempt: pushed.attempt });
   expect(offered.attemptToken).not.toBe(pushed.attemptToken);
   stream.accept(offered);
   expect((await stream.complete(offered)).verdict).toBe(CompletionVerdict.STORED);
@@ -178,9 +178,9 @@ test("a busy device is offered the run again, without counting; an unsupported r
   const pending = await untilStatus(clients, busy, RunStatus.PENDING);
   expect(pending.attempt).toBe(0);
   expect(Number(pending.notBefore!.seconds) * 1000).toBeGreaterThan(Date.now() - 1000);
-  await ageRun(database.db, busy, { not_before: 1 });
+  await ageRun(database.db, { runId: busy.workId }, { not_before: 1 });
   const offered = await stream.next("assignment");
-  expect(offered).toMatchObject({ runId: run.id, attempt: 1 });
+  expect(offered).toMatchObject({ workId: run.id, attempt: 1 });
   stream.send({
     case: "reject",
     value: { ...nameOf(offered), reason: RejectReason.UNSUPPORTED, message: "I have no such program" },
@@ -279,7 +279,7 @@ test("a device that comes back is told, for each attempt it holds, what to do wi
   const stored = await takeOn(stream, running, finished);
   await stream.complete(stored);
   stream.cancel();
-  const stranger = { runId: running.runId, attemptToken: randomUUID() };
+  const stranger = { workId: running.workId, attemptToken: randomUUID() };
   const back = await connect(url, device, {
     maxConcurrency: 3,
     held: [heldOf(running, 1), heldOf(finished, 2), heldOf(stored, 2), heldOf(stranger, 1)],
@@ -316,7 +316,7 @@ test.each(["the same replica", "another replica"])(
     await startWork(clients, device);
     const assignment = await takeOn(stream);
     await untilStatus(clients, assignment, RunStatus.RUNNING);
-    const { run } = await other.clients.runs.cancelRun({ runId: assignment.runId, reason: "enough" });
+    const { run } = await other.clients.runs.cancelRun({ runId: assignment.workId, reason: "enough" });
     expect(run!.status).toBe(RunStatus.RUNNING);
     const cancel = await stream.next("cancel", atOnceMs);
     expect(cancel).toMatchObject({ ...nameOf(assignment), reason: "enough" });
@@ -333,7 +333,7 @@ test("a cancellation is repeated after every reconnect until the device answers 
   const { url, clients, device, stream } = await begin();
   await startWork(clients, device);
   const assignment = await takeOn(stream);
-  await clients.runs.cancelRun({ runId: assignment.runId, reason: "enough" });
+  await clients.runs.cancelRun({ runId: assignment.workId, reason: "enough" });
   await stream.next("cancel");
   stream.cancel();
   for (let visit = 0; visit < 2; visit++) {
@@ -367,7 +367,7 @@ test("a running attempt that two heartbeats do not list is lost now, not after t
 
 test("an attempt that is not the device's is disowned when a heartbeat lists it", async () => {
   const { stream } = await begin();
-  const stranger = { runId: randomUUID(), attemptToken: randomUUID() };
+  const stranger = { workId: randomUUID(), attemptToken: randomUUID() };
   await stream.beat([stranger]);
   expect(await stream.next("cancel")).toMatchObject(stranger);
 });
@@ -406,7 +406,7 @@ test("a stream is drained at its maximum age, and the attempt goes on in the nex
   const next = await connect(url, device, { held: [heldOf(assignment)] });
   expect(next.welcome.verdicts[0]!.verdict).toBe(HeldVerdict.CONTINUE);
   await next.complete(assignment);
-  expect((await next.next("assignment")).runId).toBe(other.id);
+  expect((await next.next("assignment")).workId).toBe(other.id);
 });
 
 test("a replica that stops hands its devices to another one, where the attempt completes once", async () => {
@@ -618,29 +618,29 @@ test("a service's token has sixteen streams that have not said hello; those that
   });
 });
 
-function nameOf({ runId, attemptToken }: Attempt) {
-  return { runId, attemptToken };
+function nameOf({ workId, attemptToken }: Attempt) {
+  return { workId, attemptToken };
 }
 
 test("a program that is lost or cancelled leaves the end of what it wrote, though its device never sent it", async () => {
   const { clients, device, stream, replica } = await begin({ PINION_HEARTBEAT_TTL_MS: "3000" });
   const run = await startWork(clients, device);
-  const { runId, attemptToken } = await takeOn(stream);
+  const { workId, attemptToken } = await takeOn(stream);
   stream.send({
     case: "output",
     value: {
-      runId,
+      workId,
       attemptToken,
       sequence: 1n,
       stream: OutputStream.STDOUT,
       data: new TextEncoder().encode("half of a report"),
     },
   });
-  await settle(stream, { runId, attemptToken });
+  await settle(stream, { workId, attemptToken });
   stream.cancel();
-  await untilStatus(clients, { runId: run.id }, RunStatus.TIMEOUT, 20_000);
+  await untilStatus(clients, { workId: run.id }, RunStatus.TIMEOUT, 20_000);
   await vi.waitFor(async () =>
-    expect((await getRun(clients, { runId })).outputTail).toBe("half of a report"),
+    expect((await getRun(clients, { workId })).outputTail).toBe("half of a report"),
   );
 
   const again = await connect(replica.url, device);
@@ -649,16 +649,16 @@ test("a program that is lost or cancelled leaves the end of what it wrote, thoug
   again.send({
     case: "output",
     value: {
-      runId: second.runId,
+      workId: second.workId,
       attemptToken: second.attemptToken,
       sequence: 1n,
       stream: OutputStream.STDOUT,
       data: new TextEncoder().encode("so far"),
     },
   });
-  await clients.runs.cancelRun({ runId: second.runId });
+  await clients.runs.cancelRun({ runId: second.workId });
   await again.next("cancel");
-  again.send({ case: "cancelled", value: { runId: second.runId, attemptToken: second.attemptToken } });
+  again.send({ case: "cancelled", value: { workId: second.workId, attemptToken: second.attemptToken } });
   await untilStatus(clients, second, RunStatus.CANCELLED);
   await vi.waitFor(async () => expect((await getRun(clients, second)).outputTail).toBe("so far"));
 });

@@ -47,14 +47,16 @@ test("a device's trigger of a watcher whose run is pending, claimed or running a
   await again(RunStatus.PENDING);
   const stream = await connect(one.url, laptop);
   const assignment = await stream.next("assignment");
-  await untilStatus(one.clients, { runId }, RunStatus.CLAIMED);
+  await untilStatus(one.clients, { workId: runId }, RunStatus.CLAIMED);
   await again(RunStatus.CLAIMED);
   stream.accept(assignment);
   await stream.beat([assignment]);
-  await untilStatus(one.clients, { runId }, RunStatus.RUNNING);
+  await untilStatus(one.clients, { workId: runId }, RunStatus.RUNNING);
   await again(RunStatus.RUNNING);
 
-  await here!.completeRun({ completion: { runId, attemptToken: assignment.attemptToken, outcome: 1 } });
+  await here!.completeRun({
+    completion: { workId: runId, attemptToken: assignment.attemptToken, outcome: 1 },
+  });
   const after = await mine();
   expect(after.lastFiredAt).toBeDefined();
   // A manual run moves no schedule.

@@ -36,9 +36,9 @@ test("the second machine is turned down with words, the attempt that runs surviv
     );
   }
   await first.beat([assignment]);
-  expect(await getRun(clients, { runId: run.id })).toMatchObject({ status: RunStatus.RUNNING, attempt: 1 });
+  expect(await getRun(clients, { workId: run.id })).toMatchObject({ status: RunStatus.RUNNING, attempt: 1 });
   await first.complete(assignment);
-  await untilStatus(clients, { runId: run.id }, RunStatus.COMPLETED);
+  await untilStatus(clients, { workId: run.id }, RunStatus.COMPLETED);
 
   const { device: seen } = await clients.fleet.getDevice({ deviceId: device.deviceId });
   expect(seen).toMatchObject({ hostName: "laptop", duplicate: { hostName: "build-7" } });

@@ -14,6 +14,7 @@ import * as agents from "../../../src/store/agents/agents.ts";
 import * as tokens from "../../../src/store/people/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice, type Identity } from "../../support/device.ts";
+import { webhookPlatform } from "../../support/platforms.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 import { addDevice, addTenant, type Tenant } from "./tenants.ts";
 
@@ -375,14 +376,13 @@ function requestsAbout(ids: Record<string, string>): Record<string, object | "na
   const platform = {
     stableId: "not-there",
     agentId: ids.agent,
-    kind: "webhook",
-    secrets: { url: { kind: { case: "value", value: "https://example.org/hook" } } },
+    ...webhookPlatform,
   };
   return {
     "DeviceService/Connect": "names nothing",
     "DeviceService/Enroll": "names nothing",
     "DeviceService/CompleteRun": {
-      completion: { runId: ids.run, attemptToken: "0190f5fe-7c00-7a00-8000-000000000001", outcome: 1 },
+      completion: { workId: ids.run, attemptToken: "0190f5fe-7c00-7a00-8000-000000000001", outcome: 1 },
     },
     "DeviceService/TriggerWatcher": { watcherId },
     "DeviceService/ListMyWatchers": "names nothing",
@@ -522,7 +522,7 @@ test("for another org's admin, and its device, nothing of this org exists", asyn
 
 test("a fleet worker, of this org or of another one, is no device of this org and completes nothing of its devices", async () => {
   const requests = requestsAbout(mine.ids);
-  const hello = { installId: mine.device.installId, platform: 2, maxConcurrency: 1 };
+  const hello = { installId: mine.device.installId, os: 2, maxConcurrency: 1 };
   const codesAs = async (secret: string) => {
     const codes: Record<string, string> = {};
     for (const method of methods.filter((it) => isForDevices(shortName(it)))) {
@@ -577,7 +577,7 @@ test("another device of the same org sees, triggers and completes nothing of the
               case: "hello",
               value: {
                 installId: mine.device.installId,
-                platform: 2,
+                os: 2,
                 maxConcurrency: 1,
                 agentKinds: ["test"],
               },
@@ -741,7 +741,7 @@ const beyondOneOrg: Record<string, { request: object; code: string }> = {
   "DeviceService/CompleteRun": {
     request: {
       completion: {
-        runId: "0190f5fe-7c00-7a00-8000-000000000002",
+        workId: "0190f5fe-7c00-7a00-8000-000000000002",
         attemptToken: "0190f5fe-7c00-7a00-8000-000000000001",
         outcome: 1,
       },
@@ -750,7 +750,7 @@ const beyondOneOrg: Record<string, { request: object; code: string }> = {
   },
   // The join code names the org.
   "DeviceService/Enroll": {
-    request: { joinCode: "NONE", installId: "x".repeat(16), platform: 2, label: "x" },
+    request: { joinCode: "NONE", installId: "x".repeat(16), os: 2, label: "x" },
     code: "Unauthenticated",
   },
   // Rpcs without a token, and the codes by which browsers and commands get a token, belong to no

@@ -11,8 +11,8 @@ import {
   DrainReason,
   HeldAttemptState,
   HeldVerdict,
+  Os,
   Outcome,
-  Platform,
 } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
@@ -45,7 +45,7 @@ test("an unpinned run is pushed at once to a worker on another replica, and its 
   const run = await startWork(here.clients, nobody, unpinned);
   const assignment = await takeOn(stream);
   expect(performance.now() - startedAt).toBeLessThan(promptMs);
-  expect(assignment.runId).toBe(run.id);
+  expect(assignment.workId).toBe(run.id);
   expect(await untilStatus(here.clients, assignment, RunStatus.RUNNING)).toMatchObject({
     deviceId: worker.deviceId,
   });
@@ -68,7 +68,7 @@ test("a worker that connects takes what waits, as much as it has slots, and a fr
   await stream.complete(first);
   const third = await takeOn(stream, second);
   expect(performance.now() - startedAt).toBeLessThan(promptMs);
-  expect([first, second, third].map(({ runId }) => runId)).toEqual(ids);
+  expect([first, second, third].map(({ workId }) => workId)).toEqual(ids);
 });
 
 test("a device never gets an unpinned run, and a worker never a pinned one, also while its device is away", async () => {
@@ -81,10 +81,10 @@ test("a device never gets an unpinned run, and a worker never a pinned one, also
   deviceStream.cancel();
   const pinned = await startWork(clients, device);
   const stream = await connectWorker(url, workerIdentity(await fleetToken(clients)), { maxConcurrency: 8 });
-  expect((await takeOn(stream)).runId).toBe(waiting.id);
+  expect((await takeOn(stream)).workId).toBe(waiting.id);
   await stream.beat();
   expect(stream.waiting("assignment")).toEqual([]);
-  expect(await getRun(clients, { runId: pinned.id })).toMatchObject({
+  expect(await getRun(clients, { workId: pinned.id })).toMatchObject({
     status: RunStatus.PENDING,
     deviceId: device.deviceId,
   });
@@ -103,11 +103,11 @@ test("a retry goes from the worker that failed to another one, and the first one
   await takeOn(one);
   const other = await connectWorker(url, workerIdentity(token));
   const again = await takeOn(other);
-  expect(again).toMatchObject({ runId: failed.runId });
+  expect(again).toMatchObject({ workId: failed.workId });
   expect(again.attemptToken).not.toBe(failed.attemptToken);
   const ops = createClients({ url, token: token.secret });
   const late = {
-    runId: failed.runId,
+    runId: failed.workId,
     attemptToken: failed.attemptToken,
     outcome: Outcome.COMPLETED,
     output: "late",
@@ -116,7 +116,7 @@ test("a retry goes from the worker that failed to another one, and the first one
   // The failure was stored as the end of the attempt; the late report adds no second end.
   expect(answer.verdict).toBe(CompletionVerdict.ALREADY_STORED);
   await other.complete(again, "second");
-  const { windows } = await clients.runs.listWindows({ runId: failed.runId });
+  const { windows } = await clients.runs.listWindows({ runId: failed.workId });
   expect(windows.map((window) => window.extractedData?.output)).toEqual(["second"]);
   ops.close();
 });
@@ -134,7 +134,7 @@ test("a result whose acknowledgement was lost is answered as stored when the wor
   expect(worker.deviceId).toBe(firstId);
   expect(back.welcome.verdicts[0]!.verdict).toBe(HeldVerdict.ALREADY_STORED);
   expect((await back.complete(assignment, "once")).verdict).toBe(CompletionVerdict.ALREADY_STORED);
-  const { windows } = await clients.runs.listWindows({ runId: assignment.runId });
+  const { windows } = await clients.runs.listWindows({ runId: assignment.workId });
   expect(windows).toHaveLength(1);
 });
 
@@ -143,9 +143,9 @@ test("a worker without a stream reports by the unary call, and only what its tok
   const token = await fleetToken(clients);
   const stream = await connectWorker(url, workerIdentity(token));
   await startWork(clients, nobody, unpinned);
-  const { runId, attemptToken } = await takeOn(stream);
+  const { workId, attemptToken } = await takeOn(stream);
   stream.cancel();
-  const completion = { runId, attemptToken, outcome: Outcome.COMPLETED, output: "unary" };
+  const completion = { workId, attemptToken, outcome: Outcome.COMPLETED, output: "unary" };
   const stranger = createClients({ url, token: (await fleetToken(clients)).secret });
   await expect(stranger.device.completeRun({ completion })).rejects.toThrow(/no worker of this token/);
   const own = createClients({ url, token: token.secret });
@@ -213,13 +213,13 @@ test("who a worker is: its installation under its token", async () => {
     code: grpcStatus.PERMISSION_DENIED,
     details: expect.stringContaining("another token"),
   });
-  expect(await refusedAs(workerIdentity(token), { platform: Platform.BROWSER })).toMatchObject({
+  expect(await refusedAs(workerIdentity(token), { os: Os.BROWSER })).toMatchObject({
     code: grpcStatus.PERMISSION_DENIED,
   });
   // The other direction: a worker's installation cannot be enrolled as a device.
   const { joinCode } = await clients.fleet.createJoinCode({});
   await expect(
-    clients.device.enroll({ joinCode, installId: worker.installId, label: "x", platform: Platform.LINUX }),
+    clients.device.enroll({ joinCode, installId: worker.installId, label: "x", os: Os.LINUX }),
   ).rejects.toThrow(/fleet worker/);
   await stream.beat();
 
@@ -275,7 +275,7 @@ test("workers are listed apart, disconnected and deleted; nothing is pinned to o
     isWorker: true,
     ownerId: "",
     liveness: Liveness.ONLINE,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
   });
 
   const spec = { name: "Pinned", prompt: "p", deviceId: worker.deviceId };
@@ -292,7 +292,7 @@ test("workers are listed apart, disconnected and deleted; nothing is pinned to o
   expect(deleted).toMatchObject({ watchersUnpinned: 0, runsCancelled: 0 });
   expect((await stream.next("drain")).reason).toBe(DrainReason.REVOKED);
   // The lost worker's run goes to another worker.
-  expect(await takeOn(other)).toMatchObject({ runId: assignment.runId });
+  expect(await takeOn(other)).toMatchObject({ workId: assignment.workId });
 });
 
 test("a worker that was away for a day and holds nothing is taken off the list; one that holds a run stays", async () => {
@@ -436,7 +436,7 @@ test.each(["run", "turn"] as const)(
     await other.beat();
     expect(other.waiting("assignment")).toEqual([]);
     await claiming.commit();
-    expect(await other.next("assignment", promptMs)).toMatchObject({ runId: id, attempt: 1 });
+    expect(await other.next("assignment", promptMs)).toMatchObject({ workId: id, attempt: 1 });
   },
 );
 

@@ -1,7 +1,7 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { afterEach, beforeEach, expect, test } from "vitest";
-import { Platform } from "#gen/pinion/v1/device_pb.js";
+import { Os } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import * as presence from "../../../src/store/work/presence.ts";
@@ -29,7 +29,7 @@ test("a join code is good for a quarter of an hour, belongs to who asked for it,
   expect(Math.round(minutes)).toBe(15);
   const facts = {
     installId: "install-0001",
-    platform: "macos",
+    os: "macos",
     label: "laptop",
     appVersion: "1.2.3",
   } as const;
@@ -37,7 +37,7 @@ test("a join code is good for a quarter of an hour, belongs to who asked for it,
   const { device } = await mine.fleet.getDevice({ deviceId });
   expect(device).toMatchObject({
     label: "laptop",
-    platform: Platform.MACOS,
+    os: Os.MACOS,
     installId: "install-0001",
     appVersion: "1.2.3",
     ownerId: tenant.userId,
@@ -64,7 +64,7 @@ test("a device gets another label, and nothing else can be changed", async () =>
   });
   expect(device!.label).toBe("attic");
   await expect(
-    mine.fleet.updateDevice({ deviceId, label: "attic", updateMask: { paths: ["platform"] } }),
+    mine.fleet.updateDevice({ deviceId, label: "attic", updateMask: { paths: ["os"] } }),
   ).rejects.toMatchObject({ code: Code.InvalidArgument });
   await expect(mine.fleet.updateDevice({ deviceId, updateMask: { paths: ["label"] } })).rejects.toMatchObject(
     {

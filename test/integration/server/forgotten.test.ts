@@ -37,13 +37,13 @@ async function forget(runId: string): Promise<void> {
     await sql`delete from ${sql.table(table)} where id = ${runId}`.execute(database.db);
 }
 
-function offered({ runId, attemptToken, attempt, watcher, event }: Assignment, output = "the answer") {
+function offered({ workId, attemptToken, attempt, watcher, event }: Assignment, output = "the answer") {
   const { source, scheduledFor, windowStart, windowEnd } = event!;
   const reoffer = {
     ...{ watcherId: watcher!.id, attempt, source, windowStart: windowStart!, windowEnd: windowEnd! },
     ...(scheduledFor ? { scheduledFor } : {}),
   };
-  return { runId, attemptToken, outcome: Outcome.COMPLETED, output, reoffer };
+  return { workId, attemptToken, outcome: Outcome.COMPLETED, output, reoffer };
 }
 
 async function offer(stream: DeviceStream, assignment: Assignment, output?: string) {
@@ -70,7 +70,7 @@ test("a run of which nothing is left is there again with its result, once; a sec
   await stream.complete(assignment, "the answer");
   await forget(runId);
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
-  expect(await getRun(clients, { runId })).toMatchObject({ status: RunStatus.COMPLETED });
+  expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED });
   expect(await listWindows(database.db, { runId })).toMatchObject([
     { extracted_data: { output: "the answer" } },
   ]);
@@ -88,7 +88,7 @@ test("a run of which nothing is left comes back by the unary call, too", async (
   onTestFinished(() => own.close());
   const { verdict } = await own.device.completeRun({ completion: offered(assignment) });
   expect(verdict).toBe(CompletionVerdict.STORED_LATE);
-  expect(await getRun(clients, { runId })).toMatchObject({ status: RunStatus.COMPLETED });
+  expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED });
 });
 
 test("a run that waits again, because its claim was forgotten, ends with the result and is claimed by nobody", async () => {
@@ -105,7 +105,7 @@ test("a run that waits again, because its claim was forgotten, ends with the res
     database.db,
   );
   expect((await offer(stream, first)).verdict).toBe(CompletionVerdict.STORED_LATE);
-  expect(await getRun(clients, { runId: busy.id })).toMatchObject({ status: RunStatus.COMPLETED });
+  expect(await getRun(clients, { workId: busy.id })).toMatchObject({ status: RunStatus.COMPLETED });
 });
 
 test("a slot that is recorded again has the same run, and does not get a second one after its result came back", async () => {
@@ -120,14 +120,14 @@ test("a slot that is recorded again has the same run, and does not get a second 
   // No notification came: the device asks when it connects.
   const stream = await connect(url, device);
   const assignment = await takeOn(stream);
-  expect(assignment.runId).toBe(slotRunId({ ...name, scheduledFor: slot(0) }));
+  expect(assignment.workId).toBe(slotRunId({ ...name, scheduledFor: slot(0) }));
   expect(timestampDate(assignment.event!.scheduledFor!)).toEqual(slot(0));
   await stream.complete(assignment, "the answer");
-  await forget(assignment.runId);
+  await forget(assignment.workId);
   await putSchedule(database.db, name, slot(0));
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
   await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
-  expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.runId, status: "completed" }]);
+  expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.workId, status: "completed" }]);
 });
 
 /** A turn of an agent that is pinned to the device, answered, and then forgotten by the database. */
@@ -149,7 +149,7 @@ async function answerTurn(forgets: readonly string[]) {
     const inputSha256 = createHash("sha256").update(input).digest();
     const turnReoffer = { agentId, conversationId, messageId, input, inputSha256, attempt, usesSnapshot };
     const value = {
-      runId: turn.id,
+      workId: turn.id,
       attemptToken,
       outcome: Outcome.COMPLETED,
       output: "the reply",

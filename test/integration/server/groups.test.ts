@@ -42,7 +42,7 @@ async function run(spec: Spec): Promise<string> {
 const pinnedTo = ({ deviceId }: Identity, spec: Spec): Spec => ({ deviceId, ...spec });
 
 async function untilReason(runId: string, words: RegExp) {
-  await vi.waitFor(async () => expect((await getRun(owner, { runId })).reason).toMatch(words), {
+  await vi.waitFor(async () => expect((await getRun(owner, { workId: runId })).reason).toMatch(words), {
     timeout: 10_000,
     interval: 20,
   });
@@ -59,10 +59,10 @@ test("of a group one run is active at once, whatever device it is on, and the ne
   expect(summary).toMatch(/group "repo-app" is full/);
   // The group does not hold up work without a group.
   const free = await run(pinnedTo(b.identity, {}));
-  expect((await takeOn(b.stream)).runId).toBe(free);
-  expect(attempt.runId).toBe(first);
+  expect((await takeOn(b.stream)).workId).toBe(free);
+  expect(attempt.workId).toBe(first);
   await a.stream.complete(attempt);
-  expect((await takeOn(b.stream)).runId).toBe(second);
+  expect((await takeOn(b.stream)).workId).toBe(second);
 });
 
 test("runs of a group begin by priority, and in their order within one", async () => {
@@ -84,7 +84,7 @@ test("runs of a group begin by priority, and in their order within one", async (
   for (let index = 0; index < 4; index++) {
     await stream.complete(attempt);
     attempt = await takeOn(stream);
-    order.push(Object.keys(runs).find((name) => runs[name] === attempt.runId)!);
+    order.push(Object.keys(runs).find((name) => runs[name] === attempt.workId)!);
   }
   expect(order).toEqual(["urgent", "first", "second", "low"]);
 });
@@ -99,7 +99,7 @@ test("a group per device has a count for each device", async () => {
   const waiting = await run(pinnedTo(a.identity, { group }));
   await untilReason(waiting, /group "gpu" is full on it/);
   await a.stream.complete(attempt);
-  expect((await takeOn(a.stream)).runId).toBe(waiting);
+  expect((await takeOn(a.stream)).workId).toBe(waiting);
 });
 
 test("a run whose device is away lets others of its group pass", async () => {
@@ -110,10 +110,10 @@ test("a run whose device is away lets others of its group pass", async () => {
   await untilReason(first, /offline/);
   const second = await run(pinnedTo(here.identity, { group }));
   const attempt = await takeOn(here.stream);
-  expect(attempt.runId).toBe(second);
+  expect(attempt.workId).toBe(second);
   const stream = await connect(replicas.two.url, away);
   await here.stream.complete(attempt);
-  expect((await takeOn(stream)).runId).toBe(first);
+  expect((await takeOn(stream)).workId).toBe(first);
 });
 
 test("so many runs of a key begin within a minute, and the next one when the oldest start is a minute old", async () => {
@@ -122,14 +122,14 @@ test("so many runs of a key begin within a minute, and the next one when the old
   const runs = [await run(pinnedTo(identity, { rateLimit })), await run(pinnedTo(identity, { rateLimit }))];
   const attempts = [await takeOn(stream)];
   attempts.push(await takeOn(stream, attempts[0]!));
-  expect(attempts.map(({ runId }) => runId).sort()).toEqual([...runs].sort());
+  expect(attempts.map(({ workId }) => workId).sort()).toEqual([...runs].sort());
   const third = await run(pinnedTo(identity, { rateLimit }));
   await untilReason(third, /rate limit "provider": 2 runs a minute have begun/);
   await sql`update rate_key set starts = array[starts[1] - interval '1 minute', starts[2]] where key = 'provider'`.execute(
     database.db,
   );
   await owner.fleet.labelDevice({ deviceId: identity.deviceId, add: ["poke"] });
-  expect((await takeOn(stream, ...attempts)).runId).toBe(third);
+  expect((await takeOn(stream, ...attempts)).workId).toBe(third);
 });
 
 test("when an agent is told to come later, nothing begins under its key before then", async () => {
@@ -140,7 +140,7 @@ test("when an agent is told to come later, nothing begins under its key before t
   a.stream.send({
     case: "complete",
     value: {
-      ...{ runId: attempt.runId, attemptToken: attempt.attemptToken, outcome: Outcome.FAILED },
+      ...{ workId: attempt.workId, attemptToken: attempt.attemptToken, outcome: Outcome.FAILED },
       ...{ reason: "429", retryAfter: { seconds: 600n } },
     },
   });
@@ -149,7 +149,7 @@ test("when an agent is told to come later, nothing begins under its key before t
   await untilReason(other, /told to come later/);
   // Another key is not concerned.
   const free = await run(pinnedTo(b.identity, { rateLimit: { key: "else" } }));
-  expect((await takeOn(b.stream)).runId).toBe(free);
+  expect((await takeOn(b.stream)).workId).toBe(free);
 });
 
 test("a run that is spread becomes one for each device that matches, also for one that is away", async () => {
@@ -160,7 +160,7 @@ test("a run that is spread becomes one for each device that matches, also for on
   const watcher = await watcherOf({ selector: '"everywhere" in labels', spread: SpreadMode.ALL });
   await owner.watchers.triggerWatcher({ watcherId: watcher.id });
   const attempts = [await takeOn(a.stream), await takeOn(b.stream)];
-  expect(attempts[0]!.runId).not.toBe(attempts[1]!.runId);
+  expect(attempts[0]!.workId).not.toBe(attempts[1]!.workId);
   const { runs } = await owner.runs.listRuns({ watcherId: watcher.id });
   expect(runs.map(({ deviceId }) => deviceId).sort()).toEqual(
     [a.identity.deviceId, b.identity.deviceId, away.deviceId].sort(),
@@ -208,15 +208,15 @@ test("whatever happens, no run has two devices and no group more than its maximu
         if (!isOpen) stream = await connect(replicas.one.url, identity, { maxConcurrency: 2 });
         continue;
       }
-      const { runId, attemptToken } = attempt;
-      if ((holders.get(attemptToken) ?? identity.deviceId) !== identity.deviceId) doubled.push(runId);
+      const { workId, attemptToken } = attempt;
+      if ((holders.get(attemptToken) ?? identity.deviceId) !== identity.deviceId) doubled.push(workId);
       holders.set(attemptToken, identity.deviceId);
       if (random.next() < 0.1) {
         stream.send({ case: "reject", value: { ...nameOf(attempt), reason: RejectReason.BUSY } });
       } else {
         stream.accept(attempt);
         const { verdict } = await stream.complete(attempt);
-        if (verdict === CompletionVerdict.STORED) stored.push(runId);
+        if (verdict === CompletionVerdict.STORED) stored.push(workId);
       }
       if (random.next() < 0.1) {
         stream.cancel();
@@ -244,7 +244,7 @@ test("whatever happens, no run has two devices and no group more than its maximu
     watchers.map(({ id }, index) => both[index % 2]!.watchers.triggerWatcher({ watcherId: id })),
   );
   await Promise.all(
-    runs.map(({ run }) => untilStatus(owner, { runId: run!.id }, RunStatus.COMPLETED, 60_000)),
+    runs.map(({ run }) => untilStatus(owner, { workId: run!.id }, RunStatus.COMPLETED, 60_000)),
   );
   isDone.abort();
   await Promise.all([...lives, looking]);
@@ -254,6 +254,6 @@ test("whatever happens, no run has two devices and no group more than its maximu
   expect([...stored].sort()).toEqual(runs.map(({ run }) => run!.id).sort());
 }, 90_000);
 
-function nameOf(attempt: { runId: string; attemptToken: string }) {
-  return { runId: attempt.runId, attemptToken: attempt.attemptToken };
+function nameOf(attempt: { workId: string; attemptToken: string }) {
+  return { workId: attempt.workId, attemptToken: attempt.attemptToken };
 }

@@ -81,11 +81,11 @@ test("a push of GitHub that comes twice to two replicas at once is one run, whos
   const assignment = await takeOn(stream);
   const commit = push.head_commit as { id: string };
   expect(assignment.watcher!.prompt).toContain(`Review \`${commit.id}\``);
-  const run = await getRun(one!.clients, { runId: assignment.runId });
+  const run = await getRun(one!.clients, { workId: assignment.workId });
   expect(run).toMatchObject({ source: RunSource.HOOK, origin: { hookSlug: hook!.slug } });
   await stream.complete(assignment);
   // After the run's end, too, a sender that lost the answer gets the same run.
-  expect(await post(two!, url, body, headers)).toMatchObject({ status: 202, run_id: assignment.runId });
+  expect(await post(two!, url, body, headers)).toMatchObject({ status: 202, run_id: assignment.workId });
   stream.end();
 });
 
@@ -157,7 +157,7 @@ test("a filter decides, its errors are shown with the delivery, a mapping makes 
   expect((await call({ action: "closed" })).outcome).toBe("filtered");
   expect((await call({})).outcome).toBe("failed");
   const started = await call({ action: "opened", number: 7, user: { name: "ann" } });
-  const run = await getRun(one!.clients, { runId: started.run_id! });
+  const run = await getRun(one!.clients, { workId: started.run_id! });
   expect(toJson(ValueSchema, run.input!)).toEqual({ n: 7, who: "ann" });
   const { deliveries } = await one!.clients.hooks.listHookDeliveries({ hookId });
   expect(deliveries.map(({ outcome, reason }) => [outcome, reason])).toEqual([

@@ -242,7 +242,7 @@ test("a join code lives no longer than the token it was made with, and dies with
     joinCode,
     installId: "x".repeat(16),
     label: "late",
-    platform: 2,
+    os: 2,
   });
   await expect(enrol).rejects.toMatchObject({
     ...ended,
@@ -361,7 +361,7 @@ test("pins stay within an org: another org's device is not found, also of a pers
     joinCode,
     installId: laptop.installId,
     label: "mine in acme",
-    platform: 2,
+    os: 2,
   });
   expect(here.deviceId).not.toBe(laptop.deviceId);
   expect((await pin(here.deviceId)).watcher!.spec!.deviceId).toBe(here.deviceId);

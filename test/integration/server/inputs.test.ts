@@ -43,7 +43,7 @@ async function onDevice<T>(fn: (stream: DeviceStream) => Promise<T>): Promise<T>
   return fn(stream);
 }
 
-async function finish(assignment: { runId: string; attemptToken: string }) {
+async function finish(assignment: { workId: string; attemptToken: string }) {
   await stream.complete(assignment);
   await untilStatus(replicas.one.clients, assignment, RunStatus.COMPLETED);
 }
@@ -64,7 +64,7 @@ test("an input is stored with its run, shown without what redact names, and reac
   };
   const { run, alreadyQueued } = await trigger(watcherId, input);
   expect(alreadyQueued).toBe(false);
-  const shown = await getRun(replicas.one.clients, { runId: run!.id });
+  const shown = await getRun(replicas.one.clients, { workId: run!.id });
   expect(shown.source).toBe(RunSource.MANUAL);
   expect(toJson(ValueSchema, shown.input!)).toEqual({
     ...input,
@@ -145,13 +145,13 @@ test("with queue_one the latest input waits, with queue_all every one, in order"
     const ids = waiting.map(({ queuedRunId }) => queuedRunId);
     expect(new Set(ids).size).toBe(3);
     expect(await trigger(watcherId, 3)).toMatchObject({ alreadyQueued: true, queuedRunId: ids[2] });
-    await expect(getRun(replicas.one.clients, { runId: ids[2]! })).rejects.toThrow(
+    await expect(getRun(replicas.one.clients, { workId: ids[2]! })).rejects.toThrow(
       /waits for the end of run/,
     );
     await replicas.one.clients.runs.cancelRun({ runId: active });
     const order = watcherId === one ? [ids[2]!] : ids;
     for (const runId of order) {
-      const run = await untilStatus(replicas.one.clients, { runId }, RunStatus.PENDING);
+      const run = await untilStatus(replicas.one.clients, { workId: runId }, RunStatus.PENDING);
       expect(toJson(ValueSchema, run.input!)).toBe(ids.indexOf(runId) + 1);
       await replicas.one.clients.runs.cancelRun({ runId });
     }
@@ -166,7 +166,7 @@ test("a retry has the input of the run that it repeats", async () => {
   const { run } = await trigger(watcherId, { x: "again" });
   await replicas.one.clients.runs.cancelRun({ runId: run!.id });
   const retried = await replicas.one.clients.runs.retryRun({ runId: run!.id });
-  const again = await getRun(replicas.one.clients, { runId: retried.run!.id });
+  const again = await getRun(replicas.one.clients, { workId: retried.run!.id });
   expect(toJson(ValueSchema, again.input!)).toEqual({ x: "again" });
   await replicas.one.clients.runs.cancelRun({ runId: again.id });
 });

@@ -108,7 +108,7 @@ test("a token that was found to be no good is refused from memory, and suspects 
   expect(await outcomeOf(replica.clients.device.enroll(enrolment))).toBe("unauthenticated");
 });
 
-const enrolment = { joinCode: "AAAA-BBBB-CCCC", installId: "install-1", platform: 2, label: "x" };
+const enrolment = { joinCode: "AAAA-BBBB-CCCC", installId: "install-1", os: 2, label: "x" };
 
 test.each(["bare", "connect"])("device streams knock at the same door (%s)", async (kind) => {
   const replica = await startTestReplica(database.url, {

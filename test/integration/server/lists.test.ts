@@ -4,7 +4,7 @@ import { Code } from "@connectrpc/connect";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { expect, test, vi } from "vitest";
-import { Outcome, Platform } from "#gen/pinion/v1/device_pb.js";
+import { Os, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
@@ -32,7 +32,7 @@ test("devices are narrowed to what is there, to a part of their label, and to pl
   const online = await enrolDevice(org, "Build box 100%");
   await connect(replicas.first.url, online);
   const never = await enrolDevice(org, "build_laptop");
-  const { deviceId: phone } = await addDevice(db, org, { label: "Phone", platform: "android" });
+  const { deviceId: phone } = await addDevice(db, org, { label: "Phone", os: "android" });
   await sql`insert into presence (org_id, device_id, epoch, replica_id, connected_at, disconnected_at, last_beat_at)
     values (${org.orgId}, ${phone}, 1, 'r', now() - interval '2 h', now() - interval '1 h', now() - interval '1 h')`.execute(
     db,
@@ -49,8 +49,8 @@ test("devices are narrowed to what is there, to a part of their label, and to pl
   // Text, and no pattern.
   expect(await idsOf({ labelContains: "%" })).toEqual([online.deviceId]);
   expect(await idsOf({ labelContains: "_" })).toEqual([never.deviceId]);
-  expect(await idsOf({ platforms: [Platform.ANDROID, Platform.IOS] })).toEqual([phone]);
-  expect(await idsOf({ platforms: [Platform.LINUX], liveness: [NEVER] })).toEqual([never.deviceId]);
+  expect(await idsOf({ operatingSystems: [Os.ANDROID, Os.IOS] })).toEqual([phone]);
+  expect(await idsOf({ operatingSystems: [Os.LINUX], liveness: [NEVER] })).toEqual([never.deviceId]);
   expect(await idsOf({ labelContains: "nowhere" })).toEqual([]);
   await expect(org.fleet.listDevices({ liveness: [9 as Liveness] })).rejects.toMatchObject({
     code: Code.InvalidArgument,
@@ -136,7 +136,7 @@ test("watchers show their recent runs, newest first and at most thirty, and thei
   const rest = sql.raw(columns[0]!.names);
   await sql`insert into run_finished (id, finished_at, duration_ms, ${rest})
     select ('f0000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, now(), n * 1000, ${rest} from run_finished, generate_series(1, 34) n
-    where id = ${assignment.runId}`.execute(database.db);
+    where id = ${assignment.workId}`.execute(database.db);
 
   const list = await org.watchers.listWatchers({ includeRecentRuns: true, includeNextSlots: true });
   const of = (slug: string) => list.watchers.find((each) => each.slug === slug)!;

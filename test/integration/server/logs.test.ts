@@ -13,6 +13,7 @@ import { useDatabase } from "../../support/database.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";
 import { eventually, startPinion, temporaryDirectory } from "../../support/processes.ts";
 import { ownerToken } from "../../support/server.ts";
+import { startTelegram } from "../../support/telegram.ts";
 import { untilStatus } from "./work.ts";
 
 const database = useDatabase();
@@ -35,6 +36,8 @@ test("a log tells requests, runs, devices and orgs, and no token, code, secret o
   if (direct.password) secrets["the database's password"] = direct.password;
   else direct.password = secrets["the database's password"]!;
   const lines: string[] = [];
+  const telegram = await startTelegram({ isOpen: true });
+  onTestFinished(() => telegram[Symbol.asyncDispose]());
   const replica = await startReplica(
     replicaConfig({
       DATABASE_URL: direct.href,
@@ -42,6 +45,7 @@ test("a log tells requests, runs, devices and orgs, and no token, code, secret o
       PINION_SHUTDOWN_MS: "4000",
       PINION_SECRET_KEYS: `k1:${secrets["the key of secrets"]}`,
       PINION_METRICS_TOKEN: secrets["the token of metrics"],
+      PINION_DESTINATION_NETWORKS: "127.0.0.1",
     }),
     {
       log: createLogger({
@@ -61,7 +65,7 @@ test("a log tells requests, runs, devices and orgs, and no token, code, secret o
     stableId: "chat",
     agentId: "pinion-default",
     kind: "telegram",
-    config: { chat_id: "7" },
+    config: { chat_id: "7", api_url: telegram.url },
     secrets: { bot_token: { kind: { case: "value", value: secrets["a platform's secret"]! } } },
   });
   const { joinCode } = await clients.fleet.createJoinCode({});
@@ -96,7 +100,7 @@ test("a log tells requests, runs, devices and orgs, and no token, code, secret o
     spec: { name: "Logged", prompt: "go", deviceId },
   });
   const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
-  await untilStatus(clients, { runId: run!.id }, RunStatus.COMPLETED);
+  await untilStatus(clients, { workId: run!.id }, RunStatus.COMPLETED);
   await daemon.line(/"acknowledged"/);
   await clients.runs.getRun({ runId: run!.id }, { headers: { "x-request-id": "asked-by-a-test" } });
   await clients.tokens.revokeToken({ tokenId: made.token!.id });

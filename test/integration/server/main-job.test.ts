@@ -28,7 +28,7 @@ test("a watcher that falls due is pushed within 50 ms, and its result is stored 
   stream.accept(assignment);
   await stream.beat([assignment]);
   const ack = await stream.complete(assignment, "it");
-  const { run } = await clients.runs.getRun({ runId: assignment.runId });
+  const { run } = await clients.runs.getRun({ runId: assignment.workId });
   expect(run).toMatchObject({ status: RunStatus.COMPLETED, windowId: ack.windowId });
   const { windows } = await clients.runs.listWindows({ watcherId: watcher!.id });
   expect(windows[0]!.extractedData).toEqual({
@@ -49,7 +49,7 @@ test("a run that is triggered on one replica is pushed at once through the other
   const startedAt = performance.now();
   const { run } = await second.clients.watchers.triggerWatcher({ watcherId: "daily-checkin" });
   const assignment = await stream.next("assignment");
-  expect(assignment.runId).toBe(run!.id);
+  expect(assignment.workId).toBe(run!.id);
   // The sweep would take up to 15 s.
   expect(performance.now() - startedAt).toBeLessThan(1_000);
 });

@@ -147,7 +147,7 @@ test("a run's agent has a token of its own, for its own watcher and for the leng
   expect((await call(client, "my_watcher")).json()).toMatchObject({
     slug: "mine",
     prompt: "look",
-    run_id: attempt.runId,
+    run_id: attempt.workId,
   });
   expect((await call(client, "last_result")).text).toContain("the first result");
   expect((await call(client, "list_watchers")).isError).toBe(true);
@@ -157,9 +157,13 @@ test("a run's agent has a token of its own, for its own watcher and for the leng
   onTestFinished(() => asApi.close());
   await expect(asApi.watchers.listWatchers({})).rejects.toMatchObject({ reason: "unauthenticated" });
   // Knowledge of the run without the attempt gives no valid token either.
-  const forged = agentToken({ orgId: "local", runId: attempt.runId, attemptToken: attempt.runId });
+  const forged = agentToken({ orgId: "local", runId: attempt.workId, attemptToken: attempt.workId });
   await expect(open(forged)).rejects.toThrow();
-  const elsewhere = agentToken({ orgId: "globex", runId: attempt.runId, attemptToken: attempt.attemptToken });
+  const elsewhere = agentToken({
+    orgId: "globex",
+    runId: attempt.workId,
+    attemptToken: attempt.attemptToken,
+  });
   await expect(open(elsewhere)).rejects.toThrow();
 
   await stream.complete(attempt, "the second result");

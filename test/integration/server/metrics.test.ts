@@ -31,10 +31,10 @@ test("a run that is pushed, accepted and stored is counted at each step, and its
   expect(during("pinion_devices_connected")).toBe(1);
   expect(during("pinion_attempts_out")).toBe(1);
   expect(during("pinion_runs_active", { state: "pending" })).toBe(0);
-  const { runId, attemptToken } = assignment;
+  const { workId, attemptToken } = assignment;
   const attention = [AttentionReason.REFUSAL];
-  stream.send({ case: "complete", value: { runId, attemptToken, outcome: Outcome.COMPLETED, attention } });
-  await untilStatus(clients, { runId: run.id }, RunStatus.COMPLETED);
+  stream.send({ case: "complete", value: { workId, attemptToken, outcome: Outcome.COMPLETED, attention } });
+  await untilStatus(clients, { workId: run.id }, RunStatus.COMPLETED);
 
   const { text, sample } = await scrape(replica);
   expect(sample("pinion_due_to_frame_seconds_count")).toBe(1);
@@ -72,7 +72,7 @@ test("active runs and the oldest pending one are the whole database's, and say w
   const stream = await connect(elsewhere.url, connected, { maxConcurrency: 1 });
   const running = await startWork(elsewhere.clients, connected);
   await takeOn(stream);
-  await untilStatus(elsewhere.clients, { runId: running.id }, RunStatus.RUNNING);
+  await untilStatus(elsewhere.clients, { workId: running.id }, RunStatus.RUNNING);
   const waiting = await startWork(elsewhere.clients, connected);
   const offline = await startWork(elsewhere.clients, away);
   await sql`update run set due_at = now() - interval '50 seconds' where id = ${waiting.id}`.execute(

@@ -61,7 +61,7 @@ async function mainJob(settings: Record<string, string> = {}): Promise<void> {
   expect(assignment.watcher).toMatchObject({ id: watcher!.id, prompt: "say it\\n'" });
   stream.accept(assignment);
   await stream.complete(assignment, "it");
-  const { run } = await clients.runs.getRun({ runId: assignment.runId });
+  const { run } = await clients.runs.getRun({ runId: assignment.workId });
   expect(run!.status).toBe(RunStatus.COMPLETED);
   const ageMs = Date.now() - Number(run!.finishedAt!.seconds) * 1_000;
   expect(Math.abs(ageMs)).toBeLessThan(60_000);

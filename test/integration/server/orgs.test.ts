@@ -5,7 +5,7 @@ import * as grpc from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { expect, onTestFinished, test } from "vitest";
-import { Platform } from "#gen/pinion/v1/device_pb.js";
+import { Os } from "#gen/pinion/v1/device_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
@@ -195,7 +195,7 @@ test("a member who is removed loses tokens, streams, pins and runs, on every rep
 
   // No work is pinned to his device any more, and his join codes no longer enrol.
   await expect(make(laptop.deviceId)).rejects.toMatchObject({ reason: "failed_precondition" });
-  const enrol = { joinCode, installId: randomUUID(), label: "x", platform: Platform.LINUX };
+  const enrol = { joinCode, installId: randomUUID(), label: "x", os: Os.LINUX };
   await expect(one.clients.device.enroll(enrol)).rejects.toMatchObject({ reason: "unauthenticated" });
   // A new enrolment by a member makes the device valid again.
   const { joinCode: another } = await one.clients.fleet.createJoinCode({});
@@ -294,19 +294,19 @@ test("a stream ends with its token, also if nobody tells the replica that the to
 test("twenty devices that register at once on two replicas bring one default watcher; deleted, it stays so", async () => {
   const replicas = [await startTestReplica(database.url), await startTestReplica(database.url)];
   const { clients } = replicas[0]!;
-  const enrol = async (at: TestReplica, platform: Platform) => {
+  const enrol = async (at: TestReplica, os: Os) => {
     const { joinCode } = await clients.fleet.createJoinCode({});
-    return () => at.clients.device.enroll({ joinCode, installId: randomUUID(), label: "box", platform });
+    return () => at.clients.device.enroll({ joinCode, installId: randomUUID(), label: "box", os });
   };
   const list = async () => (await clients.watchers.listWatchers({})).watchers;
   // Neither a phone nor a browser brings a default watcher.
-  for (const platform of [Platform.IOS, Platform.ANDROID, Platform.BROWSER]) {
-    await (await enrol(replicas[0]!, platform))();
+  for (const os of [Os.IOS, Os.ANDROID, Os.BROWSER]) {
+    await (await enrol(replicas[0]!, os))();
   }
   expect(await list()).toEqual([]);
 
   const enrolments = await Promise.all(
-    Array.from({ length: 20 }, (_, i) => enrol(replicas[i % 2]!, Platform.LINUX)),
+    Array.from({ length: 20 }, (_, i) => enrol(replicas[i % 2]!, Os.LINUX)),
   );
   const enrolled = await Promise.all(enrolments.map((start) => start()));
   expect(new Set(enrolled.map((device) => device.deviceId)).size).toBe(20);
@@ -316,7 +316,7 @@ test("twenty devices that register at once on two replicas bring one default wat
   expect(found[0]!.spec!.prompt).toContain("If you lack history or context, say so; do not invent.");
 
   await clients.watchers.deleteWatcher({ watcherId: found[0]!.id });
-  await (await enrol(replicas[1]!, Platform.MACOS))();
+  await (await enrol(replicas[1]!, Os.MACOS))();
   expect(await list()).toEqual([]);
 });
 
@@ -328,12 +328,12 @@ test("a phone that says it runs what only a desktop can is refused, and told wha
     joinCode,
     installId,
     label: "phone",
-    platform: Platform.IOS,
+    os: Os.IOS,
   });
   const phone = { deviceId, token, installId, label: "phone" };
-  const say = async (hello: { agentKinds: string[]; capabilities?: string[]; platform?: Platform }) => {
+  const say = async (hello: { agentKinds: string[]; capabilities?: string[]; os?: Os }) => {
     const stream = dial(replica.url, token);
-    stream.hello(phone, { platform: Platform.IOS, ...hello });
+    stream.hello(phone, { os: Os.IOS, ...hello });
     return stream.ended;
   };
   expect(await say({ agentKinds: ["chat", "claude-code"] })).toMatchObject({
@@ -344,15 +344,15 @@ test("a phone that says it runs what only a desktop can is refused, and told wha
     code: grpc.status.PERMISSION_DENIED,
     details: expect.stringContaining('capability "shell"'),
   });
-  // A hello with a token that is bound to a device does not change the device's platform.
-  expect(await say({ agentKinds: ["claude-code"], platform: Platform.LINUX })).toMatchObject({
+  // A hello with a token that is bound to a device does not change the system of the device.
+  expect(await say({ agentKinds: ["claude-code"], os: Os.LINUX })).toMatchObject({
     code: grpc.status.PERMISSION_DENIED,
     details: expect.stringContaining("enrolled as ios"),
   });
   const { device } = await replica.clients.fleet.getDevice({ deviceId });
-  expect(device).toMatchObject({ agentKinds: [], capabilities: [], platform: Platform.IOS });
+  expect(device).toMatchObject({ agentKinds: [], capabilities: [], os: Os.IOS });
   const welcomed = await connect(replica.url, phone, {
-    platform: Platform.IOS,
+    os: Os.IOS,
     agentKinds: ["chat"],
     capabilities: ["notification"],
   });

@@ -78,7 +78,7 @@ async function runWithSecrets() {
   stream.send({
     case: "complete",
     value: {
-      runId: attempt.runId,
+      workId: attempt.workId,
       attemptToken: attempt.attemptToken,
       outcome: Outcome.FAILED,
       output: `out ${secretWord}`,
@@ -144,7 +144,7 @@ test("nobody else reads a run's live output, and who may read it loses it within
   const identity = await enrolDevice(ada.clients);
   const stream = await connect(replicas.one.url, identity);
   const run = await startWork(ada.clients, identity);
-  const { runId, attemptToken } = await takeOn(stream);
+  const { workId, attemptToken } = await takeOn(stream);
   const watch = async (person: Person, chunks: string[]) => {
     for await (const { update } of person.clients.runs.watchRun({ runId: run.id })) {
       if (update.case === "output") chunks.push(Buffer.from(update.value.data).toString());
@@ -164,7 +164,7 @@ test("nobody else reads a run's live output, and who may read it loses it within
     const data = Buffer.from(`chunk ${sequence}`);
     stream.send({
       case: "output",
-      value: { runId, attemptToken, sequence, stream: OutputStream.STDOUT, data },
+      value: { workId, attemptToken, sequence, stream: OutputStream.STDOUT, data },
     });
   };
   await vi.waitFor(() => {

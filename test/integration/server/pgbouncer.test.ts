@@ -35,11 +35,11 @@ describe.skipIf(missingPgBouncer())("through PgBouncer", () => {
       const startedAt = performance.now();
       const { id, watcherId } = await startWork(called.clients, device);
       const assignment = await takeOn(stream);
-      expect(assignment.runId).toBe(id);
+      expect(assignment.workId).toBe(id);
       // The sweep would take up to 15 s.
       expect(performance.now() - startedAt).toBeLessThan(5_000);
       const ack = await stream.complete(assignment, `result ${index}`);
-      const run = await untilStatus(called.clients, { runId: id }, RunStatus.COMPLETED);
+      const run = await untilStatus(called.clients, { workId: id }, RunStatus.COMPLETED);
       expect(run.windowId).toBe(ack.windowId);
       const { windows } = await called.clients.runs.listWindows({ watcherId });
       expect(windows.map((window) => window.extractedData?.output)).toEqual([`result ${index}`]);
@@ -54,9 +54,9 @@ describe.skipIf(missingPgBouncer())("through PgBouncer", () => {
     const running = await takeOn(stream);
     const waiting = await startWork(called.clients, device);
     await called.clients.runs.cancelRun({ runId: waiting.id });
-    await untilStatus(called.clients, { runId: waiting.id }, RunStatus.CANCELLED);
-    await called.clients.runs.cancelRun({ runId: running.runId });
-    expect((await stream.next("cancel")).runId).toBe(running.runId);
+    await untilStatus(called.clients, { workId: waiting.id }, RunStatus.CANCELLED);
+    await called.clients.runs.cancelRun({ runId: running.workId });
+    expect((await stream.next("cancel")).workId).toBe(running.workId);
   });
 
   test("orgs that share the same few connections in turn see their own rows alone", async () => {
@@ -127,7 +127,7 @@ describe.skipIf(missingPgBouncer())("through PgBouncer", () => {
     const next = await takeOn(stream);
     await stream.complete(next);
     for (const { id } of [first, second]) {
-      await untilStatus(replica.clients, { runId: id }, RunStatus.COMPLETED);
+      await untilStatus(replica.clients, { workId: id }, RunStatus.COMPLETED);
     }
   });
 

@@ -56,7 +56,7 @@ test("a client made from the proto alone enrols, holds a session, accepts, beats
   const { joinCode } = await clients.fleet.createJoinCode({});
   const install_id = randomUUID();
   const enrolled = await call(service, "Enroll", {
-    ...{ join_code: joinCode, install_id, platform: "PLATFORM_LINUX", label: "plain", app_version: "1" },
+    ...{ join_code: joinCode, install_id, os: "OS_LINUX", label: "plain", app_version: "1" },
   });
   expect(enrolled).toMatchObject({ org_id: "local", token: expect.stringMatching(/^pin_dev_/) });
 
@@ -69,11 +69,11 @@ test("a client made from the proto alone enrols, holds a session, accepts, beats
   const next = async (kind: string) => {
     const { value } = (await received.next()) as { value: Message };
     expect(value.message).toBe(kind);
-    return value[kind] as Message & { run_id: string; attempt_token: string };
+    return value[kind] as Message & { work_id: string; attempt_token: string };
   };
 
   stream.write({
-    hello: { install_id, platform: "PLATFORM_LINUX", agent_kinds: ["sh"], max_concurrency: 1 },
+    hello: { install_id, os: "OS_LINUX", agent_kinds: ["sh"], max_concurrency: 1 },
   });
   const welcome = await next("welcome");
   expect(welcome).toMatchObject({
@@ -88,31 +88,31 @@ test("a client made from the proto alone enrols, holds a session, accepts, beats
   const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher!.id });
   const assignment = await next("assignment");
   expect(assignment).toMatchObject({
-    run_id: run!.id,
+    work_id: run!.id,
     attempt: 1,
     kind: "ASSIGNMENT_KIND_WATCHER_RUN",
     watcher: { prompt: "be plain" },
     event: { source: "RUN_SOURCE_MANUAL" },
   });
-  const { run_id, attempt_token } = assignment;
-  stream.write({ accept: { run_id, attempt_token } });
-  stream.write({ heartbeat: { sequence: 1, attempts: [{ run_id, attempt_token }] } });
+  const { work_id, attempt_token } = assignment;
+  stream.write({ accept: { work_id, attempt_token } });
+  stream.write({ heartbeat: { sequence: 1, attempts: [{ work_id, attempt_token }] } });
   expect(await next("heartbeat_ack")).toMatchObject({ sequence: "1" });
   const data = Buffer.from("plain output");
   stream.write({
-    output: { run_id, attempt_token, sequence: 1, stream: "OUTPUT_STREAM_STDOUT", data },
+    output: { work_id, attempt_token, sequence: 1, stream: "OUTPUT_STREAM_STDOUT", data },
   });
   stream.write({
-    complete: { run_id, attempt_token, outcome: "OUTCOME_COMPLETED", output: "plain output", exit_code: 0 },
+    complete: { work_id, attempt_token, outcome: "OUTCOME_COMPLETED", output: "plain output", exit_code: 0 },
   });
   const ack = await next("completion_ack");
-  expect(ack).toMatchObject({ run_id, attempt_token, verdict: "COMPLETION_VERDICT_STORED" });
+  expect(ack).toMatchObject({ work_id, attempt_token, verdict: "COMPLETION_VERDICT_STORED" });
   const { windows } = await clients.runs.listWindows({ watcherId: watcher!.id });
   expect(windows).toMatchObject([
     { id: ack.window_id, extractedData: { output: "plain output", exit_code: 0 } },
   ]);
 
-  const again = { run_id, attempt_token, outcome: "OUTCOME_COMPLETED", output: "plain output" };
+  const again = { work_id, attempt_token, outcome: "OUTCOME_COMPLETED", output: "plain output" };
   expect(await call(service, "CompleteRun", { completion: again }, metadata)).toMatchObject({
     verdict: "COMPLETION_VERDICT_ALREADY_STORED",
   });
@@ -126,7 +126,7 @@ test("its errors arrive as gRPC statuses with their details", async () => {
   const used = {
     join_code: "no-such-code",
     install_id: randomUUID(),
-    platform: "PLATFORM_LINUX",
+    os: "OS_LINUX",
     label: "x",
   };
   await expect(call(service, "Enroll", used)).rejects.toMatchObject({ code: grpc.status.UNAUTHENTICATED });

@@ -2,11 +2,13 @@
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { expect, onTestFinished, test } from "vitest";
+import { PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { createKeyring, newKey } from "../../../src/secrets.ts";
 import { secretKeys } from "../../../src/server/platforms/kinds.ts";
 import { healSecretSettings } from "../../../src/store/agents/platform-healing.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
+import { webhookPlatform } from "../../support/platforms.ts";
 import { startTestReplica } from "../../support/server.ts";
 
 const database = useDatabase();
@@ -42,12 +44,15 @@ test("a webhook's address that an older version listed is sealed at the next sta
   }
   const { platforms } = await first.clients.agents.listPlatforms({ pageSize: 1 });
   expect(platforms[0]).toMatchObject({ config: { channel: "ops" }, secrets: [{ name: "url" }] });
-  await first.clients.agents.stopPlatform({ stableId: "hook-1" });
-  await first.clients.agents.startPlatform({ stableId: "hook-1" });
   const events = await first.clients.events.listEvents({ kinds: ["platform.updated"], pageSize: 500 });
   expect(events.events).toHaveLength(450);
   expect(JSON.stringify(events.events.map(({ data }) => data))).not.toContain("very-secret");
   const pulled = await runCommand({ PINION_URL: first.url, PINION_TOKEN: first.token }, "pull", "-f", "-");
+  const { platform } = await first.clients.agents.upsertPlatform({
+    ...{ ...webhookPlatform, stableId: "hook-1", agentId: "pinion-default", config: { channel: "ops" } },
+    secrets: { ...webhookPlatform.secrets, url: { kind: { case: "keep", value: true } } },
+  });
+  expect(platform?.status).toBe(PlatformStatus.RUNNING);
   expect(pulled.code).toBe(0);
   expect(pulled.out).not.toContain("very-secret");
 });

@@ -11,17 +11,14 @@ import { createLogger } from "../../../src/log.ts";
 import { createKeyring, createReferences, newKey } from "../../../src/secrets.ts";
 import { toConnectError } from "../../../src/server/access/interceptors/errors.ts";
 import { createPlatformRunner, type PlatformRunner } from "../../../src/server/platforms/runner.ts";
-import {
-  createConfigStarter,
-  type PlatformStarter,
-  type StartablePlatform,
-} from "../../../src/server/platforms/starter.ts";
+import type { PlatformStarter, StartablePlatform } from "../../../src/server/platforms/starter.ts";
 import { agentService } from "../../../src/server/rpc/agents.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
 import * as sealing from "../../../src/store/agents/platform-secrets.ts";
 import * as platforms from "../../../src/store/agents/platforms.ts";
 import { type Database, type Db, openDatabase } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
+import { webhookPlatform } from "../../support/platforms.ts";
 import { startTestReplica } from "../../support/server.ts";
 import { type Api, startApi } from "./api.ts";
 import { addTenant, type Tenant } from "./tenants.ts";
@@ -85,6 +82,9 @@ function heldStarter() {
     nth: (n: number) => expect.poll(() => started.length, { timeout: 10_000 }).toBeGreaterThanOrEqual(n),
   };
 }
+
+/** A starter for tests of rows alone: every start succeeds. */
+const readyStarter = (): PlatformStarter => ({ start: async () => {}, stop: async () => {} });
 
 /** Wake-ups between replicas: one replica's events, as told by the feed. */
 function hints() {
@@ -410,7 +410,7 @@ test("a text whose cut would fall into a character is stored: a setting in its e
 });
 
 test("half a surrogate pair in a setting is the caller's mistake", async () => {
-  const { runner } = replica(createConfigStarter());
+  const { runner } = replica(readyStarter());
   const error = await upsert(runner, { config: { greeting: "\ud83d" } }).catch((refused: unknown) => refused);
   const log = createLogger({ name: "test", level: "silent" });
   expect(toConnectError(error, { log, rpc: "x/Y" })).toMatchObject({
@@ -447,7 +447,7 @@ test("a start whose replica died is read as failed, the next call starts anew, a
 });
 
 test("what is left out is cleared, what is empty is not left out, and equal calls change nothing", async () => {
-  const { runner } = replica(createConfigStarter());
+  const { runner } = replica(readyStarter());
   await upsert(runner, {
     config: { a: "1", b: "2" },
     secrets: { bot_token: { value: secret }, webhook_secret: { value: "w" } },
@@ -501,7 +501,7 @@ test("a reference is kept as it is, looked up at every start, and one that the s
 });
 
 test("a reference that leads to a reference fails the start", async () => {
-  const { runner } = replica(createConfigStarter());
+  const { runner } = replica(readyStarter());
   const call = upsert(runner, { secrets: { bot_token: { value: "secret://LOOP" } } });
   expect(await reasonOf(call)).toMatch(/^failed_precondition: .*secret:\/\/LOOP is a reference again/);
 });
@@ -513,7 +513,9 @@ test("twenty creations and twenty starts at once on two real replicas make one c
   const clients = two.map(({ url }) => createClients({ url, token }));
   const all = <T>(call: (client: (typeof clients)[0]["agents"]) => Promise<T>) =>
     Promise.all(Array.from({ length: 20 }, (_, i) => call(clients[i % 2]!.agents)));
-  const answers = await all((client) => client.upsertPlatform({ ...wanted, agentId: "pinion-default" }));
+  const answers = await all((client) =>
+    client.upsertPlatform({ ...webhookPlatform, stableId: "chat", agentId: "pinion-default" }),
+  );
   const outcomes = answers.map(({ outcome }) => outcome).sort();
   expect(outcomes).toEqual([UpsertOutcome.CREATED, ...Array(19).fill(UpsertOutcome.NOOP)]);
   expect(answers.every(({ platform }) => platform!.status === PlatformStatus.RUNNING)).toBe(true);
@@ -531,7 +533,7 @@ test("twenty creations and twenty starts at once on two real replicas make one c
 });
 
 test("a ciphertext that was copied from another org's platform does not start", async () => {
-  const { runner } = replica(createConfigStarter());
+  const { runner } = replica(readyStarter());
   await upsert(runner);
   await upsert(runner, { stableId: "copy" });
   await sql`update platform set secrets = (select secrets from platform where stable_id = 'chat') where stable_id = 'copy'`.execute(
@@ -548,15 +550,15 @@ test("a ciphertext that was copied from another org's platform does not start", 
 test("a rotation seals all with the new key, leaves what it cannot open, and may be run again", async () => {
   const young = newKey();
   const foreign = newKey();
-  const { runner } = replica(createConfigStarter());
+  const { runner } = replica(readyStarter());
   await upsert(runner, { config: { a: "1" } });
   await upsert(runner, { stableId: "ref", secrets: { bot_token: { value: "secret://TEAM_BOT" } } });
-  await upsert(replica(createConfigStarter(), { keys: foreign }).runner, { stableId: "foreign" });
+  await upsert(replica(readyStarter(), { keys: foreign }).runner, { stableId: "foreign" });
   const keyring = createKeyring(`${young},${key}`);
   const failed = [{ orgId: "acme", stableId: "foreign", field: "bot_token" }];
   expect(await sealing.rotateSecrets(database.db, keyring)).toEqual({ rotated: 1, failed });
   expect(await sealing.rotateSecrets(database.db, keyring)).toEqual({ rotated: 0, failed });
-  const { runner: later } = replica(createConfigStarter(), { keys: young });
+  const { runner: later } = replica(readyStarter(), { keys: young });
   expect(await upsert(later, { config: { a: "1" } })).toMatchObject({ outcome: "noop" });
   await later.stop({ orgId: "acme", stableId: "chat", actor: "user:me" });
   const started = await later.start(
@@ -573,7 +575,7 @@ test("a rotation seals all with the new key, leaves what it cannot open, and may
 });
 
 /** The rpcs on a real port. */
-async function serve(starter: PlatformStarter = createConfigStarter()) {
+async function serve(starter: PlatformStarter = readyStarter()) {
   const { runner, logged } = replica(starter);
   const log = createLogger({ name: "test", level: "silent" });
   const impl = agentService({ db: database.db, feed: hints(), runner, log, publicUrl: undefined });
@@ -832,7 +834,7 @@ test("a batch over the wire tells its refusals with code and field, and another 
   });
   const { results } = await clients.agents.batchUpsertPlatforms({
     platforms: [
-      telegram("good", "ada"),
+      { ...webhookPlatform, stableId: "good", agentId: "ada" },
       telegram("foreign", "helper"),
       { ...telegram("open", "ada"), config: { password: "x" } },
       telegram("lost", "ada", "secret://NOT_THERE"),

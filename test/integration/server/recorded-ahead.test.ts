@@ -122,14 +122,14 @@ test("a run that is recorded ahead is shown as due in the future, and a trigger 
 test("pausing a watcher cancels its run that is not due yet, and its device never hears of it", async () => {
   const { clients, watcherId, run, stream } = await claimedAhead();
   await clients.watchers.pauseWatcher({ watcherId, reason: "holidays" });
-  expect(await getRun(clients, { runId: run.id })).toMatchObject({
+  expect(await getRun(clients, { workId: run.id })).toMatchObject({
     status: RunStatus.CANCELLED,
     reason: "the watcher was paused",
   });
   // The device's slot is free for other runs.
   await startWork(clients, { ...(await deviceOf(run.deviceId)) });
   const next = await stream.next("assignment");
-  expect(next.runId).not.toBe(run.id);
+  expect(next.workId).not.toBe(run.id);
   expect(stream.waiting("assignment")).toEqual([]);
   expect(stream.waiting("cancel")).toEqual([]);
 });
@@ -146,13 +146,13 @@ test("pausing leaves a run that is due already as it is", async () => {
   await stream.beat([assignment]);
   await replica.clients.watchers.pauseWatcher({ watcherId: run.watcherId });
   await stream.complete(assignment);
-  await untilStatus(replica.clients, { runId: run.id }, RunStatus.COMPLETED);
+  await untilStatus(replica.clients, { workId: run.id }, RunStatus.COMPLETED);
 });
 
 test("a run that is not due yet is cancelled at once", async () => {
   const { clients, run, stream } = await claimedAhead();
   await clients.runs.cancelRun({ runId: run.id });
-  expect(await getRun(clients, { runId: run.id })).toMatchObject({ status: RunStatus.CANCELLED });
+  expect(await getRun(clients, { workId: run.id })).toMatchObject({ status: RunStatus.CANCELLED });
   await hasNone(stream);
   expect(stream.waiting("cancel")).toEqual([]);
 });
@@ -164,7 +164,7 @@ test("an edit leaves a run that was recorded ahead as it was recorded", async ()
     spec: { prompt: "as it is now", schedule: "0 0 2 2 *" },
     updateMask: { paths: ["prompt", "schedule"] },
   });
-  expect(await getRun(clients, { runId: run.id })).toMatchObject({
+  expect(await getRun(clients, { workId: run.id })).toMatchObject({
     status: RunStatus.CLAIMED,
     watcherVersion: 1,
   });
@@ -177,12 +177,12 @@ test("an edit leaves a run that was recorded ahead as it was recorded", async ()
 test("a device that leaves gives back what was claimed for it, and has it again when it returns", async () => {
   const { clients, replica, device, run, stream } = await claimedAhead();
   stream.cancel();
-  await untilStatus(clients, { runId: run.id }, RunStatus.PENDING);
+  await untilStatus(clients, { workId: run.id }, RunStatus.PENDING);
   expect((await clients.runs.explainRun({ runId: run.id })).summary).toMatch(
     /^Recorded ahead: it is due at /,
   );
   const again = await connect(replica.url, device);
-  await untilStatus(clients, { runId: run.id }, RunStatus.CLAIMED);
+  await untilStatus(clients, { workId: run.id }, RunStatus.CLAIMED);
   await moveDue(run.id, 0);
   await hasNone(again);
 });
@@ -199,10 +199,10 @@ test("a device that connects elsewhere takes its claim along, and is assigned th
   await moveDue(run.id, 1_500);
   const moved = await connect(other.url, device);
   const assignment = await moved.next("assignment");
-  expect(assignment).toMatchObject({ runId: run.id, attempt: 1 });
+  expect(assignment).toMatchObject({ workId: run.id, attempt: 1 });
   moved.accept(assignment);
   await moved.complete(assignment);
-  await untilStatus(clients, { runId: run.id }, RunStatus.COMPLETED);
+  await untilStatus(clients, { workId: run.id }, RunStatus.COMPLETED);
   expect(stream.waiting("assignment")).toEqual([]);
 });
 
@@ -210,7 +210,7 @@ test("a claim whose replica died is given back by the sweep of the device's next
   const { clients, device, run, replica, stream } = await claimedAhead();
   // The state left by a killed replica: the row is claimed, and no session holds the run.
   stream.cancel();
-  await untilStatus(clients, { runId: run.id }, RunStatus.PENDING);
+  await untilStatus(clients, { workId: run.id }, RunStatus.PENDING);
   const { rows } = await sql`
     update run set status = 'claimed', attempt = 1, attempt_token = gen_random_uuid(), claimed_at = now(),
       claimed_epoch = 1, claimed_session = gen_random_uuid() where id = ${run.id} returning id`.execute(
@@ -256,11 +256,11 @@ test("what is not due yet uses no slot: a run that is asked for meanwhile begins
   const { clients, device, stream, run } = await claimedAhead();
   const asked = await startWork(clients, device);
   const first = await stream.next("assignment");
-  expect(first.runId).toBe(asked.id);
+  expect(first.workId).toBe(asked.id);
   stream.accept(first);
   await stream.complete(first);
-  await untilStatus(clients, { runId: asked.id }, RunStatus.COMPLETED);
-  expect(await getRun(clients, { runId: run.id })).toMatchObject({ status: RunStatus.CLAIMED });
+  await untilStatus(clients, { workId: asked.id }, RunStatus.COMPLETED);
+  expect(await getRun(clients, { workId: run.id })).toMatchObject({ status: RunStatus.CLAIMED });
 });
 
 test("a run that falls due while its device's slots are used waits for one, and is pushed when it is free", async () => {
@@ -272,13 +272,13 @@ test("a run that falls due while its device's slots are used waits for one, and 
   const run = await recorded(replica, watcherId, RunStatus.CLAIMED);
   const asked = await startWork(replica.clients, device);
   const first = await stream.next("assignment");
-  expect(first.runId).toBe(asked.id);
+  expect(first.workId).toBe(asked.id);
   stream.accept(first);
   await vi.waitFor(() => expect(Date.now()).toBeGreaterThan(dueAt.getTime() + 100), 10_000);
   await stream.beat([first]);
   expect(stream.waiting("assignment")).toEqual([]);
   await stream.complete(first);
-  expect((await stream.next("assignment")).runId).toBe(run.id);
+  expect((await stream.next("assignment")).workId).toBe(run.id);
 });
 
 test("with no look-ahead nothing is recorded before it is due", async () => {
@@ -288,6 +288,6 @@ test("with no look-ahead nothing is recorded before it is due", async () => {
   const { poke, dueAt } = await dueIn(replica, device, 700);
   await poke();
   const assignment = await stream.next("assignment");
-  const { run } = await replica.clients.runs.getRun({ runId: assignment.runId });
+  const { run } = await replica.clients.runs.getRun({ runId: assignment.workId });
   expect(timestampMs(run!.createdAt!)).toBeGreaterThan(dueAt.getTime() - begunMs);
 });

@@ -17,12 +17,12 @@ async function begin() {
   return { clients, device, stream: await connect(url, device) };
 }
 
-async function askLater(stream: DeviceStream, attempt: { runId: string; attemptToken: string }, ms: number) {
-  const { runId, attemptToken } = attempt;
+async function askLater(stream: DeviceStream, attempt: { workId: string; attemptToken: string }, ms: number) {
+  const { workId, attemptToken } = attempt;
   stream.send({
     case: "complete",
     value: {
-      ...{ runId, attemptToken, outcome: Outcome.FAILED, output: "", exitCode: 75 },
+      ...{ workId, attemptToken, outcome: Outcome.FAILED, output: "", exitCode: 75 },
       reason: "the provider is overloaded",
       stderrTail: "529 overloaded\n",
       retryAfter: durationFromMs(ms),
@@ -38,7 +38,7 @@ test("a run that is put off goes back to pending, costs no attempt and no failur
   const askedAt = Date.now();
   expect(await askLater(stream, first, 1_500)).toMatchObject({ verdict: CompletionVerdict.STORED });
 
-  const run = await getRun(clients, { runId });
+  const run = await getRun(clients, { workId: runId });
   expect(run).toMatchObject({ status: RunStatus.PENDING, attempt: 0 });
   expect(run.reason).toBe("the provider is overloaded (put off 1 of 12 times)");
   expect(timestampMs(run.notBefore!) - askedAt).toBeGreaterThan(1_000);
@@ -48,10 +48,10 @@ test("a run that is put off goes back to pending, costs no attempt and no failur
   expect(await askLater(stream, first, 1_500)).toMatchObject({ verdict: CompletionVerdict.ALREADY_STORED });
 
   const second = await takeOn(stream);
-  expect(second).toMatchObject({ runId, attempt: 1 });
+  expect(second).toMatchObject({ workId: runId, attempt: 1 });
   expect(second.attemptToken).not.toBe(first.attemptToken);
   await stream.complete(second);
-  const ended = await untilStatus(clients, { runId }, RunStatus.COMPLETED);
+  const ended = await untilStatus(clients, { workId: runId }, RunStatus.COMPLETED);
   expect(ended).toMatchObject({ attempt: 1, pastAttempts: [{ isReported: true }] });
   const { watcher } = await clients.watchers.getWatcher({ watcherId: run.watcherId });
   expect(watcher).toMatchObject({ consecutiveFailures: 0 });
@@ -65,7 +65,7 @@ test("a run is put off so often and no more; then it fails, and says how often i
   const attempt = await takeOn(stream);
   await sql`update run set deferrals = 12 where id = ${runId}`.execute(database.db);
   await askLater(stream, attempt, 1_000);
-  const ended = await untilStatus(clients, { runId }, RunStatus.FAILED);
+  const ended = await untilStatus(clients, { workId: runId }, RunStatus.FAILED);
   expect(ended.reason).toBe("the provider is overloaded (put off 12 times before)");
   expect(ended.stderrTail).toBe("529 overloaded\n");
 });
@@ -77,7 +77,7 @@ test("a run whose cancellation was asked for is not put off", async () => {
   await clients.runs.cancelRun({ runId });
   await stream.next("cancel");
   await askLater(stream, attempt, 1_000);
-  await expect.poll(async () => (await getRun(clients, { runId })).finishedAt).toBeTruthy();
+  await expect.poll(async () => (await getRun(clients, { workId: runId })).finishedAt).toBeTruthy();
 });
 
 test("a completed run keeps the end of its standard error", async () => {
@@ -86,10 +86,16 @@ test("a completed run keeps the end of its standard error", async () => {
   const { attemptToken } = await takeOn(stream);
   stream.send({
     case: "complete",
-    value: { runId, attemptToken, outcome: Outcome.COMPLETED, output: "ok", stderrTail: "a warning\n" },
+    value: {
+      workId: runId,
+      attemptToken,
+      outcome: Outcome.COMPLETED,
+      output: "ok",
+      stderrTail: "a warning\n",
+    },
   });
   await stream.next("completionAck");
-  expect(await getRun(clients, { runId })).toMatchObject({
+  expect(await getRun(clients, { workId: runId })).toMatchObject({
     status: RunStatus.COMPLETED,
     stderrTail: "a warning\n",
   });

@@ -52,7 +52,7 @@ async function selecting(
 async function untilReason({ runId }: { runId: string }, words: RegExp) {
   return vi.waitFor(
     async () => {
-      const run = await getRun(owner, { runId });
+      const run = await getRun(owner, { workId: runId });
       expect(run.reason).toMatch(words);
       return run;
     },
@@ -68,11 +68,11 @@ test("a run goes to the device that matches, at once, and to no other", async ()
   ];
   const { run } = await selecting('os == "linux" && "t1" in labels && "gpu" in labels && "has:sh" in labels');
   const assignment = await takeOn(stream);
-  expect(assignment.runId).toBe(run.id);
-  const placed = await untilStatus(owner, { runId: run.id }, RunStatus.RUNNING);
+  expect(assignment.workId).toBe(run.id);
+  const placed = await untilStatus(owner, { workId: run.id }, RunStatus.RUNNING);
   expect(placed.deviceId).toBe(gpu.deviceId);
   await stream.complete(assignment);
-  await untilStatus(owner, { runId: run.id }, RunStatus.COMPLETED);
+  await untilStatus(owner, { workId: run.id }, RunStatus.COMPLETED);
   await otherStream.beat();
   expect(otherStream.waiting("assignment")).toEqual([]);
 });
@@ -81,7 +81,7 @@ test("a device on another replica is given its run as well", async () => {
   const device = await labelled("t2");
   const stream = await connect(replicas.two.url, device);
   const { run } = await selecting('"t2" in labels');
-  expect((await takeOn(stream)).runId).toBe(run.id);
+  expect((await takeOn(stream)).workId).toBe(run.id);
 });
 
 test("the least busy device comes first, and what finds no free slot waits for one", async () => {
@@ -93,10 +93,10 @@ test("the least busy device comes first, and what finds no free slot waits for o
   for (let index = 0; index < 4; index++) {
     runs.push((await selecting('"t3" in labels')).run.id);
     await vi.waitFor(async () =>
-      expect((await getRun(owner, { runId: runs.at(-1)! })).deviceId).not.toBe(""),
+      expect((await getRun(owner, { workId: runs.at(-1)! })).deviceId).not.toBe(""),
     );
   }
-  const placed = await Promise.all(runs.map((runId) => getRun(owner, { runId })));
+  const placed = await Promise.all(runs.map((runId) => getRun(owner, { workId: runId })));
   const counts = devices.map(({ deviceId }) => placed.filter((run) => run.deviceId === deviceId).length);
   expect(counts).toEqual([2, 2]);
   const { run: fifth } = await selecting('"t3" in labels');
@@ -104,7 +104,7 @@ test("the least busy device comes first, and what finds no free slot waits for o
   const first = await takeOn(streams[1]!);
   await streams[1]!.complete(first);
   const at = await vi.waitFor(async () => {
-    const run = await getRun(owner, { runId: fifth.id });
+    const run = await getRun(owner, { workId: fifth.id });
     expect(run.deviceId).toBe(devices[1]!.deviceId);
     return run;
   });
@@ -119,7 +119,7 @@ test("a run that nothing matches says so, and is placed as soon as a device gets
   const { events } = await owner.events.listEvents({ runId: run.id });
   expect(events.map(({ kind }) => kind).sort()).toEqual(["run.created", "run.waiting"]);
   await owner.fleet.labelDevice({ deviceId: device.deviceId, add: ["later"] });
-  expect((await takeOn(stream)).runId).toBe(run.id);
+  expect((await takeOn(stream)).workId).toBe(run.id);
 });
 
 test("a device that connects is given what waits for it, on whatever replica", async () => {
@@ -127,12 +127,12 @@ test("a device that connects is given what waits for it, on whatever replica", a
   const { run } = await selecting('"t5" in labels');
   await untilReason({ runId: run.id }, /no device that matches/);
   const stream = await connect(replicas.two.url, device);
-  expect((await takeOn(stream)).runId).toBe(run.id);
+  expect((await takeOn(stream)).workId).toBe(run.id);
 });
 
 test("a run that nobody takes by its deadline is skipped, as a pinned one is", async () => {
   const { watcher, run } = await selecting('"nobody-has-this" in labels', { startDeadline: { seconds: 1n } });
-  const ended = await untilStatus(owner, { runId: run.id }, RunStatus.SKIPPED);
+  const ended = await untilStatus(owner, { workId: run.id }, RunStatus.SKIPPED);
   expect(ended.skipReason).toBe(SkipReason.OFFLINE_EXPIRED);
   expect(watcher.spec!.selector).toBe('"nobody-has-this" in labels');
 });
@@ -147,7 +147,7 @@ test("when the device is deleted, the run goes to another one that matches while
   await sql`update run set not_before = now() where id = ${run.id}`.execute(database.db);
   await owner.fleet.labelDevice({ deviceId: second.deviceId, add: ["poke"] });
   const again = await takeOn(secondStream);
-  expect(again).toMatchObject({ runId: run.id, attempt: 2 });
+  expect(again).toMatchObject({ workId: run.id, attempt: 2 });
 });
 
 test("a selector matches the devices that its editor may use, and of a trigger those that the caller may use", async () => {
@@ -168,9 +168,9 @@ test("a selector matches the devices that its editor may use, and of a trigger t
     permissions: [GrantPermission.USE],
   });
   const assignment = await takeOn(stream);
-  expect(assignment.runId).toBe(run.id);
+  expect(assignment.workId).toBe(run.id);
   await stream.complete(assignment);
-  await untilStatus(owner, { runId: run.id }, RunStatus.COMPLETED);
+  await untilStatus(owner, { workId: run.id }, RunStatus.COMPLETED);
   const carl = await member();
   const { run: asked } = await carl.clients.watchers.triggerWatcher({ watcherId: watcher.id });
   await untilReason({ runId: asked!.id }, /no device that matches/);

@@ -6,7 +6,7 @@ import { type ClientHttp2Stream, connect as http2Connect } from "node:http2";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { status as grpcStatus } from "@grpc/grpc-js";
 import { expect, onTestFinished, test, vi } from "vitest";
-import { CompletionVerdict, ConnectRequestSchema, Outcome, Platform } from "#gen/pinion/v1/device_pb.js";
+import { CompletionVerdict, ConnectRequestSchema, Os, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
@@ -47,7 +47,7 @@ async function openShut(device: Identity): Promise<{ stream: ClientHttp2Stream; 
   stream.resume();
   const closed = new Promise<number>((resolve) => stream.once("close", () => resolve(stream.rstCode!)));
   const { installId } = device;
-  const about = { platform: Platform.LINUX, appVersion: "test", agentKinds: [], maxConcurrency: 1 };
+  const about = { os: Os.LINUX, appVersion: "test", agentKinds: [], maxConcurrency: 1 };
   stream.write(framed({ case: "hello", value: { installId, ...about } }));
   await vi.waitFor(async () => {
     const { device: seen } = await clients.fleet.getDevice({ deviceId: device.deviceId });
@@ -108,16 +108,16 @@ test("a device that closes its side while its result is stored hears that it was
   const assignment = await takeOn(stream);
   await untilStatus(clients, assignment, RunStatus.RUNNING);
   await using held = await hold(database.db);
-  const { runId, attemptToken } = assignment;
-  await held.tx.selectFrom("run").select("id").where("id", "=", runId).forUpdate().execute();
+  const { workId, attemptToken } = assignment;
+  await held.tx.selectFrom("run").select("id").where("id", "=", workId).forUpdate().execute();
   stream.send({
     case: "complete",
-    value: { runId, attemptToken, outcome: Outcome.COMPLETED, output: "done" },
+    value: { workId, attemptToken, outcome: Outcome.COMPLETED, output: "done" },
   });
   stream.end();
   await untilBlocked(database.db);
   await held.commit();
   expect((await stream.next("completionAck")).verdict).toBe(CompletionVerdict.STORED);
   expect((await stream.ended).code).toBe(grpcStatus.OK);
-  expect((await getRun(clients, { runId })).status).toBe(RunStatus.COMPLETED);
+  expect((await getRun(clients, { workId })).status).toBe(RunStatus.COMPLETED);
 });

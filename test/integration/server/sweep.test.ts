@@ -34,11 +34,11 @@ test("a claim whose answer was lost is given back at the next sweep, and pushed"
       claimed_epoch = ${stream.welcome.sessionEpoch.toString()}::bigint,
       claimed_session = (select session_id from presence where device_id = ${device.deviceId}), claimed_at = now() - interval '1 minute'
     where id = ${waiting.id}`.execute(database.db);
-  await untilStatus(clients, { runId: waiting.id }, RunStatus.PENDING);
+  await untilStatus(clients, { workId: waiting.id }, RunStatus.PENDING);
   await stream.complete(first);
   const second = await stream.next("assignment");
-  expect(second).toMatchObject({ runId: waiting.id, attempt: 1 });
-  expect(first.runId).toBe(busy.id);
+  expect(second).toMatchObject({ workId: waiting.id, attempt: 1 });
+  expect(first.workId).toBe(busy.id);
 });
 
 test("a device may write its ids in capitals", async () => {
@@ -48,7 +48,7 @@ test("a device may write its ids in capitals", async () => {
   await startWork(clients, device);
   const assignment = await stream.next("assignment");
   const name = {
-    runId: assignment.runId.toUpperCase(),
+    workId: assignment.workId.toUpperCase(),
     attemptToken: assignment.attemptToken.toUpperCase(),
   };
   stream.send({ case: "accept", value: name });

@@ -59,8 +59,8 @@ export async function answer(
   return (await stream.next("completionAck")).verdict;
 }
 
-export const nameOf = ({ runId, attemptToken }: { runId: string; attemptToken: string }) => ({
-  runId,
+export const nameOf = ({ workId, attemptToken }: { workId: string; attemptToken: string }) => ({
+  workId,
   attemptToken,
 });
 

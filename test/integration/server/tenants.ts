@@ -36,7 +36,7 @@ export async function addTenant(db: Db, orgId: string, scopes = ["read", "write"
 export async function addDevice(
   db: Db,
   tenant: { orgId: string; userId: string },
-  options: { platform?: devices.Platform; label?: string; installId?: string } = {},
+  options: { os?: devices.Os; label?: string; installId?: string } = {},
 ): Promise<Enrolment> {
   const { code } = await joinCodes.create(db, {
     tokenId: null,
@@ -48,7 +48,7 @@ export async function addDevice(
   const asked = {
     joinCode: code,
     installId: options.installId ?? randomUUID(),
-    platform: options.platform ?? "linux",
+    os: options.os ?? "linux",
     label: options.label ?? "box",
     appVersion: "1.0.0",
   };

@@ -40,7 +40,7 @@ test("one trace leads from due to stored, through both replicas, the daemon and 
     spec: { name: "Traced", prompt: "go", deviceId },
   });
   const { run } = await there.clients.watchers.triggerWatcher({ watcherId: watcher!.id });
-  await untilStatus(there.clients, { runId: run!.id }, RunStatus.COMPLETED);
+  await untilStatus(there.clients, { workId: run!.id }, RunStatus.COMPLETED);
   await daemon.line(/"acknowledged"/);
 
   const traceId = run!.id.replaceAll("-", "");

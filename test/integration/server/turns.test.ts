@@ -35,7 +35,7 @@ async function openWorker(url = replicas.here.url, maxConcurrency = 1) {
 
 function print(
   stream: DeviceStream,
-  attempt: { runId: string; attemptToken: string },
+  attempt: { workId: string; attemptToken: string },
   sequence: number,
   text: string,
 ) {
@@ -68,7 +68,7 @@ test("a turn is pushed at once to a worker on another replica; its reply and sna
   const first = await takeOn(stream);
   expect(performance.now() - startedAt).toBeLessThan(promptMs);
   expect(first).toMatchObject({
-    runId: turn.id,
+    workId: turn.id,
     kind: AssignmentKind.TURN,
     agent: { id: "pinion-default" },
     context: { conversationId: turn.conversationId },
@@ -108,7 +108,7 @@ test("a repeated message answers its turn, live and ended; with another input it
   const assignment = await takeOn(stream);
   await answer(stream, assignment, "yes");
   const repeat = await clients.turns.startTurn(who);
-  expect(repeat).toMatchObject({ alreadyStarted: true, turn: { id: assignment.runId, reply: "yes" } });
+  expect(repeat).toMatchObject({ alreadyStarted: true, turn: { id: assignment.workId, reply: "yes" } });
   expect(await clients.turns.startTurn({ ...who, input: "twice" }).catch(isAlreadyExists)).toBe(true);
   await leave(stream);
 });
@@ -127,7 +127,7 @@ test("a busy conversation keeps its next turns waiting, in order; others pass it
   const free = await startTurn(clients, { ...who, withoutSnapshot: true });
   const second = await takeOn(stream, first);
   const third = await takeOn(stream, first, second);
-  expect([second.runId, third.runId].sort()).toEqual([other.id, free.id].sort());
+  expect([second.workId, third.workId].sort()).toEqual([other.id, free.id].sort());
   expect(
     (await clients.turns.getConversation({ conversationId: a.conversationId })).conversation,
   ).toMatchObject({
@@ -139,7 +139,7 @@ test("a busy conversation keeps its next turns waiting, in order; others pass it
   const next = await takeOn(stream, second, third);
   await answer(stream, next, "2");
   const last = await takeOn(stream, second, third);
-  expect([first.runId, next.runId, last.runId]).toEqual([a.id, b.id, c.id]);
+  expect([first.workId, next.workId, last.workId]).toEqual([a.id, b.id, c.id]);
   await leave(stream);
   for (const turn of [other, free, c]) await untilTurn(clients, turn, TurnStatus.FAILED);
 });
@@ -169,8 +169,8 @@ test("two workers on two replicas, asked for one conversation at the same time: 
       const { conversation } = await clients.turns.getConversation({
         conversationId: started[0]!.conversationId,
       });
-      expect(conversation!.activeTurnId).toBe(assignment.runId);
-      order.push(assignment.runId);
+      expect(conversation!.activeTurnId).toBe(assignment.workId);
+      order.push(assignment.workId);
       expect(await answer(stream, assignment, `${answered}`, `snapshot ${answered}`)).toBe(
         CompletionVerdict.STORED,
       );
@@ -208,7 +208,7 @@ test("a worker's stream that breaks fails its turns at once, and the conversatio
     },
   ]);
   const following = await takeOn(other.stream);
-  expect(following.runId).toBe(next.id);
+  expect(following.workId).toBe(next.id);
   await answer(other.stream, following, "here");
 
   // The lost worker comes back: its held turn was given to another worker, and its report comes too
@@ -224,7 +224,7 @@ test("a worker's stream that breaks fails its turns at once, and the conversatio
     database.db,
   );
   expect(kinds.rows).toEqual([{ kind: "turn.failed" }, { kind: "turn.late_reply" }]);
-  const { lateResults } = await clients.turns.getTurn({ turnId: assignment.runId });
+  const { lateResults } = await clients.turns.getTurn({ turnId: assignment.workId });
   expect(lateResults).toMatchObject([{ output: "late", outcome: RunStatus.COMPLETED, hasSettled: false }]);
   await leave(back, other.stream);
 });
@@ -288,7 +288,7 @@ test("a turn that was claimed for a worker that had just left is given back, and
   const other = await openWorker(replicas.there.url);
   await claiming.commit();
   const assignment = await other.stream.next("assignment", promptMs);
-  expect(assignment.runId).toBe(turn.id);
+  expect(assignment.workId).toBe(turn.id);
   other.stream.accept(assignment);
   await answer(other.stream, assignment, "here I am");
   expect(await getTurn(clients, turn)).toMatchObject({ status: TurnStatus.COMPLETED, attempt: 1 });
@@ -318,7 +318,7 @@ test("a device that is deleted ends its turns at once, also those that wait for 
   await clients.agents.updateAgentSettings({ agentId: "housebound", deviceId: "" });
   const { stream: worker } = await openWorker();
   const again = await startTurn(clients, request);
-  expect(await takeOn(worker)).toMatchObject({ runId: again.id });
+  expect(await takeOn(worker)).toMatchObject({ workId: again.id });
   await leave(worker);
 });
 
@@ -347,7 +347,7 @@ test("a turn that two heartbeats do not list is lost by the worker, now", async 
   await stream.beat([], 2n);
   await stream.beat([], 3n);
   expect(await untilTurn(clients, turn, TurnStatus.FAILED)).toMatchObject({ isRetryable: true });
-  expect((await stream.next("cancel")).runId).toBe(assignment.runId);
+  expect((await stream.next("cancel")).workId).toBe(assignment.workId);
   await leave(stream);
 });
 
@@ -479,7 +479,7 @@ test("a busy worker gives the turn back; one that cannot answer it fails it for 
   const { stream } = await openWorker();
   const turn = await startTurn(clients, somebody());
   const first = await stream.next("assignment");
-  const reject = (assignment: { runId: string; attemptToken: string }, reason: RejectReason) =>
+  const reject = (assignment: { workId: string; attemptToken: string }, reason: RejectReason) =>
     stream.send({ case: "reject", value: { ...nameOf(assignment), reason, message: "no" } });
   reject(first, RejectReason.BUSY);
   await untilTurn(clients, turn, TurnStatus.PENDING);
@@ -488,10 +488,10 @@ test("a busy worker gives the turn back; one that cannot answer it fails it for 
   await sql`update turn set not_before = now() where id = ${turn.id}`.execute(database.db);
   const other = await startTurn(clients, somebody());
   const second = await takeOn(stream);
-  expect(second).toMatchObject({ runId: turn.id, attempt: 1 });
+  expect(second).toMatchObject({ workId: turn.id, attempt: 1 });
   await answer(stream, second, "ok");
   const third = await stream.next("assignment");
-  expect(third.runId).toBe(other.id);
+  expect(third.workId).toBe(other.id);
   reject(third, RejectReason.UNSUPPORTED);
   expect((await untilTurn(clients, other, TurnStatus.FAILED)).reason).toContain("no");
   await leave(stream);
@@ -544,7 +544,7 @@ test("runs and turns share a worker's slots", async () => {
   const { stream } = await openWorker();
   const turn = await startTurn(clients, somebody());
   const first = await takeOn(stream);
-  expect(first.runId).toBe(turn.id);
+  expect(first.workId).toBe(turn.id);
   const run = await startWork(
     clients,
     { deviceId: "", installId: "", token: "", label: "" },
@@ -554,7 +554,7 @@ test("runs and turns share a worker's slots", async () => {
   expect(stream.waiting("assignment")).toEqual([]);
   await answer(stream, first, "ok");
   const second = await takeOn(stream);
-  expect(second).toMatchObject({ runId: run.id, kind: AssignmentKind.WATCHER_RUN });
+  expect(second).toMatchObject({ workId: run.id, kind: AssignmentKind.WATCHER_RUN });
   await stream.complete(second);
   await leave(stream);
 });
@@ -572,7 +572,7 @@ test("an agent that is pinned to a device is answered there, and by no worker", 
   const turn = await startTurn(clients, { ...somebody(), agentId: "pinned" });
   const stream = await connect(replicas.there.url, device);
   const assignment = await takeOn(stream);
-  expect(assignment).toMatchObject({ runId: turn.id, kind: AssignmentKind.TURN });
+  expect(assignment).toMatchObject({ workId: turn.id, kind: AssignmentKind.TURN });
   await worker.beat();
   expect(worker.waiting("assignment")).toEqual([]);
   await answer(stream, assignment, "from the device");
@@ -644,7 +644,7 @@ test("a conversation that is deleted is forgotten whole, and not while it is spo
   expect(await reasonOf(getTurn(clients, turn))).toBe("not_found");
   const anew = await startTurn(clients, { ...who, messageId: "m1" });
   const assignment = await takeOn(stream);
-  expect(assignment).toMatchObject({ runId: anew.id, turn: { snapshotVersion: 0n } });
+  expect(assignment).toMatchObject({ workId: anew.id, turn: { snapshotVersion: 0n } });
   await answer(stream, assignment, "again");
   await leave(stream);
 });

@@ -4,7 +4,7 @@
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { connectDevice, type DeviceEvent, Platform, silentLogger } from "@pinion/client";
+import { connectDevice, type DeviceEvent, Os, silentLogger } from "@pinion/client";
 import { expect, onTestFinished, test } from "vitest";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
@@ -24,7 +24,7 @@ test("the newer session wins; the replaced daemon says why, comes back ever more
       url,
       token: identity.token,
       installId: identity.installId,
-      platform: Platform.LINUX,
+      os: Os.LINUX,
       agentKinds: ["test"],
       stateDir,
       onAssignment: async () => ({ outcome: "completed" }),

@@ -32,10 +32,10 @@ test("a replica that runs goes on with its work after a newer version has expand
   const held = await takeOn(stream);
   await expand();
   await stream.complete(held);
-  await untilStatus(clients, { runId: first.id }, RunStatus.COMPLETED);
+  await untilStatus(clients, { workId: first.id }, RunStatus.COMPLETED);
   const second = await startWork(clients, device);
   await stream.complete(await takeOn(stream));
-  await untilStatus(clients, { runId: second.id }, RunStatus.COMPLETED);
+  await untilStatus(clients, { workId: second.id }, RunStatus.COMPLETED);
   const newcomer = await enrolDevice(clients);
   await connect(url, newcomer);
 });

@@ -265,7 +265,7 @@ test("lists go page by page to the end", async () => {
 
 test("another org's things answer not found, whatever is asked of them", async () => {
   const other = await addTenant(database.db, "other");
-  const device = await addDevice(database.db, other, { platform: "ios" });
+  const device = await addDevice(database.db, other, { os: "ios" });
   const theirs = api.as(other.secret);
   const { watcher } = await theirs.watchers.createWatcher({ spec });
   const watcherId = watcher!.id;

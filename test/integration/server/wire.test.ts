@@ -10,7 +10,7 @@ import {
   createGrpcWebTransport,
 } from "@connectrpc/connect-node";
 import { expect, onTestFinished, test } from "vitest";
-import { type ConnectRequestSchema, DeviceService, Platform } from "#gen/pinion/v1/device_pb.js";
+import { type ConnectRequestSchema, DeviceService, Os } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
@@ -138,7 +138,7 @@ async function expectSession(transport: Transport, installId: string): Promise<v
   const answered = Promise.withResolvers<void>();
   async function* messages(): AsyncGenerator<MessageInitShape<typeof ConnectRequestSchema>> {
     yield {
-      message: { case: "hello", value: { installId, platform: Platform.LINUX, maxConcurrency: 1 } },
+      message: { case: "hello", value: { installId, os: Os.LINUX, maxConcurrency: 1 } },
     };
     await answered.promise;
     yield { message: { case: "heartbeat", value: { sequence: 7n } } };

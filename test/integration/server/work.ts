@@ -40,15 +40,15 @@ export async function startWork(
   return run!;
 }
 
-export async function getRun(clients: Clients, { runId }: { runId: string }): Promise<Run> {
-  const { run } = await clients.runs.getRun({ runId });
+export async function getRun(clients: Clients, { workId }: { workId: string }): Promise<Run> {
+  const { run } = await clients.runs.getRun({ runId: workId });
   return run!;
 }
 
 /** Waits until a run has a status, looking often. */
 export async function untilStatus(
   clients: Clients,
-  run: { runId: string },
+  run: { workId: string },
   status: RunStatus,
   timeout = 10_000,
 ): Promise<Run> {
@@ -68,7 +68,7 @@ export async function untilStatus(
  */
 export async function takeOn(
   stream: DeviceStream,
-  ...others: { runId: string; attemptToken: string }[]
+  ...others: { workId: string; attemptToken: string }[]
 ): Promise<Assignment> {
   const assignment = await stream.next("assignment");
   stream.accept(assignment);
@@ -78,23 +78,23 @@ export async function takeOn(
 
 /** The entry of a hello for an attempt held by the device. */
 export function heldOf(
-  attempt: { runId: string; attemptToken: string },
+  attempt: { workId: string; attemptToken: string },
   state = HeldAttemptState.RUNNING,
-): { runId: string; attemptToken: string; state: HeldAttemptState } {
-  return { runId: attempt.runId, attemptToken: attempt.attemptToken, state };
+): { workId: string; attemptToken: string; state: HeldAttemptState } {
+  return { workId: attempt.workId, attemptToken: attempt.attemptToken, state };
 }
 
 /**
  * Watches a run from now on; messages so far are in `runs` and `outputs`, and `ended` resolves with
  * the stream.
  */
-export function watchRun(clients: Clients, { runId }: { runId: string }) {
+export function watchRun(clients: Clients, { workId }: { workId: string }) {
   const stop = new AbortController();
   onTestFinished(() => stop.abort());
   const runs: Run[] = [];
   const outputs: RunOutput[] = [];
   const ended = (async () => {
-    for await (const { update } of clients.runs.watchRun({ runId }, { signal: stop.signal })) {
+    for await (const { update } of clients.runs.watchRun({ runId: workId }, { signal: stop.signal })) {
       if (update.case === "run") runs.push(update.value);
       if (update.case === "output") outputs.push(update.value);
     }

@@ -38,7 +38,7 @@ test("counters arrive as numbers, times as dates, JSON as objects", async () => 
     .insertInto("org")
     .values({ id: "o", name: "O", metadata: { a: [1] } })
     .execute();
-  const device = { org_id: "o", install_id: "i", platform: "linux", label: "l", agent_kinds: ["x"] };
+  const device = { org_id: "o", install_id: "i", os: "linux", label: "l", agent_kinds: ["x"] };
   const { id } = await t.db.insertInto("device").values(device).returning("id").executeTakeFirstOrThrow();
   await t.db.insertInto("presence").values({ org_id: "o", device_id: id, epoch: 7_000_000_000 }).execute();
   const presence = await t.db.selectFrom("presence").selectAll().executeTakeFirstOrThrow();

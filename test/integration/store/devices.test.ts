@@ -53,9 +53,9 @@ test("a default watcher that a person deleted stays deleted", async () => {
 test("a phone or a browser does not bring the default watcher, a later laptop does", async () => {
   const { db } = database;
   const tenant = await addTenant(db, "acme");
-  expect((await addDevice(db, tenant, { platform: "ios" })).defaultWatcherId).toBeUndefined();
-  expect((await addDevice(db, tenant, { platform: "browser" })).defaultWatcherId).toBeUndefined();
-  expect((await addDevice(db, tenant, { platform: "macos" })).defaultWatcherId).toBeDefined();
+  expect((await addDevice(db, tenant, { os: "ios" })).defaultWatcherId).toBeUndefined();
+  expect((await addDevice(db, tenant, { os: "browser" })).defaultWatcherId).toBeUndefined();
+  expect((await addDevice(db, tenant, { os: "macos" })).defaultWatcherId).toBeDefined();
 });
 
 test("of two daemons with one join code, one enrols", async () => {
@@ -75,7 +75,7 @@ test("of two daemons with one join code, one enrols", async () => {
         {
           joinCode: code,
           installId: randomUUID(),
-          platform: "linux",
+          os: "linux",
           label: "box",
           appVersion: "",
         },
@@ -144,10 +144,10 @@ test("a device that enrols again keeps its id, and its earlier token ends", asyn
   });
 });
 
-test("a platform is set once, and the refusal does not use the join code up", async () => {
+test("an operating system is set once, and the refusal does not use the join code up", async () => {
   const { db } = database;
   const tenant = await addTenant(db, "acme");
-  await addDevice(db, tenant, { installId: "install-0001", platform: "linux" });
+  await addDevice(db, tenant, { installId: "install-0001", os: "linux" });
   const { code } = await joinCodes.create(db, {
     tokenId: null,
     orgId: "acme",
@@ -156,12 +156,10 @@ test("a platform is set once, and the refusal does not use the join code up", as
     actor: "pinion",
   });
   const facts = { installId: "install-0001", label: "box", appVersion: "" };
-  await expect(
-    enroll(db, { joinCode: code, platform: "macos", ...facts }, surroundings),
-  ).rejects.toMatchObject({
+  await expect(enroll(db, { joinCode: code, os: "macos", ...facts }, surroundings)).rejects.toMatchObject({
     reason: "permission_denied",
   });
-  await enroll(db, { joinCode: code, platform: "linux", ...facts }, surroundings);
+  await enroll(db, { joinCode: code, os: "linux", ...facts }, surroundings);
 });
 
 test("liveness follows the database's clock: never, online, unsteady, offline", async () => {

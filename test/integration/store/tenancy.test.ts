@@ -92,7 +92,7 @@ test("with the wrong org, a row that is asked for by its key is not there, canno
     as("acme", () =>
       db
         .insertInto("device")
-        .values({ org_id: "globex", install_id: "x", platform: "linux", label: "x" })
+        .values({ org_id: "globex", install_id: "x", os: "linux", label: "x" })
         .execute(),
     ),
   ).rejects.toMatchObject(refused);

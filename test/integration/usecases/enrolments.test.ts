@@ -54,7 +54,7 @@ async function codeOf(userId: string | null): Promise<string> {
 }
 
 function enroll(joinCode: string, as = installId) {
-  const asked = { joinCode, installId: as, platform: "linux", label: "taken", appVersion: "" } as const;
+  const asked = { joinCode, installId: as, os: "linux", label: "taken", appVersion: "" } as const;
   return enrolments.enroll(database.db, asked, surroundings);
 }
 

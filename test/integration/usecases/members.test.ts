@@ -135,7 +135,7 @@ test("a daemon that enrols while whoever made its join code leaves waits, and is
   });
   let enrolled: Promise<unknown> | undefined;
   await leave(async () => {
-    const asked = { installId: randomUUID(), platform: "linux", label: "late", appVersion: "" } as const;
+    const asked = { installId: randomUUID(), os: "linux", label: "late", appVersion: "" } as const;
     enrolled = enroll(database.db, { joinCode: code, ...asked }, surroundings).catch(
       (error: unknown) => error,
     );

@@ -221,7 +221,7 @@ test("a schedule that is cleared stops, one that is set starts, and a new jitter
 });
 
 test("a watcher whose device was deleted is neither paused nor resumed, until somebody decides on its pin", async () => {
-  const { deviceId } = await addDevice(db, tenant, { platform: "ios" });
+  const { deviceId } = await addDevice(db, tenant, { os: "ios" });
   await add("nightly", { deviceId });
   await removeDevice(db, { orgId: "acme", deviceId, actor: "user:x" }, surroundings);
   await expect(pause("nightly")).rejects.toMatchObject({
@@ -243,7 +243,7 @@ test("a watcher whose device was deleted is neither paused nor resumed, until so
 });
 
 test("a device that is deleted while a watcher is being pinned to it leaves no watcher pinned to nothing", async () => {
-  const { deviceId } = await addDevice(db, tenant, { platform: "ios" });
+  const { deviceId } = await addDevice(db, tenant, { os: "ios" });
   const results = await Promise.allSettled([
     ...Array.from({ length: 6 }, (_, i) => add(`w${i}`, { deviceId })),
     removeDevice(db, { orgId: "acme", deviceId, actor: "user:x" }, surroundings),
@@ -266,7 +266,7 @@ test("a watcher is removed with its revisions, and its waiting run ends", async 
 });
 
 test("lists go by slug, page by page, of all or of one device", async () => {
-  const { deviceId } = await addDevice(db, tenant, { platform: "ios" });
+  const { deviceId } = await addDevice(db, tenant, { os: "ios" });
   for (const slug of ["c", "a", "d", "b"]) await add(slug, slug < "c" ? { deviceId } : {});
   const slugs = async (options: object) =>
     (await watchers.list(db, { orgId: "acme", limit: 3, ...options })).map((watcher) => watcher.slug);

@@ -9,7 +9,7 @@ import {
   ConnectRequestSchema,
   ConnectResponseSchema,
   DeviceService,
-  Platform,
+  Os,
 } from "#gen/pinion/v1/device_pb.js";
 
 const { host, devices, beatMs } = JSON.parse(await text(process.stdin)) as {
@@ -60,6 +60,6 @@ for (const [index, { installId, token }] of devices.entries()) {
   call.on("error", (error: grpc.ServiceError) => say({ problem: error.message }));
   send({
     case: "hello",
-    value: { installId, platform: Platform.LINUX, agentKinds: ["test"], maxConcurrency: 1 } as never,
+    value: { installId, os: Os.LINUX, agentKinds: ["test"], maxConcurrency: 1 } as never,
   });
 }

@@ -4,7 +4,7 @@
  * line.
  */
 import { setTimeout as delay } from "node:timers/promises";
-import { connectDevice, createClients, Platform } from "@pinion/client";
+import { connectDevice, createClients, Os } from "@pinion/client";
 
 const { url, token, device, stateDir } = JSON.parse(process.argv[2]!) as {
   url: string;
@@ -22,7 +22,7 @@ connectDevice({
   url,
   token: device.token,
   installId: device.installId,
-  platform: Platform.LINUX,
+  os: Os.LINUX,
   agentKinds: ["test"],
   stateDir,
   onAssignment: async () => {

@@ -9,12 +9,12 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { createClients } from "@pinion/client";
-import { expect } from "vitest";
+import { expect, inject } from "vitest";
 import { enrolDevice, type Identity } from "../device.ts";
 import { eventually } from "../processes.ts";
 import { ownerToken } from "../server.ts";
 
-const main = fileURLToPath(new URL("../../../src/cli/main.ts", import.meta.url));
+const main = inject("pinionMain");
 const neighbourScript = fileURLToPath(new URL("./neighbour-process.ts", import.meta.url));
 
 export type Target = {

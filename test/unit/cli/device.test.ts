@@ -44,7 +44,7 @@ test("an event in the log shows neither the attempt's token nor what the program
   const event: DaemonEvent = {
     type: "finished",
     atMs: 1_000.5,
-    runId: "r",
+    workId: "r",
     attemptToken: "secret-token",
     watcher: "w",
     durationMs: 3,
@@ -58,7 +58,7 @@ test("an event in the log shows neither the attempt's token nor what the program
   };
   const line = JSON.stringify(eventRecord(event));
   expect(line).not.toContain("secret");
-  expect(parseEvent(line)).toMatchObject({ type: "finished", at_ms: 1_000.5, run_id: "r", duration_ms: 3 });
+  expect(parseEvent(line)).toMatchObject({ type: "finished", at_ms: 1_000.5, work_id: "r", duration_ms: 3 });
 });
 
 test("lines that the daemon's logger wrote are no events", () => {

@@ -22,7 +22,7 @@ test("a text is cut to the longest prefix of whole characters that fits", () => 
 });
 
 test("a snapshot that no message of this session can hold fails its turn; one that fits leaves the output less room", () => {
-  const attempt = { runId: "r", attemptToken: "t" };
+  const attempt = { workId: "r", attemptToken: "t" };
   const result = {
     outcome: "completed" as const,
     output: "x".repeat(60_000),

@@ -29,7 +29,7 @@ test("a result that is answered while it is being written is not left on the dis
   onTestFinished(() => delivery.stop());
   const attemptToken = randomUUID();
   const completion = create(CompletionSchema, {
-    runId: randomUUID(),
+    workId: randomUUID(),
     attemptToken,
     outcome: Outcome.COMPLETED,
     output: "done",

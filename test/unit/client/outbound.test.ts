@@ -9,8 +9,8 @@ import {
 
 const output = (sequence: number) =>
   create(ConnectRequestSchema, { message: { case: "output", value: { sequence: BigInt(sequence) } } });
-const accept = (runId: string) =>
-  create(ConnectRequestSchema, { message: { case: "accept", value: { runId } } });
+const accept = (workId: string) =>
+  create(ConnectRequestSchema, { message: { case: "accept", value: { workId } } });
 const heartbeat = (sequence: number) =>
   create(ConnectRequestSchema, { message: { case: "heartbeat", value: { sequence: BigInt(sequence) } } });
 

@@ -7,7 +7,7 @@ import { decodeRecord, encodeRecord } from "../../../clients/ts/src/outbox/recor
 const record = {
   finishedAtMs: 1_795_000_000_000.25,
   completion: create(CompletionSchema, {
-    runId: "0190b6a0-0000-7000-8000-00000000000a",
+    workId: "0190b6a0-0000-7000-8000-00000000000a",
     attemptToken: "0190b6a0-0000-7000-8000-00000000000b",
     outcome: Outcome.COMPLETED,
     output: "done: é€😀\n\0",

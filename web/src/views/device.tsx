@@ -21,7 +21,7 @@ import { Ago, Since } from "../parts/time.tsx";
 import { attempt, tell } from "../parts/toasts.tsx";
 import { linkTo } from "../route.ts";
 import { slotText } from "../times.ts";
-import { livenessWord, permissionWord, platformWord, runWord, upgradeWord, watcherWord } from "../words.ts";
+import { livenessWord, osWord, permissionWord, runWord, upgradeWord, watcherWord } from "../words.ts";
 
 const runsShown = 15;
 const membersMax = 500;
@@ -222,7 +222,7 @@ function About({ device }: { device: Device }) {
   const pinned = watchers.items.value.filter((watcher) => watcher.spec?.deviceId === device.id);
   const facts: [string, string][] = [
     ["machine", device.hostName],
-    ["platform", [platformWord(device.platform), device.arch].filter(Boolean).join(", ")],
+    ["OS", [osWord(device.os), device.arch].filter(Boolean).join(", ")],
     ["daemon", daemonText(device, offered)],
     ["labels", [...device.labels, ...device.reportedLabels].join(", ")],
     ["id", device.id],

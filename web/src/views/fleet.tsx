@@ -11,7 +11,7 @@ import { Status } from "../parts/status.tsx";
 import { Ago, Since } from "../parts/time.tsx";
 import { attempt } from "../parts/toasts.tsx";
 import { linkTo, route, setQuery } from "../route.ts";
-import { livenessWord, platformWord, runWord } from "../words.ts";
+import { livenessWord, osWord, runWord } from "../words.ts";
 import { Offers } from "./device-offers.tsx";
 import { JoinDialog } from "./join.tsx";
 
@@ -91,17 +91,9 @@ const texts = new WeakMap<Device, string>();
 function textOf(device: Device): string {
   let text = texts.get(device);
   if (text === undefined) {
-    const { label, id, platform, replicaId, appVersion, agentKinds } = device;
+    const { label, id, os, replicaId, appVersion, agentKinds } = device;
     const kind = device.isWorker ? "fleet worker" : "";
-    const words = [
-      label,
-      id,
-      kind,
-      platformWord(platform),
-      livenessWord(device.liveness),
-      replicaId,
-      appVersion,
-    ];
+    const words = [label, id, kind, osWord(os), livenessWord(device.liveness), replicaId, appVersion];
     text = [...words, ...agentKinds].join(" ").toLowerCase();
     texts.set(device, text);
   }
@@ -159,11 +151,11 @@ const columns: Column<Device>[] = [
     ),
   },
   {
-    name: "platform",
-    title: "Platform",
+    name: "os",
+    title: "OS",
     cell: (device) => (
       <>
-        {platformWord(device.platform)} <small>{device.appVersion}</small>
+        {osWord(device.os)} <small>{device.appVersion}</small>
       </>
     ),
   },

@@ -1,6 +1,13 @@
 /** The values of a watcher's form, and their conversion for the server. */
 import { create, type JsonObject } from "@bufbuild/protobuf";
-import { ContinueMode } from "#gen/pinion/v1/activity_pb.js";
+import {
+  type Budget,
+  BudgetSchema,
+  ContinueMode,
+  QuestionDefault,
+  QuestionPolicySchema,
+  QuestionResponders,
+} from "#gen/pinion/v1/activity_pb.js";
 import { Notification } from "#gen/pinion/v1/run_pb.js";
 import {
   CatchupPolicy,
@@ -35,6 +42,14 @@ export type Draft = Record<
   | "timeout"
   | "attempts"
   | "notification"
+  | "runTokens"
+  | "runCost"
+  | "dayTokens"
+  | "dayCost"
+  | "questionTimeout"
+  | "questionDefault"
+  | "questionResponders"
+  | "questionWait"
   | "schema",
   string
 >;
@@ -62,6 +77,14 @@ export function draftOf(watcher: Watcher | undefined): Draft {
     timeout: lengthInput(spec?.timeout),
     attempts: String(spec?.maxAttempts || 1),
     notification: String(spec?.notification || Notification.NONE),
+    runTokens: countInput(spec?.runBudget?.tokensMax),
+    runCost: dollarsInput(spec?.runBudget?.costMicrosMax),
+    dayTokens: countInput(spec?.dayBudget?.tokensMax),
+    dayCost: dollarsInput(spec?.dayBudget?.costMicrosMax),
+    questionTimeout: lengthInput(spec?.questions?.timeout),
+    questionDefault: String(spec?.questions?.defaultAnswer || QuestionDefault.DENY),
+    questionResponders: String(spec?.questions?.responders || QuestionResponders.USERS),
+    questionWait: lengthInput(spec?.questions?.waitMax),
     schema: spec?.extractionSchema ? JSON.stringify(spec.extractionSchema, null, 2) : "",
   };
 }
@@ -89,6 +112,14 @@ const paths: Record<Exclude<keyof Draft, "slug">, string> = {
   timeout: "timeout",
   attempts: "max_attempts",
   notification: "notification",
+  runTokens: "run_budget",
+  runCost: "run_budget",
+  dayTokens: "day_budget",
+  dayCost: "day_budget",
+  questionTimeout: "questions",
+  questionDefault: "questions",
+  questionResponders: "questions",
+  questionWait: "questions",
   schema: "extraction_schema",
 };
 
@@ -123,11 +154,50 @@ function specOf(draft: Draft): WatcherSpec {
     startDeadline: length(draft.startDeadline, "Start deadline"),
     timeout: length(draft.timeout, "Timeout"),
     extractionSchema: schemaOf(draft.schema),
+    runBudget: budgetOf(draft.runTokens, draft.runCost, "a run"),
+    dayBudget: budgetOf(draft.dayTokens, draft.dayCost, "a day"),
   };
-  return Object.assign(
-    spec,
-    Object.fromEntries(Object.entries(lengths).filter(([, value]) => value !== undefined)),
-  );
+  spec.questions = create(QuestionPolicySchema, {
+    defaultAnswer: Number(draft.questionDefault),
+    responders: Number(draft.questionResponders),
+    ...withoutEmpty({
+      timeout: length(draft.questionTimeout, "Answer within"),
+      waitMax: length(draft.questionWait, "Timeout stands still for"),
+    }),
+  });
+  return Object.assign(spec, withoutEmpty(lengths));
+}
+
+function withoutEmpty<T extends object>(fields: T): Partial<{ [K in keyof T]: NonNullable<T[K]> }> {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as Partial<{
+    [K in keyof T]: NonNullable<T[K]>;
+  }>;
+}
+
+const countInput = (count: bigint | undefined) => (count ? String(count) : "");
+
+/** Millionths of a dollar as dollars, in integers: 64 bits have no exact number. */
+function dollarsInput(micros: bigint | undefined): string {
+  if (!micros) return "";
+  const fraction = String(micros % 1_000_000n)
+    .padStart(6, "0")
+    .replace(/0+$/, "");
+  return `${micros / 1_000_000n}${fraction && `.${fraction.padEnd(2, "0")}`}`;
+}
+
+/** Undefined without a bound. */
+function budgetOf(tokens: string, cost: string, what: string): Budget | undefined {
+  const count = tokens.replace(/[\s,_]/g, "");
+  if (!/^\d{0,18}$/.test(count)) {
+    throw new FieldError(`Tokens of ${what}: “${tokens}” is no whole number.`);
+  }
+  const [, whole = "", fraction = ""] = /^\$?(\d{0,12})(?:\.(\d{1,6}))?$/.exec(cost.trim()) ?? [];
+  if (cost.trim() !== "" && whole + fraction === "") {
+    throw new FieldError(`Cost of ${what}: “${cost}” is no amount of dollars; write it like 2.50.`);
+  }
+  const tokensMax = BigInt(count || "0");
+  const costMicrosMax = BigInt(whole || "0") * 1_000_000n + BigInt(fraction.padEnd(6, "0"));
+  return tokensMax + costMicrosMax === 0n ? undefined : create(BudgetSchema, { tokensMax, costMicrosMax });
 }
 
 function schemaOf(text: string): JsonObject | undefined {
@@ -161,7 +231,7 @@ export async function update(watcher: Watcher, draft: Draft): Promise<string> {
   await api.updateWatcher({
     watcherId: watcher.id,
     spec: specOf(draft),
-    updateMask: { paths: changed.map((name) => paths[name]) },
+    updateMask: { paths: [...new Set(changed.map((name) => paths[name]))] },
     expectedVersion: watcher.version,
   });
   watchers.touch(watcher.id);

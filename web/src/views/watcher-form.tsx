@@ -10,7 +10,14 @@ import { Picker } from "../parts/picker.tsx";
 import { tell } from "../parts/toasts.tsx";
 import { scheduleText } from "../schedule-words.ts";
 import { isSameClock, slotText, viewerZone } from "../times.ts";
-import { catchupChoices, continueChoices, notificationChoices, overlapChoices } from "../words.ts";
+import {
+  catchupChoices,
+  continueChoices,
+  defaultChoices,
+  notificationChoices,
+  overlapChoices,
+  responderChoices,
+} from "../words.ts";
 import { createNew, type Draft, draftOf, FieldError, update } from "./watcher-draft.ts";
 
 const previewAfterMs = 250;
@@ -54,6 +61,7 @@ export function WatcherDialog({ watcher }: { watcher?: Watcher }) {
           <When draft={draft} />
         </div>
         <Limits draft={draft} />
+        <Agents draft={draft} />
         {error.value && (
           <p class="error" role="alert">
             {error.value}
@@ -270,6 +278,28 @@ function Limits({ draft }: FieldsProps) {
         )}
       </Field>
       <p class="hint">Lengths are written 90s, 15m, 1h30m or 2d.</p>
+    </details>
+  );
+}
+
+/** What an agent may use, and what becomes of its questions. */
+function Agents({ draft }: FieldsProps) {
+  return (
+    <details>
+      <summary>Budgets and questions</summary>
+      <div class="grid">
+        <Text draft={draft} name="runTokens" label="Tokens of a run" hint="unbounded if empty" />
+        <Text draft={draft} name="runCost" label="Dollars of a run" hint="unbounded if empty" />
+        <Text draft={draft} name="dayTokens" label="Tokens of a day" hint="unbounded if empty" />
+        <Text draft={draft} name="dayCost" label="Dollars of a day" hint="unbounded if empty" />
+        <Text draft={draft} name="questionTimeout" label="Answer within" hint="10 min if empty" />
+        <Choice draft={draft} name="questionDefault" label="Without an answer" choices={defaultChoices} />
+        <Choice draft={draft} name="questionResponders" label="Who may answer" choices={responderChoices} />
+        <Text draft={draft} name="questionWait" label="Timeout stands still for" hint="1 h if empty" />
+      </div>
+      <p class="hint">
+        At a run’s budget the device stops the agent. At a day’s budget slots are skipped until midnight UTC.
+      </p>
     </details>
   );
 }

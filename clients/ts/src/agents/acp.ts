@@ -296,10 +296,11 @@ class AcpSession {
       error instanceof RequestError
         ? numberAt(error.data, "codex_error_info", "response_too_many_failed_attempts", "http_status_code")
         : undefined;
-    const retryAfterMs = retryAfterOf({
-      text: kind === "rate_limit" ? `${problem} rate limit` : problem,
-      status,
-    });
+    const text = kind === "rate_limit" ? `${problem} rate limit` : problem;
+    // Some agents tell the time in the error's data alone.
+    const data = error instanceof RequestError ? JSON.stringify(error.data ?? "").slice(0, 10_000) : "";
+    const isLimit = retryAfterOf({ text, status }) !== undefined;
+    const retryAfterMs = isLimit ? retryAfterOf({ text: `${text} ${data}`, status }) : undefined;
     return {
       isDone: false,
       text: "",

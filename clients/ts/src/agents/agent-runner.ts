@@ -144,7 +144,7 @@ export class AgentRunner {
       const again = await this.#sessionOf(assignment, executor);
       if (workspace !== undefined) {
         place = await this.#workspaces.enter(workspace, {
-          runId: assignment.runId,
+          workId: assignment.workId,
           again: again?.cwd,
           signal: context.signal,
           onWait: () =>

@@ -307,7 +307,7 @@ class AgentAttempt {
       kind: executor.kind,
       cwd,
       workspace,
-      runId: assignment.runId,
+      workId: assignment.workId,
       atMs: Date.now(),
     });
   }

@@ -19,7 +19,7 @@ export interface KeptSession {
   /** The agent's directory: agents find a session only from there. */
   cwd: string;
   workspace: string;
-  runId: string;
+  workId: string;
   atMs: number;
 }
 
@@ -85,8 +85,8 @@ export class Sessions {
 
 function isSession(value: unknown): value is KeptSession {
   if (typeof value !== "object" || value === null) return false;
-  const { id, kind, cwd, workspace, runId, atMs } = value as Record<string, unknown>;
+  const { id, kind, cwd, workspace, workId, atMs } = value as Record<string, unknown>;
   return (
-    [id, kind, cwd, workspace, runId].every((each) => typeof each === "string") && typeof atMs === "number"
+    [id, kind, cwd, workspace, workId].every((each) => typeof each === "string") && typeof atMs === "number"
   );
 }

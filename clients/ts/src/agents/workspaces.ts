@@ -52,7 +52,7 @@ export class Workspaces {
    */
   async enter(
     workspace: WorkspaceConfig,
-    attempt: { runId: string; again: string | undefined; signal: AbortSignal; onWait: () => void },
+    attempt: { workId: string; again: string | undefined; signal: AbortSignal; onWait: () => void },
   ): Promise<Place> {
     if (workspace.mode === "shared") return this.#share(workspace, attempt);
     await this.sweep(workspace).catch((error: unknown) => {
@@ -64,7 +64,7 @@ export class Workspaces {
     const cwd =
       isOurs && attempt.again !== undefined
         ? attempt.again
-        : join(parent, `${attempt.runId}-${randomUUID().slice(0, 8)}`);
+        : join(parent, `${attempt.workId}-${randomUUID().slice(0, 8)}`);
     if (this.#inUse.has(cwd)) throw new Error(`another run works in ${cwd}`);
     this.#inUse.add(cwd);
     try {

@@ -110,7 +110,7 @@ export interface AttemptsHost {
   /** True if the server of the open stream accepts activities. */
   takesActivities(): boolean;
   ask(
-    attempt: { runId: string; attemptToken: string },
+    attempt: { workId: string; attemptToken: string },
     question: Question,
     options: { timeoutMs: number; signal: AbortSignal },
   ): Promise<GivenAnswer>;
@@ -178,7 +178,7 @@ export class Attempts {
       .filter((attempt) => attempt.end !== "superseded")
       .map(({ names }) => ({
         $typeName: "pinion.v1.AttemptRef",
-        runId: names.runId,
+        workId: names.workId,
         attemptToken: names.attemptToken,
       }));
   }
@@ -186,7 +186,7 @@ export class Attempts {
   async assign(assignment: Assignment, receivedAtMs: number): Promise<void> {
     const names = namesOf(assignment);
     // An assignment with invalid ids cannot be answered.
-    if (!UUID.test(names.runId) || !UUID.test(names.attemptToken)) return;
+    if (!UUID.test(names.workId) || !UUID.test(names.attemptToken)) return;
     if (this.#isCopy(names)) {
       this.#host.emit({ type: "duplicate", ...names });
       return;
@@ -218,9 +218,9 @@ export class Attempts {
 
   /** After a database failover lost the run: the finished program does not run a second time. */
   async #answerForgotten(names: AttemptNames, forgotten: Completion): Promise<void> {
-    const { runId, attemptToken } = names;
+    const { workId, attemptToken } = names;
     this.#rememberEnded(attemptToken);
-    this.#host.send({ case: "accept", value: { $typeName: "pinion.v1.Accept", runId, attemptToken } });
+    this.#host.send({ case: "accept", value: { $typeName: "pinion.v1.Accept", workId, attemptToken } });
     this.#host.emit({ type: "accepted", ...names });
     await this.#host.deliver({ ...forgotten, attemptToken }, nowMs(), names.watcher);
   }
@@ -406,9 +406,9 @@ export class Attempts {
   }
 
   #accept(attempt: Attempt): void {
-    const { runId, attemptToken } = attempt.names;
+    const { workId, attemptToken } = attempt.names;
     attempt.acceptedOn = this.#host.stream();
-    this.#host.send({ case: "accept", value: { $typeName: "pinion.v1.Accept", runId, attemptToken } });
+    this.#host.send({ case: "accept", value: { $typeName: "pinion.v1.Accept", workId, attemptToken } });
     this.#host.emit({ type: "accepted", ...attempt.names });
   }
 
@@ -423,7 +423,7 @@ export class Attempts {
       case: "reject",
       value: {
         $typeName: "pinion.v1.Reject",
-        runId: names.runId,
+        workId: names.workId,
         attemptToken: names.attemptToken,
         reason: rejectReasons[reason],
         message: truncateUtf8(message.toWellFormed(), REJECT_MESSAGE_BYTES_MAX).text,
@@ -432,17 +432,17 @@ export class Attempts {
     this.#host.emit({ type: "rejected", ...names, reason, message });
   }
 
-  #sendCancelled(attempt: { runId: string; attemptToken: string }): void {
+  #sendCancelled(attempt: { workId: string; attemptToken: string }): void {
     // Without a stream, the server asks again after the reconnect.
     this.#host.send({
       case: "cancelled",
-      value: { $typeName: "pinion.v1.Cancelled", runId: attempt.runId, attemptToken: attempt.attemptToken },
+      value: { $typeName: "pinion.v1.Cancelled", workId: attempt.workId, attemptToken: attempt.attemptToken },
     });
   }
 
   #output(attempt: Attempt, stream: "stdout" | "stderr", data: Uint8Array | string): void {
     const bytes = typeof data === "string" ? Buffer.from(data, "utf8") : data;
-    const { runId, attemptToken } = attempt.names;
+    const { workId, attemptToken } = attempt.names;
     for (let start = 0; start < bytes.length; start += this.#limits.outputChunkBytesMax) {
       const piece = bytes.subarray(start, start + this.#limits.outputChunkBytesMax);
       attempt.sequence += 1n;
@@ -453,7 +453,7 @@ export class Attempts {
             case: "output",
             value: {
               $typeName: "pinion.v1.Output",
-              runId,
+              workId,
               attemptToken,
               sequence: attempt.sequence,
               stream: stream === "stdout" ? OutputStream.STDOUT : OutputStream.STDERR,
@@ -475,7 +475,7 @@ export class Attempts {
 
   #activity(attempt: Attempt, activity: Activity): bigint {
     attempt.activities += 1n;
-    const { runId, attemptToken } = attempt.names;
+    const { workId, attemptToken } = attempt.names;
     const numbered = { ...activity, sequence: attempt.activities };
     const isSent =
       attempt.end !== "superseded" &&
@@ -483,7 +483,7 @@ export class Attempts {
       this.#host.sendOutput(
         {
           case: "activity",
-          value: { $typeName: "pinion.v1.ActivityReport", runId, attemptToken, activities: [numbered] },
+          value: { $typeName: "pinion.v1.ActivityReport", workId, attemptToken, activities: [numbered] },
         },
         toBinary(ActivitySchema, numbered).length,
       );
@@ -511,7 +511,7 @@ function fractionalMs(timestamp: Timestamp | undefined): number | undefined {
 
 function namesOf(assignment: Assignment): AttemptNames {
   return {
-    runId: assignment.runId,
+    workId: assignment.workId,
     attemptToken: assignment.attemptToken,
     watcher: assignment.watcher?.slug ?? "",
   };

@@ -85,12 +85,12 @@ const MESSAGE_OVERHEAD_BYTES = 8 * 1024;
 
 /** Builds the completion of a result and brings every field within the protocol's rules. */
 export function completionOf(
-  attempt: { runId: string; attemptToken: string },
+  attempt: { workId: string; attemptToken: string },
   result: AttemptResult,
   measuredMs: number,
 ): Completion {
   return create(CompletionSchema, {
-    runId: attempt.runId,
+    workId: attempt.workId,
     attemptToken: attempt.attemptToken,
     outcome: outcomes[result.outcome] ?? Outcome.FAILED,
     output: (result.output ?? "").toWellFormed(),

@@ -12,7 +12,7 @@ import {
   HeldVerdict,
   type Hello,
   HelloSchema,
-  type Platform,
+  type Os,
   type UpgradeInfoSchema,
   type Welcome,
 } from "../gen/pinion/v1/device_pb.js";
@@ -46,7 +46,7 @@ export interface DeviceOptions {
   token: string;
   /** Chosen once per installation; 8 to 100 bytes. */
   installId: string;
-  platform: Platform;
+  os: Os;
   /** Agent kinds supported by `onAssignment`. */
   agentKinds: string[];
   /** Bounds of the kept acknowledged results, in time and size; default: 24 h, 256 MiB. */
@@ -387,22 +387,22 @@ class Connection implements DeviceConnection {
     const ended = (this.#delivery?.held() ?? []).filter(({ attemptToken }) => !tokens.has(attemptToken));
     return [...running, ...ended]
       .slice(0, LISTED_MAX)
-      .map(({ runId, attemptToken }) => create(AttemptRefSchema, { runId, attemptToken }));
+      .map(({ workId, attemptToken }) => create(AttemptRefSchema, { workId, attemptToken }));
   }
 
   #hello(): Hello {
     const running = this.#attempts
       .listed()
       .filter(({ attemptToken }) => this.#delivery?.has(attemptToken) !== true)
-      .map(({ runId, attemptToken }) => ({ runId, attemptToken, state: HeldAttemptState.RUNNING }));
-    const finished = (this.#delivery?.held() ?? []).map(({ runId, attemptToken }) => ({
-      runId,
+      .map(({ workId, attemptToken }) => ({ workId, attemptToken, state: HeldAttemptState.RUNNING }));
+    const finished = (this.#delivery?.held() ?? []).map(({ workId, attemptToken }) => ({
+      workId,
       attemptToken,
       state: HeldAttemptState.FINISHED,
     }));
     return create(HelloSchema, {
       installId: this.#options.installId,
-      platform: this.#options.platform,
+      os: this.#options.os,
       appVersion: this.#options.appVersion ?? CLIENT_VERSION,
       label: this.#options.label ?? "",
       agentKinds: this.#options.agentKinds,
@@ -485,9 +485,9 @@ class Connection implements DeviceConnection {
 
   #acknowledged({ entry, watcher, verdict, windowId, message }: Acknowledged): void {
     const storeMs = nowMs() - entry.finishedAtMs;
-    const { runId, attemptToken } = entry;
-    this.#emit({ type: "acknowledged", runId, attemptToken, watcher, verdict, windowId, message, storeMs });
-    if (verdict === "invalid") this.#logger.error({ runId, message }, "the server turned a result down");
+    const { workId, attemptToken } = entry;
+    this.#emit({ type: "acknowledged", workId, attemptToken, watcher, verdict, windowId, message, storeMs });
+    if (verdict === "invalid") this.#logger.error({ workId, message }, "the server turned a result down");
   }
 
   #setAside(aside: { path: string; problem: string }): void {

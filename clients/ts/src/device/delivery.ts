@@ -177,9 +177,9 @@ export class Delivery {
   /** Offers a kept result again, unless this same database has acknowledged the result. */
   #offer(kept: Kept): boolean {
     if (this.#isOfNow(kept) || this.#parcels.has(kept.attemptToken)) return false;
-    const { runId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
+    const { workId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
     this.#parcels.set(attemptToken, {
-      ...parcelOf({ runId, attemptToken, finishedAtMs }, ""),
+      ...parcelOf({ workId, attemptToken, finishedAtMs }, ""),
       ...{ kept, bringsItsRun: true },
     });
     this.#offered.add(attemptToken);
@@ -192,11 +192,11 @@ export class Delivery {
    * every other assignment, such as a retry.
    */
   forgottenResult(assignment: {
-    runId: string;
+    workId: string;
     attempt: number;
   }): Promise<Completion | undefined> | undefined {
     const waiting = [...this.#parcels.values()]
-      .filter(({ kept, entry }) => !kept && entry.runId === assignment.runId)
+      .filter(({ kept, entry }) => !kept && entry.workId === assignment.workId)
       .map((parcel) => async () => {
         if (parcel.unsaved) return parcel.unsaved;
         const reading = await this.#outbox.read(parcel.entry);
@@ -204,7 +204,7 @@ export class Delivery {
       });
     const kept = this.#kept
       .list()
-      .filter((one) => one.runId === assignment.runId)
+      .filter((one) => one.workId === assignment.workId)
       .filter((one) => !this.#isOfNow(one) || this.#offered.has(one.attemptToken))
       .map((one) => async () => (await this.#kept.read(one))?.completion);
     if (waiting.length + kept.length === 0) return undefined;
@@ -234,8 +234,8 @@ export class Delivery {
 
   /** Adds a completion. Resolves when the completion is durable and, with an open stream, sent. */
   async add(completion: Completion, finishedAtMs: number, watcher: string): Promise<void> {
-    const { runId, attemptToken } = completion;
-    const parcel = parcelOf({ runId, attemptToken, finishedAtMs }, watcher);
+    const { workId, attemptToken } = completion;
+    const parcel = parcelOf({ workId, attemptToken, finishedAtMs }, watcher);
     parcel.isBusy = true;
     this.#parcels.set(attemptToken, parcel);
     // A full disk must not lose the result while the network works.
@@ -270,7 +270,7 @@ export class Delivery {
     } catch (error) {
       if (this.#diskProblem === undefined) {
         this.#logger.error(
-          { runId: entry.runId, error: messageOf(error) },
+          { workId: entry.workId, error: messageOf(error) },
           "cannot write the outbox; results are in memory only, and no new work is taken until the disk takes them",
         );
       }
@@ -380,7 +380,7 @@ export class Delivery {
     for (const parcel of this.#parcels.values()) {
       if (parcel.sentAt !== undefined && now - parcel.sentAt >= this.#ackDeadlineMs(parcel)) {
         this.#logger.warn(
-          { runId: parcel.entry.runId, sends: parcel.sends },
+          { workId: parcel.entry.workId, sends: parcel.sends },
           "no acknowledgement; sending again",
         );
         parcel.sentAt = undefined;
@@ -420,7 +420,7 @@ export class Delivery {
     parcel.isBusy = false;
     // An acknowledgement may have arrived during the read.
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return undefined;
-    const { runId } = parcel.entry;
+    const { workId } = parcel.entry;
     switch (reading.kind) {
       case "record":
         parcel.readableAt = undefined;
@@ -428,14 +428,14 @@ export class Delivery {
       case "unreadable":
         if (parcel.readableAt === undefined) {
           this.#logger.warn(
-            { runId, error: reading.problem },
+            { workId, error: reading.problem },
             "cannot read a result; trying again until it works",
           );
         }
         parcel.readableAt = performance.now() + this.#timing.ackDeadlineMs / 2;
         return undefined;
       case "gone":
-        this.#logger.warn({ runId }, "a result was removed from the outbox before it was delivered");
+        this.#logger.warn({ workId }, "a result was removed from the outbox before it was delivered");
         this.#forget(parcel);
         break;
       case "set_aside":
@@ -530,7 +530,7 @@ export class Delivery {
       return true;
     } catch (error) {
       this.#logger.warn(
-        { runId: entry.runId, error: messageOf(error) },
+        { workId: entry.workId, error: messageOf(error) },
         "cannot keep an acknowledged result",
       );
       return false;
@@ -547,7 +547,7 @@ export class Delivery {
       await this.#kept.confirm(kept, this.#by, acknowledgedAt);
     } catch (error) {
       this.#logger.warn(
-        { runId: kept.runId, error: messageOf(error) },
+        { workId: kept.workId, error: messageOf(error) },
         "cannot note that a result was offered",
       );
     }
@@ -557,7 +557,7 @@ export class Delivery {
     try {
       this.#onSetAside(await this.#outbox.reject(entry, problem));
     } catch (error) {
-      this.#logger.warn({ runId: entry.runId, error: messageOf(error) }, "cannot set an outbox file aside");
+      this.#logger.warn({ workId: entry.workId, error: messageOf(error) }, "cannot set an outbox file aside");
     }
   }
 
@@ -566,7 +566,7 @@ export class Delivery {
       await this.#outbox.remove(entry);
     } catch (error) {
       // The file is sent again after a restart and acknowledged once more.
-      this.#logger.warn({ runId: entry.runId, error: messageOf(error) }, "cannot remove an outbox file");
+      this.#logger.warn({ workId: entry.workId, error: messageOf(error) }, "cannot remove an outbox file");
     }
   }
 

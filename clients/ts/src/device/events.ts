@@ -12,7 +12,7 @@ export type Verdict = "stored" | "stored_late" | "already_stored" | "superseded"
 
 /** Names of an event's attempt. */
 export interface AttemptNames {
-  runId: string;
+  workId: string;
   attemptToken: string;
   /** The watcher's slug; empty for a turn, or after a restart. */
   watcher: string;

@@ -30,7 +30,7 @@ export const OPEN_QUESTIONS_MAX = 16;
 export const EXPIRY_GRACE_MS = 5 * 60_000;
 
 interface Open {
-  readonly attempt: { runId: string; attemptToken: string };
+  readonly attempt: { workId: string; attemptToken: string };
   readonly question: Question;
   readonly resolve: (answer: GivenAnswer) => void;
   readonly timer: NodeJS.Timeout;
@@ -60,7 +60,7 @@ export class Questions {
    * questions, if too many questions are open, or at the deadline of a lost network. Never rejects.
    */
   ask(
-    attempt: { runId: string; attemptToken: string },
+    attempt: { workId: string; attemptToken: string },
     question: Question,
     options: { timeoutMs: number; signal: AbortSignal },
   ): Promise<GivenAnswer> {
@@ -108,21 +108,21 @@ export class Questions {
     return true;
   }
 
-  #ask(attempt: { runId: string; attemptToken: string }, question: Question): void {
+  #ask(attempt: { workId: string; attemptToken: string }, question: Question): void {
     if (!this.#isTaken) return;
     this.#send({ case: "question", value: create(QuestionAskedSchema, { ...attempt, question }) });
   }
 
   #sendClosed(
-    attempt: { runId: string; attemptToken: string },
+    attempt: { workId: string; attemptToken: string },
     questionId: string,
     reason: QuestionCloseReason,
   ): void {
-    const { runId, attemptToken } = attempt;
+    const { workId, attemptToken } = attempt;
     // Without a stream, the attempt's completion closes the question.
     this.#send({
       case: "questionClosed",
-      value: create(QuestionClosedSchema, { runId, attemptToken, questionId, reason }),
+      value: create(QuestionClosedSchema, { workId, attemptToken, questionId, reason }),
     });
   }
 }

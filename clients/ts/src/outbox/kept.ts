@@ -21,7 +21,7 @@ export interface KeptBy {
 
 /** An acknowledged result on disk. */
 export interface Kept {
-  runId: string;
+  workId: string;
   attemptToken: string;
   /** Time of the acknowledgement, in ms since the epoch by the device's clock. */
   acknowledgedAtMs: number;
@@ -85,13 +85,13 @@ export class KeptResults {
    * record.
    */
   async keep(
-    attempt: { runId: string; attemptToken: string },
+    attempt: { workId: string; attemptToken: string },
     by: KeptBy,
     acknowledgedAt?: bigint,
   ): Promise<void> {
-    const { runId, attemptToken } = attempt;
-    const from = join(this.#outbox, `${runId}.${attemptToken}.completion`);
-    const kept: Kept = { runId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by, acknowledgedAt };
+    const { workId, attemptToken } = attempt;
+    const from = join(this.#outbox, `${workId}.${attemptToken}.completion`);
+    const kept: Kept = { workId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by, acknowledgedAt };
     try {
       kept.bytes = (await stat(from)).size;
       // Synchronous, with the list: a reader finds the record in exactly one of the two places.
@@ -181,8 +181,8 @@ export async function listKept(stateDir: string): Promise<Kept[]> {
 async function readKept(directory: string): Promise<Kept[]> {
   const found: Kept[] = [];
   for (const name of await readdir(directory)) {
-    const [, runId, attemptToken, at, systemIdentifier, timeline, position] = NAME.exec(name) ?? [];
-    if (runId === undefined || attemptToken === undefined || systemIdentifier === undefined) continue;
+    const [, workId, attemptToken, at, systemIdentifier, timeline, position] = NAME.exec(name) ?? [];
+    if (workId === undefined || attemptToken === undefined || systemIdentifier === undefined) continue;
     const bytes = await stat(join(directory, name)).then(
       ({ size }) => size,
       () => undefined,
@@ -190,12 +190,12 @@ async function readKept(directory: string): Promise<Kept[]> {
     if (bytes === undefined) continue;
     const by = { systemIdentifier, timeline: Number(timeline) };
     const storedBefore = position === undefined ? undefined : BigInt(`0x${position}`);
-    found.push({ runId, attemptToken, acknowledgedAtMs: Number(at), bytes, by, storedBefore });
+    found.push({ workId, attemptToken, acknowledgedAtMs: Number(at), bytes, by, storedBefore });
   }
   return found;
 }
 
-function nameOf({ runId, attemptToken, acknowledgedAtMs, by, storedBefore }: Kept): string {
+function nameOf({ workId, attemptToken, acknowledgedAtMs, by, storedBefore }: Kept): string {
   const position = storedBefore === undefined ? "" : `-${storedBefore.toString(16)}`;
-  return `${runId}.${attemptToken}.${acknowledgedAtMs}.${by.systemIdentifier}-${by.timeline}${position}${SUFFIX}`;
+  return `${workId}.${attemptToken}.${acknowledgedAtMs}.${by.systemIdentifier}-${by.timeline}${position}${SUFFIX}`;
 }

@@ -16,7 +16,7 @@ const NAME = /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.completion$/i;
 
 /** Data of a record available without reading the file. */
 export interface OutboxEntry {
-  runId: string;
+  workId: string;
   attemptToken: string;
   finishedAtMs: number;
 }
@@ -84,8 +84,8 @@ export class Outbox {
 
   /** Durable once resolved. A second record of the same attempt replaces the first. */
   async put(record: OutboxRecord): Promise<void> {
-    const { runId, attemptToken } = record.completion;
-    await writeDurably(join(this.#directory, nameOf({ runId, attemptToken })), encodeRecord(record));
+    const { workId, attemptToken } = record.completion;
+    await writeDurably(join(this.#directory, nameOf({ workId, attemptToken })), encodeRecord(record));
   }
 
   /** Reads the record. Never rejects; the result tells other outcomes. */
@@ -122,13 +122,13 @@ export class Outbox {
 
   /** Entry of an unreadable record, from the file's name and time of change. */
   async #entryByName(name: string): Promise<OutboxEntry | undefined> {
-    const [, runId, attemptToken] = NAME.exec(name) ?? [];
-    if (runId === undefined || attemptToken === undefined) return undefined;
+    const [, workId, attemptToken] = NAME.exec(name) ?? [];
+    if (workId === undefined || attemptToken === undefined) return undefined;
     const finishedAtMs = await stat(join(this.#directory, name)).then(
       ({ mtimeMs }) => mtimeMs,
       () => Date.now(),
     );
-    return { runId, attemptToken, finishedAtMs };
+    return { workId, attemptToken, finishedAtMs };
   }
 
   async #move(name: string, folder: "bad" | "rejected", problem: string): Promise<SetAside> {
@@ -142,11 +142,11 @@ export class Outbox {
   }
 }
 
-const nameOf = (attempt: { runId: string; attemptToken: string }) =>
-  `${attempt.runId}.${attempt.attemptToken}${SUFFIX}`;
+const nameOf = (attempt: { workId: string; attemptToken: string }) =>
+  `${attempt.workId}.${attempt.attemptToken}${SUFFIX}`;
 
 const entryOf = (record: OutboxRecord): OutboxEntry => ({
-  runId: record.completion.runId,
+  workId: record.completion.workId,
   attemptToken: record.completion.attemptToken,
   finishedAtMs: record.finishedAtMs,
 });

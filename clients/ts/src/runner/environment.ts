@@ -46,13 +46,13 @@ export function environmentOf(options: {
   const { watcher, event, context, agent, turn } = assignment;
   const facts: Record<string, string | undefined> = {
     ...markerOfAttempt(installId, mark),
-    PINION_RUN_ID: assignment.runId,
+    PINION_RUN_ID: assignment.workId,
     PINION_ATTEMPT: String(assignment.attempt),
     PINION_WATCHER: watcher?.slug,
     PINION_CONVERSATION_ID: context?.conversationId,
     PINION_WINDOW_START: event?.windowStart && timestampDate(event.windowStart).toISOString(),
     PINION_WINDOW_END: event?.windowEnd && timestampDate(event.windowEnd).toISOString(),
-    PINION_TURN_ID: turn && assignment.runId,
+    PINION_TURN_ID: turn && assignment.workId,
     PINION_MESSAGE_ID: turn?.messageId,
     PINION_SUBJECT_RUN_ID: turn?.subjectRunId,
     PINION_SNAPSHOT_IN: options.files.snapshotIn,

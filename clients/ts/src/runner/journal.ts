@@ -6,7 +6,7 @@ import { readRegularFile } from "../regular-file.ts";
 
 /** An attempt running at the time of the note. */
 export interface JournalNote {
-  runId: string;
+  workId: string;
   attemptToken: string;
   /** Process id, also the process group, of the agent; absent before the start. */
   pid?: number;
@@ -73,8 +73,8 @@ function parse(text: string): JournalNote | undefined {
   try {
     const value: unknown = JSON.parse(text);
     if (typeof value !== "object" || value === null) return undefined;
-    if (!("runId" in value && "attemptToken" in value)) return undefined;
-    const note: JournalNote = { runId: String(value.runId), attemptToken: String(value.attemptToken) };
+    if (!("workId" in value && "attemptToken" in value)) return undefined;
+    const note: JournalNote = { workId: String(value.workId), attemptToken: String(value.attemptToken) };
     if ("pid" in value && typeof value.pid === "number" && value.pid > 1) note.pid = value.pid;
     if ("startTime" in value && typeof value.startTime === "string") note.startTime = value.startTime;
     return note;

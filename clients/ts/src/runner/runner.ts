@@ -45,7 +45,7 @@ export interface RunnerOptions {
   logger: Logger;
   notifier: Notifier | undefined;
   traceparentOf?: (assignment: Assignment) => string;
-  onStart(attempt: { runId: string; attemptToken: string; pid: number; executor: string }): void;
+  onStart(attempt: { workId: string; attemptToken: string; pid: number; executor: string }): void;
 }
 
 /** Runs assignments as local programs, with the configured executor of each agent kind. */
@@ -103,8 +103,8 @@ export class Runner {
     }
     const refusal = this.#agents.refusal(executor, assignment);
     if (refusal !== undefined) return { reason: "unsupported", message: refusal };
-    const { runId, attemptToken } = assignment;
-    await this.#journal.write({ runId, attemptToken });
+    const { workId, attemptToken } = assignment;
+    await this.#journal.write({ workId, attemptToken });
     return undefined;
   }
 
@@ -186,7 +186,7 @@ export class Runner {
         sinceTicks ??= startTicksOf(pid);
         journaled = this.#noteStart(assignment, pid);
         this.#options.onStart({
-          runId: assignment.runId,
+          workId: assignment.workId,
           attemptToken: assignment.attemptToken,
           pid,
           executor: executor.kind,
@@ -224,25 +224,25 @@ export class Runner {
     if (end.hiddenSecrets > 0) {
       const note =
         "the program printed this device's token, which was taken out; enrol the device again if others saw it";
-      this.#options.logger.warn({ runId: assignment.runId }, note);
+      this.#options.logger.warn({ workId: assignment.workId }, note);
       result.notes = [...(result.notes ?? []), note];
     }
     return end.kind === "exited" ? laterOf(result, end, files) : result;
   }
 
   async #noteStart(assignment: Assignment, pid: number): Promise<void> {
-    const { runId, attemptToken } = assignment;
+    const { workId, attemptToken } = assignment;
     try {
       const startTime = await startTimeOf(pid);
       await this.#journal.write({
-        runId,
+        workId,
         attemptToken,
         pid,
         ...(startTime === undefined ? {} : { startTime }),
       });
     } catch (error) {
       // The run goes on; only a leftover process would be harder to find.
-      this.#options.logger.warn({ runId, error: messageOf(error) }, "cannot journal a running agent");
+      this.#options.logger.warn({ workId, error: messageOf(error) }, "cannot journal a running agent");
     }
   }
 

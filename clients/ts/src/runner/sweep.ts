@@ -26,7 +26,7 @@ export async function sweepLeftovers(journal: Journal, installId: string): Promi
     notes.map(async (note) => {
       const wasAlive = await endLeftover(note);
       await journal.remove(note.attemptToken);
-      return wasAlive ? [note.runId] : [];
+      return wasAlive ? [note.workId] : [];
     }),
   );
   return { ended: swept.flat(), escaped: await endEscaped(markerOfInstallation(installId)), unreadable };

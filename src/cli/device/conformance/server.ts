@@ -166,7 +166,7 @@ export class ScriptedServer {
         outputChunkBytesMax: BigInt(script.outputChunkBytesMax),
       },
       verdicts: hello.held.map((held) => ({
-        runId: held.runId,
+        workId: held.workId,
         attemptToken: held.attemptToken,
         verdict: script.heldVerdict?.(held) ?? this.#verdictOf(held),
       })),
@@ -180,11 +180,11 @@ export class ScriptedServer {
   }
 
   assignment(work: { prompt: string; agentKind: string; timeoutMs?: number }): Assignment {
-    const runId = randomUUID();
+    const workId = randomUUID();
     const now = timestampNow();
     const watcherId = randomUUID();
     const assignment = create(AssignmentSchema, {
-      runId,
+      workId,
       attemptToken: randomUUID(),
       attempt: 1,
       kind: AssignmentKind.WATCHER_RUN,
@@ -199,7 +199,7 @@ export class ScriptedServer {
         prompt: work.prompt,
       },
       event: { firedAt: now, source: RunSource.MANUAL, windowStart: now, windowEnd: now },
-      context: { deviceId: "", conversationId: `conformance_watcher_${watcherId}_run_${runId}` },
+      context: { deviceId: "", conversationId: `conformance_watcher_${watcherId}_run_${workId}` },
     });
     return this.script.hasUnknownFields ? { ...assignment, $unknown: unknownField } : assignment;
   }

@@ -17,7 +17,7 @@ import { checkMessage } from "../../../server/access/interceptors/validate.ts";
 import { type OpenLink, openLink } from "../../../server/device/link.ts";
 import { Wrong } from "./verdict.ts";
 
-export type Names = { runId: string; attemptToken: string };
+export type Names = { workId: string; attemptToken: string };
 type Case = NonNullable<ConnectRequest["message"]["case"]>;
 type ValueOf<C extends Case> = Extract<ConnectRequest["message"], { case: C }>["value"];
 type Sent = NonNullable<MessageInitShape<typeof ConnectResponseSchema>["message"]>;
@@ -182,12 +182,12 @@ export class ScriptedSession {
     this.send({ case: "assignment", value: assignment });
   }
 
-  cancel({ runId, attemptToken }: Names): void {
-    this.send({ case: "cancel", value: { runId, attemptToken, reason: "conformance" } });
+  cancel({ workId, attemptToken }: Names): void {
+    this.send({ case: "cancel", value: { workId, attemptToken, reason: "conformance" } });
   }
 
-  acknowledge({ runId, attemptToken }: Names, verdict: CompletionVerdict): void {
-    this.send({ case: "completionAck", value: { runId, attemptToken, verdict } });
+  acknowledge({ workId, attemptToken }: Names, verdict: CompletionVerdict): void {
+    this.send({ case: "completionAck", value: { workId, attemptToken, verdict } });
   }
 
   drain(reason: DrainReason, afterMs: number): void {

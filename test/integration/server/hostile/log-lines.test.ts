@@ -4,17 +4,16 @@
  */
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
-import { Platform } from "@pinion/client";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { Os } from "@pinion/client";
+import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../../support/device.ts";
 import { startTarget, type Target } from "../../../support/hostile/target.ts";
 import { takeOn } from "../work.ts";
 
-const main = fileURLToPath(new URL("../../../../src/cli/main.ts", import.meta.url));
+const main = inject("pinionMain");
 const database = useDatabase({ per: "file" });
 let target: Target;
 beforeAll(async () => {
@@ -41,7 +40,7 @@ test("the log stays one JSON object a line, and tables show odd texts escaped, w
       joinCode,
       installId: randomUUID(),
       label: evil,
-      platform: Platform.LINUX,
+      os: Os.LINUX,
       appVersion: evil,
     }),
   );

@@ -3,7 +3,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
 import * as grpc from "@grpc/grpc-js";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { type ConnectRequest, ConnectRequestSchema, Platform } from "#gen/pinion/v1/device_pb.js";
+import { type ConnectRequest, ConnectRequestSchema, Os } from "#gen/pinion/v1/device_pb.js";
 import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { checkMessage } from "../../../../src/server/access/interceptors/validate.ts";
 import { reactions, type SessionInput } from "../../../../src/server/device/session-table.ts";
@@ -17,7 +17,7 @@ import { createRandom } from "../../../support/random.ts";
 import { startWork, untilStatus } from "../work.ts";
 
 const ids = {
-  run_id: "0190f5fe-7c00-7a00-8000-000000000001",
+  work_id: "0190f5fe-7c00-7a00-8000-000000000001",
   attempt_token: "0190f5fe-7c00-7a00-8000-000000000002",
 };
 const patience = { timeout: fuzzMs() + 300_000 };
@@ -39,7 +39,7 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
 
   const hello = () => ({
     installId: target.device.installId,
-    platform: Platform.LINUX,
+    os: Os.LINUX,
     agentKinds: ["test"],
     maxConcurrency: 4,
   });
@@ -57,28 +57,28 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
       const values: Record<SessionInput, object> = {
         hello: hello(),
         heartbeat: { sequence: 1n },
-        accept: { runId: ids.run_id, attemptToken: ids.attempt_token },
-        reject: { runId: ids.run_id, attemptToken: ids.attempt_token, reason: 1 },
+        accept: { workId: ids.work_id, attemptToken: ids.attempt_token },
+        reject: { workId: ids.work_id, attemptToken: ids.attempt_token, reason: 1 },
         output: {
-          runId: ids.run_id,
+          workId: ids.work_id,
           attemptToken: ids.attempt_token,
           sequence: 1n,
           stream: OutputStream.STDOUT,
           data: new Uint8Array(10),
         },
-        complete: { runId: ids.run_id, attemptToken: ids.attempt_token, outcome: 1 },
-        cancelled: { runId: ids.run_id, attemptToken: ids.attempt_token },
+        complete: { workId: ids.work_id, attemptToken: ids.attempt_token, outcome: 1 },
+        cancelled: { workId: ids.work_id, attemptToken: ids.attempt_token },
         activity: {
-          runId: ids.run_id,
+          workId: ids.work_id,
           attemptToken: ids.attempt_token,
           activities: [{ sequence: 1n, body: { case: "text", value: { text: "Reading." } } }],
         },
         question: {
-          runId: ids.run_id,
+          workId: ids.work_id,
           attemptToken: ids.attempt_token,
           question: { id: "1", title: "May I?", options: [{ id: "yes", label: "Yes" }] },
         },
-        questionClosed: { runId: ids.run_id, attemptToken: ids.attempt_token, questionId: "1", reason: 1 },
+        questionClosed: { workId: ids.work_id, attemptToken: ids.attempt_token, questionId: "1", reason: 1 },
       };
       const send = (stream: ReturnType<typeof dial>, input: SessionInput) =>
         stream.send({ case: input, value: values[input] } as never);
@@ -222,12 +222,12 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
     stream.accept(assignment);
     await stream.beat([assignment]);
     await withstand(target, `${kind}: ${chunks} tiny chunks`, async () => {
-      const { runId, attemptToken } = assignment;
+      const { workId, attemptToken } = assignment;
       for (let sequence = 1; sequence <= chunks; sequence += 1) {
         stream.send({
           case: "output",
           value: {
-            runId,
+            workId,
             attemptToken,
             sequence: BigInt(sequence),
             stream: OutputStream.STDOUT,
@@ -282,7 +282,7 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
         const runs = [];
         for (let count = 0; count < 50; count += 1) runs.push(await startWork(target.clients, device));
         const seen = new Set<string>();
-        while (seen.size < runs.length) seen.add((await stream.next("assignment")).runId);
+        while (seen.size < runs.length) seen.add((await stream.next("assignment")).workId);
         // Pushed again, withdrawn, and offered again, without an attempt being counted.
         await stream.next("assignment");
       });

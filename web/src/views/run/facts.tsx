@@ -30,7 +30,7 @@ export function Facts({ run }: { run: Run }) {
     ["attempt", run.attempt > 0 && `${run.attempt} of ${run.maxAttempts}`],
     ["slot", moment(run.scheduledFor)],
     ["not before", moment(run.notBefore)],
-    ["expires", moment(run.expiresAt)],
+    ["expires", moment(run.startDeadlineAt)],
     ["last beat", run.lastBeatAt && !isEnded(run) && <Ago at={run.lastBeatAt} />],
     ["program ran", run.duration && lengthText(durationMs(run.duration))],
     ["timeout", run.timeout && lengthText(durationMs(run.timeout))],

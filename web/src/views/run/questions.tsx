@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import { QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
 import type { RunQuestion } from "#gen/pinion/v1/run_pb.js";
-import { runs as api } from "../../data/api.ts";
+import { runs as api, may } from "../../data/api.ts";
 import { Ago } from "../../parts/time.tsx";
 import { attempt } from "../../parts/toasts.tsx";
 
@@ -62,17 +62,22 @@ function Question({ asked, onAnswered }: { asked: RunQuestion; onAnswered: () =>
         </label>
       )}
       <div class="buttons">
-        {question.options.map(({ id, label, kind }) => (
-          <button
-            key={id}
-            type="button"
-            disabled={isBusy.value}
-            class={kind === QuestionOptionKind.ALLOW_ONCE ? "primary" : ""}
-            onClick={() => answer(id, kind === QuestionOptionKind.ALLOW_ALWAYS && question.toolRule !== "")}
-          >
-            {label || id}
-          </button>
-        ))}
+        {question.options.map(({ id, label, kind }) => {
+          const isForGood = kind === QuestionOptionKind.ALLOW_ALWAYS && question.toolRule !== "";
+          const isTooMuch = kind === QuestionOptionKind.ALLOW_ALWAYS && !may("admin");
+          return (
+            <button
+              key={id}
+              type="button"
+              disabled={isBusy.value || isTooMuch}
+              title={isTooMuch ? "It permits this for good, which is for admins of the org" : undefined}
+              class={kind === QuestionOptionKind.ALLOW_ONCE ? "primary" : ""}
+              onClick={() => answer(id, isForGood)}
+            >
+              {label || id}
+            </button>
+          );
+        })}
         <small>
           The default is taken <Ago at={asked.deadlineAt!} />
         </small>

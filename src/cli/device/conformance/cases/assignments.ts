@@ -21,7 +21,7 @@ export const assignmentCases: ConformanceCase[] = [
       );
       expectThat(completion.output.trim() === "hello", 'output "hello"', JSON.stringify(completion.output));
       expectThat(completion.exitCode === 0, "exit_code 0", String(completion.exitCode));
-      expectThat(completion.runId === names.runId, "the run's id beside its token", completion.runId);
+      expectThat(completion.workId === names.workId, "the run's id beside its token", completion.workId);
       const kinds = session.received.map(({ message }) => message.case);
       expectThat(
         kinds.indexOf("accept") < kinds.indexOf("complete"),

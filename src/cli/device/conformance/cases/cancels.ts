@@ -48,7 +48,7 @@ export const cancelCases: ConformanceCase[] = [
     promise: "a cancel of an attempt that is not there is answered with cancelled at once",
     async play(stage) {
       const session = await stage.open();
-      const names = { runId: randomUUID(), attemptToken: randomUUID() };
+      const names = { workId: randomUUID(), attemptToken: randomUUID() };
       session.cancel(names);
       await session.next("cancelled", "cancelled", { of: names });
     },

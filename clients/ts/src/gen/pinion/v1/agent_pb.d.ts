@@ -621,7 +621,7 @@ export declare type AgentPlatform = Message<"pinion.v1.AgentPlatform"> & {
   status: PlatformStatus;
 
   /**
-   * Why the last start failed. Never contains a secret.
+   * Why the last start failed, in the platform's words if it refused. Never contains a secret.
    *
    * @generated from field: string status_reason = 7;
    */
@@ -647,6 +647,50 @@ export declare type AgentPlatform = Message<"pinion.v1.AgentPlatform"> & {
    * @generated from field: google.protobuf.Timestamp updated_at = 10;
    */
   updatedAt?: Timestamp | undefined;
+
+  /**
+   * When its last message of a person came that was let through.
+   *
+   * @generated from field: google.protobuf.Timestamp last_message_in_at = 11;
+   */
+  lastMessageInAt?: Timestamp | undefined;
+
+  /**
+   * When its last message to people went out.
+   *
+   * @generated from field: google.protobuf.Timestamp last_message_out_at = 12;
+   */
+  lastMessageOutAt?: Timestamp | undefined;
+
+  /**
+   * The last trouble of its instance: a message that was not let through, a reply that the platform did not take. Empty:
+   * none since the start. Never contains a secret.
+   *
+   * @generated from field: string last_error = 13;
+   */
+  lastError: string;
+
+  /**
+   * When that was.
+   *
+   * @generated from field: google.protobuf.Timestamp last_error_at = 14;
+   */
+  lastErrorAt?: Timestamp | undefined;
+
+  /**
+   * The replica that runs its instance; empty: none.
+   *
+   * @generated from field: string replica_id = 15;
+   */
+  replicaId: string;
+
+  /**
+   * The address to which the platform sends its messages, under PINION_PUBLIC_URL, or a path without one. Empty for a
+   * platform that is asked for messages.
+   *
+   * @generated from field: string webhook_url = 16;
+   */
+  webhookUrl: string;
 };
 
 /**
@@ -740,7 +784,7 @@ export declare type UpsertPlatformRequest = Message<"pinion.v1.UpsertPlatformReq
   agentId: string;
 
   /**
-   * One of telegram, slack, discord, whatsapp, teams, webhook; INVALID_ARGUMENT names the keys that a kind lacks. A
+   * One of telegram, slack, discord, whatsapp, teams, github, gchat, linear, webhook; INVALID_ARGUMENT names the keys that a kind lacks. A
    * platform's kind stays: FAILED_PRECONDITION.
    *
    * @generated from field: string kind = 3;
@@ -1211,14 +1255,14 @@ export enum PlatformStatus {
   STOPPED = 1,
 
   /**
-   * A start is under way.
+   * A start is under way; or the replica of a running platform is gone, and another one takes over.
    *
    * @generated from enum value: PLATFORM_STATUS_STARTING = 2;
    */
   STARTING = 2,
 
   /**
-   * It runs.
+   * It runs: the platform accepted the bot, and a replica has its instance.
    *
    * @generated from enum value: PLATFORM_STATUS_RUNNING = 3;
    */
@@ -1395,8 +1439,9 @@ export declare const AgentService: GenService<{
     output: typeof DeletePlatformResponseSchema;
   },
   /**
-   * Starts a platform and answers once it runs. Starting one that runs changes nothing; one that is being started is
-   * waited for. FAILED_PRECONDITION with the reason if the start failed.
+   * Starts a platform and answers once it runs: the platform has accepted the bot, and this replica has its instance.
+   * Starting one that runs changes nothing; one that is being started is waited for. FAILED_PRECONDITION with the reason if
+   * the start failed, in the platform's words if it refused.
    *
    * @generated from rpc pinion.v1.AgentService.StartPlatform
    */

@@ -208,12 +208,12 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
   installId: string;
 
   /**
-   * What the device runs on; set once, at enrolment. PERMISSION_DENIED if it differs. A fleet worker says what it runs on
-   * with each hello: macOS, Linux or Windows.
+   * The device's operating system; set once, at enrolment. PERMISSION_DENIED if it differs. A fleet worker states its
+   * operating system with each hello: macOS, Linux or Windows.
    *
-   * @generated from field: pinion.v1.Platform platform = 2;
+   * @generated from field: pinion.v1.Os os = 2;
    */
-  platform: Platform;
+  os: Os;
 
   /**
    * The daemon's version. At most 64 bytes.
@@ -349,11 +349,11 @@ export declare const MachineSchema: GenMessage<Machine>;
  */
 export declare type HeldAttempt = Message<"pinion.v1.HeldAttempt"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -621,11 +621,11 @@ export declare const LimitsSchema: GenMessage<Limits>;
  */
 export declare type HeldAttemptVerdict = Message<"pinion.v1.HeldAttemptVerdict"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -683,11 +683,11 @@ export declare const HeartbeatSchema: GenMessage<Heartbeat>;
  */
 export declare type AttemptRef = Message<"pinion.v1.AttemptRef"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -737,11 +737,11 @@ export declare const HeartbeatAckSchema: GenMessage<HeartbeatAck>;
  */
 export declare type Assignment = Message<"pinion.v1.Assignment"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * Names this attempt and proves it: goes into every message about it.
@@ -821,7 +821,7 @@ export declare type Assignment = Message<"pinion.v1.Assignment"> & {
   traceparent: string;
 
   /**
-   * The turn. Set for turns, whose `run_id` is the turn's id; they have no watcher and no event.
+   * The turn. Set for turns; `work_id` is the turn's id. Turns have no watcher and no event.
    *
    * @generated from field: pinion.v1.TurnAssignment turn = 13;
    */
@@ -1090,11 +1090,11 @@ export declare const RunContextSchema: GenMessage<RunContext>;
  */
 export declare type Accept = Message<"pinion.v1.Accept"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1117,11 +1117,11 @@ export declare const AcceptSchema: GenMessage<Accept>;
  */
 export declare type Reject = Message<"pinion.v1.Reject"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1158,11 +1158,11 @@ export declare const RejectSchema: GenMessage<Reject>;
  */
 export declare type Output = Message<"pinion.v1.Output"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1206,11 +1206,11 @@ export declare const OutputSchema: GenMessage<Output>;
  */
 export declare type ActivityReport = Message<"pinion.v1.ActivityReport"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1240,11 +1240,11 @@ export declare const ActivityReportSchema: GenMessage<ActivityReport>;
  */
 export declare type QuestionAsked = Message<"pinion.v1.QuestionAsked"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1274,11 +1274,11 @@ export declare const QuestionAskedSchema: GenMessage<QuestionAsked>;
  */
 export declare type QuestionClosed = Message<"pinion.v1.QuestionClosed"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1315,11 +1315,11 @@ export declare const QuestionClosedSchema: GenMessage<QuestionClosed>;
  */
 export declare type Answer = Message<"pinion.v1.Answer"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1370,11 +1370,11 @@ export declare const AnswerSchema: GenMessage<Answer>;
  */
 export declare type Completion = Message<"pinion.v1.Completion"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1697,11 +1697,11 @@ export declare const TurnReofferSchema: GenMessage<TurnReoffer>;
  */
 export declare type CompletionAck = Message<"pinion.v1.CompletionAck"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1752,11 +1752,11 @@ export declare const CompletionAckSchema: GenMessage<CompletionAck>;
  */
 export declare type Cancel = Message<"pinion.v1.Cancel"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1786,11 +1786,11 @@ export declare const CancelSchema: GenMessage<Cancel>;
  */
 export declare type Cancelled = Message<"pinion.v1.Cancelled"> & {
   /**
-   * The run.
+   * The run or the turn.
    *
-   * @generated from field: string run_id = 1;
+   * @generated from field: string work_id = 1;
    */
-  runId: string;
+  workId: string;
 
   /**
    * The attempt's token.
@@ -1861,11 +1861,11 @@ export declare type EnrollRequest = Message<"pinion.v1.EnrollRequest"> & {
   installId: string;
 
   /**
-   * What the device runs on. Set once.
+   * The device's operating system. Set once.
    *
-   * @generated from field: pinion.v1.Platform platform = 3;
+   * @generated from field: pinion.v1.Os os = 3;
    */
-  platform: Platform;
+  os: Os;
 
   /**
    * Shown to people. 1 to 100 bytes.
@@ -2092,65 +2092,65 @@ export declare type ListMyWatchersResponse = Message<"pinion.v1.ListMyWatchersRe
 export declare const ListMyWatchersResponseSchema: GenMessage<ListMyWatchersResponse>;
 
 /**
- * What a device runs on.
+ * The operating system of a device.
  *
- * @generated from enum pinion.v1.Platform
+ * @generated from enum pinion.v1.Os
  */
-export enum Platform {
+export enum Os {
   /**
    * Not set.
    *
-   * @generated from enum value: PLATFORM_UNSPECIFIED = 0;
+   * @generated from enum value: OS_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
    * macOS.
    *
-   * @generated from enum value: PLATFORM_MACOS = 1;
+   * @generated from enum value: OS_MACOS = 1;
    */
   MACOS = 1,
 
   /**
    * Linux.
    *
-   * @generated from enum value: PLATFORM_LINUX = 2;
+   * @generated from enum value: OS_LINUX = 2;
    */
   LINUX = 2,
 
   /**
    * Windows.
    *
-   * @generated from enum value: PLATFORM_WINDOWS = 3;
+   * @generated from enum value: OS_WINDOWS = 3;
    */
   WINDOWS = 3,
 
   /**
    * iOS.
    *
-   * @generated from enum value: PLATFORM_IOS = 4;
+   * @generated from enum value: OS_IOS = 4;
    */
   IOS = 4,
 
   /**
    * Android.
    *
-   * @generated from enum value: PLATFORM_ANDROID = 5;
+   * @generated from enum value: OS_ANDROID = 5;
    */
   ANDROID = 5,
 
   /**
    * A browser.
    *
-   * @generated from enum value: PLATFORM_BROWSER = 6;
+   * @generated from enum value: OS_BROWSER = 6;
    */
   BROWSER = 6,
 }
 
 /**
- * Describes the enum pinion.v1.Platform.
+ * Describes the enum pinion.v1.Os.
  */
-export declare const PlatformSchema: GenEnum<Platform>;
+export declare const OsSchema: GenEnum<Os>;
 
 /**
  * Where a held attempt is.

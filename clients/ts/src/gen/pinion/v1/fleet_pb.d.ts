@@ -5,7 +5,7 @@
 import type { GenEnum, GenFile, GenMessage, GenService } from "@bufbuild/protobuf/codegenv2";
 import type { Message } from "@bufbuild/protobuf";
 import type { Duration, FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
-import type { Platform, UpgradeInfo } from "./device_pb.js";
+import type { Os, UpgradeInfo } from "./device_pb.js";
 import type { RunSummary } from "./run_pb.js";
 import type { ExecutorInfo, WorkspaceInfo } from "./activity_pb.js";
 
@@ -340,9 +340,9 @@ export declare type Device = Message<"pinion.v1.Device"> & {
   /**
    * What it runs on.
    *
-   * @generated from field: pinion.v1.Platform platform = 3;
+   * @generated from field: pinion.v1.Os os = 3;
    */
-  platform: Platform;
+  os: Os;
 
   /**
    * Its daemon's installation.
@@ -614,9 +614,9 @@ export declare type ListDevicesRequest = Message<"pinion.v1.ListDevicesRequest">
   /**
    * Only devices on one of these; empty means all.
    *
-   * @generated from field: repeated pinion.v1.Platform platforms = 6;
+   * @generated from field: repeated pinion.v1.Os operating_systems = 6;
    */
-  platforms: Platform[];
+  operatingSystems: Os[];
 
   /**
    * Fills in `last_run`.

@@ -160,11 +160,11 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   notBefore?: Timestamp | undefined;
 
   /**
-   * Skipped if not started by then; absent: it waits for its device.
+   * The moment until which the run may start; after it the run is skipped. Absent: the run waits for its device.
    *
-   * @generated from field: google.protobuf.Timestamp expires_at = 21;
+   * @generated from field: google.protobuf.Timestamp start_deadline_at = 21;
    */
-  expiresAt?: Timestamp | undefined;
+  startDeadlineAt?: Timestamp | undefined;
 
   /**
    * When the current attempt was claimed.

@@ -112,11 +112,11 @@ export declare type Turn = Message<"pinion.v1.Turn"> & {
   deviceId: string;
 
   /**
-   * The worker or device that has it, or had it last; empty before the first claim.
+   * The holder: the worker or device that has the turn, or had the turn last; empty before the first claim.
    *
-   * @generated from field: string worker_id = 14;
+   * @generated from field: string holder_id = 14;
    */
-  workerId: string;
+  holderId: string;
 
   /**
    * Claims so far.
@@ -217,7 +217,7 @@ export declare type Turn = Message<"pinion.v1.Turn"> & {
   deadlineAt?: Timestamp | undefined;
 
   /**
-   * When it ends as TIMEOUT, however its worker beats.
+   * When it ends as TIMEOUT, however its worker beats; later by the time that its agent's questions wait, an hour at most.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 29;
    */

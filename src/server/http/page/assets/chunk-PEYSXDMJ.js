@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-FH2I2XMJ.js";import{ua as t}from"./chunk-3J6KJ5OI.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};

@@ -1,0 +1,117 @@
+/**
+ * Messages of people on a platform become turns of its agent. The turn, its message's id and the
+ * reply that is owed are one transaction, so a message that is told twice, by the platform or to
+ * two replicas, is one turn.
+ */
+import { createHash } from "node:crypto";
+import { conversationOfUser } from "../../conversation-ids.ts";
+import { Refusal } from "../../errors.ts";
+import { excerpt } from "../../excerpt.ts";
+import type { TurnBell } from "../../scheduler/turn-bell.ts";
+import * as replies from "../../store/agents/platform-replies.ts";
+import type { Quotas } from "../../store/people/quotas.ts";
+import type { Db } from "../../store/pg/database.ts";
+import { storableText } from "../../store/pg/storable.ts";
+import * as turns from "../../store/work/turns.ts";
+import type { Heard } from "./line.ts";
+
+/** Milliseconds from the claim, and until the claim. */
+const timeoutMs = 600_000;
+const startTimeoutMs = 600_000;
+const messageIdBytesMax = 200;
+const inputBytesMax = 1_048_576;
+
+export type Addressee = {
+  orgId: string;
+  stableId: string;
+  agentId: string;
+  kind: string;
+  config: Readonly<Record<string, string>>;
+};
+
+/**
+ * Why a message is not let through; undefined if it is. A direct message needs its sender in
+ * `allow_from`, a message in a group needs the group in `allow_groups`; "*" is everybody, and
+ * without the setting nobody is let through.
+ */
+export function refusalOf(
+  { config }: Pick<Addressee, "config">,
+  { isDirect, senderId, senderName, chatId }: Pick<Heard, "isDirect" | "senderId" | "senderName" | "chatId">,
+): string | undefined {
+  const key = isDirect ? "allow_from" : "allow_groups";
+  const id = isDirect ? senderId : chatId;
+  const allowed = (config[key] ?? "").split(/[\s,]+/).filter(Boolean);
+  if (allowed.includes("*") || allowed.includes(id)) return undefined;
+  const who = isDirect ? `${senderName} (${senderId})` : `${senderName} in the group ${chatId}`;
+  return excerpt(`a message of ${who} was not let through; to let it, add ${id} to ${key}`, 300);
+}
+
+const userPattern = /^[\p{L}\p{M}\p{N}\p{P}\p{S} ]{1,128}$/u;
+
+/**
+ * The sender as a conversation names them: "telegram:12345", and apart from it
+ * "telegram:12345@-100200" in a group, so that no group reads what was said in a direct chat.
+ */
+export function userOf(
+  kind: string,
+  { isDirect, senderId, chatId }: Pick<Heard, "isDirect" | "senderId" | "chatId">,
+): string {
+  const user = `${kind}:${senderId}${isDirect ? "" : `@${chatId}`}`;
+  if (userPattern.test(user) && Buffer.byteLength(user) <= 240) return user;
+  return `${kind}:${createHash("sha256").update(user).digest("hex")}`;
+}
+
+export type Taken = "new" | "repeated" | "edited" | { refused: string };
+
+/**
+ * Records the turn of a message, once. "edited": the message was recorded before with another text.
+ * Refuses while the org or the conversation has no room for a turn.
+ */
+export async function take(
+  { db, quotas, bell }: { db: Db; quotas: Quotas; bell: Pick<TurnBell, "turnStarted"> },
+  to: Addressee,
+  heard: Heard,
+): Promise<Taken> {
+  const { orgId, stableId, agentId, kind } = to;
+  const refused = refusalOf(to, heard);
+  if (refused !== undefined) return { refused };
+  const input = storableText(heard.text);
+  if (Buffer.byteLength(input) > inputBytesMax)
+    return { refused: "a message of more than 1 MiB was passed over" };
+  await quotas.requireRoom(db, "turns", orgId);
+  try {
+    const { isNew, ...armed } = await turns.arm(
+      db,
+      {
+        ...{ orgId, agentId, input, timeoutMs, startTimeoutMs },
+        conversationId: conversationOfUser({ agentId, userId: userOf(kind, heard), orgId }),
+        messageId: messageIdOf(stableId, heard),
+        runId: null,
+        agentKind: "",
+        isGated: true,
+      },
+      (tx, turnId) =>
+        replies.owe(tx, {
+          ...{ orgId, stableId, turnId },
+          ...{ threadId: heard.threadId, chatId: heard.chatId, senderId: heard.senderId },
+        }),
+    );
+    if (!isNew) return "repeated";
+    bell.turnStarted({ orgId, ...armed });
+    return "new";
+  } catch (error) {
+    if (!(error instanceof Refusal)) throw error;
+    if (error.reason === "already_exists") return "edited";
+    if (error.reason === "not_found" || error.reason === "failed_precondition") {
+      return { refused: error.message };
+    }
+    throw error;
+  }
+}
+
+/** Names the message for ever: the platform's ids are unique within a chat at least. */
+function messageIdOf(stableId: string, { chatId, messageId }: Heard): string {
+  const id = `${stableId}/${chatId}/${messageId}`;
+  if (Buffer.byteLength(id) <= messageIdBytesMax && !id.includes("\0")) return id;
+  return createHash("sha256").update(id).digest("hex");
+}

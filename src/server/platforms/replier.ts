@@ -1,0 +1,164 @@
+/**
+ * A reply on its way to a chat. The reply streams into one message, which is edited as the agent
+ * speaks; the message's id is stored before the final text goes into the message, so a replica that
+ * takes over edits the same message, and the chat has one reply.
+ *
+ *   no post ──post "…"──▶ posted, id stored ──edits──▶ final text ──▶ (further parts) ──▶ sent
+ *
+ * A platform that edits no messages has the whole reply posted under the turn's id.
+ */
+import { Bell } from "../../abort.ts";
+import { excerpt } from "../../excerpt.ts";
+import type { Logger } from "../../log.ts";
+import type { Lease } from "../../store/agents/platform-leases.ts";
+import * as replies from "../../store/agents/platform-replies.ts";
+import type { Db } from "../../store/pg/database.ts";
+import * as turns from "../../store/work/turns.ts";
+import { wordsOf } from "../destinations/answer.ts";
+import type { Line } from "./line.ts";
+import { showQuestions } from "./questions.ts";
+import { createSpeech, finalText, partsOf, type SpeechFeed } from "./speech.ts";
+
+/** Milliseconds between reads of a turn without a wake-up, in case a wake-up was lost. */
+const rereadMs = 5_000;
+/** Tries again after failures: the first wait, doubled up to the longest, in ms. */
+const retryMs = 2_000;
+const retryMsMax = 300_000;
+/** Milliseconds after which a reply that the platform does not take is given up. */
+const giveUpMs = 86_400_000;
+/** Failures after which a message that cannot be edited is posted anew. */
+const editFailuresMax = 3;
+const placeholder = "…";
+
+export type Replier = {
+  db: Db;
+  log: Logger;
+  feed: SpeechFeed;
+  line: Line;
+  lease: Lease;
+  publicUrl: string | undefined;
+  mask: (text: string) => string;
+  /** Aborts when the lease may be another replica's. */
+  signal: AbortSignal;
+  said(): void;
+  trouble(what: string): void;
+};
+
+/** Brings one reply to its chat, as far as the lease lasts. Never rejects. */
+export async function answer(how: Replier, owed: replies.OwedReply): Promise<void> {
+  const which = { lease: how.lease, turnId: owed.turnId };
+  try {
+    await speak(how, owed);
+  } catch (error) {
+    if (how.signal.aborted) return;
+    const what = excerpt(how.mask(wordsOf(error)), 300);
+    how.trouble(`a reply could not be sent: ${what}`);
+    const isLast = Date.now() - owed.createdAt.getTime() > giveUpMs;
+    const waitMs = Math.max(
+      Math.min(retryMs * 2 ** owed.attempts, retryMsMax),
+      ((error as { retryAfter?: number }).retryAfter ?? 0) * 1_000,
+    );
+    try {
+      await replies.fail(how.db, which, { error: what, ...(isLast ? {} : { retryInMs: waitMs }) });
+      if (owed.postId !== null && owed.attempts + 1 >= editFailuresMax && owed.partsSent === 0)
+        await replies.savePost(how.db, which, null);
+    } catch (lost) {
+      how.log.warn({ err: lost, turnId: owed.turnId }, "a failed reply could not be recorded");
+    }
+  }
+}
+
+async function speak(how: Replier, owed: replies.OwedReply): Promise<void> {
+  const { db, line, signal } = how;
+  const bell = new Bell();
+  const speech = createSpeech(how.feed, owed, () => bell.ring());
+  const post = createPost(how, owed);
+  let editedAt = 0;
+  try {
+    while (!signal.aborted) {
+      const turn = await turns.find(db, owed);
+      // The question's message is worth a try; the reply does not fail with it.
+      if (turn)
+        await showQuestions(how, owed).catch((error: unknown) => how.trouble(troubleWith("question", error)));
+      if (!turn || turn.finishedAt) {
+        const text = turn ? finalText(turn) : undefined;
+        if (text !== undefined) await finish(how, owed, { text, post });
+        else
+          await replies.fail(
+            db,
+            { lease: how.lease, turnId: owed.turnId },
+            { error: "the turn was deleted" },
+          );
+        return;
+      }
+      const sinceMs = performance.now() - editedAt;
+      const partial = speech.text();
+      if (line.edit && partial !== post.shown && sinceMs >= line.editEveryMs) {
+        editedAt = performance.now();
+        if (!(await post.show(partial))) return;
+      }
+      const isBehind = line.edit !== undefined && speech.text() !== post.shown;
+      await bell.wait(isBehind ? line.editEveryMs : rereadMs, signal);
+    }
+  } finally {
+    speech.close();
+  }
+}
+
+/** The message that holds the reply. */
+function createPost({ db, line, lease, signal, trouble }: Replier, owed: replies.OwedReply) {
+  const { threadId, turnId } = owed;
+  const post = {
+    id: owed.postId,
+    shown: "",
+    /** Posts the placeholder and stores its id; false if the reply is not this replica's any more. */
+    async open(): Promise<boolean> {
+      if (post.id !== null) return true;
+      post.id = await line.post(threadId, { text: placeholder }, turnId);
+      return !signal.aborted && replies.savePost(db, { lease, turnId }, post.id);
+    },
+    /** Shows a text that is not final. A failure costs this view of it alone. */
+    async show(text: string): Promise<boolean> {
+      post.shown = text;
+      if (!(await post.open())) return false;
+      try {
+        await line.edit!(threadId, post.id!, { text: `${excerpt(text, line.textMax - 2)} ${placeholder}` });
+      } catch (error) {
+        trouble(troubleWith("reply's progress", error));
+      }
+      return true;
+    },
+  };
+  return post;
+}
+
+function troubleWith(what: string, error: unknown): string {
+  return `a ${what} could not be shown: ${excerpt(wordsOf(error), 200)}`;
+}
+
+async function finish(
+  how: Replier,
+  owed: replies.OwedReply,
+  { text, post }: { text: string; post: ReturnType<typeof createPost> },
+): Promise<void> {
+  const { db, line, lease, signal } = how;
+  const { threadId, turnId } = owed;
+  const which = { lease, turnId };
+  const parts = partsOf(text, line.textMax, how.publicUrl);
+  for (const [index, part] of parts.entries()) {
+    if (index < owed.partsSent) continue;
+    if (signal.aborted) return;
+    if (index === 0 && line.edit) {
+      if (!(await post.open())) return;
+      await line.edit(threadId, post.id!, { text: part }).catch((error: unknown) => {
+        // The replica before had edited it already.
+        if (!/not modified/i.test(String(error))) throw error;
+      });
+    } else {
+      await line.post(threadId, { text: part }, index === 0 ? turnId : `${turnId}-${index + 1}`);
+    }
+    how.said();
+    if (index + 1 < parts.length && !(await replies.saveParts(db, which, index + 1))) return;
+  }
+  await replies.finish(db, which);
+}

@@ -1,0 +1,64 @@
+/** Questions of agents that are shown on a platform, by the holder of its lease (P5). */
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+import { storableText } from "../pg/storable.ts";
+import { isOwn, type Lease } from "./platform-leases.ts";
+import type { Named } from "./platforms.ts";
+
+export type ShownQuestion = {
+  ref: string;
+  turnId: string;
+  attemptToken: string;
+  questionId: string;
+  senderId: string;
+  threadId: string;
+  postId: string | null;
+  isClosed: boolean;
+};
+
+const columns = sql`
+  q.ref, q.turn_id as "turnId", q.attempt_token as "attemptToken", q.question_id as "questionId",
+  q.sender_id as "senderId", q.thread_id as "threadId", q.post_id as "postId", q.is_closed as "isClosed"`;
+
+/** Questions of the turn that are shown, or are about to be. */
+export async function listOfTurn(db: Db, which: { orgId: string; turnId: string }): Promise<ShownQuestion[]> {
+  const { rows } = await sql<ShownQuestion>`
+    select ${columns} from platform_question q
+    where q.org_id = ${which.orgId} and q.turn_id = ${which.turnId}`.execute(db);
+  return rows;
+}
+
+/** The question of a button's reference. */
+export async function find(db: Db, which: Named & { ref: string }): Promise<ShownQuestion | undefined> {
+  const { rows } = await sql<ShownQuestion>`
+    select ${columns} from platform_question q
+    where q.org_id = ${which.orgId} and q.stable_id = ${which.stableId} and q.ref = ${storableText(which.ref)}
+  `.execute(db);
+  return rows[0];
+}
+
+/** Stores that a question is about to be shown; false without the lease. */
+export async function begin(
+  db: Db,
+  lease: Lease,
+  shown: Omit<ShownQuestion, "postId" | "isClosed">,
+): Promise<boolean> {
+  const { rows } = await sql`
+    insert into platform_question (org_id, ref, stable_id, turn_id, attempt_token, question_id, sender_id, thread_id)
+    select ${lease.orgId}, ${shown.ref}, ${lease.stableId}, ${shown.turnId}, ${shown.attemptToken},
+      ${storableText(shown.questionId)}, ${storableText(shown.senderId)}, ${storableText(shown.threadId)}
+    where ${isOwn(lease)}
+    on conflict do nothing
+    returning 1`.execute(db);
+  return rows.length > 0;
+}
+
+export async function savePost(db: Db, lease: Lease, { ref, postId }: { ref: string; postId: string }) {
+  await sql`update platform_question set post_id = ${storableText(postId)}
+    where org_id = ${lease.orgId} and ref = ${ref} and ${isOwn(lease)}`.execute(db);
+}
+
+export async function close(db: Db, lease: Lease, { ref }: { ref: string }): Promise<void> {
+  await sql`update platform_question set is_closed = true
+    where org_id = ${lease.orgId} and ref = ${ref} and ${isOwn(lease)}`.execute(db);
+}
