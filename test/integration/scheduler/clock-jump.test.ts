@@ -140,7 +140,7 @@ test("a run that was asked for while the clock was ahead is due once the clock i
     { timeout: 15_000 },
   );
   const stream = await connect(replica.url, away);
-  expect((await takeOn(stream)).runId).toBe(id);
+  expect((await takeOn(stream)).workId).toBe(id);
 });
 
 test("a jump that a person confirms is believed, and the slots are recorded then", {
