@@ -3,6 +3,7 @@ import { isUuid } from "../ids.ts";
 import type { Clients } from "./context.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { collect, lookupItemsMax } from "./print/paging.ts";
+import { plain } from "./print/table.ts";
 
 /** All devices of the org, by label. */
 export async function allDevices(clients: Clients): Promise<Device[]> {
@@ -62,7 +63,9 @@ export function oneByLabel(devices: readonly Device[], label: string): Device {
  */
 export async function deviceLabels(clients: Clients): Promise<Map<string, string>> {
   try {
-    return new Map((await allDevices(clients)).map((device) => [device.id, device.label]));
+    const devices = await allDevices(clients);
+    const shared = sharedLabels(devices);
+    return new Map(devices.map((device) => [device.id, nameOf(device, shared)]));
   } catch {
     return new Map();
   }
@@ -131,4 +134,15 @@ function oneBeginning(noun: string, ids: readonly string[], text: string): strin
     `${found.length} ${noun}s' ids begin with "${text}"`,
     `write more of it: ${found.slice(0, 5).join(", ")}${found.length > 5 ? ", …" : ""}`,
   );
+}
+
+/** Labels of several devices. */
+export function sharedLabels(devices: readonly { label: string }[]): Set<string> {
+  const seen = new Set<string>();
+  return new Set(devices.flatMap(({ label }) => (seen.size === seen.add(label).size ? [label] : [])));
+}
+
+/** A device's label; with the end of the id if other devices have the label too. */
+export function nameOf({ id, label }: { id: string; label: string }, shared: ReadonlySet<string>): string {
+  return shared.has(label) ? `${plain(label)} (${id.slice(-8)})` : plain(label);
 }

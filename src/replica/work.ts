@@ -55,7 +55,7 @@ export async function buildWork(
     clock,
     telemetry,
     streams,
-    policy: config.failures,
+    policy: { ...config.failures, quotas },
     doorbell: publisher,
   };
   const inbox = createInbox();

@@ -32,6 +32,8 @@ export type Enrolment = {
   secret: string;
   /** The device's earlier tokens, which are good no more. */
   revokedTokenIds: string[];
+  /** Other devices of the org with the same label. */
+  sameLabelCount: number;
   /** The default watcher, if this device brought it. */
   defaultWatcherId: string | undefined;
 };
@@ -94,7 +96,8 @@ export async function enroll(
       },
       ...(defaultWatcherId ? [watcherCreated(defaultWatcherId, deviceId)] : []),
     ]);
-    return { orgId, deviceId, secret, revokedTokenIds, defaultWatcherId };
+    const sameLabelCount = await devices.countOthers(tx, { orgId, deviceId, label });
+    return { orgId, deviceId, secret, revokedTokenIds, defaultWatcherId, sameLabelCount };
   });
   if (enrolment.defaultWatcherId) surroundings.scheduleChanged();
   return enrolment;

@@ -5,6 +5,12 @@ import { currentOs, ensureInstallId, type Identity, saveIdentity } from "./ident
 import type { ProxySetting } from "./network/proxy.ts";
 import { createClients } from "./ops/clients.ts";
 
+/** An installation's identity, and facts that are told once. */
+export type Enrolled = Identity & {
+  /** Other devices of the org with the same label. */
+  sameLabelCount: number;
+};
+
 export interface EnrollOptions {
   url: string;
   /** From `FleetService.CreateJoinCode`; valid for one enrolment. */
@@ -27,7 +33,7 @@ export interface EnrollOptions {
  * code gives the same device a new token. Throws a PinionError: `unauthenticated` if the code is
  * unknown, used or expired.
  */
-export async function enroll(options: EnrollOptions): Promise<Identity> {
+export async function enroll(options: EnrollOptions): Promise<Enrolled> {
   const installId = await ensureInstallId(options.stateDir);
   const clients = createClients({
     url: options.url,
@@ -54,7 +60,7 @@ export async function enroll(options: EnrollOptions): Promise<Identity> {
       options.stateDir,
       options.keepToken === undefined ? identity : { ...identity, token: "" },
     );
-    return identity;
+    return { ...identity, sameLabelCount: response.sameLabelCount };
   } finally {
     clients.close();
   }

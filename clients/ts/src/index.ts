@@ -106,6 +106,7 @@ export { type DirectoryProblem, directoryProblem } from "./private-directory.ts"
 export {
   ConfigError,
   type ConfigProblem,
+  DEFAULT_ENV,
   type DeviceConfig,
   type ExecutorConfig,
   findExecutor,

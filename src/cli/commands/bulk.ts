@@ -71,14 +71,21 @@ export function meansMany(id: string | undefined, options: FilterOptions): boole
   return id === undefined;
 }
 
+/** The moments of --since and --until. */
+export function spanOption({ since, until }: { since?: string; until?: string }) {
+  return {
+    ...(since ? { since: timestampFromDate(parseMoment(since, "--since")) } : {}),
+    ...(until ? { until: timestampFromDate(parseMoment(until, "--until")) } : {}),
+  };
+}
+
 async function filterOf(clients: Clients, options: FilterOptions): Promise<RunFilter> {
   return create(RunFilterSchema, {
     statuses: (options.status ?? []).map((word) => words.runStatus.value(word, "--status")),
     watcherId: options.watcher ?? "",
     deviceId: options.device ? await deviceId(clients, options.device) : "",
     labels: options.label ?? [],
-    ...(options.since ? { since: timestampFromDate(parseMoment(options.since, "--since")) } : {}),
-    ...(options.until ? { until: timestampFromDate(parseMoment(options.until, "--until")) } : {}),
+    ...spanOption(options),
   });
 }
 

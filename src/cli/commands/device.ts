@@ -104,6 +104,12 @@ function addEnroll(device: Command, cli: Cli): void {
       const isNew = writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() });
       const agents = isNew ? installedAgents(cli.env).map(({ kind }) => kind) : [];
       cli.out(`this machine is device ${identity.deviceId}`);
+      if (identity.sameLabelCount > 0) {
+        const count = identity.sameLabelCount;
+        cli.note(
+          `${cli.colors.yellow("!")} ${count === 1 ? "another device is" : `${count} other devices are`} called "${options.label ?? hostname()}" too; \`pinion devices rename ${identity.deviceId} NAME\` gives this one another name`,
+        );
+      }
       cli.out(mayRun(configFile));
       if (isNew) {
         const found = agents.length === 0 ? "no agents were found" : `agents found: ${agents.join(", ")}`;

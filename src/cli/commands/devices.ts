@@ -12,9 +12,9 @@ import {
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
-import { deviceId } from "../lookup.ts";
+import { deviceId, nameOf, sharedLabels } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
+import { collect, list, wholeNumber } from "../print/paging.ts";
 import { programText } from "../print/run-details.ts";
 import { type Column, details, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
@@ -43,14 +43,24 @@ function addList(devices: Command, cli: Cli): void {
     .option("--workers", "only fleet workers")
     .option("--no-workers", "only devices of people")
     .option("--with <label...>", "only devices that have all of these labels")
+    .option("--label <label>", "the same, several with commas", list)
+    .option("--select <condition>", "only those that match this selector of a watcher, in CEL")
+    .option("--status <status>", `only these: ${words.liveness.all.join(", ")}; several with commas`, list)
     .action(async (_options, command: Command) => {
-      const { clients, options } = connect<{ limit: number; workers?: boolean; with?: string[] }>(
-        cli,
-        command,
-      );
+      const { clients, options } = connect<{
+        limit: number;
+        workers?: boolean;
+        with?: string[];
+        label?: string[];
+        select?: string;
+        status?: string[];
+      }>(cli, command);
+      const wanted = [...(options.with ?? []), ...(options.label ?? [])];
       const filter = {
         ...(options.workers === undefined ? {} : { isWorker: options.workers }),
-        labels: options.with ?? [],
+        labels: wanted,
+        selector: options.select ?? "",
+        liveness: (options.status ?? []).map((word) => words.liveness.value(word, "--status")),
       };
       const page = await collect(options.limit, async (request) => {
         const answer = await clients.fleet.listDevices({ ...request, ...filter });
@@ -64,26 +74,29 @@ function addList(devices: Command, cli: Cli): void {
         );
       }
       if (page.items.length === 0) {
-        if (options.with)
-          return cli.note(`no device has all of these labels: ${options.with.map(plain).join(", ")}`);
+        if (options.status || options.select) return cli.note("no device is like that");
+        if (wanted.length > 0)
+          return cli.note(`no device has all of these labels: ${wanted.map(plain).join(", ")}`);
         if (options.workers) return cli.note("no fleet workers; `pinion worker` runs one");
         return cli.note("no devices yet; `pinion devices join-code` makes a code with which one can enrol");
       }
-      for (const line of table(page.items, deviceColumns(cli, options.wide === true), cli.columns))
+      const shared = sharedLabels(page.items);
+      for (const line of table(page.items, deviceColumns(cli, shared, options.wide === true), cli.columns))
         cli.out(line);
       if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [
     ["devices list", "who is there"],
     ["devices list --workers", "the fleet workers, which take what is pinned to nobody"],
+    [`devices list --select 'os == "linux" && "gpu" in labels'`, "the candidates of a selector"],
     ["devices list --with gpu has:codex", "those with a label, given by people or reported by the device"],
     ["devices list --json", "the same for a program"],
   ]);
 }
 
-function deviceColumns(cli: Cli, isWide: boolean): Column<Device>[] {
+function deviceColumns(cli: Cli, shared: ReadonlySet<string>, isWide: boolean): Column<Device>[] {
   const columns: Column<Device>[] = [
-    { header: "LABEL", cell: (device) => plain(device.label), isFlexible: true },
+    { header: "LABEL", cell: (device) => nameOf(device, shared), isFlexible: true },
     { header: "STATE", cell: (device) => paintedLiveness(cli, device) },
     { header: "LAST BEAT", cell: (device) => formatAgo(device.lastBeatAt) },
     { header: "RUNS", cell: (device) => `${device.activeRuns}/${device.maxConcurrency}`, align: "right" },

@@ -7,7 +7,7 @@ import type { Check } from "../doctor/check.ts";
 import { checkClient } from "../doctor/client.ts";
 import { checkConfinement } from "../doctor/confinement.ts";
 import { checkDatabase } from "../doctor/database.ts";
-import { checkDeviceConfig, checkDeviceState, proxyOfDevice } from "../doctor/device.ts";
+import { checkDeviceConfig, checkDeviceState, proxyOfDevice, surroundingsOf } from "../doctor/device.ts";
 import { checkServer } from "../doctor/server.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { plain } from "../print/table.ts";
@@ -50,7 +50,10 @@ export function addDoctor(program: Command, cli: Cli): void {
           stateDirOf(options.stateDir, cli.env, dataDir(options, cli.env)),
           deviceProxy,
         )),
-        ...checkDeviceConfig(configFile, cli.env),
+        ...checkDeviceConfig(
+          configFile,
+          await surroundingsOf(stateDirOf(options.stateDir, cli.env, dataDir(options, cli.env)), cli.env),
+        ),
         ...(await checkConfinement({
           configFile,
           stateDir: stateDirOf(options.stateDir, cli.env, dataDir(options, cli.env)),

@@ -23,7 +23,7 @@ import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo, formatDuration, formatMoment } from "../print/times.ts";
 import { transcriptLines } from "../print/transcript.ts";
 import * as words from "../print/words.ts";
-import { addFilterOptions, type FilterOptions, meansMany, runBulk } from "./bulk.ts";
+import { addFilterOptions, type FilterOptions, meansMany, runBulk, spanOption } from "./bulk.ts";
 import { addQuestions } from "./questions.ts";
 import { addSearch, addSummary } from "./run-statistics.ts";
 import { watchRun } from "./run-watch.ts";
@@ -80,12 +80,18 @@ function addList(runs: Command, cli: Cli): void {
       "--attention [reasons]",
       `only runs that ended with reasons for people to look, or with one of these: ${words.attention.all.join(", ")}`,
     )
+    .option("--label <label>", "only on devices with all of these labels; several with commas", list)
+    .option("--since <moment>", "only runs due since then: 2026-03-01, 2026-03-01T09:00Z, or 2h")
+    .option("--until <moment>", "and before then")
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{
         attention?: true | string;
         watcher?: string;
         device?: string;
+        label?: string[];
+        since?: string;
+        until?: string;
         status?: string[];
         limit: number;
       }>(cli, command);
@@ -98,6 +104,8 @@ function addList(runs: Command, cli: Cli): void {
             ? list(options.attention, []).map((word) => words.attention.value(word, "--attention"))
             : [],
         statuses: (options.status ?? []).map((word) => words.runStatus.value(word, "--status")),
+        labels: options.label ?? [],
+        ...spanOption(options),
       };
       const page = await collect(options.limit, async (request) => {
         const answer = await clients.runs.listRuns({ ...filter, ...request });
@@ -111,7 +119,8 @@ function addList(runs: Command, cli: Cli): void {
         return printJson(cli, ListRunsResponseSchema, answer);
       }
       if (page.items.length === 0) {
-        const isNarrowed = [options.watcher, options.device, options.status, options.attention].some(Boolean);
+        const { watcher, device, status, attention, label, since, until } = options;
+        const isNarrowed = [watcher, device, status, attention, label, since, until].some(Boolean);
         return cli.note(
           isNarrowed ? "no run is like that" : "no runs; `pinion watchers trigger <watcher>` starts one",
         );
@@ -122,7 +131,7 @@ function addList(runs: Command, cli: Cli): void {
     });
   examples(command, [
     ["runs list", "the latest"],
-    ["runs list --watcher daily-checkin --status failed,timeout", "what went wrong"],
+    ["runs list --watcher daily-checkin --status failed,timeout --since 2d", "what went wrong"],
     ["runs list --attention permission_denied,schema", "what ended for one of these reasons"],
     ["runs list --json | jq -r '.runs[].id'", "for a program"],
   ]);

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import {
   ConfigError,
   createClients,
+  DEFAULT_ENV,
   directoryProblem,
   type ExecutorConfig,
   egressNote,
@@ -52,8 +53,24 @@ export function proxyOfDevice(file: string): ProxySetting | undefined {
   }
 }
 
+/** The environment in which programs are looked for, and whose it is. */
+export type Surroundings = { env: Environment; ofDaemon: number | undefined; names: readonly string[] };
+
+/**
+ * The environment of the running daemon, as the daemon wrote it into its status; without a daemon
+ * the environment of this shell.
+ */
+export async function surroundingsOf(stateDir: string, env: Environment): Promise<Surroundings> {
+  const pid = await daemonPid(stateDir);
+  const status = pid === undefined ? undefined : await readStatus(stateDir);
+  const facts = status?.pid === pid ? status?.environment : undefined;
+  if (!facts) return { env, ofDaemon: undefined, names: Object.keys(env) };
+  return { env: { ...env, PATH: facts.path, HOME: facts.home }, ofDaemon: pid, names: facts.names };
+}
+
 /** Checks whether the daemon can use its configuration. */
-export function checkDeviceConfig(file: string, env: Environment): Check[] {
+export function checkDeviceConfig(file: string, surroundings: Surroundings): Check[] {
+  const { env } = surroundings;
   const name = "device.toml";
   if (!existsSync(file)) {
     return [
@@ -67,7 +84,9 @@ export function checkDeviceConfig(file: string, env: Environment): Check[] {
     );
     return [
       { name, verdict: "good", found: `${file}: ${kinds.join(", ") || "nothing may be executed"}` },
-      ...Object.values(executors).map((executor) => checkExecutor(executor, env)),
+      ...checkSurroundings(surroundings),
+      ...Object.values(executors).map((executor) => checkExecutor(executor, surroundings)),
+      ...Object.values(executors).flatMap((executor) => checkVariables(executor, surroundings)),
       ...Object.values(executors).flatMap((executor) => checkEgress(executor, env)),
     ];
   } catch (error) {
@@ -84,19 +103,38 @@ export function checkDeviceConfig(file: string, env: Environment): Check[] {
   }
 }
 
+/** Says whose PATH the programs are looked for in. */
+function checkSurroundings({ env, ofDaemon }: Surroundings): Check[] {
+  if (ofDaemon === undefined) return [];
+  return [
+    {
+      name: "environment",
+      verdict: "good",
+      found: `that of the daemon (process ${ofDaemon}): PATH=${env.PATH ?? ""}`,
+    },
+  ];
+}
+
 /**
  * Checks whether an executor's program is present. A service's daemon may have a shorter PATH than
  * this shell.
  */
-function checkExecutor({ kind, command: [program], cwd }: ExecutorConfig, env: Environment): Check {
+function checkExecutor(
+  { kind, command: [program], cwd }: ExecutorConfig,
+  { env, ofDaemon }: Surroundings,
+): Check {
   const name = `executor ${kind}`;
   const path = findProgram(program, env);
   if (!path) {
+    const place = program.includes("/") ? "" : ofDaemon === undefined ? " in PATH" : " in the daemon's PATH";
     return {
       name,
       verdict: "bad",
-      found: `${program} is not there${program.includes("/") ? "" : " in PATH"}, or may not be executed`,
-      advice: 'install it, or give its full path as "command" in device.toml',
+      found: `${program} is not there${place}, or may not be executed`,
+      advice:
+        ofDaemon === undefined
+          ? 'install it, or give its full path as "command" in device.toml'
+          : 'give its full path as "command" in device.toml, or start the daemon where the program is found (`pinion device install` writes the PATH of its shell)',
     };
   }
   if (cwd !== undefined && !existsSync(cwd)) {
@@ -104,6 +142,26 @@ function checkExecutor({ kind, command: [program], cwd }: ExecutorConfig, env: E
     return { name, verdict: "bad", found: `its working directory ${cwd} does not exist`, advice };
   }
   return { name, verdict: "good", found: path };
+}
+
+/** Variables that an executor passes on, and that the daemon does not have. */
+function checkVariables({ kind, env }: ExecutorConfig, { ofDaemon, names }: Surroundings): Check[] {
+  if (ofDaemon === undefined) return [];
+  const has = new Set(names);
+  const usual = new Set(DEFAULT_ENV);
+  const missing = env.filter(
+    (name) => !usual.has(name) && /KEY|TOKEN|SECRET|PASSWORD/.test(name) && !has.has(name),
+  );
+  if (missing.length === 0) return [];
+  return [
+    {
+      name: `executor ${kind}`,
+      verdict: "doubtful",
+      found: `the daemon has no ${missing.join(", ")}, which the executor passes on`,
+      advice:
+        "set it where the daemon starts, and start the daemon again; a variable of this shell does not count",
+    },
+  ];
 }
 
 /** Checks whether an agent's hosts can be enforced. Commands are not checked. */

@@ -43,11 +43,15 @@ export function cut(text: string, width: number): string {
   return characters.length <= width ? text : `${characters.slice(0, Math.max(0, width - 1)).join("")}…`;
 }
 
-/** Lines of a table with a header. Empty columns are left out. */
+/**
+ * Lines of a table with a header. Empty columns are left out. A table that is wider than the
+ * terminal becomes a block of lines for each row; with `isAligned` its lines are too wide instead.
+ */
 export function table<Row>(
   rows: readonly Row[],
   columns: readonly Column<Row>[],
   widthMax: number,
+  { isAligned = false }: { isAligned?: boolean } = {},
 ): string[] {
   const filled = columns
     .map((column) => ({ column, cells: rows.map((row) => column.cell(row)) }))
@@ -59,6 +63,17 @@ export function table<Row>(
   const total = widths.reduce((sum, width) => sum + width, 0) + gap.length * (widths.length - 1);
   if (flexible >= 0 && total > widthMax) {
     widths[flexible] = Math.max(flexibleWidthMin, widths[flexible]! - (total - widthMax));
+  }
+  const fitted = widths.reduce((sum, width) => sum + width, 0) + gap.length * (widths.length - 1);
+  if (fitted > widthMax && !isAligned) {
+    const headers = filled.map(({ column }) => column.header);
+    return rows.flatMap((_, row) =>
+      block(
+        headers,
+        filled.map(({ cells }) => cells[row]!),
+        widthMax,
+      ),
+    );
   }
   const line = (cells: readonly string[]) =>
     cells
@@ -74,6 +89,30 @@ export function table<Row>(
     line(filled.map(({ column }) => column.header)),
     ...rows.map((_, row) => line(filled.map(({ cells }) => cells[row]!))),
   ];
+}
+
+/**
+ * A row as lines: the first cell, then "header cell" pairs, as many on a line as fit. Only a pair
+ * that is wider than the terminal is cut.
+ */
+function block(headers: readonly string[], cells: readonly string[], widthMax: number): string[] {
+  const [first = "", ...rest] = cells;
+  const indent = gap;
+  const lines = [displayWidth(first) > widthMax ? cut(stripVTControlCharacters(first), widthMax) : first];
+  let line = "";
+  for (const [index, cell] of rest.entries()) {
+    if (cell === "") continue;
+    const pair = `${headers[index + 1]!.toLowerCase()} ${cell}`;
+    const joined = line === "" ? indent + pair : line + gap + pair;
+    if (displayWidth(joined) <= widthMax) {
+      line = joined;
+      continue;
+    }
+    if (line !== "") lines.push(line);
+    const alone = indent + pair;
+    line = displayWidth(alone) > widthMax ? cut(stripVTControlCharacters(alone), widthMax) : alone;
+  }
+  return line === "" ? lines : [...lines, line];
 }
 
 /** Lines "name  value" of an object; pairs without a value are left out. */

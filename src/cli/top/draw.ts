@@ -99,7 +99,7 @@ function window<Row extends { id: string }>(
   const space = Math.max(1, rows - 1);
   const from = isInFront ? Math.max(0, Math.min(place - Math.floor(space / 2), items.length - space)) : 0;
   const seen = items.slice(from, from + space);
-  const [header = "", ...lines] = table(seen, columns, width);
+  const [header = "", ...lines] = table(seen, columns, width, { isAligned: true });
   return [
     cli.colors.dim(header),
     ...lines.map((line, index) =>

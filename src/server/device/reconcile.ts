@@ -2,6 +2,7 @@ import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../log.ts";
 import { settleEach } from "../../scheduler/settle.ts";
 import { appendEnded } from "../../scheduler/turn-endings.ts";
+import * as devices from "../../store/people/devices.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as lateResults from "../../store/work/late-results.ts";
@@ -65,7 +66,8 @@ export async function openSession(
   },
 ): Promise<Opening> {
   const { orgId, deviceId } = options;
-  const { epoch, sessionId, replacedReplicaId } = await presence.open(tx, options);
+  const { epoch, sessionId, replacedReplicaId, lastThereAt } = await presence.open(tx, options);
+  if (lastThereAt) await devices.noteAbsence(tx, { ...options, since: lastThereAt });
   const active = await attempts.lockActiveOfDevice(tx, { orgId, deviceId });
   const mayBeTurns = withoutTokens(options.held, active);
   const turns = await openTurns(tx, { ...options, epoch, sessionId, held: mayBeTurns });

@@ -20,7 +20,7 @@ import * as watchers from "../../store/work/watchers.ts";
 import { principalOf } from "../access/guard.ts";
 import { runStatuses } from "../run-enums.ts";
 import type { EventAnnouncer } from "./events.ts";
-import { dateOf, timestampOf } from "./moments.ts";
+import { spanOf, timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
 
 /** Bulk operations, a part of RunService. */
@@ -111,11 +111,7 @@ export function bulkRpcs(deps: {
 async function filterOf(db: Db, orgId: string, filter: RunFilter): Promise<bulks.RunFilter> {
   const wanted = new Set(filter.statuses);
   const { watcherId, deviceId, labels } = filter;
-  const since = filter.since && dateOf(filter.since, "filter.since");
-  const until = filter.until && dateOf(filter.until, "filter.until");
-  if (since && until && since >= until) {
-    refuse("invalid_argument", "filter.until: must be after since", { field: "filter.until" });
-  }
+  const { since, until } = spanOf(filter, "filter.");
   return {
     statuses: Object.entries(runStatuses).flatMap(([name, status]) => (wanted.has(status) ? [name] : [])),
     ...(watcherId ? { watcherId: (await watchers.get(db, { orgId, watcher: watcherId })).id } : {}),

@@ -58,9 +58,9 @@ export function deviceService(deps: {
         deps.authCache.forget(tokenId);
         deps.doorbell.revoke(tokenId);
       }
-      const { orgId, deviceId, secret } = enrolment;
+      const { orgId, deviceId, secret, sameLabelCount } = enrolment;
       deps.feed.eventsAppended(orgId);
-      return { deviceId, orgId, token: secret };
+      return { deviceId, orgId, token: secret, sameLabelCount };
     },
 
     async completeRun(request, context) {

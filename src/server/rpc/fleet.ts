@@ -1,8 +1,11 @@
-import { durationMs } from "@bufbuild/protobuf/wkt";
+import { create } from "@bufbuild/protobuf";
+import { durationMs, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
-import type { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { AbsenceSchema, type FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { refuse } from "../../errors.ts";
+import { factsOf } from "../../labels.ts";
+import { matches, selectorProblem } from "../../selector.ts";
 import * as callers from "../../store/people/callers.ts";
 import * as deviceLabels from "../../store/people/device-labels.ts";
 import * as devices from "../../store/people/devices.ts";
@@ -62,7 +65,7 @@ export function fleetService(deps: {
         key: z.object({ label: z.string(), id: idKey }),
         keyOf: (row: devices.Device) => ({ label: row.label, id: row.id }),
         fetch: (after, limit) =>
-          devices.list(db, {
+          listMatching(db, selectorOf(request.selector), {
             orgId,
             ttlMs,
             limit,
@@ -85,7 +88,14 @@ export function fleetService(deps: {
       const { deviceId } = request;
       const device = await devices.get(db, { orgId, ttlMs, deviceId });
       const lastRuns = await runSummaries.lastOfDevices(db, { orgId, deviceIds: [deviceId] });
-      return { device: deviceMessage(device, lastRuns.get(device.id)) };
+      const message = deviceMessage(device, lastRuns.get(device.id));
+      message.absences = (device.absences as { from: string; to: string }[]).map(({ from, to }) =>
+        create(AbsenceSchema, {
+          from: timestampFromDate(new Date(from)),
+          to: timestampFromDate(new Date(to)),
+        }),
+      );
+      return { device: message };
     },
 
     async updateDevice(request, context) {
@@ -195,4 +205,34 @@ export function fleetService(deps: {
       return { grants: rows.map(grantMessage), nextPageToken };
     },
   };
+}
+
+/** A selector of a request; undefined: none. */
+function selectorOf(selector: string): string | undefined {
+  if (selector === "") return undefined;
+  const problem = selectorProblem(selector);
+  if (problem) refuse("invalid_argument", `selector: ${problem}`, { field: "selector" });
+  return selector;
+}
+
+/** Devices read at once while a selector sorts them out. */
+const matchingReadMax = 500;
+
+/** Like devices.list, only with devices that match the selector, which SQL cannot decide. */
+async function listMatching(
+  db: Db,
+  selector: string | undefined,
+  options: Parameters<typeof devices.list>[1],
+): Promise<devices.Device[]> {
+  if (selector === undefined) return devices.list(db, options);
+  const found: devices.Device[] = [];
+  let { after } = options;
+  while (found.length < options.limit) {
+    const rows = await devices.list(db, { ...options, after, limit: matchingReadMax });
+    found.push(...rows.filter((row) => matches(selector, factsOf(row))));
+    const last = rows.at(-1);
+    if (!last || rows.length < matchingReadMax) break;
+    after = { label: last.label, id: last.id };
+  }
+  return found.slice(0, options.limit);
 }

@@ -20,3 +20,16 @@ export function dateOf(timestamp: Timestamp, field: string): Date {
   }
   return timestampDate(timestamp);
 }
+
+/** A request's span of time, its ends in order. `path` precedes the fields' names in a refusal. */
+export function spanOf(
+  span: { since?: Timestamp | undefined; until?: Timestamp | undefined },
+  path: string,
+): { since: Date | undefined; until: Date | undefined } {
+  const since = span.since && dateOf(span.since, `${path}since`);
+  const until = span.until && dateOf(span.until, `${path}until`);
+  if (since && until && since >= until) {
+    refuse("invalid_argument", `${path}until: must be after since`, { field: `${path}until` });
+  }
+  return { since, until };
+}

@@ -40,6 +40,7 @@ import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
 import { explainChain } from "./explain-chain.ts";
 import { startFields } from "./input-message.ts";
+import { spanOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
 import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
@@ -65,6 +66,7 @@ export function runService(deps: {
   pokeBulks: () => void;
 }): ServiceImpl<typeof RunService> {
   const { db, doorbell, policy } = deps;
+  const retrying = { doorbell, ...(policy.quotas ? { quotas: policy.quotas } : {}) };
 
   async function get(run: { orgId: string; runId: string }): Promise<runs.RunRow> {
     const found = await runs.find(db, run);
@@ -109,6 +111,7 @@ export function runService(deps: {
         wanted.has(status) ? [name] : [],
       );
       const watcherId = await idOfWatcher(orgId, request.watcherId);
+      const { since, until } = spanOf(request, "");
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
         keyOf: (row: runs.RunRow) => [row.id] as [string],
@@ -122,6 +125,7 @@ export function runService(deps: {
             deviceId: request.deviceId || undefined,
             wantsAttention: request.wantsAttention,
             attention: request.attention.flatMap((reason) => attentionNames[reason] ?? []),
+            ...{ labels: request.labels, since, until },
           }),
       });
       return { runs: await runMessages(db, orgId, rows), nextPageToken };
@@ -141,7 +145,7 @@ export function runService(deps: {
 
     async retryRun({ runId, requestId }, context) {
       const { orgId, actor } = principalOf(context);
-      return { run: runMessage(await retry(db, { orgId, runId, actor, requestId }, { doorbell })) };
+      return { run: runMessage(await retry(db, { orgId, runId, actor, requestId }, retrying)) };
     },
 
     ...bulkRpcs(deps),

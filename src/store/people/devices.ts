@@ -128,6 +128,42 @@ export function find(db: Db, options: { orgId: string; deviceId: string }): Prom
     .executeTakeFirst();
 }
 
+/** The number of remembered absences of a device. */
+const absencesMax = 20;
+
+/** Remembers an absence until now; one within the TTL is none. */
+export async function noteAbsence(
+  tx: Db,
+  { orgId, deviceId, since, ttlMs }: { orgId: string; deviceId: string; since: Date; ttlMs: number },
+): Promise<void> {
+  await sql`
+    update device set absences = (
+      select coalesce(jsonb_agg(a.span order by a.place), '[]') from (
+        select span, place
+        from jsonb_array_elements(absences || jsonb_build_object('from', ${since}::timestamptz, 'to', now()))
+          with ordinality as each (span, place)
+        order by place desc limit ${absencesMax}
+      ) a
+    )
+    where org_id = ${orgId} and id = ${deviceId} and now() - ${since}::timestamptz > ${ttlMs} * interval '1 ms'
+  `.execute(tx);
+}
+
+/** The number of other devices of the org with the label. */
+export async function countOthers(
+  db: Db,
+  { orgId, deviceId, label }: { orgId: string; deviceId: string; label: string },
+): Promise<number> {
+  const { count } = await db
+    .selectFrom("device")
+    .select((eb) => eb.fn.countAll<number>().as("count"))
+    .where("org_id", "=", orgId)
+    .where("label", "=", label)
+    .where("id", "<>", deviceId)
+    .executeTakeFirstOrThrow();
+  return Number(count);
+}
+
 /** The device with its liveness. Refuses with `not_found`, also for another org's device. */
 export async function get(
   db: Db,

@@ -85,6 +85,8 @@ export type DeviceTable = {
   executors: ColumnType<Json[], string | undefined, string>;
   workspaces: ColumnType<Json[], string | undefined, string>;
   config_problem: Generated<string>;
+  /** [{from, to}], times in ISO 8601, oldest first. */
+  absences: ColumnType<Json[], string | undefined, string>;
   /** JSON of UpgradeInfo. */
   upgrade: ColumnType<Json | null, string | null | undefined, string | null>;
   /** {machineHash, bootHash, hostName, arch} of the last session; empty before the first report. */

@@ -30,7 +30,13 @@ export const sessionColumns = {
  * An opened session, and the replica with the stream that it replaces, if that stream is still
  * open.
  */
-export type Opened = { epoch: number; sessionId: string; replacedReplicaId: string | null };
+export type Opened = {
+  epoch: number;
+  sessionId: string;
+  replacedReplicaId: string | null;
+  /** The end of the device's last session, or its last heartbeat; null for a first session. */
+  lastThereAt: Date | null;
+};
 
 /**
  * Opens a session: the device's epoch grows by one, also after a session on another replica, and
@@ -43,7 +49,7 @@ export async function open(
   const { rows } = await sql<Opened>`
     ${ofFew} with before as materialized (
       -- A claim for the older session holds this row's key, so what it claims is committed before we look for it.
-      select replica_id, disconnected_at from presence
+      select replica_id, disconnected_at, last_beat_at from presence
       where org_id = ${session.orgId} and device_id = ${session.deviceId}
       for update
     )
@@ -53,7 +59,8 @@ export async function open(
     from (select count(*) from before) as older
     on conflict (org_id, device_id) do update set
       epoch = p.epoch + 1, session_id = excluded.session_id, replica_id = excluded.replica_id, connected_at = now(), disconnected_at = null, last_beat_at = now()
-    returning p.epoch, p.session_id as "sessionId", (select replica_id from before where disconnected_at is null) as "replacedReplicaId"
+    returning p.epoch, p.session_id as "sessionId", (select replica_id from before where disconnected_at is null) as "replacedReplicaId",
+      (select coalesce(disconnected_at, last_beat_at) from before) as "lastThereAt"
   `.execute(tx);
   return rows[0]!;
 }

@@ -1,4 +1,5 @@
 import { sql } from "kysely";
+import { hasLabel } from "../people/device-labels.ts";
 import type { Db } from "../pg/database.ts";
 import type { FinishedStatus, SkipReason } from "./settlements.ts";
 
@@ -81,6 +82,9 @@ export async function find(db: Db, run: { orgId: string; runId: string }): Promi
   return rows[0];
 }
 
+/** Bound in ms on a run's end before its due moment; the look-ahead is some seconds. */
+const aheadMsMax = 3_600_000;
+
 /** Runs of the org, newest first, from before `beforeId`. */
 export async function list(
   db: Db,
@@ -94,6 +98,11 @@ export async function list(
     wantsAttention?: boolean;
     /** Only runs with at least one of the reasons; empty: no filter. */
     attention?: readonly string[];
+    /** Only runs on devices with all of these labels. */
+    labels?: readonly string[];
+    /** Only runs that were due at `since` or later, and before `until`. */
+    since?: Date | undefined;
+    until?: Date | undefined;
     limit: number;
   },
 ): Promise<RunRow[]> {
@@ -105,6 +114,18 @@ export async function list(
     where.push(sql`r.status = any(${filter.statuses as string[]}::text[])`);
     // The condition of the index on the few runs that did not complete.
     if (!filter.statuses.includes("completed")) where.push(sql`r.status <> 'completed'`);
+  }
+  if (filter.since) {
+    where.push(sql`r.due_at >= ${filter.since}`);
+    // Leaves out the partitions of older days: an ended run ended after it was due, or just before.
+    const endedAt = new Date(filter.since.getTime() - aheadMsMax);
+    where.push(sql`(r.finished_at is null or r.finished_at >= ${endedAt})`);
+  }
+  if (filter.until) where.push(sql`r.due_at < ${filter.until}`);
+  for (const label of filter.labels ?? []) {
+    where.push(
+      sql`exists (select from device d where d.org_id = r.org_id and d.id = r.device_id and ${hasLabel(label)})`,
+    );
   }
   const reasons = filter.attention ?? [];
   if (filter.wantsAttention || reasons.length > 0) {

@@ -67,4 +67,19 @@ describe.skipIf(!browserPath)("below a path", () => {
     await page.reload();
     await page.getByText("found below a path").first().waitFor();
   });
+
+  test("the documentation is below the path too: its links, its search and its files", async () => {
+    const replica = await startTestReplica(database.url);
+    const url = await startProxy(replica.url);
+    const page = await browser.open(url);
+    await page.getByRole("link", { name: "Documentation" }).click();
+    await page.getByRole("heading", { name: "Documentation", level: 1 }).waitFor();
+    await page.keyboard.press("/");
+    await page.keyboard.type("turns conversations");
+    await page.locator("#found").getByRole("link", { name: "Turns and conversations" }).first().click();
+    await page.waitForURL(`${url}/docs/concepts#turns-and-conversations`);
+    await page.getByRole("navigation").locator('a[href$="docs/hooks"], a[href$="hooks"]').first().click();
+    await page.waitForURL(`${url}/docs/hooks`);
+    expect(await page.evaluate("getComputedStyle(document.body).margin")).not.toBe("8px");
+  });
 });

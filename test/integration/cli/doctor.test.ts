@@ -371,3 +371,32 @@ withOpenssl(
     });
   },
 );
+
+test("programs are looked for where the running daemon looks, not where this shell does", async () => {
+  const stateDir = await temporaryDirectory();
+  chmodSync(stateDir, 0o700);
+  const config = join(stateDir, "device.toml");
+  writeFileSync(
+    config,
+    '[device]\ndefault_executor = "a"\n[executors.a]\ncommand = ["sh"]\nenv_add = ["SOME_API_KEY", "COLORFGBG"]\n',
+  );
+  const look = () => doctor(client(), "--state-dir", stateDir, "--config", config);
+  expect((await look()).of("executor a")).toMatchObject({ verdict: "good" });
+  // The status and the lock of a daemon that runs: this process stands for the daemon.
+  const environment = { path: "/nowhere", home: stateDir, workingDir: "/", names: ["PATH"] };
+  writeFileSync(join(stateDir, "daemon.lock"), JSON.stringify({ pid: process.pid }));
+  writeFileSync(
+    join(stateDir, "status.json"),
+    JSON.stringify({ pid: process.pid, connection: "serving", environment }),
+  );
+  const { checks, of } = await look();
+  expect(of("environment")?.found).toBe(`that of the daemon (process ${process.pid}): PATH=/nowhere`);
+  const found = checks.filter(({ name }) => name === "executor a");
+  expect(found).toEqual([
+    expect.objectContaining({
+      verdict: "bad",
+      found: expect.stringContaining("not there in the daemon's PATH"),
+    }),
+    expect.objectContaining({ verdict: "doubtful", found: expect.stringContaining("no SOME_API_KEY") }),
+  ]);
+});

@@ -1,3 +1,4 @@
+import { stripVTControlCharacters } from "node:util";
 import { expect, test } from "vitest";
 import { type Column, cut, details, plain, plainLines, table } from "../../../src/cli/print/table.ts";
 
@@ -28,6 +29,28 @@ test("the flexible column gives way on a narrow terminal", () => {
   const lines = table([{ name: "a", count: "1", reason: "a reason that is rather long" }], columns, 26);
   expect(lines[1]).toBe("a     1  a reason that is…");
   expect(lines[1]).toHaveLength(26);
+});
+
+test("a table wider than the terminal becomes blocks, in which nothing is lost and no line is wider", () => {
+  const wide: Column<Row>[] = [
+    { header: "ID", cell: (row) => row.name },
+    { header: "COUNT", cell: (row) => `\u001b[31m${row.count}\u001b[39m` },
+    { header: "REASON", cell: (row) => row.reason },
+    { header: "NONE", cell: (row) => (row.count === "2" ? "some" : "") },
+  ];
+  const id = "0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e";
+  const rows = [
+    { name: id, count: "1", reason: "short" },
+    { name: id, count: "2", reason: "x".repeat(60) },
+  ];
+  const lines = table(rows, wide, 40);
+  for (const line of lines) expect(stripVTControlCharacters(line).length).toBeLessThanOrEqual(40);
+  expect(lines.map(stripVTControlCharacters)).toEqual([
+    ...[id, "  count 1  reason short"],
+    ...[id, "  count 2", `  reason ${"x".repeat(30)}…`, "  none some"],
+  ]);
+  // Programs get the whole table.
+  expect(table(rows, wide, Number.POSITIVE_INFINITY)).toHaveLength(3);
 });
 
 test("text from elsewhere cannot move the cursor or break the line", () => {

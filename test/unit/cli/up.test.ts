@@ -47,8 +47,12 @@ test("a start that fails is a line of JSON with what to do", () => {
 
 test("the doctor names file and line of a device configuration that is wrong", () => {
   const file = join(mkdtempSync(join(tmpdir(), "pinion-doctor-")), "device.toml");
-  expect(checkDeviceConfig(file, {})[0]!.verdict).toBe("absent");
+  expect(checkDeviceConfig(file, { env: {}, ofDaemon: undefined, names: [] })[0]!.verdict).toBe("absent");
   writeFileSync(file, "[device]\nmax_concurrency = = 2\n");
-  expect(checkDeviceConfig(file, {})).toMatchObject([{ verdict: "bad" }]);
-  expect(checkDeviceConfig(file, {})[0]!.found).toContain(`${file}:2: `);
+  expect(checkDeviceConfig(file, { env: {}, ofDaemon: undefined, names: [] })).toMatchObject([
+    { verdict: "bad" },
+  ]);
+  expect(checkDeviceConfig(file, { env: {}, ofDaemon: undefined, names: [] })[0]!.found).toContain(
+    `${file}:2: `,
+  );
 });

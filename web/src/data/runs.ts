@@ -1,9 +1,11 @@
 /** The runs accepted by the viewer's filter, newest first; older runs are read while scrolling. */
+import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { signal } from "@preact/signals";
 import type { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
 import type { Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { runs as api } from "./api.ts";
 import { createCollection } from "./collection.ts";
+import { devices } from "./devices.ts";
 
 export type RunFilter = {
   statuses: readonly RunStatus[];
@@ -11,13 +13,27 @@ export type RunFilter = {
   watcherId: string;
   /** Runs with attention reasons: any reason, or those listed. */
   attention: "any" | readonly AttentionReason[];
+  /** A label of the device; empty: every device, and none. */
+  label: string;
+  /** Runs that were due then or later, in ms since the epoch. */
+  sinceMs: number | undefined;
 };
 
 const pageSize = 100;
 /** Maximum of pages read again after a gap; scrolling requests more. */
 const pagesMax = 50;
 
-let filter: RunFilter = { statuses: [], deviceId: "", watcherId: "", attention: [] };
+/** Choices of `sinceMs` are further apart, in ms. */
+const sinceMsMin = 1_000_000;
+
+let filter: RunFilter = {
+  statuses: [],
+  deviceId: "",
+  watcherId: "",
+  attention: [],
+  label: "",
+  sinceMs: undefined,
+};
 let pagesWanted = 1;
 
 /** True if there are older runs than those shown. */
@@ -31,7 +47,11 @@ export const runs = createCollection<Run>({
       const attention =
         filter.attention === "any" ? { wantsAttention: true } : { attention: [...filter.attention] };
       const answer = await api.listRuns(
-        { pageSize, pageToken, statuses: [...statuses], deviceId, watcherId, ...attention },
+        {
+          ...{ pageSize, pageToken, statuses: [...statuses], deviceId, watcherId, ...attention },
+          labels: filter.label === "" ? [] : [filter.label],
+          ...(filter.sinceMs === undefined ? {} : { since: timestampFromMs(filter.sinceMs) }),
+        },
         { signal: abort },
       );
       pageToken = answer.nextPageToken;
@@ -56,10 +76,17 @@ function passes(run: Run): boolean {
     (filter.statuses.length === 0 || filter.statuses.includes(run.status)) &&
     (filter.deviceId === "" || filter.deviceId === run.deviceId) &&
     (filter.watcherId === "" || filter.watcherId === run.watcherId) &&
+    (filter.label === "" || hasLabel(run.deviceId, filter.label)) &&
+    (filter.sinceMs === undefined || (run.dueAt !== undefined && timestampMs(run.dueAt) >= filter.sinceMs)) &&
     (filter.attention === "any"
       ? run.attention.length > 0
       : filter.attention.length === 0 || filter.attention.some((reason) => run.attention.includes(reason)))
   );
+}
+
+function hasLabel(deviceId: string, label: string): boolean {
+  const device = devices.find(deviceId);
+  return device !== undefined && [...device.labels, ...device.reportedLabels].includes(label);
 }
 
 /** Stores a run from a stream. */
@@ -75,6 +102,9 @@ export function setFilter(wanted: RunFilter): void {
     wanted.deviceId === filter.deviceId &&
     wanted.watcherId === filter.watcherId &&
     String(wanted.attention) === String(filter.attention) &&
+    wanted.label === filter.label &&
+    // The bound moves with the clock; the same choice is the same filter.
+    Math.abs((wanted.sinceMs ?? 0) - (filter.sinceMs ?? 0)) < sinceMsMin &&
     wanted.statuses.join() === filter.statuses.join();
   if (isSame) return;
   filter = wanted;

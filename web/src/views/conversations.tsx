@@ -3,6 +3,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 import { type Turn, TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { explainError, may, turns } from "../data/api.ts";
+import { newKey } from "../data/key.ts";
 import { useReading } from "../data/reading.ts";
 import { Empty } from "../parts/empty.tsx";
 import { Markdown } from "../parts/markdown.tsx";
@@ -197,7 +198,7 @@ function Say({ id, agentId, said }: { id: string; agentId: string; said: () => v
       await turns.startTurn({
         agentId,
         conversationId: id,
-        messageId: crypto.getRandomValues(new Uint32Array(4)).join("-"),
+        messageId: newKey(),
         input,
       });
       text.value = "";

@@ -22,6 +22,7 @@ import { attempt, tell } from "../parts/toasts.tsx";
 import { linkTo } from "../route.ts";
 import { slotText } from "../times.ts";
 import { livenessWord, osWord, permissionWord, runWord, upgradeWord, watcherWord } from "../words.ts";
+import { Presence } from "./device-presence.tsx";
 
 const runsShown = 15;
 const membersMax = 500;
@@ -109,6 +110,7 @@ export function DeviceView({ id }: { id: string }) {
         </div>
         <div class="side">
           <About device={device} />
+          <Presence device={device} />
           <Executors device={device} />
           {!device.isWorker && <Grants device={device} />}
           <Happened device={device} />

@@ -1,10 +1,15 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
+import { computed } from "@preact/signals";
 import { useEffect } from "preact/hooks";
-import type { Run } from "#gen/pinion/v1/run_pb.js";
+import { BulkKind, type Run } from "#gen/pinion/v1/run_pb.js";
+import { may } from "../data/api.ts";
+import { serverNow } from "../data/clock.ts";
 import { deviceOptions, devices, labelOf } from "../data/devices.ts";
 import { hasOlder, runs, setFilter, showOlder } from "../data/runs.ts";
 import { slugOf, watchers } from "../data/watchers.ts";
+import { openDialog } from "../parts/dialog.tsx";
 import { Empty, ListState } from "../parts/empty.tsx";
+import { lazy } from "../parts/lazy.tsx";
 import { Nothing } from "../parts/nothing.tsx";
 import { Picker } from "../parts/picker.tsx";
 import { type Column, Rows } from "../parts/rows.tsx";
@@ -12,25 +17,33 @@ import { Status } from "../parts/status.tsx";
 import { Ago, Since } from "../parts/time.tsx";
 import { TimelineBar } from "../parts/timeline.tsx";
 import { goTo, linkTo, route, setQuery } from "../route.ts";
-import { lengthText } from "../times.ts";
+import { dayMs, hourMs, lengthText } from "../times.ts";
 import { attentionReasons, attentionWord, runStatuses, runWord, skipWord, sourceWord } from "../words.ts";
+import type { PageBulkKind } from "./bulk.tsx";
 
 export function RunsView() {
   const { query } = route.value;
-  const [state, device, watcher, attention] = ["state", "device", "watcher", "attention"].map(
+  const [state, device, watcher, attention, label, since] = filterNames.map(
     (name) => query.get(name) ?? "",
-  ) as [string, string, string, string];
+  ) as [string, string, string, string, string, string];
   const wanted = new Set(state.split(",").filter(Boolean));
   useEffect(() => {
     const statuses = runStatuses.filter(({ name }) => wanted.has(name)).map(({ status }) => status);
     const reasons = attentionReasons.flatMap(({ name, reason }) => (name === attention ? [reason] : []));
     const isAny = attention !== "" && reasons.length === 0;
-    setFilter({ statuses, deviceId: device, watcherId: watcher, attention: isAny ? "any" : reasons });
-  }, [state, device, watcher, attention]);
+    const filter = { statuses, deviceId: device, watcherId: watcher, label, sinceMs: sinceOf(since) };
+    setFilter({ ...filter, attention: isAny ? "any" : reasons });
+  }, [state, device, watcher, attention, label, since]);
   useEffect(() => runs.show(), []);
+  useEffect(() => devices.show(), []);
+  const startBulk = (kind: PageBulkKind) => {
+    const statuses = runStatuses.filter(({ name }) => wanted.has(name)).map(({ status }) => status);
+    const filter = { statuses, deviceId: device, watcherId: watcher, label, sinceMs: sinceOf(since) };
+    openDialog(<BulkDialog kind={kind} filter={filter} />);
+  };
 
   const items = runs.items.value;
-  const isFiltered = state + device + watcher + attention !== "";
+  const isFiltered = state + device + watcher + attention + label + since !== "";
   const toggle = (name: string) => {
     const next = new Set(wanted);
     if (!next.delete(name)) next.add(name);
@@ -76,6 +89,40 @@ export function RunsView() {
           options={attentionOptions}
           onChange={(value) => setQuery({ attention: value })}
         />
+        <Picker
+          label="Label"
+          none="any label"
+          value={label}
+          options={labelOptions.value}
+          onChange={(value) => setQuery({ label: value })}
+        />
+        <Picker
+          label="Since"
+          none="any time"
+          value={since}
+          options={sinceOptions}
+          onChange={(value) => setQuery({ since: value })}
+        />
+        {may("write") && (
+          <span class="bulk-actions">
+            <button
+              type="button"
+              disabled={attention !== ""}
+              title={attention === "" ? undefined : "without the filter of attention"}
+              onClick={() => startBulk(BulkKind.RETRY)}
+            >
+              Retry all…
+            </button>
+            <button
+              type="button"
+              disabled={attention !== ""}
+              title={attention === "" ? undefined : "without the filter of attention"}
+              onClick={() => startBulk(BulkKind.CANCEL)}
+            >
+              Cancel all…
+            </button>
+          </span>
+        )}
       </div>
       {items.length > 0 ? (
         <Rows
@@ -94,7 +141,7 @@ export function RunsView() {
         <Empty title="No run matches">
           <button
             type="button"
-            onClick={() => setQuery({ state: "", device: "", watcher: "", attention: "" })}
+            onClick={() => setQuery(Object.fromEntries(filterNames.map((name) => [name, ""])))}
           >
             Show all runs
           </button>
@@ -120,6 +167,29 @@ export function RunsView() {
     </>
   );
 }
+
+const filterNames = ["state", "device", "watcher", "attention", "label", "since"] as const;
+
+const sinceOptions = [
+  { value: "1h", label: "the last hour", ms: hourMs },
+  { value: "24h", label: "the last day", ms: dayMs },
+  { value: "7d", label: "the last 7 days", ms: 7 * dayMs },
+  { value: "30d", label: "the last 30 days", ms: 30 * dayMs },
+];
+
+/** The moment of a choice; undefined: from the beginning. */
+function sinceOf(since: string): number | undefined {
+  const found = sinceOptions.find(({ value }) => value === since);
+  return found && serverNow() - found.ms;
+}
+
+/** The labels of the devices, by name. */
+const labelOptions = computed(() => {
+  const labels = devices.items.value.flatMap((device) => [...device.labels, ...device.reportedLabels]);
+  return [...new Set(labels)].sort().map((label) => ({ value: label, label }));
+});
+
+const BulkDialog = lazy(async () => (await import("./bulk.tsx")).default);
 
 const attentionOptions = [
   { value: "any", label: "to look at, for any reason" },

@@ -5,6 +5,7 @@ import { useEffect, useId, useMemo } from "preact/hooks";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { agents, watchers as api, explainError } from "../data/api.ts";
 import { deviceOptions, executorsOf, workspacesOf } from "../data/devices.ts";
+import { newKey } from "../data/key.ts";
 import { closeDialog, Dialog } from "../parts/dialog.tsx";
 import { Picker } from "../parts/picker.tsx";
 import { tell } from "../parts/toasts.tsx";
@@ -34,7 +35,7 @@ const presets = [
 export function WatcherDialog({ watcher }: { watcher?: Watcher }) {
   const draft = useSignal(draftOf(watcher));
   // A second press after a lost answer returns the first request's watcher.
-  const requestId = useMemo(() => crypto.getRandomValues(new Uint32Array(4)).join("-"), []);
+  const requestId = useMemo(() => newKey(), []);
   const error = useSignal("");
   const isSaving = useSignal(false);
 

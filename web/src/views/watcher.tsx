@@ -30,7 +30,9 @@ import { scheduleText } from "../schedule-words.ts";
 import { dayMs, slotText } from "../times.ts";
 import { dollarsText } from "../usage-words.ts";
 import { runWord, skipWord, toneOf, watcherWord } from "../words.ts";
+import { Candidates } from "./candidates.tsx";
 import { costBars } from "./home.tsx";
+import { Flow } from "./watcher-flow.tsx";
 import { WatcherDialog } from "./watcher-form.tsx";
 
 const windowsShown = 30;
@@ -70,6 +72,8 @@ export function WatcherView({ id }: { id: string }) {
         </div>
         <div class="side">
           <About watcher={watcher} />
+          {watcher.spec?.selector && <Candidates watcher={watcher} />}
+          <Flow watcher={watcher} />
           <Versions watcher={watcher} />
           <Costs watcher={watcher} />
         </div>
@@ -476,6 +480,8 @@ function About({ watcher }: { watcher: Watcher }) {
           <dd>
             {spec?.deviceId ? (
               <a href={linkTo("fleet", spec.deviceId)}>{labelOf(spec.deviceId)}</a>
+            ) : watcher.spec?.selector ? (
+              "any that matches its selector"
             ) : (
               "any fleet worker"
             )}

@@ -6,14 +6,13 @@ import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { createWriteStream, rmSync } from "node:fs";
 import { chmod, open } from "node:fs/promises";
-import * as http from "node:http";
-import * as https from "node:https";
+import type { IncomingMessage } from "node:http";
 import { basename, dirname, join } from "node:path";
 import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
 import type { ProxySetting } from "@pinion/client";
-import { httpAgentFor } from "@pinion/client/network";
+import { outgoingRequest } from "../../../outgoing.ts";
 import { exitCodes, Failure } from "../../failures.ts";
 import { plain } from "../../print/table.ts";
 
@@ -135,13 +134,13 @@ function versionOf(path: string, signal: AbortSignal): Promise<string> {
   });
 }
 
-async function get(source: Source, path: string, ms: number): Promise<http.IncomingMessage> {
+async function get(source: Source, path: string, ms: number): Promise<IncomingMessage> {
   const url = new URL(`${source.url.replace(/\/+$/, "")}${path}`);
-  const agent = httpAgentFor(url, source.proxy === undefined ? {} : { proxy: source.proxy });
   const signal = AbortSignal.any([source.signal, AbortSignal.timeout(ms)]);
-  const { request } = url.protocol === "https:" ? https : http;
-  const response = await new Promise<http.IncomingMessage>((done, fail) => {
-    request(url, { agent, signal }, done).once("error", fail).end();
+  const response = await new Promise<IncomingMessage>((done, fail) => {
+    outgoingRequest(url, { signal, ...(source.proxy ? { proxy: source.proxy } : {}) }, done)
+      .once("error", fail)
+      .end();
   });
   if (response.statusCode === 200) return response;
   response.resume();

@@ -4,6 +4,7 @@ import { useEffect, useMemo } from "preact/hooks";
 import type { Run } from "#gen/pinion/v1/run_pb.js";
 import { type Turn, TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { turns as api, streaming } from "../../data/api.ts";
+import { newKey } from "../../data/key.ts";
 import { Markdown } from "../../parts/markdown.tsx";
 import { attempt } from "../../parts/toasts.tsx";
 import { Questions } from "./questions.tsx";
@@ -25,7 +26,7 @@ export function FollowUp({ run }: { run: Run }) {
     event.preventDefault();
     const input = text.value.trim();
     if (input === "") return;
-    const id = crypto.randomUUID();
+    const id = newKey();
     isBusy.value = true;
     await attempt(async () => {
       const { turn } = await api.startTurn({ resumeRunId: run.id, messageId: id, input });

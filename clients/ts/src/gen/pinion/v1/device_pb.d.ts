@@ -1914,6 +1914,13 @@ export declare type EnrollResponse = Message<"pinion.v1.EnrollResponse"> & {
    * @generated from field: string token = 3;
    */
   token: string;
+
+  /**
+   * Other devices of the org with the same label, which people have to tell apart.
+   *
+   * @generated from field: int32 same_label_count = 4;
+   */
+  sameLabelCount: number;
 };
 
 /**

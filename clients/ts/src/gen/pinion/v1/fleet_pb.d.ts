@@ -535,6 +535,13 @@ export declare type Device = Message<"pinion.v1.Device"> & {
    * @generated from field: pinion.v1.UpgradeInfo upgrade = 30;
    */
   upgrade?: UpgradeInfo | undefined;
+
+  /**
+   * When it was away for longer than the TTL, oldest first; the latest 20. Set by GetDevice alone.
+   *
+   * @generated from field: repeated pinion.v1.Absence absences = 31;
+   */
+  absences: Absence[];
 };
 
 /**
@@ -542,6 +549,33 @@ export declare type Device = Message<"pinion.v1.Device"> & {
  * Use `create(DeviceSchema)` to create a new message.
  */
 export declare const DeviceSchema: GenMessage<Device>;
+
+/**
+ * A span of time in which a device was not there.
+ *
+ * @generated from message pinion.v1.Absence
+ */
+export declare type Absence = Message<"pinion.v1.Absence"> & {
+  /**
+   * The end of its session, or the last heartbeat.
+   *
+   * @generated from field: google.protobuf.Timestamp from = 1;
+   */
+  from?: Timestamp | undefined;
+
+  /**
+   * The beginning of its next session.
+   *
+   * @generated from field: google.protobuf.Timestamp to = 2;
+   */
+  to?: Timestamp | undefined;
+};
+
+/**
+ * Describes the message pinion.v1.Absence.
+ * Use `create(AbsenceSchema)` to create a new message.
+ */
+export declare const AbsenceSchema: GenMessage<Absence>;
 
 /**
  * A machine with a copy of a device's identity.
@@ -631,6 +665,14 @@ export declare type ListDevicesRequest = Message<"pinion.v1.ListDevicesRequest">
    * @generated from field: repeated string labels = 8;
    */
   labels: string[];
+
+  /**
+   * Only devices that match this selector of a watcher; empty means all. INVALID_ARGUMENT if it is none. At most 4,000
+   * bytes.
+   *
+   * @generated from field: string selector = 9;
+   */
+  selector: string;
 };
 
 /**

@@ -895,6 +895,27 @@ export declare type ListRunsRequest = Message<"pinion.v1.ListRunsRequest"> & {
    * @generated from field: repeated pinion.v1.AttentionReason attention = 7;
    */
   attention: AttentionReason[];
+
+  /**
+   * Only runs on devices that have all of these labels now; empty: on all, and on none. At most 16.
+   *
+   * @generated from field: repeated string labels = 8;
+   */
+  labels: string[];
+
+  /**
+   * Only runs that were due at this moment or later; absent: from the beginning.
+   *
+   * @generated from field: google.protobuf.Timestamp since = 9;
+   */
+  since?: Timestamp | undefined;
+
+  /**
+   * Only runs that were due before this moment; absent: until now.
+   *
+   * @generated from field: google.protobuf.Timestamp until = 10;
+   */
+  until?: Timestamp | undefined;
 };
 
 /**

@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-TWZK5OYY.js";import{ya as t}from"./chunk-O7JQQEL3.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
