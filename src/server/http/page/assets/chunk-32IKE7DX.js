@@ -1,1 +1,0 @@
-import{Ba as n}from"./chunk-H4TQHIY3.js";function o(){return n("span",{class:"none",children:"–"})}export{o as a};

@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-JNIRZOO6.js";import{Ba as t}from"./chunk-H4TQHIY3.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
