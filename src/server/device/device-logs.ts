@@ -23,7 +23,7 @@ export type DeviceLogs = {
 };
 
 /** How long an answer may take, in ms. */
-const answerMsMax = 8_000;
+const answerMsMax = 15_000;
 const askedMax = 64;
 /** Bytes of a piece before base64, so that a piece fits into one notification. */
 const pieceBytes = 4_000;

@@ -92,7 +92,7 @@ const whileLeaving = {
  */
 /** Requests for the log that wait for the device, at most, and for how long, in ms. */
 const logsWantedMax = 8;
-const logWantedMs = 10_000;
+const logWantedMs = 20_000;
 
 export class Session implements Seat {
   readonly orgId: string;

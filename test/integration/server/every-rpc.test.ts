@@ -71,7 +71,7 @@ const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write"
   "FleetService/LabelDevice": "write",
   "FleetService/DeleteDevice": "write",
   "FleetService/DisconnectDevice": "write",
-  "FleetService/GetDeviceLog": "write",
+  "FleetService/GetDeviceLog": "read",
   "FleetService/CreateJoinCode": "write",
   "FleetService/GrantDevice": "write",
   "FleetService/RevokeGrant": "write",
