@@ -22,6 +22,7 @@ const benches = [
   "small-herd",
   "soak",
   "turns",
+  "in-and-out",
 ] as const;
 
 const { values, positionals } = parseArgs({

@@ -114,7 +114,7 @@ async function measure(batch: number): Promise<void> {
       );
       await transaction(db, async (tx) => {
         const settled = await settle(tx, settlements, policy);
-        await appendSettled(tx, settlements, settled);
+        await appendSettled(tx, settlements, settled, { quotas: undefined });
       });
     }
     if (done !== runs) throw new Error(`${done} of ${runs} runs were made`);

@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from "node:crypto";
+import { createHash, hash, randomBytes } from "node:crypto";
 import { crc32 } from "node:zlib";
 
 /**
@@ -17,9 +17,15 @@ export function newId(now: number = Date.now()): string {
 export function slotRunId(slot: { orgId: string; watcherId: string; scheduledFor: Date }): string {
   const { orgId, watcherId, scheduledFor } = slot;
   const name = JSON.stringify([orgId, watcherId, scheduledFor.getTime()]);
-  const bytes = createHash("sha256").update(name).digest().subarray(0, 16);
+  const bytes = hash("sha256", name, "buffer").subarray(0, 16);
   bytes.writeUIntBE(Math.max(0, scheduledFor.getTime()), 0, 6);
   return formatted(bytes);
+}
+
+/** Whether a run's id begins with the slot's time, as {@link slotRunId} makes it; newId begins with its own time. */
+export function isOfSlot(runId: string, scheduledFor: Date): boolean {
+  const time = Math.max(0, scheduledFor.getTime()).toString(16).padStart(12, "0");
+  return runId.startsWith(time.slice(0, 8)) && runId.startsWith(time.slice(8), 9);
 }
 
 /** As RFC 9562 writes a version 7. */

@@ -21,7 +21,7 @@ export async function withProvider(
   if (!oidc) return next;
   const { withOidc } = await import("../server/access/oidc.ts");
   const surroundings = {
-    policy: config.failures,
+    policy: { ...config.failures, quotas },
     quotas,
     doorbell: publisher,
     log,

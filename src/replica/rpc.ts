@@ -76,7 +76,7 @@ export function serveRpc(
 ): (readMaxBytes: number) => RpcHandler {
   const { config, log, metrics, tracer, telemetry } = foundation;
   const db = requests.tenantDb;
-  const policy = config.failures;
+  const policy = { ...config.failures, quotas };
   const { ttlMs } = config.session;
   const doorbell = { ...publisher, revoke: streamEnds.revoke, disconnect: streamEnds.disconnect };
   const surroundings = { policy, quotas, doorbell, log, scheduleChanged: own.poke };

@@ -231,14 +231,14 @@ async function retryOne(
   db: Db,
   job: bulks.Job,
   { runId, watcherId }: bulks.Item,
-  { doorbell, log }: PassOptions,
+  { doorbell, log, policy: { quotas } }: PassOptions,
 ): Promise<bulks.Outcome> {
   if (watcherId === null) return { runId, state: "failed", note: "the run is not kept any more" };
   try {
     await retry(
       db,
       { orgId: job.orgId, runId, actor: job.actor, requestId: `bulk ${job.id} ${runId}` },
-      { doorbell },
+      { doorbell, ...(quotas ? { quotas } : {}) },
     );
     return { runId, state: "done", note: "" };
   } catch (error) {

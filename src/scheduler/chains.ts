@@ -9,6 +9,7 @@ import { compile, ExpressionError, jsonOf } from "../expressions.ts";
 import { newId } from "../ids.ts";
 import { inputBytesMax, problemOf } from "../input.ts";
 import { canonicalJson, isShallow, type JsonValue } from "../json.ts";
+import * as grants from "../store/people/grants.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, mayBeOfOneRow, undoOnFailure } from "../store/pg/database.ts";
 import { chainDepthMax } from "../store/work/chains.ts";
@@ -101,7 +102,7 @@ export function judge(condition: string, input: ReturnType<typeof inputOf>): boo
 export async function startFollowers(
   tx: Db,
   ended: readonly { run: Followed; settlement: Settlement | undefined }[],
-  options: { quotas?: Quotas | undefined } = {},
+  options: { quotas?: Quotas | undefined },
 ): Promise<NewEvent[]> {
   const followed = ended.filter(
     ({ run }) => run.hasFollowers && run.action === "finished" && run.status !== "skipped",
@@ -165,12 +166,13 @@ async function start(
       return [{ run, fact, follower, input }];
     }),
   );
-  if (wanted.length === 0) return done;
+  const allowed = await readable(tx, wanted, done.events);
+  if (allowed.length === 0) return done;
   const free = await starts.lockFree(
     tx,
-    wanted.map(({ follower }) => follower),
+    allowed.map(({ follower }) => follower),
   );
-  for (const { run, fact, follower, input } of wanted) {
+  for (const { run, fact, follower, input } of allowed) {
     const { orgId, watcherId, slug } = follower;
     const origin = {
       ...starts.noOrigin,
@@ -201,6 +203,37 @@ async function start(
     }
   }
   return done;
+}
+
+/**
+ * The starts whose follower's sponsor may read the device of the ended run at this moment: the
+ * follower is given the run's texts, and the right may have been taken back since the edit.
+ */
+async function readable<Wanted extends { run: Followed; follower: starts.Follower }>(
+  tx: Db,
+  wanted: readonly Wanted[],
+  refused: NewEvent[],
+): Promise<Wanted[]> {
+  const allowed = new Set<Wanted>();
+  const bySponsor = Map.groupBy(wanted, ({ follower }) => `${follower.orgId} ${follower.sponsor}`);
+  for (const theirs of bySponsor.values()) {
+    const { orgId, sponsor } = theirs[0]!.follower;
+    const who = grants.whoOf(sponsor);
+    const deviceIds = [...new Set(theirs.flatMap(({ run }) => run.deviceId ?? []))];
+    const found = who ? await grants.standings(tx, { orgId, who, deviceIds }) : [];
+    const lacking = new Map(
+      found.filter((standing) => !grants.rightTo("read", standing)).map((one) => [one.deviceId, one.label]),
+    );
+    for (const one of theirs) {
+      const label = one.run.deviceId === null ? undefined : lacking.get(one.run.deviceId);
+      if (label === undefined) allowed.add(one);
+      else {
+        const reason = `${sponsor}, who edited it last, may not read the runs of device "${label}"`;
+        refused.push(failed(one.run, { follower: one.follower.slug, reason }));
+      }
+    }
+  }
+  return wanted.filter((one) => allowed.has(one));
 }
 
 function failed(run: Settled, { follower, reason }: { follower: string; reason: string }): NewEvent {

@@ -177,7 +177,7 @@ export async function startClock(options: {
     } else {
       // Slow drift is followed.
       adopt(reading);
-      await jumps.noteSeen(db);
+      if (jumps.isDueToNote(found)) await jumps.noteSeen(db);
     }
   }
 

@@ -237,7 +237,7 @@ export async function storeCurrent(
     tx,
     settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent)),
   );
-  await appendSettled(tx, settlements, settled);
+  await appendSettled(tx, settlements, settled, { quotas: policy.quotas });
   rest.forEach((report, index) => {
     verdicts.set(nameOf(report), past[index]!);
   });
@@ -266,7 +266,7 @@ export async function storeLate(
     tx,
     settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent)),
   );
-  await appendLate(tx, settlements, settled, kept);
+  await appendLate(tx, settlements, settled, kept, { quotas: policy.quotas });
   const byName = new Map(
     late.map((report, index) => {
       const { verdict, windowId } = verdicts[index]!;

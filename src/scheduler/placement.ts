@@ -8,13 +8,13 @@ import { matches } from "../selector.ts";
 import type { Candidate, GroupCount, Held, RateState } from "../store/work/placements.ts";
 
 /** The ids of the devices that an actor may use. */
-export type Rights = (actor: string) => ReadonlySet<string>;
+export type Rights = (actor: string) => Readonly<Record<"use" | "read", ReadonlySet<string>>>;
 
 export type Known = {
   devices: readonly Candidate[];
   groups: readonly GroupCount[];
   rates: readonly RateState[];
-  mayUse: Rights;
+  rights: Rights;
 };
 
 /**
@@ -53,14 +53,17 @@ export function createPlan(known: Known): Plan {
   );
 
   function whyRefused(
-    { selector, sponsor, askedBy, agentKind, workspace }: Held,
+    { selector, sponsor, askedBy, agentKind, workspace, isTold }: Held,
     device: Candidate,
   ): string | null {
     if (device.isWorker) return "it is a fleet worker, which takes nothing that selects";
     if (!matches(selector!, factsOf(device))) return "the selector does not match it";
     for (const actor of [sponsor, askedBy]) {
-      if (actor && !known.mayUse(actor).has(device.deviceId))
+      if (actor && !known.rights(actor).use.has(device.deviceId))
         return `${actor} may not use it: a grant to use it is missing`;
+    }
+    if (isTold && sponsor && !known.rights(sponsor).read.has(device.deviceId)) {
+      return `${sponsor} may not read it, and the watcher sends its results to destinations: a grant to read it is missing`;
     }
     if (agentKind !== "" && !device.agent_kinds.includes(agentKind))
       return `it has no executor "${agentKind}"`;
@@ -73,8 +76,8 @@ export function createPlan(known: Known): Plan {
   /** Runs with equal requirements share a result. */
   const judged = new Map<string, Candidate[]>();
   function eligibleFor(run: Held): Candidate[] {
-    const { selector, sponsor, askedBy, agentKind, workspace } = run;
-    const key = JSON.stringify([selector, sponsor, askedBy, agentKind, workspace]);
+    const { selector, sponsor, askedBy, agentKind, workspace, isTold } = run;
+    const key = JSON.stringify([selector, sponsor, askedBy, agentKind, workspace, isTold]);
     const found = judged.get(key) ?? known.devices.filter((device) => whyRefused(run, device) === null);
     judged.set(key, found);
     return found;

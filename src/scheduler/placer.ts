@@ -352,10 +352,10 @@ export async function knowing(
 ) {
   const runs: placements.Held[] = [];
   const names = { groups: new Set<string>(), rates: new Set<string>(), actors: new Set<string>() };
-  const usable = new Map<string, ReadonlySet<string>>();
+  const known = new Map<string, ReturnType<Rights>>();
   let devices = given.devices;
   let hasAll = devices !== undefined;
-  const mayUse: Rights = (actor) => usable.get(actor) ?? new Set();
+  const rights: Rights = (actor) => known.get(actor) ?? { use: new Set(), read: new Set() };
 
   return {
     async planFor(page: readonly placements.Held[], before: Plan | undefined): Promise<Plan> {
@@ -378,11 +378,11 @@ export async function knowing(
       if (!devices || (needsAll && !hasAll)) {
         devices = await placements.listCandidates(tx, { orgId, ttlMs, onlineOnly: !needsAll });
         hasAll = needsAll;
-        usable.clear();
+        known.clear();
         isNew = true;
       }
       for (const actor of names.actors) {
-        if (!usable.has(actor)) usable.set(actor, await usableBy(tx, orgId, actor, devices));
+        if (!known.has(actor)) known.set(actor, await rightsOf(tx, orgId, actor, devices));
       }
       let plan = before;
       if (!plan || isNew) {
@@ -390,7 +390,7 @@ export async function knowing(
           devices,
           groups: await placements.countGroups(tx, orgId, [...names.groups]),
           rates: await placements.readRates(tx, orgId, [...names.rates]),
-          mayUse,
+          rights,
         });
         for (const run of runs) if (run.spread !== "all") plan.next(run);
       }
@@ -401,16 +401,18 @@ export async function knowing(
   };
 }
 
-/** The devices that an actor may use; runs created by Pinion itself may use all. */
-async function usableBy(
+/** The devices that an actor may use, and read; runs created by Pinion itself may use and read all. */
+async function rightsOf(
   tx: Db,
   orgId: string,
   actor: string,
   devices: readonly placements.Candidate[],
-): Promise<ReadonlySet<string>> {
+): Promise<ReturnType<Rights>> {
   const all = devices.map(({ deviceId }) => deviceId);
   const who = grants.whoOf(actor);
-  if (!who) return new Set(all);
+  if (!who) return { use: new Set(all), read: new Set(all) };
   const found = await grants.standings(tx, { orgId, who, deviceIds: all });
-  return new Set(found.flatMap((each) => (grants.rightTo("use", each) ? [each.deviceId] : [])));
+  const to = (deed: "use" | "read") =>
+    new Set(found.flatMap((each) => (grants.rightTo(deed, each) ? [each.deviceId] : [])));
+  return { use: to("use"), read: to("read") };
 }

@@ -1,4 +1,5 @@
 import type { Logger } from "../log.ts";
+import type { Quotas } from "../store/people/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
 import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
@@ -25,7 +26,7 @@ export async function settleWithEvents(
   options: { rules?: ReadonlyMap<string, string> } = {},
 ): Promise<Settled[]> {
   const settled = await settle(tx, settlements, policy);
-  await appendSettled(tx, settlements, settled, options);
+  await appendSettled(tx, settlements, settled, { ...options, quotas: policy.quotas });
   return settled;
 }
 
@@ -53,7 +54,7 @@ export async function appendSettled(
   tx: Db,
   settlements: readonly Settlement[],
   settled: readonly Settled[],
-  options: { rules?: ReadonlyMap<string, string> } = {},
+  options: { rules?: ReadonlyMap<string, string> | undefined; quotas: Quotas | undefined },
 ): Promise<void> {
   const bySettlement = new Map(settlements.map((s) => [s.workId, s]));
   await tellOf(tx, settled, (run) => bySettlement.get(run.runId));
@@ -67,6 +68,7 @@ export async function appendSettled(
   const started = await startFollowers(
     tx,
     settled.map((run) => ({ run, settlement: bySettlement.get(run.runId) })),
+    options,
   );
   await events.appendAll(tx, [
     ...settled.flatMap((run) => eventsOf(run, bySettlement.get(run.runId), options.rules)),
@@ -109,7 +111,7 @@ export async function settleEach(
       }
     }
   }
-  await appendSettled(tx, settlements, settled, options);
+  await appendSettled(tx, settlements, settled, { rules: options.rules, quotas: policy.quotas });
   return { settled, refused };
 }
 
@@ -122,11 +124,13 @@ export async function appendLate(
   settlements: readonly Settlement[],
   settled: readonly Settled[],
   kept: readonly KeptResult[],
+  options: { quotas: Quotas | undefined },
 ): Promise<void> {
   const byToken = new Map(settlements.map((s) => [s.attemptToken, s]));
   const started = await startFollowers(
     tx,
     settled.map((run) => ({ run, settlement: byToken.get(run.attemptToken) })),
+    options,
   );
   await tellOf(tx, settled, (run) => byToken.get(run.attemptToken));
   await events.appendAll(tx, [

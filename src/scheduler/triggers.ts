@@ -66,6 +66,13 @@ export async function trigger(
         `run ${active.id} of the watcher is ${active.status}; wait for its end, or cancel it`,
       );
     }
+    // A start that waits goes first, also in the moment between two runs.
+    if (options.retryOf && watcher.backlogRunId && watcher.overlap !== "skip") {
+      refuse(
+        "failed_precondition",
+        `run ${watcher.backlogRunId} of the watcher is about to begin; wait for its end, or cancel it`,
+      );
+    }
     const repeated = options.retryOf && (await starts.find(tx, { orgId, runId: options.retryOf.runId }));
     const input = repeated ? repeated.input : asked.input;
     await requireAsked(tx, asked, input);
@@ -158,7 +165,7 @@ async function requireAsked(tx: Db, watcher: WatcherName, input: JsonValue | und
 export async function retry(
   db: Db,
   asked: { orgId: string; runId: string; actor: string; requestId?: string },
-  options: { doorbell: Doorbell },
+  options: { doorbell: Doorbell; quotas?: Quotas },
 ): Promise<runs.RunRow> {
   const ended = await runs.find(db, asked);
   if (!ended) refuse("not_found", `no run ${asked.runId}`);
@@ -174,7 +181,7 @@ export async function retry(
     db,
     { orgId, watcherId, actor },
     {
-      doorbell: options.doorbell,
+      ...options,
       retryOf: { runId: ended.id, windowStart: ended.windowStart, windowEnd: ended.windowEnd },
       request: { orgId, actor, requestId, rpc: "RunService/RetryRun" },
     },

@@ -35,10 +35,21 @@ export async function revoke(
         { field: "grantee" },
       );
     }
-    const stranded = await pauseStranded(tx, { orgId, actor, of: { deviceId } }, surroundings);
+    const stranded = await pauseStranded(
+      tx,
+      { orgId, actor, of: { deviceId, readers: readersOf(taken) } },
+      surroundings,
+    );
     await events.append(tx, orgId, grants.revokedEvents(taken, actor));
     return { taken, stranded };
   });
   announceStranded(surroundings, revoked.stranded);
   return revoked;
+}
+
+/** The actors who had one of the grants to read. */
+function readersOf(taken: readonly grants.Grant[]): Set<string> | "everyone" {
+  const grantees = taken.filter(({ permission }) => permission === "read").map(({ grantee }) => grantee);
+  if (grantees.includes("everyone")) return "everyone";
+  return new Set(grantees.map(grants.granteeName));
 }

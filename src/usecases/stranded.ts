@@ -18,8 +18,9 @@ export type Stranded = {
 export const noneStranded: Stranded = { watcherIds: [], runsCancelled: 0, due: [], cancellations: [] };
 
 /**
- * Pauses the active watchers of a device, or of a sponsor, whose sponsor may not use their device, each with the event
- * `watcher.paused`, and ends their live runs. In the caller's transaction, in which only events may follow.
+ * Pauses the active watchers of a device, or of a sponsor, whose sponsor may not use their device, or may not read the
+ * results that they send, each with the event `watcher.paused`, and ends their live runs; disables the hooks whose maker may
+ * not use the device, each with the event `hook.updated`. In the caller's transaction, in which only events may follow.
  */
 export async function pauseStranded(
   tx: Db,
@@ -27,30 +28,47 @@ export async function pauseStranded(
   surroundings: Surroundings,
 ): Promise<Stranded> {
   const { orgId, actor } = options;
+  const hooks = await stranded.disableHooks(tx, options);
+  const disabled = hooks.map(({ slug, watcherId, deviceId, sponsor }) => ({
+    ...{ kind: "hook.updated", actor, watcherId, deviceId },
+    data: {
+      hook: slug,
+      changed: ["isDisabled"],
+      reason: `${sponsor}, who made it, may not use the device any more`,
+    },
+  }));
   const found = await stranded.find(tx, options);
-  if (found.length === 0) return noneStranded;
+  if (found.length === 0) {
+    if (disabled.length > 0) await events.append(tx, orgId, disabled);
+    return noneStranded;
+  }
   const watcherIds = found.map(({ watcherId }) => watcherId);
   const runsCancelled = await stranded.lock(tx, { orgId, watcherIds });
   const due: RecordedRun[] = [];
-  const written: Omit<events.NewEvent, "orgId">[] = [];
-  for (const { watcherId, deviceId, deviceLabel, sponsor } of found) {
+  const written: Omit<events.NewEvent, "orgId">[] = [...disabled];
+  for (const { watcherId, deviceId, deviceLabel, sponsor, deed } of found) {
     const recorded = await recordDue(tx, orgId, watcherId, surroundings.quotas);
     due.push(...recorded);
     const reason =
-      `${sponsor} may not use device "${deviceLabel}" any more; ` +
+      `${sponsor} may not ${lostDeeds[deed](deviceLabel)} any more; ` +
       "its owner, or an owner or admin of the org, may resume the watcher";
     await watchers.setPaused(tx, { orgId, watcherId, reason });
     const paused = { kind: "watcher.paused", actor, watcherId, deviceId, data: { reason } };
     written.push(...recorded.map(eventOf), paused);
   }
   const cancellations: Cancellation[] = [];
-  for (const { watcherId, deviceLabel } of found) {
-    const why = { reason: `the right to use device "${deviceLabel}" was taken back` };
+  for (const { watcherId, deviceLabel, deed } of found) {
+    const why = { reason: `the right to ${deed} device "${deviceLabel}" was taken back` };
     cancellations.push(await cancelOfWatcher(tx, { orgId, watcherId }, why, surroundings));
   }
   await events.append(tx, orgId, written);
   return { watcherIds, runsCancelled, due, cancellations };
 }
+
+const lostDeeds: Record<stranded.StrandedWatcher["deed"], (label: string) => string> = {
+  use: (label) => `use device "${label}"`,
+  read: (label) => `read device "${label}", whose results the watcher sends to destinations,`,
+};
 
 /** Announces, after the commit, what {@link pauseStranded} recorded and ended. */
 export function announceStranded(surroundings: Surroundings, { due, cancellations }: Stranded): void {

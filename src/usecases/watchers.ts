@@ -240,6 +240,7 @@ export async function resume(db: Db, options: Asked, surroundings: Surroundings)
       return { watcher: current, due };
     }
     const values = watchers.valuesOf(current);
+    await requireTellable(tx, orgId, values);
     await watchers.setActive(tx, {
       ...{ orgId, watcherId, sponsor: actor },
       ...(current.status === "paused" ? { position: positionAfter({ watcherId, ...values }, after) } : {}),

@@ -1,4 +1,5 @@
 import type { FaultKind } from "./plan.ts";
+import type { TrafficHappening } from "./traffic.ts";
 
 /**
  * The history: every message of every device, every call and its answer, every fault, recorded by
@@ -69,6 +70,7 @@ export type Call =
 export type Answer = { watcher?: string; run?: string; alreadyQueued?: boolean; runs?: string[] };
 
 export type Happening =
+  | TrafficHappening
   | { kind: "sent"; device: string; stream: string; message: SentMessage }
   | { kind: "seen"; device: string; stream: string; message: SeenMessage }
   /**

@@ -47,6 +47,7 @@ export async function runMutation(
   const tree = mutation.replacements.length > 0 ? await copySources(mutation.replacements) : undefined;
   try {
     const result = await runChaos({
+      trafficDevices: 0,
       ...rig,
       ...options,
       outageMsMax,

@@ -1,4 +1,5 @@
 import type { ChaosOptions } from "./chaos.ts";
+import { trafficMutations } from "./mutations-traffic.ts";
 import type { FaultKind } from "./plan.ts";
 
 /**
@@ -20,7 +21,12 @@ export type Mutation = {
   breaks: string[];
   /** The options of the rig that expose the violation. */
   rig: Pick<ChaosOptions, "devices" | "replicas" | "hosts" | "lengthMs" | "gapMs" | "callsPerSecond"> &
-    Partial<Pick<ChaosOptions, "every" | "workMsMax" | "outageMsMax" | "settleMsMax" | "durationFactor">> & {
+    Partial<
+      Pick<
+        ChaosOptions,
+        "every" | "workMsMax" | "trafficDevices" | "outageMsMax" | "settleMsMax" | "durationFactor"
+      >
+    > & {
       kinds: readonly FaultKind[];
     };
 };
@@ -220,4 +226,5 @@ export const mutations: readonly Mutation[] = [
       kinds: ["notifications_lost"],
     },
   },
+  ...trafficMutations,
 ];

@@ -35,6 +35,9 @@ export const faultKinds = [
   "network_refused",
   "network_hang",
   "partition_longer_than_ttl",
+  "receiver_down",
+  "receiver_slow",
+  "receiver_errors",
 ] as const;
 
 export type FaultKind = (typeof faultKinds)[number];

@@ -1,4 +1,5 @@
 import type { Digest } from "./history.ts";
+import type { TrafficRows } from "./traffic.ts";
 
 /**
  * The rows of the database at the end. Moments are milliseconds since the epoch, by the true time:
@@ -30,7 +31,7 @@ export type RunRow = {
   org: string;
   watcher: string;
   device: string | null;
-  source: "scheduled" | "manual" | "backfill";
+  source: "scheduled" | "manual" | "backfill" | "hook" | "after";
   scheduledFor: number | null;
   dueAt: number;
   status: RunStatus;
@@ -75,6 +76,8 @@ export type Rows = {
   backlog: { watcher: string; scheduledFor: number }[];
   watchers: WatcherRow[];
   devices: DeviceRow[];
+  /** Of hooks, chains and destinations. */
+  traffic?: TrafficRows;
 };
 
 /** A run keeps this many past attempts; beyond, the oldest attempts are no longer known. */

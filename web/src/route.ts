@@ -11,6 +11,8 @@ export const views = [
   "events",
   "org",
   "destinations",
+  "platforms",
+  "hooks",
   "search",
   "you",
   "login",

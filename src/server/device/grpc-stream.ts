@@ -14,6 +14,7 @@ import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import {
+  type AttemptRef,
   type ConnectRequest,
   ConnectRequestSchema,
   type ConnectResponse,
@@ -31,6 +32,7 @@ import type { Crowd, Visit } from "../http/crowd.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";
 import type { Hub } from "./hub.ts";
 import { endGraceMs, isPrepared, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
+import { beatAckFrame, type PlainBeat, plainBeatOf } from "./plain-beats.ts";
 import type { Session } from "./session.ts";
 import { completionIn } from "./unreadable.ts";
 
@@ -87,7 +89,7 @@ export function createDeviceStreams(deps: {
     stream.once("close", () => session.close("stream_broken"));
     // The headers are sent before the welcome, so that the client sees the connection.
     stream.respond(responseHeaders({ headers, requestId }), { waitForTrailers: true });
-    new Inbox({ stream, session, source, visit, messageBytesMax: deps.messageBytesMax });
+    new Inbox({ stream, session, outbox, source, visit, messageBytesMax: deps.messageBytesMax });
   }
 }
 
@@ -125,6 +127,8 @@ function trailersOf(error?: ConnectError): Record<string, string> {
   return Object.fromEntries(trailers);
 }
 
+const noBytes = new Uint8Array();
+
 /** Hands the arriving messages to the session, one after another. */
 class Inbox {
   readonly #stream: ServerHttp2Stream;
@@ -132,18 +136,24 @@ class Inbox {
   readonly #source: Source;
   readonly #frames: FrameReader;
   readonly #visit: Visit | undefined;
+  readonly #outbox: Outbox;
+  /** The attempts of the last heartbeat, checked by the session, and their bytes. */
+  #listed: Uint8Array = noBytes;
+  #attempts: readonly AttemptRef[] = [];
   #isWaiting = false;
   #hasEnded = false;
 
   constructor(options: {
     stream: ServerHttp2Stream;
     session: Session;
+    outbox: Outbox;
     source: Source;
     visit: Visit | undefined;
     messageBytesMax: number;
   }) {
     const { stream } = options;
     this.#stream = stream;
+    this.#outbox = options.outbox;
     this.#session = options.session;
     this.#source = options.source;
     this.#visit = options.visit;
@@ -165,6 +175,8 @@ class Inbox {
       while (this.#session.state !== "closed") {
         const bytes = this.#frames.next();
         if (!bytes) return;
+        const beat = plainBeatOf(bytes);
+        if (beat && this.#repeats(beat)) continue;
         const message = this.#decode(bytes);
         if (!message) continue;
         // The hello may append events, which record the source of the call; later messages are
@@ -177,11 +189,23 @@ class Inbox {
           this.#wait(working);
           return;
         }
+        if (beat && message.message.case === "heartbeat" && this.#session.takesBeats) {
+          this.#listed = beat.listed.slice();
+          this.#attempts = message.message.value.attempts;
+        }
       }
     } catch (error) {
       this.#session.failed(error);
     }
     this.#frames.clear();
+  }
+
+  /** Handles a heartbeat with the attempts of the last one; false for any other heartbeat. */
+  #repeats({ sequence, listed }: PlainBeat): boolean {
+    if (!this.#session.takesBeats || Buffer.compare(listed, this.#listed) !== 0) return false;
+    this.#outbox.write(beatAckFrame(sequence, Date.now()));
+    this.#session.beatAgain(this.#attempts);
+    return true;
   }
 
   /** Undefined: the bytes are no valid protobuf, and the session has dealt with the message. */
@@ -241,18 +265,30 @@ class Outbox implements Link {
   }
 
   send(message: ConnectResponse | Prepared): void {
-    if (this.#ending || this.#stream.destroyed) return;
-    if (this.#waiting >= messagesWaitingMax) {
-      this.#ending = { error: undefined };
-      // Not even a status reaches a peer that reads nothing.
-      this.#cut(constants.NGHTTP2_ENHANCE_YOUR_CALM);
-      this.onOverflow();
-      return;
-    }
-    this.#waiting += 1;
+    if (!this.#mayWrite()) return;
     const bytes = isPrepared(message) ? message.bytes : undefined;
-    if (this.#queue.push(bytes ?? framed(toBinary(ConnectResponseSchema, message as ConnectResponse))) === 1)
-      process.nextTick(() => this.#flush());
+    this.#push(bytes ?? framed(toBinary(ConnectResponseSchema, message as ConnectResponse)));
+  }
+
+  /** Queues a frame, like a message. */
+  write(frame: Uint8Array): void {
+    if (this.#mayWrite()) this.#push(frame);
+  }
+
+  /** False after the end, and for a peer that does not read, whose stream is cut. */
+  #mayWrite(): boolean {
+    if (this.#ending || this.#stream.destroyed) return false;
+    if (this.#waiting < messagesWaitingMax) return true;
+    this.#ending = { error: undefined };
+    // Not even a status reaches a peer that reads nothing.
+    this.#cut(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    this.onOverflow();
+    return false;
+  }
+
+  #push(frame: Uint8Array): void {
+    this.#waiting += 1;
+    if (this.#queue.push(frame) === 1) process.nextTick(() => this.#flush());
   }
 
   end(error?: unknown): void {

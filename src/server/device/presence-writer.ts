@@ -102,8 +102,8 @@ export function startPresenceWriter(options: {
   );
 
   return {
-    beat({ orgId, deviceId, epoch, sessionId }, attemptsBeating) {
-      beaten.set(deviceId, { orgId, deviceId, epoch, sessionId });
+    beat(session, attemptsBeating) {
+      beaten.set(session.deviceId, session);
       for (const attempt of attemptsBeating) listed.set(attempt.attemptToken, attempt);
     },
     end({ orgId, deviceId, epoch, sessionId }, broken) {

@@ -1,6 +1,7 @@
 import {
   type Accept,
   type ActivityReport,
+  type AttemptRef,
   type Cancelled,
   type Completion,
   type ConnectRequest,
@@ -71,6 +72,8 @@ const shutdownSpreadMs = 5_000;
 const moveSpreadMs = 200;
 /** Milliseconds between tries while the database is away. */
 const retryMs = 1_000;
+
+const noAttempts: readonly never[] = [];
 
 /** The settlement of an attempt claimed for a session that stopped serving meanwhile. */
 const whileLeaving = {
@@ -423,9 +426,28 @@ export class Session implements Seat {
     this.#timer = setTimeout(() => this.#watch(), leftMs + 1);
   }
 
+  /** Whether the session's state takes heartbeats. */
+  get takesBeats(): boolean {
+    return reactions[this.#state].heartbeat === "take";
+  }
+
+  /** Handles a heartbeat with the attempts of an earlier one, checked then; the caller answers it. */
+  beatAgain(attempts: readonly AttemptRef[]): void {
+    this.#heardAt = performance.now();
+    this.#noteBeat(attempts);
+  }
+
   #beat(heartbeat: Heartbeat): void {
     this.#link.send(heartbeatAckOf(heartbeat));
-    const { beating, lost, strangers } = this.#out.beat(heartbeat.attempts);
+    this.#noteBeat(heartbeat.attempts);
+  }
+
+  #noteBeat(attempts: readonly AttemptRef[]): void {
+    if (attempts.length === 0 && this.#out.size === 0) {
+      this.#services.beat(this, noAttempts);
+      return;
+    }
+    const { beating, lost, strangers } = this.#out.beat(attempts);
     const { orgId, deviceId } = this;
     this.#services.beat(
       this,

@@ -3,6 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { type ChainLink, ChainLinkSchema, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { inputOf, judge } from "../../scheduler/chains.ts";
 import type { Db } from "../../store/pg/database.ts";
+import * as events from "../../store/work/events.ts";
 import * as reports from "../../store/work/reports.ts";
 import type { RunRow } from "../../store/work/runs.ts";
 import * as starts from "../../store/work/starts.ts";
@@ -44,15 +45,15 @@ export async function explainChain(db: Db, run: RunRow): Promise<ChainLink[]> {
         watcherSlug: follower.slug,
         status: RunStatus.UNSPECIFIED,
         depth: depth + 1,
-        reason: await whyNot(db, run, follower.condition),
+        reason: await whyNot(db, run, follower),
       }),
     );
   }
   return links;
 }
 
-/** Evaluates the current condition. */
-async function whyNot(db: Db, run: RunRow, condition: string): Promise<string> {
+/** The current condition's verdict; for a true condition, what stood in the way at the end. */
+async function whyNot(db: Db, run: RunRow, { slug, condition }: starts.Follower): Promise<string> {
   if (!run.finishedAt) return "the run before it has not ended";
   if (run.status === "skipped") return "a skipped slot starts nothing";
   const { orgId, id: runId } = run;
@@ -72,7 +73,11 @@ async function whyNot(db: Db, run: RunRow, condition: string): Promise<string> {
       attention: report?.attention ?? [],
     }),
   );
-  if (verdict === true)
+  if (verdict === true) {
+    const failed = await events.list(db, { orgId, runId, kinds: ["watcher.after_failed"], limit: 100 });
+    const told = failed.find(({ data }) => (data as { follower?: string }).follower === slug);
+    if (told) return String((told.data as { reason?: string }).reason ?? "");
     return "its condition is true now; it was not, or something else stood in the way, when the run ended";
+  }
   return verdict === false ? "its condition was false" : `its condition has an error: ${verdict.error}`;
 }

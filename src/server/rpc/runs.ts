@@ -66,6 +66,7 @@ export function runService(deps: {
   pokeBulks: () => void;
 }): ServiceImpl<typeof RunService> {
   const { db, doorbell, policy } = deps;
+  const retrying = { doorbell, ...(policy.quotas ? { quotas: policy.quotas } : {}) };
 
   async function get(run: { orgId: string; runId: string }): Promise<runs.RunRow> {
     const found = await runs.find(db, run);
@@ -144,7 +145,7 @@ export function runService(deps: {
 
     async retryRun({ runId, requestId }, context) {
       const { orgId, actor } = principalOf(context);
-      return { run: runMessage(await retry(db, { orgId, runId, actor, requestId }, { doorbell })) };
+      return { run: runMessage(await retry(db, { orgId, runId, actor, requestId }, retrying)) };
     },
 
     ...bulkRpcs(deps),
@@ -220,14 +221,7 @@ export function runService(deps: {
         agentId: request.agentId || undefined,
         deviceId: request.deviceId || undefined,
       });
-      return {
-        sums: sums.map(({ group, ...counts }) => ({
-          group,
-          ...(Object.fromEntries(
-            Object.entries(counts).map(([name, count]) => [name, BigInt(count)]),
-          ) as Record<keyof typeof counts, bigint>),
-        })),
-      };
+      return { sums };
     },
 
     async summarizeRuns(request, context) {

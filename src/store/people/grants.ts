@@ -218,7 +218,7 @@ function granteeOf(row: { user_id: string | null; token_id: string | null }): Gr
 }
 
 /** As an actor: "user:<id>", "service:<token id>", or "everyone". */
-function granteeName(grantee: Grantee): string {
+export function granteeName(grantee: Grantee): string {
   if (grantee === "everyone") return "everyone";
   return "userId" in grantee ? `user:${grantee.userId}` : `service:${grantee.tokenId}`;
 }

@@ -11,6 +11,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { Kysely, PostgresDialect, type PostgresPool, sql, type Transaction } from "kysely";
 import pg from "pg";
 import type { Logger } from "../../log.ts";
+import { parseMoment } from "./moments.ts";
 import { boundTransactions } from "./pooled.ts";
 import { prepareFew } from "./prepared.ts";
 import type { Schema } from "./schema.ts";
@@ -68,16 +69,18 @@ const idleTimeoutMs = 60_000;
 const silenceMsDefault = 5_000;
 
 const int8 = 20;
+const timestamptz = 1184;
 
 /**
- * Parsers for the pool's results: int8 as a number. The values here (counters, milliseconds,
- * epochs) stay far below 2^53.
+ * Parsers for the pool's results: int8 as a number (the values here, counters, milliseconds and
+ * epochs, stay far below 2^53), and moments.
  */
 const types: pg.CustomTypesConfig = {
-  getTypeParser: ((oid: number, format?: "text" | "binary") =>
-    oid === int8 && format !== "binary"
-      ? Number
-      : pg.types.getTypeParser(oid, format)) as typeof pg.types.getTypeParser,
+  getTypeParser: ((oid: number, format?: "text" | "binary") => {
+    if (format !== "binary" && oid === int8) return Number;
+    if (format !== "binary" && oid === timestamptz) return parseMoment;
+    return pg.types.getTypeParser(oid, format);
+  }) as typeof pg.types.getTypeParser,
 };
 
 /** The options of every connection. */

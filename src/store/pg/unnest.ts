@@ -7,26 +7,43 @@ type Column<Item> = readonly [
 
 /** A batch of at most this number of items is planned once per connection. */
 const fewMax = 4;
+/** A column's values: an array in PostgreSQL's text form, or the value that all items have. */
+type Values = { array: string } | { common: string | null };
+
 /**
- * An array in PostgreSQL's text form. pg's own conversion has the same result at several times the
- * cost: it searches every element for characters to escape, and a batch of completions has ten
- * thousand elements without any.
+ * The values of a column. pg's own conversion of arrays has the same result at several times the
+ * cost: it searches every element for characters to escape. A batch of completions has ten thousand
+ * elements, nearly all without any, and in half of its columns all elements are equal.
  */
-function arrayText<Item>(
+function valuesOf<Item>(
   type: Column<Item>[0],
   items: readonly Item[],
   value: (item: Item) => unknown,
-): string {
-  let text = "{";
-  for (let index = 0; index < items.length; index++) {
-    if (index > 0) text += ",";
-    const element = value(items[index]!);
-    if (element === null || element === undefined) text += "NULL";
-    else if (typeof element === "string") text += isBare(type, element) ? element : quoted(element);
-    else if (element instanceof Date) text += momentText(element);
-    else text += String(element);
-  }
-  return `${text}}`;
+): Values {
+  const first = value(items[0]!);
+  let index = 1;
+  while (index < items.length && isSame(first, value(items[index]!))) index++;
+  if (index === items.length) return { common: first === null || first === undefined ? null : textOf(first) };
+  let text = `{${Array(index).fill(elementOf(type, first)).join(",")}`;
+  for (; index < items.length; index++) text += `,${elementOf(type, value(items[index]!))}`;
+  return { array: `${text}}` };
+}
+
+function isSame(one: unknown, other: unknown): boolean {
+  if (one === other) return true;
+  if (one === null || one === undefined) return other === null || other === undefined;
+  return one instanceof Date && other instanceof Date && one.getTime() === other.getTime();
+}
+
+/** An element of an array. */
+function elementOf(type: Column<never>[0], value: unknown): string {
+  if (value === null || value === undefined) return "NULL";
+  if (typeof value === "string") return isBare(type, value) ? value : quoted(value);
+  return textOf(value);
+}
+
+function textOf(value: unknown): string {
+  return value instanceof Date ? momentText(value) : String(value);
 }
 
 const uuid = /^[0-9a-f-]{36}$/i;
@@ -69,20 +86,40 @@ export function isOfFew(text: string): boolean {
 /**
  * Items as a table expression with one array parameter per column, for statements on thousands of
  * rows: `unnest($1::text[], $2::uuid[]) with ordinality as i(org_id, run_id, ord)`. `ord` counts
- * from 1 in the items' order.
+ * from 1 in the items' order. Of many items, a column with one value for all is a constant.
  */
 export function unnest<Item>(
   alias: string,
   items: readonly Item[],
   columns: Readonly<Record<string, Column<Item>>>,
 ): RawBuilder<unknown> {
-  const arrays = Object.values(columns).map(
-    ([type, value]) => sql`${arrayText(type, items, value)}::${sql.raw(type)}[]`,
-  );
-  const names = [...Object.keys(columns), "ord"].map((name) => sql.ref(name));
-  const table = sql`unnest(${sql.join(arrays)}) with ordinality as ${sql.ref(alias)}(${sql.join(names)})`;
-  if (items.length > fewMax) return sql`${sql.raw(manyMark)} ${table}`;
+  const arrays: RawBuilder<unknown>[] = [];
+  const names: RawBuilder<unknown>[] = [];
+  const constants: RawBuilder<unknown>[] = [];
+  const isFew = items.length <= fewMax;
+  for (const [name, [type, value]] of Object.entries(columns)) {
+    // A statement of few items has one text: its plan is kept.
+    const values: Values = isFew
+      ? { array: `{${items.map((item) => elementOf(type, value(item))).join(",")}}` }
+      : valuesOf(type, items, value);
+    if ("common" in values) {
+      constants.push(sql`${values.common}::${sql.raw(type)} as ${sql.ref(name)}`);
+    } else {
+      arrays.push(sql`${values.array}::${sql.raw(type)}[]`);
+      names.push(sql.ref(name));
+    }
+  }
+  // Equal items: the count has to come from an array.
+  if (arrays.length === 0) {
+    arrays.push(sql`array_fill(0, array[${sql.lit(items.length)}])`);
+    names.push(sql.ref("filler"));
+  }
+  const columnsOf = sql.join([...names, sql.ref("ord")]);
+  const table = sql`unnest(${sql.join(arrays)}) with ordinality as ${sql.ref(alias)}(${columnsOf})`;
   // The limit is in the text: PostgreSQL assumes ten rows for an unknown array, and would then
   // prefer a new plan for each single item.
-  return sql`${sql.raw(fewMark)} (select * from ${table} limit ${sql.lit(fewMax)}) as ${sql.ref(alias)}`;
+  if (isFew)
+    return sql`${sql.raw(fewMark)} (select * from ${table} limit ${sql.lit(fewMax)}) as ${sql.ref(alias)}`;
+  if (constants.length === 0) return sql`${sql.raw(manyMark)} ${table}`;
+  return sql`${sql.raw(manyMark)} (select *, ${sql.join(constants)} from ${table}) as ${sql.ref(alias)}`;
 }

@@ -88,11 +88,18 @@ export async function resolve(
   return rows[0];
 }
 
+const noteEveryMs = 60_000;
+
+/** Whether the reading is to be recorded: without it, each check of each replica asks to record. */
+export function isDueToNote({ now, seenAt }: Reading): boolean {
+  return !seenAt || seenAt > now || now.getTime() - seenAt.getTime() >= noteEveryMs;
+}
+
 /** Records a reading of the clock without doubt; at most once a minute. */
 export async function noteSeen(db: Db): Promise<void> {
   await sql`
     update clock set seen_at = now()
-    where seen_at is null or seen_at < now() - interval '1 minute' or seen_at > now()
+    where seen_at is null or seen_at <= now() - ${noteEveryMs} * interval '1 ms' or seen_at > now()
   `.execute(db);
 }
 

@@ -86,6 +86,8 @@ export type Held = {
   /** Actors whose rights to use a device count, for a run with a selector. */
   sponsor: string | null;
   askedBy: string | null;
+  /** The watcher sends results to destinations, so its sponsor must be allowed to read them. */
+  isTold: boolean;
   /** The device with the session that the run's agent continues. */
   sessionDeviceId: string | null;
   groupName: string | null;
@@ -107,6 +109,7 @@ export async function listHeld(
   const { rows } = await sql<Held>`
     select r.id as "runId", r.watcher_id as "watcherId", r.device_id as "deviceId", r.agent_kind as "agentKind",
       ${workspaceOfWatcher} as workspace, r.due_at as "dueAt", g.priority, r.reason, g.selector, g.spread, w.sponsor, g.asked_by as "askedBy",
+      w.notify is not null as "isTold",
       s.device_id as "sessionDeviceId", g.group_name as "groupName", g.group_per as "groupPer", g.rate_key as "rateKey",
       g.rate_per_minute as "ratePerMinute",
       array(select entry->>'device_id' from jsonb_array_elements(r.past_attempts) entry

@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import { slotRunId } from "../../ids.ts";
+import { isOfSlot, slotRunId } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 import { assignmentColumns, assignmentJoins, type ClaimedRun } from "./attempts.ts";
@@ -307,7 +307,7 @@ export async function record(
 ): Promise<RecordedRun[]> {
   if (slots.length === 0 && moves.length === 0) return [];
   const areNew = slots.every((slot) => slot.isNew);
-  const strangers = slots.filter((slot) => slot.scheduledFor && slot.runId !== slotIdOf(slot));
+  const strangers = slots.filter((slot) => slot.scheduledFor && !isOfSlot(slot.runId, slot.scheduledFor));
   const slotInput = unnest("i", slots, {
     org_id: ["text", (s) => s.orgId],
     watcher_id: ["uuid", (s) => s.watcherId],

@@ -1,4 +1,5 @@
 import { sql } from "kysely";
+import type { Quotas } from "../people/quotas.ts";
 import { type Db, mayBeOfOneRow } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
@@ -94,6 +95,8 @@ export type FailurePolicy = {
    * First back-off of a watcher; doubles with each further failure, up to `watcherBackoffMsMax`.
    */
   watcherBackoffMs: number;
+  /** Asked before the end of a run starts its followers; undefined: any number of runs. */
+  quotas?: Quotas | undefined;
 };
 
 /** Longest delay before another attempt. */

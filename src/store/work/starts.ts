@@ -213,6 +213,8 @@ export type Follower = WatcherName & {
   /** The followed watcher, and the condition on its runs. */
   afterId: string;
   condition: string;
+  /** The actor of the watcher's last edit or resume, who must be allowed to read the followed runs. */
+  sponsor: string;
 };
 
 /** The watchers started by the ends of the given watchers' runs. */
@@ -224,7 +226,7 @@ export async function listFollowers(db: Db, watchers: readonly WatcherName[]): P
   });
   const { rows } = await sql<Follower>`
     select a.org_id as "orgId", a.watcher_id as "watcherId", w.slug, a.after_id as "afterId",
-      coalesce(v.agent_work->>'afterCondition', '') as condition
+      coalesce(v.agent_work->>'afterCondition', '') as condition, w.sponsor
     from (select distinct org_id, watcher_id from ${input}) i
       join watcher_after a on a.org_id = i.org_id and a.after_id = i.watcher_id
       join watcher w on w.org_id = a.org_id and w.id = a.watcher_id

@@ -10,6 +10,7 @@ import { checkOwners, checkReaperGrace } from "./owners.ts";
 import { checkPrograms, checkReruns } from "./programs.ts";
 import { checkScheduleMoves, checkSlotRows, checkSlots } from "./slots.ts";
 import { checkTenancy } from "./tenancy.ts";
+import { checkChains, checkDeliveries, checkHooks } from "./traffic.ts";
 import { type Bounds, makeWorld, type Violation, type World } from "./world.ts";
 
 /** Each rule looks for the first violation of its promise. */
@@ -30,6 +31,9 @@ export const rules: Record<string, (world: World) => Violation | undefined> = {
   checkEarliness,
   checkLateness,
   checkCalls,
+  checkHooks,
+  checkChains,
+  checkDeliveries,
   checkEnd,
 };
 

@@ -13,7 +13,11 @@ import { linesOf, namesOf, type Violation, type World } from "./world.ts";
  */
 
 /** They lose hints, and nothing else; every other fault may be why a run is late. */
-const lossesOfHints: ReadonlySet<FaultKind> = new Set<FaultKind>(["notifications_lost", "listen_dropped"]);
+const lossesOfHints: ReadonlySet<FaultKind> = new Set<FaultKind>([
+  ...(["notifications_lost", "listen_dropped"] as const),
+  // No device and no replica waits for the receiver of messages.
+  ...(["receiver_down", "receiver_slow", "receiver_errors"] as const),
+]);
 
 /** The time in which a run was due and not pushed, although nothing prevented the push. */
 export type Wait = { run: RunRow; from: number; to: number };

@@ -3,6 +3,7 @@ import type { FaultProxy } from "../../support/fault-proxy.ts";
 import { createRandom } from "../../support/random.ts";
 import { type Fault, type FaultKind, isOfNetwork } from "../plan.ts";
 import { canLimitFiles } from "./hosts.ts";
+import { receiverStrikes } from "./receiver-faults.ts";
 import type { Rig } from "./rig.ts";
 
 /** A fault as actions on processes and connections: its targets, its start and its end. */
@@ -107,6 +108,7 @@ const strikes: Record<FaultKind, (rig: Rig, fault: Fault) => Strike | undefined>
           begin: () => host.setDiskFull(true),
           end: () => host.setDiskFull(false),
         })),
+  ...receiverStrikes,
   postgres_restart: (rig) => ofPostgres(rig),
   postgres_outage: (rig) => ofPostgres(rig),
   backends_terminated: (rig) => ({

@@ -1,5 +1,6 @@
 import type { EventRow, Rows, RunRow } from "../rows.ts";
 import type { Cluster } from "./cluster.ts";
+import { readTraffic } from "./traffic.ts";
 
 const ms = (column: string) => `(extract(epoch from ${column}) * 1000)::float8`;
 
@@ -61,5 +62,6 @@ export async function readRows(cluster: Cluster): Promise<Rows> {
       select jsonb_build_object('id', w.id, 'org', w.org_id, 'device', w.device_id, 'nextSlotAt', ${ms("s.next_slot_at")}) as row
       from watcher w join schedule_position s on s.org_id = w.org_id and s.watcher_id = w.id`),
     devices: await json(`select jsonb_build_object('id', id, 'org', org_id) as row from device`),
+    traffic: await readTraffic(cluster),
   };
 }

@@ -22,6 +22,7 @@ import { observe } from "./observer.ts";
 import { readRows } from "./read-rows.ts";
 import { openRecorder } from "./recorder.ts";
 import { createReplica, type ReplicaProcess } from "./replicas.ts";
+import { openTraffic, pendingDeliveries, type Traffic } from "./traffic.ts";
 import { everySeconds, promptFor, type RigWatcher, runWorkload } from "./workload.ts";
 
 /**
@@ -33,6 +34,8 @@ export type Rig = {
   hosts: HostProcess[];
   devices: { deviceId: string; proxy: FaultProxy }[];
   record: Record;
+  /** Undefined in a rig without hooks, chains and destinations. */
+  traffic: Traffic | undefined;
   /** The run is being closed; nothing is started any more. */
   readonly isOver: boolean;
   readonly messages: number;
@@ -68,6 +71,8 @@ export type RigOptions = {
   prefersUnary?: boolean;
   /** Devices complete all assigned runs. */
   isReliable?: boolean;
+  /** Devices with hooks, chains and messages beside their other work; default 4. */
+  trafficDevices?: number;
   /** Maximum wait of `settle`. */
   settleMsMax?: number;
   onProgress?: (text: string) => void;
@@ -101,12 +106,15 @@ const environment: { [name: string]: string } = {
   PINION_PAUSE_AFTER_FAILURES: "1000",
   PINION_SHUTDOWN_MS: "5000",
   PINION_DATABASE_CONNECTIONS: "6",
+  PINION_SECRET_KEYS: `chaos:${Buffer.alloc(32, 7).toString("base64")}`,
+  PINION_DESTINATION_NETWORKS: "127.0.0.0/8",
 };
 
 const orgNames = ["north", "south", "east"] as const;
 const enrolledAtOnce = 8;
 const connectMsMax = 60_000;
 const settleMsMaxDefault = 90_000;
+const trafficDevicesDefault = 4;
 
 export async function openRig(options: RigOptions): Promise<Rig> {
   const random = createRandom(options.seed);
@@ -157,6 +165,17 @@ export async function openRig(options: RigOptions): Promise<Rig> {
     const fleet = await enrolFleet({ clients, directory, random, count: options.devices, network });
     const watchers = await createWatchers({ clients, caller, random, fleet, every: options.every });
     progress(`${fleet.length} devices enrolled, ${watchers.length} watchers made`);
+    const places = fleet
+      .slice(0, options.trafficDevices ?? trafficDevicesDefault)
+      .map(({ org, device: { deviceId } }) => ({ org, deviceId }));
+    const traffic =
+      places.length === 0
+        ? undefined
+        : await openTraffic({
+            ...{ clients, places, record, url: network.front.url },
+            random: createRandom(options.seed + 2),
+          });
+    open.defer(() => traffic?.close());
 
     const hosts = Array.from({ length: options.hosts }, (_, index) =>
       createHost({
@@ -214,6 +233,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
       hosts,
       devices: fleet.map(({ device, proxy }) => ({ deviceId: device.deviceId, proxy })),
       record,
+      traffic,
       get isOver() {
         return isOver;
       },
@@ -233,7 +253,8 @@ export async function openRig(options: RigOptions): Promise<Rig> {
         for (const replica of replicas) if (!replica.child?.isAlive) await replica.start();
         for (const host of hosts) if (!host.child?.isAlive) await host.start();
         stop.abort();
-        await workload;
+        traffic?.behave("well");
+        await Promise.all([workload, traffic?.stop()]);
         await endSchedules({ clients, caller, watchers });
         await untilQuiet({ cluster, hosts, ms: options.settleMsMax ?? settleMsMaxDefault, progress });
       },
@@ -442,12 +463,15 @@ async function untilQuiet(options: {
 }): Promise<void> {
   const deadline = performance.now() + options.ms;
   while (performance.now() < deadline) {
-    const [row] = await options.cluster.query<{ runs: number; slots: number }>(
-      "select (select count(*)::int from run) as runs, (select count(*)::int from backlog) as slots",
+    const [row] = await options.cluster.query<{ runs: number; slots: number; messages: number }>(
+      `select (select count(*)::int from run) as runs, (select count(*)::int from backlog) as slots,
+        (${pendingDeliveries}) as messages`,
     );
     const held = (await Promise.all(options.hosts.map((host) => host.held()))).flat().length;
-    if (row!.runs === 0 && row!.slots === 0 && held === 0) return;
-    options.progress(`${row!.runs} runs, ${row!.slots} slots and ${held} outboxes are left`);
+    if (row!.runs === 0 && row!.slots === 0 && row!.messages === 0 && held === 0) return;
+    options.progress(
+      `${row!.runs} runs, ${row!.slots} slots, ${row!.messages} messages and ${held} outboxes are left`,
+    );
     await delay(1_000);
   }
 }

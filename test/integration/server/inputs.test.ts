@@ -8,6 +8,9 @@ import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { beforeAll, expect, test } from "vitest";
 import { RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { OverlapPolicy } from "#gen/pinion/v1/watcher_pb.js";
+import { newId } from "../../../src/ids.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
+import * as starts from "../../../src/store/work/starts.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
 import { getRun, takeOn, untilStatus, useReplicas } from "./work.ts";
@@ -169,4 +172,18 @@ test("a retry has the input of the run that it repeats", async () => {
   const again = await getRun(replicas.one.clients, { workId: retried.run!.id });
   expect(toJson(ValueSchema, again.input!)).toEqual({ x: "again" });
   await replicas.one.clients.runs.cancelRun({ runId: again.id });
+});
+
+test("a retry waits for a start that goes first, also in the moment between two runs, and is never another run", async () => {
+  const { clients } = replicas.one;
+  const watcherId = await watcherOf({ prompt: "{{ input.x }}", overlap: OverlapPolicy.QUEUE_ALL });
+  const { run } = await trigger(watcherId, { x: "first" });
+  await clients.runs.cancelRun({ runId: run!.id });
+  const runId = newId();
+  await transaction(database.db, async (tx) => {
+    const start = { orgId: "local", watcherId, runId, actor: "pinion", input: { x: "next" } };
+    await starts.insert(tx, { ...start, origin: starts.noOrigin });
+    await starts.wait(tx, { orgId: "local", watcherId, runId, source: "manual" });
+  });
+  await expect(clients.runs.retryRun({ runId: run!.id })).rejects.toThrow(/wait for its end/);
 });

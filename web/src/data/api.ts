@@ -7,6 +7,7 @@ import { AgentService } from "#gen/pinion/v1/agent_pb.js";
 import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
+import { HookService } from "#gen/pinion/v1/hook_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { type GetCallerResponse, SignInService } from "#gen/pinion/v1/sign_in_pb.js";
@@ -138,6 +139,7 @@ export const agents = createClient(AgentService, transport);
 export const turns = createClient(TurnService, transport);
 export const orgs = createClient(OrgService, transport);
 export const destinations = createClient(DestinationService, transport);
+export const hooks = createClient(HookService, transport);
 export const tokens = createClient(TokenService, transport);
 export const signIns = createClient(SignInService, transport);
 

@@ -32,6 +32,7 @@ import { dollarsText } from "../usage-words.ts";
 import { runWord, skipWord, toneOf, watcherWord } from "../words.ts";
 import { Candidates } from "./candidates.tsx";
 import { costBars } from "./home.tsx";
+import { Flow } from "./watcher-flow.tsx";
 import { WatcherDialog } from "./watcher-form.tsx";
 
 const windowsShown = 30;
@@ -72,6 +73,7 @@ export function WatcherView({ id }: { id: string }) {
         <div class="side">
           <About watcher={watcher} />
           {watcher.spec?.selector && <Candidates watcher={watcher} />}
+          <Flow watcher={watcher} />
           <Versions watcher={watcher} />
           <Costs watcher={watcher} />
         </div>

@@ -22,7 +22,7 @@ export interface AgentTask {
   schema: JsonObject | undefined;
   /** The session to resume. */
   session: { id: string; isRequired: boolean } | undefined;
-  budget: { tokensMax: number; costMicrosMax: number };
+  budget: { tokensMax: bigint; costMicrosMax: bigint };
 }
 
 export interface McpServer {
@@ -54,7 +54,7 @@ export function taskOf(assignment: Assignment): AgentTask {
         url,
         bearerToken: isInjected && assignment.agentToken !== "" ? assignment.agentToken : undefined,
       })),
-    approvedTools: settings?.preApprovedTools ?? [],
+    approvedTools: [...new Set([...(settings?.preApprovedTools ?? []), ...ownTools(assignment)])],
     allowedHosts: settings?.egressConfig?.allowedHosts,
     enforcesEgress: true,
     schema: watcher?.extractionSchema,
@@ -63,10 +63,23 @@ export function taskOf(assignment: Assignment): AgentTask {
         ? sessionOfTurn(assignment)
         : { id: session.sessionId, isRequired: session.isRequired },
     budget: {
-      tokensMax: Number(budget?.tokensMax ?? 0n),
-      costMicrosMax: Number(budget?.costMicrosMax ?? 0n),
+      tokensMax: budget?.tokensMax ?? 0n,
+      costMicrosMax: budget?.costMicrosMax ?? 0n,
     },
   };
+}
+
+/** The tools of Pinion's own MCP server for the agent of a run (docs/mcp.md). */
+const OWN_TOOLS = ["my_watcher", "last_result", "list_results", "ask_person", "get_answer"];
+
+/**
+ * The tools of the injected server, without confirmation: they read the run's own watcher and ask
+ * people, and nothing else.
+ */
+function ownTools({ agent, agentToken }: Assignment): string[] {
+  if (agentToken === "") return [];
+  const servers = (agent?.settings?.mcpServers ?? []).filter(({ isInjected }) => isInjected);
+  return servers.flatMap(({ name }) => OWN_TOOLS.map((tool) => `mcp__${name}__${tool}`));
 }
 
 /**
