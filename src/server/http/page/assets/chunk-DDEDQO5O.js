@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-6J27OT42.js";import{Ba as t}from"./chunk-UJG2BT6P.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
