@@ -14,6 +14,7 @@ import { startTurnSweep } from "../scheduler/turn-sweep.ts";
 import { createSender } from "../server/destinations/sender.ts";
 import type { HealthState } from "../server/http/health.ts";
 import { startHealthLook } from "../server/http/probes.ts";
+import type { PlatformHost } from "../server/platforms/host.ts";
 import * as replicas from "../store/work/replicas.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
@@ -42,7 +43,13 @@ export function startLoops(
   storage: Storage,
   { streams, quotas }: Access,
   { hub, feed, inbox, publisher, dispatcher, placer }: Work,
-  own: { health: HealthState; replica: replicas.Replica; judge: Clock; isStopping: () => boolean },
+  own: {
+    health: HealthState;
+    replica: replicas.Replica;
+    judge: Clock;
+    platforms: PlatformHost;
+    isStopping: () => boolean;
+  },
 ): Loops {
   const { db } = storage.work;
   const { judge } = own;
@@ -73,7 +80,10 @@ export function startLoops(
   const { leaseMs, ...out } = config.destinations;
   const deliverer = startDeliverer({
     ...{ db, log, leaseMs, sweepMs: config.sweepIntervalMs },
-    send: createSender({ ...{ db, publicUrl: config.publicUrl }, ...out, ...config.secrets }),
+    send: createSender({
+      ...{ db, publicUrl: config.publicUrl, ...out, ...config.secrets },
+      toPlatform: own.platforms.post,
+    }),
     onEvents: (orgId) => feed.eventsAppended(orgId),
     onTried: metrics.delivered,
   });

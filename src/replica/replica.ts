@@ -71,9 +71,9 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const health = new HealthState();
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access);
-  const own = { health, replica, judge, isStopping: () => isStopping };
-  const { bulks, materializer, deliverer } = startLoops(foundation, storage, access, work, own);
   const platforms = buildPlatforms(foundation, storage, access, work);
+  const own = { health, replica, judge, platforms, isStopping: () => isStopping };
+  const { bulks, materializer, deliverer } = startLoops(foundation, storage, access, work, own);
   const crowd = openCrowd(foundation);
   observe(foundation, storage, work, { health, crowd, judge });
   const port = await openReplicaPort(foundation, storage, access, work, {

@@ -58,10 +58,10 @@ export async function buildWork(
     policy: { ...config.failures, quotas },
     doorbell: publisher,
   };
-  const inbox = createInbox();
+  const inbox = createInbox({ log });
   const bus = await openBus({ config, db, replicaId, log, handlers: inbox });
   opened.defer(() => bus.close());
-  const feed = createFeed({ bus, replicaId });
+  const feed = createFeed({ bus, replicaId, log });
   opened.defer(() => feed.close());
   inbox.add({ receive: (message) => feed.receive(message), onResync: () => feed.wakeAll() });
 

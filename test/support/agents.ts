@@ -34,13 +34,15 @@ export interface RealAgent {
   command: string[];
 }
 
-export type AgentName = "claude" | "codex" | "claude-agent-acp" | "codex-acp";
+export type AgentName = "claude" | "codex" | "claude-agent-acp" | "codex-acp" | "opencode" | "gemini";
 
 const PACKAGE_OF: Record<AgentName, string> = {
   claude: "claude",
   "claude-agent-acp": "claude",
   codex: "codex",
   "codex-acp": "codex-acp",
+  opencode: "opencode",
+  gemini: "gemini",
 };
 
 /**
@@ -77,10 +79,12 @@ async function realAgent(name: AgentName): Promise<RealAgent | { missing: string
       process.execPath,
       join(modules, "@agentclientprotocol/claude-agent-acp/dist/index.js"),
     ],
+    gemini: [process.execPath, join(modules, "@google/gemini-cli/bundle/gemini.js"), "--acp"],
+    opencode: [join(modules, `opencode-linux-${arch}/bin/opencode`), "acp"],
     "codex-acp": [join(modules, `@zed-industries/codex-acp-linux-${arch}/bin/codex-acp`)],
   };
   const command = commands[name];
-  const program = command.at(-1) ?? "";
+  const program = command.findLast((word) => word.startsWith("/")) ?? "";
   return existsSync(program) ? { command } : { missing: `${program} is not in its package` };
 }
 

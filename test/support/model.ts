@@ -10,7 +10,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 
 /** A request of an agent to its model, in one shape for both APIs. */
 export interface ModelRequest {
-  api: "anthropic" | "openai";
+  api: "anthropic" | "openai" | "gemini";
   model: string;
   /** The system prompt or instructions, joined. */
   system: string;
@@ -76,7 +76,7 @@ export async function startModel(): Promise<Model> {
   async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
     const path = new URL(request.url ?? "/", "http://model").pathname;
     const body = await bodyOf(request);
-    const api = path.endsWith("/messages") ? "anthropic" : path.endsWith("/responses") ? "openai" : undefined;
+    const api = apiOf(path);
     if (api === undefined || request.method !== "POST") {
       const isModels = path.endsWith("/models");
       response.writeHead(isModels || request.method === "HEAD" ? 200 : 404, {
@@ -89,7 +89,12 @@ export async function startModel(): Promise<Model> {
       );
       return;
     }
-    const asked = api === "anthropic" ? anthropicRequest(body) : openaiRequest(body);
+    const asked =
+      api === "anthropic"
+        ? anthropicRequest(body)
+        : api === "openai"
+          ? openaiRequest(body)
+          : geminiRequest(path, body);
     asked.headers = Object.fromEntries(
       Object.entries(request.headers).map(([name, value]) => [name, String(value)]),
     );
@@ -110,6 +115,13 @@ export async function startModel(): Promise<Model> {
         ...(retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) }),
       });
       response.end(JSON.stringify({ type: "error", error: { type, message, code: type } }));
+      return;
+    }
+    if (api === "gemini") {
+      const isStream = path.endsWith(":streamGenerateContent");
+      response.writeHead(200, { "content-type": isStream ? "text/event-stream" : "application/json" });
+      const whole = JSON.stringify(geminiReply(reply));
+      response.end(isStream ? `data: ${whole}\n\n` : whole);
       return;
     }
     response.writeHead(200, { "content-type": "text/event-stream" });
@@ -282,6 +294,54 @@ function* openaiStream(request: ModelRequest, reply: ModelReply): Generator<Step
     return;
   }
   yield step("response.completed", { response: { ...response, status: "completed" } });
+}
+
+function apiOf(path: string): ModelRequest["api"] | undefined {
+  if (path.endsWith("/messages")) return "anthropic";
+  if (path.endsWith("/responses")) return "openai";
+  return /:(stream)?[gG]enerateContent$/.test(path) ? "gemini" : undefined;
+}
+
+/** In one piece: the tests of waits and cuts use the other dialects. */
+function geminiReply(reply: ModelReply): Record<string, unknown> {
+  const usage = reply.usage ?? { input: 10, output: 5 };
+  const parts = [
+    ...(reply.text === undefined ? [] : [{ text: reply.text }]),
+    ...(reply.calls ?? []).map(({ name, input }) => ({ functionCall: { name, args: input } })),
+  ];
+  return {
+    candidates: [{ index: 0, content: { role: "model", parts }, finishReason: "STOP" }],
+    usageMetadata: {
+      promptTokenCount: usage.input,
+      candidatesTokenCount: usage.output,
+      totalTokenCount: usage.input + usage.output,
+    },
+    modelVersion: "scripted-1",
+  };
+}
+
+interface GeminiBody extends Record<string, unknown> {
+  systemInstruction?: { parts?: { text?: string }[] };
+  contents?: { role: string; parts?: { text?: string; functionResponse?: unknown }[] }[];
+  tools?: { functionDeclarations?: { name: string }[] }[];
+}
+
+function geminiRequest(path: string, body: GeminiBody): ModelRequest {
+  const parts = body.contents?.at(-1)?.parts ?? [];
+  const response = parts.find(({ functionResponse }) => functionResponse !== undefined);
+  return {
+    api: "gemini",
+    model: /models\/([^:]+):/.exec(path)?.[1] ?? "",
+    system: textOf(body.systemInstruction?.parts ?? []),
+    conversation: JSON.stringify(body.contents ?? []),
+    tools: (body.tools ?? []).flatMap(({ functionDeclarations = [] }) =>
+      functionDeclarations.map(({ name }) => name),
+    ),
+    last: response === undefined ? textOf(parts) : JSON.stringify(response.functionResponse),
+    isAfterTool: response !== undefined,
+    body,
+    headers: {},
+  };
 }
 
 interface AnthropicBody extends Record<string, unknown> {

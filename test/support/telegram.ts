@@ -72,6 +72,12 @@ export async function startTelegram({ isOpen = false } = {}): Promise<TestTelegr
       ? { id: chatId, type: "supergroup", title: "Team" }
       : { id: chatId, type: "private", first_name: "Ada" };
 
+  /** A rich message is Markdown as the bot wrote it. */
+  function textOf(body: Record<string, unknown>): string {
+    const rich = body.rich_message as { markdown?: string } | undefined;
+    return String(rich?.markdown ?? body.text ?? "");
+  }
+
   async function answerOf(call: Call): Promise<unknown> {
     const { method, body } = call;
     switch (method) {
@@ -96,12 +102,16 @@ export async function startTelegram({ isOpen = false } = {}): Promise<TestTelegr
         }
         return left().slice(0, Number(body.limit ?? 100));
       }
+      case "sendRichMessage":
       case "sendMessage": {
-        const message = chats.addBotMessage(body as never, call.token) as unknown as { message_id: number };
+        const message = chats.addBotMessage(
+          { ...body, text: textOf(body) } as never,
+          call.token,
+        ) as unknown as { message_id: number };
         return kept(Number(body.chat_id), message.message_id, body);
       }
       case "editMessageText":
-        chats.editMessageText(body as never);
+        chats.editMessageText({ ...body, text: textOf(body) } as never);
         if (!posted.has(`${body.chat_id} ${body.message_id}`)) return undefined;
         return kept(Number(body.chat_id), Number(body.message_id), body);
       case "sendChatAction":
@@ -125,7 +135,7 @@ export async function startTelegram({ isOpen = false } = {}): Promise<TestTelegr
     posted.set(`${chatId} ${messageId}`, {
       chatId: String(chatId),
       messageId,
-      text: String(body.text),
+      text: textOf(body),
       buttons,
     });
     return {
@@ -133,7 +143,7 @@ export async function startTelegram({ isOpen = false } = {}): Promise<TestTelegr
       date: Math.floor(Date.now() / 1_000),
       chat: chatOf(chatId),
       from: { id: 666, is_bot: true, first_name: "Test", username: "TestNameBot" },
-      text: String(body.text),
+      text: textOf(body),
     };
   }
 

@@ -16,6 +16,7 @@ const FleetView = lazy(async () => (await import("./views/fleet.tsx")).FleetView
 const AgentsView = lazy(async () => (await import("./views/agents.tsx")).AgentsView);
 const ConversationsView = lazy(async () => (await import("./views/conversations.tsx")).ConversationsView);
 const DestinationsView = lazy(async () => (await import("./views/destinations.tsx")).DestinationsView);
+const PlatformsView = lazy(async () => (await import("./views/platforms.tsx")).PlatformsView);
 const HooksView = lazy(async () => (await import("./views/hooks.tsx")).HooksView);
 const OrgView = lazy(async () => (await import("./views/org.tsx")).OrgView);
 const SearchView = lazy(async () => (await import("./views/search.tsx")).SearchView);
@@ -39,6 +40,7 @@ const titles: Record<View, string> = {
   events: "Events",
   org: "Org",
   destinations: "Destinations",
+  platforms: "Platforms",
   hooks: "Hooks",
   search: "Search",
   you: "You",
@@ -133,6 +135,7 @@ function Place({ view, id }: { view: View; id: string }) {
   if (view === "agents") return <AgentsView id={id} />;
   if (view === "conversations") return <ConversationsView id={id} />;
   if (view === "destinations") return <DestinationsView />;
+  if (view === "platforms") return <PlatformsView />;
   if (view === "hooks") return <HooksView id={id} />;
   if (view === "org") return <OrgView />;
   if (view === "search") return <SearchView />;

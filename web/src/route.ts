@@ -11,6 +11,7 @@ export const views = [
   "events",
   "org",
   "destinations",
+  "platforms",
   "hooks",
   "search",
   "you",

@@ -11,13 +11,15 @@ import type { DestinationTree } from "./shape.ts";
 /** A destination in the file's terms. `secrets` has the secret values. */
 export type DestinationFields = {
   name: string;
-  kind: "webhook" | "slack" | "email";
+  kind: "webhook" | "slack" | "email" | "platform";
   takes_alerts: boolean;
   url: string;
   channel: string;
   api_url: string;
   to: string[];
   from: string;
+  platform: string;
+  chat: string;
   secrets: Record<string, string>;
 };
 
@@ -26,11 +28,13 @@ export const secretKeys: Record<DestinationFields["kind"], readonly string[]> = 
   webhook: ["signing_secret"],
   slack: ["webhook_url", "bot_token"],
   email: ["smtp_url"],
+  platform: [],
 };
 const settingKeys: Record<DestinationFields["kind"], readonly string[]> = {
   webhook: ["url"],
   slack: ["channel", "api_url"],
   email: ["to", "from"],
+  platform: ["platform", "chat"],
 };
 /** Fields readable by all members. */
 export const openFields = [
@@ -42,6 +46,8 @@ export const openFields = [
   "api_url",
   "to",
   "from",
+  "platform",
+  "chat",
 ] as const;
 
 export function fieldsOfDestinationTree(slug: string, tree: DestinationTree): DestinationFields {
@@ -55,6 +61,7 @@ export function fieldsOfDestinationTree(slug: string, tree: DestinationTree): De
     ...{ name: tree.name ?? slug, kind: tree.kind, takes_alerts: tree.takes_alerts ?? true, secrets },
     ...{ url: tree.url ?? "", channel: tree.channel ?? "", api_url: tree.api_url ?? "" },
     ...{ to: tree.to ?? [], from: tree.from ?? "" },
+    ...{ platform: tree.platform ?? "", chat: tree.chat ?? "" },
   };
 }
 
@@ -67,6 +74,10 @@ export function destinationProblems(path: Problem["path"], tree: DestinationTree
     message: `a ${tree.kind} destination has no such key; it has ${[...secretKeys[tree.kind], ...settingKeys[tree.kind]].join(", ")}`,
   }));
   if (tree.kind === "webhook" && !tree.url) problems.push({ path: [...path, "url"], message: "is missing" });
+  if (tree.kind === "platform") {
+    for (const key of ["platform", "chat"] as const)
+      if (!tree[key]) problems.push({ path: [...path, key], message: "is missing" });
+  }
   if (tree.kind === "slack" && (tree.webhook_url === undefined) === (tree.bot_token === undefined)) {
     problems.push({ path, message: "a slack destination has either webhook_url or bot_token" });
   }
@@ -87,7 +98,7 @@ export function fieldsOfDestination({ spec }: Destination): DestinationFields {
       takes_alerts: spec?.takesAlerts ?? true,
       secrets,
     },
-    ...{ url: "", channel: "", api_url: "", to: [], from: "" },
+    ...{ url: "", channel: "", api_url: "", to: [], from: "", platform: "", chat: "" },
   };
   if (kind?.case === "webhook") {
     keep("signing_secret", kind.value.signingSecret);
@@ -96,6 +107,9 @@ export function fieldsOfDestination({ spec }: Destination): DestinationFields {
   if (kind?.case === "slack") {
     keep(kind.value.access.case === "botToken" ? "bot_token" : "webhook_url", kind.value.access.value);
     return { ...fields, channel: kind.value.channel, api_url: kind.value.apiUrl };
+  }
+  if (kind?.case === "platform") {
+    return { ...fields, platform: kind.value.platformId, chat: kind.value.chat };
   }
   if (kind?.case === "email") {
     keep("smtp_url", kind.value.smtpUrl);
@@ -132,6 +146,11 @@ export function specOfDestination(fields: DestinationFields): DestinationSpec {
               : { case: "webhookUrl", value: webhookUrl! },
           },
         },
+      });
+    case "platform":
+      return create(DestinationSpecSchema, {
+        ...{ name, takesAlerts },
+        kind: { case: "platform", value: { platformId: fields.platform, chat: fields.chat } },
       });
     case "email":
       return create(DestinationSpecSchema, {

@@ -133,7 +133,7 @@ function destinationText(destination: Destination, names: VariableNames): string
     if (reference) return [`${name} = ${tomlText(reference)}`];
     return name === "signing_secret" ? [] : [`${name} = "$${names.take(destination.slug, name)}" # a secret`];
   });
-  const line = (name: "name" | "url" | "channel" | "api_url" | "from", unless = "") =>
+  const line = (name: "name" | "url" | "channel" | "api_url" | "from" | "platform" | "chat", unless = "") =>
     fields[name] === unless ? [] : [`${name} = ${quoted(fields[name])}`];
   return [
     `[destinations.${destination.slug}]`,
@@ -142,6 +142,8 @@ function destinationText(destination: Destination, names: VariableNames): string
     ...line("url"),
     ...line("channel"),
     ...line("api_url"),
+    ...line("platform"),
+    ...line("chat"),
     ...(fields.to.length === 0 ? [] : [`to = ${tomlList(fields.to.map(quoted))}`]),
     ...line("from"),
     ...secrets,

@@ -198,7 +198,7 @@ const watcher = z
 const destination = z
   .strictObject({
     name: z.string().min(1, "must not be empty").optional().describe("Shown to people; default: the slug."),
-    kind: z.enum(["webhook", "slack", "email"]).describe("What it is; it stays."),
+    kind: z.enum(["webhook", "slack", "email", "platform"]).describe("What it is; it stays."),
     takes_alerts: z
       .boolean()
       .optional()
@@ -214,6 +214,8 @@ const destination = z
     bot_token: z.string().optional().describe("slack: the token of a bot, a secret; with channel."),
     channel: z.string().optional().describe("slack: where the bot writes."),
     api_url: z.string().optional().describe("slack: another address of its API."),
+    platform: z.string().optional().describe("platform: the id of a platform of this org."),
+    chat: z.string().optional().describe("platform: the chat there, as the platform names it."),
     to: texts("email: whom to. Default: the owners and admins of the org.").optional(),
     from: z.string().optional().describe("email: whom from; needed with smtp_url."),
     smtp_url: z.string().optional().describe("email: a mail server of its own, smtp://…, a secret."),

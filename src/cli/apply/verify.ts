@@ -241,7 +241,7 @@ export function problemOf(
   fieldOf: (field: string) => string = (field) =>
     field
       .replace(/^settings\./, "")
-      .replace(/^spec\.(webhook|slack|email)\./, "")
+      .replace(/^spec\.(webhook|slack|email|platform)\./, "")
       .replace(/^secrets\./, "config.")
       .replace(/^device_id$/, "device"),
 ): Problem | undefined {

@@ -12,6 +12,7 @@ import {
   DestinationSpecSchema,
   EmailDestinationSchema,
   ListDestinationsResponseSchema,
+  PlatformDestinationSchema,
   ReplayDeliveriesResponseSchema,
   RotateDestinationSecretResponseSchema,
   SlackDestinationSchema,
@@ -88,6 +89,8 @@ function whereOf({ spec }: Destination): string {
       return spec.kind.value.url;
     case "slack":
       return spec.kind.value.channel || "an incoming webhook";
+    case "platform":
+      return `${spec.kind.value.platformId}, chat ${spec.kind.value.chat}`;
     case "email":
       return spec.kind.value.to.join(", ") || "owners and admins";
     default:
@@ -144,6 +147,8 @@ type SpecOptions = {
   email?: string;
   smtpEnv?: string;
   from?: string;
+  platform?: string;
+  chat?: string;
 };
 
 function withSpecOptions(command: Command): Command {
@@ -166,6 +171,8 @@ function withSpecOptions(command: Command): Command {
       )
       .option("--smtp-env <VARIABLE>", "a mail server of its own, smtp://… from this variable; with --from")
       .option("--from <address>", "whom mail is from")
+      .option("--platform <platform>", "a chat of one of the org's platforms; with --chat")
+      .option("--chat <chat>", "the chat there, as the platform names it")
       .option("--alerts", "take paused watchers, devices that are away, and used-up budgets (the default)")
       .option("--no-alerts", "take only what watchers send here")
   );
@@ -186,7 +193,7 @@ function addCreate(destinations: Command, cli: Cli): void {
         throw new Failure(
           exitCodes.usage,
           "what kind of destination?",
-          "one of --webhook, --slack-webhook-env, --slack-bot-env, --email",
+          "one of --webhook, --slack-webhook-env, --slack-bot-env, --email, --platform",
         );
       }
       const dryRun = options.dryRun ?? false;
@@ -199,6 +206,7 @@ function addCreate(destinations: Command, cli: Cli): void {
   examples(command, [
     ["destinations create ops --webhook https://example.org/pinion", "shows its signing secret"],
     ["destinations create team --slack-webhook-env SLACK_URL", ""],
+    ["destinations create chat --platform team-chat --chat -1001234567890", "a group of Telegram"],
     ["destinations create mail --email admins", "needs PINION_SMTP_URL on the server"],
   ]);
 }
@@ -236,10 +244,11 @@ function specOf(cli: Cli, options: SpecOptions, before: DestinationSpec): Destin
   if (options.alerts !== undefined) spec.takesAlerts = options.alerts;
   const { webhook, secretEnv, slackWebhookEnv, slackBotEnv, channel, slackApi, email, smtpEnv, from } =
     options;
-  const kinds = [webhook, slackWebhookEnv, slackBotEnv, email].filter((one) => one !== undefined);
+  const { platform, chat } = options;
+  const kinds = [webhook, slackWebhookEnv, slackBotEnv, email, platform].filter((one) => one !== undefined);
   if (kinds.length > 1) throw new Failure(exitCodes.usage, "a destination is of one kind");
   const secret = (variable: string) => secretFrom(cli, variable);
-  const kindOf = (kind: "webhook" | "slack" | "email", isNamed: boolean) =>
+  const kindOf = (kind: "webhook" | "slack" | "email" | "platform", isNamed: boolean) =>
     isNamed || (spec.kind.case === kind && kinds.length === 0);
   if (kindOf("webhook", webhook !== undefined)) {
     const value = spec.kind.case === "webhook" ? spec.kind.value : create(WebhookDestinationSchema);
@@ -259,6 +268,11 @@ function specOf(cli: Cli, options: SpecOptions, before: DestinationSpec): Destin
     if (smtpEnv !== undefined) value.smtpUrl = secret(smtpEnv);
     if (from !== undefined) value.from = from;
     spec.kind = { case: "email", value };
+  } else if (kindOf("platform", platform !== undefined)) {
+    const value = spec.kind.case === "platform" ? spec.kind.value : create(PlatformDestinationSchema);
+    if (platform !== undefined) value.platformId = platform;
+    if (chat !== undefined) value.chat = chat;
+    spec.kind = { case: "platform", value };
   }
   return spec;
 }

@@ -34,6 +34,7 @@ import { endTrialWhenIdle, tryProgram } from "../device/upgrade/trial.ts";
 import { lastUpgrade, Upgrader, whyUnavailable } from "../device/upgrade/upgrader.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { parseLength } from "../print/times.ts";
+import { surviveAsDaemon } from "../uncaught.ts";
 
 type DeviceOptions = GlobalOptions & {
   stateDir?: string;
@@ -226,6 +227,7 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
         ? {}
         : { proxy: config.proxy };
   const { token } = await deviceToken({ identity, tokenCommand: config.tokenCommand, env: cli.env });
+  using _survival = surviveAsDaemon(cli);
   try {
     if (!asJson) cli.note(`device ${identity.deviceId} dials ${url}; Ctrl-C stops it`);
     await runDaemon({

@@ -12,6 +12,7 @@ import { ownConfigFile, ownWorkerStateDir } from "../device/state-dir.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { wholeNumber } from "../print/paging.ts";
 import { parseLength } from "../print/times.ts";
+import { surviveAsDaemon } from "../uncaught.ts";
 import { jsonLine, onHangup } from "./device.ts";
 
 type WorkerOptions = GlobalOptions & {
@@ -90,6 +91,7 @@ async function run(cli: Cli, options: WorkerOptions): Promise<void> {
   });
   const asJson = options.json === true;
   const interrupt = interruptSignal();
+  using _survival = surviveAsDaemon(cli);
   try {
     if (!asJson) cli.note(`the fleet worker of ${stateDir} dials ${url}; Ctrl-C stops it`);
     await runDaemon({

@@ -1,3 +1,4 @@
+import type { Logger } from "../../log.ts";
 import type { Bus, BusMessage } from "./bus.ts";
 import { createTransients, type Transients } from "./transients.ts";
 
@@ -82,7 +83,7 @@ export const activityStreamsMin = 100;
  */
 const eventsCoalesceMs = 20;
 
-export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
+export function createFeed(options: { bus: Bus; replicaId: string; log: Logger }): Feed {
   const transients = createTransients(options);
   const orgs = new Map<string, Set<() => void>>();
   const watched = new Map<string, Set<Viewer>>();
@@ -147,16 +148,25 @@ export function createFeed(options: { bus: Bus; replicaId: string }): Feed {
     tails.delete(key);
   }
 
+  /** A viewer that throws must not fail the device's stream, nor the other viewers. */
+  function tell(viewer: () => void): void {
+    try {
+      viewer();
+    } catch (error) {
+      options.log.error({ err: error }, "a viewer of a run or an org could not be told");
+    }
+  }
+
   function wakeOrg(orgId: string): void {
-    for (const wake of orgs.get(orgId) ?? []) wake();
+    for (const wake of orgs.get(orgId) ?? []) tell(wake);
   }
 
   function tellChange(key: string): void {
-    for (const viewer of watched.get(key) ?? []) viewer.onChange();
+    for (const viewer of watched.get(key) ?? []) tell(() => viewer.onChange());
   }
 
   function tellOutput(key: string, chunk: OutputChunk): void {
-    for (const viewer of watched.get(key) ?? []) viewer.onOutput(chunk);
+    for (const viewer of watched.get(key) ?? []) tell(() => viewer.onOutput(chunk));
   }
 
   /**

@@ -20,7 +20,14 @@ export type SenderOptions = {
   keyring: Keyring;
   references: References;
   publicUrl: string | undefined;
+  toPlatform: ToPlatform;
 };
+
+/** Posts a text in Markdown to a chat of a running platform, from any replica. */
+export type ToPlatform = (
+  to: { orgId: string; stableId: string; chat: string },
+  message: { id: string; text: string },
+) => Promise<Sent>;
 
 type Row = destinations.DestinationRow;
 
@@ -62,6 +69,12 @@ const sends: Record<destinations.DestinationKind, (row: Row, message: Message, h
           apiUrl: String(row.config.apiUrl || slackApiUrl),
         };
     return sendSlack(message, { ...how, access });
+  },
+  async platform({ orgId, config }, { id, title, body, url }, how) {
+    const link = url ? `[Open in Pinion](${url})` : "";
+    const text = [`**${title}**`, body, link].filter(Boolean).join("\n\n");
+    const to = { orgId, stableId: String(config.platformId), chat: String(config.chat) };
+    return how.toPlatform(to, { id, text });
   },
   async email(row, message, how) {
     const own = Object.hasOwn(row.secrets, "smtp_url");

@@ -62,8 +62,12 @@ export function withPlatformWebhooks(
       headers: headersOf(request.headers),
       ...(isRead ? {} : { body: new Uint8Array(body) }),
     });
-    const answer = await within(options.take(platform, asked), takeMs);
-    if (!answer) {
+    const answer = await within(
+      options.take(platform, asked).then((taken) => taken ?? "none"),
+      takeMs,
+    );
+    if (!answer) return problem(503, "it takes too long; try again later", 5_000);
+    if (answer === "none") {
       refusals.take(who);
       return problem(404, "no such platform runs here that takes messages on this path");
     }

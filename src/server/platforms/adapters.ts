@@ -1,4 +1,5 @@
 /** The kinds that speak through an adapter of the Chat SDK: settings, probes and limits of each. */
+import { sign } from "node:crypto";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import type { Adapter, Logger } from "chat";
@@ -41,6 +42,8 @@ export type AdapterKind = {
   /** What a person calls a chat, as a thread of the adapter. */
   threadOf?: (adapter: Adapter, chat: string) => string;
 };
+
+const googleTokens = "https://oauth2.googleapis.com/token";
 
 /** Milliseconds that one connection to Discord's gateway lasts. */
 const gatewayMs = 3_600_000;
@@ -227,9 +230,13 @@ export const adapterKinds: Readonly<Record<string, AdapterKind>> = {
     apiUrl: "https://chat.googleapis.com/",
     create: "createGoogleChatAdapter",
     usesWebhook: () => true,
-    // Its credentials are a key that signs; Google judges them at the first call.
-    async probe({ secrets }) {
-      credentialsOf(secrets.credentials!);
+    async probe({ secrets, reach }, signal) {
+      const assertion = assertionOf(credentialsOf(secrets.credentials!));
+      const form = new URLSearchParams({
+        grant_type: "urn:ietf:params:oauth:grant-type:jwt-bearer",
+        assertion,
+      });
+      said("Google", await ask(reach, signal, googleTokens, { form }), "error_description");
     },
     options: ({ config, secrets, apiUrl, webhookUrl, logger }) => ({
       credentials: credentialsOf(secrets.credentials!),
@@ -311,16 +318,40 @@ function said(platform: string, { status, body }: Answered, field: string): void
 }
 
 /** A service account's key. */
-function credentialsOf(text: string): Record<string, unknown> {
+function credentialsOf(text: string): { client_email: string; private_key: string } {
   try {
-    const key = JSON.parse(text) as Record<string, unknown>;
-    if (typeof key.client_email === "string" && typeof key.private_key === "string") return key;
+    const { client_email: email, private_key: key, ...rest } = JSON.parse(text) as Record<string, unknown>;
+    if (typeof email === "string" && typeof key === "string") {
+      return { ...rest, client_email: email, private_key: key };
+    }
   } catch {
     // Told below.
   }
   throw new PlatformRefused(
     "secrets.credentials: not the JSON key of a service account, with client_email and private_key",
   );
+}
+
+/** A request for a token, signed with the key of a service account (RFC 7523). */
+function assertionOf({
+  client_email: email,
+  private_key: key,
+}: {
+  client_email: string;
+  private_key: string;
+}) {
+  const now = Math.floor(Date.now() / 1_000);
+  const claims = {
+    ...{ iss: email, aud: googleTokens, iat: now, exp: now + 300 },
+    scope: "https://www.googleapis.com/auth/chat.bot",
+  };
+  const encode = (part: object) => Buffer.from(JSON.stringify(part)).toString("base64url");
+  const text = `${encode({ alg: "RS256", typ: "JWT" })}.${encode(claims)}`;
+  try {
+    return `${text}.${sign("RSA-SHA256", Buffer.from(text), key).toString("base64url")}`;
+  } catch {
+    throw new PlatformRefused("secrets.credentials: private_key is no key in PEM");
+  }
 }
 
 function agentOf(url: string, { lookup }: Reach): HttpAgent {

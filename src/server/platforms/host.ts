@@ -8,6 +8,7 @@
  */
 import { within } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
+import { excerpt } from "../../excerpt.ts";
 import type { Logger } from "../../log.ts";
 import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
@@ -19,6 +20,7 @@ import type * as platforms from "../../store/agents/platforms.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { wordsOf } from "../destinations/answer.ts";
+import type { ToPlatform } from "../destinations/sender.ts";
 import { createEar } from "./ear.ts";
 import { type Line, PlatformRefused } from "./line.ts";
 import type { Lines } from "./lines.ts";
@@ -26,7 +28,7 @@ import { createNews } from "./news.ts";
 import { answer } from "./replier.ts";
 import { mask, openSecrets, type SecretSources } from "./secrets.ts";
 import { createSpeakers, type Speakers } from "./speakers.ts";
-import type { SpeechFeed } from "./speech.ts";
+import { partsOf, type SpeechFeed } from "./speech.ts";
 import type { PlatformStarter, StartablePlatform } from "./starter.ts";
 
 /** Platforms taken per pass, so that replicas share what a lost replica left. */
@@ -49,6 +51,8 @@ const closeMs = 5_000;
 export type PlatformHost = PlatformStarter & {
   /** Lines of this replica that only speak and take messages in. */
   speakers: Speakers;
+  /** For destinations. */
+  post: ToPlatform;
   /** A hint of another replica. */
   poke(hint: PlatformHint): void;
   /** Gives all leases back. */
@@ -254,6 +258,19 @@ export function createPlatformHost(deps: HostDeps): PlatformHost {
       const until = performance.now() + ttlMs;
       const which = { orgId, stableId, startEpoch: epoch, replicaId };
       while (performance.now() < until && (await leases.isHeld(db, which))) await pause();
+    },
+    async post({ orgId, stableId, chat }, { id, text }) {
+      const failed = (error: string) => ({ outcome: "failed", status: 0, error }) as const;
+      const line = await speakers.find({ orgId, stableId });
+      if (!line) return failed(`there is no platform "${stableId}", or it does not run`);
+      try {
+        const [first] = partsOf(text, line.textMax, deps.publicUrl, 1);
+        await line.post(await line.threadOf(chat), { text: first! }, id);
+      } catch (error) {
+        return failed(excerpt(wordsOf(error), 300));
+      }
+      news.said({ orgId, stableId });
+      return { outcome: "delivered", status: 200 };
     },
     poke(hint) {
       if (!instances.has(keyOf(hint))) return;

@@ -69,27 +69,26 @@ export async function answer(how: Replier, owed: replies.OwedReply): Promise<voi
 }
 
 async function speak(how: Replier, owed: replies.OwedReply): Promise<void> {
-  const { db, line, signal } = how;
+  const { line, signal } = how;
   const bell = new Bell();
-  const speech = createSpeech(how.feed, owed, () => bell.ring());
+  // The turn is read after a reported change; otherwise only its text is passed on.
+  let mayHaveChanged = true;
+  const speech = createSpeech(how.feed, owed, {
+    change() {
+      mayHaveChanged = true;
+      bell.ring();
+    },
+    text: () => bell.ring(),
+  });
   const post = createPost(how, owed);
   let editedAt = 0;
+  let lookedAt = 0;
   try {
     while (!signal.aborted) {
-      const turn = await turns.find(db, owed);
-      // The question's message is worth a try; the reply does not fail with it.
-      if (turn)
-        await showQuestions(how, owed).catch((error: unknown) => how.trouble(troubleWith("question", error)));
-      if (!turn || turn.finishedAt) {
-        const text = turn ? finalText(turn) : undefined;
-        if (text !== undefined) await finish(how, owed, { text, post });
-        else
-          await replies.fail(
-            db,
-            { lease: how.lease, turnId: owed.turnId },
-            { error: "the turn was deleted" },
-          );
-        return;
+      if (mayHaveChanged || performance.now() - lookedAt >= rereadMs) {
+        mayHaveChanged = false;
+        lookedAt = performance.now();
+        if ((await look(how, owed, post)) === "ended") return;
       }
       const sinceMs = performance.now() - editedAt;
       const partial = speech.text();
@@ -103,6 +102,25 @@ async function speak(how: Replier, owed: replies.OwedReply): Promise<void> {
   } finally {
     speech.close();
   }
+}
+
+/** Reads the turn: shows its questions, and its reply once it has ended. */
+async function look(
+  how: Replier,
+  owed: replies.OwedReply,
+  post: ReturnType<typeof createPost>,
+): Promise<"ended" | undefined> {
+  const turn = await turns.find(how.db, owed);
+  if (!turn) {
+    const which = { lease: how.lease, turnId: owed.turnId };
+    await replies.fail(how.db, which, { error: "the turn was deleted" });
+    return "ended";
+  }
+  // The question's message is worth a try; the reply does not fail with it.
+  await showQuestions(how, owed).catch((error: unknown) => how.trouble(troubleWith("question", error)));
+  if (!turn.finishedAt) return undefined;
+  await finish(how, owed, { text: finalText(turn), post });
+  return "ended";
 }
 
 /** The message that holds the reply. */

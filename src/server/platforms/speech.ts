@@ -16,7 +16,11 @@ const partsMax = 10;
  * Listens to a turn. Texts of the agent's activity are what it says; a program without activities
  * says its output, unless that is JSON for its executor.
  */
-export function createSpeech(feed: SpeechFeed, turn: { orgId: string; turnId: string }, wake: () => void) {
+export function createSpeech(
+  feed: SpeechFeed,
+  turn: { orgId: string; turnId: string },
+  on: { change(): void; text(): void },
+) {
   let attempt = 0;
   let output = "";
   let texts = new Map<string, string>();
@@ -24,7 +28,7 @@ export function createSpeech(feed: SpeechFeed, turn: { orgId: string; turnId: st
   const close = feed.watchWork(
     { orgId: turn.orgId, workId: turn.turnId },
     {
-      onChange: wake,
+      onChange: on.change,
       onOutput(chunk) {
         if (chunk.attempt !== attempt) {
           attempt = chunk.attempt;
@@ -39,7 +43,7 @@ export function createSpeech(feed: SpeechFeed, turn: { orgId: string; turnId: st
         } else if (chunk.stream === OutputStream.STDOUT) {
           output = (output + decoder.decode(chunk.data, { stream: true })).slice(0, speechMax);
         }
-        wake();
+        on.text();
       },
     },
   );
@@ -62,10 +66,10 @@ export function finalText(turn: Pick<TurnRow, "status" | "reply" | "reason" | "i
 }
 
 /** The text in messages of at most `max` characters, cut between lines where there are any. */
-export function partsOf(text: string, max: number, publicUrl?: string): string[] {
+export function partsOf(text: string, max: number, publicUrl?: string, most = partsMax): string[] {
   const parts: string[] = [];
   let left = text;
-  while (left.length > max && parts.length < partsMax - 1) {
+  while (left.length > max && parts.length < most - 1) {
     const window = left.slice(0, max);
     const line = window.lastIndexOf("\n");
     let at = line > max / 2 ? line : Math.max(window.lastIndexOf(" "), max / 2);

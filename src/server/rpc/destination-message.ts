@@ -12,6 +12,7 @@ import {
 } from "#gen/pinion/v1/destination_pb.js";
 import { refuse } from "../../errors.ts";
 import { isReference, requireReference } from "../../secrets.ts";
+import { storableText } from "../../store/pg/storable.ts";
 import type { DeliveryRow } from "../../store/work/deliveries.ts";
 import * as destinations from "../../store/work/destinations.ts";
 import { isSigningSecret } from "../destinations/webhook.ts";
@@ -68,6 +69,8 @@ function specMessage(row: Row): DestinationSpec {
           value: { access, channel: config.channel ?? "", apiUrl: config.apiUrl ?? "" },
         } as const;
       },
+      platform: () =>
+        ({ case: "platform", value: { platformId: config.platformId, chat: config.chat } }) as const,
       email: () =>
         ({
           case: "email",
@@ -130,6 +133,10 @@ export function destinationValues(
       const config = { ...(channel ? { channel } : {}), ...(apiUrl ? { apiUrl } : {}) };
       return { ...common, kind: "slack", config, secrets: { [name]: secret } };
     }
+    case "platform": {
+      const { platformId, chat } = kind.value;
+      return { ...common, kind: "platform", config: { platformId, chat: storableText(chat) }, secrets: {} };
+    }
     case "email": {
       const { to, from } = kind.value;
       const field = "spec.email.smtp_url";
@@ -152,7 +159,9 @@ export function destinationValues(
       return { ...common, kind: "email", config, secrets: smtp ? { smtp_url: smtp } : {} };
     }
     default:
-      return refuse("invalid_argument", "spec: name a kind: webhook, slack or email", { field: "spec" });
+      return refuse("invalid_argument", "spec: name a kind: webhook, slack, email or platform", {
+        field: "spec",
+      });
   }
 }
 

@@ -221,14 +221,7 @@ export function runService(deps: {
         agentId: request.agentId || undefined,
         deviceId: request.deviceId || undefined,
       });
-      return {
-        sums: sums.map(({ group, ...counts }) => ({
-          group,
-          ...(Object.fromEntries(
-            Object.entries(counts).map(([name, count]) => [name, BigInt(count)]),
-          ) as Record<keyof typeof counts, bigint>),
-        })),
-      };
+      return { sums };
     },
 
     async summarizeRuns(request, context) {

@@ -16,7 +16,7 @@ import * as events from "./events.ts";
  * event or a list.
  */
 
-export type DestinationKind = "webhook" | "slack" | "email";
+export type DestinationKind = "webhook" | "slack" | "email" | "platform";
 
 export type DestinationRow = {
   orgId: string;

@@ -7,12 +7,12 @@ export type UsageGroup = "watcher" | "agent" | "device" | "day" | "";
 
 export type UsageSum = {
   group: string;
-  runs: number;
-  inputTokens: number;
-  outputTokens: number;
-  cachedInputTokens: number;
-  costMicros: number;
-  runsWithCost: number;
+  runs: bigint;
+  inputTokens: bigint;
+  outputTokens: bigint;
+  cachedInputTokens: bigint;
+  costMicros: bigint;
+  runsWithCost: bigint;
 };
 
 /** Maximum sums in an answer. */
@@ -48,15 +48,25 @@ export async function summarize(
   if (asked.agentId) where.push(sql`agent_id = ${asked.agentId}`);
   if (asked.deviceId) where.push(sql`device_id = ${asked.deviceId}`);
   const group = sql.raw(groupColumns[asked.groupBy]);
-  const order = asked.groupBy === "day" ? sql`1` : sql`sum(input_tokens + output_tokens) desc, 1`;
-  const { rows } = await sql<UsageSum>`
-    select coalesce(${group}, '') as "group", sum(runs)::int8 as runs, sum(input_tokens)::int8 as "inputTokens",
-      sum(output_tokens)::int8 as "outputTokens", sum(cached_input_tokens)::int8 as "cachedInputTokens",
-      sum(cost_micros)::int8 as "costMicros", sum(runs_with_cost)::int8 as "runsWithCost"
+  const order = asked.groupBy === "day" ? sql`1` : sql`sum(input_tokens) + sum(output_tokens) desc, 1`;
+  // As text: the pool reads int8 as a number, and sums may be beyond 2^53.
+  const sum = (column: string) => sql`least(sum(${sql.ref(column)}), 9223372036854775807)::int8::text`;
+  const { rows } = await sql<{ [Key in keyof UsageSum]: string }>`
+    select coalesce(${group}, '') as "group", ${sum("runs")} as runs, ${sum("input_tokens")} as "inputTokens",
+      ${sum("output_tokens")} as "outputTokens", ${sum("cached_input_tokens")} as "cachedInputTokens",
+      ${sum("cost_micros")} as "costMicros", ${sum("runs_with_cost")} as "runsWithCost"
     from usage_day where ${sql.join(where, sql` and `)}
     group by 1
     order by ${order}
     limit ${sumsMax}
   `.execute(db);
-  return rows;
+  return rows.map(({ group: name, ...counts }) => ({
+    group: name,
+    runs: BigInt(counts.runs),
+    inputTokens: BigInt(counts.inputTokens),
+    outputTokens: BigInt(counts.outputTokens),
+    cachedInputTokens: BigInt(counts.cachedInputTokens),
+    costMicros: BigInt(counts.costMicros),
+    runsWithCost: BigInt(counts.runsWithCost),
+  }));
 }

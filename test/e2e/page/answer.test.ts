@@ -109,7 +109,61 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     expect(await findBarriers(page)).toEqual([]);
   });
 
-  test("a person who is no admin cannot press what permits for good", async () => {
+  test.each([
+    ["dark, on a laptop", { scheme: "dark", width: 1280 }],
+    ["light, on a phone", { scheme: "light", width: 390 }],
+    ["dark, on a phone", { scheme: "dark", width: 390 }],
+  ] as const)(
+    "a run of codex is read %s: nothing is cut off at the side, and everything can be made out",
+    async (_, look) => {
+      const { replica, device, name, run } = await start();
+      const command = `bash -lc 'npm run check -- --reporter=dot ${"x".repeat(120)}'`;
+      const call = {
+        id: "c1",
+        name: "exec_command",
+        title: command,
+        status: ToolStatus.COMPLETED,
+        result: "42 passed",
+      };
+      device.send({
+        case: "complete",
+        value: {
+          ...{
+            ...name,
+            outcome: Outcome.COMPLETED,
+            output: `{"type":"item.completed","item":"${"y".repeat(400)}"}`,
+          },
+          resultText: `All **42** checks pass. See \`${"path/".repeat(30)}file.ts\`.\n\n| check | took |\n|---|---|\n| unit | 3 s |`,
+          structured: JSON.stringify({ passed: 42, longest: "z".repeat(200) }),
+          ...{
+            usage: { inputTokens: 9_000n, outputTokens: 120n },
+            modelUsed: "scripted-1",
+            executor: { kind: "codex", type: "codex" },
+          },
+          attention: [AttentionReason.NOT_ENFORCED],
+          transcript: {
+            entries: [
+              { sequence: 1n, body: { case: "text", value: { text: "I run the checks." } } },
+              { sequence: 2n, body: { case: "toolCall", value: call } },
+            ],
+          },
+        },
+      });
+      await device.next("completionAck");
+      const page = await browser.signIn(replica, `#/runs/${run.id}`, { ...look, height: 900 });
+      await page.getByRole("region", { name: "Answer" }).getByText("checks pass").waitFor();
+      const overflow = await page.evaluate(
+        "document.documentElement.scrollWidth - document.documentElement.clientWidth",
+      );
+      expect(overflow).toBe(0);
+      expect(await findBarriers(page)).toEqual([]);
+      const directory = process.env.PINION_SCREENSHOTS;
+      if (directory)
+        await page.screenshot({ path: `${directory}/run-${look.scheme}-${look.width}.png`, fullPage: true });
+    },
+  );
+
+  test("a person who is no admin cannot press what permits for good", { timeout: 60_000 }, async () => {
     const { replica, device, name, run } = await start();
     const { secret, member } = await replica.clients.orgs.addMember({
       ...{ email: "bea@example.org", role: MemberRole.MEMBER, tokenScopes: ["read", "write"] },

@@ -5,6 +5,7 @@ import { browserPath, findBarriers, patient, useBrowser } from "../../support/br
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
+import { startTelegram } from "../../support/telegram.ts";
 
 describe.skipIf(!browserPath)("the org's things", () => {
   const database = useDatabase({ per: "file" });
@@ -125,6 +126,34 @@ describe.skipIf(!browserPath)("the org's things", () => {
     await messages.getByRole("button", { name: "Send again" }).click();
     await page.getByText("It is tried again.").waitFor();
     expect(await findBarriers(page)).toEqual([]);
+  });
+
+  test("a platform says how it is; a start that its platform refuses says why, and it is stopped and started", async () => {
+    await using telegram = await startTelegram();
+    const { agents } = replica.clients;
+    const upsert = (token: string) =>
+      agents.upsertPlatform({
+        ...{ stableId: "team-chat", agentId: "pinion-default", kind: "telegram" },
+        config: { api_url: telegram.url, allow_from: "*" },
+        secrets: { bot_token: { kind: { case: "value", value: token } } },
+      });
+    await expect(upsert("not a token")).rejects.toThrow("401");
+    const page = await browser.signIn(replica, "#/org", { expected: /status of/ });
+    await page.getByRole("link", { name: "platforms" }).click();
+    const row = page.getByRole("row").filter({ hasText: "team-chat" });
+    await row.getByText("failed").waitFor();
+    await row.getByText("Telegram answers 401: Unauthorized").waitFor();
+    await row.getByRole("button", { name: "Start team-chat" }).click();
+    await page.getByText(/did not start: Telegram answers 401/).waitFor();
+    await upsert(telegram.token);
+    await row.getByText("running").waitFor();
+    telegram.write("hello");
+    await row.getByText("never").nth(1).waitFor({ state: "detached" });
+    expect(await findBarriers(page)).toEqual([]);
+    await row.getByRole("button", { name: "Stop team-chat" }).click();
+    await page.getByRole("button", { name: "Stop it" }).click();
+    await row.getByText("stopped").waitFor();
+    await agents.deletePlatform({ stableId: "team-chat" });
   });
 
   test("what a result says is found by nobody who may not read it", async () => {

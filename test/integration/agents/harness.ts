@@ -15,6 +15,8 @@ const EXECUTORS: Record<AgentName, { type: string; more: string }> = {
   codex: { type: "codex", more: "" },
   "claude-agent-acp": { type: "acp", more: 'preset = "claude-agent-acp"' },
   "codex-acp": { type: "acp", more: 'preset = "codex-acp"' },
+  opencode: { type: "acp", more: 'preset = "opencode"' },
+  gemini: { type: "acp", more: 'preset = "gemini"' },
 };
 
 export interface Stage {
@@ -75,6 +77,42 @@ request_max_retries = 0
 stream_max_retries = 0
 `,
   );
+  // Opencode takes the provider from a file of its own alone.
+  mkdirSync(join(home, ".config/opencode"), { recursive: true });
+  writeFileSync(
+    join(home, ".config/opencode/opencode.json"),
+    JSON.stringify({
+      ...{
+        autoupdate: false,
+        share: "disabled",
+        model: "scripted/scripted-1",
+        small_model: "scripted/scripted-1",
+      },
+      permission: { edit: "ask", bash: "ask" },
+      provider: {
+        scripted: {
+          ...{
+            npm: "@ai-sdk/anthropic",
+            name: "Scripted",
+            options: { baseURL: `${model.url}/v1`, apiKey: "k" },
+          },
+          models: { "scripted-1": { name: "Scripted", limit: { context: 100_000, output: 8_000 } } },
+        },
+      },
+    }),
+  );
+  mkdirSync(join(home, ".gemini"));
+  writeFileSync(
+    join(home, ".gemini/settings.json"),
+    JSON.stringify({
+      security: { auth: { selectedType: "gemini-api-key" }, folderTrust: { enabled: false } },
+      ...{
+        general: { enableAutoUpdate: false },
+        telemetry: { enabled: false },
+        privacy: { usageStatisticsEnabled: false },
+      },
+    }),
+  );
   const { type, more } = EXECUTORS[name];
   const variables = {
     HOME: home,
@@ -88,6 +126,9 @@ stream_max_retries = 0
     CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
     CLAUDE_CODE_MAX_RETRIES: "0",
     IS_SANDBOX: "1",
+    GOOGLE_GEMINI_BASE_URL: model.url,
+    GEMINI_API_KEY: "k",
+    GEMINI_MODEL: "scripted-1",
   };
   const config = `
 [device]

@@ -121,7 +121,7 @@ test("a message is a turn in its sender's conversation; the reply streams into o
   worker.send({ case: "output", value });
   await vi.waitFor(() => expect(telegram.shown(userId).at(-1)?.text).toContain("I think"), wait);
   await answer(worker, assignment, "I think it is **42**.");
-  await vi.waitFor(() => expect(telegram.shown(userId).at(-1)?.text).toBe("I think it is *42*\\."), wait);
+  await vi.waitFor(() => expect(telegram.shown(userId).at(-1)?.text).toBe("I think it is **42**."), wait);
   expect(telegram.shown(userId)).toHaveLength(1);
   await vi.waitFor(async () => {
     const now = await shown(stableId);

@@ -10,6 +10,7 @@ import { Webhook } from "standardwebhooks";
 import { afterAll, beforeAll, beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
+import { DeliveryState } from "#gen/pinion/v1/destination_pb.js";
 import { QuestionState } from "#gen/pinion/v1/run_pb.js";
 import { newKey } from "../../../src/secrets.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -277,4 +278,27 @@ test("a kind whose package is not installed says what to install", async () => {
   await expect(startPlatform("linear", {}, { api_key: "x", webhook_secret: "y" })).rejects.toThrow(
     /the kind "linear" needs the package @chat-adapter\/linear.*npm install/,
   );
+});
+
+test("results go to a chat of a platform, from whatever replica, and say so while it does not run", async () => {
+  const { stableId } = await startSlackPlatform();
+  const channel = channelOf(false);
+  const { destination } = await here.clients.destinations.createDestination({
+    slug: `to-${stableId}`,
+    spec: { name: "Team", kind: { case: "platform", value: { platformId: stableId, chat: channel } } },
+  });
+  expect(destination?.spec?.kind).toMatchObject({
+    case: "platform",
+    value: { platformId: stableId, chat: channel },
+  });
+  const test = (replica: TestReplica) =>
+    replica.clients.destinations.testDestination({ destinationId: destination!.id });
+  expect((await test(there)).delivery).toMatchObject({ state: DeliveryState.DELIVERED });
+  expect(slack.shown(channel)).toMatchObject([{ text: expect.stringContaining("A test from Pinion") }]);
+  await here.clients.agents.stopPlatform({ stableId });
+  expect((await test(there)).delivery).toMatchObject({
+    // A test is tried once.
+    state: DeliveryState.DEAD,
+    lastError: `there is no platform "${stableId}", or it does not run`,
+  });
 });

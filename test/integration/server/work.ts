@@ -4,7 +4,7 @@ import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { Clients } from "@pinion/client";
 import { afterAll, beforeAll, expect, onTestFinished, vi } from "vitest";
 import { type Assignment, HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
-import type { Run, RunOutput, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import type { Run, RunActivity, RunOutput, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import type { DeviceStream, Identity } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
@@ -93,10 +93,12 @@ export function watchRun(clients: Clients, { workId }: { workId: string }) {
   onTestFinished(() => stop.abort());
   const runs: Run[] = [];
   const outputs: RunOutput[] = [];
+  const activities: RunActivity[] = [];
   const ended = (async () => {
     for await (const { update } of clients.runs.watchRun({ runId: workId }, { signal: stop.signal })) {
       if (update.case === "run") runs.push(update.value);
       if (update.case === "output") outputs.push(update.value);
+      if (update.case === "activity") activities.push(update.value);
     }
   })();
   ended.catch(() => {});
@@ -104,6 +106,7 @@ export function watchRun(clients: Clients, { workId }: { workId: string }) {
   return {
     runs,
     outputs,
+    activities,
     ended,
     text,
     begun: () => vi.waitFor(() => expect(runs.length).toBeGreaterThan(0)),

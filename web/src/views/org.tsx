@@ -21,8 +21,8 @@ export function OrgView() {
       <h1 class="unseen">Org</h1>
       <p class="org-links">
         <b>{caller.value?.orgName}</b> · <a href={linkTo("you")}>browsers that are signed in</a> ·{" "}
-        <a href={linkTo("destinations")}>destinations</a> · <a href={linkTo("hooks")}>hooks</a> ·{" "}
-        <a href={linkTo("events")}>what happened</a>
+        <a href={linkTo("destinations")}>destinations</a> · <a href={linkTo("platforms")}>platforms</a> ·{" "}
+        <a href={linkTo("hooks")}>hooks</a> · <a href={linkTo("events")}>what happened</a>
       </p>
       <Members />
       <Tokens />

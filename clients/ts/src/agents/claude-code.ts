@@ -79,8 +79,8 @@ async function argumentsOf(host: AgentHost): Promise<string[]> {
   }
   if (task.schema !== undefined) args.push("--json-schema", JSON.stringify(task.schema));
   if (executor.maxTurns !== undefined) args.push("--max-turns", String(executor.maxTurns));
-  if (task.budget.costMicrosMax > 0) {
-    args.push("--max-budget-usd", String(task.budget.costMicrosMax / 1_000_000));
+  if (task.budget.costMicrosMax > 0n) {
+    args.push("--max-budget-usd", String(Number(task.budget.costMicrosMax) / 1_000_000));
   }
   if (task.session !== undefined) args.push("--resume", task.session.id);
   return args;

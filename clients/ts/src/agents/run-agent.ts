@@ -391,7 +391,7 @@ function waitMaxOf({ questions }: Assignment): number {
 
 function isOverBudget({ budget }: AgentTask, { usage }: AttemptRecord): boolean {
   if (usage === undefined) return false;
-  const tokens = Number((usage.inputTokens ?? 0n) + (usage.outputTokens ?? 0n));
-  if (budget.tokensMax > 0 && tokens > budget.tokensMax) return true;
-  return budget.costMicrosMax > 0 && Number(usage.costMicros ?? 0n) > budget.costMicrosMax;
+  const tokens = (usage.inputTokens ?? 0n) + (usage.outputTokens ?? 0n);
+  if (budget.tokensMax > 0n && tokens > budget.tokensMax) return true;
+  return budget.costMicrosMax > 0n && (usage.costMicros ?? 0n) > budget.costMicrosMax;
 }

@@ -22,7 +22,7 @@ export interface AgentTask {
   schema: JsonObject | undefined;
   /** The session to resume. */
   session: { id: string; isRequired: boolean } | undefined;
-  budget: { tokensMax: number; costMicrosMax: number };
+  budget: { tokensMax: bigint; costMicrosMax: bigint };
 }
 
 export interface McpServer {
@@ -63,8 +63,8 @@ export function taskOf(assignment: Assignment): AgentTask {
         ? sessionOfTurn(assignment)
         : { id: session.sessionId, isRequired: session.isRequired },
     budget: {
-      tokensMax: Number(budget?.tokensMax ?? 0n),
-      costMicrosMax: Number(budget?.costMicrosMax ?? 0n),
+      tokensMax: budget?.tokensMax ?? 0n,
+      costMicrosMax: budget?.costMicrosMax ?? 0n,
     },
   };
 }

@@ -323,11 +323,21 @@ class Connection implements DeviceConnection {
       jumpMs: this.#timing.wakeJumpMs,
       onWake: (sleptMs) => this.#woke(sleptMs),
     });
-    if (this.#lifecycle.fire("started")) void this.#dial();
+    if (this.#lifecycle.fire("started")) this.#dial();
   }
 
-  /** In state `dialing`: runs one session and handles the outcome. */
-  async #dial(): Promise<void> {
+  /** In state `dialing`. A defect ends the session alone: the device connects again. */
+  #dial(): void {
+    this.#runSession().catch((error: unknown) => {
+      this.#logger.error({ error: messageOf(error) }, "a session ended with an unexpected error");
+      this.#session = undefined;
+      if (!this.#lifecycle.fire("ended")) return;
+      this.#lifecycle.after(this.#timing.backoffCapMs, () => this.#due());
+    });
+  }
+
+  /** Runs one session and handles the outcome. */
+  async #runSession(): Promise<void> {
     const session = new Session({
       endpoint: this.#endpoint,
       lifecycle: this.#lifecycle,
@@ -374,7 +384,7 @@ class Connection implements DeviceConnection {
   }
 
   #due(): void {
-    if (this.#lifecycle.fire("due")) void this.#dial();
+    if (this.#lifecycle.fire("due")) this.#dial();
   }
 
   /**

@@ -81,6 +81,14 @@ export declare type DestinationSpec = Message<"pinion.v1.DestinationSpec"> & {
      */
     value: EmailDestination;
     case: "email";
+  } | {
+    /**
+     * A chat of one of the org's platforms.
+     *
+     * @generated from field: pinion.v1.PlatformDestination platform = 6;
+     */
+    value: PlatformDestination;
+    case: "platform";
   } | { case: undefined; value?: undefined };
 
   /**
@@ -177,6 +185,34 @@ export declare type SlackDestination = Message<"pinion.v1.SlackDestination"> & {
  * Use `create(SlackDestinationSchema)` to create a new message.
  */
 export declare const SlackDestinationSchema: GenMessage<SlackDestination>;
+
+/**
+ * A chat of one of the org's platforms, which has to run when a message is sent.
+ *
+ * @generated from message pinion.v1.PlatformDestination
+ */
+export declare type PlatformDestination = Message<"pinion.v1.PlatformDestination"> & {
+  /**
+   * The stable id of the platform. A platform that is not there, or does not run, fails the delivery, which is tried again.
+   *
+   * @generated from field: string platform_id = 1;
+   */
+  platformId: string;
+
+  /**
+   * The chat as the platform names it: for Telegram and Slack the id of a group, a channel or a person's direct chat, or "@"
+   * and a person's id. 1 to 200 bytes.
+   *
+   * @generated from field: string chat = 2;
+   */
+  chat: string;
+};
+
+/**
+ * Describes the message pinion.v1.PlatformDestination.
+ * Use `create(PlatformDestinationSchema)` to create a new message.
+ */
+export declare const PlatformDestinationSchema: GenMessage<PlatformDestination>;
 
 /**
  * Mail, as HTML with a text part.

@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-BD4GTIQW.js";import{Fa as t}from"./chunk-6JKXTVMI.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
