@@ -19,6 +19,7 @@ import * as attempts from "../../src/store/work/attempts.ts";
 import * as presence from "../../src/store/work/presence.ts";
 import type { WatcherName } from "../../src/store/work/schedules.ts";
 import { useDatabase } from "../support/database.ts";
+import { isLong } from "../support/long.ts";
 import {
   accept,
   ageRun,
@@ -41,7 +42,7 @@ import { applyTogether, type Command, newState, type State } from "./run-model.t
 const database = useDatabase({ per: "file" });
 const maxAttempts = 2;
 /** New tries start within this time; the rest is skipped. */
-const timeLimitMs = 10_000;
+const timeLimitMs = isLong ? 30_000 : 6_000;
 const log = createLogger({ name: "test", level: "silent" });
 
 type World = {

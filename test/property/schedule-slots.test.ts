@@ -50,7 +50,7 @@ console.error(`the seed is ${seed}; SLOTS_SEED=${seed} brings this run back`);
 
 const minuteMs = 60_000;
 const aroundMs = 27 * 3_600_000;
-const schedulesPerChange = isLong ? 200 : 8;
+const schedulesPerChange = isLong ? 200 : 4;
 
 // Formatters of local times, by time zone.
 

@@ -1,5 +1,6 @@
 /** A migrated database for each test. */
 import { randomBytes } from "node:crypto";
+import type { Socket } from "node:net";
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, inject } from "vitest";
 import { type Database, type Db, openDatabase } from "../../src/store/pg/database.ts";
@@ -25,27 +26,48 @@ export async function createTestDatabase(options: { isEmpty?: boolean } = {}): P
   const url = new URL(inject("clusterUrl"));
   url.pathname = `/${name}`;
   const database = openDatabase({ url: url.href, poolMax, applicationName: "pinion test" });
+  opened.set(url.href, database);
   return {
     url: url.href,
     db: database.db,
     database,
     drop: async () => {
+      opened.delete(url.href);
       await database.close();
       await administer(`drop database if exists ${name} with (force)`);
     },
   };
 }
 
-/** Runs one statement on the test cluster, as its superuser. */
+const opened = new Map<string, Database>();
+
+/** The connections of an open test database. */
+export function findOpened(url: string): Database | undefined {
+  return opened.get(url);
+}
+
+let administrator: Promise<pg.Client> | undefined;
+
+/** Runs one statement on the test cluster, as its superuser, over the worker's own connection. */
 export async function administer(statement: string): Promise<void> {
-  const client = new pg.Client({ connectionString: inject("clusterUrl") });
-  client.on("error", () => {});
+  administrator ??= connectAdministrator();
+  const client = await administrator.catch((error: unknown) => {
+    administrator = undefined;
+    throw error;
+  });
+  await client.query(statement);
+}
+
+async function connectAdministrator(): Promise<pg.Client> {
+  const client = new pg.Client({ connectionString: inject("clusterUrl"), keepAlive: true });
+  // A test may end all connections of the cluster.
+  client.on("error", () => {
+    administrator = undefined;
+  });
   await client.connect();
-  try {
-    await client.query(statement);
-  } finally {
-    await client.end();
-  }
+  // An idle connection does not keep its worker.
+  (client as unknown as { connection: { stream: Socket } }).connection.stream.unref();
+  return client;
 }
 
 /**

@@ -31,7 +31,6 @@ const longest = [
   "e2e/page/run",
   "integration/agents/claude",
   "integration/server/device-stream",
-  "integration/server/device-stream.connect",
   "integration/server/platforms",
   "e2e/agents",
   "property/schedule-slots",

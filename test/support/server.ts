@@ -8,6 +8,7 @@ import { type Replica, startReplica } from "../../src/replica/replica.ts";
 import { ensureBootstrap } from "../../src/store/people/orgs.ts";
 import * as tokens from "../../src/store/people/tokens.ts";
 import { openDatabase } from "../../src/store/pg/database.ts";
+import { findOpened } from "./database.ts";
 
 /** Short enough for a test to wait for, long enough not to fire by themselves on a busy machine. */
 const timers = {
@@ -74,7 +75,8 @@ export async function openTestReplica(
 
 /** A token of the local org's owner, who is created if missing. */
 export async function ownerToken(databaseUrl: string): Promise<string> {
-  const database = openDatabase({ url: databaseUrl, poolMax: 1, applicationName: "pinion test" });
+  const already = findOpened(databaseUrl);
+  const database = already ?? openDatabase({ url: databaseUrl, poolMax: 1, applicationName: "pinion test" });
   try {
     const bootstrap = await ensureBootstrap(database.db);
     if (bootstrap) return bootstrap.secret;
@@ -94,6 +96,6 @@ export async function ownerToken(databaseUrl: string): Promise<string> {
     });
     return secret;
   } finally {
-    await database.close();
+    if (!already) await database.close();
   }
 }
