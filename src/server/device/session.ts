@@ -6,11 +6,13 @@ import {
   DrainReason,
   HeldAttemptState,
   type Hello,
+  type LogExcerpt,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Seat } from "../../scheduler/claims.ts";
 import { isPassing } from "../../store/pg/database.ts";
+import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
@@ -20,7 +22,7 @@ import { Assignments, type SessionView } from "./assignments.ts";
 import { AttemptMessages } from "./attempt-messages.ts";
 import { Handling } from "./handling.ts";
 import type { Link } from "./link.ts";
-import { drainOf, normalizeName, normalizeNames, welcomeOf } from "./messages.ts";
+import { drainOf, normalizeName, normalizeNames, response, welcomeOf } from "./messages.ts";
 import type { AnswerMessage } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
 import type { SessionServices } from "./session-services.ts";
@@ -37,6 +39,10 @@ const leavingMs = 2_000;
  */
 const shutdownSpreadMs = 5_000;
 const moveSpreadMs = 200;
+/** Requests for the log that wait for the device, at most, and for how long, in ms. */
+const logsWantedMax = 8;
+const logWantedMs = 20_000;
+
 /**
  * A device's live stream on the replica, with a memory of the attempts on the device. The database
  * decides; the session only sends and receives, and may be lost at any time. session-table.ts has
@@ -71,6 +77,8 @@ export class Session implements Seat, SessionView {
    * passes first.
    */
   #isMoved = false;
+  /** The asking replica of each wanted excerpt of the log. */
+  readonly #logsWanted = new Map<string, string>();
   #epoch = 0;
   #sessionId = "";
   /** The times of the hello and of the welcome, by the monotonic clock in milliseconds. */
@@ -245,8 +253,27 @@ export class Session implements Seat, SessionView {
       return;
     }
     if (request.message.case === "hello") return this.#open(request.message.value);
-    this.#messages.receive(request);
+    if (request.message.case === "logExcerpt") this.#logArrived(request.message.value);
+    else this.#messages.receive(request);
     return undefined;
+  }
+
+  /** Asks the device for the end of its log, for a person on the replica `replyTo`. */
+  askForLog(asked: { requestId: string; linesMax: number; replyTo: string }): void {
+    const { requestId, linesMax, replyTo } = asked;
+    if (this.#state !== "serving" || this.#logsWanted.size >= logsWantedMax) return;
+    this.#logsWanted.set(requestId, replyTo);
+    setTimeout(() => this.#logsWanted.delete(requestId), logWantedMs).unref();
+    this.#link.send(response({ case: "logRequest", value: { requestId, linesMax } }));
+  }
+
+  /** An excerpt that was not asked for is dropped. */
+  #logArrived({ requestId, text, isTruncated }: LogExcerpt): void {
+    const replyTo = this.#logsWanted.get(requestId);
+    if (replyTo === undefined) return;
+    this.#logsWanted.delete(requestId);
+    const { orgId } = this;
+    this.#services.logArrived({ orgId, requestId, replyTo, text: storableText(text), isTruncated });
   }
 
   /**
