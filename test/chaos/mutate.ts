@@ -1,4 +1,4 @@
-import { cp, mkdtemp, readFile, rm, symlink, writeFile } from "node:fs/promises";
+import { cp, mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -17,7 +17,10 @@ export function replaceOnce(text: string, { file, from, to }: Replacement): stri
   return parts.join(to);
 }
 
-/** Makes a copy of the sources with the replacements; the caller removes the copy. */
+/**
+ * Makes a copy of the sources with the replacements, for replicas and hosts alike; the caller
+ * removes the copy.
+ */
 export async function copySources(replacements: readonly Replacement[]): Promise<string> {
   const tree = await mkdtemp(join(tmpdir(), "pinion-mutated-"));
   await Promise.all([
@@ -26,14 +29,26 @@ export async function copySources(replacements: readonly Replacement[]): Promise
       recursive: true,
       filter: (path) => !/node_modules/.test(path),
     }),
+    cp(join(repository, "test/chaos"), join(tree, "test/chaos"), { recursive: true }),
+    cp(join(repository, "test/support"), join(tree, "test/support"), { recursive: true }),
     cp(join(repository, "package.json"), join(tree, "package.json")),
-    symlink(join(repository, "node_modules"), join(tree, "node_modules")),
+    linkPackages(tree),
   ]);
   for (const replacement of replacements) {
     const file = join(tree, replacement.file);
     await writeFile(file, replaceOnce(await readFile(file, "utf8"), replacement));
   }
   return tree;
+}
+
+/** All packages are those of the repository, but for our own client. */
+async function linkPackages(tree: string): Promise<void> {
+  const [from, to] = [join(repository, "node_modules"), join(tree, "node_modules")];
+  await mkdir(join(to, "@pinion"), { recursive: true });
+  await symlink("../../clients/ts", join(to, "@pinion/client"));
+  for (const name of await readdir(from)) {
+    if (name !== "@pinion") await symlink(join(from, name), join(to, name));
+  }
 }
 
 /**

@@ -111,7 +111,7 @@ export const mutations: readonly Mutation[] = [
       // Two replicas that read the same watcher both plan its slot.
       {
         file: "src/store/work/schedules.ts",
-        from: "\n    for no key update skip locked`;\n  const query",
+        from: "\n    for no key update of w skip locked`;\n  const query",
         to: "`;\n  const query",
       },
       {
@@ -224,6 +224,172 @@ export const mutations: readonly Mutation[] = [
       durationFactor: 6,
       settleMsMax: 2_000,
       kinds: ["notifications_lost"],
+    },
+  },
+  {
+    name: "a late result is acknowledged and not kept",
+    replacements: [
+      {
+        file: "src/scheduler/completer.ts",
+        from: "const lateReports = late.map((index) => reports[index]!);",
+        to: "if (late.length > 0) return verdicts;\n    const lateReports = late.map((index) => reports[index]!);",
+      },
+    ],
+    breaks: ["a finished program's result is kept"],
+    rig: {
+      ...small,
+      every: 5,
+      workMsMax: 3_000,
+      lengthMs: 35_000,
+      gapMs: 8_000,
+      settleMsMax: 30_000,
+      kinds: ["partition_longer_than_ttl"],
+    },
+  },
+  {
+    name: "a full disk makes good results invalid",
+    replacements: [
+      {
+        file: "src/store/pg/database.ts",
+        from: 'const finalClasses = new Set(["22", "23"]);',
+        to: 'const finalClasses = new Set(["22", "23", "53"]);',
+      },
+    ],
+    breaks: ["an acknowledgement is true", "a finished program's result is kept"],
+    rig: {
+      ...small,
+      every: 5,
+      workMsMax: 500,
+      lengthMs: 25_000,
+      durationFactor: 2,
+      kinds: ["database_disk_full"],
+    },
+  },
+  {
+    name: "a wrong clock of the database is believed",
+    replacements: [
+      {
+        file: "src/scheduler/clock.ts",
+        from: 'return departureMs <= jumpMsMin ? "forward" : "in_doubt";',
+        to: 'return "forward";',
+      },
+    ],
+    breaks: ["a wrong clock decides nothing", "every slot once"],
+    rig: {
+      ...small,
+      every: 5,
+      workMsMax: 500,
+      lengthMs: 20_000,
+      settleMsMax: 5_000,
+      kinds: ["database_clock"],
+    },
+  },
+  {
+    name: "runs asked for by a wrong clock keep their due time",
+    replacements: [
+      {
+        file: "src/store/work/clock-jumps.ts",
+        // biome-ignore lint/suspicious/noTemplateCurlyInString: the source's own text
+        from: 'due_at = case when scheduled_for is null then ${notAhead("due_at")} else due_at end,',
+        to: "",
+      },
+    ],
+    breaks: ["late by at most the sweep", "everything ends"],
+    rig: {
+      ...small,
+      callsPerSecond: 20,
+      workMsMax: 500,
+      lengthMs: 20_000,
+      settleMsMax: 15_000,
+      kinds: ["database_clock"],
+    },
+  },
+  {
+    name: "a result offered again brings no run",
+    replacements: [
+      {
+        file: "src/server/device/messages.ts",
+        from: "if (!reoffer) return undefined;",
+        to: "if (reoffer) return undefined;\n  if (!reoffer) return undefined;",
+      },
+    ],
+    breaks: ["a finished program's result is kept"],
+    rig: { ...small, every: 5, workMsMax: 500, lengthMs: 20_000, kinds: ["database_failover"] },
+  },
+  {
+    name: "the device answers no forgotten run",
+    replacements: [
+      {
+        file: "clients/ts/src/device/delivery.ts",
+        from: "if (waiting.length + kept.length === 0) return undefined;",
+        to: "if (waiting.length + kept.length >= 0) return undefined;",
+      },
+    ],
+    breaks: ["a finished slot's program does not run again"],
+    rig: { ...small, every: 5, workMsMax: 500, lengthMs: 45_000, gapMs: 8_000, kinds: ["database_failover"] },
+  },
+  {
+    name: "an attempt that was taken away goes on",
+    replacements: [
+      {
+        file: "src/server/device/reconcile.ts",
+        from: "verdicts: options.held.map((held) => judge(held, pastOf.get(held.attemptToken))),",
+        to: "verdicts: options.held.map(() => HeldVerdict.CONTINUE),",
+      },
+    ],
+    breaks: ["a fenced attempt stays fenced"],
+    rig: {
+      ...small,
+      every: 5,
+      workMsMax: 20_000,
+      lengthMs: 35_000,
+      gapMs: 8_000,
+      settleMsMax: 5_000,
+      kinds: ["partition_longer_than_ttl"],
+    },
+  },
+  {
+    name: "a cancelled run goes on",
+    replacements: [
+      {
+        file: "src/scheduler/cancels.ts",
+        from: 'const cancellation = await transaction(db, (tx) => cancelIn(tx, run, { ...options, mode: "ask" }));',
+        to: "const cancellation = { settled: [] as Settled[], asked: [] };",
+      },
+      {
+        file: "src/scheduler/cancels.ts",
+        from: "return cancellation.settled.length + cancellation.asked.length > 0;",
+        to: 'return run.runId !== "";',
+      },
+    ],
+    breaks: ["an answer is true"],
+    rig: {
+      ...small,
+      every: 5,
+      callsPerSecond: 20,
+      workMsMax: 20_000,
+      lengthMs: 12_000,
+      settleMsMax: 500,
+      kinds: ["network_latency"],
+    },
+  },
+  {
+    name: "an attempt keeps the token of the attempt before",
+    replacements: [
+      {
+        file: "src/store/work/attempts.ts",
+        from: "attempt = r.attempt + 1, attempt_token = gen_random_uuid(),",
+        to: "attempt = r.attempt + 1,\n        attempt_token = coalesce((r.past_attempts->-1->>'token')::uuid, gen_random_uuid()),",
+      },
+    ],
+    breaks: ["one current attempt per run"],
+    rig: {
+      ...small,
+      every: 5,
+      lengthMs: 35_000,
+      gapMs: 6_000,
+      settleMsMax: 5_000,
+      kinds: ["host_kill", "partition_longer_than_ttl"],
     },
   },
   ...trafficMutations,

@@ -85,14 +85,20 @@ const databaseJumpDays = { min: 2, max: 60 };
 /** No fault begins before the fleet has connected and work is under way. */
 const firstAtMs = 3_000;
 
-/** Each round contains all kinds, in a random order. */
+/**
+ * Each round contains all kinds, in a random order; the first begins with the longest fault, so that
+ * a short plan has room for it. A fault that does not end in time is left out.
+ */
 export function planFaults(options: PlanOptions): Fault[] {
   const random = createRandom(options.seed);
   const kinds = options.kinds ?? faultKinds;
   const faults: Fault[] = [];
   let atMs = firstAtMs;
   for (let round: FaultKind[] = []; ; ) {
-    if (round.length === 0) round = random.shuffled(kinds);
+    if (round.length === 0) {
+      round = random.shuffled(kinds);
+      if (faults.length === 0) round.sort((a, b) => Number(isLong(b)) - Number(isLong(a)));
+    }
     const kind = round.shift()!;
     const durationMs = durationOf(kind, options, random) * (options.durationFactor ?? 1);
     const fault = {
@@ -107,11 +113,13 @@ export function planFaults(options: PlanOptions): Fault[] {
       share: 0.1 + 0.5 * random.next(),
       jumpMs: jumpOf(kind, random),
     };
-    if (atMs + durationMs > options.lengthMs) return faults;
-    faults.push(fault);
+    if (atMs > options.lengthMs) return faults;
+    if (atMs + durationMs <= options.lengthMs) faults.push(fault);
     atMs += Math.round(options.gapMs * (0.4 + 1.2 * random.next()));
   }
 }
+
+const isLong = (kind: FaultKind) => kind === "partition_longer_than_ttl";
 
 function jumpOf(kind: FaultKind, random: Random): number {
   if (kind === "database_clock") return dayMs * random.whole(databaseJumpDays.min, databaseJumpDays.max);

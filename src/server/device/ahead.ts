@@ -11,6 +11,12 @@ import type { Prepared } from "./link.ts";
  */
 const heldMsMax = 10_000;
 /**
+ * No look-ahead is so long, in milliseconds. A run that seems to be due later has its due time from
+ * a clock of the database that was wrong, and is put right there: the run is given back soon, and
+ * claimed anew.
+ */
+const farMs = 3_600_000;
+/**
  * Limits the runs that are due and claimed for a device without a free slot: at most the number
  * that the device has lately finished in this time, in milliseconds, so that a freed slot is filled
  * without a query and no run waits long.
@@ -108,9 +114,19 @@ export class Ahead {
       // Pushing the run will fail it.
     }
     const untilMs = Math.max(dueMs, this.#clock.now()) + heldMsMax;
-    const forget = this.#wheel.at(dueMs, () => this.pushDue());
+    const isFar = dueMs > this.#clock.now() + farMs;
+    const forget = isFar
+      ? this.#wheel.at(this.#clock.now() + heldMsMax, () => this.#giveBackFar(run.attemptToken))
+      : this.#wheel.at(dueMs, () => this.pushDue());
     this.#held.add({ run, claimMs, assignment, dueMs, untilMs, isWaiting: false, forget });
     this.pushDue();
+  }
+
+  #giveBackFar(attemptToken: string): void {
+    const held = this.#held.remove(attemptToken);
+    if (!held) return;
+    const reason = "its due time was far ahead: the database's clock was wrong";
+    this.#session.giveBack(held.run, { ...givenBack, reason });
   }
 
   /** Pushes due runs while slots are free; a due run without a slot waits for a limited time. */

@@ -249,6 +249,9 @@ export function invalidEndOf(completion: Completion, why: string) {
   } as const;
 }
 
+/** The last second of the year 9999. */
+const secondsMax = 253_402_300_799n;
+
 /**
  * The run of a completion that is offered again, as known to its device; undefined for any other
  * completion.
@@ -260,6 +263,9 @@ export function forgottenOf(
   if (!reoffer) return undefined;
   const { watcherId, attempt, scheduledFor } = reoffer;
   const source = reoffer.source === RunSource.SCHEDULED ? "scheduled" : "manual";
+  const moments = [reoffer.windowStart!, reoffer.windowEnd!, ...(scheduledFor ? [scheduledFor] : [])];
+  // The database has no such moment, and no run had it.
+  if (moments.some(({ seconds }) => seconds < 0n || seconds > secondsMax)) return undefined;
   return {
     ...{ orgId: device.orgId, deviceId: device.deviceId, runId: workId, attemptToken, attempt },
     watcherId: watcherId.toLowerCase(),
@@ -303,6 +309,7 @@ export function normalizeNames(request: ConnectRequest): void {
   const { message } = request;
   if (message.case === "hello") message.value.held.forEach(normalizeName);
   else if (message.case === "heartbeat") message.value.attempts.forEach(normalizeName);
+  else if (message.case === "logExcerpt") message.value.requestId = message.value.requestId.toLowerCase();
   else if (message.case) normalizeName(message.value);
 }
 

@@ -10,8 +10,10 @@
  *   after 75 s.
  * - A stranger's request must be complete within 10 s, a known request within 60 s. The bytes of
  *   all bodies together are limited.
- * - Requests without a token are counted by address; requests above the limit are refused before
- *   any work is done.
+ * - Requests without a token are counted by address and in all; requests above the limits are
+ *   refused before any work is done, and their connections are closed soon.
+ * - New connections of addresses that have a known connection are served before others, which take
+ *   turns by address.
  *
  * Behind proxies, connections belong to the proxies and are not counted by address; requests are
  * counted by the client address that the proxy reports.
@@ -58,19 +60,19 @@ const addressesMax = 20_000;
  * behind one address.
  */
 const burstSeconds = 10;
-/** A connection with this number of refused requests is closed. */
-const refusalsMax = 100;
+/** A stranger's connection with this number of refused requests is closed. */
+const refusalsMax = 8;
 /**
  * A stranger's connection with this number of incomplete requests is closed; no client needs so
  * many.
  */
-const incompletePerConnectionMax = 32;
+const incompletePerConnectionMax = 16;
 /**
  * Requests per second without a token, of all addresses together. Limits their cost for all other
  * clients.
  */
 const strangerRequestsPerSecond = 1_000;
-const strangerRequestsBurst = 5_000;
+const strangerRequestsBurst = 2_000;
 const allKey = "all";
 /** The probes of load balancers cost little and are answered under any load. */
 const probePaths = new Set(["/healthz", "/readyz", "/metrics"]);
@@ -202,6 +204,8 @@ export type Crowd = {
   find(asked: Asked): Visit | undefined;
   /** Whether a valid token came over the connection. */
   isKnown(peer: Peer): boolean;
+  /** Whether the peer's address has another connection over which a valid token came. */
+  hasKnownNeighbour(peer: Peer): boolean;
   stats(): CrowdStats;
   close(): void;
 };
@@ -222,6 +226,8 @@ export function createCrowd(options: CrowdOptions): Crowd {
   const resting = new Set<Connection>();
   const busy = new Set<Connection>();
   const byNetwork = new Map<string, Set<Connection>>();
+  /** Number of known connections by address. */
+  const knownOf = new Map<string, number>();
   const visits = new WeakMap<object, Visit>();
   /** Incomplete requests, the oldest first. */
   const strangers = new Set<Visit>();
@@ -249,6 +255,12 @@ export function createCrowd(options: CrowdOptions): Crowd {
     const own = byNetwork.get(connection.network);
     own?.delete(connection);
     if (own?.size === 0) byNetwork.delete(connection.network);
+  }
+
+  function forgetKnown(network: string): void {
+    const left = (knownOf.get(network) ?? 0) - 1;
+    if (left > 0) knownOf.set(network, left);
+    else knownOf.delete(network);
   }
 
   function place(connection: Connection): void {
@@ -294,6 +306,8 @@ export function createCrowd(options: CrowdOptions): Crowd {
       if (!connection || connection.isKnown) return;
       leaveStrangers(connection);
       connection.isKnown = true;
+      if (connections.has(connection.key))
+        knownOf.set(connection.network, (knownOf.get(connection.network) ?? 0) + 1);
     },
     strange(visit) {
       if (visit.isWhole) return;
@@ -345,6 +359,7 @@ export function createCrowd(options: CrowdOptions): Crowd {
       byNetwork.set(connection.network, own.add(connection));
       socket.once("close", () => {
         if (connections.get(key) === connection) connections.delete(key);
+        if (connection.isKnown) forgetKnown(connection.network);
         leaveStrangers(connection);
       });
       makeRoom(connection);
@@ -359,9 +374,13 @@ export function createCrowd(options: CrowdOptions): Crowd {
       const isStranger = headers.authorization === undefined && !connection?.isKnown;
       const mayEnd = connection && !connection.isKnown && !options.isBehindProxies;
       if (isStranger && options.requestsPerAddress > 0 && !probePaths.has(path)) {
-        if (requests.take(network) > 0 || everybodys.take(allKey) > 0) {
+        const isOfAddress = requests.take(network) > 0;
+        if (isOfAddress || everybodys.take(allKey) > 0) {
           cutBy("too_many_requests");
-          if (mayEnd && ++connection.refusals > refusalsMax) hangUp(connection, "too_many_requests");
+          // Under a flood the end of a connection costs less than the refusal of its requests.
+          const isEnough = !isOfAddress || (connection?.refusals ?? 0) >= refusalsMax;
+          if (mayEnd && isEnough) hangUp(connection, "too_many_requests");
+          else if (connection) connection.refusals += 1;
           return undefined;
         }
       }
@@ -390,6 +409,7 @@ export function createCrowd(options: CrowdOptions): Crowd {
     },
     find: (asked) => visits.get(asked),
     isKnown: (peer) => connections.get(keyOf(peer))?.isKnown ?? false,
+    hasKnownNeighbour: (peer) => knownOf.has(networkOf(peer.remoteAddress ?? "")),
     stats: () => ({
       connections: {
         known: connections.size - resting.size - busy.size,

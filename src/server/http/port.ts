@@ -27,11 +27,13 @@ import { type AddressInfo, type Server as NetServer, Socket } from "node:net";
 import type { TLSSocket, TlsOptions, Server as TlsServer } from "node:tls";
 import { createServer } from "@httptoolkit/httpolyglot";
 import { within } from "../../abort.ts";
+import { networkOf } from "../../buckets.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import { http1Problem, http2Problem } from "./authority.ts";
 import type { Crowd, Visit } from "./crowd.ts";
 import { createLastLine, type LastLine } from "./last-line.ts";
+import { createTurns } from "./turns.ts";
 
 /** Serves a request. An error or a rejection ends the request (last-line.ts). */
 export type Handler = (
@@ -118,7 +120,7 @@ const knownStreamsMax = 1_000;
 const streamsBeforeMore = 50;
 
 /** New connections handed on per turn of the event loop. */
-const connectionsPerTurn = 8;
+const connectionsPerTurn = 4;
 
 /** HSTS: a browser that has visited the server uses TLS from then on, also for http:// links. */
 const strictTransport = ["strict-transport-security", "max-age=31536000"] as const;
@@ -209,7 +211,7 @@ export async function openPort(options: PortOptions): Promise<Port> {
   ) as NetServer;
   const { _httpServer: http1, _http2Server: http2, _tlsServer: tls } = server as unknown as Inner;
   for (const one of [server, http1, http2, tls]) guardServer(one, lastLine);
-  paceConnections(server, (socket) => options.crowd?.enter(socket));
+  paceConnections(server, options.crowd);
   // Node starts its check for slow headers when the server listens. `http1` never listens: it is
   // handed its connections.
   http1.emit("listening");
@@ -360,30 +362,35 @@ function useNativeStreams(http2: Http2Server): void {
 /**
  * Hands on a few new connections in each turn of the event loop. The data a connection has sent by
  * then is processed in one go, so a thousand simultaneous connections would make all other clients
- * wait for the thousand.
+ * wait for the thousand. Addresses with a known connection go first; the others take turns, so that
+ * a crowd from some addresses does not hold up another address.
  */
-function paceConnections(server: NetServer, onArrival: (socket: Socket) => void): void {
+function paceConnections(server: NetServer, crowd: Crowd | undefined): void {
   const emit = server.emit;
-  let waiting: Socket[] = [];
+  const known = createTurns<Socket>();
+  const others = createTurns<Socket>();
+  let isPacing = false;
   const next = () => {
-    let handed = 0;
-    let index = 0;
-    for (; index < waiting.length && handed < connectionsPerTurn; index++) {
-      const socket = waiting[index]!;
+    for (let handed = 0; handed < connectionsPerTurn; ) {
+      const socket = known.take() ?? others.take();
+      if (!socket) break;
       if (socket.destroyed) continue;
       handed += 1;
       Reflect.apply(emit, server, ["connection", socket]);
     }
-    waiting = waiting.slice(index);
-    if (waiting.length > 0) setImmediate(next);
+    isPacing = known.size + others.size > 0;
+    if (isPacing) setImmediate(next);
   };
   server.emit = (event: string, ...args: unknown[]): boolean => {
     if (event !== "connection") return Reflect.apply(emit, server, [event, ...args]);
     const [socket] = args as [Socket];
     // An error before the connection is handed on needs no handling.
     socket.on("error", () => {});
-    onArrival(socket);
-    if (waiting.push(socket) === 1) setImmediate(next);
+    const turns = crowd?.hasKnownNeighbour(socket) ? known : others;
+    crowd?.enter(socket);
+    turns.add(networkOf(socket.remoteAddress ?? ""), socket);
+    if (!isPacing) setImmediate(next);
+    isPacing = true;
     return true;
   };
 }

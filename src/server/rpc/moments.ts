@@ -1,4 +1,4 @@
-import { type Timestamp, timestampDate, timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { refuse } from "../../errors.ts";
 
 /** Years 1 to 9999, as google.protobuf.Timestamp allows. */
@@ -18,7 +18,8 @@ export function dateOf(timestamp: Timestamp, field: string): Date {
   if (timestamp.seconds < secondsMin || timestamp.seconds > secondsMax) {
     refuse("invalid_argument", `${field}: not a moment in years 1 to 9999`, { field });
   }
-  return timestampDate(timestamp);
+  // Down to the millisecond: rounded up, the last moment would be in the year 10000.
+  return new Date(Number(timestamp.seconds) * 1_000 + Math.floor(timestamp.nanos / 1e6));
 }
 
 /** A request's span of time, its ends in order. `path` precedes the fields' names in a refusal. */

@@ -1,5 +1,5 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { durationFromMs, durationMs, timestampDate } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
 import {
   RunStatus,
   type SearchRunsResponseSchema,
@@ -15,7 +15,7 @@ import * as runCounts from "../../store/work/run-counts.ts";
 import * as runs from "../../store/work/runs.ts";
 import * as searches from "../../store/work/searches.ts";
 import type { Principal } from "../access/guard.ts";
-import { timestampOf } from "./moments.ts";
+import { dateOf, timestampOf } from "./moments.ts";
 import { runMessage } from "./run-message.ts";
 
 const dayMs = 86_400_000;
@@ -31,8 +31,8 @@ export async function summarizeRuns(
   request: SummarizeRunsRequest,
   watcherId: string | undefined,
 ): Promise<MessageInitShape<typeof SummarizeRunsResponseSchema>> {
-  const end = request.end ? timestampDate(request.end) : await clock.now(db);
-  const start = request.start ? timestampDate(request.start) : new Date(end.getTime() - dayMs);
+  const end = request.end ? dateOf(request.end, "end") : await clock.now(db);
+  const start = request.start ? dateOf(request.start, "start") : new Date(end.getTime() - dayMs);
   const spanMs = request.span ? durationMs(request.span) : spanMsDefault;
   const lengthMs = end.getTime() - start.getTime();
   if (lengthMs <= 0) refuse("invalid_argument", "end: must be after start", { field: "end" });

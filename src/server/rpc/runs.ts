@@ -1,5 +1,4 @@
 import { create, fromBinary } from "@bufbuild/protobuf";
-import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import { TranscriptSchema } from "#gen/pinion/v1/activity_pb.js";
@@ -40,7 +39,7 @@ import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
 import { explainChain } from "./explain-chain.ts";
 import { startFields } from "./input-message.ts";
-import { spanOf } from "./moments.ts";
+import { dateOf, spanOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
 import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
@@ -212,8 +211,8 @@ export function runService(deps: {
 
     async summarizeUsage(request, context) {
       const { orgId } = principalOf(context);
-      const end = request.end ? timestampDate(request.end) : await clock.now(db);
-      const start = request.start ? timestampDate(request.start) : new Date(end.getTime() - usageSpanMs);
+      const end = request.end ? dateOf(request.end, "end") : await clock.now(db);
+      const start = request.start ? dateOf(request.start, "start") : new Date(end.getTime() - usageSpanMs);
       if (start >= end) refuse("invalid_argument", "end: must be after start", { field: "end" });
       const sums = await usage.summarize(db, {
         ...{ orgId, start, end, groupBy: usageGroups[request.groupBy] },

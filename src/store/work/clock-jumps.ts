@@ -129,8 +129,13 @@ export async function takeBackTimes(tx: Db): Promise<number> {
     sql`update run set claimed_at = ${notAhead("claimed_at")}, started_at = ${notAhead("started_at")},
         pushed_at = ${notAhead("pushed_at")}, last_beat_at = ${notAhead("last_beat_at")},
         cancel_requested_at = ${notAhead("cancel_requested_at")}, created_at = ${notAhead("created_at")},
+        -- A run that was asked for is due at once; a slot keeps its time.
+        due_at = case when scheduled_for is null then ${notAhead("due_at")} else due_at end,
+        window_start = ${notAhead("window_start")},
+        window_end = case when scheduled_for is null then ${notAhead("window_end")} else window_end end,
         not_before = case when created_at > now() or claimed_at > now() then now() else not_before end
-      where greatest(claimed_at, started_at, pushed_at, last_beat_at, cancel_requested_at, created_at) > now()`,
+      where greatest(claimed_at, started_at, pushed_at, last_beat_at, cancel_requested_at, created_at) > now()
+        or (scheduled_for is null and due_at > now())`,
     // Back-offs are a day at most.
     sql`update run set not_before = now() where not_before > now() + interval '25 hours'`,
     sql`update schedule_position set last_run_at = ${notAhead("last_run_at")} where last_run_at > now()`,

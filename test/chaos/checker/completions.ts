@@ -52,7 +52,7 @@ export function checkCompletions(world: World): Violation | undefined {
     const known = world.attempts.get(token);
     const isForgotten = (world.runs.get(run)?.past.length ?? 0) >= pastAttemptsMax;
     // Of a run that a failover lost: the device sends the result again, with the run.
-    const isAskedAgain = verdict === "unknown" && isOfBefore && one !== lastTold.get(token);
+    const isAskedAgain = verdict === "unknown" && world.isUndone(token) && one !== lastTold.get(token);
     if (verdict === "invalid" || (verdict === "unknown" && !isForgotten && !isAskedAgain)) {
       return {
         rule,

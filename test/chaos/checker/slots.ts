@@ -161,7 +161,8 @@ export function checkSlotRows(world: World): Violation | undefined {
     }
     // A run whose start deadline passed appears in the log as created, and again as skipped.
     const times = told.get(run.id) ?? 0;
-    const most = run.skipReason === "offline_expired" ? 2 : 1;
+    // A failover may have lost its claim; its result came back after the deadline.
+    const most = run.skipReason === "offline_expired" || cameBack.has(run.id) ? 2 : 1;
     // The log of a run that a failover lost begins with the result that came back.
     const least = cameBack.has(run.id) ? 0 : 1;
     if (times < least || times > most) {

@@ -1,11 +1,11 @@
 import { pastAttemptsMax } from "../rows.ts";
-import { mayBeOfBefore, mayBeUndone } from "./losses.ts";
+import { mayBeUndone } from "./losses.ts";
 import { linesOf, namesOf, type Violation, type World } from "./world.ts";
 
 /** R4 and R6: no message and no answer is about another tenant's or another device's. */
 export function checkTenancy(world: World): Violation | undefined {
   const rule = "nothing crosses a tenant or a device";
-  const isUndone = undoneBy(world);
+  const { isUndone } = world;
   const watchers = new Map(world.rows.watchers.map((watcher) => [watcher.id, watcher]));
   for (const { at, device, message } of world.seen) {
     const lines = (run?: string) => linesOf(world, run ? { run } : { device, from: at - 5_000, to: at });
@@ -42,15 +42,4 @@ export function checkTenancy(world: World): Violation | undefined {
     }
   }
   return undefined;
-}
-
-/** Whether a run or an attempt may have been lost in a failover: devices first saw it then. */
-function undoneBy(world: World): (name: string) => boolean {
-  const firstSeen = new Map<string, number>();
-  for (const { at, message } of world.losses.length > 0 ? world.seen : []) {
-    for (const { run, token } of namesOf(message)) {
-      for (const name of [run, token]) if (!firstSeen.has(name)) firstSeen.set(name, at);
-    }
-  }
-  return (name) => mayBeOfBefore(world, firstSeen.get(name) ?? Number.NEGATIVE_INFINITY);
 }

@@ -1,6 +1,6 @@
 import type { Answer, AttemptName, Call, Entry, SeenMessage, SentMessage } from "../history.ts";
 import { pastAttemptsMax, type Rows, type RunRow } from "../rows.ts";
-import { lossesOf } from "./losses.ts";
+import { lossesOf, mayBeOfBefore } from "./losses.ts";
 import type { Span } from "./spans.ts";
 
 /** Bounds of the rules, in milliseconds. */
@@ -61,6 +61,8 @@ export type World = {
   slotsOfDevice: ReadonlyMap<string, number>;
   /** Failovers that lose commits; see losses.ts. */
   losses: readonly Span[];
+  /** Whether a run or an attempt may have been lost in a failover: devices first saw it then. */
+  isUndone: (name: string) => boolean;
 };
 
 const attemptEnds = new Set(["run.retried", "run.withdrawn"]);
@@ -87,6 +89,7 @@ export function makeWorld(history: readonly Entry[], rows: Rows, bounds: Bounds)
       if (operation) Object.assign(operation, { answeredAt: entry.at, answer: entry.answer });
     }
   }
+  const losses = lossesOf(history);
   return {
     history,
     rows,
@@ -99,8 +102,18 @@ export function makeWorld(history: readonly Entry[], rows: Rows, bounds: Bounds)
     orgOfDevice,
     hostOfDevice,
     slotsOfDevice,
-    losses: lossesOf(history),
+    ...{ losses, isUndone: undoneBy(losses, seen) },
   };
+}
+
+function undoneBy(losses: readonly Span[], seen: readonly Seen[]): World["isUndone"] {
+  const firstSeen = new Map<string, number>();
+  for (const { at, message } of losses.length > 0 ? seen : []) {
+    for (const { run, token } of namesOf(message)) {
+      for (const name of [run, token]) if (!firstSeen.has(name)) firstSeen.set(name, at);
+    }
+  }
+  return (name) => mayBeOfBefore({ losses }, firstSeen.get(name) ?? Number.NEGATIVE_INFINITY);
 }
 
 function findAttempts(rows: Rows): Map<string, KnownAttempt> {

@@ -22,12 +22,14 @@ export type HostProcess = {
   programs(history: readonly Entry[]): Promise<Entry[]>;
 };
 
-const hostFile = fileURLToPath(new URL("../host/main.ts", import.meta.url));
+const repository = fileURLToPath(new URL("../../../", import.meta.url));
 
 export function createHost(options: {
   name: string;
   directory: string;
   config: HostConfig;
+  /** The source tree of the devices. */
+  sourceTree?: string | undefined;
   record: Record;
   onRecord: (text: string) => void;
 }): HostProcess {
@@ -47,7 +49,7 @@ export function createHost(options: {
       // The output of a killed process ends in the middle of a line.
       let rest = "";
       child = startChild({
-        file: hostFile,
+        file: join(options.sourceTree ?? repository, "test/chaos/host/main.ts"),
         args: [configFile],
         env: {},
         onRecord(text) {

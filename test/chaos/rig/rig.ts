@@ -63,7 +63,7 @@ export type RigOptions = {
   every?: number;
   /** Maximum duration of an attempt's work. */
   workMsMax?: number;
-  /** The source tree of the replicas; this checkout, unless a mutation is tested. */
+  /** The source tree of the replicas and the devices; this checkout, unless a mutation is tested. */
   sourceTree?: string | undefined;
   /** The script of a built command for the replicas, in place of sources. */
   program?: string | undefined;
@@ -188,6 +188,7 @@ export async function openRig(options: RigOptions): Promise<Rig> {
           prefersUnary: options.prefersUnary ?? false,
           isReliable: options.isReliable ?? false,
         },
+        sourceTree: options.sourceTree,
         record,
         onRecord: (text) => recorder.append(text),
       }),

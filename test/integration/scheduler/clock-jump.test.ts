@@ -32,7 +32,8 @@ import { startWork, takeOn } from "../server/work.ts";
 
 const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });
-const minute = 60_000;
+const second = 1_000;
+const minute = 60 * second;
 const hour = 60 * minute;
 const day = 24 * hour;
 
@@ -118,6 +119,28 @@ test("forty-five days ahead for some seconds: nothing is deleted, recorded or re
   expect((await doctor()).out).not.toContain("clock jump");
   // The run with a working device was left alone.
   expect((await stream.complete(working)).verdict).toBe(1);
+});
+
+test("a run that was asked for while the clock was ahead is due once the clock is back", {
+  timeout: 60_000,
+}, async () => {
+  const { replica } = await begin();
+  const away = await enrolDevice(replica.clients, "away");
+  await clock.set(45 * day);
+  await jump();
+  const { id } = await startWork(replica.clients, away);
+  const before = await findRun(clock.db, { orgId: "local", runId: id });
+  expect(before.dueAt.getTime()).toBeGreaterThan(Date.now() + 44 * day);
+  await clock.set(0);
+  await vi.waitFor(
+    async () => {
+      const { dueAt } = await findRun(clock.db, { orgId: "local", runId: id });
+      expect(dueAt.getTime()).toBeLessThan(Date.now() + second);
+    },
+    { timeout: 15_000 },
+  );
+  const stream = await connect(replica.url, away);
+  expect((await takeOn(stream)).workId).toBe(id);
 });
 
 test("a jump that a person confirms is believed, and the slots are recorded then", {

@@ -27,6 +27,8 @@ export type Target = {
   /** The server's log, by line. */
   log: string[];
   rssBytes(): number;
+  /** CPU time used so far by the server's process, in seconds. */
+  cpuSeconds(): number;
   isAlive(): boolean;
   stop(): Promise<void>;
   /** The neighbour's latencies from here on, until `end`. */
@@ -76,6 +78,7 @@ export async function startTarget(databaseUrl: string, env: Record<string, strin
     log,
     problems: neighbour.problems,
     rssBytes: () => rssOf(server),
+    cpuSeconds: () => cpuOf(server),
     isAlive: () => server.exitCode === null && server.signalCode === null,
     measure: neighbour.measure,
     async stop() {
@@ -113,6 +116,20 @@ function startNeighbour(options: object) {
       };
     },
   };
+}
+
+/** Linux counts CPU time in hundredths of a second. */
+const ticksPerSecond = 100;
+
+/** CPU time of a process, in seconds (Linux). */
+function cpuOf(child: ChildProcess): number {
+  try {
+    const fields = readFileSync(`/proc/${child.pid}/stat`, "utf8").split(") ")[1]!.split(" ");
+    // utime and stime: fields 14 and 15, counted from the process id.
+    return (Number(fields[11]) + Number(fields[12])) / ticksPerSecond;
+  } catch {
+    return 0;
+  }
 }
 
 /** Resident memory of a process (Linux). */

@@ -605,6 +605,27 @@ const changes: [rule: string, what: string, change: (life: Life) => void][] = [
     },
   ],
   [
+    "a finished slot's program does not run again",
+    "a program begins after its device has sent the slot's completed result",
+    (life) => {
+      add(life, at(18_500, { kind: "work", device, phase: "begun", run: "run-1", token: "token-1" }));
+    },
+  ],
+  [
+    "a wrong clock decides nothing",
+    "a slot is skipped by a wrong clock",
+    (life) => {
+      life.rows.events[3]!.isByWrongClock = true;
+    },
+  ],
+  [
+    "a wrong clock decides nothing",
+    "an attempt is taken away by a wrong clock",
+    (life) => {
+      life.rows.events[1]!.isByWrongClock = true;
+    },
+  ],
+  [
     "everything ends",
     "a device holds a result still",
     (life) => {
@@ -651,6 +672,67 @@ test("a program that finished has its result stored, late, held, or lost with it
     at(15_000, { ...faultOf("disk_full", "host-1"), phase: "end" }),
   );
   expect(broken(killedLater)).not.toContain("a finished program's result is kept");
+});
+
+/** The trigger's run is lost, with its answers. */
+function lifeWithFailover(): Life {
+  const life = goodLife();
+  life.rows.runs = life.rows.runs.filter(({ id }) => id !== "run-3");
+  life.rows.events = life.rows.events.filter(({ run }) => run !== "run-3");
+  return life;
+}
+const failover = (from: number, to: number) => [
+  at(from, { ...faultOf("database_failover", "postgres"), phase: "begin" }),
+  at(to, { ...faultOf("database_failover", "postgres"), phase: "end" }),
+];
+
+test("a failover may undo what was answered meanwhile, and nothing else", () => {
+  expect(broken(lifeWithFailover())).toContain("an answer is true");
+  const forgiven = lifeWithFailover();
+  add(forgiven, ...failover(20_900, 22_500));
+  expect(broken(forgiven)).toEqual([]);
+  const earlier = lifeWithFailover();
+  add(earlier, ...failover(19_000, 20_900));
+  expect(broken(earlier)).toContain("an answer is true");
+});
+
+test("an edit of a schedule during a failover is in force or not", () => {
+  const life = goodLife();
+  // The schedule goes on after its end was answered.
+  life.rows.slots.push({ org: "north", watcher: "watcher-1", scheduledFor: start + 30_000, run: "run-4" });
+  life.rows.runs.push(
+    runRow({ id: "run-4", scheduledFor: start + 30_000, status: "skipped", skipReason: "missed" }),
+  );
+  life.rows.events.push(event(30_000, "run.skipped", "run-4"));
+  expect(broken(life)).toContain("every slot once");
+  add(life, ...failover(24_900, 26_000));
+  expect(broken(life)).toEqual([]);
+});
+
+test("a failover does not excuse the loss of a finished program's result; a result may come back late", () => {
+  const life = goodLife();
+  const lost = { run: "run-9", token: "token-9" };
+  add(
+    life,
+    ...failover(20_900, 22_500),
+    seen(21_100, {
+      ...{ case: "assignment", attempt: 1, watcher: "watcher-1", deviceId: device, prompt: `For ${device}` },
+      ...lost,
+    }),
+    at(21_500, { kind: "work", device, phase: "finished", ...lost }),
+    sent(21_600, { case: "complete", outcome: "completed", output: digest, isUnary: false, ...lost }),
+    seen(21_700, { case: "completionAck", verdict: "stored", windowId: "window-9", isUnary: false, ...lost }),
+  );
+  expect(broken(life)).toContain("a finished program's result is kept");
+  life.rows.late.push(lost);
+  expect(broken(life)).toEqual([]);
+});
+
+test("what was under way when the clock jumped may still be decided", () => {
+  const life = goodLife();
+  life.rows.events[3]!.isByWrongClock = true;
+  add(life, at(19_500, { ...faultOf("database_clock", "the database's clock"), phase: "begin" }));
+  expect(broken(life)).not.toContain("a wrong clock decides nothing");
 });
 
 test("an attempt's program runs once", () => {

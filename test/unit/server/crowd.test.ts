@@ -5,6 +5,7 @@ import type { Socket } from "node:net";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { createBodyBudget, type Held } from "../../../src/server/http/body-budget.ts";
 import { type CrowdOptions, createCrowd } from "../../../src/server/http/crowd.ts";
+import { createTurns } from "../../../src/server/http/turns.ts";
 
 type Peer = Socket & { destroyed: boolean };
 
@@ -115,10 +116,10 @@ test("a stranger's request has 10 s to come whole, a known one 60 s, and a strea
   expect(cuts).toEqual(["slow_stranger", "slow_body", "rests"].slice(0, cuts.length));
 });
 
-test("a stranger's connection with 33 requests that are not whole is closed", () => {
+test("a stranger's connection with 17 requests that are not whole is closed", () => {
   const { dial, ask } = open();
   const peer = dial("192.0.2.1");
-  for (let count = 0; count < 32; count++) expect(ask(peer).visit).toBeDefined();
+  for (let count = 0; count < 16; count++) expect(ask(peer).visit).toBeDefined();
   expect(ask(peer).visit).toBeUndefined();
   expect(peer.destroyed).toBe(true);
 });
@@ -135,6 +136,43 @@ test("requests without a token are counted by address; those with one, and probe
   expect(ask(peer, { authorization: "Bearer x" }).visit).toBeDefined();
   expect(ask(peer, {}, "/healthz").visit).toBeDefined();
   expect(ask(dial("192.0.2.2")).visit).toBeDefined();
+});
+
+test("an address that goes on asking too much loses its connection; under a flood of all, the first refusal ends it", () => {
+  const { dial, ask } = open({ requestsPerAddress: 1 });
+  const peer = dial("192.0.2.1");
+  for (let count = 0; count < 10 + 8; count++) ask(peer).end();
+  expect(peer.destroyed).toBe(false);
+  ask(peer);
+  expect(peer.destroyed).toBe(true);
+  const crowd = open({ requestsPerAddress: 1_000 });
+  const flooding = crowd.dial("192.0.2.1");
+  for (let count = 0; count < 2_000; count++) crowd.ask(flooding).end();
+  const late = crowd.dial("192.0.2.2");
+  expect(crowd.ask(late).visit).toBeUndefined();
+  expect(late.destroyed).toBe(true);
+  const withToken = crowd.dial("192.0.2.3");
+  expect(crowd.ask(withToken, { authorization: "Bearer x" }).visit).toBeDefined();
+});
+
+test("an address with a known connection goes before others, until that connection closes", () => {
+  const { dial, ask, crowd } = open();
+  const first = dial("192.0.2.1");
+  const second = dial("192.0.2.1");
+  expect(crowd.hasKnownNeighbour(second)).toBe(false);
+  ask(first).visit!.recognise("token");
+  expect(crowd.hasKnownNeighbour(second)).toBe(true);
+  expect(crowd.hasKnownNeighbour(dial("192.0.2.2"))).toBe(false);
+  first.destroy();
+  expect(crowd.hasKnownNeighbour(second)).toBe(false);
+});
+
+test("names take turns, and the items of one name keep their order", () => {
+  const turns = createTurns<string>();
+  for (const item of ["a1", "a2", "a3", "b1", "c1", "c2"]) turns.add(item[0]!, item);
+  const taken = Array.from({ length: 7 }, () => turns.take());
+  expect(taken).toEqual(["a1", "b1", "c1", "a2", "c2", "a3", undefined]);
+  expect(turns.size).toBe(0);
 });
 
 test("beyond the bytes that are held, whoever holds the most loses its oldest that is not whole", () => {

@@ -35,6 +35,13 @@ test("a refusal keeps its message, names its field, and says when to try again",
   expect(lines).toEqual([]);
 });
 
+test("a refusal that quotes half a character can be sent", () => {
+  const { convert } = setUp();
+  const error = convert(new Refusal("invalid_argument", "unexpected \ud83d", { field: "spec.condition" }));
+  expect(error.rawMessage).toBe("unexpected \ufffd");
+  expect(() => encodeURIComponent(JSON.stringify(details(error)))).not.toThrow();
+});
+
 test("a database that is away is unavailable, and says when to try again", () => {
   const { convert } = setUp();
   const error = convert(Object.assign(new Error("connect ECONNREFUSED"), { code: "ECONNREFUSED" }));

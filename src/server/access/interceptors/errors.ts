@@ -91,11 +91,13 @@ function isOfJson(error: unknown): boolean {
 }
 
 function fromRefusal(refusal: Refusal): ConnectError {
-  const error = new ConnectError(refusal.message, codes[refusal.reason]);
+  // A message may quote a cut text: half a character cannot be sent.
+  const message = refusal.message.toWellFormed();
+  const error = new ConnectError(message, codes[refusal.reason]);
   if (refusal.field !== undefined) {
     error.details.push({
       desc: BadRequestSchema,
-      value: { fieldViolations: [{ field: refusal.field, description: refusal.message }] },
+      value: { fieldViolations: [{ field: refusal.field, description: message }] },
     });
   }
   if (refusal.retryAfterMs !== undefined) {

@@ -102,6 +102,7 @@ test(`${connections} connections and ${streams} half-sent streams of strangers d
   let probesAsked = 0;
   let callsMsMax = 0;
   const startedAt = performance.now();
+  const cpuFrom = target.cpuSeconds();
   while (progress().some((one) => !one?.isDone)) {
     await delay(500);
     peak = Math.max(peak, target.rssBytes());
@@ -121,6 +122,7 @@ test(`${connections} connections and ${streams} half-sent streams of strangers d
     expect(target.isAlive()).toBe(true);
   }
   const seconds = (performance.now() - startedAt) / 1_000;
+  const cpuSeconds = target.cpuSeconds() - cpuFrom;
   const attacked = latencies(from);
   const sum = (of: keyof Progress) => progress().reduce((total, one) => total + Number(one?.[of]), 0);
   const p99 = quantile(attacked, 0.99);
@@ -128,6 +130,7 @@ test(`${connections} connections and ${streams} half-sent streams of strangers d
     `  crowd × ${scale}: ${sum("made")} connections, ${sum("begun")} half-sent streams in ${seconds.toFixed(0)} s, ` +
       `${sum("closed")} closed; beats p50 ${quantile(attacked, 0.5).toFixed(1)}, p99 ${quantile(quiet, 0.99).toFixed(1)} → ` +
       `${p99.toFixed(1)} ms (${attacked.length}); memory at most ${(peak / 2 ** 20).toFixed(0)} MiB; ` +
+      `CPU of the server ${cpuSeconds.toFixed(1)} s, ${((cpuSeconds * 1e6) / sum("begun")).toFixed(0)} µs a half-sent stream; ` +
       `probes ${probesAnswered}/${probesAsked}; slowest new call ${callsMsMax.toFixed(0)} ms\n`,
   );
   expect(fleet.lines.filter((line) => "problem" in line)).toEqual([]);
