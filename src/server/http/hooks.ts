@@ -143,16 +143,24 @@ function send(response: ServerResponse | Http2ServerResponse, { status, body, wa
   response.end(`${JSON.stringify(body)}\n`);
 }
 
-/** The body; undefined for a body above the limit. */
+/** Time in ms in which a sender of too much may send its rest, which is thrown away, to read the answer. */
+const restMsMax = 2_000;
+
+/** The body; undefined for a body above the limit, whose sender still reads the answer. */
 async function read(
   request: IncomingMessage | Http2ServerRequest,
   hold: (bytes: number) => void,
 ): Promise<Buffer | undefined> {
   const chunks: Buffer[] = [];
   let bytes = 0;
-  for await (const chunk of request) {
+  // Without `destroyOnReturn` the connection would end before the answer.
+  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
     bytes += (chunk as Buffer).length;
-    if (bytes > bodyBytesMax) return undefined;
+    if (bytes > bodyBytesMax) {
+      request.resume();
+      setTimeout(() => request.destroy(), restMsMax).unref();
+      return undefined;
+    }
     hold(bytes);
     chunks.push(chunk as Buffer);
   }

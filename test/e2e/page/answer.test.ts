@@ -195,8 +195,13 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     // The first answer may be repeated.
     while (told.questionId === "q1") told = await device.next("answer");
     expect(told).toMatchObject({ questionId: "q2", optionId: "always" });
-    const { agent } = await replica.clients.agents.getAgent({ agentId: run.agentId });
-    expect(agent!.settings!.preApprovedTools).toContain("Bash(git push)");
+    // The edit of the agent follows the answer.
+    await expect
+      .poll(async () => {
+        const { agent } = await replica.clients.agents.getAgent({ agentId: run.agentId });
+        return agent!.settings!.preApprovedTools;
+      })
+      .toContain("Bash(git push)");
   });
 
   test("a question has a button for each answer, and goes when it is answered", async () => {

@@ -117,6 +117,12 @@ test("a circle, a watcher that follows itself, an unknown one and a chain of mor
   await expect(watcherOf({ after: [chain[0]!.slug], afterCondition: "runn.status" })).rejects.toThrow(
     /spec\.after_condition.*no "runn"/,
   );
+  const [a, b] = [await watcherOf(), await watcherOf()];
+  const third = await watcherOf({ after: [b.slug] });
+  await refused(b.id, [a.slug]);
+  await expect(refused(a.id, [third.slug])).rejects.toThrow(
+    new RegExp(`"${a.slug}" follows "${third.slug}" follows "${b.slug}" follows "${a.slug}": a circle`),
+  );
   // Two edits at once do not close a circle together.
   const [left, right] = [await watcherOf(), await watcherOf()];
   const edits = await Promise.allSettled([refused(left.id, [right.slug]), refused(right.id, [left.slug])]);
