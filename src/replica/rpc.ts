@@ -71,7 +71,7 @@ export function serveRpc(
   foundation: Foundation,
   { requests }: Storage,
   { guard, streams, limits, quotas }: Access,
-  { hub, feed, publisher, streamEnds }: Work,
+  { hub, deviceLogs, feed, publisher, streamEnds }: Work,
   own: Own,
 ): (readMaxBytes: number) => RpcHandler {
   const { config, log, metrics, tracer, telemetry } = foundation;
@@ -106,7 +106,7 @@ export function serveRpc(
       );
       router.service(RunService, runService({ ...deps, policy, ttlMs, pokeBulks: own.pokeBulks }));
       router.service(TurnService, turnService(deps));
-      router.service(FleetService, fleetService({ ...deps, ttlMs }));
+      router.service(FleetService, fleetService({ ...deps, deviceLogs, ttlMs }));
       router.service(TokenService, tokenService(deps));
       router.service(
         SignInService,

@@ -14,9 +14,10 @@ import { feedSubscriber } from "../server/cluster/announced.ts";
 import { type Bus, type BusHandlers, openPostgresBus } from "../server/cluster/bus.ts";
 import { createFeed, type Feed } from "../server/cluster/feed.ts";
 import { createInbox, type Inbox } from "../server/cluster/inbox.ts";
+import { createDeviceLogs, type DeviceLogs } from "../server/device/device-logs.ts";
 import { createDoorbell } from "../server/device/doorbell.ts";
 import { createHub, type Hub } from "../server/device/hub.ts";
-import { createRings } from "../server/device/rings.ts";
+import { createRings, type Rings } from "../server/device/rings.ts";
 import { createStreamEnds, type StreamEnds } from "../server/device/stream-ends.ts";
 import { createTails } from "../server/device/tails.ts";
 import { createOffers, type Offers } from "../server/http/offers.ts";
@@ -29,6 +30,8 @@ export type Work = {
   /** The programs that this server gives. */
   offers: Offers;
   hub: Hub;
+  /** The ends of daemons' logs, for people who ask. */
+  deviceLogs: DeviceLogs;
   feed: Feed;
   bus: Bus;
   inbox: Inbox;
@@ -91,9 +94,12 @@ export async function buildWork(
   });
   const { current: incarnation } = storage.incarnation;
   const offers = createOffers(config.downloads);
-  const services = { publisher, completer, turnEndings, dispatcher, feed, incarnation, offers };
+  const deviceLogs = createDeviceLogs({ replicaId, bus, ring: (message) => rings.ring(message) });
+  inbox.add({ receive: (message) => deviceLogs.receive(message) });
+  const onLog: DeviceLogs["arrived"] = (excerpt) => deviceLogs.arrived(excerpt);
+  const services = { publisher, completer, turnEndings, dispatcher, feed, incarnation, offers, onLog };
   const hub = createHub({ ...common, ...services, config: config.session });
-  const rings = createRings({ ...common, hub, bus });
+  const rings: Rings = createRings({ ...common, hub, bus });
   opened.defer(() => rings.close());
   const streamEnds = createStreamEnds({ hub, bus, streams, authCache: guard.authCache });
   inbox.add(streamEnds);
@@ -111,7 +117,7 @@ export async function buildWork(
     await hub.close();
     await tails.idle();
   });
-  return { offers, hub, feed, bus, inbox, publisher, streamEnds, dispatcher, placer };
+  return { offers, hub, deviceLogs, feed, bus, inbox, publisher, streamEnds, dispatcher, placer };
 }
 
 /** Opens the configured bus. The NATS client is loaded only if configured. */

@@ -93,6 +93,8 @@ export interface DaemonOptions {
     describe(config: DeviceConfig): MessageInitShape<typeof UpgradeInfoSchema>;
     begin(control: DaemonControl): void;
   };
+  /** The latest lines of the log, for people who ask by the server. Left out: the daemon gives none. */
+  logExcerpt?: (linesMax: number) => { text: string; isTruncated: boolean };
   /** Files and directories, besides the state, hidden from programs with `isolate = true`. */
   hidden?: string[];
   /**
@@ -188,6 +190,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     admit: (assignment) => runner.admit(assignment),
     onAssignment: (assignment, context) => runner.run(assignment, context),
     ...(options.upgrades ? { upgrade: options.upgrades.describe(config) } : {}),
+    ...(options.logExcerpt === undefined ? {} : { logExcerpt: options.logExcerpt }),
     ...(config.label === undefined ? {} : { label: config.label }),
     ...(options.appVersion === undefined ? {} : { appVersion: options.appVersion }),
     ...(options.tls === undefined ? {} : { tls: options.tls }),

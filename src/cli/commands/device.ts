@@ -14,6 +14,7 @@ import {
   runDaemon,
 } from "@pinion/client";
 import type { Command } from "commander";
+import pc from "picocolors";
 import { build } from "../../build.ts";
 import { logFormat, tracingConfig } from "../../config.ts";
 import { createLogger } from "../../log.ts";
@@ -26,6 +27,7 @@ import { addConformance } from "../device/conformance-command.ts";
 import { daemonArguments } from "../device/daemon-arguments.ts";
 import { addInstall } from "../device/install.ts";
 import { eventLine, eventRecord } from "../device/lines.ts";
+import { LogRing } from "../device/log-ring.ts";
 import { daemonPid, ownConfigFile, ownStateDir } from "../device/state-dir.ts";
 import { deviceToken } from "../device/token.ts";
 import { openDeviceTraces } from "../device/traces.ts";
@@ -213,6 +215,7 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   const onEvent = (event: DaemonEvent): void => {
     traces?.note(event);
     if (event.type === "connected") upgrader.offered(event.daemonVersion);
+    remember(ring, cli, event);
     const line = asJson ? jsonLine(event) : eventLine(cli, event);
     if (line !== undefined) cli.out(line);
   };
@@ -226,6 +229,8 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       : config.proxy === undefined
         ? {}
         : { proxy: config.proxy };
+  const secrets = [cli.env.PINION_TOKEN ?? "", options.token ?? ""];
+  const ring = new LogRing([identity.token, ...secrets]);
   const { token } = await deviceToken({ identity, tokenCommand: config.tokenCommand, env: cli.env });
   using _survival = surviveAsDaemon(cli);
   try {
@@ -243,6 +248,7 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
       signal: AbortSignal.any([interrupt.signal, stopping.signal]),
       logger: log,
       onEvent,
+      logExcerpt: (linesMax) => ring.excerpt(linesMax),
       upgrades: {
         describe: (current) => upgrader.describe(current),
         begin(control) {
@@ -295,6 +301,14 @@ export function onHangup(reload: () => void): () => void {
 function onSignal(signal: NodeJS.Signals, handle: () => void): () => void {
   process.on(signal, handle);
   return () => process.off(signal, handle);
+}
+
+/** Output and activity are left out: the log is about the daemon, and leaves the machine. */
+function remember(ring: LogRing, cli: Cli, event: DaemonEvent): void {
+  if (event.type === "output" || event.type === "activity") return;
+  const line = eventLine({ ...cli, colors: pc.createColors(false) }, event);
+  // Without the time of day, which the ring writes with the date.
+  if (line !== undefined) ring.push(event.atMs, line.replace(/^\S+\s+/, ""));
 }
 
 /** The arguments of this daemon for a program that replaces it; `piniond` alone means `run`. */

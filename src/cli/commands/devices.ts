@@ -7,6 +7,7 @@ import {
   DeleteDeviceResponseSchema,
   type Device,
   DeviceSchema,
+  GetDeviceLogResponseSchema,
   ListDevicesResponseSchema,
 } from "#gen/pinion/v1/fleet_pb.js";
 import { type Cli, examples } from "../cli.ts";
@@ -26,6 +27,7 @@ export function addDevices(program: Command, cli: Cli): void {
   const devices = program.command("devices").description("the machines that runs are pinned to");
   addList(devices, cli);
   addGet(devices, cli);
+  addLog(devices, cli);
   addRename(devices, cli);
   addLabel(devices, cli);
   addDisconnect(devices, cli);
@@ -209,6 +211,23 @@ function executorLines(cli: Cli, { executors, agentKinds }: Device): string[] {
 function workspaceLine(cli: Cli, { name, mode, problem }: WorkspaceInfo): string {
   const trouble = problem === "" ? "" : `: ${cli.colors.yellow(plain(problem))}`;
   return `${plain(name)} (${words.workspaceMode.word(mode)})${trouble}`;
+}
+
+function addLog(devices: Command, cli: Cli): void {
+  const command = devices
+    .command("log")
+    .argument("<device>", "id or label")
+    .description("the latest lines of a device's daemon, from the device itself")
+    .option("--lines <n>", "how many at most", wholeNumber(1, 500), 100)
+    .action(async (named: string, _options, command: Command) => {
+      const { clients, options } = connect<{ lines: number }>(cli, command);
+      const id = await deviceId(clients, named);
+      const answer = await clients.fleet.getDeviceLog({ deviceId: id, linesMax: options.lines });
+      if (options.json) return printJson(cli, GetDeviceLogResponseSchema, answer);
+      if (answer.isTruncated) cli.note("…");
+      for (const line of answer.text.split("\n")) cli.out(plain(line));
+    });
+  examples(command, [["devices log mac-7 --lines 30", ""]]);
 }
 
 function addRename(devices: Command, cli: Cli): void {

@@ -172,6 +172,7 @@ export const rules: Readonly<Record<string, Rule>> = {
     labelDevice: write,
     deleteDevice: write,
     disconnectDevice: write,
+    getDeviceLog: read,
     createJoinCode: write,
     grantDevice: write,
     revokeGrant: write,

@@ -136,6 +136,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     labelDevice: ({ deviceId }) => [manage({ device: deviceId })],
     deleteDevice: ({ deviceId }) => [own({ device: deviceId })],
     disconnectDevice: ({ deviceId }) => [manage({ device: deviceId })],
+    getDeviceLog: ({ deviceId }) => [manage({ device: deviceId })],
     // Enroll decides the right to enrol a known installation (src/usecases/enrolments.ts).
     createJoinCode: nothing,
     grantDevice: ({ deviceId }) => [own({ device: deviceId })],

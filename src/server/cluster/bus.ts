@@ -40,6 +40,25 @@ export type BusMessage =
       text: string;
       isDefault: boolean;
     }
+  /** A person on the named replica wants the end of the device's log. */
+  | {
+      kind: "log_wanted";
+      orgId: string;
+      deviceId: string;
+      requestId: string;
+      linesMax: number;
+      replyTo: string;
+    }
+  /** A piece of a device's log, in base64, for the replica that asked. */
+  | {
+      kind: "log_piece";
+      orgId: string;
+      requestId: string;
+      index: number;
+      count: number;
+      data: string;
+      isTruncated: boolean;
+    }
   /** The device now has the named session; an older session ends. */
   | { kind: "replaced"; orgId: string; deviceId: string; epoch: number; sessionId: string }
   /** The device's session with the named epoch, or an older epoch, is to be drained. */

@@ -23,6 +23,7 @@ import type { Feed } from "../cluster/feed.ts";
 import type { Offers } from "../http/offers.ts";
 import type { Telemetry } from "../telemetry.ts";
 import { createBudget, createLimit } from "./bounds.ts";
+import type { DeviceLogs } from "./device-logs.ts";
 import { createDueWheel, type DueWheel } from "./due-wheel.ts";
 import type { Link } from "./link.ts";
 import { forgottenOf, forgottenTurnOf, invalidEndOf } from "./messages.ts";
@@ -96,6 +97,8 @@ export type HubDeps = {
   telemetry: Telemetry;
   /** The database behind `db`, as far as known. */
   incarnation: () => Incarnation | undefined;
+  /** The end of a device's log has arrived. */
+  onLog: (excerpt: Parameters<DeviceLogs["arrived"]>[0]) => void;
   /** The programs that this server gives. */
   offers: Pick<Offers, "version" | "refresh">;
   completer: Completer;
@@ -296,6 +299,7 @@ function servicesOf(
       if (what === "run") feed.transient(orgId, { kind, deviceId, epoch, workId, watcherId, attempt });
     },
     wake: (session) => dispatcher.wake(session),
+    logArrived: (excerpt) => deps.onLog(excerpt),
     closed(session, { cause, isBroken, pushed }) {
       const { orgId, deviceId, epoch } = session;
       registry.remove(session);
@@ -360,6 +364,9 @@ function deliver(
       break;
     case "answer":
       session.answer(message);
+      break;
+    case "log_wanted":
+      session.askForLog(message);
       break;
     case "replaced":
       // An equal epoch with another session id occurs after a failover that reset the epoch. A

@@ -309,6 +309,7 @@ export function normalizeNames(request: ConnectRequest): void {
   const { message } = request;
   if (message.case === "hello") message.value.held.forEach(normalizeName);
   else if (message.case === "heartbeat") message.value.attempts.forEach(normalizeName);
+  else if (message.case === "logExcerpt") message.value.requestId = message.value.requestId.toLowerCase();
   else if (message.case) normalizeName(message.value);
 }
 

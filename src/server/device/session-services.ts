@@ -11,6 +11,7 @@ import type { AttemptName } from "../../store/work/settlements.ts";
 import type { ForgottenTurn } from "../../store/work/turn-restorations.ts";
 import type { OutputChunk } from "../cluster/feed.ts";
 import type { Telemetry } from "../telemetry.ts";
+import type { LogExcerptOf } from "./device-logs.ts";
 import type { DueWheel } from "./due-wheel.ts";
 import type { OutstandingAttempt } from "./outstanding.ts";
 import type { Opening } from "./reconcile.ts";
@@ -59,6 +60,8 @@ export type SessionServices<Self> = {
     attempt: Pick<OutstandingAttempt, "kind" | "workId" | "watcherId" | "attempt">,
   ): void;
   wake(session: Self): void;
+  /** The end of the device's log, for the replica that asked. */
+  logArrived(excerpt: LogExcerptOf & { orgId: string; requestId: string; replyTo: string }): void;
   /**
    * `isBroken`: the end of the stream was not requested, so its turns are lost. Turns whose claim
    * was still under way are excepted, because they never reached the device: `pushed` has the

@@ -40,6 +40,7 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     activity: "refuse_before_hello",
     question: "refuse_before_hello",
     questionClosed: "refuse_before_hello",
+    logExcerpt: "refuse_before_hello",
   },
   // The device has not been welcomed yet.
   opening: {
@@ -53,6 +54,7 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     activity: "refuse_before_hello",
     question: "refuse_before_hello",
     questionClosed: "refuse_before_hello",
+    logExcerpt: "refuse_before_hello",
   },
   serving: {
     hello: "refuse_second_hello",
@@ -65,6 +67,7 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     activity: "take",
     question: "take",
     questionClosed: "take",
+    logExcerpt: "take",
   },
   draining: {
     hello: "refuse_second_hello",
@@ -77,6 +80,7 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     activity: "take",
     question: "take",
     questionClosed: "take",
+    logExcerpt: "take",
   },
   closed: {
     hello: "ignore",
@@ -89,5 +93,6 @@ export const reactions: Record<SessionState, Record<SessionInput, Reaction>> = {
     activity: "ignore",
     question: "ignore",
     questionClosed: "ignore",
+    logExcerpt: "ignore",
   },
 };

@@ -10,6 +10,7 @@ import {
   type Heartbeat,
   HeldAttemptState,
   type Hello,
+  type LogExcerpt,
   type Output,
   type QuestionAsked,
   type QuestionClosed,
@@ -23,6 +24,7 @@ import type { Logger } from "../../log.ts";
 import type { Seat } from "../../scheduler/dispatcher.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
 import { isPassing } from "../../store/pg/database.ts";
+import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import type { AttemptName, Settlement } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
@@ -91,6 +93,10 @@ const whileLeaving = {
  *               ─▶ assignment ─▶ accept ─▶ completion ─▶ stored ─▶ acknowledgement
  *   end:      runs stay until the TTL; turns fail at once unless the server moved the device
  */
+/** Requests for the log that wait for the device, at most, and for how long, in ms. */
+const logsWantedMax = 8;
+const logWantedMs = 20_000;
+
 export class Session implements Seat {
   readonly orgId: string;
   readonly tokenId: string;
@@ -115,6 +121,8 @@ export class Session implements Seat {
    * passes first.
    */
   #isMoved = false;
+  /** The asking replica of each wanted excerpt of the log. */
+  readonly #logsWanted = new Map<string, string>();
   #epoch = 0;
   #sessionId = "";
   /** The times of the hello and of the welcome, by the monotonic clock in milliseconds. */
@@ -281,8 +289,41 @@ export class Session implements Seat {
       case "questionClosed":
         this.#track(this.#closeQuestion(request.message.value));
         break;
+      case "logExcerpt":
+        this.#logArrived(request.message.value);
+        break;
     }
     return undefined;
+  }
+
+  /** Asks the device for the end of its log, for a person on the replica `replyTo`. */
+  askForLog({
+    requestId,
+    linesMax,
+    replyTo,
+  }: {
+    requestId: string;
+    linesMax: number;
+    replyTo: string;
+  }): void {
+    if (this.#state !== "serving" || this.#logsWanted.size >= logsWantedMax) return;
+    this.#logsWanted.set(requestId, replyTo);
+    setTimeout(() => this.#logsWanted.delete(requestId), logWantedMs).unref();
+    this.#link.send(response({ case: "logRequest", value: { requestId, linesMax } }));
+  }
+
+  /** An excerpt that was not asked for is dropped. */
+  #logArrived({ requestId, text, isTruncated }: LogExcerpt): void {
+    const replyTo = this.#logsWanted.get(requestId);
+    if (replyTo === undefined) return;
+    this.#logsWanted.delete(requestId);
+    this.#services.logArrived({
+      orgId: this.orgId,
+      requestId,
+      replyTo,
+      text: storableText(text),
+      isTruncated,
+    });
   }
 
   /**

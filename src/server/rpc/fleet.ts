@@ -17,6 +17,7 @@ import { remove as removeDevice } from "../../usecases/devices.ts";
 import { revoke } from "../../usecases/grants.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import { type Guard, principalOf } from "../access/guard.ts";
+import type { DeviceLogs } from "../device/device-logs.ts";
 import { deviceMessage, livenessNames, osNames } from "./device-message.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { granteeOf, grantMessage, permissionNames } from "./grant-message.ts";
@@ -44,6 +45,9 @@ export interface FleetDoorbell {
   devicesChanged(orgId: string): void;
 }
 
+/** The capability of a hello whose daemon answers `log_request`. */
+const logCapability = "log";
+const logLinesDefault = 100;
 const joinCodeMsDefault = 15 * 60_000;
 
 /** `ttlMs`: milliseconds of silence after which a device counts as gone. */
@@ -54,9 +58,10 @@ export function fleetService(deps: {
   surroundings: Surroundings;
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
+  deviceLogs: Pick<DeviceLogs, "ask">;
   ttlMs: number;
 }): ServiceImpl<typeof FleetService> {
-  const { db, doorbell, surroundings, feed, ttlMs } = deps;
+  const { db, doorbell, surroundings, feed, deviceLogs, ttlMs } = deps;
 
   return {
     async listDevices(request, context) {
@@ -145,6 +150,18 @@ export function fleetService(deps: {
       feed.eventsAppended(orgId);
       doorbell.disconnect({ orgId, deviceId, ...session, reason: "operator" });
       return {};
+    },
+
+    async getDeviceLog({ deviceId, linesMax }, context) {
+      const { orgId } = principalOf(context);
+      const device = await devices.get(db, { orgId, ttlMs, deviceId });
+      if (device.connected_at === null || device.disconnected_at !== null) {
+        refuse("failed_precondition", `${device.label} is not connected`);
+      }
+      if (!device.capabilities.includes(logCapability)) {
+        refuse("failed_precondition", `the daemon of ${device.label} gives no log; upgrade the daemon`);
+      }
+      return deviceLogs.ask({ orgId, deviceId, linesMax: linesMax || logLinesDefault });
     },
 
     async createJoinCode(request, context) {

@@ -22,6 +22,7 @@ import { attempt, tell } from "../parts/toasts.tsx";
 import { linkTo } from "../route.ts";
 import { slotText } from "../times.ts";
 import { livenessWord, osWord, permissionWord, runWord, upgradeWord, watcherWord } from "../words.ts";
+import { DeviceLog } from "./device-log.tsx";
 import { Presence } from "./device-presence.tsx";
 
 const runsShown = 15;
@@ -113,6 +114,9 @@ export function DeviceView({ id }: { id: string }) {
           <Presence device={device} />
           <Executors device={device} />
           {!device.isWorker && <Grants device={device} />}
+          {device.allowed.includes(GrantPermission.MANAGE) && device.capabilities.includes("log") && (
+            <DeviceLog device={device} />
+          )}
           <Happened device={device} />
         </div>
       </div>

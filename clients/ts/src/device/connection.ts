@@ -12,6 +12,8 @@ import {
   HeldVerdict,
   type Hello,
   HelloSchema,
+  LogExcerptSchema,
+  type LogRequest,
   type Os,
   type UpgradeInfoSchema,
   type Welcome,
@@ -87,6 +89,8 @@ export interface DeviceOptions {
    * force.
    */
   configProblem?: string;
+  /** The latest lines of the daemon's log, at most so many, for a person who asks by the server. */
+  logExcerpt?: (linesMax: number) => { text: string; isTruncated: boolean };
   /** How the daemon's own program is kept up to date. */
   upgrade?: MessageInitShape<typeof UpgradeInfoSchema>;
   /** Distinguishes this machine from another with a copy of the state; see `machineFingerprint`. */
@@ -416,7 +420,10 @@ class Connection implements DeviceConnection {
       appVersion: this.#options.appVersion ?? CLIENT_VERSION,
       label: this.#options.label ?? "",
       agentKinds: this.#options.agentKinds,
-      capabilities: this.#options.capabilities ?? [],
+      capabilities: [
+        ...(this.#options.capabilities ?? []),
+        ...(this.#options.logExcerpt === undefined ? [] : ["log"]),
+      ],
       maxConcurrency: this.#options.maxConcurrency ?? 1,
       held: [...running, ...finished].slice(0, LISTED_MAX),
       configProblem: truncateUtf8(this.#options.configProblem ?? "", CONFIG_PROBLEM_BYTES_MAX).text,
@@ -484,6 +491,9 @@ class Connection implements DeviceConnection {
       case "answer":
         this.#questions.answered(body.value);
         return;
+      case "logRequest":
+        this.#sendLog(body.value);
+        return;
       // `heartbeatAck` only feeds the watchdog; `welcome` and `drain` are handled by the session.
       case "heartbeatAck":
       case "welcome":
@@ -491,6 +501,14 @@ class Connection implements DeviceConnection {
       case undefined:
         return;
     }
+  }
+
+  /** On the lane of output: a log never delays a heartbeat or a result. */
+  #sendLog({ requestId, linesMax }: LogRequest): void {
+    const excerpt = this.#options.logExcerpt?.(linesMax);
+    if (excerpt === undefined) return;
+    const value = create(LogExcerptSchema, { requestId, ...excerpt });
+    this.#session?.output({ case: "logExcerpt", value }, Buffer.byteLength(excerpt.text));
   }
 
   #acknowledged({ entry, watcher, verdict, windowId, message }: Acknowledged): void {

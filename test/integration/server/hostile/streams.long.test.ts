@@ -79,6 +79,7 @@ describe.each(["bare", "connect"])("device streams served by %s", (kind) => {
           question: { id: "1", title: "May I?", options: [{ id: "yes", label: "Yes" }] },
         },
         questionClosed: { workId: ids.work_id, attemptToken: ids.attempt_token, questionId: "1", reason: 1 },
+        logExcerpt: { requestId: ids.work_id, text: "a line" },
       };
       const send = (stream: ReturnType<typeof dial>, input: SessionInput) =>
         stream.send({ case: input, value: values[input] } as never);

@@ -107,6 +107,14 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
      */
     value: QuestionClosed;
     case: "questionClosed";
+  } | {
+    /**
+     * The end of the daemon's log. Droppable. Only as the answer to `log_request`.
+     *
+     * @generated from field: pinion.v1.LogExcerpt log_excerpt = 11;
+     */
+    value: LogExcerpt;
+    case: "logExcerpt";
   } | { case: undefined; value?: undefined };
 };
 
@@ -183,6 +191,14 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
      */
     value: Answer;
     case: "answer";
+  } | {
+    /**
+     * "Send the end of your log." Droppable. Only to a device whose hello has the capability "log".
+     *
+     * @generated from field: pinion.v1.LogRequest log_request = 8;
+     */
+    value: LogRequest;
+    case: "logRequest";
   } | { case: undefined; value?: undefined };
 };
 
@@ -459,6 +475,68 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
  * Use `create(WelcomeSchema)` to create a new message.
  */
 export declare const WelcomeSchema: GenMessage<Welcome>;
+
+/**
+ * A person wants to see the end of a daemon's log.
+ *
+ * @generated from message pinion.v1.LogRequest
+ */
+export declare type LogRequest = Message<"pinion.v1.LogRequest"> & {
+  /**
+   * Chosen by the server. UUID.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * Lines at most. 1 to 500.
+   *
+   * @generated from field: int32 lines_max = 2;
+   */
+  linesMax: number;
+};
+
+/**
+ * Describes the message pinion.v1.LogRequest.
+ * Use `create(LogRequestSchema)` to create a new message.
+ */
+export declare const LogRequestSchema: GenMessage<LogRequest>;
+
+/**
+ * The end of a daemon's log.
+ *
+ * @generated from message pinion.v1.LogExcerpt
+ */
+export declare type LogExcerpt = Message<"pinion.v1.LogExcerpt"> & {
+  /**
+   * The request's.
+   *
+   * @generated from field: string request_id = 1;
+   */
+  requestId: string;
+
+  /**
+   * The lines, oldest first, with line breaks between them; without secrets, and without what programs print. At most
+   * 32 KiB.
+   *
+   * @generated from field: string text = 2;
+   */
+  text: string;
+
+  /**
+   * Older lines were left out.
+   *
+   * @generated from field: bool is_truncated = 3;
+   */
+  isTruncated: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.LogExcerpt.
+ * Use `create(LogExcerptSchema)` to create a new message.
+ */
+export declare const LogExcerptSchema: GenMessage<LogExcerpt>;
 
 /**
  * How a daemon's own program is kept up to date, and how the last upgrade ended.

@@ -551,6 +551,60 @@ export declare type Device = Message<"pinion.v1.Device"> & {
 export declare const DeviceSchema: GenMessage<Device>;
 
 /**
+ * See GetDeviceLog.
+ *
+ * @generated from message pinion.v1.GetDeviceLogRequest
+ */
+export declare type GetDeviceLogRequest = Message<"pinion.v1.GetDeviceLogRequest"> & {
+  /**
+   * The device's id.
+   *
+   * @generated from field: string device_id = 1;
+   */
+  deviceId: string;
+
+  /**
+   * Lines at most. 1 to 500; 0 means 100.
+   *
+   * @generated from field: int32 lines_max = 2;
+   */
+  linesMax: number;
+};
+
+/**
+ * Describes the message pinion.v1.GetDeviceLogRequest.
+ * Use `create(GetDeviceLogRequestSchema)` to create a new message.
+ */
+export declare const GetDeviceLogRequestSchema: GenMessage<GetDeviceLogRequest>;
+
+/**
+ * See GetDeviceLog.
+ *
+ * @generated from message pinion.v1.GetDeviceLogResponse
+ */
+export declare type GetDeviceLogResponse = Message<"pinion.v1.GetDeviceLogResponse"> & {
+  /**
+   * The lines, oldest first.
+   *
+   * @generated from field: string text = 1;
+   */
+  text: string;
+
+  /**
+   * Older lines were left out.
+   *
+   * @generated from field: bool is_truncated = 2;
+   */
+  isTruncated: boolean;
+};
+
+/**
+ * Describes the message pinion.v1.GetDeviceLogResponse.
+ * Use `create(GetDeviceLogResponseSchema)` to create a new message.
+ */
+export declare const GetDeviceLogResponseSchema: GenMessage<GetDeviceLogResponse>;
+
+/**
  * A span of time in which a device was not there.
  *
  * @generated from message pinion.v1.Absence
@@ -1165,6 +1219,18 @@ export declare const FleetService: GenService<{
     methodKind: "unary";
     input: typeof DisconnectDeviceRequestSchema;
     output: typeof DisconnectDeviceResponseSchema;
+  },
+  /**
+   * The latest lines of a daemon's log, from the device itself; nothing is stored. Needs the right to manage the device.
+   * FAILED_PRECONDITION for a device that is not connected, or whose daemon gives no log; UNAVAILABLE if the device does
+   * not answer in time.
+   *
+   * @generated from rpc pinion.v1.FleetService.GetDeviceLog
+   */
+  getDeviceLog: {
+    methodKind: "unary";
+    input: typeof GetDeviceLogRequestSchema;
+    output: typeof GetDeviceLogResponseSchema;
   },
   /**
    * A code with which one daemon may enrol, once. It ends with the caller's token: when that is revoked or expires, or
