@@ -72,8 +72,8 @@ export function partsOf(text: string, max: number, publicUrl?: string, most = pa
   while (left.length > max && parts.length < most - 1) {
     const window = left.slice(0, max);
     const line = window.lastIndexOf("\n");
-    let at = line > max / 2 ? line : Math.max(window.lastIndexOf(" "), max / 2);
-    at = Math.floor(at);
+    const space = window.lastIndexOf(" ");
+    let at = line > max / 2 ? line : space > max / 2 ? space : max;
     // No character is cut through.
     if (left.codePointAt(at - 1)! > 0xffff) at -= 1;
     parts.push(left.slice(0, at).trimEnd());
