@@ -131,7 +131,8 @@ export async function takeBackTimes(tx: Db): Promise<number> {
         cancel_requested_at = ${notAhead("cancel_requested_at")}, created_at = ${notAhead("created_at")},
         -- A run that was asked for is due at once; a slot keeps its time.
         due_at = case when scheduled_for is null then ${notAhead("due_at")} else due_at end,
-        window_start = ${notAhead("window_start")},
+        window_start = case when scheduled_for is null and window_start >= now()
+          then now() - greatest(window_end - window_start, interval '1 ms') else window_start end,
         window_end = case when scheduled_for is null then ${notAhead("window_end")} else window_end end,
         not_before = case when created_at > now() or claimed_at > now() then now() else not_before end
       where greatest(claimed_at, started_at, pushed_at, last_beat_at, cancel_requested_at, created_at) > now()

@@ -17,13 +17,12 @@ import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { gunzipSync, gzipSync } from "node:zlib";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { UpgradeMode } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { untilStatus } from "../../integration/server/work.ts";
 import { useDatabase } from "../../support/database.ts";
 import { noticeSkipped } from "../../support/notice.ts";
-import { eventually } from "../../support/processes.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 
 const root = resolve(import.meta.dirname, "../../..");
@@ -39,6 +38,17 @@ const system = `${process.platform}-${process.arch}`;
 const file = `piniond-${system}.gz`;
 const patienceMs = 60_000;
 const newer = "9.1.0";
+/** A program of a run that ends once this file is there. */
+const gate = join(place, "gate");
+
+/** Fetching and starting a program takes its time on a busy machine. */
+const eventually = (look: () => Promise<unknown> | unknown, what: string) =>
+  vi.waitFor(
+    async () => {
+      if (!(await look())) throw new Error(`waited in vain for ${what}`);
+    },
+    { timeout: patienceMs, interval: 50 },
+  );
 
 const isPossible = process.platform === "linux";
 if (!isPossible) noticeSkipped("a daemon's upgrade", "Linux");
@@ -95,7 +105,7 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
     const { joinCode } = await replica.clients.fleet.createJoinCode({});
     await run(program, ["enroll", "--url", replica.url, "--join-code", joinCode, "--label", "up"], { env });
     const text = readFileSync(config, "utf8");
-    const slow = '\n[executors.slow]\ncommand = ["sh", "-c", "sleep 4; echo slow work"]\n';
+    const slow = `\n[executors.slow]\ncommand = ["sh", "-c", "until [ -e ${gate} ]; do sleep 0.1; done; echo slow work"]\n`;
     writeFileSync(config, `${text}${slow}`);
     // A secret in the environment must survive every change of the program.
     const child = spawn(program, ["run", "--json"], {
@@ -161,6 +171,7 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
       readFileSync(config, "utf8").replace("[device]\n", '[device]\nupgrade = "automatic"\n'),
     );
     await eventually(() => record().state === "waiting", "the wait for the run");
+    writeFileSync(gate, "");
     const ended = await untilStatus(clients, { workId: slow!.id }, RunStatus.COMPLETED, patienceMs);
     expect(ended.attempt).toBe(1);
     await eventually(() => record().state === "kept", "the upgrade");

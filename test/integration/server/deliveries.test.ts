@@ -363,7 +363,7 @@ test("Slack gets mrkdwn, by an incoming webhook and by a bot, and what an agent 
     case: "complete",
     value: {
       ...{
-        runId: attempt.workId,
+        workId: attempt.workId,
         attemptToken: attempt.attemptToken,
         outcome: Outcome.COMPLETED,
         output: "",
@@ -418,7 +418,7 @@ test("mail arrives as clean HTML with a text part, under an id that stays", asyn
     case: "complete",
     value: {
       ...{
-        runId: attempt.workId,
+        workId: attempt.workId,
         attemptToken: attempt.attemptToken,
         outcome: Outcome.COMPLETED,
         output: "",

@@ -107,7 +107,7 @@ test("a retry goes from the worker that failed to another one, and the first one
   expect(again.attemptToken).not.toBe(failed.attemptToken);
   const ops = createClients({ url, token: token.secret });
   const late = {
-    runId: failed.workId,
+    workId: failed.workId,
     attemptToken: failed.attemptToken,
     outcome: Outcome.COMPLETED,
     output: "late",
