@@ -2,6 +2,7 @@
  * One PostgreSQL for all tests of a run, with a migrated template database for the tests' clones.
  */
 import { randomBytes } from "node:crypto";
+import { rmSync } from "node:fs";
 import { chmod, mkdtemp, rm, statfs } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -113,6 +114,8 @@ async function openCluster(): Promise<{ url: string; isOurs: boolean; close(): P
     } catch {
       // PostgreSQL has already ended.
     }
+    // The directory may lie in memory.
+    rmSync(dataDir, { recursive: true, force: true, maxRetries: 3 });
   };
   process.once("exit", kill);
   return {
