@@ -1,7 +1,7 @@
 import type { Logger } from "../../log.ts";
 import type { Bus, BusMessage } from "./bus.ts";
 import { createInterests, createViewers } from "./interests.ts";
-import { OutputTails } from "./output-tails.ts";
+import { type OutputChunk, OutputTails } from "./output-tails.ts";
 import { createTransients, type Transients } from "./transients.ts";
 
 /**
@@ -13,16 +13,7 @@ import { createTransients, type Transients } from "./transients.ts";
  * it the output.
  */
 
-export type OutputChunk = {
-  orgId: string;
-  workId: string;
-  attempt: number;
-  /** All 64 bits of the protocol's number. */
-  sequence: bigint;
-  /** OUTPUT_STREAM_…, as in the proto. */
-  stream: number;
-  data: Uint8Array;
-};
+export type { OutputChunk };
 
 export type Viewer = {
   onChange(): void;

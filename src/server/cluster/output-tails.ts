@@ -1,4 +1,13 @@
-import type { OutputChunk } from "./feed.ts";
+export type OutputChunk = {
+  orgId: string;
+  workId: string;
+  attempt: number;
+  /** All 64 bits of the protocol's number. */
+  sequence: bigint;
+  /** OUTPUT_STREAM_…, as in the proto. */
+  stream: number;
+  data: Uint8Array;
+};
 
 /** Maximum bytes of output kept of each run or turn, for later viewers. */
 const tailBytesMax = 32_768;
