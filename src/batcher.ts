@@ -1,4 +1,5 @@
 import { AsyncLocalStorage } from "node:async_hooks";
+import { bisect } from "./bisect.ts";
 
 /**
  * Natural batching: while one batch is under way, what arrives is collected; the next batch takes it all, up to a
@@ -28,8 +29,13 @@ export function createBatcher<Item, Result>(options: {
   itemsMax: number;
   queueMax: number;
   overflow: () => Error;
-  /** Whether a batch that failed so is run item by item, so that a bad one fails alone. Default: it fails as a whole. */
+  /**
+   * Whether a batch that failed so may hold a bad item among good ones: the batch is bisected, and
+   * only the bad item is rejected. Default: the batch fails as a whole.
+   */
   mayIsolate?: (error: unknown) => boolean;
+  /** Bounds a batch by the sum of its items' weights; a heavier item makes a batch of its own. */
+  weight?: { of: (item: Item) => number; max: number };
   /** How long the first item of a batch waits for others, in milliseconds: for what is in no hurry. Default: not at all. */
   gatherMs?: number;
   onBatch?: (size: number, ms: number) => void;
@@ -42,21 +48,45 @@ export function createBatcher<Item, Result>(options: {
   let idlers: (() => void)[] = [];
 
   async function answer(batch: Waiting<Item, Result>[]): Promise<void> {
-    try {
-      const results = await options.run(batch.map((waiting) => waiting.item));
-      if (results.length !== batch.length) {
-        throw new Error(`a batch of ${batch.length} was answered with ${results.length} results`);
+    const { run, mayIsolate, onBatch } = options;
+    const startedAt = performance.now();
+    const answers: (() => void)[] = [];
+    async function runPart(part: readonly Waiting<Item, Result>[]): Promise<[]> {
+      const results = await run(part.map((waiting) => waiting.item));
+      if (results.length !== part.length) {
+        throw new Error(`a batch of ${part.length} was answered with ${results.length} results`);
       }
-      batch.forEach((waiting, index) => {
-        waiting.resolve(results[index]!);
+      part.forEach((waiting, index) => {
+        answers.push(() => waiting.resolve(results[index]!));
+      });
+      return [];
+    }
+    try {
+      await bisect(batch, runPart, {
+        mayIsolate: (error) => mayIsolate?.(error) ?? false,
+        onBad(waiting, error) {
+          answers.push(() => waiting.reject(error));
+          return [];
+        },
       });
     } catch (error) {
-      if (batch.length > 1 && options.mayIsolate?.(error)) {
-        for (const waiting of batch) await answer([waiting]);
-      } else {
-        for (const waiting of batch) waiting.reject(error);
-      }
+      // For an item with an answer already, the rejection has no effect.
+      answers.push(...batch.map((waiting) => () => waiting.reject(error)));
     }
+    onBatch?.(batch.length, performance.now() - startedAt);
+    for (const give of answers) give();
+  }
+
+  /** The next batch: the oldest items within the bounds, and at least one. */
+  function take(): Waiting<Item, Result>[] {
+    const { weight, itemsMax } = options;
+    if (!weight) return queue.splice(0, itemsMax);
+    let sum = 0;
+    const end = queue.findIndex(({ item }, index) => {
+      sum += weight.of(item);
+      return index >= itemsMax || (index > 0 && sum > weight.max);
+    });
+    return queue.splice(0, end === -1 ? queue.length : end);
   }
 
   async function drain(): Promise<void> {
@@ -66,11 +96,9 @@ export function createBatcher<Item, Result>(options: {
       if (options.gatherMs && queue.length < options.itemsMax) {
         await new Promise((resolve) => setTimeout(resolve, options.gatherMs));
       }
-      const batch = queue.splice(0, options.itemsMax);
+      const batch = take();
       underWay = batch.length;
-      const startedAt = performance.now();
       await answer(batch);
-      options.onBatch?.(batch.length, performance.now() - startedAt);
     }
     // In the same turn as the last look at the queue: an item that comes later starts anew.
     isDraining = false;

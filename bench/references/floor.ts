@@ -4,8 +4,8 @@
  */
 
 import { createLogger } from "../../src/log.ts";
-import { storeCurrent } from "../../src/scheduler/completer.ts";
 import { materializeOnce } from "../../src/scheduler/materializer.ts";
+import { storeCurrent } from "../../src/scheduler/run-endings.ts";
 import { openDatabase, transaction } from "../../src/store/pg/database.ts";
 import * as attempts from "../../src/store/work/attempts.ts";
 import * as presence from "../../src/store/work/presence.ts";
@@ -16,7 +16,16 @@ type Question = { url: string };
 
 const slotsPerDevice = 64;
 const policy = { retryBackoffMs: 10_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 900_000 };
-const doorbell = { recorded() {}, settled() {}, kept() {}, cancelling() {} };
+const doorbell = {
+  recorded() {},
+  settled() {},
+  kept() {},
+  cancelling() {},
+  turnStarted() {},
+  turnsEnded() {},
+  repliesKept() {},
+  turnsWithdrawn() {},
+};
 
 answerQuestions(async ({ url }: Question) => {
   const { rows: devices } = await query(url, 'select org_id as "orgId", id as "deviceId" from device');

@@ -10,7 +10,6 @@ import { startQuestions } from "../scheduler/questions.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { startReplanner } from "../scheduler/replan.ts";
 import { startRetention } from "../scheduler/retention.ts";
-import { startTurnSweep } from "../scheduler/turn-sweep.ts";
 import { createSender } from "../server/destinations/sender.ts";
 import type { HealthState } from "../server/http/health.ts";
 import { startHealthLook } from "../server/http/probes.ts";
@@ -97,7 +96,6 @@ export function startLoops(
     startHealthLook({ db: storage.requests.db, health: own.health, log }),
     startExpirer(common),
     bulks,
-    startTurnSweep({ ...common, ttlMs: config.session.ttlMs, intervalMs }),
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
     startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
     every("incarnation", incarnationEveryMs, () => storage.incarnation.look()),

@@ -4,12 +4,13 @@
  */
 import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
-import { createCompleter } from "../scheduler/completer.ts";
 import { createDispatcher, type Dispatcher } from "../scheduler/dispatcher.ts";
+import { createEndings } from "../scheduler/endings.ts";
 import { createPlacer, type Placer } from "../scheduler/placer.ts";
 import { placerSubscriber } from "../scheduler/placing.ts";
 import { createPublisher, type Publisher } from "../scheduler/publisher.ts";
-import { createTurnEndings } from "../scheduler/turn-endings.ts";
+import { runEndings } from "../scheduler/run-endings.ts";
+import { turnEndings } from "../scheduler/turn-endings.ts";
 import { feedSubscriber } from "../server/cluster/announced.ts";
 import { type Bus, type BusHandlers, openPostgresBus } from "../server/cluster/bus.ts";
 import { createFeed, type Feed } from "../server/cluster/feed.ts";
@@ -84,12 +85,15 @@ export async function buildWork(
       return message.kind === "held";
     },
   });
-  const completer = createCompleter({ ...common, onBatch: telemetry.batch("completions") });
-  const turnEndings = createTurnEndings(common);
+  const batches = { onReports: telemetry.batch("completions"), onEndings: telemetry.batch("settlements") };
+  const endings = {
+    run: createEndings(runEndings(common), { ...common, ...batches }),
+    turn: createEndings(turnEndings(common), common),
+  };
   const timers = { ttlMs: config.session.ttlMs, timeoutGraceMs: turnTimeoutGraceMs };
   const dispatcher = createDispatcher({
     ...common,
-    turns: { timers, endings: turnEndings },
+    turns: { timers, endings: endings.turn },
     onBatch: telemetry.batch("claims"),
   });
   const { current: incarnation } = storage.incarnation;
@@ -97,7 +101,7 @@ export async function buildWork(
   const deviceLogs = createDeviceLogs({ replicaId, bus, ring: (message) => rings.ring(message) });
   inbox.add({ receive: (message) => deviceLogs.receive(message) });
   const onLog: DeviceLogs["arrived"] = (excerpt) => deviceLogs.arrived(excerpt);
-  const services = { publisher, completer, turnEndings, dispatcher, feed, incarnation, offers, onLog };
+  const services = { publisher, endings, dispatcher, feed, incarnation, offers, onLog };
   const hub = createHub({ ...common, ...services, config: config.session });
   const rings: Rings = createRings({ ...common, hub, bus });
   opened.defer(() => rings.close());
@@ -113,7 +117,7 @@ export async function buildWork(
   for (const one of [telemetry, tails, feedSubscriber(feed), ...waking]) publisher.subscribe(one);
   feed.introduce();
   opened.defer(async () => {
-    await Promise.all([completer.idle(), dispatcher.idle(), turnEndings.idle()]);
+    await Promise.all([endings.run.idle(), dispatcher.idle(), endings.turn.idle()]);
     await hub.close();
     await tails.idle();
   });

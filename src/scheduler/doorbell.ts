@@ -1,6 +1,7 @@
 import type { KeptResult } from "../store/work/late-results.ts";
 import type { RecordedRun } from "../store/work/schedules.ts";
 import type { Settled } from "../store/work/settlements.ts";
+import type { EndedTurn, WithdrawnTurn } from "../store/work/turn-settlements.ts";
 
 /** An attempt with a requested cancel. */
 export type CancelledAttempt = {
@@ -29,4 +30,15 @@ export interface Doorbell {
   kept(results: readonly Pick<KeptResult, "orgId" | "workId">[]): void;
   /** The end of attempts is wanted; their devices are to be told. */
   cancelling(attempts: readonly CancelledAttempt[]): void;
+  /** A turn was armed; its device may have work, or, for null, the org's fleet workers. */
+  turnStarted(turn: { orgId: string; turnId: string; deviceId: string | null }): void;
+  /**
+   * Turns had their reply; their holders have a free slot, and the next turns of their
+   * conversations may begin.
+   */
+  turnsEnded(ended: readonly EndedTurn[]): void;
+  /** Late replies were stored beside their turns; viewers of the turns are woken. */
+  repliesKept(replies: readonly { orgId: string; turnId: string }[]): void;
+  /** Claims were taken back; the turns wait again. */
+  turnsWithdrawn(withdrawn: readonly WithdrawnTurn[]): void;
 }

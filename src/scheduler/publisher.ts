@@ -3,14 +3,12 @@ import type { SessionName } from "../store/work/presence.ts";
 import type { Doorbell } from "./doorbell.ts";
 import type { Rung } from "./placer.ts";
 import type { QuestionBell } from "./questions.ts";
-import type { TurnBell } from "./turn-bell.ts";
 
 /**
  * All announcements after a commit. Every announcement is a hint: a lost hint costs seconds (the
  * sweep), never a run.
  */
 export type Announcements = Doorbell &
-  TurnBell &
   QuestionBell & {
     /** A newer session of a device opened; the replica with the older session ends it. */
     replaced(session: SessionName & { replicaId: string }): void;

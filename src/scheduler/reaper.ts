@@ -7,6 +7,7 @@ import type { Clock } from "./clock.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { settleEach } from "./settle.ts";
+import { sweepTurnsOnce } from "./turn-sweep.ts";
 
 /**
  * Ends attempts without a report and runs past their start deadline (DESIGN 5), by the database's
@@ -123,13 +124,14 @@ function expire(db: Db, options: PassOptions) {
 }
 
 /**
- * Starts the reaper. Nothing is reaped for one TTL after the start, after the database was away or
- * its clock was set, and after the process stood still (a stopped process, a suspended machine),
- * because every attempt looks stale then; nor while the clock is in doubt.
+ * Starts the reaper of runs and turns. Silence has no consequences for one TTL after the start,
+ * after the database was away or its clock was set, and after the process stood still (a stopped
+ * process, a suspended machine), because all work looks stale then. Absolute limits of turns apply,
+ * except while the clock is in doubt.
  */
 export function startReaper(options: {
   db: Db;
-  doorbell: Doorbell;
+  doorbell: Pick<Doorbell, "settled" | "turnsEnded">;
   log: Logger;
   rules: attempts.ReapRules;
   policy: FailurePolicy;
@@ -137,10 +139,35 @@ export function startReaper(options: {
   onReaped?: (reaped: readonly Reaped[]) => void;
   judge?: Pick<Clock, "check">;
 }): Loop {
-  const { rules, intervalMs, log } = options;
-  let quietUntil = performance.now() + rules.ttlMs;
+  const { db, rules, intervalMs, log } = options;
+  const { ttlMs } = rules;
+  let quietUntil = performance.now() + ttlMs;
   let lastPassAt = performance.now();
   let isAway = false;
+
+  async function reapRuns(): Promise<number> {
+    const settled = await reapOnce(db, options);
+    noteReaped("reaped lost attempts", settled);
+    options.doorbell.settled(settled);
+    options.onReaped?.(settled);
+    return settled.length;
+  }
+
+  async function reapTurns(isQuiet: boolean): Promise<number> {
+    const ended = await sweepTurnsOnce(db, { ttlMs, isQuiet, limit: attemptsPerPassMax, log });
+    noteReaped("ended turns that were not answered in time", ended);
+    options.doorbell.turnsEnded(ended);
+    return ended.length;
+  }
+
+  function noteReaped(
+    what: string,
+    reaped: readonly { reason: string; attemptToken: string | null }[],
+  ): void {
+    const [first] = reaped;
+    if (first) log.warn({ count: reaped.length, first: first.attemptToken, reason: first.reason }, what);
+  }
+
   return startLoop({
     name: "reaper",
     log,
@@ -149,29 +176,21 @@ export function startReaper(options: {
     },
     async pass() {
       const now = performance.now();
-      if (now - lastPassAt > intervalMs + rules.ttlMs / 2) quietUntil = now + rules.ttlMs;
+      if (now - lastPassAt > intervalMs + ttlMs / 2) quietUntil = now + ttlMs;
       lastPassAt = now;
-      if (isAway || now < quietUntil) {
-        await options.db.selectNoFrom((eb) => eb.lit(1).as("one")).execute();
-        // From here on devices can send heartbeats again; the length of the outage after the last
-        // try is unknown.
-        if (isAway) quietUntil = performance.now() + rules.ttlMs;
-        isAway = false;
-        return intervalMs;
-      }
-      // After a change of the clock every attempt looks stale, too.
+      // After a change of the clock all work looks stale, too.
       const clock = await options.judge?.check();
-      if (clock && (clock.isInDoubt || clock.settledForMs < rules.ttlMs)) return intervalMs;
-      const settled = await reapOnce(options.db, options);
-      if (settled.length > 0) {
-        log.warn(
-          { runs: settled.length, first: settled[0]!.runId, reason: settled[0]!.reason },
-          "reaped lost attempts",
-        );
-      }
-      options.doorbell.settled(settled);
-      options.onReaped?.(settled);
-      return settled.length === attemptsPerPassMax ? 0 : intervalMs;
+      if (clock?.isInDoubt) return intervalMs;
+      if (clock && clock.settledForMs < ttlMs)
+        quietUntil = Math.max(quietUntil, now + ttlMs - clock.settledForMs);
+      const isQuiet = isAway || now < quietUntil;
+      const turns = await reapTurns(isQuiet);
+      // The database answers. From here on devices can send heartbeats again; the length of the
+      // outage after the last try is unknown.
+      if (isAway) quietUntil = performance.now() + ttlMs;
+      isAway = false;
+      const runs = isQuiet ? 0 : await reapRuns();
+      return Math.max(turns, runs) === attemptsPerPassMax ? 0 : intervalMs;
     },
   });
 }

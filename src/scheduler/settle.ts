@@ -1,17 +1,12 @@
+import { bisect } from "../bisect.ts";
 import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
-import type { Db } from "../store/pg/database.ts";
+import { type Db, mayBeOfOneRow, undoable } from "../store/pg/database.ts";
 import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import type { KeptResult } from "../store/work/late-results.ts";
 import * as placements from "../store/work/placements.ts";
-import {
-  type FailurePolicy,
-  type Settled,
-  type Settlement,
-  settle,
-  settleOrUndo,
-} from "../store/work/settlements.ts";
+import { type FailurePolicy, type Settled, type Settlement, settle } from "../store/work/settlements.ts";
 import { startFollowers } from "./chains.ts";
 import { alertsOf, noticesOf } from "./notices.ts";
 
@@ -77,10 +72,9 @@ export async function appendSettled(
 }
 
 /**
- * Like {@link settleWithEvents}, but a settlement that the database refuses does not affect the
- * others (R9): after a refused batch, each is settled by itself, and settlements still refused are
- * logged, returned and left unchanged. Rows locked by the caller stay locked. `tx` must be an open
- * transaction; an error not caused by a single row (see mayBeOfOneRow) is thrown.
+ * Like {@link settleWithEvents}, but a settlement that the database refuses is logged, returned and
+ * left unchanged (R9). Rows locked by the caller stay locked. `tx` must be an open transaction; an
+ * error not caused by a single row (see mayBeOfOneRow) is thrown.
  */
 export async function settleEach(
   tx: Db,
@@ -89,28 +83,22 @@ export async function settleEach(
   options: { log?: Logger | undefined; rules?: ReadonlyMap<string, string> } = {},
 ): Promise<{ settled: Settled[]; refused: Settlement[] }> {
   if (settlements.length === 0) return { settled: [], refused: [] };
-  const settled: Settled[] = [];
+  const { log } = options;
   const refused: Settlement[] = [];
-  const all = await settleOrUndo(tx, settlements, policy);
-  if ("settled" in all) {
-    settled.push(...all.settled);
-  } else {
-    const { log } = options;
-    log?.error({ err: all.error, runs: settlements.length }, "a batch could not be settled; one by one now");
-    for (const settlement of settlements) {
-      const one = await settleOrUndo(tx, [settlement], policy);
-      if ("settled" in one) {
-        settled.push(...one.settled);
-      } else {
-        const { orgId, workId, action, status } = settlement;
-        log?.error(
-          { err: one.error, orgId, runId: workId, action, status },
-          "a run cannot be settled and was left",
-        );
-        refused.push(settlement);
-      }
-    }
-  }
+  const settled = await bisect(settlements, (part) => undoable(tx, () => settle(tx, part, policy)), {
+    mayIsolate: mayBeOfOneRow,
+    onSplit: (part, error) =>
+      log?.error({ err: error, runs: part.length }, "a batch could not be settled; by halves now"),
+    onBad(settlement, error) {
+      const { orgId, workId, action, status } = settlement;
+      log?.error(
+        { err: error, orgId, runId: workId, action, status },
+        "a run cannot be settled and was left",
+      );
+      refused.push(settlement);
+      return [];
+    },
+  });
   await appendSettled(tx, settlements, settled, { rules: options.rules, quotas: policy.quotas });
   return { settled, refused };
 }

@@ -2,7 +2,6 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import type { EndedTurn } from "../store/work/turn-settlements.ts";
 import * as turns from "../store/work/turns.ts";
 import type { Doorbell } from "./doorbell.ts";
-import type { TurnBell } from "./turn-bell.ts";
 import { endTurns } from "./turn-endings.ts";
 
 /**
@@ -12,7 +11,7 @@ import { endTurns } from "./turn-endings.ts";
 export async function cancelTurn(
   db: Db,
   turn: { orgId: string; turnId: string },
-  options: { reason: string; doorbell: TurnBell & Pick<Doorbell, "cancelling"> },
+  options: { reason: string; doorbell: Pick<Doorbell, "turnsEnded" | "cancelling"> },
 ): Promise<boolean> {
   const { reason, doorbell } = options;
   const { locked, ended } = await transaction(db, async (tx) => {

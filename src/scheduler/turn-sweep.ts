@@ -1,3 +1,4 @@
+import { bisect } from "../bisect.ts";
 import type { Logger } from "../log.ts";
 import { type Db, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
 import type { SessionName } from "../store/work/presence.ts";
@@ -8,9 +9,6 @@ import {
   type OverdueTurn,
   type TerminalReply,
 } from "../store/work/turn-settlements.ts";
-import type { Clock } from "./clock.ts";
-import { type Loop, startLoop } from "./loop.ts";
-import type { TurnBell } from "./turn-bell.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
 
 /**
@@ -91,97 +89,60 @@ export async function failTurnsOfSessions(
 ): Promise<void> {
   const { log, onEnded } = options;
   if (sessions.length === 0) return;
-  const all = await failOrSay(db, sessions);
-  if ("ended" in all) return onEnded(all.ended);
-  log.error(
-    { err: all.error, sessions: sessions.length },
-    "turns could not be ended together; one by one now",
+  const refused: BrokenSession[] = [];
+  await bisect(
+    sessions,
+    async (part) => {
+      onEnded(await failTurns(db, part));
+      return [];
+    },
+    {
+      mayIsolate: mayBeOfOneRow,
+      onSplit: (part, error) =>
+        log.error({ err: error, sessions: part.length }, "turns could not be ended together; by halves now"),
+      onBad(session) {
+        refused.push(session);
+        return [];
+      },
+    },
   );
-  for (const session of sessions) {
-    const ofOne = await failOrSay(db, [session]);
-    if ("ended" in ofOne) {
-      onEnded(ofOne.ended);
-      continue;
-    }
-    for (const { turnId } of await transaction(db, (tx) => lockOfSessions(tx, [session]))) {
-      const one = await failOrSay(db, [session], turnId);
-      if ("ended" in one) onEnded(one.ended);
-      else log.error({ err: one.error, orgId: session.orgId, turnId }, "a turn cannot be ended and was left");
+  for (const session of refused) await failEachTurn(db, session, options);
+}
+
+/** Ends each turn of the session by itself. */
+async function failEachTurn(
+  db: Db,
+  session: BrokenSession,
+  { log, onEnded }: { log: Logger; onEnded: (ended: readonly EndedTurn[]) => void },
+): Promise<void> {
+  for (const { turnId } of await transaction(db, (tx) => lockOfSessions(tx, [session]))) {
+    try {
+      onEnded(await failTurns(db, [session], turnId));
+    } catch (error) {
+      if (!mayBeOfOneRow(error)) throw error;
+      log.error({ err: error, orgId: session.orgId, turnId }, "a turn cannot be ended and was left");
     }
   }
 }
 
 /** In one transaction: ends the turns of the sessions, or only the turn `onlyId`. */
-async function failOrSay(
-  db: Db,
-  sessions: readonly BrokenSession[],
-  onlyId?: string,
-): Promise<{ ended: EndedTurn[] } | { error: unknown }> {
+async function failTurns(db: Db, sessions: readonly BrokenSession[], onlyId?: string): Promise<EndedTurn[]> {
   const pushed = new Set(sessions.flatMap((session) => [...session.pushed]));
-  try {
-    const ended = await transaction(db, async (tx) => {
-      const lost = (await lockOfSessions(tx, sessions)).filter(
-        // A turn whose claim was under way when the stream broke is given back by its session.
-        ({ turnId, status, attemptToken }) =>
-          (status === "running" || pushed.has(attemptToken)) && (!onlyId || turnId === onlyId),
-      );
-      return endTurns(
-        tx,
-        lost.map(({ orgId, turnId, attemptToken }) => ({
-          ...{ orgId, turnId, attemptToken },
-          holderId: null,
-          status: "failed",
-          reason: "worker lost: its stream broke",
-          isRetryable: true,
-        })),
-      );
-    });
-    return { ended };
-  } catch (error) {
-    if (!mayBeOfOneRow(error)) throw error;
-    return { error };
-  }
-}
-
-/**
- * Starts the sweep. Silence has no consequences for one TTL after the start, after the database was
- * away or its clock was set, and after the process stood still, because every turn looks stale
- * then. Absolute limits apply, except while the clock is in doubt.
- */
-export function startTurnSweep(options: {
-  db: Db;
-  doorbell: TurnBell;
-  log: Logger;
-  ttlMs: number;
-  intervalMs: number;
-  judge?: Pick<Clock, "check">;
-}): Loop {
-  const { db, log, ttlMs, intervalMs } = options;
-  let quietUntil = performance.now() + ttlMs;
-  let lastPassAt = performance.now();
-  return startLoop({
-    name: "turn-sweep",
-    log,
-    onUnavailable: () => {
-      quietUntil = performance.now() + ttlMs;
-    },
-    async pass() {
-      const now = performance.now();
-      if (now - lastPassAt > intervalMs + ttlMs / 2) quietUntil = now + ttlMs;
-      lastPassAt = now;
-      const clock = await options.judge?.check();
-      if (clock?.isInDoubt) return intervalMs;
-      if (clock && clock.settledForMs < ttlMs)
-        quietUntil = Math.max(quietUntil, now + ttlMs - clock.settledForMs);
-      const ended = await sweepTurnsOnce(db, { ttlMs, isQuiet: now < quietUntil, log });
-      if (ended.length > 0) {
-        log.warn(
-          { turns: ended.length, first: ended[0]!.turnId, reason: ended[0]!.reason },
-          "ended turns that were not answered in time",
-        );
-      }
-      options.doorbell.turnsEnded(ended);
-      return ended.length === turnsPerPassMax ? 0 : intervalMs;
-    },
+  return transaction(db, async (tx) => {
+    const lost = (await lockOfSessions(tx, sessions)).filter(
+      // A turn whose claim was under way when the stream broke is given back by its session.
+      ({ turnId, status, attemptToken }) =>
+        (status === "running" || pushed.has(attemptToken)) && (!onlyId || turnId === onlyId),
+    );
+    return endTurns(
+      tx,
+      lost.map(({ orgId, turnId, attemptToken }) => ({
+        ...{ orgId, turnId, attemptToken },
+        holderId: null,
+        status: "failed",
+        reason: "worker lost: its stream broke",
+        isRetryable: true,
+      })),
+    );
   });
 }

@@ -1,5 +1,5 @@
 import type { BatchKind, Metrics } from "../metrics.ts";
-import type { ReportVerdict } from "../scheduler/completer.ts";
+import type { ReportVerdict } from "../scheduler/endings.ts";
 import type { Reaped } from "../scheduler/reaper.ts";
 import type { ClaimedRun } from "../store/work/attempts.ts";
 import type { RecordedRun } from "../store/work/schedules.ts";

@@ -1,7 +1,6 @@
 import type { Logger } from "../log.ts";
 import { announce, type Cancellation, cancelIn } from "../scheduler/cancels.ts";
 import type { Doorbell } from "../scheduler/doorbell.ts";
-import type { TurnBell } from "../scheduler/turn-bell.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
 import type { FailurePolicy } from "../store/work/settlements.ts";
@@ -11,7 +10,7 @@ export type Surroundings = {
   policy: FailurePolicy;
   /** Without quotas, an org may have any number of active runs. */
   quotas?: Quotas | undefined;
-  doorbell: Doorbell & Pick<TurnBell, "turnsEnded">;
+  doorbell: Doorbell;
   /** A slot may be due sooner than the materializer knows. A hint, given after the commit. */
   scheduleChanged(): void;
   log?: Logger | undefined;

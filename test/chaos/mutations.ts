@@ -50,16 +50,16 @@ export const mutations: readonly Mutation[] = [
     name: "a completion is acknowledged before it is committed",
     replacements: [
       {
-        file: "src/scheduler/completer.ts",
-        from: "const { verdicts, settled } = await transaction(db, (tx) => storeCurrent(tx, reports, policy));",
-        to: `const { verdicts, settled } = await new Promise<Awaited<ReturnType<typeof storeCurrent>>>((answer) => {
-      transaction(db, async (tx) => {
-        const stored = await storeCurrent(tx, reports, policy);
-        answer(stored);
-        await new Promise((later) => setTimeout(later, 400));
-        return stored;
-      }).catch(() => {});
-    });`,
+        file: "src/scheduler/endings.ts",
+        from: "const current = await transaction(db, (tx) => of.storeCurrent(tx, batch));",
+        to: `const current = await new Promise<Stored>((answer) => {
+        transaction(db, async (tx) => {
+          const stored = await of.storeCurrent(tx, batch);
+          answer(stored);
+          await new Promise((later) => setTimeout(later, 400));
+          return stored;
+        }).catch(() => {});
+      });`,
       },
     ],
     breaks: ["an acknowledgement is true"],
@@ -164,8 +164,8 @@ export const mutations: readonly Mutation[] = [
     replacements: [
       {
         file: "src/scheduler/reaper.ts",
-        from: "if (isAway || now < quietUntil) {",
-        to: "if (now < 0) {",
+        from: "const isQuiet = isAway || now < quietUntil;",
+        to: "const isQuiet = false;",
       },
       // The reaper starts as soon as the database is back, before the other replicas and devices
       // have written again.

@@ -1,8 +1,9 @@
 /** Initial rows of a test, and functions that move them in time and hold a transaction open. */
 import { randomUUID } from "node:crypto";
 import { type ControlledTransaction, sql } from "kysely";
-import { type Report, type ReportVerdict, storeCurrent, storeLate } from "../../src/scheduler/completer.ts";
 import type { CancelledAttempt, Doorbell } from "../../src/scheduler/doorbell.ts";
+import type { Report, ReportVerdict } from "../../src/scheduler/endings.ts";
+import { storeCurrent, storeLate } from "../../src/scheduler/run-endings.ts";
 import { trigger } from "../../src/scheduler/triggers.ts";
 import { type Held, type Opening, openSession } from "../../src/server/device/reconcile.ts";
 import * as agents from "../../src/store/agents/agents.ts";
@@ -58,13 +59,17 @@ export function noteDoorbell(): NotedDoorbell {
     settled: (rows) => void noted.settled.push(...rows),
     kept: (rows) => void noted.kept.push(...rows),
     cancelling: (rows) => void noted.cancelling.push(...rows),
+    turnStarted() {},
+    turnsEnded() {},
+    repliesKept() {},
+    turnsWithdrawn() {},
   };
 }
 
 /** Surroundings for use-cases, without notifications. */
 export const surroundings: Surroundings = {
   policy,
-  doorbell: { recorded() {}, settled() {}, kept() {}, cancelling() {}, turnsEnded() {} },
+  doorbell: noteDoorbell(),
   scheduleChanged() {},
 };
 
@@ -317,7 +322,10 @@ export async function startRun(
   return run;
 }
 
-export function reportOf(run: attempts.ClaimedRun, report: Partial<Report> = {}): Report {
+export function reportOf(
+  run: Pick<attempts.ClaimedRun, "orgId" | "deviceId" | "runId" | "attemptToken">,
+  report: Partial<Report> = {},
+): Report {
   return {
     orgId: run.orgId,
     deviceId: run.deviceId,

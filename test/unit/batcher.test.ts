@@ -178,3 +178,19 @@ test("an item that is added the moment a batch ends is not forgotten", async () 
     expect(await batcher.add("second")).toBe("SECOND");
   }
 });
+
+test("a batch is bounded by the weight of its items, and a heavier item goes alone", async () => {
+  const batches: number[][] = [];
+  const batcher = createBatcher<number, number>({
+    run: async (items) => {
+      batches.push(items);
+      return items;
+    },
+    itemsMax: 3,
+    weight: { of: (item) => item, max: 10 },
+    queueMax: 100,
+    overflow: () => new Error("full"),
+  });
+  await Promise.all([4, 6, 1, 50, 1, 1, 1, 1].map((item) => batcher.add(item)));
+  expect(batches).toEqual([[4, 6], [1], [50], [1, 1, 1], [1]]);
+});

@@ -1,5 +1,7 @@
 import type { Logger } from "../../log.ts";
 import type { Bus, BusMessage } from "./bus.ts";
+import { createInterests, createViewers } from "./interests.ts";
+import { type OutputChunk, OutputTails } from "./output-tails.ts";
 import { createTransients, type Transients } from "./transients.ts";
 
 /**
@@ -11,16 +13,7 @@ import { createTransients, type Transients } from "./transients.ts";
  * it the output.
  */
 
-export type OutputChunk = {
-  orgId: string;
-  workId: string;
-  attempt: number;
-  /** All 64 bits of the protocol's number. */
-  sequence: bigint;
-  /** OUTPUT_STREAM_…, as in the proto. */
-  stream: number;
-  data: Uint8Array;
-};
+export type { OutputChunk };
 
 export type Viewer = {
   onChange(): void;
@@ -59,17 +52,6 @@ export type Feed = {
   close(): void;
 };
 
-/** Maximum bytes of output kept of each run, for later viewers. */
-const tailBytesMax = 32_768;
-const chunkOverheadBytes = 256;
-/** Maximum bytes of output kept of all runs of the replica. */
-const tailsBytesMax = 64 * 1024 * 1024;
-/**
- * How long another replica's interest holds, in milliseconds; it is renewed every third of the
- * time.
- */
-const interestMs = 60_000;
-const interestsMax = 50_000;
 /**
  * Maximum bytes of a relayed chunk: in base64 and with its envelope the chunk fits into one
  * notification.
@@ -84,139 +66,56 @@ export const activityStreamsMin = 100;
 const eventsCoalesceMs = 20;
 
 export function createFeed(options: { bus: Bus; replicaId: string; log: Logger }): Feed {
+  const { bus, replicaId } = options;
   const transients = createTransients(options);
-  const orgs = new Map<string, Set<() => void>>();
-  const watched = new Map<string, Set<Viewer>>();
-  const interests = new Map<string, Map<string, number>>();
-  /** `isRelayed`: all chunks came from another replica, for local viewers. */
-  const tails = new Map<string, { chunks: OutputChunk[]; bytes: number; isRelayed: boolean }>();
-  let tailsBytes = 0;
-  const announced = new Map<string, NodeJS.Timeout>();
+  const tell = guarding(options.log);
+  const events = createEventWakes(bus, tell);
+  const announce = (key: string, isFirst = false) =>
+    bus.broadcast({ kind: "watch", ...splitKey(key), replicaId, isFirst });
+  const viewers = createViewers<Viewer>(announce);
+  const interests = createInterests(() => ({}));
+  const tails = new OutputTails();
 
-  const renew = setInterval(() => {
-    for (const [key, viewers] of watched) if (viewers.size > 0) announceInterest(splitKey(key), false);
-    const now = performance.now();
-    for (const [key, replicas] of interests) {
-      for (const [replicaId, until] of replicas) if (until < now) replicas.delete(replicaId);
-      if (replicas.size === 0) interests.delete(key);
-    }
-  }, interestMs / 3);
-  renew.unref();
-
-  function announceInterest(run: { orgId: string; workId: string }, isFirst: boolean): void {
-    options.bus.broadcast({ kind: "watch", ...run, replicaId: options.replicaId, isFirst });
-  }
-
-  function interested(key: string): string[] {
-    const now = performance.now();
-    return [...(interests.get(key) ?? [])]
-      .filter(([, until]) => until >= now)
-      .map(([replicaId]) => replicaId);
-  }
-
-  function relay(replicaIds: readonly string[], chunk: OutputChunk): void {
-    for (let at = 0; at < chunk.data.length; at += relayedBytesMax) {
-      const data = Buffer.from(chunk.data.subarray(at, at + relayedBytesMax)).toString("base64");
-      const { orgId, workId, attempt, stream } = chunk;
-      const sequence = String(chunk.sequence);
-      for (const to of replicaIds) {
-        options.bus.send(to, { kind: "output", orgId, workId, attempt, sequence, stream, data });
-      }
-    }
-  }
-
-  function keep(key: string, chunk: OutputChunk, isRelayed: boolean): void {
-    const tail = tails.get(key) ?? { chunks: [], bytes: 0, isRelayed: true };
-    tail.isRelayed &&= isRelayed;
-    // Moves the run to the end of the map, so that the runs with the oldest output are forgotten
-    // first.
-    tails.delete(key);
-    tails.set(key, tail);
-    tail.chunks.push(chunk);
-    tail.bytes += sizeOf(chunk);
-    tailsBytes += sizeOf(chunk);
-    while (tail.bytes > tailBytesMax && tail.chunks.length > 1) {
-      const dropped = sizeOf(tail.chunks.shift()!);
-      tail.bytes -= dropped;
-      tailsBytes -= dropped;
-    }
-    while (tailsBytes > tailsBytesMax) forget(tails.keys().next().value!);
-  }
-
-  function forget(key: string): void {
-    tailsBytes -= tails.get(key)?.bytes ?? 0;
-    tails.delete(key);
-  }
-
-  /** A viewer that throws must not fail the device's stream, nor the other viewers. */
-  function tell(viewer: () => void): void {
-    try {
-      viewer();
-    } catch (error) {
-      options.log.error({ err: error }, "a viewer of a run or an org could not be told");
-    }
-  }
-
-  function wakeOrg(orgId: string): void {
-    for (const wake of orgs.get(orgId) ?? []) tell(wake);
+  function relay(to: readonly string[], chunk: OutputChunk): void {
+    if (to.length === 0) return;
+    for (const message of relayMessages(chunk)) for (const one of to) bus.send(one, message);
   }
 
   function tellChange(key: string): void {
-    for (const viewer of watched.get(key) ?? []) tell(() => viewer.onChange());
+    for (const viewer of viewers.of(key)) tell(() => viewer.onChange());
   }
 
-  function tellOutput(key: string, chunk: OutputChunk): void {
-    for (const viewer of watched.get(key) ?? []) tell(() => viewer.onOutput(chunk));
+  /** Keeps output for later viewers, and shows the output to the viewers here. */
+  function show(key: string, chunk: OutputChunk, isRelayed: boolean): void {
+    tails.keep(key, chunk, isRelayed);
+    for (const viewer of viewers.of(key)) tell(() => viewer.onOutput(chunk));
   }
 
-  /**
-   * Takes output of another replica's device. The feed keeps the output for later local viewers.
-   */
-  function relayed(key: string, chunk: OutputChunk): void {
-    if (!watched.has(key)) return;
-    keep(key, chunk, true);
-    tellOutput(key, chunk);
-  }
+  const interested = (key: string) => interests.of(key).map(([id]) => id);
 
   return {
-    subscribe(orgId, wake) {
-      const wakes = orgs.get(orgId) ?? new Set();
-      orgs.set(orgId, wakes.add(wake));
+    ...{ subscribe: events.subscribe, eventsAppended: events.appended },
+    ...{ watchOrg: transients.watch, transient: transients.tell, introduce: transients.introduce },
+    watchWork(work, viewer) {
+      const key = keyOf(work);
+      const { isFirst, leave } = viewers.add(key, viewer);
+      for (const chunk of tails.chunksOf(key)) viewer.onOutput(chunk);
+      if (isFirst) announce(key, true);
       return () => {
-        wakes.delete(wake);
-        if (wakes.size === 0) orgs.delete(orgId);
-      };
-    },
-    watchWork(run, viewer) {
-      const key = keyOf(run);
-      const viewers = watched.get(key) ?? new Set();
-      const isFirst = viewers.size === 0;
-      watched.set(key, viewers.add(viewer));
-      for (const chunk of tails.get(key)?.chunks ?? []) viewer.onOutput(chunk);
-      if (isFirst) announceInterest(run, true);
-      return () => {
-        viewers.delete(viewer);
-        if (viewers.size > 0) return;
-        watched.delete(key);
+        if (!leave()) return;
         // A later viewer receives the output anew from the replica that has it.
-        if (tails.get(key)?.isRelayed) forget(key);
-        options.bus.broadcast({ kind: "unwatch", ...run, replicaId: options.replicaId });
+        if (tails.isRelayed(key)) tails.forget(key);
+        bus.broadcast({ kind: "unwatch", ...work, replicaId });
       };
     },
-    watchOrg: transients.watch,
-    transient: transients.tell,
-    introduce: transients.introduce,
     output(chunk) {
       const key = keyOf(chunk);
-      keep(key, chunk, false);
-      tellOutput(key, chunk);
-      const replicaIds = interested(key);
-      if (replicaIds.length > 0) relay(replicaIds, chunk);
+      show(key, chunk, false);
+      relay(interested(key), chunk);
     },
-    tailOf({ attempt, ...run }) {
-      const tail = tails.get(keyOf(run));
-      if (!tail || tail.isRelayed) return "";
-      const chunks = tail.chunks.filter((chunk) => chunk.attempt === attempt && isOutput(chunk));
+    tailOf({ attempt, ...work }) {
+      const own = tails.ownChunksOf(keyOf(work));
+      const chunks = own.filter((chunk) => chunk.attempt === attempt && isOutput(chunk));
       return Buffer.concat(chunks.map((chunk) => chunk.data))
         .toString("utf8")
         .replace(/^\ufffd+/, "");
@@ -224,47 +123,27 @@ export function createFeed(options: { bus: Bus; replicaId: string; log: Logger }
     workChanged({ orgId, workId, isEnded }) {
       const key = keyOf({ orgId, workId });
       tellChange(key);
-      for (const replicaId of interested(key)) options.bus.send(replicaId, { kind: "run", orgId, workId });
-      if (isEnded) forget(key);
-    },
-    eventsAppended(orgId) {
-      wakeOrg(orgId);
-      if (announced.has(orgId)) return;
-      announced.set(
-        orgId,
-        setTimeout(() => {
-          announced.delete(orgId);
-          options.bus.broadcast({ kind: "events", orgId });
-        }, eventsCoalesceMs),
-      );
+      for (const to of interested(key)) bus.send(to, { kind: "run", orgId, workId });
+      if (isEnded) tails.forget(key);
     },
     receive(message) {
       switch (message.kind) {
         case "events":
-          wakeOrg(message.orgId);
+          events.wake(message.orgId);
           return true;
         case "run":
           tellChange(keyOf(message));
           return true;
         case "output":
-          relayed(keyOf(message), {
-            ...message,
-            sequence: BigInt(message.sequence),
-            data: Buffer.from(message.data, "base64"),
-          });
+          if (viewers.has(keyOf(message))) show(keyOf(message), chunkOf(message), true);
           return true;
         case "unwatch":
-          interests.get(keyOf(message))?.delete(message.replicaId);
+          interests.forget(keyOf(message), message.replicaId);
           return true;
         case "watch": {
           const key = keyOf(message);
-          const replicas = interests.get(key) ?? new Map<string, number>();
-          if (interests.size < interestsMax) interests.set(key, replicas);
-          replicas.set(message.replicaId, performance.now() + interestMs);
-          const tail = tails.get(key);
-          if (message.isFirst && tail && !tail.isRelayed) {
-            for (const chunk of tail.chunks) relay([message.replicaId], chunk);
-          }
+          interests.note(key, message.replicaId);
+          if (message.isFirst) for (const chunk of tails.ownChunksOf(key)) relay([message.replicaId], chunk);
           return true;
         }
         default:
@@ -272,26 +151,86 @@ export function createFeed(options: { bus: Bus; replicaId: string; log: Logger }
       }
     },
     wakeAll() {
-      for (const orgId of orgs.keys()) wakeOrg(orgId);
-      for (const key of watched.keys()) tellChange(key);
+      events.wakeAll();
+      for (const key of viewers.subjects()) tellChange(key);
       transients.resyncAll();
     },
     close() {
-      transients.close();
-      clearInterval(renew);
+      for (const part of [transients, events, viewers, interests]) part.close();
+    },
+  };
+}
+
+type Tell = (viewer: () => void) => void;
+
+/** A viewer that throws must not fail the device's stream, nor the other viewers. */
+function guarding(log: Logger): Tell {
+  return (viewer) => {
+    try {
+      viewer();
+    } catch (error) {
+      log.error({ err: error }, "a viewer of a run or an org could not be told");
+    }
+  };
+}
+
+/** The streams that wait for events of an org, here and on other replicas. */
+function createEventWakes(bus: Bus, tell: Tell) {
+  const wakesOf = new Map<string, Set<() => void>>();
+  const announced = new Map<string, NodeJS.Timeout>();
+
+  function wake(orgId: string): void {
+    for (const one of wakesOf.get(orgId) ?? []) tell(one);
+  }
+
+  return {
+    subscribe(orgId: string, wakeOne: () => void): () => void {
+      const wakes = wakesOf.get(orgId) ?? new Set();
+      wakesOf.set(orgId, wakes.add(wakeOne));
+      return () => {
+        wakes.delete(wakeOne);
+        if (wakes.size === 0) wakesOf.delete(orgId);
+      };
+    },
+    appended(orgId: string): void {
+      wake(orgId);
+      if (announced.has(orgId)) return;
+      const timer = setTimeout(() => {
+        announced.delete(orgId);
+        bus.broadcast({ kind: "events", orgId });
+      }, eventsCoalesceMs);
+      announced.set(orgId, timer);
+    },
+    wake,
+    wakeAll(): void {
+      for (const orgId of wakesOf.keys()) wake(orgId);
+    },
+    close(): void {
       for (const timer of announced.values()) clearTimeout(timer);
     },
+  };
+}
+
+/** A chunk of output in messages for another replica. */
+function relayMessages({ orgId, workId, attempt, stream, sequence, data }: OutputChunk): BusMessage[] {
+  const parts = Array.from({ length: Math.ceil(data.length / relayedBytesMax) }, (_, index) =>
+    data.subarray(index * relayedBytesMax, (index + 1) * relayedBytesMax),
+  );
+  const common = { kind: "output", orgId, workId, attempt, sequence: String(sequence), stream } as const;
+  return parts.map((part) => ({ ...common, data: Buffer.from(part).toString("base64") }));
+}
+
+function chunkOf(message: Extract<BusMessage, { kind: "output" }>): OutputChunk {
+  return {
+    ...message,
+    sequence: BigInt(message.sequence),
+    data: Buffer.from(message.data, "base64"),
   };
 }
 
 /** Whether a chunk is a program's output, and not an agent's activity (device/activity.ts). */
 function isOutput({ stream }: OutputChunk): boolean {
   return stream < activityStreamsMin;
-}
-
-/** Includes the overhead of a chunk, because a program may write single bytes. */
-function sizeOf(chunk: OutputChunk): number {
-  return chunk.data.length + chunkOverheadBytes;
 }
 
 /** Has both ids, so that no viewer hears of another org's run. */

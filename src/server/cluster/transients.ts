@@ -1,5 +1,6 @@
 import { newId } from "../../ids.ts";
 import type { Bus, BusMessage, Transient } from "./bus.ts";
+import { createInterests, createViewers } from "./interests.ts";
 
 /**
  * Transient events: connects and disconnects of devices and state changes of runs, for clients that
@@ -34,13 +35,6 @@ export type Transients = {
 };
 
 /**
- * How long another replica's interest holds, in milliseconds; it is renewed every third of the
- * time.
- */
-const interestMs = 60_000;
-/** Pairs of an org and a replica. Interests beyond the limit are not served. */
-const interestsMax = 50_000;
-/**
  * Milliseconds. Events within this time go to other replicas together, and resyncs within it are
  * merged.
  */
@@ -55,62 +49,25 @@ const eventsPerMessageMax = 20;
 
 export function createTransients(options: { bus: Bus; replicaId: string }): Transients {
   const { bus, replicaId } = options;
-  const watched = new Map<string, Set<OrgViewer>>();
-  /**
-   * The interested replicas by org and replica id, and the number of the last message sent to each.
-   */
-  const interests = new Map<string, Map<string, { until: number; relayId: string; sequence: number }>>();
-  let interestsCount = 0;
+  const announce = (orgId: string) => bus.broadcast({ kind: "watch_org", orgId, replicaId });
+  const viewers = createViewers<OrgViewer>(announce);
+  /** The state of an interest is the number of the last message sent. */
+  const interests = createInterests(() => ({ relayId: newId(), sequence: 0 }));
   /** The last message received by org and replica id, for orgs watched here. */
   const heard = new Map<string, Map<string, { relayId: string; sequence: number }>>();
   const waiting = new Map<string, { events: Transient[]; isCut: boolean; timer: NodeJS.Timeout }>();
   const resyncs = new Map<string, NodeJS.Timeout>();
 
-  const renew = setInterval(() => {
-    for (const orgId of watched.keys()) announce(orgId);
-    const now = performance.now();
-    for (const [orgId, replicas] of interests) {
-      for (const [id, { until }] of replicas) if (until < now) forget(orgId, id);
-    }
-  }, interestMs / 3);
-  renew.unref();
-
-  function announce(orgId: string): void {
-    bus.broadcast({ kind: "watch_org", orgId, replicaId });
-  }
-
-  function forget(orgId: string, id: string): void {
-    const replicas = interests.get(orgId);
-    if (replicas?.delete(id)) interestsCount -= 1;
-    if (replicas?.size === 0) interests.delete(orgId);
-  }
-
-  /** Notes that a client on the named replica watches the org, for the next minute. */
+  /** Notes that a client on the named replica watches the org. */
   function remember(orgId: string, id: string): void {
-    const replicas = interests.get(orgId) ?? new Map();
-    const now = performance.now();
-    let interest = replicas.get(id);
-    if (interest && interest.until < now) interest = undefined;
-    if (!interest) {
-      if (!replicas.has(id)) {
-        if (interestsCount >= interestsMax) return;
-        interestsCount += 1;
-      }
-      interest = { until: 0, relayId: newId(), sequence: 0 };
-      replicas.set(id, interest);
-      interests.set(orgId, replicas);
-    }
-    interest.until = now + interestMs;
-    const { relayId, sequence } = interest;
-    bus.send(id, { kind: "org_heard", orgId, from: replicaId, relayId, sequence });
+    const interest = interests.note(orgId, id);
+    if (interest) bus.send(id, { kind: "org_heard", orgId, from: replicaId, ...interest });
   }
 
   function flush(orgId: string): void {
-    const { events, isCut } = waiting.get(orgId)!;
+    const { events = [], isCut = false } = waiting.get(orgId) ?? {};
     waiting.delete(orgId);
-    const now = performance.now();
-    for (const [id, interest] of interests.get(orgId) ?? []) {
-      if (interest.until < now) continue;
+    for (const [id, interest] of interests.of(orgId)) {
       for (let at = 0; at < events.length; at += eventsPerMessageMax) {
         const part = events.slice(at, at + eventsPerMessageMax);
         // Skips a number: the dropped events show as a gap.
@@ -148,37 +105,34 @@ export function createTransients(options: { bus: Bus; replicaId: string }): Tran
       orgId,
       setTimeout(() => {
         resyncs.delete(orgId);
-        for (const viewer of watched.get(orgId) ?? []) viewer.onResync();
+        for (const viewer of viewers.of(orgId)) viewer.onResync();
       }, coalesceMs),
     );
   }
 
   return {
     watch(orgId, viewer) {
-      const viewers = watched.get(orgId) ?? new Set();
-      watched.set(orgId, viewers.add(viewer));
-      if (viewers.size === 1) announce(orgId);
+      const { isFirst, leave } = viewers.add(orgId, viewer);
+      if (isFirst) announce(orgId);
       return () => {
-        if (!viewers.delete(viewer) || viewers.size > 0) return;
-        watched.delete(orgId);
+        if (!leave()) return;
         heard.delete(orgId);
         bus.broadcast({ kind: "unwatch_org", orgId, replicaId });
       };
     },
     tell(orgId, told) {
-      const viewers = watched.get(orgId);
       const isWanted = interests.has(orgId);
-      if (!viewers && !isWanted) return;
+      if (!viewers.has(orgId) && !isWanted) return;
       const event = { ...told, at: Date.now(), replicaId };
-      for (const viewer of viewers ?? []) viewer.onTransient(event);
+      for (const viewer of viewers.of(orgId)) viewer.onTransient(event);
       if (isWanted) relay(orgId, event);
     },
     introduce() {
       bus.broadcast({ kind: "who_watches", replicaId });
-      for (const orgId of watched.keys()) announce(orgId);
+      for (const orgId of viewers.subjects()) announce(orgId);
     },
     resyncAll() {
-      for (const orgId of watched.keys()) resync(orgId);
+      for (const orgId of viewers.subjects()) resync(orgId);
     },
     receive(message) {
       switch (message.kind) {
@@ -186,21 +140,21 @@ export function createTransients(options: { bus: Bus; replicaId: string }): Tran
           remember(message.orgId, message.replicaId);
           return true;
         case "unwatch_org":
-          forget(message.orgId, message.replicaId);
+          interests.forget(message.orgId, message.replicaId);
           return true;
         case "who_watches":
-          for (const orgId of watched.keys()) {
+          for (const orgId of viewers.subjects()) {
             bus.send(message.replicaId, { kind: "watch_org", orgId, replicaId });
           }
           return true;
         case "org_heard":
-          if (watched.has(message.orgId)) follow(message);
+          if (viewers.has(message.orgId)) follow(message);
           return true;
         case "transients":
-          if (!watched.has(message.orgId)) return true;
+          if (!viewers.has(message.orgId)) return true;
           follow(message);
           for (const event of message.events) {
-            for (const viewer of watched.get(message.orgId) ?? []) viewer.onTransient(event);
+            for (const viewer of viewers.of(message.orgId)) viewer.onTransient(event);
           }
           return true;
         default:
@@ -208,7 +162,8 @@ export function createTransients(options: { bus: Bus; replicaId: string }): Tran
       }
     },
     close() {
-      clearInterval(renew);
+      viewers.close();
+      interests.close();
       for (const { timer } of waiting.values()) clearTimeout(timer);
       for (const timer of resyncs.values()) clearTimeout(timer);
     },

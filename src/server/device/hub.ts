@@ -3,11 +3,10 @@ import type { ReplicaConfig } from "../../config.ts";
 import type { DatabaseClock } from "../../database-clock.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import type { Completer, Report, ReportVerdict } from "../../scheduler/completer.ts";
 import type { Dispatcher } from "../../scheduler/dispatcher.ts";
+import type { Endings, Report, ReportVerdict } from "../../scheduler/endings.ts";
 import type { Publisher } from "../../scheduler/publisher.ts";
 import { ask, closeByDevice } from "../../scheduler/questions.ts";
-import type { TurnEndings } from "../../scheduler/turn-endings.ts";
 import { failTurnsOfSessions } from "../../scheduler/turn-sweep.ts";
 import * as clock from "../../store/pg/clock.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
@@ -101,9 +100,8 @@ export type HubDeps = {
   onLog: (excerpt: Parameters<DeviceLogs["arrived"]>[0]) => void;
   /** The programs that this server gives. */
   offers: Pick<Offers, "version" | "refresh">;
-  completer: Completer;
+  endings: Readonly<Record<AttemptKind, Endings>>;
   dispatcher: Dispatcher;
-  turnEndings: TurnEndings;
   publisher: Publisher;
 };
 
@@ -212,8 +210,8 @@ function createParts(deps: HubDeps): Parts {
   const { db, log, feed, publisher, config } = deps;
   const registry = createRegistry();
   const works = {
-    run: createRunWork(deps),
-    turn: createTurnWork({ db, endings: deps.turnEndings, ttlMs: config.ttlMs }),
+    run: createRunWork({ ...deps, endings: deps.endings.run }),
+    turn: createTurnWork({ db, endings: deps.endings.turn, ttlMs: config.ttlMs }),
   };
   const wheel = createDueWheel({
     clock: deps.clock,

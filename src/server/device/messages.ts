@@ -23,7 +23,7 @@ import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { agentToken } from "../../agent-token.ts";
 import { conversationOfRun } from "../../conversation-ids.ts";
 import { render } from "../../input.ts";
-import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
+import type { Report, ReportVerdict } from "../../scheduler/endings.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";

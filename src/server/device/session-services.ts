@@ -1,7 +1,7 @@
 import type { Hello } from "#gen/pinion/v1/device_pb.js";
 import type { DatabaseClock } from "../../database-clock.ts";
 import type { Logger } from "../../log.ts";
-import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
+import type { Report, ReportVerdict } from "../../scheduler/endings.ts";
 import type { QuestionRow } from "../../scheduler/questions.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import type { SessionName } from "../../store/work/presence.ts";

@@ -1,4 +1,4 @@
-import type { Report, ReportVerdict } from "../../scheduler/completer.ts";
+import type { Report, ReportVerdict } from "../../scheduler/endings.ts";
 import type * as attempts from "../../store/work/attempts.ts";
 import type { SessionName } from "../../store/work/presence.ts";
 import type { AttemptName, AttemptSettlement } from "../../store/work/settlements.ts";

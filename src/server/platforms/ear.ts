@@ -1,7 +1,7 @@
 /** What a line of a platform tells, on any replica. */
 import type { Logger } from "../../log.ts";
+import type { Doorbell } from "../../scheduler/doorbell.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
-import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { refusalOf, take } from "./incoming.ts";
@@ -15,7 +15,7 @@ export function createEar(deps: {
   db: Db;
   log: Logger;
   quotas: Quotas;
-  bell: Pick<TurnBell, "turnStarted"> & QuestionBell;
+  bell: Pick<Doorbell, "turnStarted"> & QuestionBell;
   platform: StartablePlatform;
   news: News;
   /** A reply is owed from now on. */

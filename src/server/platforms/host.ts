@@ -10,9 +10,9 @@ import { within } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
 import { excerpt } from "../../excerpt.ts";
 import type { Logger } from "../../log.ts";
+import type { Doorbell } from "../../scheduler/doorbell.ts";
 import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
-import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import * as leases from "../../store/agents/platform-leases.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
@@ -68,7 +68,7 @@ export type HostDeps = SecretSources & {
   lines: Lines;
   feed: SpeechFeed & { eventsAppended(orgId: string): void };
   quotas: Quotas;
-  bell: Pick<TurnBell, "turnStarted"> & QuestionBell;
+  bell: Pick<Doorbell, "turnStarted"> & QuestionBell;
   publicUrl: string | undefined;
   /** Tells all other replicas. */
   announce(hint: PlatformHint): void;

@@ -7,7 +7,7 @@ import { createHash } from "node:crypto";
 import { conversationOfUser } from "../../conversation-ids.ts";
 import { Refusal } from "../../errors.ts";
 import { excerpt } from "../../excerpt.ts";
-import type { TurnBell } from "../../scheduler/turn-bell.ts";
+import type { Doorbell } from "../../scheduler/doorbell.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -68,7 +68,7 @@ export type Taken = "new" | "repeated" | "edited" | { refused: string };
  * Refuses while the org or the conversation has no room for a turn.
  */
 export async function take(
-  { db, quotas, bell }: { db: Db; quotas: Quotas; bell: Pick<TurnBell, "turnStarted"> },
+  { db, quotas, bell }: { db: Db; quotas: Quotas; bell: Pick<Doorbell, "turnStarted"> },
   to: Addressee,
   heard: Heard,
 ): Promise<Taken> {

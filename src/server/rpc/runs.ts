@@ -1,9 +1,8 @@
-import { create, fromBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import { TranscriptSchema } from "#gen/pinion/v1/activity_pb.js";
 import {
-  type OutputStream,
   type Run,
   type RunService,
   UsageGroup,
@@ -11,7 +10,6 @@ import {
   type WatchRunResponse,
   WatchRunResponseSchema,
 } from "#gen/pinion/v1/run_pb.js";
-import { Bell } from "../../abort.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import { cancelRun } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
@@ -44,18 +42,9 @@ import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
 import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
 import { searchRuns, summarizeRuns } from "./run-search.ts";
+import { outputFields, watching } from "./watching.ts";
 
 const windowsPageSizeDefault = 20;
-/**
- * Maximum output chunks held for a slow viewer; the oldest are dropped, and the sequence shows the
- * gap.
- */
-const chunksWaitingMax = 256;
-/** Milliseconds between reads without a wake-up, in case a wake-up was lost. */
-const rereadMs = 5_000;
-/** As documented in the .proto. */
-const keepaliveMs = 15_000;
-
 export function runService(deps: {
   db: Db;
   feed: Feed;
@@ -263,72 +252,35 @@ async function runMessages(db: Db, orgId: string, rows: readonly runs.RunRow[]):
 }
 
 /** The run now, at every change, and its output; ends after the run's end was shown. */
-async function* watch(
+function watch(
   { db, feed }: { db: Db; feed: Feed },
   { runId }: WatchRunRequest,
   context: HandlerContext,
 ): AsyncGenerator<WatchRunResponse> {
   const { orgId } = principalOf(context);
-  const bell = new Bell();
-  let chunks: OutputChunk[] = [];
-  // An active run is read after every wake-up; a waiting run only after a reported change.
-  let mayHaveChanged = true;
-  const changed = () => {
-    mayHaveChanged = true;
-    bell.ring();
-  };
-  const stop = feed.watchWork(
-    { orgId, workId: runId },
-    {
-      onChange: changed,
-      onOutput(chunk) {
-        chunks.push(chunk);
-        if (chunks.length > chunksWaitingMax) chunks.shift();
-        bell.ring();
-      },
+  return watching({
+    feed,
+    work: { orgId, workId: runId },
+    signal: context.signal,
+    isEndAlone: false,
+    async look() {
+      const row = await runs.find(db, { orgId, runId });
+      if (!row) refuse("not_found", `there is no run ${runId}`);
+      const [run] = await runMessages(db, orgId, [row]);
+      const openQuestions = run?.openQuestions;
+      return {
+        isEnded: row.finishedAt !== null,
+        text: JSON.stringify({ ...row, openQuestions, lastBeatAt: null }),
+        update: updateOf({ case: "run", value: run ?? runMessage(row) }),
+      };
     },
-  );
-  let shown = "";
-  let isFirst = true;
-  let saidAt = performance.now();
-  let lookedAt = 0;
-  try {
-    while (!context.signal.aborted) {
-      let isEnded = false;
-      const updates: WatchRunResponse[] = [];
-      if (mayHaveChanged || performance.now() - lookedAt >= rereadMs) {
-        mayHaveChanged = false;
-        lookedAt = performance.now();
-        const row = await runs.find(db, { orgId, runId });
-        if (!row) refuse("not_found", `there is no run ${runId}`);
-        isEnded = row.finishedAt !== null;
-        // A heartbeat alone is no news.
-        const [value] = await runMessages(db, orgId, [row]);
-        const state = JSON.stringify({ ...row, openQuestions: value!.openQuestions, lastBeatAt: null });
-        if (state !== shown) {
-          shown = state;
-          updates.push(create(WatchRunResponseSchema, { update: { case: "run", value: value! } }));
-        }
-      }
-      const pieces = chunks.flatMap(outputMessage);
-      chunks = [];
-      // The run is shown first, and its end last: output received by now was written before the
-      // end.
-      yield* isEnded && !isFirst ? [...pieces, ...updates] : [...updates, ...pieces];
-      isFirst = false;
-      if (isEnded) return;
-      const now = performance.now();
-      if (pieces.length + updates.length > 0) saidAt = now;
-      else if (now - saidAt >= keepaliveMs) {
-        saidAt = now;
-        yield create(WatchRunResponseSchema, { update: { case: "keepalive", value: {} } });
-      }
-      await bell.wait(rereadMs, context.signal);
-    }
-  } finally {
-    stop();
-  }
+    outputOf: outputUpdates,
+    keepalive: () => updateOf({ case: "keepalive", value: {} }),
+  });
 }
+
+const updateOf = (update: MessageInitShape<typeof WatchRunResponseSchema>["update"]) =>
+  create(WatchRunResponseSchema, { update });
 
 /** The device was deleted; any other failure passes on. */
 function unlessNotFound(error: unknown): undefined {
@@ -336,25 +288,9 @@ function unlessNotFound(error: unknown): undefined {
   throw error;
 }
 
-function outputMessage(chunk: OutputChunk): WatchRunResponse[] {
-  if (chunk.stream === activityStream) {
-    const activity = activityOf(chunk.data);
-    const value = { ...(activity ? { activity } : {}), attempt: chunk.attempt };
-    return activity ? [create(WatchRunResponseSchema, { update: { case: "activity", value } })] : [];
-  }
-  return [outputOf(chunk)];
-}
-
-function outputOf(chunk: OutputChunk): WatchRunResponse {
-  return create(WatchRunResponseSchema, {
-    update: {
-      case: "output",
-      value: {
-        sequence: chunk.sequence,
-        stream: chunk.stream as OutputStream,
-        data: chunk.data,
-        attempt: chunk.attempt,
-      },
-    },
-  });
+function outputUpdates(chunk: OutputChunk): WatchRunResponse[] {
+  if (chunk.stream !== activityStream) return [updateOf({ case: "output", value: outputFields(chunk) })];
+  const activity = activityOf(chunk.data);
+  const value = activity && { activity, attempt: chunk.attempt };
+  return value ? [updateOf({ case: "activity", value })] : [];
 }

@@ -1,8 +1,7 @@
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
-import type { OutputStream } from "#gen/pinion/v1/run_pb.js";
 import {
   type StartTurnRequest,
   type Turn,
@@ -11,10 +10,8 @@ import {
   type WatchTurnResponse,
   WatchTurnResponseSchema,
 } from "#gen/pinion/v1/turn_pb.js";
-import { Bell } from "../../abort.ts";
 import { refuse } from "../../errors.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
-import type { TurnBell } from "../../scheduler/turn-bell.ts";
 import { cancelTurn } from "../../scheduler/turn-cancels.ts";
 import * as devices from "../../store/people/devices.ts";
 import { findDefaultAgentId } from "../../store/people/orgs.ts";
@@ -33,20 +30,12 @@ import { idKey, page } from "./page.ts";
 import { lateResultMessage } from "./run-message.ts";
 import { conversationOf } from "./turn-conversation.ts";
 import { conversationMessage, turnMessage, turnStatuses } from "./turn-message.ts";
+import { outputFields, watching } from "./watching.ts";
 
 /** As documented in the .proto. */
 const timeoutMsDefault = 600_000;
 const startTimeoutMsDefault = 600_000;
-const keepaliveMs = 15_000;
-/**
- * Maximum output chunks held for a slow watcher; the oldest are dropped, and the sequence shows the
- * gap.
- */
-const chunksWaitingMax = 256;
-/** Milliseconds between reads without a wake-up, in case a wake-up was lost. */
-const rereadMs = 5_000;
-
-type Deps = { db: Db; feed: Feed; doorbell: TurnBell & Pick<Doorbell, "cancelling"> };
+type Deps = { db: Db; feed: Feed; doorbell: Pick<Doorbell, "turnStarted" | "turnsEnded" | "cancelling"> };
 
 export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
   const { db, doorbell } = deps;
@@ -216,72 +205,36 @@ async function requireRun(
 }
 
 /** The turn now, at every change, and its output; its end comes once, as the last message. */
-async function* watch(
+function watch(
   { db, feed }: Deps,
   { turnId, afterSequence }: WatchTurnRequest,
   context: HandlerContext,
 ): AsyncGenerator<WatchTurnResponse> {
   const { orgId } = principalOf(context);
-  const bell = new Bell();
-  let chunks: OutputChunk[] = [];
-  // The turn is read after a reported change; otherwise only its output is passed on.
-  let mayHaveChanged = true;
-  const stop = feed.watchWork(
-    { orgId, workId: turnId.toLowerCase() },
-    {
-      onChange() {
-        mayHaveChanged = true;
-        bell.ring();
-      },
-      onOutput(chunk) {
-        if (chunk.stream !== activityStream && chunk.sequence <= afterSequence) return;
-        chunks.push(chunk);
-        if (chunks.length > chunksWaitingMax) chunks.shift();
-        bell.ring();
-      },
+  return watching({
+    feed,
+    work: { orgId, workId: turnId.toLowerCase() },
+    signal: context.signal,
+    afterSequence,
+    isEndAlone: true,
+    async look() {
+      const row = await turns.find(db, { orgId, turnId });
+      if (!row) refuse("not_found", `there is no turn ${turnId}`);
+      const isEnded = row.finishedAt !== null;
+      const value = await messageOf(db, row);
+      return {
+        isEnded,
+        text: JSON.stringify({ ...row, lastBeatAt: null, deadlineAt: null, asks: value.openQuestions }),
+        update: updateOf({ case: isEnded ? "ended" : "turn", value }),
+      };
     },
-  );
-  let shown = "";
-  let saidAt = performance.now();
-  let lookedAt = 0;
-  try {
-    while (!context.signal.aborted) {
-      let row: turns.TurnRow | undefined;
-      if (mayHaveChanged || performance.now() - lookedAt >= rereadMs) {
-        mayHaveChanged = false;
-        lookedAt = performance.now();
-        row = (await turns.find(db, { orgId, turnId })) ?? refuse("not_found", `there is no turn ${turnId}`);
-      }
-      // Output received by now was written before the turn's end in the row.
-      const pieces = chunks.flatMap(outputMessage);
-      chunks = [];
-      if (row?.finishedAt) {
-        yield* pieces;
-        yield create(WatchTurnResponseSchema, { update: { case: "ended", value: turnMessage(row) } });
-        return;
-      }
-      const value = row && (await messageOf(db, row));
-      // A heartbeat alone is no news.
-      const told = row && { ...row, lastBeatAt: null, deadlineAt: null, asks: value?.openQuestions };
-      const state = told && JSON.stringify(told);
-      const isNews = value !== undefined && state !== shown;
-      if (value && isNews) {
-        shown = state!;
-        yield create(WatchTurnResponseSchema, { update: { case: "turn", value } });
-      }
-      yield* pieces;
-      const now = performance.now();
-      if (isNews || pieces.length > 0) saidAt = now;
-      else if (now - saidAt >= keepaliveMs) {
-        saidAt = now;
-        yield create(WatchTurnResponseSchema, { update: { case: "keepalive", value: {} } });
-      }
-      await bell.wait(rereadMs, context.signal);
-    }
-  } finally {
-    stop();
-  }
+    outputOf: outputUpdates,
+    keepalive: () => updateOf({ case: "keepalive", value: {} }),
+  });
 }
+
+const updateOf = (update: MessageInitShape<typeof WatchTurnResponseSchema>["update"]) =>
+  create(WatchTurnResponseSchema, { update });
 
 /** A turn with the number of its agent's open questions. */
 async function messageOf(db: Db, row: turns.TurnRow): Promise<Turn> {
@@ -290,22 +243,8 @@ async function messageOf(db: Db, row: turns.TurnRow): Promise<Turn> {
   return turnMessage(row, open.get(row.id) ?? 0);
 }
 
-function outputMessage(chunk: OutputChunk): WatchTurnResponse[] {
-  if (chunk.stream !== activityStream) return [outputOf(chunk)];
+function outputUpdates(chunk: OutputChunk): WatchTurnResponse[] {
+  if (chunk.stream !== activityStream) return [updateOf({ case: "output", value: outputFields(chunk) })];
   const value = activityOf(chunk.data);
-  return value ? [create(WatchTurnResponseSchema, { update: { case: "activity", value } })] : [];
-}
-
-function outputOf(chunk: OutputChunk): WatchTurnResponse {
-  return create(WatchTurnResponseSchema, {
-    update: {
-      case: "output",
-      value: {
-        sequence: chunk.sequence,
-        stream: chunk.stream as OutputStream,
-        data: chunk.data,
-        attempt: chunk.attempt,
-      },
-    },
-  });
+  return value ? [updateOf({ case: "activity", value })] : [];
 }

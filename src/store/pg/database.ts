@@ -273,6 +273,13 @@ export async function undoOnFailure<T>(
   }
 }
 
+/** Like {@link undoOnFailure}, and throws the error. */
+export async function undoable<T>(tx: Db, fn: () => Promise<T>): Promise<T> {
+  const done = await undoOnFailure(tx, fn);
+  if ("error" in done) throw done.error;
+  return done.value;
+}
+
 /** serialization_failure, deadlock_detected */
 function isLostRace(error: unknown): boolean {
   const code = codeOf(error);

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import type { Quotas } from "../people/quotas.ts";
-import { type Db, mayBeOfOneRow } from "../pg/database.ts";
+import type { Db } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 import type { NotifyEntry } from "./deliveries.ts";
@@ -361,29 +361,6 @@ export function answerOf({ answer }: Pick<Settlement, "answer">): string | null 
     ...(result === "" ? {} : { result }),
     ...(structured === undefined ? {} : { structured }),
   });
-}
-
-/**
- * Like {@link settle}; after a refusal by the database, the open transaction is in its earlier
- * state, with its locks, and the error is returned. An error not caused by a single row (see
- * mayBeOfOneRow) is thrown.
- */
-export async function settleOrUndo(
-  tx: Db,
-  settlements: readonly Settlement[],
-  policy: FailurePolicy,
-): Promise<{ settled: Settled[] } | { error: unknown }> {
-  await sql`savepoint settling`.execute(tx);
-  try {
-    const settled = await settle(tx, settlements, policy);
-    await sql`release savepoint settling`.execute(tx);
-    return { settled };
-  } catch (error) {
-    if (!mayBeOfOneRow(error)) throw error;
-    await sql`rollback to savepoint settling`.execute(tx);
-    await sql`release savepoint settling`.execute(tx);
-    return { error };
-  }
 }
 
 export type AttemptName = { orgId: string; deviceId: string; workId: string; attemptToken: string };

@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import { type Db, mayBeOfOneRow } from "../pg/database.ts";
+import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 import { type SessionKey, type SessionName, sessionColumns } from "./presence.ts";
 import { turnWaitMsMax } from "./questions.ts";
@@ -179,28 +179,6 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
     ...ended,
     next: hasNext ? { deviceId: nextDeviceId } : undefined,
   }));
-}
-
-/**
- * Like {@link commitTerminalReply}; after a refusal by the database, the open transaction is in its
- * earlier state, with its locks, and the error is returned. An error not caused by a single row
- * (see mayBeOfOneRow) is thrown.
- */
-export async function commitOrUndo(
-  tx: Db,
-  replies: readonly TerminalReply[],
-): Promise<{ ended: EndedTurn[] } | { error: unknown }> {
-  await sql`savepoint replying`.execute(tx);
-  try {
-    const ended = await commitTerminalReply(tx, replies);
-    await sql`release savepoint replying`.execute(tx);
-    return { ended };
-  } catch (error) {
-    if (!mayBeOfOneRow(error)) throw error;
-    await sql`rollback to savepoint replying`.execute(tx);
-    await sql`release savepoint replying`.execute(tx);
-    return { error };
-  }
 }
 
 export type Withdrawal = {

@@ -2,9 +2,10 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { createCompleter } from "../../../src/scheduler/completer.ts";
+import { createEndings } from "../../../src/scheduler/endings.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { expireOnce, reapOnce } from "../../../src/scheduler/reaper.ts";
+import { runEndings } from "../../../src/scheduler/run-endings.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
@@ -111,7 +112,10 @@ test("R9: a completion that the database refuses does not take the others of its
     .set((eb) => ({ window_start: eb.ref("window_end") }))
     .where("id", "=", bad!.runId)
     .execute();
-  const completer = createCompleter({ db, policy, log: loggingTo([]), doorbell: noteDoorbell() });
+  const completer = createEndings(runEndings({ policy, doorbell: noteDoorbell() }), {
+    db,
+    log: loggingTo([]),
+  });
   const results = await Promise.allSettled(seeded.map((run) => completer.report(reportOf(run))));
   expect(results[0]).toMatchObject({ status: "rejected", reason: { reason: "invalid_argument" } });
   expect(results.slice(1)).toMatchObject(
@@ -199,7 +203,10 @@ test("R9: the halves of a refused batch are stored one after the other, over one
   await refuseEndOf(db, seeded[0]!);
   const own = openDatabase({ url, poolMax: 8 });
   try {
-    const completer = createCompleter({ db: own.db, policy, log: loggingTo([]), doorbell: noteDoorbell() });
+    const completer = createEndings(runEndings({ policy, doorbell: noteDoorbell() }), {
+      db: own.db,
+      log: loggingTo([]),
+    });
     const results = await Promise.allSettled(seeded.map((run) => completer.report(reportOf(run))));
     expect(results.map((result) => result.status)).toEqual(["rejected", ...Array(7).fill("fulfilled")]);
     expect(own.stats().open).toBe(1);

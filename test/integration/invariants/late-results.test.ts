@@ -7,10 +7,11 @@ import { expect, onTestFinished, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/cancels.ts";
-import { createCompleter, storeLate } from "../../../src/scheduler/completer.ts";
+import { createEndings } from "../../../src/scheduler/endings.ts";
 import { expireOnce, reapOnce } from "../../../src/scheduler/reaper.ts";
+import { runEndings, storeLate } from "../../../src/scheduler/run-endings.ts";
 import { settleWithEvents } from "../../../src/scheduler/settle.ts";
-import { createTurnEndings, keepLate, storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
+import { keepLate, storeRepliesOnce, turnEndings } from "../../../src/scheduler/turn-endings.ts";
 import { sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import { withinOrg } from "../../../src/store/pg/tenancy.ts";
@@ -404,8 +405,8 @@ test("R10: a run has 20 late results and 2 MiB of them at most; beyond that a de
       output, is_output_truncated, signal, reason)
     select org_id, subject_id, kind, attempt, gen_random_uuid(), device_id, outcome, false, '', false, '', ''
     from (select * from late_result limit 1) one cross join generate_series(1, 17)`.execute(db);
-  const completer = createCompleter({
-    ...{ db, policy, doorbell: noteDoorbell() },
+  const completer = createEndings(runEndings({ policy, doorbell: noteDoorbell() }), {
+    db,
     log: createLogger({ name: "test", level: "silent" }),
   });
   await expect(completer.report(reportOf(attempts[3]!))).rejects.toThrow(
@@ -437,16 +438,20 @@ test("R10: a reply that comes after its turn has ended is kept, and is no second
   expect(await sweepTurnsOnce(db, { ttlMs: 60_000 })).toHaveLength(1);
   const noted: { orgId: string; turnId: string }[] = [];
   const deaf = { turnStarted() {}, turnsEnded() {}, turnsWithdrawn() {} };
-  const endings = createTurnEndings({
-    ...{ db, log: createLogger({ name: "test", level: "silent" }) },
-    doorbell: { ...deaf, repliesKept: (kept) => void noted.push(...kept) },
-  });
-  const reply = turns.replyOf(turn, { reply: "late", nextSnapshot: Buffer.from("stale") });
-  expect(await Promise.all([endings.reply(reply), endings.reply(reply)])).toEqual([
-    "superseded",
-    "superseded",
+  const endings = createEndings(
+    turnEndings({ doorbell: { ...deaf, repliesKept: (kept) => void noted.push(...kept) } }),
+    { db, log: createLogger({ name: "test", level: "silent" }) },
+  );
+  const report = reportOf(
+    { ...turn, runId: turn.turnId },
+    { output: "late", nextSnapshot: Buffer.from("stale") },
+  );
+  const superseded = { verdict: "superseded", windowId: null };
+  expect(await Promise.all([endings.report(report), endings.report(report)])).toEqual([
+    superseded,
+    superseded,
   ]);
-  expect(await endings.reply(reply)).toBe("superseded");
+  expect(await endings.report(report)).toEqual(superseded);
   expect(noted).toMatchObject([{ turnId: turn.turnId }]);
   expect(await turns.findTurn(db, turn)).toMatchObject({ status: "failed", reply: "" });
   expect(await turns.findSnapshot(db, turn)).toMatchObject({ version: 0 });

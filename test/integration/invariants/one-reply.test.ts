@@ -6,7 +6,8 @@ import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
 import { createLogger } from "../../../src/log.ts";
-import { createTurnEndings, storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
+import { createEndings } from "../../../src/scheduler/endings.ts";
+import { storeRepliesOnce, turnEndings } from "../../../src/scheduler/turn-endings.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as turnAttempts from "../../../src/store/work/turn-attempts.ts";
@@ -173,15 +174,17 @@ test("T1: a replaced session takes away nothing that a newer one goes on with, a
   const [turn] = await claimTurns(db, worker);
   const held = [{ ...attemptOf(turn!), state: HeldAttemptState.RUNNING }];
   const { epoch } = await openDevice(db, worker, { held });
-  const bell = { turnStarted() {}, turnsEnded() {}, repliesKept() {}, turnsWithdrawn() {} };
-  const endings = createTurnEndings({ db, doorbell: bell, log });
-  const ended = { status: "failed", reason: "given up", isRetryable: true } as const;
-  const withdrawn = { ...turn!, reason: "never accepted", delayMs: 0 };
-  expect(await endings.withdraw({ ...withdrawn, session: worker })).toBe(false);
-  expect(await endings.end({ ...turn!, session: worker, ...ended })).toBe(false);
-  expect(await endings.withdraw({ ...withdrawn, session: sessionOf(worker, epoch) })).toBe(false);
+  const bell = { turnsEnded() {}, repliesKept() {}, turnsWithdrawn() {} };
+  const endings = createEndings(turnEndings({ doorbell: bell }), { db, log });
+  const attempt = { ...attemptOf(turn!), deviceId: null };
+  const ended = { ...attempt, action: "finish", status: "failed", reason: "given up" } as const;
+  const withdrawn = { ...attempt, action: "withdraw", status: "timeout", reason: "never accepted" } as const;
+  const mine = sessionOf(worker, epoch);
+  expect(await endings.settle({ ...withdrawn, session: worker })).toBe(false);
+  expect(await endings.settle({ ...ended, session: worker })).toBe(false);
+  expect(await endings.settle({ ...withdrawn, session: mine })).toBe(false);
   expect(await findTurn(db, turn!)).toMatchObject({ status: "running", attempt: 1 });
-  expect(await endings.end({ ...turn!, session: sessionOf(worker, epoch), ...ended })).toBe(true);
+  expect(await endings.settle({ ...ended, session: mine })).toBe(true);
 });
 
 test("T1: the fast path fails what was pushed, accepted or not, and leaves what its session never had", async () => {

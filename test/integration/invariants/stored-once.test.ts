@@ -4,8 +4,9 @@
  */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { createCompleter } from "../../../src/scheduler/completer.ts";
+import { createEndings } from "../../../src/scheduler/endings.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
+import { runEndings } from "../../../src/scheduler/run-endings.ts";
 import { settleWithEvents } from "../../../src/scheduler/settle.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -118,11 +119,9 @@ test("R5: in a batch with repeats every run keeps its own output", async () => {
 test("R5: many devices that report at once through one replica each get their own answer", async () => {
   const { db } = database;
   const runs = await Promise.all(Array.from({ length: 5 }, async () => (await seedRunning(db)).run));
-  const completer = createCompleter({
+  const completer = createEndings(runEndings({ policy, doorbell: noteDoorbell() }), {
     db,
-    policy,
     log: createLogger({ name: "test", level: "silent" }),
-    doorbell: noteDoorbell(),
   });
   const reports = runs.flatMap((run) => [run, run]).map((run) => reportOf(run, { output: run.runId }));
   const verdicts = await Promise.all(reports.map((report) => completer.report(report)));

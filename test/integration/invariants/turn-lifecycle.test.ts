@@ -4,8 +4,9 @@ import { sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
 import { createLogger } from "../../../src/log.ts";
+import { createEndings } from "../../../src/scheduler/endings.ts";
 import { cancelTurn } from "../../../src/scheduler/turn-cancels.ts";
-import { createTurnEndings, storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
+import { storeRepliesOnce, turnEndings } from "../../../src/scheduler/turn-endings.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as presence from "../../../src/store/work/presence.ts";
@@ -70,9 +71,9 @@ const events: Record<string, (scene: Scene) => Promise<unknown>> = {
     withdraw(db, [{ ...turn, session: worker, reason: "busy", delayMs: 0 }]),
   async "turned down after it was accepted"({ db, state, turn, worker }) {
     if (state !== "running") return;
-    const endings = createTurnEndings({ db, doorbell: deaf, log });
-    const ended = { status: "failed", reason: "given up", isRetryable: true } as const;
-    await endings.end({ ...turn, session: worker, ...ended });
+    const endings = createEndings(turnEndings({ doorbell: deaf }), { db, log });
+    const ended = { action: "finish", status: "failed", reason: "given up" } as const;
+    await endings.settle({ ...attemptOf(turn), deviceId: null, session: worker, ...ended });
   },
   async "the worker's stream broke"({ db, turn, worker }) {
     await presence.close(db, [worker]);

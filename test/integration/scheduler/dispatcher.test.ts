@@ -2,9 +2,10 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { createDispatcher, type Seat } from "../../../src/scheduler/dispatcher.ts";
+import type { Seat } from "../../../src/scheduler/claims.ts";
+import { createDispatcher } from "../../../src/scheduler/dispatcher.ts";
+import type { Endings } from "../../../src/scheduler/endings.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
-import type { TurnEndings } from "../../../src/scheduler/turn-endings.ts";
 import type { ClaimedRun } from "../../../src/store/work/attempts.ts";
 import type { RecordedRun } from "../../../src/store/work/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -59,7 +60,7 @@ async function openSeat(device: DeviceName, slots: number, given: (run: ClaimedR
 function openDispatcher(onBatch: (seats: number) => void = () => {}) {
   return createDispatcher({
     ...{ db: database.db, policy, log, doorbell: noteDoorbell(), onBatch },
-    turns: { timers: turnTimers, endings: {} as TurnEndings },
+    turns: { timers: turnTimers, endings: {} as Endings },
   });
 }
 

@@ -166,7 +166,7 @@ test("another device's run is out of reach, on the stream and by the unary call"
     unary.device.completeRun({ completion: { ...name, outcome: Outcome.FAILED } }),
   ).rejects.toMatchObject({
     reason: "not_found",
-    rawMessage: `this device has no such attempt of run ${assignment.workId}`,
+    rawMessage: `this device has no such attempt of ${assignment.workId}`,
   });
   await expect(unary.device.triggerWatcher({ watcherId: assignment.watcher!.id })).rejects.toMatchObject({
     reason: "not_found",
@@ -205,7 +205,7 @@ const endings: [string, (stream: DeviceStream, device: Identity) => void, grpcSt
       stream.send({
         case: "output",
         value: {
-          ...{ runId: randomUUID(), attemptToken: randomUUID(), sequence: 1n, stream: OutputStream.STDOUT },
+          ...{ workId: randomUUID(), attemptToken: randomUUID(), sequence: 1n, stream: OutputStream.STDOUT },
           data: Buffer.alloc(32_769),
         },
       }),
@@ -218,7 +218,7 @@ const endings: [string, (stream: DeviceStream, device: Identity) => void, grpcSt
       stream.send({
         case: "complete",
         value: {
-          ...{ runId: randomUUID(), attemptToken: randomUUID(), outcome: Outcome.COMPLETED },
+          ...{ workId: randomUUID(), attemptToken: randomUUID(), outcome: Outcome.COMPLETED },
           output: "x".repeat(tenMegabytes),
         },
       }),

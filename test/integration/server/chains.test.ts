@@ -9,7 +9,7 @@ import { beforeAll, beforeEach, expect, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunSource, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
-import { storeCurrent, storeLate } from "../../../src/scheduler/completer.ts";
+import { storeCurrent, storeLate } from "../../../src/scheduler/run-endings.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";

@@ -52,6 +52,27 @@ export function Dialog(props: { title: string; class?: string; children: Compone
   );
 }
 
+/** The end of a form in a dialog: what went wrong, a button that closes, and the button that acts. */
+export function DialogEnd(props: { action: string; error?: string; isDisabled?: boolean }) {
+  return (
+    <>
+      {props.error && (
+        <p class="error" role="alert">
+          {props.error}
+        </p>
+      )}
+      <footer>
+        <button type="button" onClick={closeDialog}>
+          Cancel
+        </button>
+        <button type="submit" class="primary" disabled={props.isDisabled ?? false}>
+          {props.action}
+        </button>
+      </footer>
+    </>
+  );
+}
+
 /** Asks for a confirmation of an irreversible action. */
 export function confirm(asked: {
   title: string;

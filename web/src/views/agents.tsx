@@ -6,7 +6,7 @@ import { agents as api, explainError, may } from "../data/api.ts";
 import { labelOf } from "../data/devices.ts";
 import { allPages, useReading } from "../data/reading.ts";
 import { watchers } from "../data/watchers.ts";
-import { closeDialog, Dialog, openDialog } from "../parts/dialog.tsx";
+import { closeDialog, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
 import { Diff } from "../parts/diff.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { ReadingState, Table } from "../parts/table.tsx";
@@ -261,19 +261,7 @@ function EditDialog({ agent, done }: { agent: Agent; done: () => void }) {
         </label>
         {lines("guardrails", "Guardrails, one a line", 3)}
         {lines("tools", "Tools that need no approval, one a line", 3)}
-        {error.value && (
-          <p class="error" role="alert">
-            {error.value}
-          </p>
-        )}
-        <footer>
-          <button type="button" onClick={closeDialog}>
-            Cancel
-          </button>
-          <button type="submit" class="primary">
-            Save
-          </button>
-        </footer>
+        <DialogEnd action="Save" error={error.value} />
       </form>
     </Dialog>
   );

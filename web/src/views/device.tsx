@@ -13,7 +13,7 @@ import { useOffered } from "../data/offered.ts";
 import { allPages, useReading } from "../data/reading.ts";
 import { watchers } from "../data/watchers.ts";
 import { Bars } from "../parts/bars.tsx";
-import { closeDialog, Dialog, openDialog } from "../parts/dialog.tsx";
+import { closeDialog, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Status } from "../parts/status.tsx";
 import { ReadingState, Table } from "../parts/table.tsx";
@@ -447,19 +447,7 @@ function GrantDialog({ device, done }: { device: Device; done: () => void }) {
             </label>
           ))}
         </fieldset>
-        {error.value && (
-          <p class="error" role="alert">
-            {error.value}
-          </p>
-        )}
-        <footer>
-          <button type="button" onClick={closeDialog}>
-            Cancel
-          </button>
-          <button type="submit" class="primary" disabled={chosen.value.size === 0}>
-            Grant
-          </button>
-        </footer>
+        <DialogEnd action="Grant" error={error.value} isDisabled={chosen.value.size === 0} />
       </form>
     </Dialog>
   );
@@ -493,14 +481,7 @@ function RenameDialog({ device }: { device: Device }) {
             }}
           />
         </label>
-        <footer>
-          <button type="button" onClick={closeDialog}>
-            Cancel
-          </button>
-          <button type="submit" class="primary">
-            Rename
-          </button>
-        </footer>
+        <DialogEnd action="Rename" />
       </form>
     </Dialog>
   );

@@ -4,7 +4,7 @@ import { useEffect } from "preact/hooks";
 import { explainError, fleet } from "../data/api.ts";
 import { listen } from "../data/live.ts";
 import { Copyable } from "../parts/copy.tsx";
-import { closeDialog, Dialog } from "../parts/dialog.tsx";
+import { closeDialog, Dialog, DialogEnd } from "../parts/dialog.tsx";
 import { Ago } from "../parts/time.tsx";
 import { dayMs, hourMs, minuteMs } from "../times.ts";
 
@@ -99,19 +99,7 @@ export function JoinDialog() {
               ))}
             </select>
           </label>
-          {error.value && (
-            <p class="error" role="alert">
-              {error.value}
-            </p>
-          )}
-          <footer>
-            <button type="button" onClick={closeDialog}>
-              Cancel
-            </button>
-            <button type="submit" class="primary">
-              Make a join code
-            </button>
-          </footer>
+          <DialogEnd action="Make a join code" error={error.value} />
         </form>
       )}
     </Dialog>

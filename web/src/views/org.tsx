@@ -6,7 +6,7 @@ import { type Token, TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { caller, explainError, may, orgs, tokens } from "../data/api.ts";
 import { allPages, useReading } from "../data/reading.ts";
 import { Copyable } from "../parts/copy.tsx";
-import { closeDialog, confirm, Dialog, openDialog } from "../parts/dialog.tsx";
+import { closeDialog, confirm, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
 import { ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
 import { linkTo } from "../route.ts";
@@ -172,19 +172,7 @@ function MemberDialog({ member, done }: { member?: Member; done: () => void }) {
             ))}
           </select>
         </label>
-        {error.value && (
-          <p class="error" role="alert">
-            {error.value}
-          </p>
-        )}
-        <footer>
-          <button type="button" onClick={closeDialog}>
-            Cancel
-          </button>
-          <button type="submit" class="primary">
-            {member ? "Save" : "Add"}
-          </button>
-        </footer>
+        <DialogEnd action={member ? "Save" : "Add"} error={error.value} />
       </form>
     </Dialog>
   );
@@ -426,19 +414,7 @@ function TokenDialog({ done }: { done: () => void }) {
             </label>
           ))}
         </fieldset>
-        {error.value && (
-          <p class="error" role="alert">
-            {error.value}
-          </p>
-        )}
-        <footer>
-          <button type="button" onClick={closeDialog}>
-            Cancel
-          </button>
-          <button type="submit" class="primary" disabled={scopes.value.size === 0}>
-            Create it
-          </button>
-        </footer>
+        <DialogEnd action="Create it" error={error.value} isDisabled={scopes.value.size === 0} />
       </form>
     </Dialog>
   );

@@ -6,7 +6,7 @@ import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { agents, watchers as api, explainError } from "../data/api.ts";
 import { deviceOptions, executorsOf, workspacesOf } from "../data/devices.ts";
 import { newKey } from "../data/key.ts";
-import { closeDialog, Dialog } from "../parts/dialog.tsx";
+import { closeDialog, Dialog, DialogEnd } from "../parts/dialog.tsx";
 import { Picker } from "../parts/picker.tsx";
 import { tell } from "../parts/toasts.tsx";
 import { scheduleText } from "../schedule-words.ts";
@@ -63,19 +63,7 @@ export function WatcherDialog({ watcher }: { watcher?: Watcher }) {
         </div>
         <Limits draft={draft} />
         <Agents draft={draft} />
-        {error.value && (
-          <p class="error" role="alert">
-            {error.value}
-          </p>
-        )}
-        <footer>
-          <button type="button" onClick={closeDialog}>
-            Cancel
-          </button>
-          <button type="submit" class="primary" disabled={isSaving.value}>
-            {watcher ? "Save" : "Create"}
-          </button>
-        </footer>
+        <DialogEnd action={watcher ? "Save" : "Create"} error={error.value} isDisabled={isSaving.value} />
       </form>
     </Dialog>
   );

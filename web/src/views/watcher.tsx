@@ -16,7 +16,7 @@ import { excerptOf, textOf } from "../data/windows.ts";
 import { Bars } from "../parts/bars.tsx";
 import { Copy } from "../parts/copy.tsx";
 import { DataTree } from "../parts/data-tree.tsx";
-import { closeDialog, confirm, Dialog, openDialog } from "../parts/dialog.tsx";
+import { closeDialog, confirm, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
 import { Diff } from "../parts/diff.tsx";
 import { Empty } from "../parts/empty.tsx";
 import { Markdown } from "../parts/markdown.tsx";
@@ -199,19 +199,7 @@ function TriggerDialog({ watcher }: { watcher: Watcher }) {
             }}
           />
         </label>
-        {error.value && (
-          <p class="error" role="alert">
-            {error.value}
-          </p>
-        )}
-        <footer>
-          <button type="button" onClick={closeDialog}>
-            Cancel
-          </button>
-          <button type="submit" class="primary">
-            Start it
-          </button>
-        </footer>
+        <DialogEnd action="Start it" error={error.value} />
       </form>
     </Dialog>
   );
@@ -248,14 +236,7 @@ function BackfillDialog({ watcher }: { watcher: Watcher }) {
             }}
           />
         </label>
-        <footer>
-          <button type="button" onClick={closeDialog}>
-            Cancel
-          </button>
-          <button type="submit" class="primary">
-            Backfill
-          </button>
-        </footer>
+        <DialogEnd action="Backfill" />
       </form>
     </Dialog>
   );

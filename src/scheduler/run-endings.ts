@@ -1,0 +1,185 @@
+import type { Db } from "../store/pg/database.ts";
+import { storableText } from "../store/pg/storable.ts";
+import * as attempts from "../store/work/attempts.ts";
+import * as lateResults from "../store/work/late-results.ts";
+import type { AgentReport } from "../store/work/reports.ts";
+import * as reports from "../store/work/reports.ts";
+import {
+  type FailurePolicy,
+  findVerdicts,
+  type Settled,
+  type Settlement,
+  settle,
+} from "../store/work/settlements.ts";
+import { problemsOf } from "./answers.ts";
+import type { Doorbell } from "./doorbell.ts";
+import {
+  type EndingsOf,
+  firstOfEach,
+  nameOf,
+  type Report,
+  type ReportVerdict,
+  verdictsOf,
+} from "./endings.ts";
+import { appendLate, appendSettled, settleWithEvents } from "./settle.ts";
+
+/** The ends of runs, for the service of endings. */
+export function runEndings(options: {
+  policy: FailurePolicy;
+  doorbell: Pick<Doorbell, "settled" | "kept">;
+}): EndingsOf {
+  const { policy, doorbell } = options;
+  return {
+    noun: "run",
+    async storeCurrent(tx, asked) {
+      const { verdicts, settled } = await storeCurrent(tx, asked, policy);
+      return { answers: verdicts, tell: () => doorbell.settled(settled) };
+    },
+    async storeLate(tx, asked) {
+      const { verdicts, settled, kept } = await storeLate(tx, asked, policy);
+      return {
+        answers: verdicts.map((verdict) => (verdict === full ? "full" : verdict)),
+        tell() {
+          doorbell.settled(settled);
+          doorbell.kept(kept);
+        },
+      };
+    },
+    async settle(tx, endings) {
+      const settled = await settleWithEvents(tx, endings, policy);
+      return {
+        tokens: settled.map(({ attemptToken }) => attemptToken),
+        tell: () => doorbell.settled(settled),
+      };
+    },
+  };
+}
+
+/** Marks a late report beyond its run's maximum of late results. */
+const full: ReportVerdict = { verdict: "unknown", windowId: null };
+
+const nameOfSettled = ({ runId, attemptToken }: Settled) => nameOf({ workId: runId, attemptToken });
+
+/**
+ * Stores reports of current attempts in the caller's transaction; a repeated report is stored once
+ * and answered twice. Reports of attempts that were taken away get `superseded`, and go to {@link
+ * storeLate}.
+ */
+export async function storeCurrent(
+  tx: Db,
+  asked: readonly Report[],
+  policy: FailurePolicy,
+): Promise<{ verdicts: ReportVerdict[]; settled: Settled[] }> {
+  const distinct = firstOfEach(asked);
+  await checkAnswers(tx, distinct);
+  const settlements = [...distinct.values()].map(settlementOf);
+  const settled = await settle(tx, settlements, policy);
+  const verdicts = new Map<string, ReportVerdict>();
+  for (const run of settled) verdicts.set(nameOfSettled(run), { verdict: "stored", windowId: run.windowId });
+
+  const rest = [...distinct.values()].filter((report) => !verdicts.has(nameOf(report)));
+  // A separate statement, to see the writes of transactions that the settlement waited for; before
+  // the events, whose lock is the org's.
+  const past = await findVerdicts(tx, rest);
+  await reports.store(
+    tx,
+    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent)),
+  );
+  await appendSettled(tx, settlements, settled, { quotas: policy.quotas });
+  rest.forEach((report, index) => {
+    verdicts.set(nameOf(report), past[index]!);
+  });
+
+  return { settled, verdicts: verdictsOf(asked, verdicts) };
+}
+
+/**
+ * Stores reports of attempts that were taken away, in the caller's transaction (late-results.ts).
+ */
+export async function storeLate(
+  tx: Db,
+  asked: readonly Report[],
+  policy: FailurePolicy,
+): Promise<{ verdicts: ReportVerdict[]; settled: Settled[]; kept: lateResults.KeptResult[] }> {
+  const distinct = firstOfEach(asked);
+  await checkAnswers(tx, distinct, { isLate: true });
+  const settlements = [...distinct.values()].map(settlementOf);
+  const late = [...distinct.values()].map((report) => ({
+    ...report,
+    ...textsOf(report),
+    answer: report.agent,
+  }));
+  const { verdicts, settled, kept } = await lateResults.store(tx, late, policy);
+  await reports.store(
+    tx,
+    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent)),
+  );
+  await appendLate(tx, settlements, settled, kept, { quotas: policy.quotas });
+  const byName = new Map(
+    late.map((report, index) => {
+      const { verdict, windowId } = verdicts[index]!;
+      return [nameOf(report), verdict === "full" ? full : { verdict, windowId }];
+    }),
+  );
+  return { settled, kept, verdicts: verdictsOf(asked, byName) };
+}
+
+/** Fails the run of an answer that does not match its watcher's schema; the answer is kept. */
+async function checkAnswers(
+  tx: Db,
+  distinct: Map<string, Report>,
+  options: { isLate?: boolean } = {},
+): Promise<void> {
+  const answers = [...distinct.values()].filter(
+    ({ status, agent }) => status === "completed" && agent?.structured !== undefined,
+  );
+  const schemas = await attempts.findSchemas(tx, answers, options);
+  for (const report of answers) {
+    const schema = schemas.get(report.workId);
+    const problems = schema && problemsOf(report.agent!.structured, schema);
+    if (!problems) continue;
+    const attention = [...new Set([...report.agent!.attention, "schema"])];
+    distinct.set(nameOf(report), {
+      ...report,
+      status: "failed",
+      reason: `schema: the answer does not match: ${problems}`,
+      agent: { ...report.agent!, attention },
+    });
+  }
+}
+
+function endedReportOf(run: Settled, report: AgentReport | undefined): reports.EndedReport[] {
+  if (!report || run.action !== "finished" || run.attemptToken === null) return [];
+  const { orgId, runId, attemptToken, watcherId, agentId, deviceId } = run;
+  return [
+    { orgId, runId, attemptToken, watcherId, agentId, deviceId, hasWindow: run.windowId !== null, report },
+  ];
+}
+
+function settlementOf(report: Report): Settlement {
+  return {
+    answer: report.agent,
+    ...(report.agent ? { attention: report.agent.attention } : {}),
+    orgId: report.orgId,
+    workId: report.workId,
+    attemptToken: report.attemptToken,
+    deviceId: report.deviceId,
+    action: "finish_or_retry",
+    status: report.status,
+    ...(report.laterMs === undefined ? {} : { laterMs: report.laterMs }),
+    ...textsOf(report),
+    isOutputTruncated: report.isOutputTruncated,
+    exitCode: report.exitCode,
+    durationMs: report.durationMs,
+    pushedAgoMs: agoMs(report.pushedAt),
+    startedAgoMs: agoMs(report.startedAt),
+  };
+}
+
+function agoMs(at: number | undefined): number | undefined {
+  return at === undefined ? undefined : Math.max(0, Math.round(performance.now() - at));
+}
+
+function textsOf({ reason, output, signal }: Report): Pick<Report, "reason" | "output" | "signal"> {
+  return { reason: storableText(reason), output: storableText(output), signal: storableText(signal) };
+}

@@ -1,0 +1,96 @@
+import type { OutputStream } from "#gen/pinion/v1/run_pb.js";
+import { Bell } from "../../abort.ts";
+import type { Feed, OutputChunk } from "../cluster/feed.ts";
+import { activityStream } from "../device/activity.ts";
+
+/**
+ * Maximum output chunks held for a slow viewer; the oldest are dropped, and the sequence shows the
+ * gap.
+ */
+const chunksWaitingMax = 256;
+/** Milliseconds between reads without a wake-up, in case a wake-up was lost. */
+const rereadMs = 5_000;
+/** As documented in the .proto. */
+const keepaliveMs = 15_000;
+
+/** The state of a run or a turn, as a viewer sees the state. */
+export type Look<Update> = {
+  isEnded: boolean;
+  /** Equal texts: nothing has changed that a viewer sees. A heartbeat alone is no news. */
+  text: string;
+  update: Update;
+};
+
+/**
+ * The updates of a run or a turn: its state now and at every change, its output, and keepalives.
+ * Ends with the state of the ended work, which comes last: output received by then was written
+ * before the end. `isEndAlone`: the end is a message of its own, always the last; otherwise work
+ * that has ended already is shown before its output.
+ */
+export async function* watching<Update>(options: {
+  feed: Pick<Feed, "watchWork">;
+  work: { orgId: string; workId: string };
+  signal: AbortSignal;
+  /** Output up to this sequence is left out. */
+  afterSequence?: bigint;
+  isEndAlone: boolean;
+  /** Reads the state; refuses if there is no such work. */
+  look: () => Promise<Look<Update>>;
+  outputOf: (chunk: OutputChunk) => Update[];
+  keepalive: () => Update;
+}): AsyncGenerator<Update> {
+  const { signal, afterSequence } = options;
+  const bell = new Bell();
+  let chunks: OutputChunk[] = [];
+  // The state is read after a reported change; otherwise only the output is passed on.
+  let mayHaveChanged = true;
+  const stop = options.feed.watchWork(options.work, {
+    onChange() {
+      mayHaveChanged = true;
+      bell.ring();
+    },
+    onOutput(chunk) {
+      const isKnown = afterSequence !== undefined && chunk.sequence <= afterSequence;
+      if (isKnown && chunk.stream !== activityStream) return;
+      chunks.push(chunk);
+      if (chunks.length > chunksWaitingMax) chunks.shift();
+      bell.ring();
+    },
+  });
+  let shown: string | undefined;
+  let saidAt = performance.now();
+  let lookedAt = 0;
+  try {
+    while (!signal.aborted) {
+      let seen: Look<Update> | undefined;
+      if (mayHaveChanged || performance.now() - lookedAt >= rereadMs) {
+        mayHaveChanged = false;
+        lookedAt = performance.now();
+        seen = await options.look();
+      }
+      const pieces = chunks.flatMap(options.outputOf);
+      chunks = [];
+      const isEnded = seen?.isEnded ?? false;
+      const isNews = seen?.text !== shown || (isEnded && options.isEndAlone);
+      const news = seen && isNews ? [seen.update] : [];
+      const isEndLast = isEnded && (options.isEndAlone || shown !== undefined);
+      yield* isEndLast ? [...pieces, ...news] : [...news, ...pieces];
+      if (isEnded) return;
+      shown = seen?.text ?? shown;
+      const now = performance.now();
+      if (news.length + pieces.length > 0) saidAt = now;
+      else if (now - saidAt >= keepaliveMs) {
+        saidAt = now;
+        yield options.keepalive();
+      }
+      await bell.wait(rereadMs, signal);
+    }
+  } finally {
+    stop();
+  }
+}
+
+/** The fields of a chunk of output in messages to viewers. */
+export function outputFields({ sequence, stream, data, attempt }: OutputChunk) {
+  return { sequence, stream: stream as OutputStream, data, attempt };
+}
