@@ -107,7 +107,7 @@ export async function insert(
 export async function lock(tx: Db, hook: { orgId: string; id: string }): Promise<number | undefined> {
   const { rows } = await sql<{ left: number }>`
     select least(rate_per_minute, rate_left + rate_per_minute
-      * least(1, extract(epoch from clock_timestamp() - greatest(rate_at, created_at - interval '1 hour'))::float8 / 60)) as "left"
+      * least(1, abs(extract(epoch from clock_timestamp() - greatest(rate_at, created_at - interval '1 hour'))::float8) / 60)) as "left"
     from hook where org_id = ${hook.orgId} and id = ${hook.id} for no key update`.execute(tx);
   return rows[0]?.left;
 }

@@ -85,7 +85,7 @@ async function commandLines(): Promise<string[]> {
     ...["agents list", "agents get helper", "agents create second", "agents update second --name Second"],
     "agents versions second 1",
     "agents delete second",
-    "platforms upsert hook --agent helper --kind webhook --secret-env url=HOOK_URL",
+    "platforms upsert hook --agent helper --kind webhook --secret-env url=HOOK_URL --secret-env signing_secret=HOOK_KEY",
     ...["platforms list", "platforms stop hook", "platforms start hook", "platforms delete hook"],
     "destinations create ops --webhook https://example.org/hook",
     ...["destinations list", "destinations get ops", "destinations update ops --name Ops"],
@@ -150,6 +150,7 @@ test("every command prints JSON and nothing else with --json, or is exempt for a
     PINION_TOKEN: replica.token,
     PINION_SECRET_KEYS: secretKey,
     HOOK_URL: "https://example.com/hook",
+    HOOK_KEY: `whsec_${Buffer.alloc(32, 7).toString("base64")}`,
   };
   const commands = leaves(await createProgram(processCli({}))).map(nameOf);
   const tried = new Set<string>();

@@ -156,6 +156,7 @@ test("enrolment stores an identity that only its owner can read, and keeps the i
     os: Os.LINUX,
   });
   expect(identity).toEqual({
+    sameLabelCount: 0,
     installId,
     deviceId: "device-1",
     orgId: "local",
