@@ -1,5 +1,5 @@
 /**
- * Row-level security for requests (migrations/0002_tenancy.sql).
+ * Row-level security for requests (migrations/0001_foundations.sql).
  *
  * Statements on a `tenantDb` within {@link withinOrg} run as the role `pinion_server`, for which
  * PostgreSQL shows and accepts only the org's rows, even if a statement lacks the condition.

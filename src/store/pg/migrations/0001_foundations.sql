@@ -1,3 +1,19 @@
+-- Functions, roles, the table of replicas, and the clock. Row-level security stands behind the guard;
+-- see docs/security.md. Times are judged by the database's clock (R7).
+
+create function uuid_v7() returns uuid
+language sql volatile parallel safe
+as $$
+  -- RFC 9562: 48 bits of Unix milliseconds, then random bits under version 7.
+  select encode(
+    set_bit(set_bit(
+      overlay(uuid_send(gen_random_uuid())
+        placing substring(int8send((extract(epoch from clock_timestamp()) * 1000)::bigint) from 3)
+        from 1 for 6),
+      52, 1), 53, 1),
+    'hex')::uuid
+$$;
+
 -- Row-level security behind the guard; see docs/security.md.
 --
 -- Requests run as pinion_server: the role sees the rows of the org in the setting pinion.org, and
@@ -49,49 +65,49 @@ begin
   execute format('grant select, insert, update, delete on %s to pinion_server, pinion_scheduler', name);
 end $$;
 
-call protect_tenant_table('member');
-call protect_tenant_table('device');
-call protect_tenant_table('token');
-call protect_tenant_table('join_code');
-call protect_tenant_table('presence');
-call protect_tenant_table('agent');
-call protect_tenant_table('agent_revision');
-call protect_tenant_table('watcher');
-call protect_tenant_table('watcher_revision');
-call protect_tenant_table('backlog');
-call protect_tenant_table('slot');
-call protect_tenant_table('run');
--- The partitions are granted to no role: requests reach them through the table alone, and so
--- through its policies.
-call protect_tenant_table('run_finished');
-call protect_tenant_table('"window"');
-call protect_tenant_table('event');
--- Append-only for requests. The scheduler deletes rows past their retention.
-revoke update, delete on event from pinion_server;
-revoke update on event from pinion_scheduler;
-
--- Orgs are created and removed across orgs, and not by requests within an org.
-alter table org enable row level security;
-alter table org force row level security;
-create policy tenant on org to pinion_server
-  using (id = (select current_setting('pinion.org', true)))
-  with check (id = (select current_setting('pinion.org', true)));
-create policy every_tenant on org to pinion_scheduler using (true) with check (true);
-grant select, update on org to pinion_server;
-grant select, insert, update, delete on org to pinion_scheduler;
-
--- A person may be in several orgs; a request sees the people of its own org (member has its own
--- policy).
-alter table "user" enable row level security;
-alter table "user" force row level security;
-create policy tenant on "user" for select to pinion_server using (id in (select user_id from member));
-create policy every_tenant on "user" to pinion_scheduler using (true) with check (true);
-grant select on "user" to pinion_server;
-grant select, insert, update, delete on "user" to pinion_scheduler;
-
+-- A row for each `pinion serve`. A replica with an old heartbeat is gone, and its streams with it.
+create table replica (
+  id text primary key,
+  address text not null,
+  started_at timestamptz not null default now(),
+  last_beat_at timestamptz not null default now()
+);
 -- No tenant's data.
 grant select, insert, update, delete on replica to pinion_scheduler;
 
--- Otherwise a view reads as its owner.
-alter view run_all set (security_invoker = true);
-grant select on run_all to pinion_server, pinion_scheduler;
+-- One row.
+create table clock (
+  is_one boolean primary key default true check (is_one),
+  -- The newest reading without doubt; written once a minute.
+  seen_at timestamptz,
+  -- The reference time for ages in retention. It follows the clock, by at most a day per pass.
+  retained_at timestamptz,
+  -- The time of the last check for schedules that are too far ahead.
+  replanned_at timestamptz
+);
+
+insert into clock default values;
+
+-- Discovered forward jumps. While a jump is open nothing is deleted by age, and no slots are
+-- recorded.
+create table clock_jump (
+  id bigint generated always as identity primary key,
+  -- The witness: a replica's monotonic clock, or the newest commit (at a start after a long
+  -- absence).
+  witness text not null check (witness in ('monotonic', 'commits')),
+  noticed_by text not null,
+  -- The clock's time, and its expected time.
+  noticed_at timestamptz not null,
+  expected_at timestamptz not null,
+  -- gone: the clock went back. refuted: another replica's clocks saw no jump. accepted: the jump
+  -- persisted for the configured time. confirmed: a person confirmed the clock.
+  resolution text check (resolution in ('gone', 'refuted', 'accepted', 'confirmed')),
+  resolved_at timestamptz,
+  resolved_by text
+);
+-- One at a time: clock_jumps.open
+create unique index clock_jump_open on clock_jump ((true)) where resolution is null;
+-- No tenant's data.
+grant select, update on clock to pinion_scheduler;
+grant select on clock, clock_jump to pinion_server;
+grant select, insert, update, delete on clock_jump to pinion_scheduler;

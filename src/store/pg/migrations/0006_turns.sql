@@ -1,11 +1,4 @@
--- Turns of conversations (DESIGN 10). Written by src/store/work/turns.ts, turn-attempts.ts and
--- turn-settlements.ts.
-
--- The device that takes the agent's turns; null: the org's fleet workers.
-alter table agent add column device_id uuid;
-alter table agent add foreign key (org_id, device_id) references device on delete set null (device_id);
--- The foreign key, when a device is deleted.
-create index agent_device on agent (org_id, device_id) where device_id is not null;
+-- Turns of conversations.
 
 -- The fences of leases. A sequence for all conversations: a conversation deleted and begun anew
 -- never repeats an epoch.
@@ -101,6 +94,14 @@ create table turn (
   cancel_reason text,
   -- The reason of an earlier withdrawn claim.
   reason text not null default '',
+  -- [{attempt, token, holder_id, ended_at, reason}], oldest first: withdrawn claims, whose replies
+  -- may still come.
+  past_attempts jsonb not null default '[]',
+  claimed_session uuid,
+  -- A turn that continues the session of a run's agent (StartTurn with resume_run_id), on the run's
+  -- device.
+  agent_session_id text not null default '',
+  resume_run_id uuid,
   primary key (org_id, id),
   check ((status = 'pending') = (attempt_token is null)),
   check ((attempt_token is null) = (deadline_at is null)),
@@ -152,6 +153,11 @@ create table turn_finished (
   duration_ms bigint,
   -- The version of the snapshot written by the turn; null: none.
   snapshot_version bigint,
+  past_attempts jsonb not null default '[]',
+  -- The agent's own id of the turn's session, for the next turn.
+  agent_session_id text not null default '',
+  -- The end of the output of a turn's program that left no reply: shown with the turn, as with a run.
+  output_tail text not null default '',
   primary key (org_id, id, finished_at)
 ) partition by range (finished_at);
 -- turns.list of a conversation, conversations.remove
@@ -162,18 +168,18 @@ create table turn_finished_default partition of turn_finished default;
 -- through its policies.
 call protect_tenant_table('turn_finished');
 
--- All turns, for readers.
 create view turn_all with (security_invoker = true) as
   select org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id, agent_kind, input, is_gated,
     timeout_ms, created_at, start_deadline_at, status, attempt, holder_id, claimed_at, started_at, last_beat_at,
     deadline_at, expires_at, cancel_requested_at, reason,
     null::timestamptz as finished_at, false as is_retryable, ''::text as reply, false as is_reply_truncated,
-    null::int as exit_code, ''::text as signal, null::bigint as duration_ms, null::bigint as snapshot_version
+    null::int as exit_code, ''::text as signal, null::bigint as duration_ms, null::bigint as snapshot_version,
+    ''::text as output_tail
   from turn
   union all
   select org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id, agent_kind, input, is_gated,
     timeout_ms, created_at, start_deadline_at, status, attempt, holder_id, claimed_at, started_at, last_beat_at,
     null::timestamptz, null::timestamptz, cancel_requested_at, reason,
-    finished_at, is_retryable, reply, is_reply_truncated, exit_code, signal, duration_ms, snapshot_version
+    finished_at, is_retryable, reply, is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, output_tail
   from turn_finished;
 grant select on turn_all to pinion_server, pinion_scheduler;

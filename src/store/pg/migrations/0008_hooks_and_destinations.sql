@@ -1,11 +1,77 @@
--- Destinations of results, and the outbox of deliveries to them (DESIGN 15).
+-- Events from outside, and results that go out.
 
+-- The addresses where external deliveries start a watcher.
+create table hook (
+  org_id text not null,
+  id uuid not null default gen_random_uuid(),
+  slug text not null,
+  watcher_id uuid not null,
+  kind text not null check (kind in ('standard', 'github', 'gitlab', 'slack', 'bearer', 'secret_url')),
+  filter text not null default '',
+  mapping text not null default '',
+  rate_per_minute int not null default 60,
+  is_disabled boolean not null default false,
+  -- Sealed; of the old secret, until its end.
+  secret text not null,
+  old_secret text,
+  old_secret_until timestamptz,
+  version int not null default 1,
+  -- A token bucket: the number of deliveries allowed at the time.
+  rate_left float8 not null default 0,
+  rate_at timestamptz not null default '-infinity',
+  last_delivery_at timestamptz,
+  last_refused_at timestamptz,
+  last_refused_reason text not null default '',
+  created_by text not null,
+  created_at timestamptz not null default now(),
+  updated_at timestamptz not null default now(),
+  primary key (org_id, id),
+  unique (org_id, slug),
+  foreign key (org_id, watcher_id) references watcher (org_id, id) on delete cascade
+) with (fillfactor = 80);
+-- hooks.findAddressed: senders do not know the org
+create index hook_id on hook (id);
+-- hooks.list, and the foreign key
+create index hook_watcher on hook (org_id, watcher_id);
+call protect_tenant_table('hook');
+
+-- Received deliveries of hooks. Bodies are kept of the last 100 of each hook, rows as long as
+-- senders may send again.
+create table hook_delivery (
+  org_id text not null,
+  id uuid not null default uuid_v7(),
+  hook_id uuid not null,
+  -- The sender's id; null: none.
+  delivery_key text,
+  received_at timestamptz not null default now(),
+  event text not null default '',
+  outcome text not null
+    check (outcome in ('started', 'already_queued', 'queued', 'skipped', 'filtered', 'failed')),
+  run_id uuid,
+  reason text not null default '',
+  duplicates int not null default 0,
+  replay_of uuid,
+  body_bytes int not null,
+  body jsonb,
+  headers jsonb not null default '{}',
+  primary key (org_id, id),
+  foreign key (org_id, hook_id) references hook (org_id, id) on delete cascade
+) with (fillfactor = 80);
+-- Once, on whatever replica, and however often received.
+create unique index hook_delivery_key on hook_delivery (org_id, hook_id, delivery_key) where delivery_key is not null;
+-- hooks.listDeliveries, hooks.insertDelivery
+create index hook_delivery_hook on hook_delivery (org_id, hook_id, id desc);
+-- retention.deleteOld
+create index hook_delivery_age on hook_delivery using brin (received_at);
+call protect_tenant_table('hook_delivery');
+
+-- Destinations of results, and the outbox of deliveries to them (DESIGN 15).
 create table destination (
   org_id text not null references org on delete cascade,
   id uuid not null default uuid_v7(),
   slug text not null,
   name text not null,
-  kind text not null check (kind in ('webhook', 'slack', 'email')),
+  kind text not null check (kind in ('webhook', 'slack', 'email', 'platform')),
   -- The readable settings: JSON of the kind's message in the proto, without its secrets.
   config jsonb not null default '{}',
   -- By field: "enc:v1:…" (src/secrets.ts), or "secret://NAME".
@@ -71,7 +137,3 @@ create unique index delivery_once on delivery (org_id, destination_id, once_key)
 -- retention.deleteOld
 create index delivery_age on delivery using brin (created_at);
 call protect_tenant_table('delivery');
-
--- [{"to": slug, "when": …}] of the watcher's version, copied here for the ends of its runs; null:
--- no notices.
-alter table watcher add column notify jsonb;
