@@ -6,9 +6,13 @@
 import { parseConfig, runDaemon } from "../../../clients/ts/src/index.ts";
 import { quickTiming } from "./timing.ts";
 
-const options: { url: string; stateDir: string; config: string; isQuiet?: boolean } = JSON.parse(
-  process.argv[2] ?? "{}",
-);
+const options: {
+  url: string;
+  stateDir: string;
+  config: string;
+  installId?: string;
+  isQuiet?: boolean;
+} = JSON.parse(process.argv[2] ?? "{}");
 const controller = new AbortController();
 process.on("SIGTERM", () => controller.abort());
 
@@ -16,6 +20,7 @@ await runDaemon({
   url: options.url,
   token: "pin_dev_test",
   stateDir: options.stateDir,
+  ...(options.installId === undefined ? {} : { installId: options.installId }),
   config: parseConfig(options.config),
   signal: controller.signal,
   timing: { ...quickTiming, ackDeadlineMs: 60_000 },
