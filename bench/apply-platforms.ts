@@ -30,6 +30,8 @@ const config = replicaConfig({
   DATABASE_URL: embedded.url,
   PINION_PORT: "0",
   PINION_LOG_LEVEL: "silent",
+  // The platforms of the file are addresses of this machine.
+  PINION_DESTINATION_NETWORKS: "127.0.0.0/8",
   PINION_SECRET_KEYS: `bench:${randomBytes(32).toString("base64")}`,
 });
 const replica = await startReplica(config);

@@ -49,6 +49,11 @@ const delayMsMin = 5_000;
 const delayMsMax = 3 * 3_600_000;
 /** A delivery not accepted for this time, in milliseconds, is given up. */
 const daysMs = 3 * 86_400_000;
+/**
+ * Tries before a delivery is given up by its age, fewer than three days of pauses hold: a wrong clock
+ * of the database, or an absence of all replicas, gives up nothing.
+ */
+const triesMin = 20;
 /** Milliseconds until any replica may claim a try that was given back. */
 const givenBackMs = 0;
 /**
@@ -175,7 +180,7 @@ function endingOf(delivery: deliveries.Claimed, sent: Sent): deliveries.Ending {
   if (sent.outcome === "refused" || delivery.kind === "destination.test")
     return { ...name, state: "dead", status, error };
   const delayMs = delayAfter(delivery.attempts, Math.random(), sent.retryAfterMs);
-  return delivery.sinceMs + delayMs > daysMs
+  return delivery.sinceMs + delayMs > daysMs && delivery.attempts >= triesMin
     ? { ...name, state: "dead", status, error }
     : { ...name, state: "pending", delayMs, status, error };
 }

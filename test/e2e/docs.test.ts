@@ -169,7 +169,8 @@ async function filledIn(command: string): Promise<string> {
     .replace(/--state-dir DIR\b/, "--state-dir .pinion/device")
     .replace(/--config FILE\b/, "--config .pinion/device.toml");
   if (/--join-code [A-Z_-]+/.test(line))
-    line = line.replace(/--join-code [A-Z_-]+/, `--join-code ${await joinCode()}`);
+    // A label of its own: the pages name this machine's device by its label, the host's name.
+    line = line.replace(/--join-code [A-Z_-]+/, `--join-code ${await joinCode()} --label another`);
   return line;
 }
 

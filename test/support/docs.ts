@@ -131,6 +131,9 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "pinion runs retry --status failed --since 2h --yes": [
     ["test/integration/cli/json.test.ts", "runs retry --status failed --since 2h --yes"],
   ],
+  // The start asks Telegram, or a server in its place.
+  "pinion platforms upsert team-chat --agent pinion-default --kind telegram --secret-env bot_token=BOT_TOKEN --config allow_from=123456789":
+    [["test/integration/cli/agents.test.ts", '["platforms", "upsert", "chat", "--agent", "pinion-default"']],
   "npm pack": [["test/e2e/install/package.test.ts", '"pack"']],
   "npm install -g ./pinion-cli-0.1.0.tgz": [["test/e2e/install/package.test.ts", '"--global"']],
   "pinion up": [["test/e2e/install/package.test.ts", "brings everything up from the package alone"]],

@@ -96,7 +96,7 @@ export async function forgetIdentity(stateDir: string): Promise<void> {
   });
 }
 
-/** The platform of this process. */
+/** The operating system of this process. */
 export function currentOs(): Os {
   switch (process.platform) {
     case "darwin":

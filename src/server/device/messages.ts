@@ -113,7 +113,7 @@ function agentWorkOf(run: ClaimedRun) {
     ...(runBudget ? { budget: runBudget } : {}),
     ...(questions ? { questions } : {}),
     ...(run.agentSession
-      ? { session: { sessionId: run.agentSession.id, workId: run.agentSession.run_id } }
+      ? { session: { sessionId: run.agentSession.id, runId: run.agentSession.run_id } }
       : {}),
   };
 }

@@ -117,8 +117,8 @@ const notAhead = (column: string) =>
 
 /**
  * Corrects times that were written while the clock was ahead and would delay work or keep sessions
- * alive until then: times ahead of now become now. Returns the number of runs, watchers and
- * sessions corrected.
+ * alive until then: times ahead of now become now; codes keep their lifetimes. Returns the number of
+ * rows corrected.
  */
 export async function takeBackTimes(tx: Db): Promise<number> {
   const statements = [
@@ -154,6 +154,28 @@ export async function takeBackTimes(tx: Db): Promise<number> {
       where greatest(claimed_at, started_at, last_beat_at, created_at) > now()`,
     sql`update conversation set lease_expires_at = now() + interval '5 minutes'
       where lease_expires_at > now() + interval '1 hour'`,
+    // Back-offs of messages are four hours at most, leases of sendings and instances some minutes.
+    sql`update delivery set since = ${notAhead("since")},
+        next_at = case when next_at > now() + interval '4 hours' then now() else next_at end,
+        lease_until = case when lease_until > now() + interval '1 hour' then now() else lease_until end
+      where state = 'pending' and (since > now() or next_at > now() + interval '4 hours'
+        or lease_until > now() + interval '1 hour')`,
+    sql`update platform_reply set created_at = ${notAhead("created_at")}, next_at = least(next_at, now())
+      where state = 'open' and (created_at > now() or next_at > now() + interval '25 hours')`,
+    sql`update platform_instance set retry_at = case when retry_at > now() + interval '1 hour' then now() else retry_at end,
+        lease_until = case when lease_until > now() + interval '1 hour' then now() else lease_until end
+      where greatest(retry_at, lease_until) > now() + interval '1 hour'`,
+    sql`update question set asked_at = now(), deadline_at = now() + (deadline_at - asked_at)
+      where state = 'open' and asked_at > now()`,
+    // An agent's own words pause a key for seven days at most.
+    sql`update rate_key set starts = array(select s from unnest(starts) s where s <= now()),
+        paused_until = case when paused_until > now() + interval '7 days' then now() else paused_until end,
+        touched_at = ${notAhead("touched_at")}
+      where touched_at > now() or paused_until > now() + interval '7 days'`,
+    sql`update bulk_item set not_before = now() where state = 'pending' and not_before > now() + interval '25 hours'`,
+    sql`update join_code set created_at = now(), expires_at = now() + (expires_at - created_at) where created_at > now()`,
+    sql`update sign_in_code set created_at = now(), expires_at = now() + (expires_at - created_at)
+      where created_at > now()`,
   ];
   let changed = 0;
   for (const statement of statements) changed += Number((await statement.execute(tx)).numAffectedRows ?? 0);

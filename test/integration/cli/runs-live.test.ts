@@ -163,7 +163,7 @@ test("shells are offered commands, options, words and the names of what the serv
   expect(await complete("ru")).toEqual(["runs"]);
   expect(await complete("runs", "")).toEqual([
     ...["list", "get", "watch", "explain", "cancel", "retry", "replay"],
-    ...["questions", "answer", "transcript", "follow-up", "help"],
+    ...["questions", "answer", "transcript", "follow-up", "search", "summary", "help"],
   ]);
   expect(await complete("runs", "list", "--st")).toEqual(["--status"]);
   expect(await complete("runs", "list", "--status", "c")).toEqual(["claimed", "completed", "cancelled"]);

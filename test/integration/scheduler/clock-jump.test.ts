@@ -19,6 +19,7 @@ import {
   listKinds,
   listRuns,
   noteDoorbell,
+  orgId,
   policy,
   putSchedule,
   reportOf,
@@ -258,6 +259,39 @@ test("times that were written ahead do not keep anything waiting or alive after 
   expect(await findRun(db, run)).toMatchObject({ status: "running", cancelRequestedAt: null });
   expect(await presence.find(db, device)).toMatchObject({ disconnectedAt: null });
   expect(await storeOnce(db, [reportOf(run)], policy)).toBeDefined();
+});
+
+test("messages, limits, codes and questions of a wrong clock wait no longer than others once it is right", async () => {
+  const { db } = clock;
+  const { run, device } = await seedRunning(db);
+  const judged = await judgedClock({ policy: "ignore" });
+  await clock.set(45 * day);
+  await judged.check();
+  await sql`
+    with target as (insert into destination (org_id, slug, name, kind) values (${orgId}, 'd', 'd', 'webhook') returning id)
+    insert into delivery (org_id, destination_id, lane, kind, since, next_at, lease_until)
+    select ${orgId}, id, id, 'test', moved.now(), moved.now(), moved.now() from target`.execute(db);
+  await sql`insert into rate_key (org_id, key, starts, paused_until, touched_at)
+    values (${orgId}, 'k', array[moved.now()], moved.now() + interval '1 minute', moved.now())`.execute(db);
+  await sql`insert into join_code (org_id, sha256, created_at, expires_at)
+    values (${orgId}, 'x', moved.now(), moved.now() + interval '10 minutes')`.execute(db);
+  await sql`insert into sign_in_code (sha256, kind, address, data, created_at, expires_at)
+    values ('x', 'link', '::1', '{}', moved.now(), moved.now() + interval '5 minutes')`.execute(db);
+  await sql`insert into question (org_id, work_id, attempt_token, id, attempt, device_id, question, policy, asked_at, deadline_at, option_id)
+    values (${orgId}, ${run.runId}, gen_random_uuid(), 'q', 1, ${device.deviceId}, '{}', '{}', moved.now(),
+      moved.now() + interval '10 minutes', '')`.execute(db);
+  await clock.set(0);
+  await judged.check();
+  const { rows } = await sql<{ of: string; waitsS: number }>`
+    select 'delivery' as of, extract(epoch from greatest(since, next_at, lease_until) - pg_catalog.now())::int as "waitsS" from delivery
+    union all select 'rate key', extract(epoch from paused_until - pg_catalog.now())::int + cardinality(starts) from rate_key
+    union all select 'join code', extract(epoch from expires_at - pg_catalog.now())::int from join_code where sha256 = 'x'
+    union all select 'sign-in', extract(epoch from expires_at - pg_catalog.now())::int from sign_in_code
+    union all select 'question', extract(epoch from deadline_at - pg_catalog.now())::int from question`.execute(
+    db,
+  );
+  expect(rows.map((row) => row.of)).toEqual(["delivery", "rate key", "join code", "sign-in", "question"]);
+  for (const { of, waitsS } of rows) expect(waitsS, of).toBeLessThanOrEqual(600);
 });
 
 test("a schedule that stands further ahead than its next slot is planned again, with an event, and fires no slot twice", async () => {

@@ -270,7 +270,7 @@ test("what nobody takes for three days, or the receiver refuses for good, is dea
     return rows;
   });
   receiver.behave(503);
-  await sql`update delivery set since = now() - interval '3 days', next_at = now() where id = ${old!.id}`.execute(
+  await sql`update delivery set since = now() - interval '3 days', attempts = 30, next_at = now() where id = ${old!.id}`.execute(
     database.db,
   );
   await until(async () => expect((await statesOf(slug))[0]!.state).toBe(DeliveryState.DEAD));
@@ -282,7 +282,7 @@ test("what nobody takes for three days, or the receiver refuses for good, is dea
   const { events } = await here.clients.events.listEvents({ kinds: ["delivery.dead"] });
   expect(events.map(({ data }) => data)).toMatchObject([
     { attempts: 1, reason: expect.stringContaining("410") },
-    { delivery_id: old!.id, attempts: 2 },
+    { delivery_id: old!.id, attempts: 31 },
   ]);
   const before = receiver.received.length;
   const { replayed } = await there.clients.destinations.replayDeliveries({ destinationId: slug });

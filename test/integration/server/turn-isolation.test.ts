@@ -111,7 +111,7 @@ test("the same agent, person and message id in two orgs are two turns, two conve
   const theirs = await connectWorker(replicas.replica.url, workerIdentity(await fleetTokenOf("globex")));
   const given = await takeOn(theirs);
   expect(given).toMatchObject({
-    runId: turn.id,
+    workId: turn.id,
     turn: { input: "what is the secret?", snapshotVersion: 0n },
   });
   expect(given.turn!.snapshot).toHaveLength(0);
