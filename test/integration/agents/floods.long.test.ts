@@ -1,3 +1,3 @@
 import { floodTests } from "./floods.ts";
 
-floodTests({ linesBytes: 2 ** 30, lineBytes: 2 ** 30, grownMiBMax: 200 });
+floodTests({ linesBytes: 2 ** 30, lineBytes: 2 ** 30, grownMiBMax: 256 });
