@@ -270,6 +270,13 @@ test("what nobody takes for three days, or the receiver refuses for good, is dea
     return rows;
   });
   receiver.behave(503);
+  // By a wrong clock of the database, or an absence of all replicas: few tries give up nothing.
+  await sql`update delivery set since = now() - interval '9 days', next_at = now() where id = ${old!.id}`.execute(
+    database.db,
+  );
+  await until(async () => {
+    expect((await statesOf(slug))[0]).toMatchObject({ attempts: 2, state: DeliveryState.PENDING });
+  });
   await sql`update delivery set since = now() - interval '3 days', attempts = 30, next_at = now() where id = ${old!.id}`.execute(
     database.db,
   );
