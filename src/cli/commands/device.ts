@@ -4,7 +4,6 @@ import { dirname, join, resolve } from "node:path";
 import {
   type DaemonEvent,
   enroll,
-  findIdentity,
   forgetIdentity,
   installedAgents,
   isUnauthenticated,
@@ -25,6 +24,7 @@ import { writeWhole } from "../data-files.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
 import { addConformance } from "../device/conformance-command.ts";
 import { daemonArguments } from "../device/daemon-arguments.ts";
+import { deviceUrl, requireIdentity } from "../device/enrolled.ts";
 import { addInstall } from "../device/install.ts";
 import { eventLine, eventRecord } from "../device/lines.ts";
 import { LogRing } from "../device/log-ring.ts";
@@ -172,16 +172,8 @@ function addRun(device: Command, cli: Cli): void {
 
 async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   const stateDir = options.stateDir ?? ownStateDir(cli.env);
-  const identity = await findIdentity(stateDir);
-  if (!identity) {
-    throw new Failure(
-      exitCodes.conflict,
-      `this machine is no device yet (nothing in ${stateDir})`,
-      "`pinion devices join-code` makes a code, `pinion device enroll --join-code …` uses it",
-    );
-  }
-  // A daemon connects to the server of its enrolment, unless an option names another.
-  const url = options.url || cli.env.PINION_URL ? serverUrl(options, cli.env) : identity.url;
+  const identity = await requireIdentity(stateDir);
+  const url = deviceUrl(identity, options, cli);
   const configFile = options.config ?? ownConfigFile(cli.env);
   // A missing file named by an option is an error; the default file is created.
   if (!options.config && writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() })) {

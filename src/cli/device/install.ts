@@ -2,7 +2,7 @@ import { execFile } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { homedir, userInfo } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { findIdentity, listKept, readStatus } from "@pinion/client";
+import { listKept, readStatus } from "@pinion/client";
 import type { Command } from "commander";
 import { build } from "../../build.ts";
 import { type Cli, type Environment, examples } from "../cli.ts";
@@ -12,6 +12,7 @@ import { exitCodes, Failure } from "../failures.ts";
 import { formatBytes } from "../print/bytes.ts";
 import { plain } from "../print/table.ts";
 import { findProgram, writeDeviceConfigOnce } from "./config.ts";
+import { requireIdentity } from "./enrolled.ts";
 import { lastingSelfCommand } from "./self.ts";
 import { launchdLabel, launchdPlist, type Service, systemdName, systemdUnit } from "./service-units.ts";
 import { daemonPid, ownConfigFile, ownStateDir } from "./state-dir.ts";
@@ -95,13 +96,7 @@ async function runInstall(cli: Cli, options: InstallOptions): Promise<void> {
     return;
   }
   const stateDir = stateDirOf(cli.env, options);
-  if (!(await findIdentity(stateDir))) {
-    throw new Failure(
-      exitCodes.conflict,
-      `this machine is no device yet (nothing in ${stateDir})`,
-      "`pinion devices join-code` makes a code, `pinion device enroll --join-code …` uses it",
-    );
-  }
+  await requireIdentity(stateDir);
   const configFile = configFileOf(cli.env, options);
   if (writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homeOf(cli.env) })) {
     cli.note(`wrote ${configFile}: it says what this device may execute`);

@@ -7,6 +7,7 @@ import { create, mergeFromBinary } from "@bufbuild/protobuf";
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { ConnectError } from "@connectrpc/connect";
 import { type Completion, CompletionSchema, ConnectRequestSchema } from "#gen/pinion/v1/device_pb.js";
+import { isUuid } from "../../ids.ts";
 
 const completionNumber = ConnectRequestSchema.field.complete.number;
 
@@ -44,8 +45,6 @@ function bytesOfCompletion(bytes: Uint8Array): Uint8Array | undefined {
   }
   return undefined;
 }
-
-const isUuid = (text: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
 
 /** What is wrong with the bytes, if an error of Connect says that a message is no protobuf. */
 export function unreadableProblem(error: unknown): string | undefined {

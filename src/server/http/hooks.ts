@@ -16,11 +16,11 @@ import { withinOrg } from "../../store/pg/tenancy.ts";
 import * as hooks from "../../store/work/hooks.ts";
 import { take } from "../../usecases/hooks.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
+import { bodyBytesMax, readBody } from "./bodies.ts";
 import type { Crowd } from "./crowd.ts";
 import { verify } from "./hook-verify.ts";
 import type { Handler } from "./port.ts";
 
-const bodyBytesMax = 1_048_576;
 /** Maximum unverified deliveries from one network to one hook, as a burst and per minute. */
 const refusedPerMinute = 30;
 /** Maximum characters stored of headers. */
@@ -68,10 +68,7 @@ export function withHooks(
     const waitMs = refusals.peek(who);
     if (waitMs > 0)
       return { status: 429, body: { error: "too many deliveries that were not verified" }, waitMs };
-    const visit = options.crowd?.find(
-      request.httpVersionMajor === 2 ? (request as Http2ServerRequest).stream : (request as IncomingMessage),
-    );
-    const body = await read(request, (bytes) => visit?.holdAtLeast(bytes));
+    const body = await readBody(request, options.crowd);
     if (!body) return { status: 413, body: { error: `a delivery has at most ${bodyBytesMax} bytes` } };
     const hook = isUuid(id) ? await hooks.findAddressed(crossOrgDb, id.toLowerCase()) : undefined;
     if (!hook) {
@@ -141,30 +138,6 @@ function send(response: ServerResponse | Http2ServerResponse, { status, body, wa
   response.setHeader("cache-control", "no-store");
   if (waitMs !== undefined) response.setHeader("retry-after", String(Math.ceil(waitMs / 1_000)));
   response.end(`${JSON.stringify(body)}\n`);
-}
-
-/** Time in ms in which a sender of too much may send its rest, which is thrown away, to read the answer. */
-const restMsMax = 2_000;
-
-/** The body; undefined for a body above the limit, whose sender still reads the answer. */
-async function read(
-  request: IncomingMessage | Http2ServerRequest,
-  hold: (bytes: number) => void,
-): Promise<Buffer | undefined> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  // Without `destroyOnReturn` the connection would end before the answer.
-  for await (const chunk of request.iterator({ destroyOnReturn: false })) {
-    bytes += (chunk as Buffer).length;
-    if (bytes > bodyBytesMax) {
-      request.resume();
-      setTimeout(() => request.destroy(), restMsMax).unref();
-      return undefined;
-    }
-    hold(bytes);
-    chunks.push(chunk as Buffer);
-  }
-  return Buffer.concat(chunks);
 }
 
 function parse(body: Buffer, type: string): JsonValue | undefined {

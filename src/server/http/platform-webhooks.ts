@@ -9,10 +9,10 @@ import { within } from "../../abort.ts";
 import { createBuckets, networkOf } from "../../buckets.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
+import { bodyBytesMax, readBody } from "./bodies.ts";
 import type { Crowd } from "./crowd.ts";
 import type { Handler } from "./port.ts";
 
-const bodyBytesMax = 1_048_576;
 /** Maximum requests from one network to one platform that are not verified, per minute. */
 const refusedPerMinute = 60;
 /** Milliseconds that taking a message in may take; the platform tries again. */
@@ -51,10 +51,7 @@ export function withPlatformWebhooks(
     const who = `${networkOf(address)} ${platform.orgId} ${platform.stableId}`;
     const waitMs = refusals.peek(who);
     if (waitMs > 0) return problem(429, "too many requests that were not verified", waitMs);
-    const visit = options.crowd?.find(
-      request.httpVersionMajor === 2 ? (request as Http2ServerRequest).stream : (request as IncomingMessage),
-    );
-    const body = await read(request, (bytes) => visit?.holdAtLeast(bytes));
+    const body = await readBody(request, options.crowd);
     if (!body) return problem(413, `a request has at most ${bodyBytesMax} bytes`);
     const isRead = request.method === "GET" || request.method === "HEAD";
     const asked = new Request(new URL(request.url ?? "/", options.publicUrl ?? "http://localhost"), {
@@ -119,20 +116,4 @@ function headersOf(headers: IncomingHttpHeaders): [string, string][] {
       ? []
       : [[name, [value].flat().join(", ")] as [string, string]],
   );
-}
-
-/** The body; undefined for a body above the limit. */
-async function read(
-  request: IncomingMessage | Http2ServerRequest,
-  hold: (bytes: number) => void,
-): Promise<Buffer | undefined> {
-  const chunks: Buffer[] = [];
-  let bytes = 0;
-  for await (const chunk of request) {
-    bytes += (chunk as Buffer).length;
-    if (bytes > bodyBytesMax) return undefined;
-    hold(bytes);
-    chunks.push(chunk as Buffer);
-  }
-  return Buffer.concat(chunks);
 }

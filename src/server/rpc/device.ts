@@ -7,6 +7,7 @@ import {
   type DeviceService,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
+import { isUuid } from "../../ids.ts";
 import { trigger } from "../../scheduler/triggers.ts";
 import * as workers from "../../store/people/workers.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -29,9 +30,6 @@ import { inputOf } from "./input-message.ts";
 import { page } from "./page.ts";
 import { triggeredMessage } from "./triggered-message.ts";
 import { watcherMessage } from "./watcher-message.ts";
-
-/** The message's own rule for ids; other texts are not looked up in the database. */
-const isUuid = (text: string) => /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i.test(text);
 
 /** The rpcs of a device's daemon; src/server/device/session.ts handles the stream. */
 export function deviceService(deps: {

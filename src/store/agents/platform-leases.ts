@@ -183,7 +183,8 @@ export function isOwn(lease: Lease) {
     and i.stable_id = ${lease.stableId} and i.epoch = ${lease.epoch} and i.replica_id is not null)`;
 }
 
-const leaseColumns = {
+/** For `unnest`. */
+export const leaseColumns = {
   org_id: ["text", (lease: Lease) => lease.orgId],
   stable_id: ["text", (lease: Lease) => lease.stableId],
   epoch: ["bigint", (lease: Lease) => lease.epoch],

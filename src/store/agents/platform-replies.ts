@@ -6,7 +6,7 @@ import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { storableText } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
-import { isOwn, type Lease } from "./platform-leases.ts";
+import { isOwn, type Lease, leaseColumns } from "./platform-leases.ts";
 import type { Named } from "./platforms.ts";
 
 export type OwedReply = Named & {
@@ -46,10 +46,7 @@ export async function listDue(
   if (options.leases.length === 0 || options.limit <= 0) return [];
   const { rows } = await sql<OwedReply>`
     select ${columns}
-    from ${unnest("l", options.leases, {
-      org_id: ["text", ({ orgId }) => orgId],
-      stable_id: ["text", ({ stableId }) => stableId],
-    })} join platform_reply r on r.org_id = l.org_id and r.stable_id = l.stable_id
+    from ${unnest("l", options.leases, leaseColumns)} join platform_reply r on r.org_id = l.org_id and r.stable_id = l.stable_id
     where r.state = 'open' and r.next_at <= now() and r.turn_id <> all(${options.atWork as string[]}::uuid[])
     order by r.turn_id
     limit ${options.limit}`.execute(db);
@@ -61,10 +58,7 @@ export async function findNextDueMs(db: Db, leases: readonly Lease[]): Promise<n
   if (leases.length === 0) return undefined;
   const { rows } = await sql<{ ms: number | null }>`
     select extract(epoch from min(r.next_at) - now()) * 1000 as ms
-    from ${unnest("l", leases, {
-      org_id: ["text", ({ orgId }) => orgId],
-      stable_id: ["text", ({ stableId }) => stableId],
-    })} join platform_reply r on r.org_id = l.org_id and r.stable_id = l.stable_id
+    from ${unnest("l", leases, leaseColumns)} join platform_reply r on r.org_id = l.org_id and r.stable_id = l.stable_id
     where r.state = 'open' and r.next_at > now()`.execute(db);
   return rows[0]?.ms ?? undefined;
 }

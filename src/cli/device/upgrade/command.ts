@@ -1,13 +1,14 @@
 import { randomUUID } from "node:crypto";
 import { renameSync } from "node:fs";
-import { findIdentity, loadConfig, readStatus } from "@pinion/client";
+import { loadConfig, readStatus } from "@pinion/client";
 import type { Command } from "commander";
 import { sleep } from "../../../abort.ts";
 import { build } from "../../../build.ts";
 import { type Cli, examples, interruptSignal } from "../../cli.ts";
-import { type GlobalOptions, optionsOf, proxyOption, serverUrl } from "../../context.ts";
+import { type GlobalOptions, optionsOf, proxyOption } from "../../context.ts";
 import { exitCodes, Failure } from "../../failures.ts";
 import { plain } from "../../print/table.ts";
+import { deviceUrl, requireIdentity } from "../enrolled.ts";
 import { daemonPid, ownConfigFile, ownStateDir } from "../state-dir.ts";
 import { fetchProgram, findOffer, type Source } from "./download.ts";
 import { readRecord, type UpgradeRecord, writeRequest } from "./record.ts";
@@ -45,15 +46,8 @@ export function addUpgrade(device: Command, cli: Cli): void {
 
 async function upgrade(cli: Cli, options: UpgradeOptions): Promise<void> {
   const stateDir = options.stateDir ?? ownStateDir(cli.env);
-  const identity = await findIdentity(stateDir);
-  if (!identity) {
-    throw new Failure(
-      exitCodes.conflict,
-      `this machine is no device yet (nothing in ${stateDir})`,
-      "`pinion devices join-code` makes a code, `pinion device enroll --join-code …` uses it",
-    );
-  }
-  const url = options.url || cli.env.PINION_URL ? serverUrl(options, cli.env) : identity.url;
+  const identity = await requireIdentity(stateDir);
+  const url = deviceUrl(identity, options, cli);
   const interrupt = interruptSignal();
   const source: Source = {
     url,
