@@ -13,7 +13,7 @@ import pg from "pg";
 import type { Logger } from "../../log.ts";
 import { parseMoment } from "./moments.ts";
 import { boundTransactions } from "./pooled.ts";
-import { prepareFew } from "./prepared.ts";
+import { prepareKept } from "./prepared.ts";
 import type { Schema } from "./schema.ts";
 import { openingOptions, openingParameters } from "./session-settings.ts";
 import { tenantPool } from "./tenancy.ts";
@@ -150,7 +150,7 @@ export function openDatabase(options: DatabaseOptions): Database {
   pool.on("error", (error) => options.log?.debug({ err: error }, "an idle database connection broke"));
   const doomed = new WeakSet<object>();
   pool.on("connect", (client) => {
-    if (!options.isPooled) prepareFew(client);
+    if (!options.isPooled) prepareKept(client);
     client.on("error", (error) => options.log?.debug({ err: error }, "a database connection broke"));
     connectionOf(client).on("errorMessage", (message) => {
       if (message.severity === "FATAL" || message.severity === "PANIC") doomed.add(client);
