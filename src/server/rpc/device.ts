@@ -83,8 +83,13 @@ export function deviceService(deps: {
         }
         refuse("invalid_argument", violation.message, { field: violation.field });
       }
-      if (!executorId)
-        refuse("not_found", `no worker of this token has had such an attempt of ${completion.workId}`);
+      if (!executorId) {
+        const what = `no worker of this token has had such an attempt of ${completion.workId}`;
+        // The database may have lost the attempt, and with it which worker had the work.
+        if (completion.reoffer ?? completion.turnReoffer)
+          refuse("failed_precondition", `${what}; offer the result on the worker's stream`);
+        refuse("not_found", what);
+      }
       const report = reportOf({ orgId, deviceId: executorId }, completion);
       await hub.restore({ orgId, deviceId: executorId }, completion);
       const startedAt = performance.now();

@@ -6,6 +6,7 @@ import { elapsedMs, startClock } from "../../../src/scheduler/clock.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { replanOnce } from "../../../src/scheduler/replan.ts";
 import { retainOnce } from "../../../src/scheduler/retention.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
 import * as clockJumps from "../../../src/store/work/clock-jumps.ts";
 import * as presence from "../../../src/store/work/presence.ts";
 import { runCommand } from "../../support/command.ts";
@@ -259,6 +260,22 @@ test("times that were written ahead do not keep anything waiting or alive after 
   expect(await findRun(db, run)).toMatchObject({ status: "running", cancelRequestedAt: null });
   expect(await presence.find(db, device)).toMatchObject({ disconnectedAt: null });
   expect(await storeOnce(db, [reportOf(run)], policy)).toBeDefined();
+});
+
+test("times that the right clock writes during the correction stay", async () => {
+  const { db } = clock;
+  const { run } = await seedRunning(db);
+  const beatenAt = await transaction(db, async (tx) => {
+    await sql`select now()`.execute(tx);
+    // Another transaction, after the correction's begin.
+    const { rows } = await sql<{ at: Date }>`
+      update run set last_beat_at = clock_timestamp() where id = ${run.runId} returning last_beat_at as at`.execute(
+      db,
+    );
+    await clockJumps.takeBackTimes(tx);
+    return rows[0]!.at;
+  });
+  expect(await findRun(db, run)).toMatchObject({ lastBeatAt: beatenAt });
 });
 
 test("messages, limits, codes and questions of a wrong clock wait no longer than others once it is right", async () => {
