@@ -709,6 +709,19 @@ test("an edit of a schedule during a failover is in force or not", () => {
   expect(broken(life)).toEqual([]);
 });
 
+test("a backfill that was answered during a failover may be undone, and no other", () => {
+  const life = goodLife();
+  const request = { method: "backfill" as const, watcher: "watcher-1", start: start - 20_000, end: start };
+  add(
+    life,
+    at(21_000, { kind: "call", call: 9, org: "north", request }),
+    at(21_100, { kind: "answer", call: 9, answer: {} }),
+  );
+  expect(broken(life)).toContain("every slot once");
+  add(life, ...failover(20_900, 22_500));
+  expect(broken(life)).not.toContain("every slot once");
+});
+
 test("a failover does not excuse the loss of a finished program's result; a result may come back late", () => {
   const life = goodLife();
   const lost = { run: "run-9", token: "token-9" };
