@@ -1,3 +1,4 @@
+import { setImmediate as immediate } from "node:timers/promises";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import {
@@ -162,14 +163,23 @@ async function* carry(
 }
 
 /**
+ * Messages of one stream per turn of the event loop: a window full of tiny messages would keep all
+ * other streams waiting for a tenth of a second.
+ */
+const messagesPerTurn = 64;
+
+/**
  * Feeds the session until the device ends its side. An error of the transport ends the stream with
  * the error.
  */
 async function read(session: Session, requests: AsyncIterable<ConnectRequest>): Promise<void> {
   try {
+    let handled = 0;
     for await (const request of requests) {
       await session.receive(request);
       if (session.state === "closed") return;
+      handled += 1;
+      if (handled % messagesPerTurn === 0) await immediate();
     }
     session.left();
   } catch (error) {
