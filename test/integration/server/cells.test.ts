@@ -58,11 +58,11 @@ afterAll(async () => {
   }
 });
 
-const behind = ({ replica, probePort }: Cell) => ({ url: replica.url, probePort });
+const behind = ({ replica, probePort }: Pick<Cell, "replica" | "probePort">) => ({ url: replica.url, probePort });
 const json = { "content-type": "application/json", "connect-protocol-version": "1" };
 
 function through(door: FrontDoor, token?: string) {
-  const clients = createClients({ url: door.url, tls: { ca: door.ca }, ...(token ? { token } : {}) });
+  const clients = createClients({ url: door.url, tls: { ca: Buffer.from(door.ca) }, ...(token ? { token } : {}) });
   onTestFinished(() => clients.close());
   return clients;
 }
@@ -84,7 +84,7 @@ async function daemonOf(door: FrontDoor, cell: Cell) {
     await device.close({ graceMs: 0, flushMs: 0 }).catch(() => {});
     rmSync(stateDir, { recursive: true, force: true });
   });
-  return identity;
+  return { ...identity, label: `box-${cell.name}` };
 }
 
 /** 100 calls, two at a time; throws if one of them fails, also when its lost answer is asked for again. */
