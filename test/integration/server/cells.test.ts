@@ -58,11 +58,18 @@ afterAll(async () => {
   }
 });
 
-const behind = ({ replica, probePort }: Pick<Cell, "replica" | "probePort">) => ({ url: replica.url, probePort });
+const behind = ({ replica, probePort }: Pick<Cell, "replica" | "probePort">) => ({
+  url: replica.url,
+  probePort,
+});
 const json = { "content-type": "application/json", "connect-protocol-version": "1" };
 
 function through(door: FrontDoor, token?: string) {
-  const clients = createClients({ url: door.url, tls: { ca: Buffer.from(door.ca) }, ...(token ? { token } : {}) });
+  const clients = createClients({
+    url: door.url,
+    tls: { ca: Buffer.from(door.ca) },
+    ...(token ? { token } : {}),
+  });
   onTestFinished(() => clients.close());
   return clients;
 }
