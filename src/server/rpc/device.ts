@@ -8,7 +8,7 @@ import {
   type DeviceService,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
-import { isUuid } from "../../ids.ts";
+import { isUuid, withCell } from "../../ids.ts";
 import { trigger } from "../../scheduler/triggers.ts";
 import * as workers from "../../store/people/workers.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -43,6 +43,8 @@ export function deviceService(deps: {
   doorbell: { revoke(tokenId: string): void };
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
+  /** The name in tokens and codes; "" for none. */
+  cell: string;
   telemetry: Pick<Telemetry, "acknowledged">;
 }): ServiceImpl<typeof DeviceService> {
   const { db, hub, surroundings } = deps;
@@ -59,7 +61,7 @@ export function deviceService(deps: {
       }
       const { orgId, deviceId, secret, sameLabelCount } = enrolment;
       deps.feed.eventsAppended(orgId);
-      return { deviceId, orgId, token: secret, sameLabelCount };
+      return { deviceId, orgId, token: withCell(secret, deps.cell), sameLabelCount };
     },
 
     async completeRun(request, context) {
