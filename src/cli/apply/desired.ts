@@ -5,7 +5,7 @@ import { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import { CreateHookRequestSchema } from "#gen/pinion/v1/hook_pb.js";
 import { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { Refusal } from "../../errors.ts";
-import { deliveryNames, requireExpression } from "../../expressions.ts";
+import { deliveryNames, requireExpression } from "../../cel/expression.ts";
 import { isUuid } from "../../ids.ts";
 import { labelProblem } from "../../labels.ts";
 import { checkSchedule } from "../../scheduler/schedule/schedule.ts";

@@ -11,7 +11,7 @@ import {
   WatcherStatus,
 } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../errors.ts";
-import { requireExpression } from "../../expressions.ts";
+import { requireExpression } from "../../cel/expression.ts";
 import { checkReferences, referencesOf } from "../../input.ts";
 import { conditionNames } from "../../scheduler/chains.ts";
 import { checkSchedule, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
