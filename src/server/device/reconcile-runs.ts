@@ -3,7 +3,7 @@ import * as active from "../../store/work/active.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as lateResults from "../../store/work/late-results.ts";
 import { findVerdicts, type Settlement } from "../../store/work/settlements.ts";
-import type { Reconciliation } from "./reconcile.ts";
+import type { Reconciliation } from "./reconciliation.ts";
 
 /**
  * Milliseconds that a run is not started again while a device holds its result: far more than a

@@ -2,7 +2,7 @@ import { appendEnded, endEach } from "../../scheduler/turn-endings.ts";
 import * as active from "../../store/work/active.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import { findVerdicts, withdraw } from "../../store/work/turn-settlements.ts";
-import type { Reconciliation } from "./reconcile.ts";
+import type { Reconciliation } from "./reconciliation.ts";
 
 /**
  * The reconciliation of the turns that a worker holds. A turn that the worker no longer holds ends,

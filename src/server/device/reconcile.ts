@@ -5,13 +5,11 @@ import * as devices from "../../store/people/devices.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { HeldByServer } from "../../store/work/active.ts";
 import * as presence from "../../store/work/presence.ts";
-import type { AttemptName, FailurePolicy, PastVerdict } from "../../store/work/settlements.ts";
+import type { FailurePolicy } from "../../store/work/settlements.ts";
 import { runs } from "./reconcile-runs.ts";
 import { turns } from "./reconcile-turns.ts";
+import type { Held, OpeningSession, Reconciliation, Verdict } from "./reconciliation.ts";
 import { type AttemptKind, attemptKinds } from "./work.ts";
-
-/** An attempt in a hello's list of held attempts. */
-export type Held = { workId: string; attemptToken: string; state: HeldAttemptState };
 
 export type Opening = Ends & {
   /** The device of the session; a fleet worker learns its id after the hello. */
@@ -28,40 +26,6 @@ export type Opening = Ends & {
 
 /** An attempt that continues; `workId` is the id of the run or turn. */
 export type Continuing = HeldByServer & { kind: AttemptKind };
-
-type Verdict = PastVerdict["verdict"];
-
-/** The transaction that opens a session. */
-export type OpeningSession = {
-  orgId: string;
-  deviceId: string;
-  epoch: number;
-  sessionId: string;
-  ttlMs: number;
-  policy: FailurePolicy;
-  log?: Logger | undefined;
-};
-
-/** The statements of an opening for one kind of work. */
-export type Reconciliation = {
-  lockActive(tx: Db, device: { orgId: string; deviceId: string }): Promise<HeldByServer[]>;
-  /** Moves attempts to the new session. */
-  adopt(tx: Db, session: OpeningSession, workIds: readonly string[]): Promise<void>;
-  /** The verdicts of attempts that are not active, in order. */
-  findVerdicts(tx: Db, attempts: readonly AttemptName[]): Promise<readonly Verdict[]>;
-  /** The device is about to send the results of attempts that were taken away. */
-  awaitResults(tx: Db, orgId: string, attempts: readonly Held[]): Promise<void>;
-  /**
-   * Ends attempts that the device no longer holds; an attempt that never reached the device waits
-   * again. An attempt that the database refuses to end stays unchanged; the session opens all the
-   * same (R9). `append` writes the events, as the last statements of the transaction.
-   */
-  endMissing(
-    tx: Db,
-    session: OpeningSession,
-    missing: readonly HeldByServer[],
-  ): Promise<{ ends: Partial<Ends>; append: () => Promise<void> }>;
-};
 
 const reconciliations: Readonly<Record<AttemptKind, Reconciliation>> = { run: runs, turn: turns };
 
