@@ -1,6 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { build } from "../build.ts";
+import { cellPattern } from "../ids.ts";
 import { ConfigError, count, type SettingsOf } from "./fields.ts";
 
 /** Where scripts/build-executables.ts puts what it builds; a server that runs from a checkout finds it there. */
@@ -12,6 +13,13 @@ export const portSettings = {
   PINION_HOST: z.string().default("127.0.0.1").describe("Address to listen on"),
   PINION_PORT: count(7420, 0, 65_535, "Port to listen on; 0 lets the system choose"),
   PINION_PUBLIC_URL: z.url().optional().describe("Where people reach this server, for links in messages"),
+  PINION_CELL: z
+    .string()
+    .regex(cellPattern, "must be a letter and then letters and digits, all lower-case, at most 16")
+    .optional()
+    .describe(
+      "The name of this cell, for a front door that serves several cells; every token, code and address names the cell (docs/scaling.md)",
+    ),
   PINION_DOWNLOADS: z
     .string()
     .optional()
@@ -82,6 +90,8 @@ export type PortConfig = {
   /** What has come of bodies and messages of known callers that are not whole. */
   bodyBytesMax: number;
   publicUrl: string | undefined;
+  /** The name in every token, code and address; "" for the only cell. */
+  cell: string;
   /** Where the programs lie that machines fetch to become devices; undefined: there are none. */
   downloads: string | undefined;
   tls: { certFile: string; keyFile: string; clientCaFile: string | undefined } | undefined;
@@ -109,6 +119,7 @@ export function portConfig(s: Settings): PortConfig {
     },
     bodyBytesMax: s.PINION_BODY_BYTES_MAX,
     publicUrl: s.PINION_PUBLIC_URL,
+    cell: s.PINION_CELL ?? "",
     downloads: s.PINION_DOWNLOADS ?? checkoutDownloads,
     tls:
       s.PINION_TLS_CERT_FILE && s.PINION_TLS_KEY_FILE

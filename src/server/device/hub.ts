@@ -90,6 +90,8 @@ export type HubDeps = {
   streams: Streams;
   log: Logger;
   replicaId: string;
+  /** The name in agents' tokens; "" for none. */
+  cell: string;
   clock: DatabaseClock;
   config: ReplicaConfig["session"];
   policy: FailurePolicy;
@@ -264,7 +266,16 @@ function servicesOf(
   const { ttlMs, heartbeatIntervalMs } = config;
   const opens = createLimit(opensMax);
   return {
-    ...{ replicaId: deps.replicaId, log, clock: deps.clock, wheel, telemetry, works, report },
+    ...{
+      replicaId: deps.replicaId,
+      cell: deps.cell,
+      log,
+      clock: deps.clock,
+      wheel,
+      telemetry,
+      works,
+      report,
+    },
     get timers() {
       if (registry.sessionsCount < largeFleetSessions) return config;
       return { ...config, heartbeatIntervalMs: Math.min(heartbeatIntervalMs * 1.5, ttlMs / 2) };
