@@ -49,8 +49,11 @@ export type Hub = {
    * stops.
    */
   begin(principal: Principal, link: Link): Session;
-  /** Restores the run or turn that a completion brings along, after a failover. */
-  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<void>;
+  /**
+   * Restores the run or turn that a completion brings along, after a failover; false if the
+   * completion brings none.
+   */
+  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<boolean>;
   /**
    * Stores the end of an attempt of a run or a turn, reported by the device or worker outside of
    * its stream.
@@ -172,6 +175,7 @@ export function createHub(deps: HubDeps): Hub {
       if (run) await services.restore(run);
       const turn = forgottenTurnOf(device, completion);
       if (turn) await services.restoreTurn(turn);
+      return run !== undefined || turn !== undefined;
     },
     report: (report) => parts.report(report, undefined),
     async turnDown({ orgId, deviceId, workId, attemptToken }, completion, why) {

@@ -193,7 +193,12 @@ test("with the policy `wait` a jump that persists for an hour is accepted, and w
   const strict = await judgedClock({ elapsed });
   await clock.set(2 * day);
   // Each replica notices by its own monotonic clock.
-  for (const one of [judged, strict]) expect(await one.check()).toMatchObject({ isInDoubt: true });
+  for (const one of [judged, strict]) {
+    // A single time that is told, before the clock has been checked.
+    expect(one.doubts(Date.now() + 2 * day)).toBe(true);
+    expect(one.doubts(Date.now())).toBe(false);
+    expect(await one.check()).toMatchObject({ isInDoubt: true });
+  }
   const pass = async (ms: number) => {
     slept += ms;
     await clock.set(2 * day + slept);
