@@ -39,6 +39,8 @@ export default defineConfig({
           // The longest takes a quarter of this time on a quiet machine.
           testTimeout: 60_000,
           hookTimeout: 30_000,
+          // The sources of a replica take two seconds of processor time to load: once per worker.
+          isolate: false,
         },
       },
     ],
