@@ -18,6 +18,9 @@ export default defineConfig({
     reporters: ["default"],
     // A variable that a test sets is gone in the next test.
     unstubEnvs: true,
+    // Waits end when their condition holds: the limits are for failures, not for a busy machine.
+    setupFiles: ["test/support/patience.ts"],
+    expect: { poll: { timeout: 15_000 } },
     projects: [
       {
         extends: true,
