@@ -16,7 +16,7 @@ import type * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
 import type { Json } from "../../store/pg/schema.ts";
 import { hasUrlPassword, isSecretKey } from "../platforms/kinds.ts";
-import { usesWebhook, webhookPath } from "../platforms/lines.ts";
+import { usesWebhook, webhookPath } from "../platforms/lines/lines.ts";
 import { timestampOf } from "./moments.ts";
 
 /** Agents and their platforms between rows and messages. */
@@ -60,10 +60,14 @@ const isTakenOver = "the replica that ran it is gone; another one takes it over"
  */
 export function platformMessage(
   row: platforms.Platform,
-  { instance, publicUrl }: { instance: Instance | undefined; publicUrl: string | undefined },
+  {
+    instance,
+    publicUrl,
+    cell,
+  }: { instance: Instance | undefined; publicUrl: string | undefined; cell: string },
 ): AgentPlatform {
   const isLeft = row.status === "running" && instance?.replicaId === null;
-  const path = webhookPath({ orgId: row.org_id, stableId: row.stable_id });
+  const path = webhookPath({ orgId: row.org_id, stableId: row.stable_id }, cell);
   const isHidden = ([key, value]: [string, string]) => isSecretKey(row.kind, key) || hasUrlPassword(value);
   const settings = Object.entries(row.config);
   const hidden = Object.fromEntries(settings.filter(isHidden).map(([key]) => [key, ""]));

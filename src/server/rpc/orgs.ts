@@ -10,6 +10,7 @@ import {
   type OrgService,
 } from "#gen/pinion/v1/org_pb.js";
 import { refuse } from "../../errors.ts";
+import { withCell } from "../../ids.ts";
 import * as members from "../../store/people/members.ts";
 import * as orgs from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -63,6 +64,8 @@ export function orgService(deps: {
   surroundings: Surroundings;
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
+  /** The name in tokens and codes; "" for none. */
+  cell: string;
   installedProviders: readonly string[];
   publicUrl?: string | undefined;
 }): ServiceImpl<typeof OrgService> {
@@ -97,7 +100,7 @@ export function orgService(deps: {
         installedProviders: deps.installedProviders,
         publicUrl: deps.publicUrl,
       });
-      return { org: orgMessage(org), owner: memberMessage(owner), secret };
+      return { org: orgMessage(org), owner: memberMessage(owner), secret: withCell(secret, deps.cell) };
     },
 
     async getOrg(_request, context) {
@@ -130,7 +133,7 @@ export function orgService(deps: {
       endAll(cut.tokenIds);
       return {
         member: memberMessage(member),
-        secret: secret ?? "",
+        secret: withCell(secret ?? "", deps.cell),
         tokensCut: cut.tokenIds.length - cut.servicesCut,
         serviceTokensCut: cut.servicesCut,
         serviceTokensKept: cut.servicesKept,
