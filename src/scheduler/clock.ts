@@ -80,6 +80,8 @@ export type Clock = {
    * Reads and checks the clock. `settledForMs`: milliseconds for which the clock has been steady.
    */
   check(): Promise<{ isInDoubt: boolean; settledForMs: number }>;
+  /** Whether the database's clock is in doubt if it says this now, in milliseconds since 1970. */
+  doubts(databaseMs: number): boolean;
   /** Milliseconds of the jump in doubt; 0 without doubt. */
   doubtMs(): number;
   /** Reports that the clock has gone back: plans made by it must be checked. */
@@ -303,6 +305,11 @@ export async function startClock(options: {
     async check() {
       await check();
       return { isInDoubt: doubt !== undefined, settledForMs: elapsed() - Math.max(movedAt, startedAt) };
+    },
+    doubts(databaseMs) {
+      const at = elapsed();
+      const byMs = departure(offsetMs, { databaseMs, sentAtMs: at, receivedAtMs: at });
+      return policy !== "ignore" && judge(byMs) === "in_doubt";
     },
     doubtMs: () => doubt?.byMs ?? 0,
     onBack: (listener) => void onBack.push(listener),

@@ -262,18 +262,18 @@ export class AttemptMessages {
       this.#assignments.out.on(attempt, "report");
       this.#assignments.took(startedAt - attempt.pushedAt);
     }
-    const forgotten = forgottenOf(this.#session, completion);
-    if (forgotten) await this.#handling.whileServed(() => this.#services.restore(forgotten));
-    const forgottenTurn = forgottenTurnOf(this.#session, completion);
-    if (forgottenTurn) await this.#handling.whileServed(() => this.#services.restoreTurn(forgottenTurn));
-    const verdict = await this.#handling.whileServed(() =>
+    const report = () =>
       this.#services
         .report(reportOf(this.#session, completion, accepting), attempt?.kind)
         .catch((error: unknown) => {
           if (error instanceof Refusal && error.reason === "invalid_argument") return error;
           throw error;
-        }),
-    );
+        });
+    let verdict = await this.#handling.whileServed(report);
+    if (verdict && !(verdict instanceof Refusal) && verdict.verdict === "unknown") {
+      // Nearly all results that are offered again after a failover are known.
+      if (await this.#restore(completion)) verdict = await this.#handling.whileServed(report);
+    }
     if (!verdict) return;
     if (verdict instanceof Refusal) return this.turnDown(completion, verdict.message);
     // The publisher has told the session of an attempt that ended with this report.
@@ -281,6 +281,15 @@ export class AttemptMessages {
     this.#link.send(completionAckOf(completion, verdict, this.#storedIn(before)));
     const tookMs = performance.now() - startedAt;
     this.#services.telemetry.acknowledged(this.#assignments.named(completion), verdict.verdict, tookMs);
+  }
+
+  /** Restores the work of a completion that is offered again; false for any other completion. */
+  async #restore(completion: Completion): Promise<boolean> {
+    const run = forgottenOf(this.#session, completion);
+    if (run) await this.#handling.whileServed(() => this.#services.restore(run));
+    const turn = forgottenTurnOf(this.#session, completion);
+    if (turn) await this.#handling.whileServed(() => this.#services.restoreTurn(turn));
+    return run !== undefined || turn !== undefined;
   }
 
   /**

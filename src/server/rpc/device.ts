@@ -94,14 +94,18 @@ export function deviceService(deps: {
         refuse("not_found", what);
       }
       const report = reportOf({ orgId, deviceId: executorId }, completion);
-      await hub.restore({ orgId, deviceId: executorId }, completion);
       const startedAt = performance.now();
-      const { verdict, windowId } = await hub.report(report).catch(async (error: unknown) => {
-        if (error instanceof Refusal && error.reason === "invalid_argument") {
-          await hub.turnDown(report, completion, error.message);
-        }
-        throw error;
-      });
+      const store = () =>
+        hub.report(report).catch(async (error: unknown) => {
+          if (error instanceof Refusal && error.reason === "invalid_argument") {
+            await hub.turnDown(report, completion, error.message);
+          }
+          throw error;
+        });
+      let stored = await store();
+      const isLost = stored.verdict === "unknown";
+      if (isLost && (await hub.restore({ orgId, deviceId: executorId }, completion))) stored = await store();
+      const { verdict, windowId } = stored;
       deps.telemetry.acknowledged(report, verdict, performance.now() - startedAt);
       if (verdict === "unknown") refuse("not_found", `this device has no such attempt of ${report.workId}`);
       return { verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] };

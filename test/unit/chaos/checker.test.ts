@@ -674,6 +674,25 @@ test("a program that finished has its result stored, late, held, or lost with it
   expect(broken(killedLater)).not.toContain("a finished program's result is kept");
 });
 
+test("a child program may be ended between its last line and its exit, and a handler may not", () => {
+  const life = (isProgram: boolean, toldMs: number) => {
+    const one = goodLife();
+    const told = { case: "cancel" as const, reason: "not yours any more", run: "run-1", token: "token-1" };
+    add(
+      one,
+      at(16_500, {
+        ...{ kind: "work", device, phase: "finished", run: "run-1", token: "token-1" },
+        ...(isProgram ? { isProgram } : {}),
+      }),
+      seen(toldMs, told),
+    );
+    return broken(one);
+  };
+  expect(life(true, 16_600)).not.toContain("a finished program's result is kept");
+  expect(life(false, 16_600)).toContain("a finished program's result is kept");
+  expect(life(true, 16_400)).toContain("a finished program's result is kept");
+});
+
 /** The trigger's run is lost, with its answers. */
 function lifeWithFailover(): Life {
   const life = goodLife();
