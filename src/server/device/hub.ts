@@ -310,6 +310,8 @@ function servicesOf(
     },
     open: (session, hello) =>
       opens(async () => {
+        // A device that has given up dials again: its abandoned hellos cost the other devices nothing.
+        if (session.state === "closed") throw new Refusal("unavailable", "the stream ended while it waited");
         await deps.offers.refresh();
         return open({ ...deps, ttlMs }, session, hello);
       }),
