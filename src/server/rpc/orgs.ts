@@ -8,9 +8,15 @@ import {
   type Org,
   OrgSchema,
   type OrgService,
+  SecretHolder,
+  type SecretState,
+  SecretStateSchema,
 } from "#gen/pinion/v1/org_pb.js";
-import { refuse } from "../../errors.ts";
+import { Refusal, refuse } from "../../errors.ts";
+import type { Keyring, References } from "../../secrets.ts";
+import { isReference, requireReference } from "../../secrets.ts";
 import * as members from "../../store/people/members.ts";
+import * as orgSecrets from "../../store/people/org-secrets.ts";
 import * as orgs from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as usecases from "../../usecases/members.ts";
@@ -51,9 +57,55 @@ function orgMessage(row: orgs.Org): Org {
   });
 }
 
+const holderMessages: Record<orgSecrets.SecretHolder, SecretHolder> = {
+  platform: SecretHolder.PLATFORM,
+  destination: SecretHolder.DESTINATION,
+  hook: SecretHolder.HOOK,
+};
+
+function secretMessage(
+  row: orgSecrets.SecretRow,
+  context: { orgId: string; keyring: Keyring; references: References },
+): SecretState {
+  const isElsewhere = isReference(row.stored);
+  return create(SecretStateSchema, {
+    holder: holderMessages[row.holder],
+    holderName: row.holderName,
+    name: row.field,
+    version: row.version,
+    setAt: timestampOf(row.setAt),
+    lastUsedAt: timestampOf(row.usedAt),
+    pastGoodUntil: timestampOf(row.pastUntil),
+    reference: isElsewhere ? row.stored : "",
+    keyId: isElsewhere ? "" : (context.keyring.keyOf(row.stored)?.id ?? ""),
+    problem: problemOf(row, context),
+  });
+}
+
+/** The reason for which a secret cannot be used at present; empty: it can. */
+function problemOf(
+  { stored, field }: orgSecrets.SecretRow,
+  { orgId, keyring, references }: { orgId: string; keyring: Keyring; references: References },
+): string {
+  if (!isReference(stored)) {
+    const key = keyring.keyOf(stored);
+    if (key === undefined) return "it is malformed; set the secret again";
+    if (key.isHere) return "";
+    return `the server has no key "${key.id}"; put it into PINION_SECRET_KEYS behind the others, or set the secret again`;
+  }
+  try {
+    const name = requireReference(stored, field);
+    if (references.find(orgId, name) !== undefined) return "";
+    return `the server has no ${stored} for this org; set PINION_SECRET_${name} and restart it`;
+  } catch (error) {
+    if (error instanceof Refusal) return error.message;
+    throw error;
+  }
+}
+
 /**
- * `crossOrgDb` is for the two calls beyond the caller's org: a new org, and a person known to
- * another org already.
+ * `crossOrgDb` is for the three calls beyond the caller's org: a new org, a person known to
+ * another org already, and the list of orgs.
  */
 export function orgService(deps: {
   db: Db;
@@ -65,6 +117,7 @@ export function orgService(deps: {
   authCache: Guard["authCache"];
   installedProviders: readonly string[];
   publicUrl?: string | undefined;
+  secrets: { keyring: Keyring; references: References };
 }): ServiceImpl<typeof OrgService> {
   const { db, crossOrgDb, doorbell, feed, surroundings } = deps;
 
@@ -103,6 +156,33 @@ export function orgService(deps: {
     async getOrg(_request, context) {
       const { orgId } = principalOf(context);
       return { org: orgMessage(await orgs.get(db, { orgId })) };
+    },
+
+    async listOrgs(request, context) {
+      const principal = principalOf(context);
+      if (principal.orgId !== orgs.localOrgId) {
+        refuse("permission_denied", `only an admin of the operator's org, "${orgs.localOrgId}", lists orgs`);
+      }
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string()]),
+        keyOf: (row: orgs.Org) => [row.id] as [string],
+        fetch: (after, limit) => orgs.list(crossOrgDb, { limit, afterId: after?.[0] }),
+      });
+      return { orgs: rows.map(orgMessage), nextPageToken };
+    },
+
+    async listSecrets(request, context) {
+      const { orgId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string(), z.string(), z.string()]),
+        keyOf: (row: orgSecrets.SecretRow) =>
+          [row.holder, row.holderName, row.field] as [string, string, string],
+        fetch: (after, limit) => orgSecrets.list(db, { orgId, limit, after: after ?? ["", "", ""] }),
+      });
+      return {
+        secrets: rows.map((row) => secretMessage(row, { orgId, ...deps.secrets })),
+        nextPageToken,
+      };
     },
 
     async addMember(request, context) {

@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-RMR76OU2.js";import{Ga as t}from"./chunk-7DDGN6AC.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
