@@ -3,10 +3,10 @@
  * long as that attempt lives. Nothing is stored for it, and no other door takes it.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
-import { isUuid } from "./ids.ts";
+import { isUuid, withCell } from "./ids.ts";
 
 const prefix = "pin_run_";
-/** An org's id, a UUID and a hash, in base64url. */
+/** An org's id, a UUID and a hash, in base64url: of such texts base64url has neither "_" nor "-". */
 const charactersMax = 400;
 
 type Attempt = { orgId: string; runId: string; attemptToken: string };
@@ -21,9 +21,8 @@ export function agentToken({ orgId, runId, attemptToken }: Attempt): string {
 export function readAgentToken(authorization: string | null | undefined): AgentClaim | undefined {
   const secret = /^bearer +(\S+)$/i.exec(authorization ?? "")?.[1];
   if (!secret?.startsWith(prefix) || secret.length > charactersMax) return undefined;
-  const [orgId, runId, proof, ...rest] = Buffer.from(secret.slice(prefix.length), "base64url")
-    .toString("utf8")
-    .split(" ");
+  const unnamed = withCell(secret, "").slice(prefix.length);
+  const [orgId, runId, proof, ...rest] = Buffer.from(unnamed, "base64url").toString("utf8").split(" ");
   return orgId && runId && isUuid(runId) && proof && rest.length === 0 ? { orgId, runId, proof } : undefined;
 }
 

@@ -2,7 +2,7 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { createReach, parseNetworks, type Reach } from "./addresses.ts";
 import { build } from "./build.ts";
-import { tokenKind } from "./ids.ts";
+import { cellPattern, tokenKind } from "./ids.ts";
 import type { LogFormat } from "./log.ts";
 import { createKeyring, createReferences, KeyError, type Keyring, type References } from "./secrets.ts";
 import type { TracingConfig } from "./tracing.ts";
@@ -34,6 +34,13 @@ export const serverSettings = z.object({
   PINION_HOST: z.string().default("127.0.0.1").describe("Address to listen on"),
   PINION_PORT: count(7420, 0, 65_535, "Port to listen on; 0 lets the system choose"),
   PINION_PUBLIC_URL: z.url().optional().describe("Where people reach this server, for links in messages"),
+  PINION_CELL: z
+    .string()
+    .regex(cellPattern, "must be a letter and then letters and digits, all lower-case, at most 16")
+    .optional()
+    .describe(
+      "The name of this cell, for a front door that serves several cells; every token, code and address names the cell (docs/scaling.md)",
+    ),
   PINION_SIGN_IN_LENGTH: length(
     "336h",
     "How long a browser stays signed in to the web page, for example 12h",
@@ -373,6 +380,8 @@ export type ReplicaConfig = {
   /** What has come of bodies and messages of known callers that are not whole. */
   bodyBytesMax: number;
   publicUrl: string | undefined;
+  /** The name in every token, code and address; "" for the only cell. */
+  cell: string;
   /** Where the programs lie that machines fetch to become devices; undefined: there are none. */
   downloads: string | undefined;
   /** How long a browser stays signed in. */
@@ -536,6 +545,7 @@ export function replicaConfig(env: Record<string, string | undefined>): ReplicaC
     host: s.PINION_HOST.replace(/^\[(.*)\]$/, "$1"),
     port: s.PINION_PORT,
     publicUrl: s.PINION_PUBLIC_URL,
+    cell: s.PINION_CELL ?? "",
     downloads: s.PINION_DOWNLOADS ?? checkoutDownloads,
     signInMs: lengthMs(s.PINION_SIGN_IN_LENGTH),
     oidc: s.PINION_OIDC_ISSUER ? requireOidc(s, s.PINION_OIDC_ISSUER) : undefined,

@@ -22,6 +22,7 @@ export class DatabaseClock {
   #upper = Number.POSITIVE_INFINITY;
   #at = 0;
   readonly #listeners = new Set<(jumpedByMs: number) => void>();
+  #doubts: (databaseMs: number) => boolean = () => false;
 
   /** Whether anything is known. */
   get isKnown(): boolean {
@@ -40,13 +41,23 @@ export class DatabaseClock {
     return now + this.#lower - driftPerMs * Math.max(0, now - this.#at);
   }
 
-  /** Takes what a statement told. A clock that was set is believed at once, and the listeners are told by how much it moved. */
+  /** From now on a jump to a time that the judge doubts is not taken: the estimate goes on without the jump. */
+  doubt(doubts: (databaseMs: number) => boolean): void {
+    this.#doubts = doubts;
+  }
+
+  /** Takes what a statement told. A clock that was set is believed at once unless the time is doubted, and the listeners are told by how much it moved. */
   sample({ sentAt, receivedAt, databaseMs }: ClockSample): void {
     const [lower, upper] = [databaseMs - receivedAt, databaseMs - sentAt];
     const aged = driftPerMs * Math.max(0, receivedAt - this.#at);
     const [knownLower, knownUpper] = [this.#lower - aged, this.#upper + aged];
+    const isJump = lower > knownUpper + jumpMs || upper < knownLower - jumpMs;
+    if ((isJump || !this.isKnown) && this.#doubts(databaseMs)) {
+      if (this.isKnown) [this.#lower, this.#upper, this.#at] = [knownLower, knownUpper, receivedAt];
+      return;
+    }
     this.#at = receivedAt;
-    if (this.isKnown && (lower > knownUpper + jumpMs || upper < knownLower - jumpMs)) {
+    if (this.isKnown && isJump) {
       const jumpedByMs = lower > knownUpper ? lower - knownUpper : upper - knownLower;
       this.#lower = lower;
       this.#upper = upper;

@@ -50,6 +50,20 @@ const secretLength = 30;
 const alphabet = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const tokenPattern = /^pin_(pat|dev|svc)_([0-9A-Za-z]{30})_([0-9a-f]{8})$/;
 
+/** The name of a cell (docs/scaling.md): too short to be taken for the random part of a token. */
+export const cellPattern = /^[a-z][a-z0-9]{0,15}$/;
+/**
+ * The places of a cell's name: after the kind of a token or an agent's token, before the random part
+ * of a sign-in code, before the id of a hook's address, and before a join code.
+ */
+const namedPatterns = [
+  /^(pin_(?:pat|dev|svc)_)(?:([a-z][a-z0-9]{0,15})_)?([0-9A-Za-z]{30}_[0-9a-f]{8})$/,
+  // The base64url of an agent's token holds no "_" (agent-token.ts).
+  /^(pin_run_)(?:([a-z][a-z0-9]{0,15})_)?([0-9A-Za-z]+)$/,
+  /^()(?:([a-z][a-z0-9]{0,15})_)?([0-9A-Za-z]{30}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$/,
+];
+const namedJoinCode = /^(?:([A-Z][A-Z0-9]{0,15})-)?([A-Z0-9]{4}(?:-[A-Z0-9]{4}){3})$/;
+
 function randomText(length: number): string {
   let text = "";
   while (text.length < length) {
@@ -65,22 +79,42 @@ function checksum(body: string): string {
   return crc32(body).toString(16).padStart(8, "0");
 }
 
+/** A code valid once, of as many random bits as a token. */
+export function newCode(): string {
+  return randomText(secretLength);
+}
+
 /** A new token, `pin_<kind>_<random>_<crc32>`. Only its hash is ever stored. */
 export function newToken(kind: TokenKind): string {
   const body = `pin_${kind}_${randomText(secretLength)}`;
   return `${body}_${checksum(body)}`;
 }
 
+/**
+ * The text with a cell's name ("" for none) in place of its own, for a front door that routes by the
+ * name. The name is no part of the secret: the checksum and the stored hash leave the name out, so a
+ * token may be renamed by its holder after its org has moved.
+ */
+export function withCell(text: string, cell: string): string {
+  const join = namedJoinCode.exec(text);
+  if (join) return cell ? `${cell.toUpperCase()}-${join[2]}` : join[2]!;
+  for (const pattern of namedPatterns) {
+    const match = pattern.exec(text);
+    if (match) return `${match[1]}${cell && `${cell}_`}${match[3]}`;
+  }
+  return text;
+}
+
 /** The kind of a well-formed token with a right checksum; undefined for anything else, at no cost to the database. */
 export function tokenKind(token: string): TokenKind | undefined {
-  const match = tokenPattern.exec(token);
+  const match = tokenPattern.exec(withCell(token, ""));
   if (!match) return undefined;
   return checksum(`pin_${match[1]}_${match[2]}`) === match[3] ? (match[1] as TokenKind) : undefined;
 }
 
-/** What is stored of a token or a join code. */
+/** What is stored of a token or a code: a digest of the text without the name of a cell. */
 export function secretHash(secret: string): Buffer {
-  return createHash("sha256").update(secret).digest();
+  return createHash("sha256").update(withCell(secret, "")).digest();
 }
 
 /** Letters that are not mistaken for each other when read aloud or typed. */

@@ -12,7 +12,7 @@ const secretKeys = [
 
 /** Tokens and passwords within a text, as errors of others may hold them: a URL of a database, a header. */
 const secretsInText: [pattern: RegExp, instead: string][] = [
-  [/\bpin_(pat|dev|svc)_[0-9A-Za-z]{8,}(_[0-9a-f]{8})?/g, "pin_$1_[redacted]"],
+  [/\bpin_(pat|dev|svc)_(?:[a-z][a-z0-9]{0,15}_)?[0-9A-Za-z]{8,}(_[0-9a-f]{8})?/g, "pin_$1_[redacted]"],
   // A join code, good once.
   [/\b[A-HJ-NP-Z2-9]{4}(?:-[A-HJ-NP-Z2-9]{4}){3}\b/g, "[redacted]"],
   [/([a-z][a-z0-9+.-]*:\/\/[^\s:/@"]*):[^\s@"]+@/gi, "$1:[redacted]@"],

@@ -20,10 +20,12 @@ import type { Work } from "./work.ts";
  * statements.
  */
 export async function prepare(
-  { config, replicaId, log, opened }: Foundation,
+  { config, replicaId, log, clock, opened }: Foundation,
   { work: { db } }: Storage,
 ): Promise<Clock> {
   const judge = await startClock({ db, log, replicaId, policy: config.clockJump });
+  // Work that is held until it is due is not due by a clock in doubt.
+  clock.doubt(judge.doubts);
   opened.defer(() => judge.stop());
   const { retentionDays: days, conversationDays } = config;
   if (judge.doubtMs() === 0) await retainOnce(db, { days, conversationDays, log });

@@ -1,4 +1,5 @@
 /** Sign-in with a provider of OpenID Connect, if configured. */
+import { withCell } from "../ids.ts";
 import type { OidcDoor } from "../server/access/oidc.ts";
 import type { Handler } from "../server/http/port.ts";
 import * as signInCodes from "../store/people/sign-in-codes.ts";
@@ -29,7 +30,8 @@ export async function withProvider(
   };
   const door: OidcDoor = {
     async begin({ address, data, expiresInMs }) {
-      return (await signInCodes.create(db, { kind: "oidc", address, data, expiresInMs })).code;
+      const { code } = await signInCodes.create(db, { kind: "oidc", address, data, expiresInMs });
+      return withCell(code, config.cell);
     },
     end: async (code) => (await signInCodes.consume<signInCodes.OidcData>(db, { kind: "oidc", code }))?.data,
     async admit(person, from) {
@@ -42,7 +44,7 @@ export async function withProvider(
         streamEnds.revoke(tokenId);
       }
       feed.eventsAppended(oidc.orgId);
-      return admitted;
+      return { ...admitted, secret: withCell(admitted.secret, config.cell) };
     },
   };
   return withOidc(next, { config: oidc, door, trustedProxies, log });

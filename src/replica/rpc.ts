@@ -82,7 +82,7 @@ export function serveRpc(
   const surroundings = { policy, quotas, doorbell, log, scheduleChanged: own.poke };
   const runner = createPlatformRunner({ db, log, feed, ...config.secrets, starter: own.platforms });
   const deps = {
-    ...{ db, crossOrgDb: requests.db, feed, doorbell, surroundings, telemetry },
+    ...{ db, crossOrgDb: requests.db, feed, doorbell, surroundings, telemetry, cell: config.cell },
     authCache: guard.authCache,
   };
   const bounds = { limits, ...config.rates, quotas };

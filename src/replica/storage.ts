@@ -1,6 +1,7 @@
 /**
  * The database of a replica: its schema, its two pools, and the rows required in every database.
  */
+import { withCell } from "../ids.ts";
 import type { Logger } from "../log.ts";
 import { secretKeys } from "../server/platforms/kinds.ts";
 import { healSecretSettings } from "../store/agents/platform-healing.ts";
@@ -9,6 +10,7 @@ import { type Database, type Db, openDatabase } from "../store/pg/database.ts";
 import { findBeginning, type Incarnation, isSame, read } from "../store/pg/incarnation.ts";
 import { isPooler } from "../store/pg/pooled.ts";
 import { requireRoles } from "../store/pg/tenancy.ts";
+import { requireCell } from "../store/work/cells.ts";
 import type { Foundation } from "./foundation.ts";
 
 export type Storage = {
@@ -53,14 +55,17 @@ export async function openStorage(
   const requests = open("pinion-requests", config.connectionsMax);
 
   await requireRoles(work.db);
-  const bootstrap = await ensureBootstrap(work.db, config, options.keepBootstrapToken, config.bootstrapToken);
+  const named = (secret: string) => withCell(secret, config.cell);
+  const keep = (secret: string) => options.keepBootstrapToken?.(named(secret));
+  await requireCell(work.db, config.cell);
+  const bootstrap = await ensureBootstrap(work.db, config, keep, config.bootstrapToken);
   await provisionDefaultAgents(work.db, config);
   const { left } = await healSecretSettings(work.db, { ...config.secrets, secretKeys });
   if (left > 0)
     log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
   const incarnation = watchIncarnation(work.db, log);
   await incarnation.look();
-  return { work, requests, bootstrapToken: bootstrap?.secret, incarnation };
+  return { work, requests, bootstrapToken: bootstrap && named(bootstrap.secret), incarnation };
 }
 
 function watchIncarnation(db: Db, log: Logger): Storage["incarnation"] {

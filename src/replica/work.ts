@@ -56,6 +56,7 @@ export async function buildWork(
     db,
     log,
     replicaId,
+    cell: config.cell,
     clock,
     telemetry,
     streams,

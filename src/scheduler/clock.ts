@@ -80,6 +80,8 @@ export type Clock = {
    * Reads and checks the clock. `settledForMs`: milliseconds for which the clock has been steady.
    */
   check(): Promise<{ isInDoubt: boolean; settledForMs: number }>;
+  /** Whether the database's clock is in doubt if it says this now, in milliseconds since 1970. */
+  doubts(databaseMs: number): boolean;
   /** Milliseconds of the jump in doubt; 0 without doubt. */
   doubtMs(): number;
   /** Reports that the clock has gone back: plans made by it must be checked. */
@@ -100,9 +102,11 @@ export async function startClock(options: {
   log: Logger;
   replicaId: string;
   policy: ClockPolicy;
+  /** Another monotonic clock than {@link elapsedMs}, for tests of long waits. */
+  elapsed?: () => number;
 }): Promise<Clock> {
-  const { db, log, replicaId, policy } = options;
-  const startedAt = elapsedMs();
+  const { db, log, replicaId, policy, elapsed = elapsedMs } = options;
+  const startedAt = elapsed();
   const onBack: (() => void)[] = [];
   let offsetMs = 0;
   let doubt: Doubt | undefined;
@@ -117,7 +121,7 @@ export async function startClock(options: {
   };
   const doubtNow = (byMs: number, witness: jumps.Witness) => {
     if (doubt) doubt.byMs = byMs;
-    else doubt = { byMs, sinceMs: elapsedMs(), witness, isNoted: false };
+    else doubt = { byMs, sinceMs: elapsed(), witness, isNoted: false };
   };
 
   /** Checks and remembers a reading; returns whether work that depends on the clock has to wait. */
@@ -129,7 +133,7 @@ export async function startClock(options: {
       return true;
     }
     if (verdict === "steady" && !doubt) return false;
-    movedAt = elapsedMs();
+    movedAt = elapsed();
     if (doubt) {
       log.warn({ wasMs: doubt.byMs }, "the database's clock has gone back");
       doubt = undefined;
@@ -143,11 +147,11 @@ export async function startClock(options: {
   }
 
   async function read(): Promise<{ found: jumps.Reading; reading: ClockReading }> {
-    const sentAtMs = elapsedMs();
+    const sentAtMs = elapsed();
     const found = await jumps.read(db);
     return {
       found,
-      reading: { databaseMs: found.now.getTime(), sentAtMs, receivedAtMs: elapsedMs() },
+      reading: { databaseMs: found.now.getTime(), sentAtMs, receivedAtMs: elapsed() },
     };
   }
 
@@ -200,7 +204,7 @@ export async function startClock(options: {
       return trust(reading);
     }
     const waitMs = now.witness === "commits" ? absenceWaitMs : acceptedAfterMs;
-    if ((policy === "wait" || now.witness === "commits") && elapsedMs() - now.sinceMs >= waitMs) {
+    if ((policy === "wait" || now.witness === "commits") && elapsed() - now.sinceMs >= waitMs) {
       await jumps.resolve(db, { resolution: "accepted", by: replicaId });
       log.warn({ byMs: now.byMs }, "the database's clock stayed where it is, and is taken as it is");
       trust(reading);
@@ -209,7 +213,7 @@ export async function startClock(options: {
 
   function trust(reading: ClockReading): void {
     doubt = undefined;
-    movedAt = elapsedMs();
+    movedAt = elapsed();
     adopt(reading);
   }
 
@@ -293,14 +297,19 @@ export async function startClock(options: {
   });
   return {
     require(now, sentAtMs) {
-      const reading = { databaseMs: now.getTime(), sentAtMs, receivedAtMs: elapsedMs() };
+      const reading = { databaseMs: now.getTime(), sentAtMs, receivedAtMs: elapsed() };
       if (!look(reading)) return;
       if (doubt && !doubt.isNoted) loop.poke();
       throw new ClockInDoubt(`the database's clock says ${now.toISOString()}, which is in doubt`);
     },
     async check() {
       await check();
-      return { isInDoubt: doubt !== undefined, settledForMs: elapsedMs() - Math.max(movedAt, startedAt) };
+      return { isInDoubt: doubt !== undefined, settledForMs: elapsed() - Math.max(movedAt, startedAt) };
+    },
+    doubts(databaseMs) {
+      const at = elapsed();
+      const byMs = departure(offsetMs, { databaseMs, sentAtMs: at, receivedAtMs: at });
+      return policy !== "ignore" && judge(byMs) === "in_doubt";
     },
     doubtMs: () => doubt?.byMs ?? 0,
     onBack: (listener) => void onBack.push(listener),

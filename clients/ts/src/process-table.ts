@@ -31,6 +31,15 @@ export function isAlive(pid: number): boolean {
   }
 }
 
+/**
+ * True for a child of this process that has ended, before Node has told so (Linux; false elsewhere).
+ */
+export function hasEnded(childPid: number): boolean {
+  if (process.platform !== "linux") return false;
+  const state = linuxStat(childPid)?.state;
+  return state === "Z" || state === "X";
+}
+
 /** True if any process of the group lives. On Linux, zombies do not count. */
 export function isGroupAlive(groupId: number): boolean {
   if (!isAlive(-groupId)) return false;

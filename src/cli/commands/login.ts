@@ -13,6 +13,7 @@ type LoginOptions = GlobalOptions & {
   name?: string;
   tokenFile?: string;
   paste?: boolean;
+  cell?: string;
   keychain: boolean;
 };
 
@@ -25,6 +26,10 @@ export function addLogin(program: Command, cli: Cli): void {
     .option("--name <name>", "what the context is called; default: the server's host")
     .option("--token-file <file>", "where a token is; - is standard input")
     .option("--paste", "ask for a token at the prompt, instead of a code to confirm on the page")
+    .option(
+      "--cell <name>",
+      "the cell of your org, where the server has several; your operator knows its name",
+    )
     .option("--no-keychain", "keep the token in a file of mode 0600, also where there is a keychain")
     .action(async (given: string | undefined, _options, command: Command) => {
       const options = optionsOf<LoginOptions>(command);
@@ -90,7 +95,7 @@ async function givenToken(options: LoginOptions, url: string): Promise<string | 
 }
 
 async function confirmedToken(cli: Cli, options: LoginOptions, url: string): Promise<string> {
-  const clients = createClients({ url, ...proxyOption(options) });
+  const clients = createClients({ url, cell: options.cell ?? "", ...proxyOption(options) });
   try {
     return (await logInByCode(cli, clients, url)).token;
   } finally {

@@ -103,5 +103,5 @@ export function createLimits(limits: RateLimits, now: () => number = () => perfo
  * apart.
  */
 function prefixOf(authorization: string | null | undefined): string {
-  return /pin_[a-z]+_\w{0,6}/.exec(authorization ?? "")?.[0] ?? "";
+  return /pin_[a-z]+_(?:[a-z][a-z0-9]{0,15}_)?\w{0,6}/.exec(authorization ?? "")?.[0] ?? "";
 }

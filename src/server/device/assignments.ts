@@ -133,7 +133,8 @@ export class Assignments {
   }
 
   #assignmentOf(run: ClaimedRun): Prepared {
-    return this.#link.prepare(assignmentOf(run, this.#services.telemetry.traceparent(run.runId)));
+    const { telemetry, cell } = this.#services;
+    return this.#link.prepare(assignmentOf(run, telemetry.traceparent(run.runId), cell));
   }
 
   #push(run: ClaimedRun, claimMs: number, assignment?: Prepared): void {

@@ -15,6 +15,7 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../errors.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
+import { type Incarnation, isSame } from "../../store/pg/incarnation.ts";
 import type { Settlement } from "../../store/work/settlements.ts";
 import { activityBytes, activityStream } from "./activity.ts";
 import type { Assignments, SessionView } from "./assignments.ts";
@@ -253,6 +254,7 @@ export class AttemptMessages {
 
   async #store(completion: Completion): Promise<void> {
     const startedAt = performance.now();
+    const before = this.#services.incarnation();
     const attempt = this.#assignments.out.find(completion);
     // The report then carries the accept to the database, too.
     const accepting = attempt?.state === "accepting" ? attempt : undefined;
@@ -260,25 +262,44 @@ export class AttemptMessages {
       this.#assignments.out.on(attempt, "report");
       this.#assignments.took(startedAt - attempt.pushedAt);
     }
-    const forgotten = forgottenOf(this.#session, completion);
-    if (forgotten) await this.#handling.whileServed(() => this.#services.restore(forgotten));
-    const forgottenTurn = forgottenTurnOf(this.#session, completion);
-    if (forgottenTurn) await this.#handling.whileServed(() => this.#services.restoreTurn(forgottenTurn));
-    const verdict = await this.#handling.whileServed(() =>
+    const report = () =>
       this.#services
         .report(reportOf(this.#session, completion, accepting), attempt?.kind)
         .catch((error: unknown) => {
           if (error instanceof Refusal && error.reason === "invalid_argument") return error;
           throw error;
-        }),
-    );
+        });
+    let verdict = await this.#handling.whileServed(report);
+    if (verdict && !(verdict instanceof Refusal) && verdict.verdict === "unknown") {
+      // Nearly all results that are offered again after a failover are known.
+      if (await this.#restore(completion)) verdict = await this.#handling.whileServed(report);
+    }
     if (!verdict) return;
     if (verdict instanceof Refusal) return this.turnDown(completion, verdict.message);
     // The publisher has told the session of an attempt that ended with this report.
     if (this.#assignments.out.find(completion)) this.#assignments.settled(completion.attemptToken);
-    this.#link.send(completionAckOf(completion, verdict, this.#services.incarnation()));
+    this.#link.send(completionAckOf(completion, verdict, this.#storedIn(before)));
     const tookMs = performance.now() - startedAt;
     this.#services.telemetry.acknowledged(this.#assignments.named(completion), verdict.verdict, tookMs);
+  }
+
+  /** Restores the work of a completion that is offered again; false for any other completion. */
+  async #restore(completion: Completion): Promise<boolean> {
+    const run = forgottenOf(this.#session, completion);
+    if (run) await this.#handling.whileServed(() => this.#services.restore(run));
+    const turn = forgottenTurnOf(this.#session, completion);
+    if (turn) await this.#handling.whileServed(() => this.#services.restoreTurn(turn));
+    return run !== undefined || turn !== undefined;
+  }
+
+  /**
+   * The database that stored a report begun in the database `before`. After a failover meanwhile the
+   * former database is named: the result may be lost with it, and the device offers a result again
+   * only to another database than the answer's.
+   */
+  #storedIn(before: Incarnation | undefined): Incarnation | undefined {
+    const now = this.#services.incarnation();
+    return before && now && !isSame(before, now) ? before : now;
   }
 
   /**

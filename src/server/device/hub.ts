@@ -48,8 +48,11 @@ export type Hub = {
    * stops.
    */
   begin(principal: Principal, link: Link): Session;
-  /** Restores the run or turn that a completion brings along, after a failover. */
-  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<void>;
+  /**
+   * Restores the run or turn that a completion brings along, after a failover; false if the
+   * completion brings none.
+   */
+  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<boolean>;
   /**
    * Stores the end of an attempt of a run or a turn, reported by the device or worker outside of
    * its stream.
@@ -89,6 +92,8 @@ export type HubDeps = {
   streams: Streams;
   log: Logger;
   replicaId: string;
+  /** The name in agents' tokens; "" for none. */
+  cell: string;
   clock: DatabaseClock;
   config: ReplicaConfig["session"];
   policy: FailurePolicy;
@@ -169,6 +174,7 @@ export function createHub(deps: HubDeps): Hub {
       if (run) await services.restore(run);
       const turn = forgottenTurnOf(device, completion);
       if (turn) await services.restoreTurn(turn);
+      return run !== undefined || turn !== undefined;
     },
     report: (report) => parts.report(report, undefined),
     async turnDown({ orgId, deviceId, workId, attemptToken }, completion, why) {
@@ -259,7 +265,16 @@ function servicesOf(
   const { ttlMs, heartbeatIntervalMs } = config;
   const opens = createLimit(opensMax);
   return {
-    ...{ replicaId: deps.replicaId, log, clock: deps.clock, wheel, telemetry, works, report },
+    ...{
+      replicaId: deps.replicaId,
+      cell: deps.cell,
+      log,
+      clock: deps.clock,
+      wheel,
+      telemetry,
+      works,
+      report,
+    },
     get timers() {
       if (registry.sessionsCount < largeFleetSessions) return config;
       return { ...config, heartbeatIntervalMs: Math.min(heartbeatIntervalMs * 1.5, ttlMs / 2) };

@@ -22,6 +22,7 @@ import {
 import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { agentToken } from "../../agent-token.ts";
 import { conversationOfRun } from "../../conversation-ids.ts";
+import { withCell } from "../../ids.ts";
 import { render } from "../../input.ts";
 import type { Report, ReportVerdict } from "../../scheduler/endings.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
@@ -48,7 +49,7 @@ export function response(message: Body): ConnectResponse {
 }
 
 /** The assignment of a claimed run accepted by dispatcher.whyUnusable. */
-export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectResponse {
+export function assignmentOf(run: ClaimedRun, traceparent: string, cell: string): ConnectResponse {
   return response({
     case: "assignment",
     value: {
@@ -87,7 +88,7 @@ export function assignmentOf(run: ClaimedRun, traceparent: string): ConnectRespo
         ...(run.priorWindow ? { priorWindow: priorWindowOf(run.priorWindow, run.watcherId) } : {}),
       },
       traceparent,
-      agentToken: agentTokenOf(run),
+      agentToken: agentTokenOf(run, cell),
       ...agentWorkOf(run),
     },
   });
@@ -99,9 +100,9 @@ function promptOf({ prompt, input }: ClaimedRun): string {
 }
 
 /** The token for the MCP server that Pinion injects; empty for an agent without the server. */
-function agentTokenOf(run: ClaimedRun): string {
+function agentTokenOf(run: ClaimedRun, cell: string): string {
   const { mcpServers = [] } = (run.agentSettings ?? {}) as { mcpServers?: { isInjected?: boolean }[] };
-  return mcpServers.some((server) => server.isInjected) ? agentToken(run) : "";
+  return mcpServers.some((server) => server.isInjected) ? withCell(agentToken(run), cell) : "";
 }
 
 /** The watcher's requests to its agent beside the prompt. */

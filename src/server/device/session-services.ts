@@ -20,6 +20,8 @@ import type { AttemptKind, Work } from "./work.ts";
 /** The services of the replica for a session (`Self`). */
 export type SessionServices<Self> = {
   replicaId: string;
+  /** The name in agents' tokens; "" for none. */
+  cell: string;
   timers: {
     heartbeatIntervalMs: number;
     ttlMs: number;

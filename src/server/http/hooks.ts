@@ -1,5 +1,5 @@
 /**
- * The endpoint of hooks: `POST /hooks/<id>`, for senders without a token. The answer is sent after
+ * The endpoint of hooks: `POST /hooks/<id>` (or `<cell>_<id>`), for senders without a token. The answer is sent after
  * the commit: the delivery's id, or the reason of a refusal. An unverified sender learns nothing
  * about the hook, and costs no row.
  */
@@ -7,7 +7,7 @@ import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { createBuckets, networkOf } from "../../buckets.ts";
 import { Refusal } from "../../errors.ts";
-import { isUuid } from "../../ids.ts";
+import { isUuid, withCell } from "../../ids.ts";
 import { isShallow, type JsonValue } from "../../json.ts";
 import type { Logger } from "../../log.ts";
 import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
@@ -108,8 +108,9 @@ export function withHooks(
   }
 
   return async (request, response) => {
-    const [, id, urlSecret = ""] = path.exec(request.url ?? "") ?? [];
-    if (id === undefined) return next(request, response);
+    const [, named, urlSecret = ""] = path.exec(request.url ?? "") ?? [];
+    if (named === undefined) return next(request, response);
+    const id = withCell(named, "");
     let answer: Answer;
     try {
       answer = await serve(request, [id, urlSecret]);

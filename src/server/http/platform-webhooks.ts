@@ -1,5 +1,5 @@
 /**
- * The endpoint of chat platforms: `POST /platforms/<org>/<platform>`, for platforms that send their
+ * The endpoint of chat platforms: `POST /platforms/<org>/<platform>` (or `<cell>_<org>`), for platforms that send their
  * messages. The line of the platform verifies the request; the answer is sent after the message was
  * stored, so the platform repeats a message that was not. Any replica takes the request.
  */
@@ -18,7 +18,7 @@ const refusedPerMinute = 60;
 /** Milliseconds that taking a message in may take; the platform tries again. */
 const takeMs = 15_000;
 
-const path = /^\/platforms\/([a-z0-9-]{1,100})\/([a-z0-9-]{1,100})(?:\?.*)?$/;
+const path = /^\/platforms\/(?:[a-z][a-z0-9]{0,15}_)?([a-z0-9-]{1,100})\/([a-z0-9-]{1,100})(?:\?.*)?$/;
 
 export type TakeWebhook = (
   platform: { orgId: string; stableId: string },

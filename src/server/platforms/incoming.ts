@@ -1,19 +1,21 @@
 /**
- * Messages of people on a platform become turns of its agent. The turn, its message's id and the
- * reply that is owed are one transaction, so a message that is told twice, by the platform or to
- * two replicas, is one turn.
+ * Messages of people on a platform become turns of its agent, or answer its question. The turn, its
+ * message's id and the reply that is owed are one transaction, so a message that is told twice, by
+ * the platform or to two replicas, is one turn.
  */
 import { createHash } from "node:crypto";
 import { conversationOfUser } from "../../conversation-ids.ts";
 import { Refusal } from "../../errors.ts";
 import { excerpt } from "../../excerpt.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
+import type { QuestionBell } from "../../scheduler/questions.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import * as turns from "../../store/work/turns.ts";
 import type { Heard } from "./line.ts";
+import { answerByMessage } from "./questions.ts";
 
 /** Milliseconds from the claim, and until the claim. */
 const timeoutMs = 600_000;
@@ -61,23 +63,25 @@ export function userOf(
   return `${kind}:${createHash("sha256").update(user).digest("hex")}`;
 }
 
-export type Taken = "new" | "repeated" | "edited" | { refused: string };
+export type Taken = "new" | "repeated" | "edited" | "answer" | { refused: string };
 
 /**
- * Records the turn of a message, once. "edited": the message was recorded before with another text.
+ * Records the turn of a message, or the answer in it, once. "edited": the message was recorded before with another text.
  * Refuses while the org or the conversation has no room for a turn.
  */
 export async function take(
-  { db, quotas, bell }: { db: Db; quotas: Quotas; bell: Pick<Doorbell, "turnStarted"> },
+  deps: { db: Db; quotas: Quotas; bell: Pick<Doorbell, "turnStarted"> & QuestionBell },
   to: Addressee,
   heard: Heard,
 ): Promise<Taken> {
+  const { db, quotas, bell } = deps;
   const { orgId, stableId, agentId, kind } = to;
   const refused = refusalOf(to, heard);
   if (refused !== undefined) return { refused };
   const input = storableText(heard.text);
   if (Buffer.byteLength(input) > inputBytesMax)
     return { refused: "a message of more than 1 MiB was passed over" };
+  if (await answerByMessage(deps, to, heard)) return "answer";
   await quotas.requireRoom(db, "turns", orgId);
   try {
     const { isNew, ...armed } = await turns.arm(

@@ -22,9 +22,9 @@ export type Lines = {
   open(platform: StartablePlatform, how: { listens: boolean; ear: Ear }): Promise<Line>;
 };
 
-/** The path on our port to which a platform sends messages. */
-export const webhookPath = (platform: { orgId: string; stableId: string }) =>
-  `/platforms/${platform.orgId}/${platform.stableId}`;
+/** The path on our port to which a platform sends messages, with the name of the cell if any. */
+export const webhookPath = (platform: { orgId: string; stableId: string }, cell: string) =>
+  `/platforms/${cell && `${cell}_`}${platform.orgId}/${platform.stableId}`;
 
 /** Whether the platform sends messages to our port; otherwise it is asked for them. */
 export function usesWebhook(kind: string, secretNames: readonly string[]): boolean {
@@ -39,8 +39,9 @@ export function createLines(deps: {
   reach: Reach;
   packages: Packages;
   publicUrl: string | undefined;
+  cell: string;
 }): Lines {
-  const { db, log, reach, packages, publicUrl } = deps;
+  const { db, log, reach, packages, publicUrl, cell } = deps;
 
   function settingsOf(platform: StartablePlatform, kind: AdapterKind, listens: boolean, ear: Ear): Settings {
     const { config, secrets, orgId, stableId } = platform;
@@ -48,7 +49,7 @@ export function createLines(deps: {
     const own = log.child({ orgId, platform: stableId });
     return {
       ...{ config, secrets, apiUrl, listens, reach },
-      webhookUrl: publicUrl && new URL(webhookPath(platform), publicUrl).href,
+      webhookUrl: publicUrl && new URL(webhookPath(platform, cell), publicUrl).href,
       logger: createSdkLogger(own, ear, (text) => mask(text, secrets)),
     };
   }

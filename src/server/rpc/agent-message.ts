@@ -60,10 +60,14 @@ const isTakenOver = "the replica that ran it is gone; another one takes it over"
  */
 export function platformMessage(
   row: platforms.Platform,
-  { instance, publicUrl }: { instance: Instance | undefined; publicUrl: string | undefined },
+  {
+    instance,
+    publicUrl,
+    cell,
+  }: { instance: Instance | undefined; publicUrl: string | undefined; cell: string },
 ): AgentPlatform {
   const isLeft = row.status === "running" && instance?.replicaId === null;
-  const path = webhookPath({ orgId: row.org_id, stableId: row.stable_id });
+  const path = webhookPath({ orgId: row.org_id, stableId: row.stable_id }, cell);
   const isHidden = ([key, value]: [string, string]) => isSecretKey(row.kind, key) || hasUrlPassword(value);
   const settings = Object.entries(row.config);
   const hidden = Object.fromEntries(settings.filter(isHidden).map(([key]) => [key, ""]));

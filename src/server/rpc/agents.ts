@@ -42,6 +42,7 @@ export function agentService(deps: {
   log: Logger;
   /** The public URL of the server; if set, agents receive its MCP server. */
   publicUrl: string | undefined;
+  cell: string;
 }): ServiceImpl<typeof AgentService> {
   const { db, feed, runner, log } = deps;
   /** Platforms with what their instances say of themselves. */
@@ -49,7 +50,11 @@ export function agentService(deps: {
     const stableIds = rows.map((row) => row.stable_id);
     const instances = await leases.findAll(db, { orgId, stableIds });
     return rows.map((row) =>
-      platformMessage(row, { instance: instances.get(row.stable_id), publicUrl: deps.publicUrl }),
+      platformMessage(row, {
+        instance: instances.get(row.stable_id),
+        publicUrl: deps.publicUrl,
+        cell: deps.cell,
+      }),
     );
   }
 

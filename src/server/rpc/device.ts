@@ -1,3 +1,4 @@
+import { setImmediate as immediate } from "node:timers/promises";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import {
@@ -7,7 +8,7 @@ import {
   type DeviceService,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
-import { isUuid } from "../../ids.ts";
+import { isUuid, withCell } from "../../ids.ts";
 import { trigger } from "../../scheduler/triggers.ts";
 import * as workers from "../../store/people/workers.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -42,6 +43,8 @@ export function deviceService(deps: {
   doorbell: { revoke(tokenId: string): void };
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
+  /** The name in tokens and codes; "" for none. */
+  cell: string;
   telemetry: Pick<Telemetry, "acknowledged">;
 }): ServiceImpl<typeof DeviceService> {
   const { db, hub, surroundings } = deps;
@@ -58,7 +61,7 @@ export function deviceService(deps: {
       }
       const { orgId, deviceId, secret, sameLabelCount } = enrolment;
       deps.feed.eventsAppended(orgId);
-      return { deviceId, orgId, token: secret, sameLabelCount };
+      return { deviceId, orgId, token: withCell(secret, deps.cell), sameLabelCount };
     },
 
     async completeRun(request, context) {
@@ -83,17 +86,26 @@ export function deviceService(deps: {
         }
         refuse("invalid_argument", violation.message, { field: violation.field });
       }
-      if (!executorId)
-        refuse("not_found", `no worker of this token has had such an attempt of ${completion.workId}`);
+      if (!executorId) {
+        const what = `no worker of this token has had such an attempt of ${completion.workId}`;
+        // The database may have lost the attempt, and with it which worker had the work.
+        if (completion.reoffer ?? completion.turnReoffer)
+          refuse("failed_precondition", `${what}; offer the result on the worker's stream`);
+        refuse("not_found", what);
+      }
       const report = reportOf({ orgId, deviceId: executorId }, completion);
-      await hub.restore({ orgId, deviceId: executorId }, completion);
       const startedAt = performance.now();
-      const { verdict, windowId } = await hub.report(report).catch(async (error: unknown) => {
-        if (error instanceof Refusal && error.reason === "invalid_argument") {
-          await hub.turnDown(report, completion, error.message);
-        }
-        throw error;
-      });
+      const store = () =>
+        hub.report(report).catch(async (error: unknown) => {
+          if (error instanceof Refusal && error.reason === "invalid_argument") {
+            await hub.turnDown(report, completion, error.message);
+          }
+          throw error;
+        });
+      let stored = await store();
+      const isLost = stored.verdict === "unknown";
+      if (isLost && (await hub.restore({ orgId, deviceId: executorId }, completion))) stored = await store();
+      const { verdict, windowId } = stored;
       deps.telemetry.acknowledged(report, verdict, performance.now() - startedAt);
       if (verdict === "unknown") refuse("not_found", `this device has no such attempt of ${report.workId}`);
       return { verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] };
@@ -157,14 +169,23 @@ async function* carry(
 }
 
 /**
+ * Messages of one stream per turn of the event loop: a window full of tiny messages would keep all
+ * other streams waiting for a tenth of a second.
+ */
+const messagesPerTurn = 64;
+
+/**
  * Feeds the session until the device ends its side. An error of the transport ends the stream with
  * the error.
  */
 async function read(session: Session, requests: AsyncIterable<ConnectRequest>): Promise<void> {
   try {
+    let handled = 0;
     for await (const request of requests) {
       await session.receive(request);
       if (session.state === "closed") return;
+      handled += 1;
+      if (handled % messagesPerTurn === 0) await immediate();
     }
     session.left();
   } catch (error) {

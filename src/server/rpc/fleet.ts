@@ -4,6 +4,7 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import { AbsenceSchema, type FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { refuse } from "../../errors.ts";
+import { withCell } from "../../ids.ts";
 import { factsOf } from "../../labels.ts";
 import { matches, selectorProblem } from "../../selector.ts";
 import * as callers from "../../store/people/callers.ts";
@@ -58,6 +59,8 @@ export function fleetService(deps: {
   surroundings: Surroundings;
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
+  /** The name in tokens and codes; "" for none. */
+  cell: string;
   deviceLogs: Pick<DeviceLogs, "ask">;
   ttlMs: number;
 }): ServiceImpl<typeof FleetService> {
@@ -179,7 +182,7 @@ export function fleetService(deps: {
         }),
       );
       feed.eventsAppended(orgId);
-      return { joinCode: code, expiresAt: timestampOf(expiresAt)! };
+      return { joinCode: withCell(code, deps.cell), expiresAt: timestampOf(expiresAt)! };
     },
 
     async grantDevice(request, context) {

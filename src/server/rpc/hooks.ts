@@ -12,6 +12,7 @@ import {
   HookSpecSchema,
 } from "#gen/pinion/v1/hook_pb.js";
 import { refuse } from "../../errors.ts";
+import { withCell } from "../../ids.ts";
 import { redactInput } from "../../input.ts";
 import { isReference, type Keyring } from "../../secrets.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -89,10 +90,11 @@ export function hookService(deps: {
   keyring: Keyring;
   surroundings: Surroundings;
   publicUrl: string | undefined;
+  cell: string;
 }): ServiceImpl<typeof HookService> {
   const { db, feed, keyring } = deps;
   const urlOf = (id: string, secret = "") =>
-    `${(deps.publicUrl ?? "").replace(/\/$/, "")}/hooks/${id}${secret ? `/${secret}` : ""}`;
+    `${(deps.publicUrl ?? "").replace(/\/$/, "")}/hooks/${withCell(id, deps.cell)}${secret ? `/${secret}` : ""}`;
 
   function message(row: hooks.HookRow) {
     return create(HookSchema, {

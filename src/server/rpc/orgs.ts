@@ -8,13 +8,9 @@ import {
   type Org,
   OrgSchema,
   type OrgService,
-  SecretHolder,
-  type SecretState,
-  SecretStateSchema,
 } from "#gen/pinion/v1/org_pb.js";
-import { Refusal, refuse } from "../../errors.ts";
-import type { Keyring, References } from "../../secrets.ts";
-import { isReference, requireReference } from "../../secrets.ts";
+import { refuse } from "../../errors.ts";
+import { withCell } from "../../ids.ts";
 import * as members from "../../store/people/members.ts";
 import * as orgSecrets from "../../store/people/org-secrets.ts";
 import * as orgs from "../../store/people/orgs.ts";
@@ -26,6 +22,7 @@ import type { EventAnnouncer } from "./events.ts";
 import type { FleetDoorbell } from "./fleet.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
+import { type SecretSources, secretMessage } from "./secret-message.ts";
 
 /** Orgs and members between rows and messages. */
 
@@ -57,52 +54,6 @@ function orgMessage(row: orgs.Org): Org {
   });
 }
 
-const holderMessages: Record<orgSecrets.SecretHolder, SecretHolder> = {
-  platform: SecretHolder.PLATFORM,
-  destination: SecretHolder.DESTINATION,
-  hook: SecretHolder.HOOK,
-};
-
-function secretMessage(
-  row: orgSecrets.SecretRow,
-  context: { orgId: string; keyring: Keyring; references: References },
-): SecretState {
-  const isElsewhere = isReference(row.stored);
-  return create(SecretStateSchema, {
-    holder: holderMessages[row.holder],
-    holderName: row.holderName,
-    name: row.field,
-    version: row.version,
-    setAt: timestampOf(row.setAt),
-    lastUsedAt: timestampOf(row.usedAt),
-    pastGoodUntil: timestampOf(row.pastUntil),
-    reference: isElsewhere ? row.stored : "",
-    keyId: isElsewhere ? "" : (context.keyring.keyOf(row.stored)?.id ?? ""),
-    problem: problemOf(row, context),
-  });
-}
-
-/** The reason for which a secret cannot be used at present; empty: it can. */
-function problemOf(
-  { stored, field }: orgSecrets.SecretRow,
-  { orgId, keyring, references }: { orgId: string; keyring: Keyring; references: References },
-): string {
-  if (!isReference(stored)) {
-    const key = keyring.keyOf(stored);
-    if (key === undefined) return "it is malformed; set the secret again";
-    if (key.isHere) return "";
-    return `the server has no key "${key.id}"; put it into PINION_SECRET_KEYS behind the others, or set the secret again`;
-  }
-  try {
-    const name = requireReference(stored, field);
-    if (references.find(orgId, name) !== undefined) return "";
-    return `the server has no ${stored} for this org; set PINION_SECRET_${name} and restart it`;
-  } catch (error) {
-    if (error instanceof Refusal) return error.message;
-    throw error;
-  }
-}
-
 /**
  * `crossOrgDb` is for the three calls beyond the caller's org: a new org, a person known to
  * another org already, and the list of orgs.
@@ -115,9 +66,11 @@ export function orgService(deps: {
   surroundings: Surroundings;
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
+  /** The name in tokens and codes; "" for none. */
+  cell: string;
   installedProviders: readonly string[];
   publicUrl?: string | undefined;
-  secrets: { keyring: Keyring; references: References };
+  secrets: SecretSources;
 }): ServiceImpl<typeof OrgService> {
   const { db, crossOrgDb, doorbell, feed, surroundings } = deps;
 
@@ -150,7 +103,7 @@ export function orgService(deps: {
         installedProviders: deps.installedProviders,
         publicUrl: deps.publicUrl,
       });
-      return { org: orgMessage(org), owner: memberMessage(owner), secret };
+      return { org: orgMessage(org), owner: memberMessage(owner), secret: withCell(secret, deps.cell) };
     },
 
     async getOrg(_request, context) {
@@ -210,7 +163,7 @@ export function orgService(deps: {
       endAll(cut.tokenIds);
       return {
         member: memberMessage(member),
-        secret: secret ?? "",
+        secret: withCell(secret ?? "", deps.cell),
         tokensCut: cut.tokenIds.length - cut.servicesCut,
         serviceTokensCut: cut.servicesCut,
         serviceTokensKept: cut.servicesKept,

@@ -104,12 +104,11 @@ export async function answerQuestion(
         await requireResponder(db, principal, question);
         requireAllowOnce(principal, question, optionId);
       },
-      async within(_, question) {
-        if (always) requireRule(question);
+      async within(tx, question) {
+        if (always) await approveRule(tx, { orgId, actor, agentId: asker.agentId }, question);
       },
     },
   );
-  if (always) await approveRule(db, { orgId, actor, agentId: asker.agentId }, row);
   return questionMessage(row);
 }
 
@@ -164,12 +163,12 @@ function requireRule({ question }: questions.QuestionRow): string {
 
 /** Adds the question's rule to the agent's pre-approved tools, as an edit with its event. */
 async function approveRule(
-  db: Db,
+  tx: Db,
   edit: { orgId: string; actor: string; agentId: string },
   row: questions.QuestionRow,
 ): Promise<void> {
   const rule = requireRule(row);
-  await agents.update(db, {
+  await agents.update(tx, {
     ...edit,
     expectedVersion: 0,
     isDryRun: false,

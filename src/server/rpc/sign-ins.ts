@@ -11,6 +11,7 @@ import {
   type SignInService,
 } from "#gen/pinion/v1/sign_in_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
+import { withCell } from "../../ids.ts";
 import * as callers from "../../store/people/callers.ts";
 import * as members from "../../store/people/members.ts";
 import * as orgs from "../../store/people/orgs.ts";
@@ -56,6 +57,8 @@ export function signInService(deps: {
   crossOrgDb: Db;
   guard: Pick<Guard, "authenticate">;
   authCache: Guard["authCache"];
+  /** The name in tokens and codes; "" for none. */
+  cell: string;
   doorbell: TokenDoorbell;
   feed: EventAnnouncer;
   signInMs: number;
@@ -121,7 +124,10 @@ export function signInService(deps: {
         expiresInMs: linkMs,
         data: linkOf(principal),
       });
-      const query = new URLSearchParams({ code, ...(request.place ? { to: request.place } : {}) });
+      const query = new URLSearchParams({
+        code: withCell(code, deps.cell),
+        ...(request.place ? { to: request.place } : {}),
+      });
       return { path: `/#/sign-in?${query}`, expiresAt: timestampOf(expiresAt) };
     },
 
@@ -130,7 +136,10 @@ export function signInService(deps: {
       const lifeMs = signIn.expiresAt
         ? signIn.expiresAt.getTime() - signIn.createdAt.getTime()
         : deps.signInMs;
-      context.responseHeader.append("set-cookie", signInCookie(reachedOf(context.values), secret, lifeMs));
+      context.responseHeader.append(
+        "set-cookie",
+        signInCookie(reachedOf(context.values), withCell(secret, deps.cell), lifeMs),
+      );
       return { signIn: signInMessage(signIn, "") };
     },
 
@@ -200,7 +209,7 @@ export function signInService(deps: {
         hasUserCode: true,
       });
       return {
-        deviceCode: code,
+        deviceCode: withCell(code, deps.cell),
         userCode,
         path: `/#/login?code=${userCode}`,
         expiresAt: timestampOf(expiresAt),
@@ -242,7 +251,7 @@ export function signInService(deps: {
         );
       });
       deps.feed.eventsAppended(orgId);
-      return { state: LoginState.CONFIRMED, secret, orgId, userName };
+      return { state: LoginState.CONFIRMED, secret: withCell(secret, deps.cell), orgId, userName };
     },
 
     async getLogin({ userCode }) {

@@ -3,6 +3,7 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import { TokenKind, type TokenService } from "#gen/pinion/v1/token_pb.js";
 import { refuse } from "../../errors.ts";
+import { withCell } from "../../ids.ts";
 import * as callers from "../../store/people/callers.ts";
 import * as devices from "../../store/people/devices.ts";
 import { requireScopes } from "../../store/people/roles.ts";
@@ -27,6 +28,8 @@ export function tokenService(deps: {
   doorbell: TokenDoorbell;
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
+  /** The name in tokens and codes; "" for none. */
+  cell: string;
 }): ServiceImpl<typeof TokenService> {
   const { db } = deps;
 
@@ -67,7 +70,7 @@ export function tokenService(deps: {
         });
       });
       deps.feed.eventsAppended(principal.orgId);
-      return { token: tokenMessage(token), secret };
+      return { token: tokenMessage(token), secret: withCell(secret, deps.cell) };
     },
 
     async listTokens(request, context) {
@@ -125,7 +128,11 @@ export function tokenService(deps: {
       // lookup.
       deps.authCache.forget(tokenId);
       deps.feed.eventsAppended(orgId);
-      return { token: tokenMessage(token), secret, predecessor: tokenMessage(predecessor) };
+      return {
+        token: tokenMessage(token),
+        secret: withCell(secret, deps.cell),
+        predecessor: tokenMessage(predecessor),
+      };
     },
   };
 }

@@ -62,3 +62,35 @@ export async function close(db: Db, lease: Lease, { ref }: { ref: string }): Pro
   await sql`update platform_question set is_closed = true
     where org_id = ${lease.orgId} and ref = ${ref} and ${isOwn(lease)}`.execute(db);
 }
+
+type Place = { threadId: string; senderId: string; messageId: string };
+
+/**
+ * The question that a message may answer: the oldest one shown to its sender in its thread that has
+ * not ended, or the one that the same message answered before.
+ */
+export async function findForMessage(
+  db: Db,
+  { orgId, stableId, threadId, senderId, messageId }: Named & Place,
+): Promise<(ShownQuestion & { isTaken: boolean }) | undefined> {
+  const { rows } = await sql<ShownQuestion & { isTaken: boolean }>`
+    select ${columns}, q.message_id is not null as "isTaken" from platform_question q
+    where q.org_id = ${orgId} and q.stable_id = ${stableId} and q.thread_id = ${storableText(threadId)}
+      and q.sender_id = ${storableText(senderId)}
+      and (q.message_id = ${storableText(messageId)} or (q.message_id is null and not q.is_closed))
+    order by q.message_id nulls last, q.created_at
+    limit 1`.execute(db);
+  return rows[0];
+}
+
+/** Stores which message answers a question; false: another message does. */
+export async function takeMessage(
+  db: Db,
+  { orgId, ref, messageId }: { orgId: string; ref: string; messageId: string },
+): Promise<boolean> {
+  const { rows } = await sql`
+    update platform_question set message_id = ${storableText(messageId)}
+    where org_id = ${orgId} and ref = ${ref} and (message_id is null or message_id = ${storableText(messageId)})
+    returning 1`.execute(db);
+  return rows.length > 0;
+}

@@ -5,7 +5,7 @@
 import { randomInt } from "node:crypto";
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
-import { newToken, secretHash } from "../../ids.ts";
+import { newCode, secretHash } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import type { Json, SignInCodeKind } from "../pg/schema.ts";
 
@@ -50,7 +50,7 @@ export async function create(
     hasUserCode?: boolean;
   },
 ): Promise<{ code: string; userCode: string; expiresAt: Date }> {
-  const code = newToken("pat").split("_")[2]!;
+  const code = newCode();
   const userCode = options.hasUserCode ? newUserCode() : null;
   const { rows } = await sql<{ expires_at: Date }>`
     insert into sign_in_code (sha256, kind, user_code, address, data, expires_at)

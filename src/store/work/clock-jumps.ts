@@ -111,9 +111,12 @@ export async function listOrgIds(db: Db): Promise<string[]> {
   return rows.map((row) => row.id);
 }
 
-/** Not `least`, which turns null into a time. */
+/**
+ * Not `least`, which turns null into a time. Ahead is a time after the look at the row: `now()` is
+ * the transaction's start, and rows were written by the right clock since.
+ */
 const notAhead = (column: string) =>
-  sql`case when ${sql.ref(column)} > now() then now() else ${sql.ref(column)} end`;
+  sql`case when ${sql.ref(column)} > clock_timestamp() then statement_timestamp() else ${sql.ref(column)} end`;
 
 /**
  * Corrects times that were written while the clock was ahead and would delay work or keep sessions
@@ -124,58 +127,58 @@ export async function takeBackTimes(tx: Db): Promise<number> {
   const statements = [
     sql`update presence set connected_at = ${notAhead("connected_at")}, last_beat_at = ${notAhead("last_beat_at")},
         disconnected_at = ${notAhead("disconnected_at")}
-      where greatest(connected_at, last_beat_at, disconnected_at) > now()`,
-    sql`update replica set last_beat_at = now() where last_beat_at > now()`,
+      where greatest(connected_at, last_beat_at, disconnected_at) > clock_timestamp()`,
+    sql`update replica set last_beat_at = statement_timestamp() where last_beat_at > clock_timestamp()`,
     sql`update run set claimed_at = ${notAhead("claimed_at")}, started_at = ${notAhead("started_at")},
         pushed_at = ${notAhead("pushed_at")}, last_beat_at = ${notAhead("last_beat_at")},
         cancel_requested_at = ${notAhead("cancel_requested_at")}, created_at = ${notAhead("created_at")},
         -- A run that was asked for is due at once; a slot keeps its time.
         due_at = case when scheduled_for is null then ${notAhead("due_at")} else due_at end,
-        window_start = case when scheduled_for is null and window_start >= now()
-          then now() - greatest(window_end - window_start, interval '1 ms') else window_start end,
+        window_start = case when scheduled_for is null and window_start >= clock_timestamp()
+          then statement_timestamp() - greatest(window_end - window_start, interval '1 ms') else window_start end,
         window_end = case when scheduled_for is null then ${notAhead("window_end")} else window_end end,
-        not_before = case when created_at > now() or claimed_at > now() then now() else not_before end
-      where greatest(claimed_at, started_at, pushed_at, last_beat_at, cancel_requested_at, created_at) > now()
-        or (scheduled_for is null and due_at > now())`,
+        not_before = case when created_at > clock_timestamp() or claimed_at > clock_timestamp() then statement_timestamp() else not_before end
+      where greatest(claimed_at, started_at, pushed_at, last_beat_at, cancel_requested_at, created_at) > clock_timestamp()
+        or (scheduled_for is null and due_at > clock_timestamp())`,
     // Back-offs are a day at most.
-    sql`update run set not_before = now() where not_before > now() + interval '25 hours'`,
-    sql`update schedule_position set last_run_at = ${notAhead("last_run_at")} where last_run_at > now()`,
+    sql`update run set not_before = statement_timestamp() where not_before > now() + interval '25 hours'`,
+    sql`update schedule_position set last_run_at = ${notAhead("last_run_at")} where last_run_at > clock_timestamp()`,
     sql`update watcher set last_fired_at = ${notAhead("last_fired_at")},
         window_cursor_at = ${notAhead("window_cursor_at")},
-        backoff_until = case when backoff_until > now() + interval '25 hours' then now() else backoff_until end
-      where greatest(last_fired_at, window_cursor_at) > now()
+        backoff_until = case when backoff_until > now() + interval '25 hours' then statement_timestamp() else backoff_until end
+      where greatest(last_fired_at, window_cursor_at) > clock_timestamp()
         or backoff_until > now() + interval '25 hours'`,
     sql`update turn set claimed_at = ${notAhead("claimed_at")}, started_at = ${notAhead("started_at")},
         last_beat_at = ${notAhead("last_beat_at")}, created_at = ${notAhead("created_at")},
-        deadline_at = case when deadline_at > now() + interval '5 minutes' then now() + interval '5 minutes' else deadline_at end,
+        deadline_at = case when deadline_at > now() + interval '5 minutes' then statement_timestamp() + interval '5 minutes' else deadline_at end,
         start_deadline_at = least(start_deadline_at, now() + (start_deadline_at - created_at)),
         expires_at = case when expires_at is not null
           then least(expires_at, now() + (timeout_ms + 3600000) * interval '1 ms') end
-      where greatest(claimed_at, started_at, last_beat_at, created_at) > now()`,
-    sql`update conversation set lease_expires_at = now() + interval '5 minutes'
+      where greatest(claimed_at, started_at, last_beat_at, created_at) > clock_timestamp()`,
+    sql`update conversation set lease_expires_at = statement_timestamp() + interval '5 minutes'
       where lease_expires_at > now() + interval '1 hour'`,
     // Back-offs of messages are four hours at most, leases of sendings and instances some minutes.
     sql`update delivery set since = ${notAhead("since")},
-        next_at = case when next_at > now() + interval '4 hours' then now() else next_at end,
-        lease_until = case when lease_until > now() + interval '1 hour' then now() else lease_until end
-      where state = 'pending' and (since > now() or next_at > now() + interval '4 hours'
+        next_at = case when next_at > now() + interval '4 hours' then statement_timestamp() else next_at end,
+        lease_until = case when lease_until > now() + interval '1 hour' then statement_timestamp() else lease_until end
+      where state = 'pending' and (since > clock_timestamp() or next_at > now() + interval '4 hours'
         or lease_until > now() + interval '1 hour')`,
     sql`update platform_reply set created_at = ${notAhead("created_at")}, next_at = least(next_at, now())
-      where state = 'open' and (created_at > now() or next_at > now() + interval '25 hours')`,
-    sql`update platform_instance set retry_at = case when retry_at > now() + interval '1 hour' then now() else retry_at end,
-        lease_until = case when lease_until > now() + interval '1 hour' then now() else lease_until end
+      where state = 'open' and (created_at > clock_timestamp() or next_at > now() + interval '25 hours')`,
+    sql`update platform_instance set retry_at = case when retry_at > now() + interval '1 hour' then statement_timestamp() else retry_at end,
+        lease_until = case when lease_until > now() + interval '1 hour' then statement_timestamp() else lease_until end
       where greatest(retry_at, lease_until) > now() + interval '1 hour'`,
-    sql`update question set asked_at = now(), deadline_at = now() + (deadline_at - asked_at)
-      where state = 'open' and asked_at > now()`,
+    sql`update question set asked_at = statement_timestamp(), deadline_at = statement_timestamp() + (deadline_at - asked_at)
+      where state = 'open' and asked_at > clock_timestamp()`,
     // An agent's own words pause a key for seven days at most.
-    sql`update rate_key set starts = array(select s from unnest(starts) s where s <= now()),
-        paused_until = case when paused_until > now() + interval '7 days' then now() else paused_until end,
+    sql`update rate_key set starts = array(select s from unnest(starts) s where s <= clock_timestamp()),
+        paused_until = case when paused_until > now() + interval '7 days' then statement_timestamp() else paused_until end,
         touched_at = ${notAhead("touched_at")}
-      where touched_at > now() or paused_until > now() + interval '7 days'`,
-    sql`update bulk_item set not_before = now() where state = 'pending' and not_before > now() + interval '25 hours'`,
-    sql`update join_code set created_at = now(), expires_at = now() + (expires_at - created_at) where created_at > now()`,
-    sql`update sign_in_code set created_at = now(), expires_at = now() + (expires_at - created_at)
-      where created_at > now()`,
+      where touched_at > clock_timestamp() or paused_until > now() + interval '7 days'`,
+    sql`update bulk_item set not_before = statement_timestamp() where state = 'pending' and not_before > now() + interval '25 hours'`,
+    sql`update join_code set created_at = statement_timestamp(), expires_at = statement_timestamp() + (expires_at - created_at) where created_at > clock_timestamp()`,
+    sql`update sign_in_code set created_at = statement_timestamp(), expires_at = statement_timestamp() + (expires_at - created_at)
+      where created_at > clock_timestamp()`,
   ];
   let changed = 0;
   for (const statement of statements) changed += Number((await statement.execute(tx)).numAffectedRows ?? 0);

@@ -60,6 +60,7 @@ export function checkCompletions(world: World): Violation | undefined {
         lines: lines(),
       };
     }
+    if (isAskedAgain) continue;
     if (verdict === "superseded") {
       if (!known?.isReported || isOfBefore) continue;
       const what = `attempt ${token} of run ${run} is stored as reported, and its device was told that it was superseded`;

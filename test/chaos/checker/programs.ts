@@ -12,6 +12,17 @@ import { linesOf, type Violation, type World } from "./world.ts";
 /** From the end of a program until its result is on the device's disk, on a busy machine. */
 const writingMs = 3_000;
 
+/** From the last line of a child program to its exit, on a busy machine. */
+const exitMs = 2_000;
+
+/** Whether the device was told to end the attempt's program between its last line and its exit. */
+function wasEnding(world: World, token: string, at: number): boolean {
+  return world.seen.some(
+    ({ at: seenAt, message }) =>
+      seenAt >= at && seenAt <= at + exitMs && message.case === "cancel" && message.token === token,
+  );
+}
+
 export function checkPrograms(world: World): Violation | undefined {
   const late = new Set(world.rows.late.map(({ token }) => token));
   const held = new Set(
@@ -30,6 +41,7 @@ export function checkPrograms(world: World): Violation | undefined {
     }
     if (world.attempts.get(token)?.isReported || late.has(token) || held.has(token)) continue;
     if (isMemoryLost(world, device, at)) continue;
+    if (entry.isProgram && wasEnding(world, token, at)) continue;
     // Of a run with more attempts the oldest are not known any more.
     if ((world.runs.get(run)?.past.length ?? 0) >= pastAttemptsMax) continue;
     const what = `the program of attempt ${token} of run ${run} finished on device ${device}, and its result is nowhere`;

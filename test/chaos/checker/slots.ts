@@ -117,8 +117,8 @@ export function checkSlots(world: World): Violation | undefined {
       return { rule: "every slot once", what, lines: linesOf(world, { watcher }) };
     }
   }
-  for (const { request, answer } of backfills) {
-    if (request.method !== "backfill" || !answer) continue;
+  for (const { request, sentAt, answeredAt, answer } of backfills) {
+    if (request.method !== "backfill" || !answer || mayBeUndone(world, sentAt, answeredAt)) continue;
     const every = reignsOf(world).get(request.watcher)?.[0]?.every;
     const slots = recorded.get(request.watcher) ?? new Set();
     if (every === null || every === undefined) continue;

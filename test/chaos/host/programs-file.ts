@@ -23,6 +23,6 @@ export function programsOf(device: string, text: string, history: readonly Entry
     const at = Number(moment);
     const token = given.get(`${run} ${attempt}`)?.findLast((assigned) => assigned.at <= at + 1)?.token;
     if (run === undefined || token === undefined) return [];
-    return [{ at, kind: "work", phase: phase as "begun" | "finished", device, run, token }];
+    return [{ at, kind: "work", phase: phase as "begun" | "finished", device, run, token, isProgram: true }];
   });
 }

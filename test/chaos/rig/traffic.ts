@@ -3,7 +3,7 @@ import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import { type Clients, PinionError } from "@pinion/client";
+import type { Clients } from "@pinion/client";
 import { NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
 import { HookKind } from "#gen/pinion/v1/hook_pb.js";
 import { OverlapPolicy } from "#gen/pinion/v1/watcher_pb.js";
@@ -32,7 +32,6 @@ const slowMs = 3_000;
 const postsEveryMs = 6_000;
 const postDeadlineMs = 8_000;
 const againMs = 300;
-const callsMax = 10;
 
 type Place = { org: string; deviceId: string };
 
@@ -48,12 +47,10 @@ export async function openTraffic(options: {
   const receiver = await openReceiver(options.record);
   const hooks: { id: string; secret: string }[] = [];
   for (const org of new Set(options.places.map((place) => place.org))) {
-    await patiently(() =>
-      options.clients.get(org)!.destinations.createDestination({
-        slug: "receiver",
-        spec: { name: "receiver", kind: { case: "webhook", value: { url: receiver.url } } },
-      }),
-    );
+    await options.clients.get(org)!.destinations.createDestination({
+      slug: "receiver",
+      spec: { name: "receiver", kind: { case: "webhook", value: { url: receiver.url } } },
+    });
   }
   for (const { org, deviceId } of options.places) {
     const { watchers, hooks: hookClient } = options.clients.get(org)!;
@@ -63,12 +60,12 @@ export async function openTraffic(options: {
     };
     const name = `follower-${deviceId}`;
     const after = [`scheduled-${deviceId}`];
-    await patiently(() => watchers.createWatcher({ slug: name, spec: { ...common, name, after } }));
+    await watchers.createWatcher({ slug: name, spec: { ...common, name, after } });
     const hooked = `hooked-${deviceId}`;
-    await patiently(() => watchers.createWatcher({ slug: hooked, spec: { ...common, name: hooked } }));
+    await watchers.createWatcher({ slug: hooked, spec: { ...common, name: hooked } });
     const secret = randomUUID();
     const spec = { watcherId: hooked, kind: HookKind.BEARER, ratePerMinute: 6_000 };
-    await patiently(() => hookClient.createHook({ slug: hooked, spec, secret }));
+    await hookClient.createHook({ slug: hooked, spec, secret });
     const { hook } = await hookClient.getHook({ hookId: hooked });
     hooks.push({ id: hook!.id, secret });
   }
@@ -86,20 +83,6 @@ export async function openTraffic(options: {
       await receiver.close();
     },
   };
-}
-
-/** Calls again after a late answer of a busy machine; what is there already was made by an earlier call. */
-async function patiently(call: () => Promise<unknown>): Promise<void> {
-  for (let tries = 1; ; tries++) {
-    try {
-      await call();
-      return;
-    } catch (error) {
-      if (error instanceof PinionError && error.reason === "already_exists") return;
-      if (tries === callsMax) throw error;
-      await delay(againMs);
-    }
-  }
 }
 
 async function openReceiver(record: Record) {

@@ -624,6 +624,51 @@ notify = [{ to = "ops", when = "failure" }, { to = "team", when = "change" }]
   expect(wrong.err).toMatch(/destinations\.x: a slack destination has either webhook_url or bot_token/);
 });
 
+test("a destination may be a chat of a platform in the same file", async () => {
+  const { replica, write, apply, pull, file } = await start();
+  const told = (chat: string) => `
+[destinations.team-chat]
+name = "The team"
+kind = "platform"
+platform = "ada-program"
+chat = "${chat}"
+
+[agents.ada]
+name = "Ada"
+[[agents.ada.platforms]]
+id = "ada-program"
+kind = "webhook"
+config = { url = "http://127.0.0.1:9/", signing_secret = "$HOOK_SECRET" }
+[[agents.ada.watchers]]
+slug = "told"
+prompt = "Look."
+notify = [{ to = "team-chat", when = "always" }]
+`;
+  write(told("standup"));
+  const first = await apply("--yes", "--json");
+  expect(first).toMatchObject({ code: 0 });
+  expect(JSON.parse(first.out)).toMatchObject({ applied: true, done: { create: 4 } });
+  const chatOf = async () => {
+    const { destinations } = await replica.clients.destinations.listDestinations({});
+    return destinations.map(({ spec }) => spec?.kind);
+  };
+  const kind = { case: "platform", value: { platformId: "ada-program", chat: "standup" } };
+  expect(await chatOf()).toMatchObject([kind]);
+  expect(JSON.parse((await apply("--yes", "--json")).out).summary).toMatchObject({ noop: 4, update: 0 });
+  write(told("releases"));
+  expect(JSON.parse((await apply("--yes", "--json")).out).done).toMatchObject({ update: 1 });
+  expect(await chatOf()).toMatchObject([{ ...kind, value: { ...kind.value, chat: "releases" } }]);
+
+  const pulled = file.replace(/pinion\.toml$/, "pulled.toml");
+  expect((await pull("-f", pulled)).code).toBe(0);
+  expect(readFileSync(pulled, "utf8")).toMatch(
+    /\[destinations\.team-chat\]\nname = "The team"\nkind = "platform"\nplatform = "ada-program"\nchat = "releases"/,
+  );
+  write('[destinations.x]\nkind = "platform"\nplatform = "ada-program"\nchannel = "#ops"\n');
+  const wrong = await apply("--yes");
+  expect(wrong.err).toMatch(/destinations\.x\.channel: a platform destination has no such key/);
+});
+
 test("hooks and labels of devices are written, changed, pulled and pruned; a hook's secret is compared by the server and never shown", async () => {
   const { replica, write, apply, pull, file, env } = await start();
   const mac = await enrolDevice(replica.clients, "Ada's Mac");

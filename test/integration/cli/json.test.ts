@@ -91,6 +91,8 @@ async function commandLines(): Promise<string[]> {
     ...["destinations list", "destinations get ops", "destinations update ops --name Ops"],
     ...["destinations rotate ops", "destinations deliveries ops", "destinations replay ops"],
     "destinations delete ops",
+    ...["destinations create team --platform team-chat --chat standup", "destinations get team"],
+    "destinations delete team",
     "watchers create hourly --prompt look --schedule @hourly --zone UTC --device box",
     ...[
       "watchers list",

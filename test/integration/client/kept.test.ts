@@ -193,6 +193,26 @@ test("a result whose run the server does not know is sent once more with its run
   await events.next("acknowledged", ({ verdict }) => verdict === "unknown");
 });
 
+test("a second UNKNOWN for sends without the run is not taken for the answer to the send with the run", async () => {
+  const peer = await startPeer();
+  peer.acknowledges = false;
+  const { events } = startDevice(peer.url, {
+    timing: { ackDeadlineMs: 100, ackDeadlineCapMs: 100 },
+    onAssignment: async () => ({ outcome: "completed", output: "it" }),
+  });
+  const session = await peer.session();
+  const assignment = session.assign();
+  await until(() => session.all("complete").length >= 2, "it is sent again without an answer");
+  const plain = session.all("complete").length;
+  expect(session.all("complete").every(({ reoffer }) => reoffer === undefined)).toBe(true);
+  // The network was slow: the answers to all sends without the run come at once.
+  for (let answers = 0; answers < plain; answers++)
+    session.acknowledge(assignment, CompletionVerdict.UNKNOWN);
+  await until(() => session.all("complete").some(({ reoffer }) => reoffer), "it is sent with its run");
+  session.acknowledge(assignment, CompletionVerdict.STORED_LATE);
+  expect((await events.next("acknowledged")).verdict).toBe("stored_late");
+});
+
 test("a retry, and whatever the same database assigns, runs", async () => {
   const { assignment, events, session, failOver, programs } = await begin("failed");
   session.assign({ workId: assignment.workId, attempt: 1 });

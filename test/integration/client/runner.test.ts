@@ -3,6 +3,8 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { Outcome, RejectReason } from "#gen/pinion/v1/device_pb.js";
 import { Notification, OutputStream } from "#gen/pinion/v1/run_pb.js";
+import { hasEnded } from "../../../clients/ts/src/process-table.ts";
+import { runChild } from "../../../clients/ts/src/runner/child.ts";
 import type { Peer } from "../../support/peer.ts";
 import { makeStateDir, startDaemon, startPeer, until } from "./harness.ts";
 
@@ -430,3 +432,22 @@ test("the last of a completed program's standard error goes with its result", as
   expect(completion.stderrTail).toMatch(/^x{8000,8192} the end\n$/);
   expect(Buffer.byteLength(completion.stderrTail)).toBeLessThanOrEqual(8192);
 });
+
+test.skipIf(process.platform !== "linux")(
+  "a program that ended by itself just before its abort keeps its result",
+  async () => {
+    const abort = new AbortController();
+    const end = await runChild({
+      command: ["sh", "-c", "echo the answer"],
+      ...{ cwd: undefined, env: { PATH: process.env.PATH ?? "" }, stdin: undefined, timeoutMs: undefined },
+      ...{ killGraceMs: 1_000, outputLimitBytes: 1_000, signal: abort.signal, onOutput: () => {} },
+      // Before Node hears of the end.
+      onStart: (pid) =>
+        queueMicrotask(() => {
+          while (!hasEnded(pid));
+          abort.abort();
+        }),
+    });
+    expect(end).toMatchObject({ kind: "exited", exitCode: 0, stdout: "the answer\n" });
+  },
+);

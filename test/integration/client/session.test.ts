@@ -181,6 +181,26 @@ test("a cancel aborts the handler and is answered once it has settled, not by a 
   expect(session.all("complete")).toHaveLength(0);
 });
 
+test("a result that is complete when its cancel arrives is delivered, not thrown away", async () => {
+  const peer = await startPeer();
+  const settle = Promise.withResolvers<void>();
+  const { events } = startDevice(peer.url, {
+    onAssignment: async () => {
+      await settle.promise;
+      return { outcome: "completed", output: "the answer" };
+    },
+  });
+  const session = await peer.session();
+  const assignment = session.assign();
+  await session.next("accept");
+  session.cancel(assignment);
+  await events.next("cancel");
+  settle.resolve();
+  const { attemptToken } = assignment;
+  expect(await session.next("complete")).toMatchObject({ attemptToken, output: "the answer" });
+  expect(session.all("cancelled")).toHaveLength(0);
+});
+
 test("a cancel of an attempt that is not here is answered at once", async () => {
   const peer = await startPeer();
   startDevice(peer.url);

@@ -4,8 +4,9 @@ import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { elapsedMs, startClock } from "../../../src/scheduler/clock.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
-import { replanOnce } from "../../../src/scheduler/replan.ts";
-import { retainOnce } from "../../../src/scheduler/retention.ts";
+import { replanOnce, startReplanner } from "../../../src/scheduler/replan.ts";
+import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
 import * as clockJumps from "../../../src/store/work/clock-jumps.ts";
 import * as presence from "../../../src/store/work/presence.ts";
 import { runCommand } from "../../support/command.ts";
@@ -52,7 +53,9 @@ async function countAll(): Promise<number[]> {
   return rows[0]!.counts;
 }
 
-async function judgedClock(options: { policy?: "confirm" | "wait" | "ignore" } = {}) {
+type JudgedOptions = { policy?: "confirm" | "wait" | "ignore"; elapsed?: () => number };
+
+async function judgedClock(options: JudgedOptions = {}) {
   const judged = await startClock({ db: clock.db, log, replicaId: "here", policy: "confirm", ...options });
   onTestFinished(() => judged.stop());
   return judged;
@@ -170,6 +173,95 @@ test("up to an hour is believed at once; and with the policy `ignore`, any jump"
   expect((await bold.check()).settledForMs).toBeLessThan(minute);
 });
 
+test("PINION_CLOCK_JUMP=ignore takes any jump as it is, and PINION_CLOCK_JUMP=wait leaves it in doubt at first", async () => {
+  const { watcher } = await begin({ PINION_CLOCK_JUMP: "ignore" });
+  await clock.set(3 * hour);
+  await vi.waitFor(async () => expect(await listRuns(clock.db, watcher)).toHaveLength(3), {
+    timeout: 15_000,
+  });
+  expect((await clockJumps.read(clock.db)).last).toBeNull();
+  await clock.set(0);
+  const waiting = await judgedClock({ policy: "wait" });
+  await clock.set(3 * hour);
+  expect(await waiting.check()).toMatchObject({ isInDoubt: true });
+});
+
+test("with the policy `wait` a jump that persists for an hour is accepted, and with `confirm` it is not", async () => {
+  let slept = 0;
+  const elapsed = () => elapsedMs() + slept;
+  const judged = await judgedClock({ policy: "wait", elapsed });
+  const strict = await judgedClock({ elapsed });
+  await clock.set(2 * day);
+  // Each replica notices by its own monotonic clock.
+  for (const one of [judged, strict]) {
+    // A single time that is told, before the clock has been checked.
+    expect(one.doubts(Date.now() + 2 * day)).toBe(true);
+    expect(one.doubts(Date.now())).toBe(false);
+    expect(await one.check()).toMatchObject({ isInDoubt: true });
+  }
+  const pass = async (ms: number) => {
+    slept += ms;
+    await clock.set(2 * day + slept);
+  };
+  await pass(59 * minute);
+  for (const one of [judged, strict]) expect(await one.check()).toMatchObject({ isInDoubt: true });
+  await pass(20 * hour);
+  expect(await strict.check()).toMatchObject({ isInDoubt: true });
+  expect((await clockJumps.read(clock.db)).last).toMatchObject({ resolution: null });
+  expect(await judged.check()).toMatchObject({ isInDoubt: false });
+  expect((await clockJumps.read(clock.db)).last).toMatchObject({ resolution: "accepted" });
+  // The others take over the answer.
+  expect(await strict.check()).toMatchObject({ isInDoubt: false });
+});
+
+test("while the clock is in doubt retention deletes nothing", async () => {
+  const { db } = clock;
+  const { run } = await seedRunning(db);
+  await storeOnce(db, [reportOf(run)], policy);
+  const judged = await judgedClock();
+  // The runs would be old enough even by the newest commits.
+  await sql`update run_finished set finished_at = pg_catalog.now() - interval '400 days'`.execute(db);
+  const before = await countAll();
+  await clock.set(45 * day);
+  let checks = 0;
+  const check = async () => {
+    checks += 1;
+    return judged.check();
+  };
+  const loop = startRetention({ db, log, days: 30, conversationDays: 365, judge: { check } });
+  onTestFinished(() => loop.stop());
+  await vi.waitFor(() => expect(checks).toBeGreaterThan(0));
+  await loop.stop();
+  expect(await countAll()).toEqual(before);
+});
+
+test("a clock that goes back fires no slot twice, and one that comes forward again neither", async () => {
+  const { db } = clock;
+  const { schedule, slot } = hourly();
+  const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
+  await putSchedule(db, watcher, slot(0));
+  const pass = () => materializeOnce(db, { doorbell: noteDoorbell(), log });
+  await pass();
+  const list = async () =>
+    (await listRuns(db, watcher)).map(({ id, scheduledFor, status }) => ({ id, scheduledFor, status }));
+  const fired = await list();
+  expect(fired).toHaveLength(1);
+  const judged = await judgedClock();
+  let replanned = 0;
+  const replanner = startReplanner({ db, log, judge: judged, onReplanned: () => (replanned += 1) });
+  onTestFinished(() => replanner.stop());
+  for (const ahead of [-3 * hour, 0, -50 * day, 0]) {
+    await clock.set(ahead);
+    replanner.now();
+    await pass();
+    expect(await list()).toEqual(fired);
+  }
+  await replanner.stop();
+  expect(replanned).toBe(0);
+  await pass();
+  expect(await list()).toEqual(fired);
+});
+
 test("a time that a statement took from a clock in doubt undoes its transaction: the slot is recorded once the doubt is over", async () => {
   const { db } = clock;
   const { schedule, slot } = hourly();
@@ -259,6 +351,22 @@ test("times that were written ahead do not keep anything waiting or alive after 
   expect(await findRun(db, run)).toMatchObject({ status: "running", cancelRequestedAt: null });
   expect(await presence.find(db, device)).toMatchObject({ disconnectedAt: null });
   expect(await storeOnce(db, [reportOf(run)], policy)).toBeDefined();
+});
+
+test("times that the right clock writes during the correction stay", async () => {
+  const { db } = clock;
+  const { run } = await seedRunning(db);
+  const beatenAt = await transaction(db, async (tx) => {
+    await sql`select now()`.execute(tx);
+    // Another transaction, after the correction's begin.
+    const { rows } = await sql<{ at: Date }>`
+      update run set last_beat_at = clock_timestamp() where id = ${run.runId} returning last_beat_at as at`.execute(
+      db,
+    );
+    await clockJumps.takeBackTimes(tx);
+    return rows[0]!.at;
+  });
+  expect(await findRun(db, run)).toMatchObject({ lastBeatAt: beatenAt });
 });
 
 test("messages, limits, codes and questions of a wrong clock wait no longer than others once it is right", async () => {

@@ -108,11 +108,12 @@ export async function startApi(
         router.service(
           FleetService,
           fleetService({
-            ...{ db, doorbell, surroundings, feed, authCache, ttlMs: 60_000 },
+            ...{ db, doorbell, surroundings, feed, authCache, ttlMs: 60_000, cell: "" },
+            cell: "",
             deviceLogs: { ask: () => Promise.reject(new Error("no device is connected")) },
           }),
         );
-        router.service(TokenService, tokenService({ db, doorbell, feed, authCache }));
+        router.service(TokenService, tokenService({ db, doorbell, feed, authCache, cell: "" }));
         router.service(EventService, eventService({ db, feed }));
         for (const { service, impl } of options.more ?? []) router.service(service, impl);
       },

@@ -2,6 +2,8 @@
  * Fleet workers through real replicas: their runs, their identities, and their arrival and
  * departure.
  */
+import { randomUUID } from "node:crypto";
+import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { status as grpcStatus } from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
@@ -15,7 +17,7 @@ import {
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
-import { RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
+import { RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import { createLogger } from "../../../src/log.ts";
@@ -148,6 +150,13 @@ test("a worker without a stream reports by the unary call, and only what its tok
   const completion = { workId, attemptToken, outcome: Outcome.COMPLETED, output: "unary" };
   const stranger = createClients({ url, token: (await fleetToken(clients)).secret });
   await expect(stranger.device.completeRun({ completion })).rejects.toThrow(/no worker of this token/);
+  const moment = timestampNow();
+  const run = { watcherId: randomUUID(), attempt: 1, source: RunSource.MANUAL };
+  const reoffer = { ...run, windowStart: moment, windowEnd: moment };
+  // A lost attempt's worker is not known, so the result is not refused for good.
+  await expect(stranger.device.completeRun({ completion: { ...completion, reoffer } })).rejects.toMatchObject(
+    { reason: "failed_precondition", message: expect.stringMatching(/worker's stream/) },
+  );
   const own = createClients({ url, token: token.secret });
   expect(await own.device.completeRun({ completion })).toMatchObject({ verdict: CompletionVerdict.STORED });
   own.close();

@@ -187,6 +187,66 @@ test("an agent's question has buttons in the chat; the press is the answer, by t
   await vi.waitFor(() => expect(slack.shown(channel).at(-1)?.text).toBe("then I will not"), wait);
 });
 
+test("a message that names an option is the answer, once; what permits for good is not offered in a chat", async () => {
+  const { at, stableId } = await startSlackPlatform();
+  const channel = channelOf(true);
+  await slack.event(at(here), message(channel, "push it, please"));
+  const assignment = await takeOn(worker);
+  const options = [
+    { id: "always", label: "Always", kind: QuestionOptionKind.ALLOW_ALWAYS },
+    { id: "yes", label: "Yes", kind: QuestionOptionKind.ALLOW_ONCE },
+    { id: "no", label: "No", kind: QuestionOptionKind.DENY_ONCE },
+  ];
+  worker.send({
+    case: "question",
+    value: {
+      ...nameOf(assignment),
+      question: { id: "q1", title: "May I push this?", options, takesText: true },
+    },
+  });
+  const shown = await vi.waitFor(() => {
+    const found = slack.shown(channel).find(({ blocks }) => blocks.includes("1 Yes · 2 No"));
+    expect(found).toBeDefined();
+    return found!;
+  }, wait);
+  const values = [...shown.blocks.matchAll(/"value":"([^"]+)"/g)].map(([, found]) => found!);
+  expect(values).toHaveLength(2);
+  // The value that a button for "Always" would have.
+  expect(await slack.press(at(here), shown, values[0]!.replace(/:1$/, ":0"), "UADA")).toBe(200);
+  await vi.waitFor(async () => {
+    const { platforms } = await here.clients.agents.listPlatforms({});
+    expect(platforms.find((platform) => platform.stableId === stableId)?.lastError).toContain(
+      "does not offer",
+    );
+  }, wait);
+
+  // An ordinary message is a turn, which waits for the one that asks.
+  await slack.event(at(there), message(channel, "how long will it take?"));
+  const written = message(channel, "no, the tests are red");
+  expect(await Promise.all([slack.event(at(here), written), slack.event(at(there), written)])).toEqual([
+    200, 200,
+  ]);
+  expect(await worker.next("answer")).toMatchObject({
+    questionId: "q1",
+    optionId: "no",
+    text: "the tests are red",
+  });
+  await slack.event(at(there), written);
+  await vi.waitFor(
+    () => expect(slack.shown(channel).find(({ ts }) => ts === shown.ts)?.text).toContain("→ No"),
+    wait,
+  );
+  await answer(worker, assignment, "not pushed");
+  const second = await takeOn(worker);
+  expect(second.turn?.input).toBe("how long will it take?");
+  await answer(worker, second, "a minute");
+  // The answer became no turn, whoever told it again.
+  await slack.event(at(here), message(channel, "thank you"));
+  const third = await takeOn(worker);
+  expect(third.turn?.input).toBe("thank you");
+  await answer(worker, third, "gladly");
+});
+
 test("a request with a wrong signature, to a platform that does not run, or to none is turned down", async () => {
   const { at, stableId } = await startSlackPlatform();
   const post = (url: string, headers: Record<string, string> = {}) =>

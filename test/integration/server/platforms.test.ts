@@ -578,7 +578,7 @@ test("a rotation seals all with the new key, leaves what it cannot open, and may
 async function serve(starter: PlatformStarter = readyStarter()) {
   const { runner, logged } = replica(starter);
   const log = createLogger({ name: "test", level: "silent" });
-  const impl = agentService({ db: database.db, feed: hints(), runner, log, publicUrl: undefined });
+  const impl = agentService({ db: database.db, feed: hints(), runner, log, publicUrl: undefined, cell: "" });
   const api = await startApi(database.db, { more: [{ service: AgentService, impl: impl as never }] });
   apis.push(api);
   return { client: api.as(tenant.secret).client(AgentService), api, logged };

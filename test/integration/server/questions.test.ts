@@ -132,6 +132,26 @@ test("who may answer is the watcher's to say; always is for admins, and edits th
   expect(agent!.settings!.preApprovedTools).toContain("Bash(git push)");
 });
 
+test("an answer for good and its rule are stored together, or neither is", async () => {
+  const { clients, stream, run, attempt } = await begin();
+  ask(stream, attempt, "q1", { toolRule: "Bash(make)" });
+  await isOpen(run.id);
+  // The edit of the agent fails, as for a replica that dies in the middle.
+  await sql`create function fail() returns trigger language plpgsql as $$ begin raise exception 'no'; end $$`.execute(
+    database.db,
+  );
+  await sql`create trigger fail before insert on agent_revision for each row execute function fail()`.execute(
+    database.db,
+  );
+  const answer = () => clients.runs.answerQuestion({ runId: run.id, optionId: "always", always: true });
+  await expect(answer()).rejects.toThrow();
+  await isOpen(run.id);
+  await sql`drop trigger fail on agent_revision`.execute(database.db);
+  expect(await answer()).toMatchObject({ question: { state: QuestionState.ANSWERED } });
+  const { agent } = await clients.agents.getAgent({ agentId: run.agentId });
+  expect(agent!.settings!.preApprovedTools).toContain("Bash(make)");
+});
+
 test("a person who is no admin allows once and never for good: by the API and by the command", async () => {
   const { clients, stream, run, attempt, device } = await begin();
   const { member, secret } = await clients.orgs.addMember({

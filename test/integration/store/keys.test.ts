@@ -39,6 +39,8 @@ test("tables without org_id are those that belong to no tenant", async () => {
   // The org's own row has its id as the key; a person may be a member of several orgs; the clock
   // belongs to the database.
   expect(rows.map(({ table }) => table)).toEqual([
+    // The name of the database's cell.
+    "cell",
     "clock",
     "clock_jump",
     "kysely_migration",

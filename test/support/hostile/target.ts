@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import { createClients } from "@pinion/client";
 import { expect, inject } from "vitest";
 import { enrolDevice, type Identity } from "../device.ts";
+import type { MemoryGroup } from "../memory-group.ts";
 import { eventually } from "../processes.ts";
 import { ownerToken } from "../server.ts";
 
@@ -40,10 +41,19 @@ const quietSamples = 30;
 const attackedSamples = 10;
 const mebibyte = 1024 * 1024;
 
-export async function startTarget(databaseUrl: string, env: Record<string, string> = {}): Promise<Target> {
+/** `group`: the server's process lives in this group from its first moment. */
+export async function startTarget(
+  databaseUrl: string,
+  env: Record<string, string> = {},
+  { group }: { group?: MemoryGroup | undefined } = {},
+): Promise<Target> {
   const folder = await mkdtemp(join(tmpdir(), "pinion-hostile-"));
   const token = await ownerToken(databaseUrl);
-  const server = spawn(process.execPath, [main, "serve", "--json", "--port", "0", "--data", folder], {
+  const command = [process.execPath, main, "serve", "--json", "--port", "0", "--data", folder];
+  // The shell becomes the server, and keeps its process id.
+  const joining = group ? ["sh", "-c", 'echo $$ > "$0" && exec "$@"', group.processesFile] : [];
+  const [file, ...args] = [...joining, ...command];
+  const server = spawn(file!, args, {
     env: {
       ...process.env,
       DATABASE_URL: databaseUrl,

@@ -674,6 +674,25 @@ test("a program that finished has its result stored, late, held, or lost with it
   expect(broken(killedLater)).not.toContain("a finished program's result is kept");
 });
 
+test("a child program may be ended between its last line and its exit, and a handler may not", () => {
+  const life = (isProgram: boolean, toldMs: number) => {
+    const one = goodLife();
+    const told = { case: "cancel" as const, reason: "not yours any more", run: "run-1", token: "token-1" };
+    add(
+      one,
+      at(16_500, {
+        ...{ kind: "work", device, phase: "finished", run: "run-1", token: "token-1" },
+        ...(isProgram ? { isProgram } : {}),
+      }),
+      seen(toldMs, told),
+    );
+    return broken(one);
+  };
+  expect(life(true, 16_600)).not.toContain("a finished program's result is kept");
+  expect(life(false, 16_600)).toContain("a finished program's result is kept");
+  expect(life(true, 16_400)).toContain("a finished program's result is kept");
+});
+
 /** The trigger's run is lost, with its answers. */
 function lifeWithFailover(): Life {
   const life = goodLife();
@@ -709,6 +728,19 @@ test("an edit of a schedule during a failover is in force or not", () => {
   expect(broken(life)).toEqual([]);
 });
 
+test("a backfill that was answered during a failover may be undone, and no other", () => {
+  const life = goodLife();
+  const request = { method: "backfill" as const, watcher: "watcher-1", start: start - 20_000, end: start };
+  add(
+    life,
+    at(21_000, { kind: "call", call: 9, org: "north", request }),
+    at(21_100, { kind: "answer", call: 9, answer: {} }),
+  );
+  expect(broken(life)).toContain("every slot once");
+  add(life, ...failover(20_900, 22_500));
+  expect(broken(life)).not.toContain("every slot once");
+});
+
 test("a failover does not excuse the loss of a finished program's result; a result may come back late", () => {
   const life = goodLife();
   const lost = { run: "run-9", token: "token-9" };
@@ -726,6 +758,31 @@ test("a failover does not excuse the loss of a finished program's result; a resu
   expect(broken(life)).toContain("a finished program's result is kept");
   life.rows.late.push(lost);
   expect(broken(life)).toEqual([]);
+});
+
+test("a result of a lost run may be unknown once, however late the device asks, and not in the end", () => {
+  const life = goodLife();
+  const lost = { run: "run-9", token: "token-9" };
+  const acknowledged = (ms: number, verdict: "unknown" | "superseded") =>
+    seen(ms, { case: "completionAck", verdict, windowId: "", isUnary: false, ...lost });
+  add(
+    life,
+    ...failover(20_900, 22_500),
+    seen(21_100, {
+      ...{ case: "assignment", attempt: 1, watcher: "watcher-1", deviceId: device, prompt: `For ${device}` },
+      ...lost,
+    }),
+    sent(21_600, { case: "complete", outcome: "completed", output: digest, isUnary: false, ...lost }),
+    // Later than any message of the database that is gone.
+    acknowledged(60_000, "unknown"),
+  );
+  expect(broken(life)).toContain("an acknowledgement is true");
+  add(life, acknowledged(61_000, "superseded"));
+  life.rows.late.push(lost);
+  expect(broken(life)).toEqual([]);
+  // Of a run that no failover lost, no answer is unknown.
+  life.history = life.history.filter((entry) => entry.kind !== "fault");
+  expect(broken(life)).toContain("an acknowledgement is true");
 });
 
 test("what was under way when the clock jumped may still be decided", () => {

@@ -117,7 +117,8 @@ export async function runAgent(run: AgentRun): Promise<AttemptResult> {
       const attention = [...(whole.attention ?? []), AttentionReason.BUDGET];
       return without({ ...whole, outcome: "failed", reason, attention }, "retryAfterMs");
     }
-    if (context.signal.aborted) {
+    // An answer that was there before the abort is a result.
+    if (context.signal.aborted && whole.outcome !== "completed") {
       const why = context.signal.reason instanceof AttemptAborted ? context.signal.reason.why : "cancelled";
       return why === "stopping"
         ? without({ ...whole, outcome: "failed", reason: "daemon stopped" }, "retryAfterMs")

@@ -146,7 +146,7 @@ export interface AttemptsHost {
  *   A2  without the attempts the server told to stop, at most `maxConcurrency` handlers run; with
  *       them, at most twice as many;
  *   A3  the end of every handler is answered once: by a completion in the outbox, by `cancelled`,
- *       or, after `superseded`, not at all.
+ *       or, after `superseded`, not at all; a completed result is always a completion.
  */
 export class Attempts {
   readonly #host: AttemptsHost;
@@ -370,12 +370,15 @@ export class Attempts {
     const { names } = attempt;
     // `stop` has reported the attempt already.
     if (this.#attempts.get(names.attemptToken) !== attempt) return;
-    if (attempt.end === "superseded") {
+    // Finished work is never thrown away: the server keeps the result of an attempt that was taken
+    // away as a late result.
+    const isDone = result.outcome === "completed";
+    if (attempt.end === "superseded" && !isDone) {
       this.#forget(attempt, { isEnded: true });
       this.#host.emit({ type: "aborted", ...names });
       return;
     }
-    if (attempt.end === "cancelled") {
+    if (attempt.end === "cancelled" && !isDone) {
       this.#forget(attempt, { isEnded: true });
       this.#sendCancelled(names);
       this.#host.emit({ type: "cancelled", ...names });

@@ -51,6 +51,11 @@ interface Parcel {
    * server's database may have lost.
    */
   bringsItsRun: boolean;
+  /**
+   * Number of sends without the run on the current stream that have no answer yet: so many verdicts
+   * UNKNOWN say nothing about the send with the run.
+   */
+  plainSends: number;
 }
 
 export interface Acknowledged {
@@ -308,6 +313,7 @@ export class Delivery {
     for (const parcel of this.#parcels.values()) {
       if (isBlamed && parcel.sentAt !== undefined) parcel.suspicions += 1;
       parcel.sentAt = undefined;
+      parcel.plainSends = 0;
     }
     this.#arm(this.#timing.unaryAfterMs);
   }
@@ -327,7 +333,25 @@ export class Delivery {
     const parcel = this.#parcels.get(ack.attemptToken);
     const verdict = verdicts[ack.verdict];
     if (parcel === undefined || verdict === undefined) return;
+    const isOfPlainSend = parcel.plainSends > 0 || !parcel.bringsItsRun;
+    if (verdict === "unknown" && isOfPlainSend) {
+      parcel.plainSends = Math.max(0, parcel.plainSends - 1);
+      this.#bringRun(parcel);
+      return;
+    }
     await this.#settle(parcel, verdict, ack);
+  }
+
+  /**
+   * The server does not know the attempt of a completion that was sent without its run. A completion
+   * may have been sent several times before the first answer, so a send with the run may already be
+   * on its way.
+   */
+  #bringRun(parcel: Parcel): void {
+    if (parcel.bringsItsRun) return;
+    parcel.bringsItsRun = true;
+    parcel.sentAt = undefined;
+    void this.#pump();
   }
 
   /** Resolves when no completion is left, or after `ms`. True if none is left. */
@@ -410,6 +434,7 @@ export class Delivery {
     if (!this.#send(fitCompletion(asSent(parcel, completion), this.#limits))) return;
     parcel.sentAt = performance.now();
     parcel.sends += 1;
+    if (!parcel.bringsItsRun) parcel.plainSends += 1;
   }
 
   async #read(parcel: Parcel): Promise<Completion | undefined> {
@@ -471,6 +496,7 @@ export class Delivery {
     const completion = await this.#read(parcel);
     if (completion === undefined) return true;
     parcel.isBusy = true;
+    const broughtItsRun = parcel.bringsItsRun;
     const request = create(CompleteRunRequestSchema, {
       completion: fitCompletion(asSent(parcel, completion), this.#limits),
     });
@@ -485,7 +511,12 @@ export class Delivery {
       return true;
     }
     const verdict = unaryVerdicts[result.code];
-    if (verdict === undefined) return false;
+    // A worker's lost run needs a stream; other completions may go by unary call.
+    if (verdict === undefined) return result.code === status.FAILED_PRECONDITION;
+    if (verdict === "unknown" && !broughtItsRun) {
+      this.#bringRun(parcel);
+      return true;
+    }
     await this.#settle(parcel, verdict, { windowId: "", message: result.details });
     return true;
   }
@@ -496,12 +527,6 @@ export class Delivery {
     told: { windowId: string; message: string },
   ): Promise<void> {
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return;
-    if (verdict === "unknown" && !parcel.bringsItsRun) {
-      parcel.bringsItsRun = true;
-      parcel.sentAt = undefined;
-      void this.#pump();
-      return;
-    }
     this.#forget(parcel);
     this.#onAcknowledged({
       entry: parcel.entry,
@@ -586,6 +611,7 @@ function parcelOf(entry: OutboxEntry, watcher: string): Parcel {
     isBusy: false,
     kept: undefined,
     bringsItsRun: false,
+    plainSends: 0,
   };
 }
 

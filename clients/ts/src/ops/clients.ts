@@ -12,6 +12,7 @@ import {
   createGrpcTransport,
   createGrpcWebTransport,
 } from "@connectrpc/connect-node";
+import { CELL_HEADER } from "../cell.ts";
 import type { TlsOptions } from "../device/transport.ts";
 import { AgentService } from "../gen/pinion/v1/agent_pb.js";
 import { DestinationService } from "../gen/pinion/v1/destination_pb.js";
@@ -36,6 +37,8 @@ export interface ClientOptions {
   url: string;
   /** Left out only for `device.enroll`, and for `signIns.startLogin` and `finishLogin`. */
   token?: string;
+  /** The cell to ask, where a front door serves several cells and no token names the cell. */
+  cell?: string;
   /** Default "connect". All protocols use HTTP/2, without TLS for http:// URLs. */
   protocol?: "connect" | "grpc" | "grpc-web";
   tls?: TlsOptions;
@@ -104,6 +107,7 @@ export function createClients(options: ClientOptions): Clients {
       convertErrors,
       repeatLost,
       ...(options.token === undefined ? [] : [bearer(options.token)]),
+      ...(options.cell ? [named(options.cell)] : []),
       // connect-node has no connect timeout; without the interceptor a stalled handshake would
       // block for ever.
       answerWithin(deadlineMs, () => sessionManager.abort()),
@@ -143,6 +147,13 @@ function transportOf(protocol: NonNullable<ClientOptions["protocol"]>, options: 
 function bearer(token: string): Interceptor {
   return (next) => (request) => {
     request.header.set("authorization", `Bearer ${token}`);
+    return next(request);
+  };
+}
+
+function named(cell: string): Interceptor {
+  return (next) => (request) => {
+    request.header.set(CELL_HEADER, cell);
     return next(request);
   };
 }

@@ -4,6 +4,7 @@ import type { Readable, Writable } from "node:stream";
 import { hasCode, messageOf } from "../device/errors.ts";
 import { TIMER_MS_MAX } from "../device/lifecycle.ts";
 import { KeptOutput } from "../kept-output.ts";
+import { hasEnded } from "../process-table.ts";
 import { type Confinement, confine, unconfined } from "./confinement.ts";
 import { endGroup } from "./process-group.ts";
 import { Redaction } from "./redaction.ts";
@@ -185,7 +186,8 @@ function endingOf(
   let kind: Exclude<ChildEnd["kind"], "unstartable"> = "exited";
   let ended: Promise<void> = Promise.resolve();
   const begin = (why: "timeout" | "idle" | "aborted") => {
-    if (kind !== "exited") return;
+    // A program that ended by itself before the abort or the timeout keeps its own result.
+    if (kind !== "exited" || hasEnded(pid)) return;
     kind = why;
     ended = endGroup(pid, { graceMs: options.killGraceMs, isIsolated: isIsolated(options) });
   };

@@ -8,7 +8,7 @@ const SECRET_CHARACTERS_MIN = 16;
  * without its beginning, or the whole token if it has no random part; and the token in base64.
  */
 export function secretsOf(token: string): string[] {
-  const random = /^pin_[a-z]+_([0-9A-Za-z]+)_/.exec(token)?.[1] ?? token;
+  const random = /^pin_[a-z]+_(?:[a-z][a-z0-9]*_)?([0-9A-Za-z]{30})_/.exec(token)?.[1] ?? token;
   const found = [random, Buffer.from(token).toString("base64").replace(/=+$/, "")];
   return found.filter((secret) => secret.length >= SECRET_CHARACTERS_MIN);
 }

@@ -150,6 +150,8 @@ create table platform_question (
   thread_id text not null,
   -- The platform's id of the message; null: not posted yet.
   post_id text,
+  -- The platform's id of the message that answers; null: a button does, or nothing yet.
+  message_id text,
   -- The message shows the question's end.
   is_closed boolean not null default false,
   created_at timestamptz not null default now(),
@@ -157,8 +159,8 @@ create table platform_question (
   unique (org_id, turn_id, attempt_token, question_id),
   foreign key (org_id, stable_id) references platform on delete cascade
 );
--- the foreign key
-create index platform_question_platform on platform_question (org_id, stable_id);
+-- the foreign key; the question that a message may answer
+create index platform_question_thread on platform_question (org_id, stable_id, thread_id);
 -- retention.deleteOld
 create index platform_question_age on platform_question using brin (created_at);
 call protect_tenant_table('platform_question');

@@ -13,6 +13,7 @@ import { useDatabase } from "../../../support/database.ts";
 import { enrolDevice } from "../../../support/device.ts";
 import { openHttp2, type RawConnection } from "../../../support/hostile/http2.ts";
 import { quantile, startTarget, type Target } from "../../../support/hostile/target.ts";
+import { makeMemoryGroup } from "../../../support/memory-group.ts";
 
 const scale = Number(process.env.PINION_CROWD_SCALE ?? 0.1);
 const connections = Math.round(25_000 * scale);
@@ -22,7 +23,7 @@ const crowds = 2;
 const beatMs = 2_000;
 /** The memory of a small container. */
 const memoryBytesMax = 512 * 1024 * 1024;
-/** Node's own default under such a memory limit; this machine may have no limit. */
+/** Node's own default under such a memory limit, for machines without cgroups. */
 const heapOfContainer = "--max-old-space-size=256";
 const latencyMsMax = 250;
 
@@ -65,12 +66,20 @@ test(`${connections} connections and ${streams} half-sent streams of strangers d
   timeout: 300_000 + 1_200_000 * scale,
 }, async () => {
   const probePort = 20_000 + Math.floor(Math.random() * 10_000);
-  const target = await startTarget(database.url, {
-    PINION_HELLO_DEADLINE_MS: "20000",
-    PINION_PROBE_PORT: String(probePort),
-    NODE_OPTIONS: heapOfContainer,
+  const group = makeMemoryGroup(memoryBytesMax);
+  const target = await startTarget(
+    database.url,
+    {
+      PINION_HELLO_DEADLINE_MS: "20000",
+      PINION_PROBE_PORT: String(probePort),
+      NODE_OPTIONS: group ? "" : heapOfContainer,
+    },
+    { group },
+  );
+  onTestFinished(async () => {
+    await target.stop();
+    group?.remove();
   });
-  onTestFinished(() => target.stop());
   const devices = await enrolFleet(target);
   const fleet = start(
     "fleet-process.ts",
@@ -129,7 +138,8 @@ test(`${connections} connections and ${streams} half-sent streams of strangers d
   process.stderr.write(
     `  crowd × ${scale}: ${sum("made")} connections, ${sum("begun")} half-sent streams in ${seconds.toFixed(0)} s, ` +
       `${sum("closed")} closed; beats p50 ${quantile(attacked, 0.5).toFixed(1)}, p99 ${quantile(quiet, 0.99).toFixed(1)} → ` +
-      `${p99.toFixed(1)} ms (${attacked.length}); memory at most ${(peak / 2 ** 20).toFixed(0)} MiB; ` +
+      `${p99.toFixed(1)} ms (${attacked.length}); memory at most ${(peak / 2 ** 20).toFixed(0)} MiB resident, ` +
+      `${group ? `${(group.peakBytes() / 2 ** 20).toFixed(0)} MiB with the kernel's in a cgroup` : "no cgroup"}; ` +
       `CPU of the server ${cpuSeconds.toFixed(1)} s, ${((cpuSeconds * 1e6) / sum("begun")).toFixed(0)} µs a half-sent stream; ` +
       `probes ${probesAnswered}/${probesAsked}; slowest new call ${callsMsMax.toFixed(0)} ms\n`,
   );
