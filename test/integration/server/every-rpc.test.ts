@@ -772,6 +772,7 @@ const beyondOneOrg: Record<string, { request: object; code: string }> = {
   "SignInService/FinishLogin": { request: { deviceCode: "none" }, code: "Unauthenticated" },
   "SignInService/GetLogin": { request: { userCode: "NONE" }, code: "NotFound" },
   "SignInService/DecideLogin": { request: { userCode: "NONE" }, code: "NotFound" },
+  "OrgService/ListOrgs": { request: {}, code: "ok" },
   "OrgService/CreateOrg": { request: { orgId: "zeta", name: "Z", ownerEmail: "z@z.example" }, code: "ok" },
   "OrgService/AddMember": { request: { email: "z@z.example", role: 3 }, code: "ok" },
 };

@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:src/server/http/page/assets/chunk-AARNMEDI.js
-import{a,b as i}from"./chunk-6PK3G2Q4.js";import{ta as r}from"./chunk-3VCAYUYQ.js";var c=200,s={includeRecentRuns:!0,includeNextSlots:!0},o=i({async*pages(e){let t="";do{let n=await r.listWatchers({...s,pageSize:c,pageToken:t},{signal:e});yield n.watchers,t=n.nextPageToken}while(t!=="")},get:async e=>(await r.getWatcher({...s,watcherId:e})).watcher,idOf:e=>e.id,orderOf:e=>a(e.slug),isNamed:!0});function p(e){return o.find(e)?.slug||e.slice(-8)}export{o as a,p as b};
-========
-import{a,b as i}from"./chunk-DITB2TFZ.js";import{ra as r}from"./chunk-B4IWXYAO.js";var c=200,s={includeRecentRuns:!0,includeNextSlots:!0},o=i({async*pages(e){let t="";do{let n=await r.listWatchers({...s,pageSize:c,pageToken:t},{signal:e});yield n.watchers,t=n.nextPageToken}while(t!=="")},get:async e=>(await r.getWatcher({...s,watcherId:e})).watcher,idOf:e=>e.id,orderOf:e=>a(e.slug),isNamed:!0});function p(e){return o.find(e)?.slug||e.slice(-8)}export{o as a,p as b};
->>>>>>>> main:src/server/http/page/assets/chunk-5CAL7PV2.js

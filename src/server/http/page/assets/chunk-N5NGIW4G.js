@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-V4TVK5B5.js";import{Ia as t}from"./chunk-3VCAYUYQ.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};

@@ -1,5 +1,0 @@
-<<<<<<<< HEAD:src/server/http/page/assets/chunk-IAPLH7CG.js
-import{Ia as t}from"./chunk-3VCAYUYQ.js";function o({title:e,children:n}){return t("div",{class:"empty",children:[t("h2",{children:e}),n]})}function r({of:e}){return e.state.value==="failed"?t("div",{class:"empty",role:"alert",children:[t("h2",{children:"This list could not be read"}),t("p",{children:e.error.value}),t("button",{type:"button",onClick:e.resync,children:"Try again"})]}):t("p",{class:"empty loading",role:"status",children:"Reading…"})}export{o as a,r as b};
-========
-import{Ga as t}from"./chunk-B4IWXYAO.js";function o({title:e,children:n}){return t("div",{class:"empty",children:[t("h2",{children:e}),n]})}function r({of:e}){return e.state.value==="failed"?t("div",{class:"empty",role:"alert",children:[t("h2",{children:"This list could not be read"}),t("p",{children:e.error.value}),t("button",{type:"button",onClick:e.resync,children:"Try again"})]}):t("p",{class:"empty loading",role:"status",children:"Reading…"})}export{o as a,r as b};
->>>>>>>> main:src/server/http/page/assets/chunk-NNYIBT4U.js
