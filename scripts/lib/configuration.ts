@@ -20,7 +20,7 @@ type Property = {
 /** docs/configuration.md, from the schemas that check the variables. */
 export function configurationPage(): string {
   return `${[
-    "<!-- Made from src/config.ts and src/cli/command-settings.ts by `npm run generate`; change it there. -->",
+    "<!-- Made from src/config/ and src/cli/command-settings.ts by `npm run generate`; change it there. -->",
     "# Configuration",
     "",
     "Everything is an environment variable; an empty one counts as none. A server that finds a wrong one names each of",

@@ -1,7 +1,7 @@
 /** The chat platforms of a replica. */
 import { createPlatformHost, type PlatformHost } from "../server/platforms/host.ts";
-import { createLines } from "../server/platforms/lines.ts";
-import { createPackages } from "../server/platforms/packages.ts";
+import { createLines } from "../server/platforms/lines/lines.ts";
+import { createPackages } from "../server/platforms/lines/packages.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";

@@ -5,7 +5,7 @@
  * timeout; a late result that replaces the end is evaluated again, and a follower started by the
  * first end is not started again.
  */
-import { compile, ExpressionError, jsonOf } from "../expressions.ts";
+import { compile, ExpressionError, jsonOf } from "../cel/expression.ts";
 import { newId } from "../ids.ts";
 import { inputBytesMax, problemOf } from "../input.ts";
 import { canonicalJson, isShallow, type JsonValue } from "../json.ts";

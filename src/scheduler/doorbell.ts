@@ -15,6 +15,20 @@ export type CancelledAttempt = {
 /** A settlement, with the runs started by its end. */
 export type Followed = Settled & { followers?: readonly RecordedRun[] };
 
+/** Ends of work, each list under the announcement that tells of the ends. */
+export type Ends = {
+  settled: readonly Followed[];
+  turnsEnded: readonly EndedTurn[];
+  turnsWithdrawn: readonly WithdrawnTurn[];
+};
+
+/** Announces ends after their commit. */
+export function announceEnds(doorbell: Pick<Doorbell, keyof Ends>, ends: Partial<Ends>): void {
+  if (ends.settled) doorbell.settled(ends.settled);
+  if (ends.turnsEnded) doorbell.turnsEnded(ends.turnsEnded);
+  if (ends.turnsWithdrawn) doorbell.turnsWithdrawn(ends.turnsWithdrawn);
+}
+
 /**
  * The scheduler's announcements to the rest of Pinion after a commit. Every announcement is a hint:
  * the database has the state, and losing all announcements costs seconds (the sweep), never a run.

@@ -2,6 +2,7 @@ import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, isFinal, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
+import type { WorkKind } from "../store/work/active.ts";
 import { lateResultsMax } from "../store/work/late-results.ts";
 import type { AgentReport } from "../store/work/reports.ts";
 import type { AttemptSettlement } from "../store/work/settlements.ts";
@@ -55,7 +56,7 @@ export type Stored = { answers: readonly Answer[]; tell: () => void };
 
 /** How the ends of one kind of work are stored. The functions run in an open transaction. */
 export type EndingsOf = {
-  noun: "run" | "turn";
+  noun: WorkKind;
   /** Stores reports of current attempts; reports of attempts that were taken away are `superseded`. */
   storeCurrent(tx: Db, reports: readonly Report[]): Promise<Stored>;
   /** Stores reports of attempts that were taken away. */

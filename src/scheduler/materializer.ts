@@ -3,11 +3,11 @@ import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, isPassing, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
-import { isOpen as isInDoubt } from "../store/work/clock-jumps.ts";
+import * as clockJumps from "../store/work/clock-jumps.ts";
 import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
-import { type Clock, ClockInDoubt, elapsedMs } from "./clock.ts";
+import { type Clock, ClockInDoubt, elapsedMs, jumpMsMin } from "./clock.ts";
 import type { HeldSeats } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
@@ -107,12 +107,7 @@ export async function recordDue(
   for (let round = 0; round < roundsBeforeEditMax; round++) {
     const watcher = await schedules.lockOne(tx, { orgId, watcherId });
     if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return recorded;
-    if (round === 0 && (await isInDoubt(tx))) {
-      refuse(
-        "failed_precondition",
-        "the database's clock jumped, so it is not known which slots are due; `pinion doctor` says more",
-      );
-    }
+    if (round === 0) await requireClock(tx, watcher.now);
     const plan = planDue(watcher);
     if (quotas) await keepWithin(tx, quotas, [plan]);
     recorded.push(...(await write(tx, [plan])));
@@ -121,6 +116,22 @@ export async function recordDue(
   refuse("aborted", "the watcher is far behind its schedule and is catching up; try again in a moment", {
     retryAfterMs: 5_000,
   });
+}
+
+/** Refuses while it is not known whether slots are due at this time. */
+async function requireClock(tx: Db, now: Date): Promise<void> {
+  const doubt = await clockJumps.findDoubt(tx, { now, aheadMs: jumpMsMin });
+  if (doubt === "jumped") {
+    refuse(
+      "failed_precondition",
+      "the database's clock jumped, so it is not known which slots are due; `pinion doctor` says more",
+    );
+  }
+  if (doubt === "unchecked") {
+    refuse("unavailable", "the database's clock has not been checked yet; try again in a moment", {
+      retryAfterMs: 5_000,
+    });
+  }
 }
 
 /** `slotsMax`: maximum slots of the watcher; further slots stay due. */
@@ -234,7 +245,9 @@ async function planAlone(
 ): Promise<void> {
   try {
     const runs = await transaction(db, async (tx) => {
+      const sentAtMs = elapsedMs();
       const watcher = await schedules.lockOne(tx, name);
+      if (watcher) options.judge?.require(watcher.now, sentAtMs);
       const planned = watcher && plan(watcher, slotsPerPassMax);
       const plans = planned ? [planned] : [];
       if (options.quotas) await keepWithin(tx, options.quotas, plans);

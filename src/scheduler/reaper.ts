@@ -6,7 +6,7 @@ import type { FailurePolicy, Settled, Settlement } from "../store/work/settlemen
 import type { Clock } from "./clock.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
-import { settleEach } from "./settle.ts";
+import { settleEachWithEvents } from "./settle.ts";
 import { sweepTurnsOnce } from "./turn-sweep.ts";
 
 /**
@@ -41,7 +41,7 @@ export async function reapOnce(
   return transaction(db, async (tx) => {
     const lost = await attempts.lockLost(tx, options.rules, options.limit ?? attemptsPerPassMax);
     const rules = new Map(lost.map((attempt) => [attempt.runId, attempt.rule]));
-    const { settled } = await settleEach(tx, lost.map(settlementOf), options.policy, {
+    const { settled } = await settleEachWithEvents(tx, lost.map(settlementOf), options.policy, {
       log: options.log,
       rules,
     });
@@ -105,7 +105,7 @@ export async function expireOnce(db: Db, options: PassOptions): Promise<Settled[
 function expire(db: Db, options: PassOptions) {
   return transaction(db, async (tx) => {
     const expired = await runs.lockExpired(tx, options.limit ?? attemptsPerPassMax);
-    return settleEach(
+    return settleEachWithEvents(
       tx,
       expired.map((run) => ({
         orgId: run.orgId,

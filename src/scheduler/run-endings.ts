@@ -38,7 +38,9 @@ export function runEndings(options: {
     async storeLate(tx, asked) {
       const { verdicts, settled, kept } = await storeLate(tx, asked, policy);
       return {
-        answers: verdicts.map((verdict) => (verdict === full ? "full" : verdict)),
+        answers: verdicts.map(({ verdict, windowId }) =>
+          verdict === "full" ? verdict : { verdict, windowId },
+        ),
         tell() {
           doorbell.settled(settled);
           doorbell.kept(kept);
@@ -54,9 +56,6 @@ export function runEndings(options: {
     },
   };
 }
-
-/** Marks a late report beyond its run's maximum of late results. */
-const full: ReportVerdict = { verdict: "unknown", windowId: null };
 
 const nameOfSettled = ({ runId, attemptToken }: Settled) => nameOf({ workId: runId, attemptToken });
 
@@ -100,7 +99,7 @@ export async function storeLate(
   tx: Db,
   asked: readonly Report[],
   policy: FailurePolicy,
-): Promise<{ verdicts: ReportVerdict[]; settled: Settled[]; kept: lateResults.KeptResult[] }> {
+): Promise<{ verdicts: lateResults.LateVerdict[]; settled: Settled[]; kept: lateResults.KeptResult[] }> {
   const distinct = firstOfEach(asked);
   await checkAnswers(tx, distinct, { isLate: true });
   const settlements = [...distinct.values()].map(settlementOf);
@@ -116,10 +115,7 @@ export async function storeLate(
   );
   await appendLate(tx, settlements, settled, kept, { quotas: policy.quotas });
   const byName = new Map(
-    late.map((report, index) => {
-      const { verdict, windowId } = verdicts[index]!;
-      return [nameOf(report), verdict === "full" ? full : { verdict, windowId }];
-    }),
+    late.map((report, index) => [nameOf(report), verdicts[index] as lateResults.LateVerdict]),
   );
   return { settled, kept, verdicts: verdictsOf(asked, byName) };
 }

@@ -51,6 +51,7 @@ export async function appendSettled(
   settled: readonly Settled[],
   options: { rules?: ReadonlyMap<string, string> | undefined; quotas: Quotas | undefined },
 ): Promise<void> {
+  if (settled.length === 0) return;
   const bySettlement = new Map(settlements.map((s) => [s.workId, s]));
   await tellOf(tx, settled, (run) => bySettlement.get(run.runId));
   // A rate limit reported to one agent holds for all runs under the same key.
@@ -71,19 +72,30 @@ export async function appendSettled(
   ]);
 }
 
-/**
- * Like {@link settleWithEvents}, but a settlement that the database refuses is logged, returned and
- * left unchanged (R9). Rows locked by the caller stay locked. `tx` must be an open transaction; an
- * error not caused by a single row (see mayBeOfOneRow) is thrown.
- */
-export async function settleEach(
+/** Like {@link settleWithEvents}, but a refused settlement is left (see {@link settleEach}). */
+export async function settleEachWithEvents(
   tx: Db,
   settlements: readonly Settlement[],
   policy: FailurePolicy,
   options: { log?: Logger | undefined; rules?: ReadonlyMap<string, string> } = {},
 ): Promise<{ settled: Settled[]; refused: Settlement[] }> {
+  const { settled, refused } = await settleEach(tx, settlements, policy, options.log);
+  await appendSettled(tx, settlements, settled, { rules: options.rules, quotas: policy.quotas });
+  return { settled, refused };
+}
+
+/**
+ * Settles attempts locked by the caller, without their events (see {@link appendSettled}). A
+ * settlement that the database refuses is logged, returned and left unchanged (R9). `tx` must be an
+ * open transaction; an error not caused by a single row (see mayBeOfOneRow) is thrown.
+ */
+export async function settleEach(
+  tx: Db,
+  settlements: readonly Settlement[],
+  policy: FailurePolicy,
+  log: Logger | undefined,
+): Promise<{ settled: Settled[]; refused: Settlement[] }> {
   if (settlements.length === 0) return { settled: [], refused: [] };
-  const { log } = options;
   const refused: Settlement[] = [];
   const settled = await bisect(settlements, (part) => undoable(tx, () => settle(tx, part, policy)), {
     mayIsolate: mayBeOfOneRow,
@@ -99,7 +111,6 @@ export async function settleEach(
       return [];
     },
   });
-  await appendSettled(tx, settlements, settled, { rules: options.rules, quotas: policy.quotas });
   return { settled, refused };
 }
 

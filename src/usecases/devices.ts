@@ -1,6 +1,5 @@
 import { refuse } from "../errors.ts";
-import { announce, type Cancellation, cancelIn } from "../scheduler/cancels.ts";
-import { endTurnsOfDevice } from "../scheduler/turns-of-device.ts";
+import { announce, type Cancellation, cancelOfDevice } from "../scheduler/cancels.ts";
 import * as agents from "../store/agents/agents.ts";
 import { describe } from "../store/people/changes.ts";
 import * as devices from "../store/people/devices.ts";
@@ -8,13 +7,9 @@ import * as tokens from "../store/people/tokens.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
-import type { EndedTurn } from "../store/work/turn-settlements.ts";
 import * as turns from "../store/work/turns.ts";
 import * as watchers from "../store/work/watchers.ts";
 import type { Surroundings } from "./surroundings.ts";
-
-/** The runs and turns of a device that will never answer again. */
-export type EndedWork = { cancellation: Cancellation; turns: readonly EndedTurn[]; runsCancelled: number };
 
 export type Removal = {
   runsCancelled: number;
@@ -46,7 +41,7 @@ export async function remove(
     const tokenIds = await tokens.removeOfDevice(tx, { orgId, deviceId });
     await devices.remove(tx, { orgId, deviceId, ...device });
     const why = { orgId, deviceId, reason: "the device was deleted" };
-    const ended = await endWork(tx, why, surroundings);
+    const ended = await cancelOfDevice(tx, why, surroundings);
     const data = {
       label: device.label,
       watchers_unpinned: unpinned.watchers.length,
@@ -58,7 +53,7 @@ export async function remove(
       { kind: "device.deleted", actor, deviceId, data },
     ]);
     const removal = {
-      runsCancelled: ended.runsCancelled,
+      runsCancelled: countCancelled(ended),
       watchersUnpinned: unpinned.watchers.length,
       agentsUnpinned: unpinned.agentEvents.length,
       tokenIds,
@@ -66,7 +61,7 @@ export async function remove(
     };
     return { removal, ended };
   });
-  announceEnded(surroundings, ended);
+  announce(surroundings.doorbell, ended);
   return removal;
 }
 
@@ -101,25 +96,7 @@ export async function unpin(
   return unpinned;
 }
 
-/**
- * Ends all live runs of a device that will never answer again, and the turns pinned to it, in the caller's transaction, in
- * which only events may follow.
- */
-export async function endWork(
-  tx: Db,
-  device: { orgId: string; deviceId: string; reason: string },
-  { policy, log }: Surroundings,
-): Promise<EndedWork> {
-  const { orgId, deviceId, reason } = device;
-  const turns = await endTurnsOfDevice(tx, device, { log });
-  const cancellation = await cancelIn(tx, { orgId, deviceId }, { reason, policy, mode: "at_once" });
-  await turns.append();
-  const runsCancelled = cancellation.settled.filter((run) => run.status === "cancelled").length;
-  return { cancellation, turns: turns.ended, runsCancelled };
-}
-
-/** Announces ended work after the commit. */
-export function announceEnded({ doorbell }: Surroundings, { cancellation, turns }: EndedWork): void {
-  announce(doorbell, cancellation);
-  doorbell.turnsEnded(turns);
+/** Runs that ended as cancelled; runs of a deleted worker go to other workers. */
+export function countCancelled({ settled }: Cancellation): number {
+  return settled.filter((run) => run.status === "cancelled").length;
 }

@@ -1,7 +1,7 @@
 /** What people do to hooks, and what becomes of a delivery: one transaction each. */
 import { randomBytes, randomUUID } from "node:crypto";
+import { compile, deliveryNames, ExpressionError, jsonOf, requireExpression } from "../cel/expression.ts";
 import { Refusal, refuse } from "../errors.ts";
-import { compile, deliveryNames, ExpressionError, jsonOf, requireExpression } from "../expressions.ts";
 import { newId } from "../ids.ts";
 import { inputBytesMax, problemOf, requireInput } from "../input.ts";
 import type { JsonValue } from "../json.ts";

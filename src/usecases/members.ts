@@ -1,5 +1,6 @@
 /** A person who comes into an org, takes another role in it, or leaves it. */
 import { refuse } from "../errors.ts";
+import { announce, type Cancellation, cancelOfDevice } from "../scheduler/cancels.ts";
 import * as agents from "../store/agents/agents.ts";
 import { type Caller, holdToManage } from "../store/people/callers.ts";
 import { describe } from "../store/people/changes.ts";
@@ -11,7 +12,7 @@ import { requireMayManage, requireScopes } from "../store/people/roles.ts";
 import * as tokens from "../store/people/tokens.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
-import { announceEnded, type EndedWork, endWork, unpin } from "./devices.ts";
+import { countCancelled, unpin } from "./devices.ts";
 import { announceStranded, noneStranded, pauseStranded, type Stranded } from "./stranded.ts";
 import type { Surroundings } from "./surroundings.ts";
 
@@ -183,7 +184,7 @@ export async function remove(db: Db, leaving: Leaving, surroundings: Surrounding
     return depart(tx, role, leaving, surroundings);
   });
   announceStranded(surroundings, stranded);
-  for (const work of ended) announceEnded(surroundings, work);
+  for (const work of ended) announce(surroundings.doorbell, work);
   return departure;
 }
 
@@ -201,7 +202,7 @@ async function depart(
   role: string,
   leaving: Leaving,
   surroundings: Surroundings,
-): Promise<{ departure: Departure; ended: EndedWork[]; stranded: Stranded }> {
+): Promise<{ departure: Departure; ended: Cancellation[]; stranded: Stranded }> {
   const { orgId, userId, actor } = leaving;
   await members.remove(tx, { orgId, userId });
   await joinCodes.removeUnused(tx, { orgId, userId });
@@ -219,10 +220,10 @@ async function depart(
   });
   const of = { sponsor: `user:${userId}` };
   const stranded = await pauseStranded(tx, { orgId, actor, of }, surroundings);
-  const ended: EndedWork[] = [];
+  const ended: Cancellation[] = [];
   for (const { id: deviceId } of owned) {
     const reason = "the device's owner left the org";
-    ended.push(await endWork(tx, { orgId, deviceId, reason }, surroundings));
+    ended.push(await cancelOfDevice(tx, { orgId, deviceId, reason }, surroundings));
   }
   const counts = {
     tokens_revoked: tokenIds.length,
@@ -244,7 +245,7 @@ async function depart(
     ...{ tokenIds, serviceTokensKept, agentsHandedOver: handedOver.length },
     watchersUnpinned: unpinned.watchers.length,
     agentsUnpinned: unpinned.agentEvents.length,
-    runsCancelled: ended.reduce((sum, { runsCancelled }) => sum + runsCancelled, 0),
+    runsCancelled: ended.reduce((sum, one) => sum + countCancelled(one), 0),
     sessions: owned.flatMap(({ id, session }) => (session ? [{ ...session, deviceId: id }] : [])),
   };
   return { departure, ended, stranded };

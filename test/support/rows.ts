@@ -5,7 +5,8 @@ import type { CancelledAttempt, Doorbell } from "../../src/scheduler/doorbell.ts
 import type { Report, ReportVerdict } from "../../src/scheduler/endings.ts";
 import { storeCurrent, storeLate } from "../../src/scheduler/run-endings.ts";
 import { trigger } from "../../src/scheduler/triggers.ts";
-import { type Held, type Opening, openSession } from "../../src/server/device/reconcile.ts";
+import { type Opening, openSession } from "../../src/server/device/reconcile.ts";
+import type { Held } from "../../src/server/device/reconciliation.ts";
 import * as agents from "../../src/store/agents/agents.ts";
 import type * as devices from "../../src/store/people/devices.ts";
 import * as joinCodes from "../../src/store/people/join-codes.ts";
@@ -83,7 +84,13 @@ export async function storeOnce(
   const late = reports.filter((_, index) => verdicts[index]!.verdict === "superseded");
   if (late.length === 0) return { verdicts, settled };
   const stored = await transaction(db, (tx) => storeLate(tx, late, policy));
-  const rest = [...stored.verdicts];
+  // A report beyond the maximum of late results is not stored, and has no verdict for its device.
+  const rest = stored.verdicts.map(
+    ({ verdict, windowId }): ReportVerdict => ({
+      verdict: verdict === "full" ? "unknown" : verdict,
+      windowId,
+    }),
+  );
   return {
     verdicts: verdicts.map((verdict) => (verdict.verdict === "superseded" ? rest.shift()! : verdict)),
     settled: [...settled, ...stored.settled],

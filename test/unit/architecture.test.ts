@@ -59,7 +59,7 @@ const layers: [name: string, pattern: RegExp][] = [
   ["server", /^src\/server\//],
   ["replica", /^src\/replica\//],
   ["cli", /^src\/cli\//],
-  ["leaves", /^src\/[^/]+$/],
+  ["leaves", /^src\/((cel|config)\/)?[^/]+$/],
   ["test", /^test\//],
 ];
 

@@ -19,12 +19,12 @@ test.each([
 });
 
 test.each([
-  ["os ==", /cannot be read as CEL/],
-  ["", /cannot be read as CEL/],
+  ["os ==", /it is no CEL expression/],
+  ["", /it is no CEL expression/],
   ["os", /no condition: its value is a text/],
   ["size(labels)", /no condition: its value is a number/],
-  ['platform == "macos"', /knows no "platform"; there are os, arch, labels/],
-  ["labels.exists(l, l == other)", /knows no "other"/],
+  ['platform == "macos"', /there is no "platform"; there are "os", "arch" and "labels"/],
+  ["labels.exists(l, l == other)", /there is no "other"/],
   ['os + 1 == "x"', /overload/],
   ["labels.all(a, labels.all(b, a == b))", /loop within a loop/],
   [`os == "${"x".repeat(1_000)}"`, /has 1008 characters, and may have 1000/],

@@ -1,6 +1,7 @@
 import type { Logger } from "../../log.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { notificationBytesMax, notify, openListener } from "../../store/pg/listener.ts";
+import type { WorkKind } from "../../store/work/active.ts";
 import { createBusSender, readEnvelope } from "./bus-sender.ts";
 
 /** A transient event: a change in an org that no log stores; transients.ts has the rest. */
@@ -18,10 +19,10 @@ export type Transient = {
 
 /** The messages between replicas. Every message is a hint and may be lost. */
 export type BusMessage =
-  /** The device may have work. */
-  | { kind: "work"; orgId: string; deviceId: string; isTurn?: true }
-  /** Fleet workers of the org may have work. */
-  | { kind: "fleet"; orgId: string; isTurn?: true }
+  /** The device may have work of a kind. */
+  | { kind: "work"; of: WorkKind; orgId: string; deviceId: string }
+  /** Fleet workers of the org may have work of a kind. */
+  | { kind: "fleet"; of: WorkKind; orgId: string }
   /** Runs of the org wait to be placed. */
   | { kind: "held"; orgId: string }
   /** The device is to be asked to end an attempt. */
@@ -80,7 +81,7 @@ export type BusMessage =
    * An attempt of a run or a turn was taken away; the replica that has output of the attempt stores
    * the output's end.
    */
-  | { kind: "tail"; of: "run" | "turn"; orgId: string; workId: string; attempt: number }
+  | { kind: "tail"; of: WorkKind; orgId: string; workId: string; attempt: number }
   /** A watched run changed its state. */
   | { kind: "run"; orgId: string; workId: string }
   /**

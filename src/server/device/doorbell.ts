@@ -1,5 +1,7 @@
 import type { DatabaseClock } from "../../database-clock.ts";
 import type { Subscriber } from "../../scheduler/publisher.ts";
+import type { WorkKind } from "../../store/work/active.ts";
+import type { RecordedRun } from "../../store/work/schedules.ts";
 import type { Bus } from "../cluster/bus.ts";
 import type { Hub } from "./hub.ts";
 import { answerMessage } from "./questions.ts";
@@ -19,39 +21,37 @@ export function createDoorbell(options: {
   const { hub, clock } = options;
   const { ring, ringFleet, later } = options.rings;
 
-  /** A turn waits: for its device, or for any of the org's fleet workers. */
-  function turnWaits(orgId: string, deviceId: string | null): void {
-    if (deviceId) ring({ kind: "work", orgId, deviceId, isTurn: true });
-    else ringFleet(orgId, true);
+  /** Work waits: for its device, or for any of the org's fleet workers. */
+  function waits(of: WorkKind, orgId: string, deviceId: string | null): void {
+    if (deviceId) ring({ kind: "work", of, orgId, deviceId });
+    else ringFleet(of, orgId);
+  }
+
+  /** Rings for runs that may be claimed, once for each org's fleet. */
+  function runsWait(runs: readonly { orgId: string; deviceId: string | null }[]): void {
+    const fleets = new Set<string>();
+    for (const { orgId, deviceId } of runs) {
+      if (deviceId) waits("run", orgId, deviceId);
+      else fleets.add(orgId);
+    }
+    for (const orgId of fleets) waits("run", orgId, null);
   }
 
   return {
     recorded(runs) {
-      const fleets = new Set<string>();
-      for (const { status, orgId, deviceId, attemptToken, dueAt, isHeld } of runs) {
-        // A held run is the placer's.
-        if (status !== "pending" || attemptToken || isHeld) continue;
-        if (deviceId) ring({ kind: "work", orgId, deviceId });
-        // Workers do not reserve slots for runs that are not yet due.
-        else if (dueAt.getTime() > clock.now()) hub.at(dueAt, () => ringFleet(orgId));
-        else fleets.add(orgId);
-      }
-      for (const orgId of fleets) ringFleet(orgId);
+      // A held run is the placer's.
+      const free = runs.filter((run) => run.status === "pending" && !run.attemptToken && !run.isHeld);
+      // Workers do not reserve slots for runs that are not yet due.
+      const isEarly = ({ deviceId, dueAt }: RecordedRun) => !deviceId && dueAt.getTime() > clock.now();
+      for (const { orgId, dueAt } of free.filter(isEarly)) hub.at(dueAt, () => waits("run", orgId, null));
+      runsWait(free.filter((run) => !isEarly(run)));
     },
-    placed(runs) {
-      const fleets = new Set<string>();
-      for (const { orgId, deviceId } of runs) {
-        if (deviceId) ring({ kind: "work", orgId, deviceId });
-        else fleets.add(orgId);
-      }
-      for (const orgId of fleets) ringFleet(orgId);
-    },
+    placed: (runs) => runsWait(runs),
     settled(settled) {
       for (const { orgId, deviceId, attemptToken, notBefore, isPinned } of settled) {
         if (!deviceId) continue;
         if (attemptToken) ring({ kind: "settled", orgId, deviceId, attemptToken });
-        const again = isPinned ? () => ring({ kind: "work", orgId, deviceId }) : () => ringFleet(orgId);
-        if (notBefore) later(again, notBefore);
+        if (notBefore) later(() => waits("run", orgId, isPinned ? deviceId : null), notBefore);
       }
     },
     cancelling(attempts) {
@@ -60,17 +60,17 @@ export function createDoorbell(options: {
     answered(rows) {
       for (const row of rows) if (row.state !== "withdrawn") ring(answerMessage(row));
     },
-    turnStarted: ({ orgId, deviceId }) => turnWaits(orgId, deviceId),
+    turnStarted: ({ orgId, deviceId }) => waits("turn", orgId, deviceId),
     turnsEnded(ended) {
       for (const { orgId, attemptToken, holderId, next } of ended) {
         if (attemptToken && holderId) ring({ kind: "settled", orgId, deviceId: holderId, attemptToken });
-        if (next) turnWaits(orgId, next.deviceId);
+        if (next) waits("turn", orgId, next.deviceId);
       }
     },
     turnsWithdrawn(withdrawn) {
       for (const { orgId, attemptToken, holderId, deviceId, notBefore } of withdrawn) {
         ring({ kind: "settled", orgId, deviceId: holderId, attemptToken });
-        later(() => turnWaits(orgId, deviceId), notBefore);
+        later(() => waits("turn", orgId, deviceId), notBefore);
       }
     },
     replaced({ replicaId, ...session }) {

@@ -4,6 +4,7 @@ import type { DatabaseClock } from "../../database-clock.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Dispatcher } from "../../scheduler/dispatcher.ts";
+import { announceEnds } from "../../scheduler/doorbell.ts";
 import type { Endings, Report, ReportVerdict } from "../../scheduler/endings.ts";
 import type { Publisher } from "../../scheduler/publisher.ts";
 import { ask, closeByDevice } from "../../scheduler/questions.ts";
@@ -11,7 +12,7 @@ import { failTurnsOfSessions } from "../../scheduler/turn-sweep.ts";
 import * as clock from "../../store/pg/clock.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
-import * as attempts from "../../store/work/attempts.ts";
+import * as active from "../../store/work/active.ts";
 import * as restorations from "../../store/work/restorations.ts";
 import type { AttemptName, FailurePolicy } from "../../store/work/settlements.ts";
 import * as turnRestorations from "../../store/work/turn-restorations.ts";
@@ -36,7 +37,7 @@ import type { SessionServices } from "./session-services.ts";
 import { sweepSessions } from "./sweep.ts";
 import { createTokenStreams } from "./token-streams.ts";
 import { createTurnWork } from "./turn-work.ts";
-import type { AttemptKind, Works } from "./work.ts";
+import { type AttemptKind, attemptKinds, type Works } from "./work.ts";
 
 /**
  * The sessions of the replica, by device, and their shared services: a batcher for each kind of
@@ -178,7 +179,7 @@ export function createHub(deps: HubDeps): Hub {
     },
     report: (report) => parts.report(report, undefined),
     async turnDown({ orgId, deviceId, workId, attemptToken }, completion, why) {
-      const kind = await attempts.findKind(deps.db, { orgId, deviceId, workId, attemptToken });
+      const kind = await active.findKind(deps.db, { orgId, deviceId, workId, attemptToken });
       const end = { orgId, workId, attemptToken, deviceId: null, ...invalidEndOf(completion, why) };
       if (kind) await works[kind].settle(end);
     },
@@ -207,7 +208,7 @@ export function createHub(deps: HubDeps): Hub {
     async close() {
       wheel.close();
       await parts.presence.close();
-      await Promise.all([works.run.idle(), works.turn.idle()]);
+      await Promise.all(attemptKinds.map((kind) => works[kind].idle()));
     },
   };
 }
@@ -249,9 +250,13 @@ function createParts(deps: HubDeps): Parts {
   const budget = createBudget(completionBytesWaitingMax);
   const report: Parts["report"] = (told, kind) =>
     budget(told.output.length + (told.nextSnapshot?.length ?? 0), async () => {
-      const verdict = await works[kind ?? "run"].report(told);
+      if (kind) return works[kind].report(told);
       // The kind of an attempt unknown to the session is unknown, too.
-      return kind === undefined && verdict.verdict === "unknown" ? works.turn.report(told) : verdict;
+      for (const kind of attemptKinds) {
+        const verdict = await works[kind].report(told);
+        if (verdict.verdict !== "unknown") return verdict;
+      }
+      return { verdict: "unknown", windowId: null };
     });
   return { registry, works, wheel, presence, report };
 }
@@ -337,9 +342,7 @@ function opened(
   if (opening.replacedReplicaId) {
     publisher.replaced({ orgId, deviceId, epoch, sessionId, replicaId: opening.replacedReplicaId });
   }
-  publisher.settled(opening.settled);
-  publisher.turnsEnded(opening.endedTurns);
-  publisher.turnsWithdrawn(opening.withdrawnTurns);
+  announceEnds(publisher, opening);
   if (session.state === "closed") return;
   // From here on notifications find the session; work that was announced before is claimed now.
   if (!registry.seat(session)) {
@@ -359,7 +362,7 @@ function deliver(
 ): boolean {
   if (message.kind === "fleet") {
     const fleet = registry.fleetOf(message.orgId);
-    for (const session of fleet ?? []) expect(session, message.isTurn ? "turn" : "run");
+    for (const session of fleet ?? []) expect(session, message.of);
     return fleet !== undefined;
   }
   if (!("deviceId" in message)) return false;
@@ -367,7 +370,7 @@ function deliver(
   if (!session || session.orgId !== message.orgId) return false;
   switch (message.kind) {
     case "work":
-      expect(session, message.isTurn ? "turn" : "run");
+      expect(session, message.of);
       break;
     case "cancel":
       session.cancel(message);

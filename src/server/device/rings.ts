@@ -2,6 +2,7 @@ import { type Batcher, createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { WorkKind } from "../../store/work/active.ts";
 import * as presence from "../../store/work/presence.ts";
 import type { Bus, BusMessage } from "../cluster/bus.ts";
 import type { Telemetry } from "../telemetry.ts";
@@ -21,7 +22,7 @@ export type Rings = {
   /**
    * Announces unpinned work: every fleet worker of the org may take it, here and on other replicas.
    */
-  ringFleet(orgId: string, isTurn?: boolean): void;
+  ringFleet(of: WorkKind, orgId: string): void;
   /**
    * Calls `ringIt` at the time `at` by the local clock: for the next attempt of a run or turn that
    * was given back.
@@ -30,7 +31,7 @@ export type Rings = {
   close(): Promise<void>;
 };
 
-type FleetRing = { orgId: string; isTurn: boolean };
+type FleetRing = { orgId: string; of: WorkKind };
 
 const ringsPerBatchMax = 2_000;
 const ringsWaitingMax = 50_000;
@@ -60,9 +61,9 @@ export function createRings(options: Options): Rings {
         log.debug({ err: error }, "a doorbell was not heard; the sweep makes it good");
       });
     },
-    ringFleet(orgId, isTurn = false) {
-      hub.receive({ kind: "fleet", orgId, ...(isTurn ? { isTurn } : {}) });
-      fleetsElsewhere.add({ orgId, isTurn }).catch((error: unknown) => {
+    ringFleet(of, orgId) {
+      hub.receive({ kind: "fleet", of, orgId });
+      fleetsElsewhere.add({ orgId, of }).catch((error: unknown) => {
         log.debug({ err: error }, "a fleet's doorbell was not heard; the sweep makes it good");
       });
     },
@@ -106,16 +107,19 @@ function ringElsewhere({ db, bus, replicaId, telemetry }: Options): Batcher<Devi
   });
 }
 
-/** Notifies the replicas with fleet workers of the orgs, each once for all rings in the batch. */
+/**
+ * Notifies the replicas with fleet workers of the orgs, each once for each kind of work in the
+ * batch.
+ */
 function ringFleetsElsewhere({ db, bus, replicaId }: Options): Batcher<FleetRing, void> {
   return createBatcher({
     ...batch,
     async run(rings) {
       const orgIds = [...new Set(rings.map((ring) => ring.orgId))];
-      const haveTurns = new Set(rings.flatMap((ring) => (ring.isTurn ? [ring.orgId] : [])));
       for (const { orgId, replicaId: to } of await presence.locateWorkers(db, orgIds)) {
         if (to === replicaId) continue;
-        bus.send(to, { kind: "fleet", orgId, ...(haveTurns.has(orgId) ? { isTurn: true } : {}) });
+        const kinds = new Set(rings.flatMap((ring) => (ring.orgId === orgId ? [ring.of] : [])));
+        for (const of of kinds) bus.send(to, { kind: "fleet", of, orgId });
       }
       return rings.map(() => undefined);
     },

@@ -29,9 +29,6 @@ export function createRunWork(deps: Deps): Work {
     report: (report) => endings.report(report),
     settle: (settlement) => endings.settle(settlement),
     beat: (listed) => attempts.beat(db, listed),
-    findGone: (some) => attempts.findGone(db, some),
-    listCancelling: (limit) => attempts.listCancelling(db, limit),
-    listClaimed: (sessions, ageMs) => attempts.listClaimed(db, sessions, ageMs),
     findWaited: (sessions) => attempts.findWaited(db, sessions),
     async idle() {
       await Promise.all([acceptances.idle(), endings.idle()]);

@@ -1,4 +1,5 @@
 import type { Db } from "../../store/pg/database.ts";
+import * as active from "../../store/work/active.ts";
 import * as questions from "../../store/work/questions.ts";
 import { answerMessage } from "./questions.ts";
 import type { Registry } from "./registry.ts";
@@ -25,10 +26,14 @@ export async function sweepSessions(
   if (all.length === 0) return;
   const out = all.flatMap((session) => session.attemptsOut());
   for (const of of attemptKinds) {
-    for (const gone of await works[of].findGone(out.filter(({ kind }) => kind === of))) {
+    for (const gone of await active.findGone(
+      db,
+      of,
+      out.filter(({ kind }) => kind === of),
+    )) {
       registry.of(gone.deviceId)?.settled(gone.attemptToken);
     }
-    for (const wanted of await works[of].listCancelling(cancelsPerSweepMax)) {
+    for (const wanted of await active.listCancelling(db, of, cancelsPerSweepMax)) {
       registry.of(wanted.deviceId)?.cancel(wanted);
     }
   }
@@ -40,7 +45,7 @@ export async function sweepSessions(
   for (let at = 0; at < all.length; at += sessionsPerSweepPart) {
     const part = all.slice(at, at + sessionsPerSweepPart);
     for (const kind of attemptKinds) {
-      for (const claim of await works[kind].listClaimed(part, claimAnswerMs)) {
+      for (const claim of await active.listClaimed(db, kind, part, claimAnswerMs)) {
         registry.of(claim.deviceId)?.withdrawUnknown({ ...claim, kind });
       }
       const waited = await works[kind].findWaited(part);

@@ -48,20 +48,23 @@ export function createTails(options: {
     return true;
   }
 
+  /** `isElsewhere`: another replica may have the output. */
+  function keepSomewhere({ kind: of, ...ended }: Ended, isElsewhere: boolean): void {
+    if (!keep({ ...ended, kind: of }) && isElsewhere) bus.broadcast({ ...ended, kind: "tail", of });
+  }
+
   return {
     settled(settled) {
       for (const { orgId, runId: workId, attempt, action, windowId, status, attemptToken } of settled) {
         // The device has sent no output for an attempt that was taken away.
         if (action !== "finished" || windowId !== null || attemptToken === null) continue;
-        const ended = { orgId, workId, attempt, kind: "run" as const };
-        if (!keep(ended) && isTakenAway(status)) bus.broadcast({ ...ended, kind: "tail", of: "run" });
+        keepSomewhere({ orgId, workId, attempt, kind: "run" }, isTakenAway(status));
       }
     },
     turnsEnded(ended) {
       for (const { orgId, turnId: workId, attempt, status, attemptToken } of ended) {
         if (status === "completed" || attemptToken === null) continue;
-        const turn = { orgId, workId, attempt, kind: "turn" as const };
-        if (!keep(turn)) bus.broadcast({ ...turn, kind: "tail", of: "turn" });
+        keepSomewhere({ orgId, workId, attempt, kind: "turn" }, true);
       }
     },
     receive(message) {

@@ -25,9 +25,6 @@ export function createTurnWork(deps: { db: Db; endings: Endings; ttlMs: number }
     report: (report) => endings.report(report),
     settle: (settlement) => endings.settle(settlement),
     beat: (listed) => turnAttempts.beat(db, listed, ttlMs),
-    findGone: (some) => turnAttempts.findGone(db, some),
-    listCancelling: (limit) => turnAttempts.listCancelling(db, limit),
-    listClaimed: (sessions, ageMs) => turnAttempts.listClaimed(db, sessions, ageMs),
     findWaited: (sessions) => turnAttempts.findWaited(db, sessions),
     async idle() {
       await Promise.all([acceptances.idle(), endings.idle()]);

@@ -1,10 +1,9 @@
 import type { Report, ReportVerdict } from "../../scheduler/endings.ts";
+import type { WorkKind } from "../../store/work/active.ts";
 import type * as attempts from "../../store/work/attempts.ts";
-import type { SessionName } from "../../store/work/presence.ts";
 import type { AttemptName, AttemptSettlement } from "../../store/work/settlements.ts";
 
-/** The kinds of work of an attempt; for a turn, the field `workId` has the turn's id. */
-export type AttemptKind = "run" | "turn";
+export type AttemptKind = WorkKind;
 
 /**
  * An accept on its way to the database. `isMoot`: the device has reported the attempt's end
@@ -15,9 +14,6 @@ export type AcceptResult = "running" | "gone" | "moot";
 
 /** A session with possibly waiting work. */
 type Waiter = { orgId: string; deviceId: string; isWorker: boolean };
-
-/** An attempt with a requested cancel. */
-type Wanted = AttemptName & { reason: string };
 
 /**
  * The operations of sessions on their attempts. Runs and turns are the two implementations
@@ -35,12 +31,6 @@ export type Work = {
   settle(settlement: AttemptSettlement): Promise<boolean>;
   /** Writes the attempts listed by heartbeats. */
   beat(attempts: readonly AttemptName[]): Promise<void>;
-  /** The given attempts that are no longer on a device. */
-  findGone(attempts: readonly AttemptName[]): Promise<AttemptName[]>;
-  /** Attempts with a requested cancel, at most `limit`. */
-  listCancelling(limit: number): Promise<Wanted[]>;
-  /** Unaccepted attempts claimed for the sessions at least `ageMs` milliseconds ago. */
-  listClaimed(sessions: readonly SessionName[], ageMs: number): Promise<AttemptName[]>;
   /** The devices of the sessions with waiting work. */
   findWaited(sessions: readonly Waiter[]): Promise<ReadonlySet<string>>;
   /** Resolves when all waiting items are written. */

@@ -5,7 +5,7 @@ import type { QuestionBell } from "../../scheduler/questions.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { refusalOf, take } from "./incoming.ts";
-import type { Ear } from "./line.ts";
+import type { Ear } from "./lines/line.ts";
 import type { News } from "./news.ts";
 import { press } from "./questions.ts";
 import { mask } from "./secrets.ts";

@@ -14,7 +14,7 @@ import type { Quotas } from "../../store/people/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import * as turns from "../../store/work/turns.ts";
-import type { Heard } from "./line.ts";
+import type { Heard } from "./lines/line.ts";
 import { answerByMessage } from "./questions.ts";
 
 /** Milliseconds from the claim, and until the claim. */

@@ -21,7 +21,7 @@ import * as shownQuestions from "../../store/agents/platform-questions.ts";
 import type { OwedReply } from "../../store/agents/platform-replies.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as questions from "../../store/work/questions.ts";
-import type { Heard, Line, Pressed, Said } from "./line.ts";
+import type { Heard, Line, Pressed, Said } from "./lines/line.ts";
 
 /** Questions of a turn that are looked at; an attempt has at most so many. */
 const questionsMax = questions.questionsPerAttemptMax;

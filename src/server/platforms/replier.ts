@@ -15,7 +15,7 @@ import * as replies from "../../store/agents/platform-replies.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as turns from "../../store/work/turns.ts";
 import { wordsOf } from "../destinations/answer.ts";
-import type { Line } from "./line.ts";
+import type { Line } from "./lines/line.ts";
 import { showQuestions } from "./questions.ts";
 import { createSpeech, finalText, partsOf, type SpeechFeed } from "./speech.ts";
 

@@ -5,8 +5,8 @@
 import type { Logger } from "../../log.ts";
 import * as platforms from "../../store/agents/platforms.ts";
 import type { Db } from "../../store/pg/database.ts";
-import type { Ear, Line } from "./line.ts";
-import type { Lines } from "./lines.ts";
+import type { Ear, Line } from "./lines/line.ts";
+import type { Lines } from "./lines/lines.ts";
 import { openSecrets, type SecretSources } from "./secrets.ts";
 import type { StartablePlatform } from "./starter.ts";
 

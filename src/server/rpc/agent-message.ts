@@ -16,7 +16,7 @@ import type * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
 import type { Json } from "../../store/pg/schema.ts";
 import { hasUrlPassword, isSecretKey } from "../platforms/kinds.ts";
-import { usesWebhook, webhookPath } from "../platforms/lines.ts";
+import { usesWebhook, webhookPath } from "../platforms/lines/lines.ts";
 import { timestampOf } from "./moments.ts";
 
 /** Agents and their platforms between rows and messages. */

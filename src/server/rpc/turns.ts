@@ -11,8 +11,8 @@ import {
   WatchTurnResponseSchema,
 } from "#gen/pinion/v1/turn_pb.js";
 import { refuse } from "../../errors.ts";
+import { cancelTurn } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
-import { cancelTurn } from "../../scheduler/turn-cancels.ts";
 import * as devices from "../../store/people/devices.ts";
 import { findDefaultAgentId } from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -35,7 +35,7 @@ import { outputFields, watching } from "./watching.ts";
 /** As documented in the .proto. */
 const timeoutMsDefault = 600_000;
 const startTimeoutMsDefault = 600_000;
-type Deps = { db: Db; feed: Feed; doorbell: Pick<Doorbell, "turnStarted" | "turnsEnded" | "cancelling"> };
+type Deps = { db: Db; feed: Feed; doorbell: Doorbell };
 
 export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
   const { db, doorbell } = deps;

@@ -10,8 +10,8 @@ import {
   WatcherSpecSchema,
   WatcherStatus,
 } from "#gen/pinion/v1/watcher_pb.js";
+import { requireExpression } from "../../cel/expression.ts";
 import { refuse } from "../../errors.ts";
-import { requireExpression } from "../../expressions.ts";
 import { checkReferences, referencesOf } from "../../input.ts";
 import { conditionNames } from "../../scheduler/chains.ts";
 import { checkSchedule, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";

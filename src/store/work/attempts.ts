@@ -1,8 +1,8 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { relaxed } from "../pg/relaxed.ts";
-import { ofFew, unnest } from "../pg/unnest.ts";
-import { type SessionName, sessionColumns } from "./presence.ts";
+import { ofAnySize, ofFew, unnest } from "../pg/unnest.ts";
+import type { SessionName } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /**
@@ -243,7 +243,8 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
   const hasWorkers = wants.some((want) => want.kinds);
   const picks = [...(hasDevices ? [pinned] : []), ...(hasWorkers ? [unpinned] : [])];
   const picked = [...(hasDevices ? [sql`table pinned`] : []), ...(hasWorkers ? [sql`table dealt`] : [])];
-  const { rows } = await sql<ClaimedRun>`
+  // Runs are dealt to workers by a join of two sets, whose size the planner has to know.
+  const { rows } = await sql<ClaimedRun>`${hasWorkers ? sql`` : ofAnySize}
     with seated as materialized (
       select p.org_id, p.device_id, p.epoch, p.session_id, w.slots, w.kinds, w.is_ahead
       from ${wanted}
@@ -374,42 +375,17 @@ export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<vo
   `.execute(db);
 }
 
-export type HeldByServer = {
-  workId: string;
-  attemptToken: string;
-  attempt: number;
-  status: "claimed" | "running";
-  cancelReason: string | null;
-  isCancelRequested: boolean;
-};
-
-/** The active attempts on a device, locked. */
-export async function lockActiveOfDevice(
-  tx: Db,
-  device: { orgId: string; deviceId: string },
-): Promise<HeldByServer[]> {
-  const { rows } = await sql<HeldByServer>`
-    ${ofFew} select id as "workId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
-      cancel_requested_at is not null as "isCancelRequested"
-    from run
-    where org_id = ${device.orgId} and device_id = ${device.deviceId} and status <> 'pending'
-    order by org_id, id
-    for update
-  `.execute(tx);
-  return rows;
-}
-
 /**
  * Moves attempts to a new session and marks them as running, whether or not the old session's
  * accept arrived.
  */
-export async function adopt(tx: Db, session: SessionName & { runIds: readonly string[] }): Promise<void> {
-  if (session.runIds.length === 0) return;
+export async function adopt(tx: Db, session: SessionName & { workIds: readonly string[] }): Promise<void> {
+  if (session.workIds.length === 0) return;
   await sql`
     ${ofFew} update run set status = 'running', claimed_epoch = ${session.epoch}, claimed_session = ${session.sessionId},
       started_at = coalesce(started_at, now()), last_beat_at = now()
     where org_id = ${session.orgId} and device_id = ${session.deviceId} and status <> 'pending'
-      and id = any(${session.runIds as string[]}::uuid[])
+      and id = any(${session.workIds as string[]}::uuid[])
   `.execute(tx);
 }
 
@@ -500,34 +476,6 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
   return rows;
 }
 
-/** The kind of work of a device's active attempt; undefined for an attempt that is not active. */
-export async function findKind(db: Db, attempt: AttemptName): Promise<"run" | "turn" | undefined> {
-  const { orgId, deviceId, workId, attemptToken } = attempt;
-  const { rows } = await sql<{ kind: "run" | "turn" }>`
-    select 'run' as kind from run
-    where org_id = ${orgId} and id = ${workId} and attempt_token = ${attemptToken} and device_id = ${deviceId}
-    union all
-    select 'turn' from turn
-    where org_id = ${orgId} and id = ${workId} and attempt_token = ${attemptToken} and holder_id = ${deviceId}
-  `.execute(db);
-  return rows[0]?.kind;
-}
-
-/** The given attempts that are no longer active: settled, and the notification was lost. */
-export async function findGone(db: Db, attempts: readonly AttemptName[]): Promise<AttemptName[]> {
-  if (attempts.length === 0) return [];
-  const input = unnest("i", attempts, {
-    org_id: ["text", (a) => a.orgId],
-    run_id: ["uuid", (a) => a.workId],
-    token: ["uuid", (a) => a.attemptToken],
-  });
-  const { rows } = await sql<{ ord: number }>`
-    select i.ord from ${input}
-    where not exists (select from run r where r.org_id = i.org_id and r.id = i.run_id and r.attempt_token = i.token)
-  `.execute(db);
-  return rows.map((row) => attempts[row.ord - 1]!);
-}
-
 /** The given devices and workers with claimable runs. Reads only, and locks nothing. */
 export async function findWaited(
   db: Db,
@@ -549,37 +497,6 @@ export async function findWaited(
     end
   `.execute(db);
   return new Set(rows.map((row) => row.deviceId));
-}
-
-/**
- * Unaccepted attempts that the sessions claimed at least `ageMs` milliseconds ago: a session
- * without such an attempt never received the answer to its claim.
- */
-export async function listClaimed(
-  db: Db,
-  sessions: readonly SessionName[],
-  ageMs: number,
-): Promise<AttemptName[]> {
-  if (sessions.length === 0) return [];
-  const input = unnest("i", sessions, sessionColumns);
-  const { rows } = await sql<AttemptName>`
-    select r.org_id as "orgId", r.device_id as "deviceId", r.id as "workId", r.attempt_token as "attemptToken"
-    from ${input} join run r on r.org_id = i.org_id and r.device_id = i.device_id and r.claimed_epoch = i.epoch
-      and r.claimed_session = i.session_id
-    where r.status = 'claimed' and r.claimed_at < now() - ${ageMs} * interval '1 ms'
-  `.execute(db);
-  return rows;
-}
-
-/** Attempts with a requested cancel, to tell their devices (again). At most `limit`. */
-export async function listCancelling(db: Db, limit: number): Promise<(AttemptName & { reason: string })[]> {
-  const { rows } = await sql<AttemptName & { reason: string }>`
-    select org_id as "orgId", device_id as "deviceId", id as "workId", attempt_token as "attemptToken",
-      coalesce(cancel_reason, 'cancelled') as reason
-    from run where cancel_requested_at is not null and status <> 'pending' and device_id is not null
-    limit ${limit}
-  `.execute(db);
-  return rows;
 }
 
 /** A claimed or running attempt. */

@@ -54,12 +54,21 @@ export async function read(db: Db): Promise<Reading> {
   };
 }
 
-/** Whether a jump is open now. */
-export async function isOpen(db: Db): Promise<boolean> {
-  const { rows } = await sql<{ isOpen: boolean }>`
-    select exists (select from clock_jump where resolution is null) as "isOpen"
-  `.execute(db);
-  return rows[0]!.isOpen;
+/**
+ * Whether a time that the caller's transaction has by the database's clock is in doubt: `jumped`, a
+ * jump is open; `unchecked`, the time is far later than the last reading without doubt, which
+ * replicas record every minute. The next check by a replica tells.
+ */
+export async function findDoubt(
+  tx: Db,
+  { now, aheadMs }: { now: Date; aheadMs: number },
+): Promise<"jumped" | "unchecked" | undefined> {
+  const { rows } = await sql<{ isOpen: boolean; isAhead: boolean }>`
+    select exists (select from clock_jump where resolution is null) as "isOpen",
+      exists (select from clock where seen_at < ${now}::timestamptz - ${aheadMs} * interval '1 ms') as "isAhead"
+  `.execute(tx);
+  if (rows[0]!.isOpen) return "jumped";
+  return rows[0]!.isAhead ? "unchecked" : undefined;
 }
 
 /** Records a jump, unless a jump is open already. Returns whether the jump was recorded. */

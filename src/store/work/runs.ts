@@ -196,18 +196,6 @@ export async function lockForCancel(
   return rows;
 }
 
-/** Records a requested cancel of active runs. The first request stays. */
-export async function requestCancel(
-  tx: Db,
-  request: { orgId: string; runIds: readonly string[]; reason: string },
-): Promise<void> {
-  if (request.runIds.length === 0) return;
-  await sql`
-    update run set cancel_requested_at = now(), cancel_reason = ${request.reason}
-    where org_id = ${request.orgId} and id = any(${request.runIds as string[]}::uuid[]) and cancel_requested_at is null
-  `.execute(tx);
-}
-
 /** Locks pending runs past their start deadline. Rows locked by other transactions are skipped. */
 export async function lockExpired(tx: Db, limit: number): Promise<{ orgId: string; runId: string }[]> {
   const { rows } = await sql<{ orgId: string; runId: string }>`

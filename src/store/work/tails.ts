@@ -2,10 +2,11 @@ import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { storableText } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
+import type { WorkKind } from "./active.ts";
 import { outputTailCharacters } from "./settlements.ts";
 
 /** A run or a turn. */
-export type Subject = { orgId: string; workId: string; kind: "run" | "turn" };
+export type Subject = { orgId: string; workId: string; kind: WorkKind };
 
 /** The end of the output of an ended run or turn. */
 export type OutputTail = Subject & { text: string };

@@ -1,8 +1,8 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import { ofFew, unnest } from "../pg/unnest.ts";
+import { unnest } from "../pg/unnest.ts";
 import type { Want } from "./attempts.ts";
-import { type SessionName, sessionColumns } from "./presence.ts";
+import type { SessionName } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /**
@@ -255,44 +255,19 @@ export async function beat(db: Db, names: readonly AttemptName[], ttlMs: number)
   `.execute(db);
 }
 
-export type TurnHeldByServer = {
-  turnId: string;
-  attemptToken: string;
-  attempt: number;
-  status: "claimed" | "running";
-  cancelReason: string | null;
-  isCancelRequested: boolean;
-};
-
-/** The active turns on a worker or device, locked. */
-export async function lockActiveOfHolder(
-  tx: Db,
-  holder: { orgId: string; deviceId: string },
-): Promise<TurnHeldByServer[]> {
-  const { rows } = await sql<TurnHeldByServer>`
-    ${ofFew} select id as "turnId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
-      cancel_requested_at is not null as "isCancelRequested"
-    from turn
-    where org_id = ${holder.orgId} and holder_id = ${holder.deviceId} and status <> 'pending'
-    order by org_id, id
-    for update
-  `.execute(tx);
-  return rows;
-}
-
 /** Moves turns to a new session; their lease stays under its epoch. */
 export async function adopt(
   tx: Db,
-  session: SessionName & { turnIds: readonly string[]; ttlMs: number },
+  session: SessionName & { workIds: readonly string[]; ttlMs: number },
 ): Promise<void> {
-  if (session.turnIds.length === 0) return;
+  if (session.workIds.length === 0) return;
   const until = sql`now() + ${session.ttlMs} * interval '1 ms'`;
   await sql`
     with mine as (
       update turn set status = 'running', claimed_epoch = ${session.epoch}, claimed_session = ${session.sessionId},
         started_at = coalesce(started_at, now()), last_beat_at = now(), deadline_at = ${until}
       where org_id = ${session.orgId} and holder_id = ${session.deviceId} and status <> 'pending'
-        and id = any(${session.turnIds as string[]}::uuid[])
+        and id = any(${session.workIds as string[]}::uuid[])
       returning org_id, id, agent_id, conversation_id, lease_epoch
     )
     update conversation c set lease_expires_at = ${until}
@@ -300,47 +275,6 @@ export async function adopt(
     where c.org_id = m.org_id and c.agent_id = m.agent_id and c.id = m.conversation_id and c.lease_turn_id = m.id
       and c.lease_epoch = m.lease_epoch
   `.execute(tx);
-}
-
-/** The given attempts that are no longer active: ended, and the notification was lost. */
-export async function findGone(db: Db, names: readonly AttemptName[]): Promise<AttemptName[]> {
-  if (names.length === 0) return [];
-  const { rows } = await sql<{ ord: number }>`
-    select i.ord from ${unnest("i", names, nameColumns)}
-    where not exists (select from turn t where t.org_id = i.org_id and t.id = i.turn_id and t.attempt_token = i.token)
-  `.execute(db);
-  return rows.map((row) => names[row.ord - 1]!);
-}
-
-/**
- * Unaccepted turns that the sessions claimed at least `ageMs` milliseconds ago: a session without
- * such a turn never received the answer to its claim.
- */
-export async function listClaimed(
-  db: Db,
-  sessions: readonly SessionName[],
-  ageMs: number,
-): Promise<AttemptName[]> {
-  if (sessions.length === 0) return [];
-  const input = unnest("i", sessions, sessionColumns);
-  const { rows } = await sql<AttemptName>`
-    select t.org_id as "orgId", t.holder_id as "deviceId", t.id as "workId", t.attempt_token as "attemptToken"
-    from ${input} join turn t on t.org_id = i.org_id and t.holder_id = i.device_id and t.claimed_epoch = i.epoch
-      and t.claimed_session = i.session_id
-    where t.status = 'claimed' and t.claimed_at < now() - ${ageMs} * interval '1 ms'
-  `.execute(db);
-  return rows;
-}
-
-/** Turns with a requested cancel, to tell their holders (again). At most `limit`. */
-export async function listCancelling(db: Db, limit: number): Promise<(AttemptName & { reason: string })[]> {
-  const { rows } = await sql<AttemptName & { reason: string }>`
-    select org_id as "orgId", holder_id as "deviceId", id as "workId", attempt_token as "attemptToken",
-      coalesce(cancel_reason, 'cancelled') as reason
-    from turn where cancel_requested_at is not null and status <> 'pending'
-    limit ${limit}
-  `.execute(db);
-  return rows;
 }
 
 /**

@@ -283,15 +283,3 @@ export async function lockOfDevice(
   `.execute(tx);
   return rows;
 }
-
-/** Records a requested cancel of a turn. The first reason stays. */
-export async function requestCancel(
-  tx: Db,
-  turn: { orgId: string; turnId: string; reason: string },
-): Promise<void> {
-  await sql`
-    update turn set cancel_requested_at = coalesce(cancel_requested_at, now()),
-      cancel_reason = coalesce(cancel_reason, ${turn.reason})
-    where org_id = ${turn.orgId} and id = ${turn.turnId}
-  `.execute(tx);
-}

@@ -267,6 +267,6 @@ test("R9: the fast path ends a broken stream's turns although the database refus
 test("R9: a worker is let in although the database refuses to end a turn that it came back without", async () => {
   const { db } = database;
   const { worker, expectGoodEnded } = await seedTurnsWithBadOne(db);
-  expect((await openDevice(db, worker)).endedTurns).toHaveLength(2);
+  expect((await openDevice(db, worker)).turnsEnded).toHaveLength(2);
   await expectGoodEnded();
 });

@@ -4,8 +4,8 @@ import { sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
 import { createLogger } from "../../../src/log.ts";
+import { cancelTurn } from "../../../src/scheduler/cancels.ts";
 import { createEndings } from "../../../src/scheduler/endings.ts";
-import { cancelTurn } from "../../../src/scheduler/turn-cancels.ts";
 import { storeRepliesOnce, turnEndings } from "../../../src/scheduler/turn-endings.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
@@ -42,7 +42,14 @@ const heldIn = ({ turn }: Scene) => ({
   held: [{ workId: turn.turnId, attemptToken: turn.attemptToken, state: HeldAttemptState.RUNNING }],
 });
 const log = createLogger({ name: "test", level: "silent" });
-const deaf = { turnStarted() {}, turnsEnded() {}, repliesKept() {}, turnsWithdrawn() {}, cancelling() {} };
+const deaf = {
+  settled() {},
+  turnStarted() {},
+  turnsEnded() {},
+  repliesKept() {},
+  turnsWithdrawn() {},
+  cancelling() {},
+};
 const cancel = ({ db, turn }: Scene) =>
   cancelTurn(db, { orgId: turn.orgId, turnId: turn.turnId }, { reason: "enough", doorbell: deaf });
 

@@ -3,7 +3,7 @@ import { sql } from "kysely";
 import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { elapsedMs, startClock } from "../../../src/scheduler/clock.ts";
-import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { materializeOnce, recordDue } from "../../../src/scheduler/materializer.ts";
 import { replanOnce, startReplanner } from "../../../src/scheduler/replan.ts";
 import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
@@ -283,6 +283,20 @@ test("while it is in doubt an edit of a watcher whose slots seem to be due is re
   await jump();
   const pausing = replica.clients.watchers.pauseWatcher({ watcherId: watcher.watcherId });
   await expect(pausing).rejects.toThrow(/clock jumped.*pinion doctor/s);
+});
+
+test("before any replica has looked at a clock that jumped, an edit of a watcher records nothing by it", async () => {
+  const { db } = clock;
+  const { schedule, slot } = hourly();
+  const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
+  await putSchedule(db, watcher, slot(-1));
+  const edit = () => transaction(db, (tx) => recordDue(tx, watcher.orgId, watcher.watcherId));
+  await clockJumps.noteSeen(db);
+  await clock.set(40 * day);
+  await expect(edit()).rejects.toMatchObject({ reason: "unavailable", retryAfterMs: 5_000 });
+  expect(await listRuns(db, watcher)).toEqual([]);
+  await clock.set(50 * minute);
+  expect(await edit()).toHaveLength(1);
 });
 
 test("a replica that starts in the middle of a jump holds it for one, too; and one that starts after it, for gone", async () => {

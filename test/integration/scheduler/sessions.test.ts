@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
+import * as active from "../../../src/store/work/active.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";
 import * as presence from "../../../src/store/work/presence.ts";
 import { settle } from "../../../src/store/work/settlements.ts";
@@ -226,7 +227,7 @@ test("after a failover took the epoch back, the session before it can close, bea
   } as const;
   const action = "withdraw";
   expect(await settle(db, [{ ...late, action, session: oldSession }], policy)).toEqual([]);
-  expect(await attempts.listClaimed(db, [oldSession], 0)).toEqual([]);
+  expect(await active.listClaimed(db, "run", [oldSession], 0)).toEqual([]);
   expect(await presence.beat(db, [oldSession])).toEqual([{ ...oldSession, because: "replaced" }]);
   expect(await presence.close(db, [oldSession])).toEqual([]);
   expect(await presence.find(db, device)).toMatchObject({ replicaId: "b", disconnectedAt: null });

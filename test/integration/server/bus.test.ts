@@ -6,7 +6,7 @@ import { type BusRig, busKinds, missing, startBusRig } from "../../support/bus.t
 import { useDatabase } from "../../support/database.ts";
 import { type FaultProxy, startFaultProxy } from "../../support/fault-proxy.ts";
 
-const work = (deviceId: string): BusMessage => ({ kind: "work", orgId: "local", deviceId });
+const work = (deviceId: string): BusMessage => ({ kind: "work", of: "run", orgId: "local", deviceId });
 
 for (const kind of busKinds) {
   describe.skipIf(missing(kind))(`the bus over ${kind}`, () => {

@@ -186,9 +186,13 @@ async function member() {
 }
 
 test.each([
-  ["what is no CEL", { selector: "os ==" }, /spec.selector: cannot be read as CEL/],
-  ["what has no truth value", { selector: "labels" }, /spec.selector: is no condition/],
-  ["a name that is none", { selector: 'host == "x"' }, /knows no "host"; there are os, arch, labels/],
+  ["what is no CEL", { selector: "os ==" }, /spec.selector: it is no CEL expression/],
+  ["what has no truth value", { selector: "labels" }, /spec.selector: it is no condition/],
+  [
+    "a name that is none",
+    { selector: 'host == "x"' },
+    /there is no "host"; there are "os", "arch" and "labels"/,
+  ],
   ["a spread over nothing", { spread: SpreadMode.ALL }, /spec.spread: needs a selector/],
   ["a priority of nothing", { priority: 5 }, /spec.priority: orders what waits/],
   ["a group per device of the fleet", { group: { name: "g", scope: 2 } }, /spec.group: counts per device/],

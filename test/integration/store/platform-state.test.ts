@@ -1,7 +1,7 @@
 /** The StateAdapter of the Chat SDK on PostgreSQL, as the SDK's rules ask, on two replicas. */
 import { sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
-import { createState } from "../../../src/server/platforms/state.ts";
+import { createState } from "../../../src/server/platforms/lines/state.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
 import { listItemsMax, valueBytesMax } from "../../../src/store/agents/platform-state.ts";
 import { deleteOld } from "../../../src/store/work/retention.ts";

@@ -1,9 +1,9 @@
 /** Decisions about messages of chat platforms: whose are let through, whom they are of, how a reply is cut. */
 import { expect, test } from "vitest";
 import { parseConversationId } from "../../../src/conversation-ids.ts";
-import { inOrder } from "../../../src/server/platforms/in-order.ts";
 import { refusalOf, userOf } from "../../../src/server/platforms/incoming.ts";
-import type { Heard } from "../../../src/server/platforms/line.ts";
+import { inOrder } from "../../../src/server/platforms/lines/in-order.ts";
+import type { Heard } from "../../../src/server/platforms/lines/line.ts";
 import { finalText, partsOf } from "../../../src/server/platforms/speech.ts";
 
 const heard = (more: Partial<Heard> = {}): Heard => ({

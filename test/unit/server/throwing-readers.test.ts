@@ -22,7 +22,7 @@ test("a reader of the bus that throws loses its message alone", () => {
     onResync: () => void taken.push("resync"),
   });
   inbox.onMessage({ kind: "held", orgId: "local" });
-  inbox.onMessage({ kind: "fleet", orgId: "local" });
+  inbox.onMessage({ kind: "fleet", of: "run", orgId: "local" });
   inbox.onResync();
   expect(taken).toEqual(["fleet", "resync"]);
   expect(errors).toHaveBeenCalledTimes(2);

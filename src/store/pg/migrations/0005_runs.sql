@@ -62,7 +62,7 @@ create table run (
     else (device_id is null) = (status = 'pending') end),
   constraint run_held_check check (not is_held or (is_gated and status = 'pending'))
 ) with (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
--- attempts.claim, attempts.lockActiveOfDevice: held runs come after the others, and claims do not
+-- attempts.claim, active.lockActive: held runs come after the others, and claims do not
 -- read them.
 create index run_device on run (org_id, device_id, is_held, due_at);
 -- attempts.claim for workers, workers.findFleet

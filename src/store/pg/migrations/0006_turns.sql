@@ -111,7 +111,7 @@ create table turn (
 create index turn_pool on turn (org_id, pool_id, seq);
 -- turnAttempts.claim (the turns before a turn), conversations.get, turns.list
 create index turn_conversation on turn (org_id, agent_id, conversation_id, seq);
--- turnAttempts.lockActiveOfHolder and listClaimed, turnSettlements.lockOfSessions: set once, by the
+-- active.lockActive and listClaimed, turnSettlements.lockOfSessions: set once, by the
 -- claim
 create index turn_holder on turn (org_id, holder_id) where holder_id is not null;
 call protect_tenant_table('turn');

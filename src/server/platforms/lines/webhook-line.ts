@@ -4,12 +4,12 @@
  */
 import { Webhook } from "standardwebhooks";
 import { z } from "zod";
-import type { Reach } from "../../addresses.ts";
-import { newId } from "../../ids.ts";
-import { post } from "../../outgoing.ts";
-import { version } from "../../version.ts";
-import { wordsOf } from "../destinations/answer.ts";
-import { isSigningSecret } from "../destinations/webhook.ts";
+import type { Reach } from "../../../addresses.ts";
+import { newId } from "../../../ids.ts";
+import { post } from "../../../outgoing.ts";
+import { version } from "../../../version.ts";
+import { wordsOf } from "../../destinations/answer.ts";
+import { isSigningSecret } from "../../destinations/webhook.ts";
 import { type Ear, type Line, PlatformRefused, type Said } from "./line.ts";
 
 const textMax = 100_000;

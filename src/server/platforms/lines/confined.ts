@@ -6,8 +6,8 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { isIP } from "node:net";
 import { Readable } from "node:stream";
-import type { Reach } from "../../addresses.ts";
-import { outgoingRequest } from "../../outgoing.ts";
+import type { Reach } from "../../../addresses.ts";
+import { outgoingRequest } from "../../../outgoing.ts";
 
 const reaches = new AsyncLocalStorage<Reach>();
 let isInstalled = false;

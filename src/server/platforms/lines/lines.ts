@@ -1,15 +1,15 @@
 /** Opens lines of every kind. */
-import type { Reach } from "../../addresses.ts";
-import type { Logger } from "../../log.ts";
-import type { Db } from "../../store/pg/database.ts";
-import { wordsOf } from "../destinations/answer.ts";
+import type { Reach } from "../../../addresses.ts";
+import type { Logger } from "../../../log.ts";
+import type { Db } from "../../../store/pg/database.ts";
+import { wordsOf } from "../../destinations/answer.ts";
+import { checkPlatform, platformKinds } from "../kinds.ts";
+import { mask } from "../secrets.ts";
+import type { StartablePlatform } from "../starter.ts";
 import { type AdapterKind, adapterKinds, type Settings } from "./adapters.ts";
-import { checkPlatform, platformKinds } from "./kinds.ts";
 import { type Ear, type Line, PlatformRefused } from "./line.ts";
 import type { Packages } from "./packages.ts";
 import { createSdkLogger, openSdkLine } from "./sdk-line.ts";
-import { mask } from "./secrets.ts";
-import type { StartablePlatform } from "./starter.ts";
 import { createState } from "./state.ts";
 import { openWebhookLine } from "./webhook-line.ts";
 

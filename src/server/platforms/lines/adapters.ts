@@ -3,8 +3,8 @@ import { sign } from "node:crypto";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
 import type { Adapter, Logger } from "chat";
-import type { Reach } from "../../addresses.ts";
-import { excerpt } from "../../excerpt.ts";
+import type { Reach } from "../../../addresses.ts";
+import { excerpt } from "../../../excerpt.ts";
 import { fetchWithin } from "./confined.ts";
 import { PlatformRefused } from "./line.ts";
 

@@ -1,7 +1,7 @@
 /** The Chat SDK's StateAdapter on PostgreSQL, so that all replicas share a platform's state. */
 import type { QueueEntry, StateAdapter } from "chat";
-import * as state from "../../store/agents/platform-state.ts";
-import type { Db } from "../../store/pg/database.ts";
+import * as state from "../../../store/agents/platform-state.ts";
+import type { Db } from "../../../store/pg/database.ts";
 
 /**
  * Keys by which adapters drop repeated messages before they are handled: a message whose handling

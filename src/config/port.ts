@@ -1,0 +1,134 @@
+import { fileURLToPath } from "node:url";
+import { z } from "zod";
+import { build } from "../build.ts";
+import { cellPattern } from "../ids.ts";
+import { ConfigError, count, type SettingsOf } from "./fields.ts";
+
+/** Where scripts/build-executables.ts puts what it builds; a server that runs from a checkout finds it there. */
+const checkoutDownloads =
+  build.kind === "source" ? fileURLToPath(new URL("../../dist/downloads", import.meta.url)) : undefined;
+
+/** The port: addresses, TLS, and the bounds for callers without a good token. */
+export const portSettings = {
+  PINION_HOST: z.string().default("127.0.0.1").describe("Address to listen on"),
+  PINION_PORT: count(7420, 0, 65_535, "Port to listen on; 0 lets the system choose"),
+  PINION_PUBLIC_URL: z.url().optional().describe("Where people reach this server, for links in messages"),
+  PINION_CELL: z
+    .string()
+    .regex(cellPattern, "must be a letter and then letters and digits, all lower-case, at most 16")
+    .optional()
+    .describe(
+      "The name of this cell, for a front door that serves several cells; every token, code and address names the cell (docs/scaling.md)",
+    ),
+  PINION_DOWNLOADS: z
+    .string()
+    .optional()
+    .describe(
+      "Folder of the programs that install.sh fetches from this server (`npm run build:executables` makes it); default: dist/downloads of a checkout",
+    ),
+  PINION_METRICS_TOKEN: z
+    .string()
+    .min(16)
+    .optional()
+    .describe("What /metrics wants as bearer token, 16 characters at least; default: it is open to all"),
+  PINION_TLS_CERT_FILE: z
+    .string()
+    .optional()
+    .describe("PEM certificate chain; with PINION_TLS_KEY_FILE turns TLS on"),
+  PINION_TLS_KEY_FILE: z.string().optional().describe("PEM private key"),
+  PINION_TLS_CLIENT_CA_FILE: z
+    .string()
+    .optional()
+    .describe("PEM authorities; clients must then show a certificate"),
+  PINION_PROBE_PORT: count(
+    0,
+    0,
+    65_535,
+    "A port of their own for /healthz, /readyz and /metrics, which answers however many strangers crowd the other one; 0: none. Reachable for probes alone",
+  ),
+  PINION_STRANGER_CONNECTIONS: count(
+    8_192,
+    16,
+    1_000_000,
+    "Connections on which no good token has come, per replica; beyond it the one that rested longest is closed",
+  ),
+  PINION_STRANGER_CONNECTIONS_PER_ADDRESS: count(
+    2_048,
+    1,
+    1_000_000,
+    "The same from one address (IPv6: a /64); behind trusted proxies not counted",
+  ),
+  PINION_STRANGER_REQUESTS_PER_ADDRESS: count(
+    200,
+    0,
+    1_000_000,
+    "Requests per second without a token from one address, ten times as many at once after a rest; 0: no limit",
+  ),
+  PINION_BODY_BYTES_MAX: count(
+    134_217_728,
+    4_194_304,
+    17_179_869_184,
+    "What is held of bodies and messages of all known callers; beyond it the caller that holds most loses the oldest that is not whole; strangers have 16 MiB (bytes)",
+  ),
+  PINION_TRUSTED_PROXIES: count(
+    0,
+    0,
+    10,
+    "Proxies in front whose X-Forwarded-For is believed; 0: it is passed over",
+  ),
+};
+
+export type PortConfig = {
+  host: string;
+  port: number;
+  /** Proxies in front, each of which appends to X-Forwarded-For whom it heard. */
+  trustedProxies: number;
+  /** Where probes and metrics are answered besides; undefined: nowhere else. */
+  probePort: number | undefined;
+  /** What those may hold who have shown no good token. */
+  strangers: { connections: number; connectionsPerAddress: number; requestsPerAddress: number };
+  /** What has come of bodies and messages of known callers that are not whole. */
+  bodyBytesMax: number;
+  publicUrl: string | undefined;
+  /** The name in every token, code and address; "" for the only cell. */
+  cell: string;
+  /** Where the programs lie that machines fetch to become devices; undefined: there are none. */
+  downloads: string | undefined;
+  tls: { certFile: string; keyFile: string; clientCaFile: string | undefined } | undefined;
+  metricsToken: string | undefined;
+};
+
+type Settings = SettingsOf<typeof portSettings>;
+
+export function portConfig(s: Settings): PortConfig {
+  if ((s.PINION_TLS_CERT_FILE === undefined) !== (s.PINION_TLS_KEY_FILE === undefined)) {
+    throw new ConfigError(
+      "PINION_TLS_CERT_FILE and PINION_TLS_KEY_FILE belong together: set both or neither",
+    );
+  }
+  return {
+    // Brackets belong to an IPv6 literal within a URL; a socket wants it bare.
+    host: s.PINION_HOST.replace(/^\[(.*)\]$/, "$1"),
+    port: s.PINION_PORT,
+    trustedProxies: s.PINION_TRUSTED_PROXIES,
+    probePort: s.PINION_PROBE_PORT === 0 ? undefined : s.PINION_PROBE_PORT,
+    strangers: {
+      connections: s.PINION_STRANGER_CONNECTIONS,
+      connectionsPerAddress: s.PINION_STRANGER_CONNECTIONS_PER_ADDRESS,
+      requestsPerAddress: s.PINION_STRANGER_REQUESTS_PER_ADDRESS,
+    },
+    bodyBytesMax: s.PINION_BODY_BYTES_MAX,
+    publicUrl: s.PINION_PUBLIC_URL,
+    cell: s.PINION_CELL ?? "",
+    downloads: s.PINION_DOWNLOADS ?? checkoutDownloads,
+    tls:
+      s.PINION_TLS_CERT_FILE && s.PINION_TLS_KEY_FILE
+        ? {
+            certFile: s.PINION_TLS_CERT_FILE,
+            keyFile: s.PINION_TLS_KEY_FILE,
+            clientCaFile: s.PINION_TLS_CLIENT_CA_FILE,
+          }
+        : undefined,
+    metricsToken: s.PINION_METRICS_TOKEN,
+  };
+}

@@ -1,0 +1,130 @@
+import { sql } from "kysely";
+import type { Db } from "../pg/database.ts";
+import { ofFew, unnest } from "../pg/unnest.ts";
+import { type SessionName, sessionColumns } from "./presence.ts";
+import type { AttemptName } from "./settlements.ts";
+
+/**
+ * The active attempts of live runs and live turns: the statements that are the same for both
+ * tables. Claims, accepts, heartbeats and ends differ, and are in attempts.ts, turn-attempts.ts,
+ * settlements.ts and turn-settlements.ts.
+ */
+
+/** The kinds of work of an attempt; for a turn, the field `workId` has the turn's id. */
+export type WorkKind = "run" | "turn";
+
+/** The table of a kind's live rows, and the column with the device that has the attempt. */
+const tables = {
+  run: { live: sql.table("run"), holder: sql.ref("device_id") },
+  turn: { live: sql.table("turn"), holder: sql.ref("holder_id") },
+} as const satisfies Record<WorkKind, unknown>;
+
+const nameColumns = {
+  org_id: ["text", (a: AttemptName) => a.orgId],
+  work_id: ["uuid", (a: AttemptName) => a.workId],
+  token: ["uuid", (a: AttemptName) => a.attemptToken],
+} as const satisfies Parameters<typeof unnest<AttemptName>>[2];
+
+export type HeldByServer = {
+  workId: string;
+  attemptToken: string;
+  attempt: number;
+  status: "claimed" | "running";
+  cancelReason: string | null;
+  isCancelRequested: boolean;
+};
+
+/** The active attempts on a device or worker, locked. */
+export async function lockActive(
+  tx: Db,
+  kind: WorkKind,
+  device: { orgId: string; deviceId: string },
+): Promise<HeldByServer[]> {
+  const { live, holder } = tables[kind];
+  const { rows } = await sql<HeldByServer>`
+    ${ofFew} select id as "workId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
+      cancel_requested_at is not null as "isCancelRequested"
+    from ${live}
+    where org_id = ${device.orgId} and ${holder} = ${device.deviceId} and status <> 'pending'
+    order by org_id, id
+    for update
+  `.execute(tx);
+  return rows;
+}
+
+/** The given attempts that are no longer active: ended, and the notification was lost. */
+export async function findGone(
+  db: Db,
+  kind: WorkKind,
+  names: readonly AttemptName[],
+): Promise<AttemptName[]> {
+  if (names.length === 0) return [];
+  const { rows } = await sql<{ ord: number }>`
+    select i.ord from ${unnest("i", names, nameColumns)}
+    where not exists (
+      select from ${tables[kind].live} w where w.org_id = i.org_id and w.id = i.work_id and w.attempt_token = i.token)
+  `.execute(db);
+  return rows.flatMap(({ ord }) => names.slice(ord - 1, ord));
+}
+
+/**
+ * Unaccepted attempts that the sessions claimed at least `ageMs` milliseconds ago: a session
+ * without such an attempt never received the answer to its claim.
+ */
+export async function listClaimed(
+  db: Db,
+  kind: WorkKind,
+  sessions: readonly SessionName[],
+  ageMs: number,
+): Promise<AttemptName[]> {
+  if (sessions.length === 0) return [];
+  const { live, holder } = tables[kind];
+  const input = unnest("i", sessions, sessionColumns);
+  const { rows } = await sql<AttemptName>`
+    select w.org_id as "orgId", w.${holder} as "deviceId", w.id as "workId", w.attempt_token as "attemptToken"
+    from ${input} join ${live} w on w.org_id = i.org_id and w.${holder} = i.device_id and w.claimed_epoch = i.epoch
+      and w.claimed_session = i.session_id
+    where w.status = 'claimed' and w.claimed_at < now() - ${ageMs} * interval '1 ms'
+  `.execute(db);
+  return rows;
+}
+
+/** Attempts with a requested cancel, to tell their devices (again). At most `limit`. */
+export async function listCancelling(
+  db: Db,
+  kind: WorkKind,
+  limit: number,
+): Promise<(AttemptName & { reason: string })[]> {
+  const { live, holder } = tables[kind];
+  const { rows } = await sql<AttemptName & { reason: string }>`
+    select org_id as "orgId", ${holder} as "deviceId", id as "workId", attempt_token as "attemptToken",
+      coalesce(cancel_reason, 'cancelled') as reason
+    from ${live} where cancel_requested_at is not null and status <> 'pending' and ${holder} is not null
+    limit ${limit}
+  `.execute(db);
+  return rows;
+}
+
+/** Records a requested cancel of live work. The first request stays. */
+export async function requestCancel(
+  tx: Db,
+  kind: WorkKind,
+  request: { orgId: string; workIds: readonly string[]; reason: string },
+): Promise<void> {
+  if (request.workIds.length === 0) return;
+  await sql`
+    update ${tables[kind].live} set cancel_requested_at = now(), cancel_reason = ${request.reason}
+    where org_id = ${request.orgId} and id = any(${request.workIds as string[]}::uuid[]) and cancel_requested_at is null
+  `.execute(tx);
+}
+
+/** The kind of work of a device's active attempt; undefined for an attempt that is not active. */
+export async function findKind(db: Db, attempt: AttemptName): Promise<WorkKind | undefined> {
+  const { orgId, deviceId, workId, attemptToken } = attempt;
+  const ofKind = (kind: WorkKind) => sql`
+    select ${kind}::text as kind from ${tables[kind].live}
+    where org_id = ${orgId} and id = ${workId} and attempt_token = ${attemptToken}
+      and ${tables[kind].holder} = ${deviceId}`;
+  const { rows } = await sql<{ kind: WorkKind }>`${ofKind("run")} union all ${ofKind("turn")}`.execute(db);
+  return rows[0]?.kind;
+}
