@@ -25,7 +25,7 @@ try {
   console.log(await runLifecycle(cluster, bench));
   const { rows } = await query(
     bench.url,
-    "select calls, round(total_exec_time) as exec, round(total_plan_time) as plan, round((total_exec_time+total_plan_time)::numeric/greatest(calls,1),2) as each, rows, wal_bytes/1024 as wal, left(regexp_replace(query, '\\s+', ' ', 'g'), 110) as q from pg_stat_statements order by total_exec_time+total_plan_time desc limit 14",
+    "select calls, round(total_exec_time) as exec, round(total_plan_time) as plan, (rows / greatest(calls, 1))::int as rows_a_call, round((total_exec_time+total_plan_time)::numeric/greatest(calls,1),2) as each, wal_bytes/1024 as wal, left(regexp_replace(query, '\\s+', ' ', 'g'), 110) as q from pg_stat_statements order by total_exec_time+total_plan_time desc limit 14",
   );
   console.table(rows);
   await bench.close();

@@ -8,7 +8,7 @@ import { newToken } from "../src/ids.ts";
 import { planDue } from "../src/scheduler/plan.ts";
 import { eventOf } from "../src/scheduler/recorded-event.ts";
 import { type Db, transaction } from "../src/store/pg/database.ts";
-import { prepareFew } from "../src/store/pg/prepared.ts";
+import { prepareKept } from "../src/store/pg/prepared.ts";
 import type { Schema } from "../src/store/pg/schema.ts";
 import * as attempts from "../src/store/work/attempts.ts";
 import * as events from "../src/store/work/events.ts";
@@ -71,7 +71,7 @@ async function measure(
 ): Promise<Map<string, number>> {
   const took = new Map<string, number[]>();
   const pool = new pg.Pool({ connectionString: url, max: 1 });
-  if (isKept) pool.on("connect", prepareFew);
+  if (isKept) pool.on("connect", prepareKept);
   const db: Db = new Kysely<Schema>({
     dialect: new PostgresDialect({ pool }),
     log({ query, queryDurationMillis }) {

@@ -14,6 +14,7 @@ import * as replicas from "../src/store/work/replicas.ts";
 import * as schedules from "../src/store/work/schedules.ts";
 import { type Settlement, settle } from "../src/store/work/settlements.ts";
 import { openCluster, query } from "./lib/cluster.ts";
+import { cpuSeconds } from "./lib/cpu.ts";
 import { makeDue, seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
 
 const [runs = 4_000, ...sizes] = process.argv.slice(2).map(Number);
@@ -59,15 +60,22 @@ async function measure(batch: number): Promise<void> {
   await query(url, "checkpoint");
   await query(url, "select pg_stat_statements_reset()");
   const before = await lsn();
+  const cpuBefore = cpuSeconds(cluster.pid, { withChildren: true });
+  const ownBefore = process.cpuUsage();
   await round(batch);
+  const own = process.cpuUsage(ownBefore);
+  const postgres = cpuSeconds(cluster.pid, { withChildren: true }) - cpuBefore;
   const after = await lsn();
   await database.close();
 
   const { rows: total } = await query(url, "select pg_wal_lsn_diff($2, $1)::int as bytes", [before, after]);
   console.log(`\nbatches of ${batch}: ${perRun(total[0].bytes)} KiB of WAL a run`);
+  console.log(
+    `CPU seconds for 1,000 runs: PostgreSQL ${per1000(postgres)}, this process ${per1000((own.user + own.system) / 1e6)}`,
+  );
   const { rows: statements } = await query(
     url,
-    `select round(wal_bytes / $1)::int as "bytes a run", round(1000 * (total_exec_time + total_plan_time)::numeric / $1) as "us a run",
+    `select round(wal_bytes / $1)::int as "bytes a run", round((total_plan_time / calls)::numeric, 2) as "plan ms", round((total_exec_time / calls)::numeric, 2) as "execute ms",
       calls, left(regexp_replace(query, '\\s+', ' ', 'g'), 90) as statement
     from pg_stat_statements where calls >= $1 / $2 / 2 order by wal_bytes desc, 2 desc limit 16`,
     [runs, batch],
@@ -123,4 +131,8 @@ async function measure(batch: number): Promise<void> {
 
 function perRun(bytes: number): string {
   return (bytes / runs / 1_024).toFixed(2);
+}
+
+function per1000(seconds: number): string {
+  return ((seconds / runs) * 1_000).toFixed(3);
 }

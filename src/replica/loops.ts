@@ -28,8 +28,11 @@ export type Loops = { bulks: Loop; materializer: Loop; deliverer: Loop };
  * the notification was lost.
  */
 const tokensEveryMs = 4_000;
-/** Interval of checks for a failover of the database, in ms. */
+/**
+ * Interval of checks for a failover of the database in ms, and of those without a sign of news.
+ */
 const incarnationEveryMs = 1_000;
+const incarnationIdleMsMax = 5_000;
 /**
  * Maximum interval of a replica's beats in ms; also at most a third of the TTL, the time of
  * validity of a beat.
@@ -98,7 +101,7 @@ export function startLoops(
     bulks,
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
     startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
-    every("incarnation", incarnationEveryMs, () => storage.incarnation.look()),
+    every("incarnation", incarnationEveryMs, () => storage.incarnation.lookIfNews(incarnationIdleMsMax)),
     every("stream-tokens", tokensEveryMs, () => streams.endExpired()),
     every("replica-beat", Math.min(replicaBeatMsMax, config.session.ttlMs / 3), async () => {
       if (!own.isStopping()) await replicas.beat(db, own.replica);

@@ -6,7 +6,7 @@ import type { Logger } from "../log.ts";
 import { secretKeys } from "../server/platforms/kinds.ts";
 import { healSecretSettings } from "../store/agents/platform-healing.ts";
 import { ensureBootstrap, provisionDefaultAgents } from "../store/people/orgs.ts";
-import { type Database, type Db, openDatabase } from "../store/pg/database.ts";
+import { type Database, openDatabase } from "../store/pg/database.ts";
 import { findBeginning, type Incarnation, isSame, read } from "../store/pg/incarnation.ts";
 import { isPooler } from "../store/pg/pooled.ts";
 import { requireRoles } from "../store/pg/tenancy.ts";
@@ -24,6 +24,12 @@ export type Storage = {
   incarnation: {
     current(): Incarnation | undefined;
     look(): Promise<void>;
+    /**
+     * Looks if there may be news: a connection was opened, because a failover breaks all of them; the
+     * position was told to a device; or the last look is `idleMsMax` milliseconds old. Through a
+     * pooler, whose connections outlive a failover, always.
+     */
+    lookIfNews(idleMsMax: number): Promise<void>;
     /** Called after a change of the database, a failover. */
     onChange(listener: () => void): void;
   };
@@ -40,12 +46,13 @@ export async function openStorage(
   { config, log, opened }: Foundation,
   options: { keepBootstrapToken?: ((token: string) => void) | undefined },
 ): Promise<Storage> {
+  const isPooled = isPooler({ url: config.databaseUrl, directUrl: config.directDatabaseUrl });
   const open = (applicationName: string, poolMax: number) => {
     const database = openDatabase({
       url: config.databaseUrl,
       poolMax,
       applicationName,
-      isPooled: isPooler({ url: config.databaseUrl, directUrl: config.directDatabaseUrl }),
+      isPooled,
       log,
     });
     opened.defer(() => database.close());
@@ -63,41 +70,62 @@ export async function openStorage(
   const { left } = await healSecretSettings(work.db, { ...config.secrets, secretKeys });
   if (left > 0)
     log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
-  const incarnation = watchIncarnation(work.db, log);
+  const incarnation = watchIncarnation(work, { log, isPooled });
   await incarnation.look();
   return { work, requests, bootstrapToken: bootstrap && named(bootstrap.secret), incarnation };
 }
 
-function watchIncarnation(db: Db, log: Logger): Storage["incarnation"] {
+export function watchIncarnation(
+  { db, opened }: Pick<Database, "db" | "opened">,
+  { log, isPooled }: { log: Logger; isPooled: boolean },
+): Storage["incarnation"] {
   let current: Incarnation | undefined;
+  let openedBefore = 0;
+  let lookedAt = Number.NEGATIVE_INFINITY;
+  let wasTold = false;
   const listeners = new Set<() => void>();
+
+  async function look(): Promise<void> {
+    const openedNow = opened();
+    const found = await read(db).catch((error: unknown) => {
+      // Some database users lack the permission, and an unreachable database has no answer.
+      log.debug({ err: error }, "which database this is cannot be read");
+      return undefined;
+    });
+    if (!found) return;
+    openedBefore = openedNow;
+    lookedAt = performance.now();
+    wasTold = false;
+    const before = current;
+    const isNext =
+      before?.systemIdentifier === found.systemIdentifier && before.timeline + 1 === found.timeline;
+    // Only a replica that saw both timelines knows where the later one began; devices of other
+    // replicas offer everything again.
+    const safePosition = isNext
+      ? await findBeginning(db).catch(() => undefined)
+      : before && isSame(before, found)
+        ? before.safePosition
+        : undefined;
+    current = { ...found, safePosition };
+    if (!before || isSame(before, found)) return;
+    log.warn(
+      { before, now: found },
+      "the database failed over; devices offer again what it may have forgotten",
+    );
+    for (const listener of listeners) listener();
+  }
+
   return {
-    current: () => current,
+    current() {
+      wasTold = true;
+      return current;
+    },
     onChange: (listener) => void listeners.add(listener),
-    async look() {
-      const found = await read(db).catch((error: unknown) => {
-        // Some database users lack the permission, and an unreachable database has no answer.
-        log.debug({ err: error }, "which database this is cannot be read");
-        return undefined;
-      });
-      if (!found) return;
-      const before = current;
-      const isNext =
-        before?.systemIdentifier === found.systemIdentifier && before.timeline + 1 === found.timeline;
-      // Only a replica that saw both timelines knows where the later one began; devices of other
-      // replicas offer everything again.
-      const safePosition = isNext
-        ? await findBeginning(db).catch(() => undefined)
-        : before && isSame(before, found)
-          ? before.safePosition
-          : undefined;
-      current = { ...found, safePosition };
-      if (!before || isSame(before, found)) return;
-      log.warn(
-        { before, now: found },
-        "the database failed over; devices offer again what it may have forgotten",
-      );
-      for (const listener of listeners) listener();
+    look,
+    async lookIfNews(idleMsMax) {
+      const isQuiet = !isPooled && !wasTold && opened() === openedBefore;
+      if (isQuiet && performance.now() - lookedAt < idleMsMax) return;
+      await look();
     },
   };
 }

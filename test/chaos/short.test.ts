@@ -1,6 +1,6 @@
 /**
- * All kinds of faults, over real processes. PINION_CHAOS_SEED=<seed> repeats a plan;
- * the longer runs are `npm run chaos`, see docs/reliability.md.
+ * All kinds of faults, over real processes. PINION_CHAOS_SEED=<seed> repeats a plan, and
+ * PINION_CHAOS_EVIDENCE=<file> keeps the whole history; the longer runs are `npm run chaos`, see docs/reliability.md.
  */
 import { expect, inject, test } from "vitest";
 import { isLong } from "../support/long.ts";
@@ -30,6 +30,7 @@ test(
       devices: 50,
       hosts: 3,
       callsPerSecond: 6,
+      evidenceFile: process.env.PINION_CHAOS_EVIDENCE,
       ...length,
     });
     const { runs, byStatus, faults, results, resent, tookMs } = summary;

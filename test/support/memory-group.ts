@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { setTimeout as delay } from "node:timers/promises";
 
 /** A cgroup of Linux with a limit of memory: the system ends its processes beyond the limit. */
 export type MemoryGroup = {
@@ -8,10 +9,13 @@ export type MemoryGroup = {
   processesFile: string;
   /** The most memory so far, in bytes: of the processes, and of the kernel for them. */
   peakBytes(): number;
-  remove(): void;
+  /** Removes the group once its processes have ended. */
+  remove(): Promise<void>;
 };
 
 type Kind = { root: string; limits: Record<string, string>; peak: string };
+
+const endingMsMax = 5_000;
 
 /** Undefined where the machine or the user cannot make one. */
 export function makeMemoryGroup(bytes: number): MemoryGroup | undefined {
@@ -22,11 +26,15 @@ export function makeMemoryGroup(bytes: number): MemoryGroup | undefined {
   } catch {
     return undefined;
   }
-  const remove = () => {
-    try {
-      rmdirSync(directory);
-    } catch {
-      // A process of the group is still ending; an empty group costs nothing.
+  const remove = async () => {
+    for (const deadline = performance.now() + endingMsMax; performance.now() < deadline; ) {
+      try {
+        rmdirSync(directory);
+        return;
+      } catch {
+        // A process of the group is still ending.
+        await delay(50);
+      }
     }
   };
   try {
@@ -37,7 +45,7 @@ export function makeMemoryGroup(bytes: number): MemoryGroup | undefined {
     }
     readFileSync(join(directory, kind.peak));
   } catch {
-    remove();
+    void remove();
     return undefined;
   }
   return {

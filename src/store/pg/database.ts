@@ -13,7 +13,7 @@ import pg from "pg";
 import type { Logger } from "../../log.ts";
 import { parseMoment } from "./moments.ts";
 import { boundTransactions } from "./pooled.ts";
-import { prepareFew } from "./prepared.ts";
+import { prepareKept } from "./prepared.ts";
 import type { Schema } from "./schema.ts";
 import { openingOptions, openingParameters } from "./session-settings.ts";
 import { tenantPool } from "./tenancy.ts";
@@ -31,6 +31,8 @@ export type Database = {
   tenantDb: Db;
   /** Numbers of open connections, of idle connections, and of callers waiting for a connection. */
   stats(): { open: number; idle: number; waiting: number };
+  /** Number of connections opened so far. */
+  opened(): number;
   /**
    * Waits for running statements (at most the statement timeout) and closes all connections.
    * Idempotent.
@@ -149,8 +151,10 @@ export function openDatabase(options: DatabaseOptions): Database {
   // second) ends the process.
   pool.on("error", (error) => options.log?.debug({ err: error }, "an idle database connection broke"));
   const doomed = new WeakSet<object>();
+  let opened = 0;
   pool.on("connect", (client) => {
-    if (!options.isPooled) prepareFew(client);
+    opened += 1;
+    if (!options.isPooled) prepareKept(client);
     client.on("error", (error) => options.log?.debug({ err: error }, "a database connection broke"));
     connectionOf(client).on("errorMessage", (message) => {
       if (message.severity === "FATAL" || message.severity === "PANIC") doomed.add(client);
@@ -171,6 +175,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     db,
     tenantDb,
     stats: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
+    opened: () => opened,
     close: () => {
       // Kysely closes the pool only if the pool was used.
       closing ??= Promise.all([tenantDb.destroy(), db.destroy()]).then(() =>

@@ -68,6 +68,7 @@ function momentText(moment: Date): string {
 /** Marks in the text of a statement: an input has few items, or more. */
 const fewMark = "/* few */";
 const manyMark = "/* many */";
+const anySizeMark = "/* any size */";
 
 /**
  * For a statement without such inputs whose plan is to be kept, too. The statement must name its
@@ -76,11 +77,20 @@ const manyMark = "/* many */";
 export const ofFew = sql.raw(fewMark);
 
 /**
- * Whether a statement's plan may be kept (see prepared.ts): all of its inputs have few items. The
- * best plan for few items would join thousands of items in nested loops.
+ * For a statement whose kept plan suits any number of items, because each item is looked up by its
+ * key and no two inputs are joined with each other. Planning such a statement takes PostgreSQL as
+ * long as a hundred items. The statement must name its result columns, as with {@link ofFew}.
  */
-export function isOfFew(text: string): boolean {
-  return text.includes(fewMark) && !text.includes(manyMark);
+export const ofAnySize = sql.raw(anySizeMark);
+
+/**
+ * Whether a statement's plan may be kept (see prepared.ts): "few" if all of its inputs have few
+ * items, "many" if its plan suits any number. Otherwise the best plan for few items would join
+ * thousands of items in nested loops.
+ */
+export function keptSizeOf(text: string): "few" | "many" | undefined {
+  if (!text.includes(manyMark)) return text.includes(fewMark) ? "few" : undefined;
+  return text.includes(anySizeMark) ? "many" : undefined;
 }
 
 /**

@@ -1,7 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { relaxed } from "../pg/relaxed.ts";
-import { ofFew, unnest } from "../pg/unnest.ts";
+import { ofAnySize, ofFew, unnest } from "../pg/unnest.ts";
 import type { SessionName } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
@@ -243,7 +243,8 @@ export async function claim(db: Db, wants: readonly Want[]): Promise<ClaimedRun[
   const hasWorkers = wants.some((want) => want.kinds);
   const picks = [...(hasDevices ? [pinned] : []), ...(hasWorkers ? [unpinned] : [])];
   const picked = [...(hasDevices ? [sql`table pinned`] : []), ...(hasWorkers ? [sql`table dealt`] : [])];
-  const { rows } = await sql<ClaimedRun>`
+  // Runs are dealt to workers by a join of two sets, whose size the planner has to know.
+  const { rows } = await sql<ClaimedRun>`${hasWorkers ? sql`` : ofAnySize}
     with seated as materialized (
       select p.org_id, p.device_id, p.epoch, p.session_id, w.slots, w.kinds, w.is_ahead
       from ${wanted}

@@ -2,7 +2,7 @@ import { type Selectable, sql } from "kysely";
 import { findSource } from "../people/sources.ts";
 import type { Db } from "../pg/database.ts";
 import type { EventTable, Json } from "../pg/schema.ts";
-import { unnest } from "../pg/unnest.ts";
+import { ofAnySize, unnest } from "../pg/unnest.ts";
 
 export type EventRow = Selectable<EventTable>;
 
@@ -56,7 +56,7 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
   const orgIds = [...new Set(events.map((event) => event.orgId))];
   // The count makes all locks precede the first row, and so its seq; the clock is read after the
   // locks, too.
-  await sql`
+  await sql`${ofAnySize}
     with locked as materialized (
       select pg_advisory_xact_lock(k.key)
       from (

@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import { isOfSlot, slotRunId } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
-import { ofFew, unnest } from "../pg/unnest.ts";
+import { ofAnySize, ofFew, unnest } from "../pg/unnest.ts";
 import { assignmentColumns, assignmentJoins, type ClaimedRun } from "./attempts.ts";
 import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 import * as gates from "./gates.ts";
@@ -64,6 +64,17 @@ export type DueWatcher = {
 };
 
 /**
+ * Whether a watcher has an active run; a run that is spread over devices is active for each of them
+ * by itself. The org is compared as an expression, and the look-up stays a look-up (`offset`), so
+ * that PostgreSQL has the one index that begins with the watcher: `run` may be counted as empty and
+ * be full, and by an index that begins with the org a look-up reads all live runs of the org.
+ */
+function hasActiveRun(orgId: string, watcherId: string) {
+  return sql.raw(`exists (select from run r
+        where r.watcher_id = ${watcherId} and r.org_id || '' = ${orgId} and r.spread_to is null offset 0)`);
+}
+
+/**
  * Locks up to `limit` watchers with a due slot, the longest due first, and up to `newest` of the
  * latest due; skips watchers locked by other transactions.
  */
@@ -91,7 +102,7 @@ export async function lockBacklogged(tx: Db, limit: number): Promise<DueWatcher[
   const { rows } = await sql<WatcherName>`
     select w.org_id as "orgId", w.id as "watcherId" from watcher w
     where (w.org_id, w.id) in (select org_id, watcher_id from backlog)
-      and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id and r.spread_to is null)
+      and not ${hasActiveRun("w.org_id", "w.id")}
     limit ${limit}
     for no key update of w skip locked
   `.execute(tx);
@@ -116,7 +127,7 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
     org_id: ["text", (w) => w.orgId],
     id: ["uuid", (w) => w.watcherId],
   });
-  const { rows } = await sql<DueWatcher>`
+  const { rows } = await sql<DueWatcher>`${ofAnySize}
     select w.org_id as "orgId", w.id as "watcherId", case when w.placement is null then w.device_id end as "deviceId",
       w.placement is not null as "isGated", w.schedule, w.time_zone as "timeZone", w.overlap, w.catchup,
       w.catchup_window_ms as "catchupWindowMs", w.jitter_ms as "jitterMs", w.min_cooldown_ms as "minCooldownMs",
@@ -131,8 +142,7 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
       ) end as budget,
       exists (select from agent a where a.org_id = w.org_id and a.id = w.agent_id) as "hasAgent",
       ${offersOfWatcher} as offers,
-      -- One that is spread over devices is active for each of them by itself.
-      exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id and r.spread_to is null) as "hasActiveRun",
+      ${hasActiveRun("w.org_id", "w.id")} as "hasActiveRun",
       (select max(q.scheduled_for) from backlog q
         where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as "queuedSlotAt",
       b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
@@ -166,7 +176,7 @@ export async function lockAhead(
       and s.next_due_at <= statement_timestamp() + ${options.withinMs}::float8 * interval '1 ms'
       and w.status = 'active'
       -- Whether it is active still when the slot falls due is seen then.
-      and not exists (select from run r where r.org_id = w.org_id and r.watcher_id = w.id and r.spread_to is null)
+      and not ${hasActiveRun("w.org_id", "w.id")}
     order by s.next_due_at
     limit ${options.limit}
     for no key update of w skip locked
@@ -194,9 +204,7 @@ export async function lookAhead(db: Db, through: number): Promise<Outlook> {
       (select ${epochMs("next_due_at")} from schedule_position where next_due_at is not null order by next_due_at limit 1) as "dueMs",
       (select ${epochMs("next_due_at")} from schedule_position where next_due_at > to_timestamp(${through}::float8 / 1000)
         order by next_due_at limit 1) as "beyondMs",
-      exists (select from backlog b
-        where not exists (select from run r where r.org_id = b.org_id and r.watcher_id = b.watcher_id
-          and r.spread_to is null)) as "hasBacklog"
+      exists (select from backlog b where not ${hasActiveRun("b.org_id", "b.watcher_id")}) as "hasBacklog"
   `.execute(db);
   return rows[0]!;
 }
@@ -336,7 +344,7 @@ export async function record(
     next_due_at: ["timestamptz", (m) => m.nextDueAt],
     last_run_at: ["timestamptz", (m) => m.lastRunAt],
   });
-  const { rows } = await sql<RecordedRun>`
+  const { rows } = await sql<RecordedRun>`${ofAnySize}
     with input as materialized (select * from ${slotInput}),
     -- As attempts.claim does: a newer hello waits for our commit, or the runs are left to it.
     seated as materialized (

@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import type { Quotas } from "../people/quotas.ts";
 import type { Db } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
-import { unnest } from "../pg/unnest.ts";
+import { ofAnySize, unnest } from "../pg/unnest.ts";
 import type { NotifyEntry } from "./deliveries.ts";
 import type { SessionKey } from "./presence.ts";
 
@@ -189,7 +189,7 @@ export async function settle(
     pushed_ago_ms: ["bigint", (s) => s.pushedAgoMs ?? null],
     started_ago_ms: ["bigint", (s) => s.startedAgoMs ?? null],
   });
-  const { rows } = await sql<Settled>`
+  const { rows } = await sql<Settled>`${ofAnySize}
     -- All that is decided about a run and its watcher is decided in "held": what follows only writes, each statement from
     -- "held" alone. (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
     with locked as materialized (

@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 /**
- * Statements of a few items keep their plans; statements of many items are planned for their size.
+ * Statements of a few items keep their plans, and so do the large ones of a run's life; other
+ * statements of many items are planned for their size.
  */
 import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
@@ -9,6 +10,8 @@ import type { Schema } from "../../../src/store/pg/schema.ts";
 import { ofFew } from "../../../src/store/pg/unnest.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";
 import * as presence from "../../../src/store/work/presence.ts";
+import * as schedules from "../../../src/store/work/schedules.ts";
+import { type Settlement, settle } from "../../../src/store/work/settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import { openDevice, seedDevice, seedWatcher, sessionOf, triggerRun } from "../../support/rows.ts";
 
@@ -48,6 +51,24 @@ test("a statement of many items is planned for as many as there are", async () =
   const db = open();
   for (let use = 0; use < 10; use++) await presence.beat(db, manyOf(5 + use));
   expect(await prepared(db)).toEqual([]);
+});
+
+test("a large statement of many items that comes again is not planned any more, whatever its number of items", async () => {
+  const db = open();
+  const policy = { retryBackoffMs: 1, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 1 };
+  const settlementsOf = (count: number): Settlement[] =>
+    Array.from({ length: count }, () => ({
+      ...{ orgId: "nobody", workId: randomUUID(), attemptToken: randomUUID(), deviceId: nobody.deviceId },
+      ...{ action: "finish", status: "completed", reason: "", output: "done" },
+    }));
+  for (let use = 0; use < 3; use++) expect(await settle(db, settlementsOf(5 + use), policy)).toEqual([]);
+  expect(await prepared(db)).toEqual([]);
+  for (let use = 0; use < 12; use++)
+    expect(await settle(db, settlementsOf(5 + 40 * use), policy)).toEqual([]);
+  const [statement, ...others] = await prepared(db);
+  expect(others).toEqual([]);
+  expect(statement!.made).toBeLessThan(8);
+  expect(statement!.kept).toBeGreaterThan(4);
 });
 
 test("nothing is prepared through a pooler", async () => {
@@ -96,6 +117,32 @@ test("a plan that was kept while the table was empty does not read it whole when
   const before = await scans();
   for (let use = 0; use < 5; use++) expect(await attempts.claim(db, [want])).toEqual([]);
   expect(await scans()).toBe(before);
+});
+
+test("whether a watcher has an active run is one look-up, also in a table that was counted as empty", async () => {
+  const watcher = await seedWatcher(t.db, await seedDevice(t.db));
+  const { id } = await triggerRun(t.db, watcher);
+  await sql`alter table run set (autovacuum_enabled = off)`.execute(t.db);
+  const fill = sql`
+    insert into run select (jsonb_populate_record(r, jsonb_build_object('id', gen_random_uuid(), 'watcher_id', gen_random_uuid()))).*
+    from run r, generate_series(1, 2000) where r.id = ${id}`;
+  // The pages stay, nearly without rows.
+  await fill.execute(t.db);
+  await sql`delete from run where id <> ${id}`.execute(t.db);
+  await sql`vacuum (analyze, truncate off) run`.execute(t.db);
+  await fill.execute(t.db);
+  const db = open();
+  const read = async () => {
+    await sql`select pg_stat_force_next_flush()`.execute(db);
+    const { rows } = await sql<{ read: number }>`
+      select sum(idx_tup_read)::int as read from pg_stat_user_indexes where relname = 'run'`.execute(db);
+    return rows[0]!.read;
+  };
+  const before = await read();
+  const uses = 20;
+  for (let use = 0; use < uses; use++)
+    expect(await schedules.lockOne(db, watcher)).toMatchObject({ hasActiveRun: true });
+  expect((await read()) - before).toBeLessThanOrEqual(uses);
 });
 
 test("an answer that a migration has changed closes the connection that cannot give it, and may be asked for again", async () => {

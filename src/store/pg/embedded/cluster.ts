@@ -60,6 +60,8 @@ export type EmbeddedOptions = {
 const superuser = "pinion";
 const databaseName = "pinion";
 const readyTimeoutMs = 60_000;
+/** `initdb` takes a second of a processor; a machine with other work may take minutes. */
+const initMsMax = 300_000;
 const readyPollMs = 25;
 const portAttemptsMax = 5;
 /** PostgreSQL logs warnings only; a larger log is renamed at the next start. In bytes. */
@@ -184,7 +186,7 @@ async function createClusterOnce(cluster: Cluster): Promise<void> {
         "--locale=C",
         "--no-instructions",
       ],
-      { account: cluster.account },
+      { account: cluster.account, timeoutMs: initMsMax },
     );
     if (made.code !== 0) {
       throw new Refusal(

@@ -78,7 +78,7 @@ test(`${connections} connections and ${streams} half-sent streams of strangers d
   );
   onTestFinished(async () => {
     await target.stop();
-    group?.remove();
+    await group?.remove();
   });
   const devices = await enrolFleet(target);
   const fleet = start(
