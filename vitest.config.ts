@@ -18,6 +18,9 @@ export default defineConfig({
     reporters: ["default"],
     // A variable that a test sets is gone in the next test.
     unstubEnvs: true,
+    // Waits end when their condition holds: the limits are for failures, not for a busy machine.
+    setupFiles: ["test/support/patience.ts"],
+    expect: { poll: { timeout: 15_000 } },
     projects: [
       {
         extends: true,
@@ -39,6 +42,8 @@ export default defineConfig({
           // The longest takes a quarter of this time on a quiet machine.
           testTimeout: 60_000,
           hookTimeout: 30_000,
+          // The sources of a replica take two seconds of processor time to load: once per worker.
+          isolate: false,
         },
       },
     ],

@@ -135,7 +135,7 @@ test("a daemon that is killed in the middle of a run: reaped by its broken strea
   expect(reaped).toMatchObject({ status: RunStatus.TIMEOUT, reason: expect.stringMatching(/stream broke/) });
   // The TTL of 3 s counts from the last heartbeat; the rest is the reaper's interval and this
   // machine's delay.
-  expect(performance.now() - killedAt).toBeLessThan(6_000);
+  expect(performance.now() - killedAt).toBeLessThan(12_000);
   // The agent outlived its daemon, because the agent has its own process group.
   expect(processesWith(`${service.directory}/grandchild`)).not.toEqual([]);
 

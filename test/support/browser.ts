@@ -1,11 +1,21 @@
-/** The web page in a real browser: Debian's chromium, or another installed Chromium. */
+/**
+ * The web page in a real browser: the headless shell of Chromium, or else another installed
+ * Chromium, whose windows cost five times the processor time.
+ */
 import { accessSync, constants, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { delimiter, join } from "node:path";
 import { type Browser, chromium, type Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, expect } from "vitest";
+import { afterEach, beforeAll, expect } from "vitest";
 
-const names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
+const names = [
+  "chromium-headless-shell",
+  "chrome-headless-shell",
+  "chromium",
+  "chromium-browser",
+  "google-chrome",
+  "google-chrome-stable",
+];
 /** The time limit of a test's wait for an element, in milliseconds. */
 const patienceMs = 15_000;
 
@@ -14,7 +24,7 @@ export const browserPath = findBrowser();
 
 if (!browserPath) {
   console.error(
-    `NOTICE: the tests of the web page are skipped, for none of ${names.join(", ")} is installed. Debian: apt-get install chromium. Elsewhere: PINION_CHROMIUM=<path>.`,
+    `NOTICE: the tests of the web page are skipped, for none of ${names.join(", ")} is installed. Debian: apt-get install chromium-headless-shell. Elsewhere: PINION_CHROMIUM=<path>.`,
   );
 }
 
@@ -57,8 +67,22 @@ export type TestBrowser = {
   signIn(replica: { url: string; token: string }, place?: string, options?: PageOptions): Promise<Page>;
 };
 
+let running: Promise<Browser> | undefined;
+
+/** The browser of this worker's test files; ends with the worker. */
+async function sharedBrowser(): Promise<Browser> {
+  const browser = await running?.catch(() => undefined);
+  if (browser?.isConnected()) return browser;
+  running = chromium.launch({
+    executablePath: browserPath!,
+    // Chromium's sandbox does not run as root, and containers have little shared memory.
+    args: [...(process.getuid?.() === 0 ? ["--no-sandbox"] : []), "--disable-dev-shm-usage"],
+  });
+  return running;
+}
+
 /**
- * One browser for the tests of a file, with a new context for each page. A test fails if its pages
+ * A browser for the tests of a file, with a new context for each page. A test fails if its pages
  * wrote an error to the console, where the browser also reports violations of the content security
  * policy.
  */
@@ -67,13 +91,8 @@ export function useBrowser(): TestBrowser {
   const complaints: string[] = [];
 
   beforeAll(async () => {
-    browser = await chromium.launch({
-      executablePath: browserPath!,
-      // Chromium's sandbox does not run as root, and containers have little shared memory.
-      args: [...(process.getuid?.() === 0 ? ["--no-sandbox"] : []), "--disable-dev-shm-usage"],
-    });
+    browser = await sharedBrowser();
   });
-  afterAll(() => browser?.close());
   afterEach(async () => {
     for (const context of browser.contexts()) await context.close();
     const heard = complaints.splice(0);

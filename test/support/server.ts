@@ -1,7 +1,7 @@
 /** A real replica on a test's database, and its ops clients. */
 
 import { createClients } from "@pinion/client";
-import { onTestFinished } from "vitest";
+import { afterAll, onTestFinished } from "vitest";
 import { replicaConfig } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Replica, startReplica } from "../../src/replica/replica.ts";
@@ -23,9 +23,13 @@ const timers = {
 
 let deviceStreams: "bare" | "connect" = "bare";
 
-/** Selects the server of device streams for all later replicas of this test file. */
+/** Selects the server of device streams for all replicas of this test file. */
 export function useDeviceStreams(kind: typeof deviceStreams): void {
   deviceStreams = kind;
+  // The worker's next file has the default again.
+  afterAll(() => {
+    deviceStreams = "bare";
+  });
 }
 
 /** The server of device streams of this test file. */

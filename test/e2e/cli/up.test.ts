@@ -82,8 +82,8 @@ test("a fresh machine comes up, runs something true, stores it, and stops", () =
   expect(result.run_id).toMatch(/^[0-9a-f-]{36}$/);
   expect(result.window_id).toMatch(/^[0-9a-f-]{36}$/);
   expect(result.output).toContain("Report of ");
-  expect(result.push_ms).toBeLessThan(2_000);
-  expect(result.store_ms).toBeLessThan(2_000);
+  expect(result.push_ms).toBeLessThan(10_000);
+  expect(result.store_ms).toBeLessThan(10_000);
 });
 
 test("the second start is the same device, and runs again", async () => {

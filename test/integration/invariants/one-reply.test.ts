@@ -407,18 +407,20 @@ test("what is done for many turns at once costs each of them what it costs one o
   const { db } = database;
   const few = 250;
   const many = 2_000;
+  /** Other work of the machine may fall into a measured time. */
+  const tries = 3;
   const worker = await seedWorker(db);
   await startTurn(db, { conversationId: "", isGated: false });
   await sql`
     insert into conversation (org_id, agent_id, id)
-    select ${orgId}, 'pinion-default', 'pinion-default_u' || n || '_local' from generate_series(1, ${few + many}::int) n
+    select ${orgId}, 'pinion-default', 'pinion-default_u' || n || '_local' from generate_series(1, ${few + tries * many}::int) n
   `.execute(db);
   await sql`
     insert into turn (org_id, agent_id, agent_version, conversation_id, message_id, agent_kind, input, is_gated, timeout_ms,
       start_deadline_at)
     select ${orgId}, 'pinion-default', 1, 'pinion-default_u' || n || '_local', n::text, '', 'hello', true, 600000,
       now() + interval '1 hour'
-    from generate_series(1, ${few + many}::int) n
+    from generate_series(1, ${few + tries * many}::int) n
   `.execute(db);
   const time = async (count: number) => {
     const claimed = await claimTurns(db, worker, count);
@@ -434,9 +436,11 @@ test("what is done for many turns at once costs each of them what it costs one o
     return [beatAt - startedAt, acceptedAt - beatAt, performance.now() - acceptedAt];
   };
   const ofFew = await time(few);
-  const ofMany = await time(many);
-  // Eight times as many: a loop within a loop takes sixty-four times as long.
-  for (const [step, ms] of ofMany.entries()) expect(ms).toBeLessThan(ofFew[step]! * 24 + 100);
+  // Eight times as many: a loop within a loop takes sixty-four times as long, at every try.
+  const isLinear = (times: number[]) => times.every((ms, step) => ms < ofFew[step]! * 24 + 100);
+  const seen: number[][] = [];
+  for (let round = 0; round < tries && !seen.some(isLinear); round++) seen.push(await time(many));
+  expect(seen.some(isLinear), JSON.stringify({ ofFew, seen })).toBe(true);
 }, 60_000);
 
 test("a beat counts although somebody has the conversation at that moment", async () => {

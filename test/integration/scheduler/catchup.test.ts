@@ -51,7 +51,7 @@ test("the materializer sleeps until the next slot, by the database's clock", asy
   const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
   const next = await schedules.lookAhead(db, 0);
   expect(next.dueMs).toBe(slot(-1).getTime());
-  expect(Math.abs(next.nowMs - Date.now())).toBeLessThan(1_000);
+  expect(Math.abs(next.nowMs - Date.now())).toBeLessThan(30_000);
   await putSchedule(db, watcher, slot(0));
   expect((await schedules.lookAhead(db, 0)).dueMs).toBe(slot(0).getTime());
 });

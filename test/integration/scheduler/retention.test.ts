@@ -239,7 +239,7 @@ test("tending gives way to whoever uses the runs: it is put off, and the rest of
   await sql`select from run_finished`.execute(reading.tx);
   const startedAt = performance.now();
   expect(await retain()).toMatchObject({ isTended: false });
-  expect(performance.now() - startedAt).toBeLessThan(5_000);
+  expect(performance.now() - startedAt).toBeLessThan(20_000);
   expect(await db.selectFrom("event").select("seq").execute()).toEqual([]);
   expect(await partitions(db)).toEqual(["run_finished_default"]);
   await reading.commit();

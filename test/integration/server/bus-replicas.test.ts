@@ -60,8 +60,8 @@ for (const kind of busKinds) {
         await stream.complete(assignment);
       }
       latenciesMs.sort((a, b) => a - b);
-      // Includes two rpcs; a busy machine is slow, but faster than any sweep.
-      expect(latenciesMs[10]).toBeLessThan(1_000);
+      // Includes two rpcs. There is no sweep, so without the bus no run would be pushed at all.
+      expect(latenciesMs[10]).toBeLessThan(10_000);
     });
 
     test("with the bus dead, runs are late by at most the sweep, and none is lost", async () => {

@@ -383,7 +383,7 @@ test("a stream that says nothing for the TTL is closed, and one that beats is no
     code: grpcStatus.DEADLINE_EXCEEDED,
     details: "nothing was received for 800 ms; connect again",
   });
-  expect(performance.now() - startedAt).toBeLessThan(2_500);
+  expect(performance.now() - startedAt).toBeLessThan(10_000);
   clearInterval(beats);
   await beating.beat();
   await vi.waitFor(async () => {
@@ -461,9 +461,9 @@ test.each([
   } else {
     await from.clients.fleet.deleteDevice({ deviceId: device.deviceId });
   }
-  expect((await stream.next("drain", 5_000)).reason).toBe(DrainReason.REVOKED);
+  expect((await stream.next("drain", 10_000)).reason).toBe(DrainReason.REVOKED);
   expect((await stream.ended).code).toBe(grpcStatus.UNAUTHENTICATED);
-  expect(performance.now() - startedAt).toBeLessThan(5_000);
+  expect(performance.now() - startedAt).toBeLessThan(12_000);
   const again = connect(url, device);
   await expect(again).rejects.toThrow(/unknown, revoked or expired/);
   // The attempts of a deleted device will never be reported; a revoked device may be enrolled

@@ -267,7 +267,7 @@ test("a run that falls due while its device's slots are used waits for one, and 
   const replica = await startTestReplica(database.url);
   const device = await enrolDevice(replica.clients);
   const stream = await connect(replica.url, device);
-  const { watcherId, poke, dueAt } = await dueIn(replica, device, 2_500);
+  const { watcherId, poke, dueAt } = await dueIn(replica, device, 4_000);
   await poke();
   const run = await recorded(replica, watcherId, RunStatus.CLAIMED);
   const asked = await startWork(replica.clients, device);

@@ -107,7 +107,7 @@ test("a plan that was kept while the table was empty does not read it whole when
   const { id } = await triggerRun(t.db, watcher);
   await sql`
     insert into run select (jsonb_populate_record(r, jsonb_build_object('id', gen_random_uuid(), 'watcher_id', gen_random_uuid()))).*
-    from run r, generate_series(1, 5000) where r.id = ${id}`.execute(t.db);
+    from run r, generate_series(1, 500) where r.id = ${id}`.execute(t.db);
   const scans = async () => {
     await sql`select pg_stat_force_next_flush()`.execute(db);
     const { rows } = await sql<{ scans: number }>`
@@ -125,7 +125,7 @@ test("whether a watcher has an active run is one look-up, also in a table that w
   await sql`alter table run set (autovacuum_enabled = off)`.execute(t.db);
   const fill = sql`
     insert into run select (jsonb_populate_record(r, jsonb_build_object('id', gen_random_uuid(), 'watcher_id', gen_random_uuid()))).*
-    from run r, generate_series(1, 2000) where r.id = ${id}`;
+    from run r, generate_series(1, 500) where r.id = ${id}`;
   // The pages stay, nearly without rows.
   await fill.execute(t.db);
   await sql`delete from run where id <> ${id}`.execute(t.db);

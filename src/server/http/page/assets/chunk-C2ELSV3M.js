@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-C2DLUMZP.js";import{Ia as t}from"./chunk-OWTIAGAM.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
