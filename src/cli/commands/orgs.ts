@@ -16,6 +16,7 @@ import { list, wholeNumber } from "../print/paging.ts";
 import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
+import { addMove } from "./org-move.ts";
 
 /** `pinion orgs …`: orgs and their members. */
 export function addOrgs(program: Command, cli: Cli): void {
@@ -25,6 +26,7 @@ export function addOrgs(program: Command, cli: Cli): void {
   addMembers(orgs, cli);
   addAddMember(orgs, cli);
   addRemoveMember(orgs, cli);
+  addMove(orgs, cli);
 }
 
 function addCreate(orgs: Command, cli: Cli): void {
