@@ -197,10 +197,12 @@ export const rules: Readonly<Record<string, Rule>> = {
     getLogin: write,
     decideLogin: write,
   }),
-  // CreateOrg is for the operator's org alone: see rpc/orgs.ts.
+  // CreateOrg and ListOrgs are for the operator's org alone: see rpc/orgs.ts.
   ...rulesOf(OrgService, {
     createOrg: admin,
     getOrg: read,
+    listOrgs: admin,
+    listSecrets: read,
     addMember: admin,
     removeMember: admin,
     listMembers: read,

@@ -128,6 +128,7 @@ async function commandLines(): Promise<string[]> {
     ...[`login ${url} --name here --token ${replica.token}`, "context list", "context use here", "logout"],
     ...["version", "events", "doctor", `migrate --database-url ${database.url}`],
     `secrets rotate --database-url ${database.url}`,
+    ...["secrets list", "orgs list"],
     "turns start hello --user ada --detach",
     ...["turns list", `turns get ${turn!.id}`, `turns cancel ${turn!.id}`],
     ...["conversations list", `conversations get ${turn!.conversationId}`],

@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-GDJQ5ZGO.js";import{Ga as t}from"./chunk-544HXNZG.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
