@@ -21,16 +21,19 @@ export class Refusal extends Error {
   readonly field: string | undefined;
   /** When a retry makes sense, for `aborted`, `unavailable` and `resource_exhausted`. */
   readonly retryAfterMs: number | undefined;
+  /** The cell to which the caller's org has moved. */
+  readonly cell: string | undefined;
 
   constructor(
     reason: RefusalReason,
     message: string,
-    options: { field?: string; retryAfterMs?: number } = {},
+    options: { field?: string; retryAfterMs?: number; cell?: string } = {},
   ) {
     super(message);
     this.reason = reason;
     this.field = options.field;
     this.retryAfterMs = options.retryAfterMs;
+    this.cell = options.cell;
   }
 }
 

@@ -34,6 +34,8 @@ export type Keyring = {
   open(sealed: string, place: SecretPlace): string;
   /** Whether another key than the current one sealed it. */
   isOutdated(sealed: string): boolean;
+  /** The id of the key that sealed it, and whether the key is here; undefined for malformed texts. */
+  keyOf(sealed: string): { id: string; isHere: boolean } | undefined;
 };
 
 /** Thrown for keys that cannot be used; the message never holds one. */
@@ -85,6 +87,10 @@ export function createKeyring(text: string): Keyring {
     },
     isOutdated(sealed) {
       return sealedPattern.exec(sealed)?.[1] !== current?.[0];
+    },
+    keyOf(sealed) {
+      const id = sealedPattern.exec(sealed)?.[1];
+      return id === undefined ? undefined : { id, isHere: keys.has(id) };
     },
   };
 }

@@ -24,6 +24,10 @@ export const commandSettings = z.object({
     .string()
     .optional()
     .describe("Where a daemon keeps its identity and its outbox; default: ~/.local/state/pinion/device"),
+  PINION_TO_DATABASE_URL: z
+    .string()
+    .optional()
+    .describe("The database of the cell to which `pinion orgs move` moves an org"),
   PINION_DEBUG: z.string().optional().describe("Set to anything: errors come with where they come from"),
   NO_COLOR: z.string().optional().describe("Set to anything: no colours"),
   FORCE_COLOR: z.string().optional().describe("Set to anything but 0: colours also where no terminal is"),

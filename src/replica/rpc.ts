@@ -112,7 +112,7 @@ export function serveRpc(
         SignInService,
         signInService({ ...deps, guard, signInMs: config.signInMs, oidcName: config.oidc?.name ?? "" }),
       );
-      router.service(OrgService, orgService({ ...deps, ...config }));
+      router.service(OrgService, orgService({ ...deps, ...config, secrets: config.secrets }));
       router.service(EventService, eventService(deps));
       router.service(
         HookService,

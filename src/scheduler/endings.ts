@@ -4,6 +4,7 @@ import type { Logger } from "../log.ts";
 import { type Db, isFinal, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
 import type { WorkKind } from "../store/work/active.ts";
 import { lateResultsMax } from "../store/work/late-results.ts";
+import * as orgMoves from "../store/work/org-moves.ts";
 import type { AgentReport } from "../store/work/reports.ts";
 import type { AttemptSettlement } from "../store/work/settlements.ts";
 
@@ -124,7 +125,11 @@ export function createEndings(of: EndingsOf, options: Options): Endings {
           log.error(subject, "a completion cannot be stored now; its device keeps it");
         throw error;
       });
-      if (answer !== "full") return answer;
+      if (answer !== "full") {
+        // An attempt is unknown behind the fence of a move, too: its device keeps the report.
+        if (answer.verdict === "unknown") await orgMoves.requireHere(options.db, report);
+        return answer;
+      }
       return refuse(
         "invalid_argument",
         `completion: the ${of.noun} has ${lateResultsMax} late results and takes no more; this one stays at its device`,

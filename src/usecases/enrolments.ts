@@ -8,6 +8,7 @@ import * as tokens from "../store/people/tokens.ts";
 import * as clock from "../store/pg/clock.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
+import * as orgMoves from "../store/work/org-moves.ts";
 import * as watchers from "../store/work/watchers.ts";
 import type { Surroundings } from "./surroundings.ts";
 
@@ -67,6 +68,8 @@ export async function enroll(
   const enrolment = await transaction(db, async (tx) => {
     const code = await joinCodes.consume(tx, { code: asked.joinCode });
     if (!code) {
+      const leaving = await orgMoves.findOfJoinCode(tx, asked.joinCode);
+      if (leaving) throw orgMoves.refusalOf(leaving);
       refuse("unauthenticated", "the join code is unknown, used or expired; ask for a new one");
     }
     const { orgId, userId } = code;

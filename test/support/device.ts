@@ -61,7 +61,18 @@ export async function connect(
   identity: Identity,
   hello: MessageInitShape<typeof HelloSchema> = {},
 ): Promise<DeviceStream & { welcome: Welcome }> {
-  const stream = dial(url, identity.token);
+  const stream = await connectForFile(url, identity, hello);
+  onTestFinished(() => stream.cancel());
+  return stream;
+}
+
+/** Like {@link connect}, for a stream that serves several tests; the caller cancels the stream. */
+export async function connectForFile(
+  url: string,
+  identity: Identity,
+  hello: MessageInitShape<typeof HelloSchema> = {},
+): Promise<DeviceStream & { welcome: Welcome }> {
+  const stream = new DeviceStream(url, identity.token);
   stream.hello(identity, hello);
   const welcome = await stream.next("welcome");
   return Object.assign(stream, { welcome });

@@ -19,6 +19,8 @@ const DestinationsView = lazy(async () => (await import("./views/destinations.ts
 const PlatformsView = lazy(async () => (await import("./views/platforms.tsx")).PlatformsView);
 const HooksView = lazy(async () => (await import("./views/hooks.tsx")).HooksView);
 const OrgView = lazy(async () => (await import("./views/org.tsx")).OrgView);
+const SecretsView = lazy(async () => (await import("./views/secrets.tsx")).SecretsView);
+const OrgsView = lazy(async () => (await import("./views/orgs.tsx")).OrgsView);
 const SearchView = lazy(async () => (await import("./views/search.tsx")).SearchView);
 const HomeView = lazy(async () => (await import("./views/home.tsx")).HomeView);
 const DeviceView = lazy(async () => (await import("./views/device.tsx")).DeviceView);
@@ -42,6 +44,8 @@ const titles: Record<View, string> = {
   destinations: "Destinations",
   platforms: "Platforms",
   hooks: "Hooks",
+  secrets: "Secrets",
+  orgs: "Orgs",
   search: "Search",
   you: "You",
   login: "Log in a command",
@@ -137,6 +141,8 @@ function Place({ view, id }: { view: View; id: string }) {
   if (view === "destinations") return <DestinationsView />;
   if (view === "platforms") return <PlatformsView />;
   if (view === "hooks") return <HooksView id={id} />;
+  if (view === "secrets") return <SecretsView />;
+  if (view === "orgs") return <OrgsView />;
   if (view === "org") return <OrgView />;
   if (view === "search") return <SearchView />;
   if (view === "events") return <EventsView />;

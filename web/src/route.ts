@@ -13,6 +13,8 @@ export const views = [
   "destinations",
   "platforms",
   "hooks",
+  "secrets",
+  "orgs",
   "search",
   "you",
   "login",

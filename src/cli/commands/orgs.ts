@@ -4,7 +4,9 @@ import {
   AddMemberResponseSchema,
   CreateOrgResponseSchema,
   ListMembersResponseSchema,
+  ListOrgsResponseSchema,
   type Member,
+  type Org,
   OrgSchema,
   RemoveMemberResponseSchema,
 } from "#gen/pinion/v1/org_pb.js";
@@ -12,19 +14,22 @@ import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
 import { listMembers, memberId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { list, wholeNumber } from "../print/paging.ts";
+import { collect, list, wholeNumber } from "../print/paging.ts";
 import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
+import { addMove } from "./org-move.ts";
 
 /** `pinion orgs …`: orgs and their members. */
 export function addOrgs(program: Command, cli: Cli): void {
   const orgs = program.command("orgs").description("orgs, and who belongs to them");
   addCreate(orgs, cli);
   addGet(orgs, cli);
+  addList(orgs, cli);
   addMembers(orgs, cli);
   addAddMember(orgs, cli);
   addRemoveMember(orgs, cli);
+  addMove(orgs, cli);
 }
 
 function addCreate(orgs: Command, cli: Cli): void {
@@ -72,6 +77,38 @@ function addGet(orgs: Command, cli: Cli): void {
     });
   examples(command, [["orgs get", "where am I?"]]);
 }
+
+function addList(orgs: Command, cli: Cli): void {
+  const command = orgs
+    .command("list")
+    .alias("ls")
+    .description('list all orgs; only for admins of the operator\'s org, "local"')
+    .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 100)
+    .action(async (_options, command: Command) => {
+      const { clients, options } = connect<{ limit: number }>(cli, command);
+      const page = await collect(options.limit, async (request) => {
+        const answer = await clients.orgs.listOrgs(request);
+        return { items: answer.orgs, nextPageToken: answer.nextPageToken };
+      });
+      if (options.json) {
+        const answer = create(ListOrgsResponseSchema, {
+          orgs: page.items,
+          nextPageToken: page.nextPageToken,
+        });
+        return printJson(cli, ListOrgsResponseSchema, answer);
+      }
+      for (const line of table(page.items, orgColumns, cli.columns)) cli.out(line);
+      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
+    });
+  examples(command, [["orgs list", "who has a place here"]]);
+}
+
+const orgColumns: Column<Org>[] = [
+  { header: "ID", cell: (org) => org.id },
+  { header: "NAME", cell: (org) => plain(org.name), isFlexible: true },
+  { header: "AGENT", cell: (org) => plain(org.defaultAgentId || "–") },
+  { header: "MADE", cell: (org) => formatAgo(org.createdAt) },
+];
 
 function addMembers(orgs: Command, cli: Cli): void {
   const command = orgs

@@ -1,17 +1,69 @@
+import { create } from "@bufbuild/protobuf";
 import type { Command } from "commander";
+import { ListSecretsResponseSchema, type SecretState } from "#gen/pinion/v1/org_pb.js";
 import { requireKeyring } from "../../config.ts";
 import { createLogger } from "../../log.ts";
 import { newKey } from "../../secrets.ts";
 import { type Cli, examples } from "../cli.ts";
-import { dataDir, optionsOf } from "../context.ts";
+import { connect, dataDir, optionsOf } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
+import { printJson } from "../print/json.ts";
+import { collect, wholeNumber } from "../print/paging.ts";
+import { type Column, plain, table } from "../print/table.ts";
+import { formatAgo } from "../print/times.ts";
+import * as words from "../print/words.ts";
 import { keyFile, readKeys, writeKeys } from "../secret-keys.ts";
 
-/** `pinion secrets …`: the encryption keys of secrets in the database. */
+/** `pinion secrets …`: the state of an org's secrets, and the keys under which secrets are kept. */
 export function addSecrets(program: Command, cli: Cli): void {
-  const secrets = program.command("secrets").description("the keys under which secrets lie in the database");
+  const secrets = program
+    .command("secrets")
+    .description("the secrets of the org without their values, and the keys under which they are kept");
+  addList(secrets, cli);
   addRotate(secrets, cli);
 }
+
+function addList(secrets: Command, cli: Cli): void {
+  const command = secrets
+    .command("list")
+    .alias("ls")
+    .description("list the secrets on the server: names, versions, when set and used; never a value")
+    .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 100)
+    .action(async (_options, command: Command) => {
+      const { clients, options } = connect<{ limit: number }>(cli, command);
+      const page = await collect(options.limit, async (request) => {
+        const answer = await clients.orgs.listSecrets(request);
+        return { items: answer.secrets, nextPageToken: answer.nextPageToken };
+      });
+      if (options.json) {
+        const answer = create(ListSecretsResponseSchema, {
+          secrets: page.items,
+          nextPageToken: page.nextPageToken,
+        });
+        return printJson(cli, ListSecretsResponseSchema, answer);
+      }
+      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
+      for (const { name, holderName, problem } of page.items) {
+        if (problem) cli.note(`${plain(name)} of ${plain(holderName)}: ${plain(problem)}`);
+      }
+      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
+    });
+  examples(command, [["secrets list", "which secrets are there, and which cannot be used"]]);
+}
+
+const columns: Column<SecretState>[] = [
+  { header: "NAME", cell: ({ name }) => plain(name) },
+  {
+    header: "OF",
+    cell: ({ holder, holderName }) => `${words.secretHolder.word(holder)} ${plain(holderName)}`,
+    isFlexible: true,
+  },
+  { header: "STATE", cell: ({ problem }) => (problem ? "unusable" : "usable") },
+  { header: "VERSION", cell: ({ version }) => (version > 0 ? String(version) : "–") },
+  { header: "SET", cell: ({ setAt }) => formatAgo(setAt) },
+  { header: "USED", cell: ({ lastUsedAt }) => (lastUsedAt ? formatAgo(lastUsedAt) : "never") },
+  { header: "KEY", cell: ({ reference, keyId }) => plain(reference || keyId) },
+];
 
 /**
  * With PINION_SECRET_KEYS: seals all secrets with the first key; servers with both keys may run.

@@ -67,7 +67,7 @@ export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<vo
       ["source", words.runSource.word(run.source)],
       [
         "device",
-        run.deviceId ? `${plain(labels.get(run.deviceId) ?? "")} ${run.deviceId}`.trim() : "any fleet worker",
+        run.deviceId ? `${plain(labels.get(run.deviceId) ?? "")} ${run.deviceId}`.trim() : "none yet",
       ],
       ["agent", run.agentId ? `${run.agentId} (version ${run.agentVersion})` : ""],
       ["executor", run.agentKind],

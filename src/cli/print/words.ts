@@ -9,7 +9,7 @@ import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { DeliveryState, NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
 import { Os } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
-import { MemberRole } from "#gen/pinion/v1/org_pb.js";
+import { MemberRole, SecretHolder } from "#gen/pinion/v1/org_pb.js";
 import {
   BulkState,
   Notification,
@@ -144,6 +144,12 @@ export const memberRole = words({
   [MemberRole.OWNER]: "owner",
   [MemberRole.ADMIN]: "admin",
   [MemberRole.MEMBER]: "member",
+});
+
+export const secretHolder = words({
+  [SecretHolder.PLATFORM]: "platform",
+  [SecretHolder.DESTINATION]: "destination",
+  [SecretHolder.HOOK]: "hook",
 });
 
 export const skipReason = words({

@@ -31,6 +31,7 @@ import { secretHash, type TokenKind, tokenKind } from "../../ids.ts";
 import type { Logger } from "../../log.ts";
 import * as tokens from "../../store/people/tokens.ts";
 import type { Db } from "../../store/pg/database.ts";
+import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
 
 export const scopes = ["device:run", "fleet:run", "read", "write", "admin"] as const;
 export type Scope = (typeof scopes)[number];
@@ -61,6 +62,8 @@ export type Principal = {
    * principal may use every device (ownership.ts). As old as the lookup.
    */
   isEverywhere: boolean;
+  /** The org is not here: only a device's stream begins, which is sent to the new cell. */
+  leaving: Leaving | undefined;
 };
 
 /** The requirement of an rpc. */
@@ -194,10 +197,12 @@ export const rules: Readonly<Record<string, Rule>> = {
     getLogin: write,
     decideLogin: write,
   }),
-  // CreateOrg is for the operator's org alone: see rpc/orgs.ts.
+  // CreateOrg and ListOrgs are for the operator's org alone: see rpc/orgs.ts.
   ...rulesOf(OrgService, {
     createOrg: admin,
     getOrg: read,
+    listOrgs: admin,
+    listSecrets: read,
     addMember: admin,
     removeMember: admin,
     listMembers: read,
@@ -256,6 +261,8 @@ export function requireRules(services: readonly DescService[]): void {
     .filter((name) => !Object.hasOwn(rules, name));
   if (without.length > 0) throw new Error(`no rule in src/server/access/guard.ts for ${without.join(", ")}`);
 }
+
+const streamRpc = nameOf(DeviceService.method.connect);
 
 const principalKey = createContextKey<Principal | undefined>(undefined, { description: "principal" });
 
@@ -422,7 +429,8 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
     }
     const principal = principalFrom(credential);
     cache.delete(key);
-    if (before === generation) {
+    // The end of a move is seen at once.
+    if (before === generation && !principal.leaving) {
       if (cache.size >= cacheEntriesMax) cache.delete(cache.keys().next().value!);
       cache.set(key, {
         principal,
@@ -470,6 +478,7 @@ export function createGuard(options: { db: Db; log: Logger }): Guard {
       if (rule.needs === "no token") return undefined;
       const principal = await authenticate(authorization);
       requireRule(principal, rule);
+      if (rpc !== streamRpc) requireHere(principal);
       return principal;
     },
     authCache: {
@@ -501,6 +510,11 @@ function secretOf(authorization: string | null | undefined): string | undefined 
 
 function keyOf(hash: Buffer): string {
   return hash.toString("base64");
+}
+
+/** Refuses a principal whose org is not here. */
+export function requireHere({ leaving }: Principal): void {
+  if (leaving) throw refusalOf(leaving);
 }
 
 /** Refuses with `permission_denied` a principal without the required rights. */
@@ -539,6 +553,7 @@ function principalFrom(credential: tokens.Credential): Principal {
     actor: actorOf(credential),
     tokenId,
     kind,
+    leaving: credential.leaving,
     scopes: new Set(granted.flatMap((scope) => brings[scope])),
     userId,
     deviceId,

@@ -177,6 +177,8 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
   ...wishesOf(OrgService, {
     createOrg: nothing,
     getOrg: nothing,
+    listOrgs: nothing,
+    listSecrets: nothing,
     addMember: nothing,
     removeMember: nothing,
     listMembers: nothing,

@@ -6,12 +6,13 @@
 
 import * as tokens from "../../store/people/tokens.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Leaving } from "../../store/work/org-moves.ts";
 
 export type OpenStream = {
   readonly orgId: string;
   readonly tokenId: string;
-  /** The token has ended. Called once at most. */
-  end(): void;
+  /** The token has ended, or its org leaves the cell. Called once at most. */
+  end(leaving?: Leaving): void;
 };
 
 export type Streams = {
@@ -28,8 +29,8 @@ export type Streams = {
 export function createStreams(options: { db: Db }): Streams {
   const open = new Set<OpenStream>();
 
-  function end(isMeant: (stream: OpenStream) => boolean): void {
-    for (const stream of [...open].filter(isMeant)) if (open.delete(stream)) stream.end();
+  function end(isMeant: (stream: OpenStream) => boolean, leaving?: Leaving): void {
+    for (const stream of [...open].filter(isMeant)) if (open.delete(stream)) stream.end(leaving);
   }
 
   return {
@@ -42,7 +43,7 @@ export function createStreams(options: { db: Db }): Streams {
       // Many streams may share a token.
       const held = new Map([...open].map(({ orgId, tokenId }) => [tokenId, { orgId, tokenId }]));
       const ended = await tokens.findEnded(options.db, [...held.values()]);
-      if (ended.size > 0) end((stream) => ended.has(stream.tokenId));
+      for (const [tokenId, leaving] of ended) end((stream) => stream.tokenId === tokenId, leaving);
     },
   };
 }

@@ -13,6 +13,7 @@ import * as clock from "../../store/pg/clock.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import * as active from "../../store/work/active.ts";
+import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
 import * as restorations from "../../store/work/restorations.ts";
 import type { AttemptName, FailurePolicy } from "../../store/work/settlements.ts";
 import * as turnRestorations from "../../store/work/turn-restorations.ts";
@@ -159,15 +160,20 @@ export function createHub(deps: HubDeps): Hub {
         const message = `the replica holds ${config.streamsMax} streams already; connect to another`;
         refuse("resource_exhausted", message, { retryAfterMs: 5_000 });
       }
+      const { leaving } = principal;
+      if (leaving && leaving.cell === undefined) throw refusalOf(leaving);
       tokenStreams.requireRoom(principal);
       const session = new Session({ principal, link, services });
       const { orgId, tokenId } = principal;
       const uncount = tokenStreams.add(session);
-      const forget = deps.streams.add({ orgId, tokenId, end: () => session.revoked() });
+      const end = (leaving?: Leaving) => (leaving ? session.leaveCell(leaving) : session.revoked());
+      const forget = deps.streams.add({ orgId, tokenId, end });
       registry.add(session, () => {
         uncount();
         forget();
       });
+      // After the headers of the answer.
+      if (leaving) setImmediate(() => session.leaveCell(leaving));
       return session;
     },
     async restore(device, completion) {
@@ -304,6 +310,8 @@ function servicesOf(
     },
     open: (session, hello) =>
       opens(async () => {
+        // A device that has given up dials again: its abandoned hellos cost the other devices nothing.
+        if (session.state === "closed") throw new Refusal("unavailable", "the stream ended while it waited");
         await deps.offers.refresh();
         return open({ ...deps, ttlMs }, session, hello);
       }),

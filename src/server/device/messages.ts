@@ -207,10 +207,12 @@ export function drainOf(drain: {
   reason: DrainReason;
   message: string;
   reconnectAfterMs: number;
+  /** The org's new cell. */
+  cell?: string;
 }): ConnectResponse {
-  const { reason, message } = drain;
+  const { reason, message, cell = "" } = drain;
   const reconnectAfter = durationFromMs(Math.round(drain.reconnectAfterMs));
-  return response({ case: "drain", value: { reason, message, reconnectAfter } });
+  return response({ case: "drain", value: { reason, message, reconnectAfter, cell } });
 }
 
 type AttemptNamed = { workId: string; attemptToken: string };

@@ -8,6 +8,7 @@ import * as workers from "../../store/people/workers.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import * as events from "../../store/work/events.ts";
+import * as orgMoves from "../../store/work/org-moves.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
 import { requireAllowed } from "./allowed.ts";
 import { type Opening, openSession } from "./reconcile.ts";
@@ -21,9 +22,11 @@ type Greeting = Pick<Session, "orgId" | "deviceId" | "tokenId" | "isWorker">;
  * held attempts.
  */
 export async function open(deps: Deps, session: Greeting, hello: Hello): Promise<Opening> {
-  const opening = await (session.isWorker ? openWorker : openDevice)(deps, session, hello);
-  const { deviceId, epoch } = opening;
   const { orgId } = session;
+  const opening = await (session.isWorker ? openWorker : openDevice)(deps, session, hello);
+  // A verdict from behind the fence of a move would end what goes on.
+  if (hello.held.length > 0) await orgMoves.requireHere(deps.db, { orgId });
+  const { deviceId, epoch } = opening;
   deps.log.info({ orgId, deviceId, epoch, held: hello.held.length }, "a device session began");
   return opening;
 }
@@ -31,6 +34,7 @@ export async function open(deps: Deps, session: Greeting, hello: Hello): Promise
 async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hello): Promise<Opening> {
   const { db } = deps;
   const device = await devices.find(db, { orgId, deviceId });
+  if (!device) await orgMoves.requireHere(db, { orgId });
   if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
   // The token identifies the device (R6); the message must agree.
   if (hello.installId !== device.install_id) {

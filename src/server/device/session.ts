@@ -14,6 +14,7 @@ import type { Seat } from "../../scheduler/claims.ts";
 import { isPassing } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
+import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import type { Principal } from "../access/guard.ts";
@@ -412,6 +413,21 @@ export class Session implements Seat, SessionView {
       : "the device was deleted or its token revoked; enrol it again";
     this.#link.send(drainOf({ reason: DrainReason.REVOKED, message, reconnectAfterMs: 0 }));
     this.close("revoked", new Refusal("unauthenticated", message));
+  }
+
+  /** The org leaves the cell: the device comes back, to the new cell if that is known. */
+  leaveCell(leaving: Leaving): void {
+    const { cell } = leaving;
+    if (cell === undefined) {
+      this.drain(DrainReason.UNSPECIFIED, refusalOf(leaving).message);
+      return;
+    }
+    if (this.#state === "closed") return;
+    const message = `the org moved to the cell ${cell}`;
+    const reconnectAfterMs = Math.random() * moveSpreadMs;
+    this.#link.send(drainOf({ reason: DrainReason.UNSPECIFIED, message, reconnectAfterMs, cell }));
+    this.#isMoved = true;
+    this.close("drained");
   }
 
   /** Asks the device to connect elsewhere; cuts the stream after the grace. */

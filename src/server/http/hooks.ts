@@ -14,6 +14,7 @@ import { isReference, type Keyring, type References, requireReference } from "..
 import type { Db } from "../../store/pg/database.ts";
 import { withinOrg } from "../../store/pg/tenancy.ts";
 import * as hooks from "../../store/work/hooks.ts";
+import * as orgMoves from "../../store/work/org-moves.ts";
 import { take } from "../../usecases/hooks.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import { bodyBytesMax, readBody } from "./bodies.ts";
@@ -72,6 +73,12 @@ export function withHooks(
     if (!body) return { status: 413, body: { error: `a delivery has at most ${bodyBytesMax} bytes` } };
     const hook = isUuid(id) ? await hooks.findAddressed(crossOrgDb, id.toLowerCase()) : undefined;
     if (!hook) {
+      const leaving = isUuid(id) ? await orgMoves.findOfHook(crossOrgDb, id.toLowerCase()) : undefined;
+      if (leaving)
+        return elsewhere(
+          leaving,
+          `/hooks/${withCell(id, leaving.cell ?? "")}${urlSecret && `/${urlSecret}`}`,
+        );
       refusals.take(who);
       return { status: 404, body: { error: "there is no such hook" } };
     }
@@ -131,12 +138,22 @@ export function withHooks(
   };
 }
 
-type Answer = { status: number; body: Record<string, unknown>; waitMs?: number };
+/** Senders that follow redirects deliver to the new cell; others need the new address. */
+function elsewhere({ cell }: orgMoves.Leaving, location: string): Answer {
+  if (cell === undefined) return { status: 503, body: { error: "the org moves; try again" }, waitMs: 5_000 };
+  return { status: 308, body: { error: `the hook moved to the cell ${cell}` }, location };
+}
 
-function send(response: ServerResponse | Http2ServerResponse, { status, body, waitMs }: Answer): void {
+type Answer = { status: number; body: Record<string, unknown>; waitMs?: number; location?: string };
+
+function send(
+  response: ServerResponse | Http2ServerResponse,
+  { status, body, waitMs, location }: Answer,
+): void {
   response.statusCode = status;
   response.setHeader("content-type", "application/json");
   response.setHeader("cache-control", "no-store");
+  if (location !== undefined) response.setHeader("location", location);
   if (waitMs !== undefined) response.setHeader("retry-after", String(Math.ceil(waitMs / 1_000)));
   response.end(`${JSON.stringify(body)}\n`);
 }

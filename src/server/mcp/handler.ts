@@ -14,6 +14,7 @@ import { Refusal } from "../../errors.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { withinOrg } from "../../store/pg/tenancy.ts";
 import { findLive } from "../../store/work/attempts.ts";
+import { requireHere } from "../../store/work/org-moves.ts";
 import { version } from "../../version.ts";
 import type { Guard } from "../access/guard.ts";
 import type { Limits } from "../access/limits.ts";
@@ -66,6 +67,7 @@ async function admit(options: McpOptions, request: Request, server: McpServer): 
   if (claim) {
     const { orgId, runId } = claim;
     const attempt = await withinOrg(orgId, () => findLive(options.db, { orgId, runId }));
+    if (!attempt) await withinOrg(orgId, () => requireHere(options.db, { orgId }));
     if (!attempt || !isProof(claim, attempt.attemptToken)) {
       throw new Refusal("unauthenticated", "the token is good for the length of its attempt, which is over");
     }

@@ -12,6 +12,7 @@ import {
 import { refuse } from "../../errors.ts";
 import { withCell } from "../../ids.ts";
 import * as members from "../../store/people/members.ts";
+import * as orgSecrets from "../../store/people/org-secrets.ts";
 import * as orgs from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as usecases from "../../usecases/members.ts";
@@ -21,6 +22,7 @@ import type { EventAnnouncer } from "./events.ts";
 import type { FleetDoorbell } from "./fleet.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
+import { type SecretSources, secretMessage } from "./secret-message.ts";
 
 /** Orgs and members between rows and messages. */
 
@@ -53,8 +55,8 @@ function orgMessage(row: orgs.Org): Org {
 }
 
 /**
- * `crossOrgDb` is for the two calls beyond the caller's org: a new org, and a person known to
- * another org already.
+ * `crossOrgDb` is for the three calls beyond the caller's org: a new org, a person known to
+ * another org already, and the list of orgs.
  */
 export function orgService(deps: {
   db: Db;
@@ -68,6 +70,7 @@ export function orgService(deps: {
   cell: string;
   installedProviders: readonly string[];
   publicUrl?: string | undefined;
+  secrets: SecretSources;
 }): ServiceImpl<typeof OrgService> {
   const { db, crossOrgDb, doorbell, feed, surroundings } = deps;
 
@@ -106,6 +109,33 @@ export function orgService(deps: {
     async getOrg(_request, context) {
       const { orgId } = principalOf(context);
       return { org: orgMessage(await orgs.get(db, { orgId })) };
+    },
+
+    async listOrgs(request, context) {
+      const principal = principalOf(context);
+      if (principal.orgId !== orgs.localOrgId) {
+        refuse("permission_denied", `only an admin of the operator's org, "${orgs.localOrgId}", lists orgs`);
+      }
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string()]),
+        keyOf: (row: orgs.Org) => [row.id] as [string],
+        fetch: (after, limit) => orgs.list(crossOrgDb, { limit, afterId: after?.[0] }),
+      });
+      return { orgs: rows.map(orgMessage), nextPageToken };
+    },
+
+    async listSecrets(request, context) {
+      const { orgId } = principalOf(context);
+      const { rows, nextPageToken } = await page(request, {
+        key: z.tuple([z.string(), z.string(), z.string()]),
+        keyOf: (row: orgSecrets.SecretRow) =>
+          [row.holder, row.holderName, row.field] as [string, string, string],
+        fetch: (after, limit) => orgSecrets.list(db, { orgId, limit, after: after ?? ["", "", ""] }),
+      });
+      return {
+        secrets: rows.map((row) => secretMessage(row, { orgId, ...deps.secrets })),
+        nextPageToken,
+      };
     },
 
     async addMember(request, context) {

@@ -21,7 +21,7 @@ import * as signIns from "../../store/people/sign-ins.ts";
 import * as tokens from "../../store/people/tokens.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { clearedCookie, signInCookie } from "../access/cookies.ts";
-import { type Guard, type Principal, principalOf } from "../access/guard.ts";
+import { type Guard, type Principal, principalOf, requireHere } from "../access/guard.ts";
 import { peerAddress, reachedOf, userAgentOf } from "../access/peer.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { timestampOf } from "./moments.ts";
@@ -78,6 +78,7 @@ export function signInService(deps: {
       return { ...code.data, method: "link" };
     }
     const principal = await deps.guard.authenticate(`Bearer ${credential.value ?? ""}`);
+    requireHere(principal);
     if (!principal.scopes.has("read")) refuse("permission_denied", 'the token lacks the scope "read"');
     return { ...linkOf(principal), method: "token" };
   }

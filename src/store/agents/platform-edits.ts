@@ -4,6 +4,7 @@ import { Refusal, refuse } from "../../errors.ts";
 import { excerpt } from "../../excerpt.ts";
 import type { Keyring } from "../../secrets.ts";
 import { shown } from "../people/changes.ts";
+import { marksAfter } from "../people/secret-marks.ts";
 import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
@@ -157,8 +158,10 @@ async function insertAll(
     secrets: ["jsonb", ({ secrets }) => JSON.stringify(secrets)],
   });
   const { rows } = await sql<Platform>`
-    insert into platform (org_id, stable_id, agent_id, kind, config, secrets, status, epoch, start_deadline_at)
-    select ${orgId}, stable_id, agent_id, kind, config, secrets, 'starting',
+    insert into platform (org_id, stable_id, agent_id, kind, config, secrets, secret_marks, status, epoch, start_deadline_at)
+    select ${orgId}, stable_id, agent_id, kind, config, secrets,
+      (select coalesce(jsonb_object_agg(name, jsonb_build_object('version', 1, 'set_at', now())), '{}')
+        from jsonb_object_keys(secrets) name), 'starting',
       (extract(epoch from clock_timestamp()) * 1000)::bigint, ${deadline}
     from ${input} order by ord
     on conflict do nothing
@@ -255,6 +258,7 @@ async function change(tx: Db, current: Platform, options: Wanted & Context): Pro
     .set({
       config: JSON.stringify(values.config),
       secrets: JSON.stringify(secrets),
+      secret_marks: marksAfter(current.secrets, secrets, sql`secret_marks`),
       version: after.version,
       updated_at: sql<Date>`now()`,
       ...(starts

@@ -7,7 +7,7 @@ import type { Json, PlatformRow } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
 
 /** A platform as read. A start beyond its deadline shows as failed (P2). */
-export type Platform = Omit<PlatformRow, "start_deadline_at">;
+export type Platform = Omit<PlatformRow, "start_deadline_at" | "secret_marks">;
 
 export type Named = { orgId: string; stableId: string };
 

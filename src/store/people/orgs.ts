@@ -49,6 +49,20 @@ export async function get(db: Db, options: { orgId: string }): Promise<Org> {
   return org ?? refuse("not_found", `there is no org "${options.orgId}"`);
 }
 
+/** At most `limit` orgs by id, after `afterId`. For the operator: reads beyond one org. */
+export function list(
+  crossOrgDb: Db,
+  options: { afterId: string | undefined; limit: number },
+): Promise<Org[]> {
+  let query = crossOrgDb
+    .selectFrom("org")
+    .select(["id", "name", "default_agent_id as defaultAgentId", "created_at as createdAt"])
+    .orderBy("id")
+    .limit(options.limit);
+  if (options.afterId !== undefined) query = query.where("id", ">", options.afterId);
+  return query.execute();
+}
+
 /**
  * On an empty database: creates the org `local`, its owner, the agent `pinion-default` as the org's
  * default, and a token of the owner (read, write, admin), whose secret is returned this once.

@@ -5,6 +5,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Role, TokenKind, TokenRow } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
+import * as orgMoves from "../work/org-moves.ts";
 import * as grants from "./grants.ts";
 import * as requests from "./requests.ts";
 import { cutScopes, findScopeBeyond } from "./roles.ts";
@@ -202,6 +203,8 @@ export type Credential = {
   /** The person's role in the org; null for a service and a device. */
   role: Role | null;
   allDevices: boolean;
+  /** The org is not here: it moves, or has moved. */
+  leaving: orgMoves.Leaving | undefined;
 };
 
 /**
@@ -225,6 +228,7 @@ export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(
       "t.revoked_at",
     ])
     .select(["t.all_devices", "m.role"])
+    .select(orgMoves.leavingOf("t.org_id").as("leaving"))
     .select(sql<number | null>`(extract(epoch from t.expires_at - now()) * 1000)::bigint`.as("expires_in_ms"))
     .where("sha256", "=", sql<Buffer>`any(${[...hashes]}::bytea[])`)
     .execute();
@@ -242,24 +246,31 @@ export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(
         isRevoked: row.revoked_at !== null,
         role: row.role,
         allDevices: row.all_devices,
+        leaving: row.leaving ? { cell: row.leaving.cell ?? undefined } : undefined,
       },
     ]),
   );
   return hashes.map((hash) => found.get(hash.toString("hex")));
 }
 
-/** The ids of tokens that are revoked, expired or deleted. One statement for all. */
+/**
+ * The ids of tokens that are revoked, expired or deleted (undefined), or whose org is leaving. One
+ * statement for all.
+ */
 export async function findEnded(
   db: Db,
   held: readonly { orgId: string; tokenId: string }[],
-): Promise<Set<string>> {
-  if (held.length === 0) return new Set();
-  const { rows } = await sql<{ id: string }>`
-    select h.id
+): Promise<Map<string, orgMoves.Leaving | undefined>> {
+  if (held.length === 0) return new Map();
+  const { rows } = await sql<{ id: string; leaving: { cell: string | null } | null }>`
+    select h.id, ${orgMoves.leavingOf("h.org_id")} as leaving
     from unnest(${held.map(({ orgId }) => orgId)}::text[], ${held.map(({ tokenId }) => tokenId)}::uuid[]) as h(org_id, id)
       left join token t on t.org_id = h.org_id and t.id = h.id
-    where t.id is null or t.revoked_at is not null or t.expires_at <= now()`.execute(db);
-  return new Set(rows.map((row) => row.id));
+    where t.id is null or t.revoked_at is not null or t.expires_at <= now()
+      or exists (select from org_move m where m.org_id = h.org_id)`.execute(db);
+  return new Map(
+    rows.map(({ id, leaving }) => [id, leaving ? { cell: leaving.cell ?? undefined } : undefined]),
+  );
 }
 
 export async function find(db: Db, options: { orgId: string; tokenId: string }): Promise<Token | undefined> {

@@ -217,6 +217,8 @@ export type PlatformTable = {
   config: JsonObject<Record<string, string>>;
   /** By key: sealed, or a reference. */
   secrets: JsonObject<Record<string, string>>;
+  /** See secret-marks.ts. */
+  secret_marks: ColumnType<unknown, string | undefined, string>;
   version: Generated<number>;
   status: PlatformStatus;
   status_reason: ColumnType<string, string | undefined, string>;

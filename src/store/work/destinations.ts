@@ -4,6 +4,7 @@ import { refuse } from "../../errors.ts";
 import { isUuid, newId } from "../../ids.ts";
 import { isReference, type Keyring, type SecretPlace } from "../../secrets.ts";
 import { describe } from "../people/changes.ts";
+import { marksAfter } from "../people/secret-marks.ts";
 import { beginRotation, type Rotated } from "../people/secret-rotation.ts";
 import { canonical } from "../pg/canonical.ts";
 import { type Db, transaction } from "../pg/database.ts";
@@ -52,6 +53,8 @@ const columns = sql`
   org_id as "orgId", id, slug, name, kind, config, secrets, past_secret as "pastSecret", past_secret_until as "pastSecretUntil",
   takes_alerts as "takesAlerts", version, created_at as "createdAt", updated_at as "updatedAt",
   last_delivered_at as "lastDeliveredAt", last_error as "lastError"`;
+
+const marks = sql`secret_marks`;
 
 type Named = { orgId: string; destination: string };
 
@@ -133,9 +136,9 @@ export function create(
     const id = newId();
     const secrets = sealAll({ ...options, id }, {});
     const { rows } = await sql<DestinationRow>`
-      insert into destination (org_id, id, slug, name, kind, config, secrets, takes_alerts)
+      insert into destination (org_id, id, slug, name, kind, config, secrets, secret_marks, takes_alerts)
       values (${orgId}, ${id}, ${slug}, ${values.name}, ${values.kind}, ${JSON.stringify(values.config)},
-        ${JSON.stringify(secrets)}, ${values.takesAlerts})
+        ${JSON.stringify(secrets)}, ${marksAfter({}, secrets)}, ${values.takesAlerts})
       on conflict do nothing returning ${columns}`.execute(tx);
     const row =
       rows[0] ??
@@ -196,7 +199,8 @@ export function update(
     if (changed.length === 0 && resealed.length === 0) return current;
     const { rows } = await sql<DestinationRow>`
       update destination set name = ${values.name}, config = ${JSON.stringify(values.config)},
-        secrets = ${JSON.stringify(secrets)}, takes_alerts = ${values.takesAlerts}, version = version + 1, updated_at = now()
+        secrets = ${JSON.stringify(secrets)}, secret_marks = ${marksAfter(current.secrets, secrets, marks)},
+        takes_alerts = ${values.takesAlerts}, version = version + 1, updated_at = now()
       where org_id = ${orgId} and id = ${current.id} returning ${columns}`.execute(tx);
     await events.append(tx, orgId, [
       {
@@ -258,7 +262,8 @@ export function rotate(
       signing_secret: keyring.seal(secret, placeOf({ orgId, id: current.id, field: "signing_secret" })),
     };
     const { rows } = await sql<DestinationRow>`
-      update destination set secrets = ${JSON.stringify(secrets)}, version = version + 1, updated_at = now(),
+      update destination set secrets = ${JSON.stringify(secrets)},
+        secret_marks = ${marksAfter(current.secrets, secrets, marks)}, version = version + 1, updated_at = now(),
         past_secret = ${overlapMs > 0 ? (current.secrets.signing_secret ?? null) : null},
         past_secret_until = now() + ${overlapMs} * interval '1 ms'
       where org_id = ${orgId} and id = ${current.id} returning ${columns}`.execute(tx);

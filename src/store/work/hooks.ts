@@ -133,7 +133,7 @@ export async function rotate(
 ): Promise<void> {
   await sql`
     update hook set old_secret = secret, old_secret_until = now() + ${hook.overlapMs} * interval '1 ms', secret = ${hook.secret},
-      version = version + 1, updated_at = now()
+      secret_version = secret_version + 1, secret_set_at = now(), version = version + 1, updated_at = now()
     where org_id = ${hook.orgId} and id = ${hook.id}`.execute(tx);
 }
 

@@ -120,6 +120,10 @@ export async function beat(db: Db, sessions: readonly SessionName[]): Promise<St
       end as because
     from input i left join mine m on m.org_id = i.org_id and m.device_id = i.device_id
     where m.device_id is null
+      -- A session that ended while the statement waited for its row: what ended the session is not visible here, and
+      -- the next beat tells.
+      and not exists (select from presence p where p.org_id = i.org_id and p.device_id = i.device_id
+        and p.epoch = i.epoch and p.session_id = i.session_id and p.disconnected_at is null)
   `.execute(db);
   return rows;
 }

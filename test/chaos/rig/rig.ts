@@ -206,9 +206,14 @@ export async function openRig(options: RigOptions): Promise<Rig> {
         record({ kind: "device", device: deviceId, host: host.name, org, slots });
       }
     }
-    await Promise.all(hosts.map((host) => host.start()));
-    await untilConnected(cluster, fleet.length);
-    progress(`${fleet.length} devices are connected`);
+    // One after the other: a busy machine does not welcome a whole fleet within its short deadlines.
+    let started = 0;
+    for (const host of hosts) {
+      await host.start();
+      started += host.devices.length;
+      await untilConnected(cluster, started);
+      progress(`${started} devices are connected`);
+    }
 
     const stop = new AbortController();
     const workload = runWorkload({

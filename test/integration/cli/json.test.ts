@@ -36,6 +36,7 @@ afterAll(async () => {
 /** Commands without a document to print, with the reason. */
 const exempt: Record<string, string> = {
   "devices log": "asks a daemon that is connected; test/integration/server/device-log.test.ts",
+  "orgs move": "works on the databases of two cells; test/integration/server/org-move.test.ts",
   up: "runs until it is stopped; `up --once --json` is tried in test/e2e/cli/up.test.ts",
   serve: "runs until it is stopped; with --json it says where it listens in one line",
   "device run": "runs until it is stopped; with --json it logs lines of JSON",
@@ -127,6 +128,7 @@ async function commandLines(): Promise<string[]> {
     ...[`login ${url} --name here --token ${replica.token}`, "context list", "context use here", "logout"],
     ...["version", "events", "doctor", `migrate --database-url ${database.url}`],
     `secrets rotate --database-url ${database.url}`,
+    ...["secrets list", "orgs list"],
     "turns start hello --user ada --detach",
     ...["turns list", `turns get ${turn!.id}`, `turns cancel ${turn!.id}`],
     ...["conversations list", `conversations get ${turn!.conversationId}`],

@@ -70,6 +70,7 @@ test("a drain waits as told; a replaced session comes back ever more slowly; a r
     drain,
     reconnectAfterMs: 300,
     message: "",
+    cell: "",
   });
   const history = { failures: 5, refusals: 0 };
   expect(decide(drained(DrainReason.SHUTDOWN), history, timing, highest)).toMatchObject({ delayMs: 300 });
@@ -87,6 +88,7 @@ test("a fleet worker whose token was revoked is told what the server says, and n
     drain: DrainReason.REVOKED,
     reconnectAfterMs: 0,
     message: "the fleet worker was deleted or its token revoked; start it with a good one",
+    cell: "",
   };
   expect(decide(outcome, { failures: 0, refusals: 0 }, timing)).toMatchObject({
     next: "close",

@@ -94,6 +94,10 @@ function leave(because: string): void {
 
 export const may = (scope: "write" | "admin") => caller.value?.scopes.includes(scope) ?? false;
 
+/** The operator's org; its admins see all orgs and make new ones. */
+const operatorsOrg = "local";
+export const maySeeOrgs = () => caller.value?.orgId === operatorsOrg && may("admin");
+
 const waiting: (() => void)[] = [];
 let calls = 0;
 

@@ -14,6 +14,8 @@ DOMPurify.addHook("afterSanitizeAttributes", (node) => {
     node.setAttribute("rel", "noopener noreferrer nofollow");
     node.setAttribute("target", "_blank");
   }
+  // A wide block scrolls, also by the keyboard.
+  if (node.tagName === "PRE") node.setAttribute("tabindex", "0");
   if (node.tagName === "IMG" && !/^data:image\/(png|jpeg|gif|webp);/.test(node.getAttribute("src") ?? "")) {
     const said = document.createTextNode(`[image: ${node.getAttribute("alt") || "not shown"}]`);
     node.replaceWith(said);

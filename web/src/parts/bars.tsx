@@ -52,31 +52,34 @@ export function Bars(props: {
         <span>at most {words(Math.max(0, ...totals))}</span>
         <span>{bars.at(-1)?.label}</span>
       </figcaption>
-      <table class="unseen">
-        <caption>{props.label}</caption>
-        <thead>
-          <tr>
-            <th scope="col">When</th>
-            {names.map((name) => (
-              <th key={name} scope="col">
-                {name}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {bars
-            .filter(({ parts }) => parts.length > 0)
-            .map((bar) => (
-              <tr key={bar.key}>
-                <th scope="row">{bar.label}</th>
-                {names.map((name) => (
-                  <td key={name}>{words(bar.parts.find((part) => part.name === name)?.value ?? 0)}</td>
-                ))}
-              </tr>
-            ))}
-        </tbody>
-      </table>
+      {/* A table does not shrink to a pixel by itself. */}
+      <div class="unseen">
+        <table>
+          <caption>{props.label}</caption>
+          <thead>
+            <tr>
+              <th scope="col">When</th>
+              {names.map((name) => (
+                <th key={name} scope="col">
+                  {name}
+                </th>
+              ))}
+            </tr>
+          </thead>
+          <tbody>
+            {bars
+              .filter(({ parts }) => parts.length > 0)
+              .map((bar) => (
+                <tr key={bar.key}>
+                  <th scope="row">{bar.label}</th>
+                  {names.map((name) => (
+                    <td key={name}>{words(bar.parts.find((part) => part.name === name)?.value ?? 0)}</td>
+                  ))}
+                </tr>
+              ))}
+          </tbody>
+        </table>
+      </div>
     </figure>
   );
 }

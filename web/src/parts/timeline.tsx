@@ -37,7 +37,10 @@ export function stepsOf(run: Run): Step[] {
     ...(isAhead ? [] : [["materialized", created] as [string, number | undefined]]),
     ["pushed", msOf(run.pushedAt)],
     ["accepted", started],
-    ["output", finished === undefined ? undefined : output],
+    // A device that reports no duration leaves the end of its program unknown.
+    ...(isStored && output === undefined
+      ? []
+      : [["output", finished === undefined ? undefined : output] as [string, number | undefined]]),
     [isStored || finished === undefined ? "stored" : runWord(run.status), finished],
   ];
   let before: number | undefined;

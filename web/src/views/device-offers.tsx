@@ -15,7 +15,7 @@ export function Offers({ device, isActive }: { device: Device; isActive: boolean
       type="button"
       class={`quiet offers ${isTroubled ? "warn" : ""}`}
       tabIndex={isActive ? 0 : -1}
-      aria-label={`${count} of ${device.label}`}
+      aria-label={`Offers of ${device.label}: ${count}`}
       title="Its executors and workspaces"
       onClick={() => openDialog(<OffersDialog device={device} />)}
     >

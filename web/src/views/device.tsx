@@ -278,11 +278,12 @@ function Executors({ device }: { device: Device }) {
       {executors.length === 0 && agentKinds.length === 0 && <p class="muted">It has not said.</p>}
       {executors.length === 0 && agentKinds.length > 0 && <p>{agentKinds.join(", ")}</p>}
       <ul class="versions">
-        {executors.map(({ kind, type, version, problem, egressProblem }) => (
+        {executors.map(({ kind, type, version, problem, egressProblem, secretNames }) => (
           <li key={kind}>
             <span>
               <b>{kind}</b> <small>{[type, version].filter(Boolean).join(" ")}</small>
               {(problem || egressProblem) && <div class="bad-text">{problem || egressProblem}</div>}
+              {secretNames.length > 0 && <div class="muted">with its secrets {secretNames.join(", ")}</div>}
             </span>
           </li>
         ))}

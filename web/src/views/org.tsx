@@ -3,7 +3,7 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { useSignal } from "@preact/signals";
 import { type Member, MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { type Token, TokenKind } from "#gen/pinion/v1/token_pb.js";
-import { caller, explainError, may, orgs, tokens } from "../data/api.ts";
+import { caller, explainError, may, maySeeOrgs, orgs, tokens } from "../data/api.ts";
 import { allPages, useReading } from "../data/reading.ts";
 import { Copyable } from "../parts/copy.tsx";
 import { closeDialog, confirm, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
@@ -22,7 +22,13 @@ export function OrgView() {
       <p class="org-links">
         <b>{caller.value?.orgName}</b> · <a href={linkTo("you")}>browsers that are signed in</a> ·{" "}
         <a href={linkTo("destinations")}>destinations</a> · <a href={linkTo("platforms")}>platforms</a> ·{" "}
-        <a href={linkTo("hooks")}>hooks</a> · <a href={linkTo("events")}>what happened</a>
+        <a href={linkTo("hooks")}>hooks</a> · <a href={linkTo("secrets")}>secrets</a> ·{" "}
+        {maySeeOrgs() && (
+          <>
+            <a href={linkTo("orgs")}>all orgs</a> ·{" "}
+          </>
+        )}
+        <a href={linkTo("events")}>what happened</a>
       </p>
       <Members />
       <Tokens />

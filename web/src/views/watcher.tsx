@@ -398,7 +398,7 @@ function Slots({ watcher }: { watcher: Watcher }) {
           <a href={linkTo("runs", "", { watcher: watcher.id })}>all its runs</a>
         </small>
       </h2>
-      <ol class="calendar">
+      <ol class="calendar" tabIndex={0} aria-label="Slots by day">
         {[...days].map(([day, slots]) => (
           <li key={day}>
             <span>{day}</span>

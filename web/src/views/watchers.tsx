@@ -149,6 +149,7 @@ function statusWord({ status, noExecutorReason }: Watcher): string {
 
 function executorOf({ spec, status }: Watcher): string {
   if (spec?.deviceId) return `on ${labelOf(spec.deviceId)}`;
+  if (spec?.selector) return `where ${spec.selector}`;
   return status === WatcherStatus.NO_EXECUTOR ? "its device was deleted" : "any fleet worker";
 }
 

@@ -24,6 +24,10 @@ import { readSecrets } from "./secrets.ts";
 import { type KeptSession, Sessions } from "./sessions.ts";
 import { type Place, Workspaces } from "./workspaces.ts";
 
+/** Bounds of ExecutorInfo.secret_names; further names stay on the device. */
+const secretNamesMax = 64;
+const secretNameBytesMax = 128;
+
 /** Directory and secrets of one attempt. */
 export interface WorkPlace {
   /** Undefined: the daemon's directory. */
@@ -89,7 +93,14 @@ export class AgentRunner {
         this.#versions.set(kind, version);
         const isThere = findInPath(command[0], setEnv.PATH ?? env.PATH ?? "") !== undefined;
         const problem = isThere ? "" : `${command[0]} is not installed`;
-        return create(ExecutorInfoSchema, { kind, type, version, problem, egressProblem: egress });
+        const secretNames = Object.keys(executor.secrets)
+          .filter((name) => Buffer.byteLength(name) <= secretNameBytesMax)
+          .sort()
+          .slice(0, secretNamesMax);
+        return create(ExecutorInfoSchema, {
+          ...{ kind, type, version, problem, egressProblem: egress },
+          secretNames,
+        });
       }),
     );
     const workspaces = await Promise.all(

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
+import { renameToken } from "../cell.ts";
 import type { ExecutorInfoSchema, WorkspaceInfoSchema } from "../gen/pinion/v1/activity_pb.js";
 import {
   type AttemptRef,
@@ -18,6 +19,7 @@ import {
   type UpgradeInfoSchema,
   type Welcome,
 } from "../gen/pinion/v1/device_pb.js";
+import { findIdentity, saveIdentity } from "../identity.ts";
 import { type Logger, silentLogger } from "../logger.ts";
 import type { MachineFingerprint } from "../machine.ts";
 import { type ProxySetting, proxyErrorOf, proxyFor } from "../network/proxy.ts";
@@ -177,7 +179,7 @@ export function connectDevice(options: DeviceOptions): DeviceConnection {
 
 class Connection implements DeviceConnection {
   #options: DeviceOptions;
-  #endpoint: Endpoint;
+  readonly #endpoint: Endpoint;
   #kept: KeptResults | undefined;
   readonly #timing: Timing;
   readonly #logger: Logger;
@@ -281,9 +283,9 @@ class Connection implements DeviceConnection {
     this.#options = { ...this.#options, ...changes };
     if (JSON.stringify(this.#options, comparable) === before) return;
     this.#attempts.maxConcurrency = this.#options.maxConcurrency ?? 1;
-    const { proxy: _before, ...endpoint } = this.#endpoint;
     const { proxy } = this.#options;
-    this.#endpoint = { ...endpoint, ...(proxy === undefined ? {} : { proxy }) };
+    if (proxy === undefined) delete this.#endpoint.proxy;
+    else this.#endpoint.proxy = proxy;
     // Not a wake-up, but dialled without delay in the same way.
     this.#session?.interrupt("the configuration changed", { isWakeUp: true });
   }
@@ -357,6 +359,7 @@ class Connection implements DeviceConnection {
             reason: DrainReason[drain.reason]?.toLowerCase() ?? String(drain.reason),
             reconnectAfterMs: drain.reconnectAfter === undefined ? 0 : durationMs(drain.reconnectAfter),
             message: drain.message,
+            ...(drain.cell === "" ? {} : { cell: drain.cell }),
           }),
       },
     });
@@ -369,6 +372,10 @@ class Connection implements DeviceConnection {
     if (outcome.kind === "served" || outcome.kind === "drained") {
       const reason = outcome.kind === "served" ? outcome.reason : "drained";
       this.#emit({ type: "disconnected", reason, heldMs: Math.round(outcome.heldMs) });
+    }
+    if (outcome.kind === "drained" && outcome.cell !== "") {
+      await this.#follow(outcome.cell);
+      this.#logger.info({ cell: outcome.cell }, "the org moved to another cell");
     }
     if (decision.next === "close") {
       this.#fail(decision.error, decision.message);
@@ -385,6 +392,20 @@ class Connection implements DeviceConnection {
       );
     } else this.#logger.info({ delayMs: Math.round(delayMs), reason }, "disconnected; connecting again");
     this.#lifecycle.after(delayMs, () => this.#due());
+  }
+
+  /** Puts the cell's name into the token, also into the stored identity. */
+  async #follow(cell: string): Promise<void> {
+    const before = this.#endpoint.token;
+    // In place: the delivery of results has the same endpoint.
+    const token = renameToken(before, cell);
+    this.#endpoint.token = token;
+    try {
+      const identity = await findIdentity(this.#options.stateDir);
+      if (identity?.token === before) await saveIdentity(this.#options.stateDir, { ...identity, token });
+    } catch (error) {
+      this.#logger.warn({ error: messageOf(error) }, "cannot store the token with the new cell's name");
+    }
   }
 
   #due(): void {

@@ -35,7 +35,8 @@ export type DeviceEvent = { atMs: number } & (
     }
   /** The following `retrying` event gives the delay. */
   | { type: "disconnected"; reason: string; heldMs: number }
-  | { type: "drained"; reason: string; reconnectAfterMs: number; message: string }
+  /** `cell`: the org moved there. */
+  | { type: "drained"; reason: string; reconnectAfterMs: number; message: string; cell?: string }
   | { type: "retrying"; inMs: number; reason: string; failures: number }
   /** The machine slept for about `sleptMs` ms; the device connects again. */
   | { type: "woke"; sleptMs: number }

@@ -7,7 +7,14 @@ export type SessionOutcome =
   /** The session was welcomed and broke later. */
   | { kind: "served"; heldMs: number; reason: string; isWakeUp: boolean }
   /** The server asked for a later reconnect. */
-  | { kind: "drained"; heldMs: number; drain: DrainReason; reconnectAfterMs: number; message: string }
+  | {
+      kind: "drained";
+      heldMs: number;
+      drain: DrainReason;
+      reconnectAfterMs: number;
+      message: string;
+      cell: string;
+    }
   /** The session was never welcomed. `refusal` is set if the server refused with a known status. */
   | { kind: "retryable"; reason: string; refusal?: DeviceErrorReason; isWakeUp: boolean }
   /** A final error: another try would not help. */

@@ -238,6 +238,7 @@ export class Session {
         // The server's delay counts from the drain message, not from the end of the stream.
         reconnectAfterMs: isWakeUp ? 0 : Math.max(0, delayMs - (now - this.#drainedAt)),
         message: this.#drain.message,
+        cell: this.#drain.cell,
       });
     } else if (this.#welcomedAt !== undefined) {
       this.#conclude({ kind: "served", heldMs, reason: end.reason, isWakeUp });

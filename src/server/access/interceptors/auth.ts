@@ -3,6 +3,7 @@ import { Refusal } from "../../../errors.ts";
 import { onBehalfOf } from "../../../store/people/grants.ts";
 import { type Source, withinSource } from "../../../store/people/sources.ts";
 import { withinOrg } from "../../../store/pg/tenancy.ts";
+import { refusalOf } from "../../../store/work/org-moves.ts";
 import { type Guard, nameOf, setPrincipal } from "../guard.ts";
 import { peerAddress, requestIdOf, userAgentOf } from "../peer.ts";
 import type { Streams } from "../streams.ts";
@@ -72,8 +73,10 @@ function whileGood<T>(
       const leave = options.streams.add({
         orgId,
         tokenId,
-        end() {
-          refusal = new Refusal("unauthenticated", "the token was revoked or has expired");
+        end(leaving) {
+          refusal = leaving
+            ? refusalOf(leaving)
+            : new Refusal("unauthenticated", "the token was revoked or has expired");
           stop();
           reject?.(refusal);
           // Releases the handler's resources. No caller waits for the handler or its result.

@@ -100,6 +100,7 @@ function fromRefusal(refusal: Refusal): ConnectError {
       value: { fieldViolations: [{ field: refusal.field, description: message }] },
     });
   }
+  if (refusal.cell !== undefined) error.metadata.set("pinion-cell", refusal.cell);
   if (refusal.retryAfterMs !== undefined) {
     error.details.push({
       desc: RetryInfoSchema,

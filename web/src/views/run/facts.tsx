@@ -16,7 +16,7 @@ export function Facts({ run }: { run: Run }) {
     ["skipped for", skipWord(run.skipReason)],
     [
       "device",
-      run.deviceId ? <a href={linkTo("fleet", run.deviceId)}>{labelOf(run.deviceId)}</a> : "any fleet worker",
+      run.deviceId ? <a href={linkTo("fleet", run.deviceId)}>{labelOf(run.deviceId)}</a> : "none yet",
     ],
     [
       "watcher",

@@ -52,6 +52,14 @@ export declare type ExecutorInfo = Message<"pinion.v1.ExecutorInfo"> & {
    * @generated from field: string egress_problem = 5;
    */
   egressProblem: string;
+
+  /**
+   * Names of the variables that runs get from the device's own secrets, sorted; never a value, and not where it lies.
+   * At most 64, each at most 128 bytes.
+   *
+   * @generated from field: repeated string secret_names = 6;
+   */
+  secretNames: string[];
 };
 
 /**

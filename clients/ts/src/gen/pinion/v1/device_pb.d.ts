@@ -1910,6 +1910,14 @@ export declare type Drain = Message<"pinion.v1.Drain"> & {
    * @generated from field: string message = 3;
    */
   message: string;
+
+  /**
+   * The cell to which the device's org has moved; empty: no move. The device puts the name in the place of the cell's name
+   * in its token, and connects again: the rest of the token, its runs and its results stay. At most 16 bytes.
+   *
+   * @generated from field: string cell = 4;
+   */
+  cell: string;
 };
 
 /**

@@ -53,6 +53,89 @@ export declare type Org = Message<"pinion.v1.Org"> & {
 export declare const OrgSchema: GenMessage<Org>;
 
 /**
+ * A secret without its value.
+ *
+ * @generated from message pinion.v1.SecretState
+ */
+export declare type SecretState = Message<"pinion.v1.SecretState"> & {
+  /**
+   * What holds it.
+   *
+   * @generated from field: pinion.v1.SecretHolder holder = 1;
+   */
+  holder: SecretHolder;
+
+  /**
+   * The stable id of a platform; the slug of a destination or hook.
+   *
+   * @generated from field: string holder_name = 2;
+   */
+  holderName: string;
+
+  /**
+   * Its name there, for example "bot_token".
+   *
+   * @generated from field: string name = 3;
+   */
+  name: string;
+
+  /**
+   * How often it was set; 0 if it was set before this was counted. Another encryption key is no other version.
+   *
+   * @generated from field: int32 version = 4;
+   */
+  version: number;
+
+  /**
+   * When it was set last; empty with version 0.
+   *
+   * @generated from field: google.protobuf.Timestamp set_at = 5;
+   */
+  setAt?: Timestamp | undefined;
+
+  /**
+   * When its holder last used it, to about a minute; empty: never.
+   *
+   * @generated from field: google.protobuf.Timestamp last_used_at = 6;
+   */
+  lastUsedAt?: Timestamp | undefined;
+
+  /**
+   * Until when the secret before it is good as well; empty: the one before is good no longer.
+   *
+   * @generated from field: google.protobuf.Timestamp past_good_until = 7;
+   */
+  pastGoodUntil?: Timestamp | undefined;
+
+  /**
+   * "secret://NAME" if the value is the operator's; otherwise empty.
+   *
+   * @generated from field: string reference = 8;
+   */
+  reference: string;
+
+  /**
+   * The id of the encryption key under which it lies in the database; empty for a reference.
+   *
+   * @generated from field: string key_id = 9;
+   */
+  keyId: string;
+
+  /**
+   * Why it cannot be used now, and what to do; empty: it can.
+   *
+   * @generated from field: string problem = 10;
+   */
+  problem: string;
+};
+
+/**
+ * Describes the message pinion.v1.SecretState.
+ * Use `create(SecretStateSchema)` to create a new message.
+ */
+export declare const SecretStateSchema: GenMessage<SecretState>;
+
+/**
  * A person in an org.
  *
  * @generated from message pinion.v1.Member
@@ -218,6 +301,114 @@ export declare type GetOrgResponse = Message<"pinion.v1.GetOrgResponse"> & {
  * Use `create(GetOrgResponseSchema)` to create a new message.
  */
 export declare const GetOrgResponseSchema: GenMessage<GetOrgResponse>;
+
+/**
+ * See ListOrgs.
+ *
+ * @generated from message pinion.v1.ListOrgsRequest
+ */
+export declare type ListOrgsRequest = Message<"pinion.v1.ListOrgsRequest"> & {
+  /**
+   * 1 to 500; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListOrgsRequest.
+ * Use `create(ListOrgsRequestSchema)` to create a new message.
+ */
+export declare const ListOrgsRequestSchema: GenMessage<ListOrgsRequest>;
+
+/**
+ * See ListOrgs.
+ *
+ * @generated from message pinion.v1.ListOrgsResponse
+ */
+export declare type ListOrgsResponse = Message<"pinion.v1.ListOrgsResponse"> & {
+  /**
+   * The orgs.
+   *
+   * @generated from field: repeated pinion.v1.Org orgs = 1;
+   */
+  orgs: Org[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListOrgsResponse.
+ * Use `create(ListOrgsResponseSchema)` to create a new message.
+ */
+export declare const ListOrgsResponseSchema: GenMessage<ListOrgsResponse>;
+
+/**
+ * See ListSecrets.
+ *
+ * @generated from message pinion.v1.ListSecretsRequest
+ */
+export declare type ListSecretsRequest = Message<"pinion.v1.ListSecretsRequest"> & {
+  /**
+   * 1 to 500; 0 means 50.
+   *
+   * @generated from field: int32 page_size = 1;
+   */
+  pageSize: number;
+
+  /**
+   * `next_page_token` of the page before; empty for the first.
+   *
+   * @generated from field: string page_token = 2;
+   */
+  pageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListSecretsRequest.
+ * Use `create(ListSecretsRequestSchema)` to create a new message.
+ */
+export declare const ListSecretsRequestSchema: GenMessage<ListSecretsRequest>;
+
+/**
+ * See ListSecrets.
+ *
+ * @generated from message pinion.v1.ListSecretsResponse
+ */
+export declare type ListSecretsResponse = Message<"pinion.v1.ListSecretsResponse"> & {
+  /**
+   * The secrets.
+   *
+   * @generated from field: repeated pinion.v1.SecretState secrets = 1;
+   */
+  secrets: SecretState[];
+
+  /**
+   * Empty on the last page.
+   *
+   * @generated from field: string next_page_token = 2;
+   */
+  nextPageToken: string;
+};
+
+/**
+ * Describes the message pinion.v1.ListSecretsResponse.
+ * Use `create(ListSecretsResponseSchema)` to create a new message.
+ */
+export declare const ListSecretsResponseSchema: GenMessage<ListSecretsResponse>;
 
 /**
  * See AddMember.
@@ -504,6 +695,46 @@ export enum MemberRole {
 export declare const MemberRoleSchema: GenEnum<MemberRole>;
 
 /**
+ * What holds a secret.
+ *
+ * @generated from enum pinion.v1.SecretHolder
+ */
+export enum SecretHolder {
+  /**
+   * Not set.
+   *
+   * @generated from enum value: SECRET_HOLDER_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * A chat platform of an agent.
+   *
+   * @generated from enum value: SECRET_HOLDER_PLATFORM = 1;
+   */
+  PLATFORM = 1,
+
+  /**
+   * A destination of results.
+   *
+   * @generated from enum value: SECRET_HOLDER_DESTINATION = 2;
+   */
+  DESTINATION = 2,
+
+  /**
+   * A hook, whose secret is its senders'.
+   *
+   * @generated from enum value: SECRET_HOLDER_HOOK = 3;
+   */
+  HOOK = 3,
+}
+
+/**
+ * Describes the enum pinion.v1.SecretHolder.
+ */
+export declare const SecretHolderSchema: GenEnum<SecretHolder>;
+
+/**
  * Orgs and who belongs to them. All but CreateOrg speak of the caller's own org, which its token names.
  *
  * @generated from service pinion.v1.OrgService
@@ -554,6 +785,28 @@ export declare const OrgService: GenService<{
     methodKind: "unary";
     input: typeof RemoveMemberRequestSchema;
     output: typeof RemoveMemberResponseSchema;
+  },
+  /**
+   * All orgs of this cluster of databases, by id. Only for an admin of the operator's org, "local" (PERMISSION_DENIED):
+   * whoever belongs to an org learns nothing of others.
+   *
+   * @generated from rpc pinion.v1.OrgService.ListOrgs
+   */
+  listOrgs: {
+    methodKind: "unary";
+    input: typeof ListOrgsRequestSchema;
+    output: typeof ListOrgsResponseSchema;
+  },
+  /**
+   * The secrets of the caller's org that lie on the server, by holder and name, without their values: those of platforms,
+   * destinations and hooks. Names of secrets on devices are in Device.executors.
+   *
+   * @generated from rpc pinion.v1.OrgService.ListSecrets
+   */
+  listSecrets: {
+    methodKind: "unary";
+    input: typeof ListSecretsRequestSchema;
+    output: typeof ListSecretsResponseSchema;
   },
   /**
    * The members of the caller's org, those whom Pinion has known longest first.

@@ -10,7 +10,7 @@ import { file_google_protobuf_timestamp } from "@bufbuild/protobuf/wkt";
  * Describes the file pinion/v1/org.proto.
  */
 export const file_pinion_v1_org = /*@__PURE__*/
-  fileDesc("ChNwaW5pb24vdjEvb3JnLnByb3RvEglwaW5pb24udjEiaQoDT3JnEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSGAoQZGVmYXVsdF9hZ2VudF9pZBgDIAEoCRIuCgpjcmVhdGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKLAQoGTWVtYmVyEg8KB3VzZXJfaWQYASABKAkSDAoEbmFtZRgCIAEoCRINCgVlbWFpbBgDIAEoCRIjCgRyb2xlGAQgASgOMhUucGluaW9uLnYxLk1lbWJlclJvbGUSLgoKY3JlYXRlZF9hdBgFIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXAixQEKEENyZWF0ZU9yZ1JlcXVlc3QSOwoGb3JnX2lkGAEgASgJQiu6SChyJjIkXlthLXowLTldKFthLXowLTktXXswLDYxfVthLXowLTldKT8kEhgKBG5hbWUYAiABKAlCCrpIB3IFIAEoyAESHwoLb3duZXJfZW1haWwYAyABKAlCCrpIB3IFKP4BYAESHAoKb3duZXJfbmFtZRgEIAEoCUIIukgFcgMoyAESGwoKcmVxdWVzdF9pZBgFIAEoCUIHukgEcgIoZCJiChFDcmVhdGVPcmdSZXNwb25zZRIbCgNvcmcYASABKAsyDi5waW5pb24udjEuT3JnEiAKBW93bmVyGAIgASgLMhEucGluaW9uLnYxLk1lbWJlchIOCgZzZWNyZXQYAyABKAkiDwoNR2V0T3JnUmVxdWVzdCItCg5HZXRPcmdSZXNwb25zZRIbCgNvcmcYASABKAsyDi5waW5pb24udjEuT3JnIuwBChBBZGRNZW1iZXJSZXF1ZXN0EhkKBWVtYWlsGAEgASgJQgq6SAdyBSj+AWABEhYKBG5hbWUYAiABKAlCCLpIBXIDKMgBEjEKBHJvbGUYAyABKA4yFS5waW5pb24udjEuTWVtYmVyUm9sZUIMukgJggEGGAEYAhgDEjgKDHRva2VuX3Njb3BlcxgEIAMoCUIiukgfkgEcEAMYASIWchRSBHJlYWRSBXdyaXRlUgVhZG1pbhIbCgpyZXF1ZXN0X2lkGAUgASgJQge6SARyAihkEhsKE2tlZXBfc2VydmljZV90b2tlbnMYBiABKAgikwEKEUFkZE1lbWJlclJlc3BvbnNlEiEKBm1lbWJlchgBIAEoCzIRLnBpbmlvbi52MS5NZW1iZXISDgoGc2VjcmV0GAIgASgJEhIKCnRva2Vuc19jdXQYAyABKAUSGgoSc2VydmljZV90b2tlbnNfY3V0GAQgASgFEhsKE3NlcnZpY2VfdG9rZW5zX2tlcHQYBSABKAUiTwoTUmVtb3ZlTWVtYmVyUmVxdWVzdBIZCgd1c2VyX2lkGAEgASgJQgi6SAVyA7ABARIdChVyZXZva2Vfc2VydmljZV90b2tlbnMYAiABKAgiswEKFFJlbW92ZU1lbWJlclJlc3BvbnNlEhYKDnRva2Vuc19yZXZva2VkGAEgASgFEhkKEXdhdGNoZXJzX3VucGlubmVkGAIgASgFEhYKDnJ1bnNfY2FuY2VsbGVkGAMgASgFEhsKE3NlcnZpY2VfdG9rZW5zX2tlcHQYBCABKAUSGgoSYWdlbnRzX2hhbmRlZF9vdmVyGAUgASgFEhcKD2FnZW50c191bnBpbm5lZBgGIAEoBSJRChJMaXN0TWVtYmVyc1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDKOgHIlIKE0xpc3RNZW1iZXJzUmVzcG9uc2USIgoHbWVtYmVycxgBIAMoCzIRLnBpbmlvbi52MS5NZW1iZXISFwoPbmV4dF9wYWdlX3Rva2VuGAIgASgJKm8KCk1lbWJlclJvbGUSGwoXTUVNQkVSX1JPTEVfVU5TUEVDSUZJRUQQABIVChFNRU1CRVJfUk9MRV9PV05FUhABEhUKEU1FTUJFUl9ST0xFX0FETUlOEAISFgoSTUVNQkVSX1JPTEVfTUVNQkVSEAMyhAMKCk9yZ1NlcnZpY2USRgoJQ3JlYXRlT3JnEhsucGluaW9uLnYxLkNyZWF0ZU9yZ1JlcXVlc3QaHC5waW5pb24udjEuQ3JlYXRlT3JnUmVzcG9uc2USQgoGR2V0T3JnEhgucGluaW9uLnYxLkdldE9yZ1JlcXVlc3QaGS5waW5pb24udjEuR2V0T3JnUmVzcG9uc2UiA5ACARJGCglBZGRNZW1iZXISGy5waW5pb24udjEuQWRkTWVtYmVyUmVxdWVzdBocLnBpbmlvbi52MS5BZGRNZW1iZXJSZXNwb25zZRJPCgxSZW1vdmVNZW1iZXISHi5waW5pb24udjEuUmVtb3ZlTWVtYmVyUmVxdWVzdBofLnBpbmlvbi52MS5SZW1vdmVNZW1iZXJSZXNwb25zZRJRCgtMaXN0TWVtYmVycxIdLnBpbmlvbi52MS5MaXN0TWVtYmVyc1JlcXVlc3QaHi5waW5pb24udjEuTGlzdE1lbWJlcnNSZXNwb25zZSIDkAIBYgZwcm90bzM", [file_buf_validate_validate, file_google_protobuf_timestamp]);
+  fileDesc("ChNwaW5pb24vdjEvb3JnLnByb3RvEglwaW5pb24udjEiaQoDT3JnEgoKAmlkGAEgASgJEgwKBG5hbWUYAiABKAkSGAoQZGVmYXVsdF9hZ2VudF9pZBgDIAEoCRIuCgpjcmVhdGVkX2F0GAQgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCKxAgoLU2VjcmV0U3RhdGUSJwoGaG9sZGVyGAEgASgOMhcucGluaW9uLnYxLlNlY3JldEhvbGRlchITCgtob2xkZXJfbmFtZRgCIAEoCRIMCgRuYW1lGAMgASgJEg8KB3ZlcnNpb24YBCABKAUSKgoGc2V0X2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcBIwCgxsYXN0X3VzZWRfYXQYBiABKAsyGi5nb29nbGUucHJvdG9idWYuVGltZXN0YW1wEjMKD3Bhc3RfZ29vZF91bnRpbBgHIAEoCzIaLmdvb2dsZS5wcm90b2J1Zi5UaW1lc3RhbXASEQoJcmVmZXJlbmNlGAggASgJEg4KBmtleV9pZBgJIAEoCRIPCgdwcm9ibGVtGAogASgJIosBCgZNZW1iZXISDwoHdXNlcl9pZBgBIAEoCRIMCgRuYW1lGAIgASgJEg0KBWVtYWlsGAMgASgJEiMKBHJvbGUYBCABKA4yFS5waW5pb24udjEuTWVtYmVyUm9sZRIuCgpjcmVhdGVkX2F0GAUgASgLMhouZ29vZ2xlLnByb3RvYnVmLlRpbWVzdGFtcCLFAQoQQ3JlYXRlT3JnUmVxdWVzdBI7CgZvcmdfaWQYASABKAlCK7pIKHImMiReW2EtejAtOV0oW2EtejAtOS1dezAsNjF9W2EtejAtOV0pPyQSGAoEbmFtZRgCIAEoCUIKukgHcgUgASjIARIfCgtvd25lcl9lbWFpbBgDIAEoCUIKukgHcgUo/gFgARIcCgpvd25lcl9uYW1lGAQgASgJQgi6SAVyAyjIARIbCgpyZXF1ZXN0X2lkGAUgASgJQge6SARyAihkImIKEUNyZWF0ZU9yZ1Jlc3BvbnNlEhsKA29yZxgBIAEoCzIOLnBpbmlvbi52MS5PcmcSIAoFb3duZXIYAiABKAsyES5waW5pb24udjEuTWVtYmVyEg4KBnNlY3JldBgDIAEoCSIPCg1HZXRPcmdSZXF1ZXN0Ii0KDkdldE9yZ1Jlc3BvbnNlEhsKA29yZxgBIAEoCzIOLnBpbmlvbi52MS5PcmciTgoPTGlzdE9yZ3NSZXF1ZXN0Eh0KCXBhZ2Vfc2l6ZRgBIAEoBUIKukgHGgUY9AMoABIcCgpwYWdlX3Rva2VuGAIgASgJQgi6SAVyAyjoByJJChBMaXN0T3Jnc1Jlc3BvbnNlEhwKBG9yZ3MYASADKAsyDi5waW5pb24udjEuT3JnEhcKD25leHRfcGFnZV90b2tlbhgCIAEoCSJRChJMaXN0U2VjcmV0c1JlcXVlc3QSHQoJcGFnZV9zaXplGAEgASgFQgq6SAcaBRj0AygAEhwKCnBhZ2VfdG9rZW4YAiABKAlCCLpIBXIDKOgHIlcKE0xpc3RTZWNyZXRzUmVzcG9uc2USJwoHc2VjcmV0cxgBIAMoCzIWLnBpbmlvbi52MS5TZWNyZXRTdGF0ZRIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAki7AEKEEFkZE1lbWJlclJlcXVlc3QSGQoFZW1haWwYASABKAlCCrpIB3IFKP4BYAESFgoEbmFtZRgCIAEoCUIIukgFcgMoyAESMQoEcm9sZRgDIAEoDjIVLnBpbmlvbi52MS5NZW1iZXJSb2xlQgy6SAmCAQYYARgCGAMSOAoMdG9rZW5fc2NvcGVzGAQgAygJQiK6SB+SARwQAxgBIhZyFFIEcmVhZFIFd3JpdGVSBWFkbWluEhsKCnJlcXVlc3RfaWQYBSABKAlCB7pIBHICKGQSGwoTa2VlcF9zZXJ2aWNlX3Rva2VucxgGIAEoCCKTAQoRQWRkTWVtYmVyUmVzcG9uc2USIQoGbWVtYmVyGAEgASgLMhEucGluaW9uLnYxLk1lbWJlchIOCgZzZWNyZXQYAiABKAkSEgoKdG9rZW5zX2N1dBgDIAEoBRIaChJzZXJ2aWNlX3Rva2Vuc19jdXQYBCABKAUSGwoTc2VydmljZV90b2tlbnNfa2VwdBgFIAEoBSJPChNSZW1vdmVNZW1iZXJSZXF1ZXN0EhkKB3VzZXJfaWQYASABKAlCCLpIBXIDsAEBEh0KFXJldm9rZV9zZXJ2aWNlX3Rva2VucxgCIAEoCCKzAQoUUmVtb3ZlTWVtYmVyUmVzcG9uc2USFgoOdG9rZW5zX3Jldm9rZWQYASABKAUSGQoRd2F0Y2hlcnNfdW5waW5uZWQYAiABKAUSFgoOcnVuc19jYW5jZWxsZWQYAyABKAUSGwoTc2VydmljZV90b2tlbnNfa2VwdBgEIAEoBRIaChJhZ2VudHNfaGFuZGVkX292ZXIYBSABKAUSFwoPYWdlbnRzX3VucGlubmVkGAYgASgFIlEKEkxpc3RNZW1iZXJzUmVxdWVzdBIdCglwYWdlX3NpemUYASABKAVCCrpIBxoFGPQDKAASHAoKcGFnZV90b2tlbhgCIAEoCUIIukgFcgMo6AciUgoTTGlzdE1lbWJlcnNSZXNwb25zZRIiCgdtZW1iZXJzGAEgAygLMhEucGluaW9uLnYxLk1lbWJlchIXCg9uZXh0X3BhZ2VfdG9rZW4YAiABKAkqbwoKTWVtYmVyUm9sZRIbChdNRU1CRVJfUk9MRV9VTlNQRUNJRklFRBAAEhUKEU1FTUJFUl9ST0xFX09XTkVSEAESFQoRTUVNQkVSX1JPTEVfQURNSU4QAhIWChJNRU1CRVJfUk9MRV9NRU1CRVIQAyqAAQoMU2VjcmV0SG9sZGVyEh0KGVNFQ1JFVF9IT0xERVJfVU5TUEVDSUZJRUQQABIaChZTRUNSRVRfSE9MREVSX1BMQVRGT1JNEAESHQoZU0VDUkVUX0hPTERFUl9ERVNUSU5BVElPThACEhYKElNFQ1JFVF9IT0xERVJfSE9PSxADMqEECgpPcmdTZXJ2aWNlEkYKCUNyZWF0ZU9yZxIbLnBpbmlvbi52MS5DcmVhdGVPcmdSZXF1ZXN0GhwucGluaW9uLnYxLkNyZWF0ZU9yZ1Jlc3BvbnNlEkIKBkdldE9yZxIYLnBpbmlvbi52MS5HZXRPcmdSZXF1ZXN0GhkucGluaW9uLnYxLkdldE9yZ1Jlc3BvbnNlIgOQAgESRgoJQWRkTWVtYmVyEhsucGluaW9uLnYxLkFkZE1lbWJlclJlcXVlc3QaHC5waW5pb24udjEuQWRkTWVtYmVyUmVzcG9uc2USTwoMUmVtb3ZlTWVtYmVyEh4ucGluaW9uLnYxLlJlbW92ZU1lbWJlclJlcXVlc3QaHy5waW5pb24udjEuUmVtb3ZlTWVtYmVyUmVzcG9uc2USSAoITGlzdE9yZ3MSGi5waW5pb24udjEuTGlzdE9yZ3NSZXF1ZXN0GhsucGluaW9uLnYxLkxpc3RPcmdzUmVzcG9uc2UiA5ACARJRCgtMaXN0U2VjcmV0cxIdLnBpbmlvbi52MS5MaXN0U2VjcmV0c1JlcXVlc3QaHi5waW5pb24udjEuTGlzdFNlY3JldHNSZXNwb25zZSIDkAIBElEKC0xpc3RNZW1iZXJzEh0ucGluaW9uLnYxLkxpc3RNZW1iZXJzUmVxdWVzdBoeLnBpbmlvbi52MS5MaXN0TWVtYmVyc1Jlc3BvbnNlIgOQAgFiBnByb3RvMw", [file_buf_validate_validate, file_google_protobuf_timestamp]);
 
 /**
  * Describes the message pinion.v1.Org.
@@ -20,81 +20,116 @@ export const OrgSchema = /*@__PURE__*/
   messageDesc(file_pinion_v1_org, 0);
 
 /**
+ * Describes the message pinion.v1.SecretState.
+ * Use `create(SecretStateSchema)` to create a new message.
+ */
+export const SecretStateSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_org, 1);
+
+/**
  * Describes the message pinion.v1.Member.
  * Use `create(MemberSchema)` to create a new message.
  */
 export const MemberSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 1);
+  messageDesc(file_pinion_v1_org, 2);
 
 /**
  * Describes the message pinion.v1.CreateOrgRequest.
  * Use `create(CreateOrgRequestSchema)` to create a new message.
  */
 export const CreateOrgRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 2);
+  messageDesc(file_pinion_v1_org, 3);
 
 /**
  * Describes the message pinion.v1.CreateOrgResponse.
  * Use `create(CreateOrgResponseSchema)` to create a new message.
  */
 export const CreateOrgResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 3);
+  messageDesc(file_pinion_v1_org, 4);
 
 /**
  * Describes the message pinion.v1.GetOrgRequest.
  * Use `create(GetOrgRequestSchema)` to create a new message.
  */
 export const GetOrgRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 4);
+  messageDesc(file_pinion_v1_org, 5);
 
 /**
  * Describes the message pinion.v1.GetOrgResponse.
  * Use `create(GetOrgResponseSchema)` to create a new message.
  */
 export const GetOrgResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 5);
+  messageDesc(file_pinion_v1_org, 6);
+
+/**
+ * Describes the message pinion.v1.ListOrgsRequest.
+ * Use `create(ListOrgsRequestSchema)` to create a new message.
+ */
+export const ListOrgsRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_org, 7);
+
+/**
+ * Describes the message pinion.v1.ListOrgsResponse.
+ * Use `create(ListOrgsResponseSchema)` to create a new message.
+ */
+export const ListOrgsResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_org, 8);
+
+/**
+ * Describes the message pinion.v1.ListSecretsRequest.
+ * Use `create(ListSecretsRequestSchema)` to create a new message.
+ */
+export const ListSecretsRequestSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_org, 9);
+
+/**
+ * Describes the message pinion.v1.ListSecretsResponse.
+ * Use `create(ListSecretsResponseSchema)` to create a new message.
+ */
+export const ListSecretsResponseSchema = /*@__PURE__*/
+  messageDesc(file_pinion_v1_org, 10);
 
 /**
  * Describes the message pinion.v1.AddMemberRequest.
  * Use `create(AddMemberRequestSchema)` to create a new message.
  */
 export const AddMemberRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 6);
+  messageDesc(file_pinion_v1_org, 11);
 
 /**
  * Describes the message pinion.v1.AddMemberResponse.
  * Use `create(AddMemberResponseSchema)` to create a new message.
  */
 export const AddMemberResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 7);
+  messageDesc(file_pinion_v1_org, 12);
 
 /**
  * Describes the message pinion.v1.RemoveMemberRequest.
  * Use `create(RemoveMemberRequestSchema)` to create a new message.
  */
 export const RemoveMemberRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 8);
+  messageDesc(file_pinion_v1_org, 13);
 
 /**
  * Describes the message pinion.v1.RemoveMemberResponse.
  * Use `create(RemoveMemberResponseSchema)` to create a new message.
  */
 export const RemoveMemberResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 9);
+  messageDesc(file_pinion_v1_org, 14);
 
 /**
  * Describes the message pinion.v1.ListMembersRequest.
  * Use `create(ListMembersRequestSchema)` to create a new message.
  */
 export const ListMembersRequestSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 10);
+  messageDesc(file_pinion_v1_org, 15);
 
 /**
  * Describes the message pinion.v1.ListMembersResponse.
  * Use `create(ListMembersResponseSchema)` to create a new message.
  */
 export const ListMembersResponseSchema = /*@__PURE__*/
-  messageDesc(file_pinion_v1_org, 11);
+  messageDesc(file_pinion_v1_org, 16);
 
 /**
  * Describes the enum pinion.v1.MemberRole.
@@ -109,6 +144,20 @@ export const MemberRoleSchema = /*@__PURE__*/
  */
 export const MemberRole = /*@__PURE__*/
   tsEnum(MemberRoleSchema);
+
+/**
+ * Describes the enum pinion.v1.SecretHolder.
+ */
+export const SecretHolderSchema = /*@__PURE__*/
+  enumDesc(file_pinion_v1_org, 1);
+
+/**
+ * What holds a secret.
+ *
+ * @generated from enum pinion.v1.SecretHolder
+ */
+export const SecretHolder = /*@__PURE__*/
+  tsEnum(SecretHolderSchema);
 
 /**
  * Orgs and who belongs to them. All but CreateOrg speak of the caller's own org, which its token names.

@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-GWWM3V3G.js";import{Ga as t}from"./chunk-B4IWXYAO.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};

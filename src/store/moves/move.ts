@@ -1,0 +1,408 @@
+/**
+ * Moves an org from one cell's database to another's. Each step may be repeated: a move that was
+ * killed, wherever it was, goes on from where it stands when it is run again.
+ *
+ *   source  ─▶ closing ─▶ fenced ──────────────────────────▶ moved (final)
+ *   target                 └─▶ fenced ─▶ copied, compared ─┘   └─▶ open
+ *
+ * The source's `moved` decides: before it the org is the source's, and a move can be aborted; after
+ * it the org is the target's.
+ */
+import pg from "pg";
+import { Refusal } from "../../errors.ts";
+import { connectionOptions } from "../pg/database.ts";
+import { copyTable, digestOf, inTransaction, prepareCopy } from "./copy.ts";
+import { lowerFence, passFence, raiseFence } from "./fence.ts";
+import { copyPeople } from "./people.ts";
+import { type OrgTable, tablesOf } from "./tables.ts";
+
+export type Step =
+  | "checked"
+  | "closing"
+  | "drained"
+  | "fenced"
+  | "prepared"
+  | "copied"
+  | "counted"
+  | "switched"
+  | "opened"
+  | "aborted"
+  | "forgotten";
+
+/** `table` and `rows`: of a copied table. */
+export type Progress = { step: Step; table?: string; rows?: number };
+
+export type MoveOptions = {
+  sourceUrl: string;
+  targetUrl: string;
+  orgId: string;
+  /** The name of the target's cell. */
+  cell: string;
+  onProgress?: (progress: Progress) => void | Promise<void>;
+};
+
+export type Moved = { tables: number; rows: number; fencedMs: number };
+
+/** A replica uses a looked-up token for 5 s; then it sees that the org is leaving. */
+const closingMs = 6_000;
+/**
+ * Milliseconds until devices that do not leave are fenced out all the same: shorter than the time to
+ * be heard of (PINION_HEARTBEAT_TTL_MS), which runs for devices that have left.
+ */
+const drainMsMax = 20_000;
+const pollMs = 200;
+/** A sequence at the target that is behind goes this far beyond the source's. */
+const sequenceMargin = 1_000_000;
+
+type Ends = { source: pg.Client; target: pg.Client };
+type Row = {
+  direction: "out" | "in";
+  cell: string;
+  state: "closing" | "fenced" | "moved";
+  copied: Record<string, { rows: number; digest: string }>;
+};
+
+/** Moves the org, or goes on with its move. Refuses with `failed_precondition` before any change. */
+export function moveOrg(options: MoveOptions): Promise<Moved> {
+  return withEnds(options, async (ends, tables) => {
+    const { orgId } = options;
+    const say = async (progress: Progress) => options.onProgress?.(progress);
+    const names = await check(ends, options);
+    await say({ step: "checked" });
+    if ((await rowOf(ends.source, orgId))?.state !== "moved") {
+      await close(ends.source, options);
+      await say({ step: "closing" });
+      await waitForDevices(ends.source, orgId);
+      await say({ step: "drained" });
+      await raiseFence(ends.source, {
+        ...{ orgId, tables },
+        note: () =>
+          set(ends.source, orgId, "state = 'fenced', fenced_at = coalesce(fenced_at, clock_timestamp())"),
+      });
+      await say({ step: "fenced" });
+      await prepareTarget(ends.target, tables, { orgId, from: names.source });
+      await createPartitions(ends, tables);
+      await say({ step: "prepared" });
+      await copyAll(ends, tables, { orgId, say });
+      await say({ step: "copied" });
+      await advanceSequences(ends);
+      await say({ step: "counted" });
+      await set(ends.source, orgId, "state = 'moved'");
+      await say({ step: "switched" });
+    }
+    const moved = await open(ends, tables, orgId);
+    await say({ step: "opened" });
+    return { ...moved, tables: tables.length };
+  });
+}
+
+/** What a move would do; changes nothing. */
+export function planMove(options: MoveOptions): Promise<{ tables: { table: string; rows: number }[] }> {
+  return withEnds(options, async (ends, tables) => {
+    await check(ends, options);
+    const counted: { table: string; rows: number }[] = [];
+    for (const table of tables) {
+      const { rows } = await digestOf(ends.source, table, { orgId: options.orgId, people: new Map() });
+      counted.push({ table: table.name, rows });
+    }
+    return { tables: counted };
+  });
+}
+
+/** Gives up a move before its switch: the org is the source's as before. */
+export function abortMove(options: MoveOptions): Promise<void> {
+  return withEnds(options, async ({ source, target }, tables) => {
+    const { orgId } = options;
+    const [here, there] = [await rowOf(source, orgId), await rowOf(target, orgId)];
+    if (here?.direction !== "out" || here.state === "moved") {
+      throw new Refusal(
+        "failed_precondition",
+        here
+          ? `the org "${orgId}" has moved; move it back instead`
+          : `no move of the org "${orgId}" has begun`,
+      );
+    }
+    if (there?.direction === "in") {
+      await inTransaction(target, () => deleteRows(target, tables, orgId));
+      await remove(target, tables, orgId);
+    }
+    await remove(source, tables, orgId);
+    await options.onProgress?.({ step: "aborted" });
+  });
+}
+
+/** Deletes what the source kept of a moved org: from now on its old tokens are unknown here. */
+export function forgetMoved(options: MoveOptions): Promise<void> {
+  return withEnds(options, async ({ source, target }, tables) => {
+    const { orgId, cell } = options;
+    const here = await rowOf(source, orgId);
+    if (here?.state !== "moved" || here.cell !== cell || (await rowOf(target, orgId))) {
+      throw new Refusal("failed_precondition", `the org "${orgId}" has not moved to the cell "${cell}" yet`);
+    }
+    await inTransaction(source, () => deleteRows(source, tables, orgId));
+    await remove(source, tables, orgId);
+    await options.onProgress?.({ step: "forgotten" });
+  });
+}
+
+async function withEnds<T>(
+  { sourceUrl, targetUrl, orgId }: MoveOptions,
+  fn: (ends: Ends, tables: readonly OrgTable[]) => Promise<T>,
+): Promise<T> {
+  const connect = async (url: string) => {
+    const client = new pg.Client({
+      ...connectionOptions({
+        ...{ url, statementTimeoutMs: 0, connectTimeoutMs: 10_000 },
+        applicationName: "pinion-move",
+      }),
+      idle_in_transaction_session_timeout: 0,
+    });
+    // A broken connection shows at the next statement.
+    client.on("error", () => {});
+    await client.connect();
+    await prepareCopy(client);
+    await passFence(client, orgId);
+    return client;
+  };
+  const source = await connect(sourceUrl);
+  try {
+    const target = await connect(targetUrl);
+    try {
+      // One mover of an org at a time.
+      for (const client of [source, target]) {
+        const { rows } = await client.query<{ mine: boolean }>(
+          "select pg_try_advisory_lock(7420002, hashtext($1)) as mine",
+          [orgId],
+        );
+        if (!rows[0]!.mine)
+          throw new Refusal("failed_precondition", `the org "${orgId}" is being moved by another command`);
+      }
+      return await fn({ source, target }, await tablesOf(source));
+    } finally {
+      await target.end();
+    }
+  } finally {
+    await source.end();
+  }
+}
+
+async function check({ source, target }: Ends, { orgId, cell }: MoveOptions): Promise<{ source: string }> {
+  const stop = (why: string): never => {
+    throw new Refusal("failed_precondition", why);
+  };
+  const [here, there] = [await factsOf(source, orgId), await factsOf(target, orgId)];
+  if (here.migrations !== there.migrations)
+    stop("the cells have different versions of the schema; upgrade both to the same version of Pinion");
+  if (here.cell === "" || there.cell === "")
+    stop("a cell has no name; set PINION_CELL on its replicas, and start them once");
+  if (there.cell !== cell) stop(`the target's database belongs to the cell "${there.cell}", not "${cell}"`);
+  if (here.cell === cell) stop(`the org's database belongs to the cell "${cell}" already`);
+  for (const { cell: name, unconfined } of [here, there]) {
+    if (unconfined)
+      stop(
+        `replicas of the cell "${name}" connect as "${unconfined}", whom row-level security does not bind, so the org ` +
+          "cannot be fenced; give them a role that is no superuser (docs/scaling.md)",
+      );
+  }
+  if (!here.hasOrg && here.move?.state !== "moved")
+    stop(`there is no org "${orgId}" in the cell "${here.cell}"`);
+  if (here.move && here.move.direction === "in")
+    stop(`the org "${orgId}" is still arriving; finish that move`);
+  if (here.move && here.move.cell !== cell)
+    stop(`the org "${orgId}" is moving to the cell "${here.move.cell}"`);
+  if (there.hasOrg && !there.move && here.move?.state !== "moved")
+    stop(`the cell "${cell}" has another org "${orgId}" already`);
+  if (there.move && (there.move.direction !== "in" || there.move.cell !== here.cell))
+    stop(`the cell "${cell}" remembers another move of the org "${orgId}"; end that one with --forget first`);
+  return { source: here.cell };
+}
+
+async function factsOf(client: pg.Client, orgId: string) {
+  const { rows } = await client.query<{
+    migrations: string;
+    cell: string;
+    unconfined: string | null;
+    hasOrg: boolean;
+  }>(
+    `select (select string_agg(name, ' ' order by name) from kysely_migration) as migrations,
+      coalesce((select name from cell), '') as cell,
+      (select min(r.rolname) from pg_stat_activity a join pg_roles r on r.rolname = a.usename
+        where a.datname = current_database() and a.application_name in ('pinion-work', 'pinion-requests')
+          and (r.rolsuper or r.rolbypassrls)) as unconfined,
+      exists (select from org where id = $1) as "hasOrg"`,
+    [orgId],
+  );
+  return { ...rows[0]!, move: await rowOf(client, orgId) };
+}
+
+async function rowOf(client: pg.Client, orgId: string): Promise<Row | undefined> {
+  const { rows } = await client.query<Row>(
+    "select direction, cell, state, copied from org_move where org_id = $1",
+    [orgId],
+  );
+  return rows[0];
+}
+
+async function set(client: pg.Client, orgId: string, assignments: string): Promise<void> {
+  await client.query(`update org_move set ${assignments} where org_id = $1`, [orgId]);
+}
+
+/** Replicas see the row: they send devices away, and take no more calls of the org. */
+async function close(source: pg.Client, { orgId, cell }: MoveOptions): Promise<void> {
+  await source.query(
+    `insert into org_move (org_id, direction, cell, state) values ($1, 'out', $2, 'closing') on conflict do nothing`,
+    [orgId, cell],
+  );
+}
+
+/** Until no device of the org is connected, and each replica has looked at its tokens again. */
+async function waitForDevices(source: pg.Client, orgId: string): Promise<void> {
+  for (;;) {
+    const { rows } = await source.query<{ isLeft: boolean }>(
+      `select m.state <> 'closing' or m.began_at < clock_timestamp() - $3 * interval '1 ms'
+          or (m.began_at < clock_timestamp() - $2 * interval '1 ms'
+            and not exists (select from presence p join replica r on r.id = p.replica_id
+              where p.org_id = m.org_id and p.connected_at is not null and p.disconnected_at is null
+                and r.last_beat_at > clock_timestamp() - interval '1 minute')) as "isLeft"
+      from org_move m where m.org_id = $1`,
+      [orgId, closingMs, drainMsMax],
+    );
+    if (rows[0]?.isLeft) return;
+    await new Promise((resolve) => setTimeout(resolve, pollMs));
+  }
+}
+
+async function prepareTarget(
+  target: pg.Client,
+  tables: readonly OrgTable[],
+  { orgId, from }: { orgId: string; from: string },
+): Promise<void> {
+  if (await rowOf(target, orgId)) return;
+  await raiseFence(target, {
+    ...{ orgId, tables },
+    async note() {
+      await target.query(
+        `insert into org_move (org_id, direction, cell, state, fenced_at) values ($1, 'in', $2, 'fenced', clock_timestamp())`,
+        [orgId, from],
+      );
+    },
+  });
+}
+
+/** The days of the source; a day whose rows are in the default partition has none of its own. */
+async function createPartitions({ source, target }: Ends, tables: readonly OrgTable[]): Promise<void> {
+  for (const { name } of tables.filter(({ isPartitioned }) => isPartitioned)) {
+    const { rows } = await source.query<{ name: string; bound: string }>(
+      `select c.relname as name, pg_get_expr(c.relpartbound, c.oid) as bound
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid
+      where i.inhparent = $1::regclass and c.relname ~ '_[0-9]{8}$'`,
+      [name],
+    );
+    for (const day of rows) {
+      await target
+        .query(
+          `create table if not exists ${pg.escapeIdentifier(day.name)} partition of ${pg.escapeIdentifier(name)} ${day.bound}`,
+        )
+        .catch((error: unknown) => {
+          // check_violation
+          if ((error as { code?: unknown }).code !== "23514") throw error;
+        });
+    }
+  }
+}
+
+async function copyAll(
+  ends: Ends,
+  tables: readonly OrgTable[],
+  { orgId, say }: { orgId: string; say: (progress: Progress) => Promise<unknown> },
+): Promise<void> {
+  const people = await copyPeople(ends, tables, { orgId });
+  const { copied } = (await rowOf(ends.target, orgId))!;
+  for (const table of tables) {
+    if (copied[table.name]) continue;
+    const { rows } = await copyTable(ends, table, {
+      ...{ orgId, people },
+      async note(digest) {
+        await ends.target.query(
+          "update org_move set copied = copied || jsonb_build_object($2::text, $3::jsonb) where org_id = $1",
+          [orgId, table.name, JSON.stringify(digest)],
+        );
+      },
+    });
+    await say({ step: "copied", table: table.name, rows });
+  }
+}
+
+/** New rows at the target come after the copied rows: cursors, lanes and epochs only grow. */
+async function advanceSequences({ source, target }: Ends): Promise<void> {
+  const read = `select sequencename as name, coalesce(last_value, 0)::text as value from pg_sequences where schemaname = 'public'`;
+  const { rows: theirs } = await target.query<{ name: string; value: string }>(read);
+  const known = new Map(theirs.map(({ name, value }) => [name, BigInt(value)]));
+  const { rows } = await source.query<{ name: string; value: string }>(read);
+  for (const { name, value } of rows) {
+    if (BigInt(value) <= (known.get(name) ?? 0n)) continue;
+    const next = BigInt(value) + BigInt(sequenceMargin);
+    await target.query("select setval(format('public.%I', $1::text)::regclass, $2)", [name, String(next)]);
+  }
+}
+
+/** Takes the target's fence down. Runs go on: their times to be heard of begin anew. */
+async function open(
+  { source, target }: Ends,
+  tables: readonly OrgTable[],
+  orgId: string,
+): Promise<{ rows: number; fencedMs: number }> {
+  const { rows: fences } = await source.query<{ ms: number }>(
+    "select extract(epoch from clock_timestamp() - fenced_at)::float8 * 1000 as ms from org_move where org_id = $1",
+    [orgId],
+  );
+  const fencedMs = Math.round(fences[0]!.ms);
+  const arriving = await rowOf(target, orgId);
+  if (!arriving) return { rows: 0, fencedMs };
+  await lowerFence(target, {
+    ...{ orgId, tables },
+    async note() {
+      await target.query(
+        `update presence set replica_id = null, disconnected_at = clock_timestamp(), last_beat_at = clock_timestamp()
+        where org_id = $1 and connected_at is not null`,
+        [orgId],
+      );
+      await target.query(
+        "update run set last_beat_at = clock_timestamp() where org_id = $1 and last_beat_at is not null",
+        [orgId],
+      );
+      const later = `+ $2 * interval '1 ms'`;
+      await target.query(
+        `update turn set deadline_at = deadline_at ${later}, expires_at = expires_at ${later},
+          start_deadline_at = start_deadline_at ${later}, last_beat_at = last_beat_at ${later} where org_id = $1`,
+        [orgId, fencedMs],
+      );
+      await target.query(
+        `update conversation set lease_expires_at = lease_expires_at ${later} where org_id = $1 and lease_expires_at is not null`,
+        [orgId, fencedMs],
+      );
+      await target.query(
+        `update question set deadline_at = deadline_at ${later} where org_id = $1 and state = 'open'`,
+        [orgId, fencedMs],
+      );
+      await target.query("delete from org_move where org_id = $1", [orgId]);
+    },
+  });
+  return { rows: Object.values(arriving.copied).reduce((sum, { rows }) => sum + rows, 0), fencedMs };
+}
+
+/** Children first. */
+async function deleteRows(client: pg.Client, tables: readonly OrgTable[], orgId: string): Promise<void> {
+  for (const { name, key } of tables.toReversed()) {
+    await client.query(`delete from ${pg.escapeIdentifier(name)} where ${key} = $1`, [orgId]);
+  }
+}
+
+async function remove(client: pg.Client, tables: readonly OrgTable[], orgId: string): Promise<void> {
+  await lowerFence(client, {
+    ...{ orgId, tables },
+    async note() {
+      await client.query("delete from org_move where org_id = $1", [orgId]);
+    },
+  });
+}

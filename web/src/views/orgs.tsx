@@ -1,0 +1,116 @@
+/** All orgs, for admins of the operator's org: the list, a new org, and the way into another org. */
+import { useSignal } from "@preact/signals";
+import type { Org } from "#gen/pinion/v1/org_pb.js";
+import { caller, explainError, orgs } from "../data/api.ts";
+import { allPages, useReading } from "../data/reading.ts";
+import { Copyable } from "../parts/copy.tsx";
+import { closeDialog, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
+import { ReadingState, Table } from "../parts/table.tsx";
+import { Ago } from "../parts/time.tsx";
+
+const rowsMax = 2_000;
+export function OrgsView() {
+  const reading = useReading(
+    (signal) =>
+      allPages(rowsMax, async (pageToken) => {
+        const page = await orgs.listOrgs({ pageSize: 500, pageToken }, { signal });
+        return { items: page.orgs, nextPageToken: page.nextPageToken };
+      }),
+    [],
+  );
+  const found = reading.value.value;
+  if (!found) return <ReadingState error={reading.error.value} again={reading.again} />;
+  return (
+    <section class="sheet" aria-label="Orgs">
+      <h1>
+        Orgs <small>{found.length}</small>
+        <button type="button" class="end" onClick={() => openDialog(<OrgDialog done={reading.again} />)}>
+          Make an org
+        </button>
+      </h1>
+      <Table
+        label="Orgs"
+        items={found}
+        keyOf={({ id }) => id}
+        columns={[
+          { title: "Org", cell: ({ id }) => <b>{id}</b> },
+          { title: "Name", cell: ({ name }) => name },
+          {
+            title: "Default agent",
+            cell: ({ defaultAgentId }) => defaultAgentId || <span class="muted">none</span>,
+          },
+          { title: "Made", cell: ({ createdAt }) => <Ago at={createdAt} /> },
+          { title: "", class: "end", cell: (org) => <Here org={org} /> },
+        ]}
+      />
+      <p class="muted">
+        A sign-in is good in one org. To work in another org, sign in there with a token or link of that org;
+        a private window keeps both.
+      </p>
+    </section>
+  );
+}
+
+function Here({ org }: { org: Org }) {
+  return org.id === caller.value?.orgId ? <span class="muted">you are here</span> : null;
+}
+
+function OrgDialog({ done }: { done: () => void }) {
+  const id = useSignal("");
+  const name = useSignal("");
+  const owner = useSignal("");
+  const error = useSignal("");
+  const secret = useSignal("");
+  const save = async (event: Event) => {
+    event.preventDefault();
+    try {
+      const orgId = id.value.trim();
+      const answer = await orgs.createOrg({
+        orgId,
+        name: name.value.trim() || orgId,
+        ownerEmail: owner.value.trim(),
+      });
+      secret.value = answer.secret;
+      done();
+    } catch (failure) {
+      error.value = explainError(failure);
+    }
+  };
+  if (secret.value) {
+    return (
+      <Dialog title={`The org ${id.value.trim()}`}>
+        <p>
+          The owner’s token, good in this org alone. Copy it now: it is kept nowhere, and not shown again.
+        </p>
+        <Copyable label="the token" text={secret.value} />
+        <footer>
+          <button type="button" class="primary" onClick={closeDialog}>
+            Done
+          </button>
+        </footer>
+      </Dialog>
+    );
+  }
+  const field = (label: string, to: typeof id, more: object) => (
+    <label class="field">
+      <span>{label}</span>
+      <input
+        value={to.value}
+        onInput={(event) => {
+          to.value = event.currentTarget.value;
+        }}
+        {...more}
+      />
+    </label>
+  );
+  return (
+    <Dialog title="Make an org" class="narrow">
+      <form onSubmit={save}>
+        {field("Id", id, { required: true, maxLength: 63, pattern: "[a-z0-9]([a-z0-9\\-]*[a-z0-9])?" })}
+        {field("Name", name, { maxLength: 200 })}
+        {field("Owner’s email", owner, { required: true, type: "email" })}
+        <DialogEnd action="Make it" error={error.value} />
+      </form>
+    </Dialog>
+  );
+}
