@@ -152,6 +152,15 @@ test("a completed run whose result the new database lost has no second attempt",
   expect(programs()).toBe(1);
 });
 
+test("a completed run that is assigned again before the server has noticed the failover is answered with the result", async () => {
+  const { assignment, session, programs } = await begin();
+  const again = session.assign({ workId: assignment.workId, attempt: 2 });
+  const answer = () => session.all("complete").find((sent) => sent.attemptToken === again.attemptToken);
+  await until(() => answer() !== undefined, "the new attempt is answered");
+  expect(answer()).toMatchObject({ workId: assignment.workId, output: "done 1" });
+  expect(programs()).toBe(1);
+});
+
 test("a result that waits for its verdict answers a further attempt of its run, too", async () => {
   const peer = await startPeer();
   peer.acknowledges = false;

@@ -193,8 +193,8 @@ export class Delivery {
 
   /**
    * The result of a run assigned again although its program has finished here: the server does not
-   * have the result yet, or its database lost the run. The program must not run twice. Undefined for
-   * every other assignment, such as a retry.
+   * have the result yet, or its database lost the run, perhaps before the server noticed the
+   * failover. The program must not run twice. Undefined for every other assignment, such as a retry.
    */
   forgottenResult(assignment: {
     workId: string;
@@ -210,22 +210,29 @@ export class Delivery {
     const kept = this.#kept
       .list()
       .filter((one) => one.workId === assignment.workId)
-      .filter((one) => !this.#isOfNow(one) || this.#offered.has(one.attemptToken))
-      .map((one) => async () => (await this.#kept.read(one))?.completion);
+      .map((one) => ({
+        isLost: !this.#isOfNow(one) || this.#offered.has(one.attemptToken),
+        read: async () => (await this.#kept.read(one))?.completion,
+      }));
     if (waiting.length + kept.length === 0) return undefined;
     return this.#readForgotten({ waiting, kept }, assignment.attempt);
   }
 
   async #readForgotten(
-    results: Record<"waiting" | "kept", (() => Promise<Completion | undefined>)[]>,
+    results: {
+      waiting: (() => Promise<Completion | undefined>)[];
+      kept: { isLost: boolean; read: () => Promise<Completion | undefined> }[];
+    },
     attempt: number,
   ): Promise<Completion | undefined> {
-    for (const read of [...results.waiting, ...results.kept]) {
+    // A later attempt than a failed one is a retry, unless the database lost the failed one.
+    const waiting = results.waiting.map((read) => ({ isLost: false, read }));
+    for (const { isLost, read } of [...waiting, ...results.kept]) {
       const completion = await read();
-      // A completed run has no later attempt, so its result answers any.
+      // A completed run has no later attempt, so its result answers any, also in the time between a
+      // failover and the server's notice of it.
       if (completion?.outcome === Outcome.COMPLETED) return completion;
-      // A later attempt than a failed one is a retry.
-      if (results.waiting.includes(read)) continue;
+      if (!isLost) continue;
       const reoffer = completion?.reoffer ?? completion?.turnReoffer;
       const isForgotten = (reoffer?.attempt ?? 0) >= attempt && !completion?.retryAfter;
       if (isForgotten) return completion;
