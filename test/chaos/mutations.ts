@@ -333,8 +333,8 @@ export const mutations: readonly Mutation[] = [
     replacements: [
       {
         file: "src/server/device/reconcile.ts",
-        from: "verdicts: options.held.map((held) => judge(held, pastOf.get(held.attemptToken))),",
-        to: "verdicts: options.held.map(() => HeldVerdict.CONTINUE),",
+        from: "verdicts: held.map((attempt) => judge(attempt, past.get(attempt.attemptToken))),",
+        to: "verdicts: held.map(() => HeldVerdict.CONTINUE),",
       },
     ],
     breaks: ["a fenced attempt stays fenced"],

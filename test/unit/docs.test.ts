@@ -238,6 +238,8 @@ const otherVariables: Record<string, string> = {
   PINION_TEST_LOG: "of the tests: test/support/server.ts",
   PINION_TEST_DATABASE_URL: "of the tests: test/support/global-setup.ts",
   PINION_CHAOS_SEED: "of the tests: test/chaos",
+  PINION_CHAOS_EVIDENCE: "of the tests: test/chaos",
+  PINION_CROWD_SCALE: "of the tests: test/integration/server/hostile",
   PINION_CHROMIUM: "of the tests: test/support/browser.ts",
   PINION_SECRET_NAME: "stands for the variable of a reference secret://NAME",
 };

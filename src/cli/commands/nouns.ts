@@ -148,7 +148,7 @@ export const nouns: readonly Noun[] = [
   },
   {
     name: "secrets",
-    description: "the keys under which secrets lie in the database",
+    description: "the secrets of the org without their values, and the keys under which they are kept",
     load: async () => (await import("./secrets.ts")).addSecrets,
   },
   {

@@ -6,6 +6,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Json } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
+import * as orgMoves from "../work/org-moves.ts";
 import * as callers from "./callers.ts";
 import * as members from "./members.ts";
 import * as requests from "./requests.ts";
@@ -136,6 +137,7 @@ export function create(
     requireAdmin(held.role);
     const made = await requests.begin(tx, request);
     if (made) refuseRepeat(made);
+    await requireFreeId(tx, orgId);
     const inserted = await tx
       .insertInto("org")
       .values({ id: orgId, name })
@@ -161,6 +163,14 @@ export function create(
       secret,
     };
   });
+}
+
+/** The id of an org that moves, or has moved, is taken: the fence would let no row in. */
+async function requireFreeId(tx: Db, orgId: string): Promise<void> {
+  const leaving = await orgMoves.find(tx, { orgId });
+  if (!leaving) return;
+  const where = leaving.cell === undefined ? "and moves between cells" : `in the cell "${leaving.cell}"`;
+  refuse("already_exists", `an org "${orgId}" exists already, ${where}`, { field: "org_id" });
 }
 
 function refuseRepeat(made: { org_id?: string; token_id?: string }): never {

@@ -52,6 +52,16 @@ export function refusalOf({ cell }: Leaving): Refusal {
   );
 }
 
+/**
+ * Whether the fence of a move kept a row out: the call was let in before the fence stood. Known by
+ * the name of the policy, because messages are translated.
+ */
+export function isFenced(error: unknown): boolean {
+  const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown };
+  // insufficient_privilege
+  return code === "42501" && typeof message === "string" && /\borg_move_[0-9a-f]{32}_/.test(message);
+}
+
 async function one(db: Db, org: ReturnType<typeof sql>): Promise<Leaving | undefined> {
   const { rows } = await sql<Leaving>`
     select case when m.state = 'moved' then m.cell end as cell

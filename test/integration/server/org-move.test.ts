@@ -18,6 +18,7 @@ import { HookKind } from "#gen/pinion/v1/hook_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { withCell } from "../../../src/ids.ts";
 import { createLogger } from "../../../src/log.ts";
+import { toConnectError } from "../../../src/server/access/interceptors/errors.ts";
 import { digestOf, prepareCopy } from "../../../src/store/moves/copy.ts";
 import { passFence } from "../../../src/store/moves/fence.ts";
 import { abortMove, forgetMoved, moveOrg, planMove, type Step } from "../../../src/store/moves/move.ts";
@@ -69,9 +70,10 @@ afterAll(async () => {
   await administer(`drop role ${role}`);
 });
 
-/** A new org in the first cell, and calls as its owner. */
-async function addOrg(orgId: string) {
+/** A new org in the first cell, and calls as its owner. Its id is new at each try of a test. */
+async function addOrg(name: string) {
   const [{ replica }] = cells;
+  const orgId = `${name}-${randomBytes(3).toString("hex")}`;
   const { secret } = await replica.clients.orgs.createOrg({
     orgId,
     name: orgId,
@@ -173,7 +175,15 @@ test("killed at every step and run again it converges, and a known person keeps 
     if (step === "fenced") {
       const refused = await clients.watchers.listWatchers({}).catch((error) => error);
       expect([refused.code, refused.retryAfterMs]).toEqual([Code.Unavailable, 2_000]);
+      // A call that was let in before the fence stood.
+      const late = await lateWrite(one, orgId);
+      expect(late).toMatchObject({
+        code: Code.Unavailable,
+        rawMessage: expect.stringContaining("takes no calls meanwhile"),
+      });
+      await expect(createAgain(one, orgId)).rejects.toMatchObject(taken);
     }
+    if (step === "prepared") await expect(createAgain(two, orgId)).rejects.toMatchObject(taken);
   }
   // The stream was asked to leave.
   await stream.next("drain");
@@ -190,6 +200,7 @@ test("killed at every step and run again it converges, and a known person keeps 
   // The first cell tells the way.
   const moved = await clients.orgs.getOrg({}).catch((error) => error);
   expect([moved.code, moved.metadata.get("pinion-cell")]).toEqual([Code.FailedPrecondition, "eu2"]);
+  await expect(createAgain(one, orgId)).rejects.toThrow(`"${orgId}" exists already, in the cell "eu2"`);
   const redirected = await connectOnce(one.replica.url, device);
   expect(redirected.cell).toBe("eu2");
   // The second has the org, its people, and its run under way.
@@ -210,6 +221,24 @@ test("killed at every step and run again it converges, and a known person keeps 
   expect(await digestsIn(one, orgId)).toEqual({});
   await expect(clients.orgs.getOrg({})).rejects.toMatchObject({ code: Code.Unauthenticated });
 });
+
+const taken = { code: Code.AlreadyExists };
+/** The operator makes another org of this name. */
+function createAgain({ replica }: Cell, orgId: string) {
+  return replica.clients.orgs.createOrg({ orgId, name: orgId, ownerEmail: "late@example.com" });
+}
+
+/** The answer to a call whose insert meets the fence. */
+async function lateWrite({ url }: Cell, orgId: string) {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  const write = client.query(
+    "insert into member (org_id, user_id, role) select $1, id, 'member' from \"user\"",
+    [orgId],
+  );
+  const error = await write.catch((error: unknown) => error).finally(() => client.end());
+  return toConnectError(error, { log, rpc: "x/Y" });
+}
 
 async function connectOnce(url: string, identity: Parameters<typeof connect>[1]) {
   const { dial } = await import("../../support/device.ts");
@@ -259,6 +288,9 @@ describe.skipIf(missingDoor("haproxy"))("behind one address", () => {
       const device = connectDevice({
         ...{ url: door.url, tls: { ca }, stateDir, logger: silentLogger, os: Os.LINUX },
         ...{ token: identity.token, installId: identity.installId, agentKinds: ["test"] },
+        // Shorter than the patience of this test: each refusal during the fence doubles the
+        // ceiling of the wait, and four commands take long enough for the usual 30 s.
+        timing: { backoffCapMs: 2_000 },
         async onAssignment(assignment) {
           await new Promise((resolve) => setTimeout(resolve, 300));
           ledger.set(assignment.workId, (ledger.get(assignment.workId) ?? 0) + 1);

@@ -12,7 +12,7 @@ export function Bars(props: {
   /** Formats a value; left out: the number. */
   words?: (value: number) => string;
 }) {
-  const { bars, words = String } = props;
+  const { bars, words = (value: number) => value.toLocaleString("en") } = props;
   const totals = bars.map(({ parts }) => parts.reduce((sum, { value }) => sum + value, 0));
   const most = Math.max(1e-9, ...totals);
   const names = [...new Set(bars.flatMap(({ parts }) => parts.map(({ name }) => name)))];

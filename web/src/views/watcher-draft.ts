@@ -228,12 +228,14 @@ export async function update(watcher: Watcher, draft: Draft): Promise<string> {
     (name) => draft[name] !== before[name],
   );
   if (changed.length === 0) return `${watcher.slug} stays as it was.`;
-  await api.updateWatcher({
+  const { watcher: saved } = await api.updateWatcher({
     watcherId: watcher.id,
     spec: specOf(draft),
     updateMask: { paths: [...new Set(changed.map((name) => paths[name]))] },
     expectedVersion: watcher.version,
   });
+  // The next edit begins with the version of this one, also before the list is read again.
+  if (saved) watchers.put({ ...saved, recentRuns: watcher.recentRuns, nextSlots: watcher.nextSlots });
   watchers.touch(watcher.id);
   return `${watcher.slug} is saved.`;
 }

@@ -4,6 +4,7 @@ import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { Refusal, type RefusalReason } from "../../../errors.ts";
 import type { Logger } from "../../../log.ts";
 import { isUnavailable } from "../../../store/pg/database.ts";
+import { isFenced, refusalOf } from "../../../store/work/org-moves.ts";
 import { nameOf } from "../guard.ts";
 import { BadRequestSchema, RetryInfoSchema } from "./error-details.ts";
 
@@ -53,6 +54,7 @@ export function toConnectError(
     call.log.warn({ rpc: call.rpc, why: (error as Error).message }, "the database is away");
     return fromRefusal(new Refusal("unavailable", "the database is away", { retryAfterMs: databaseRetryMs }));
   }
+  if (isFenced(error)) return fromRefusal(refusalOf({ cell: undefined }));
   switch (sqlState(error)) {
     // serialization_failure and deadlock_detected, after the transaction's own attempts
     case "40001":
