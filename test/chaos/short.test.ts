@@ -19,7 +19,7 @@ const length = isLong
   : { lengthMs: 42_000, gapMs: 1_000, outageMsMax: 5_000 };
 /**
  * Left to the long runs: on a loaded machine, a failover under a wrong clock of the database once ended
- * with the answer `unknown` to a result that the device offered again, whose cause is not found yet. See
+ * with the answer `unknown` to a result that the device offered again, whose cause is not proved yet. See
  * docs/reliability.md.
  */
 const notInShort: readonly string[] = ["database_failover", "database_clock"];

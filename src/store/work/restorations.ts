@@ -36,6 +36,10 @@ export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<bool
     for update of w
   `.execute(tx);
   if (watchers.length === 0) return false;
+  // Separate statements: a run that ends meanwhile, and so changes its table, is missed by the first and
+  // found by the second; what follows sees where it is.
+  await sql`select from run where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
+  await sql`select from run_finished where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
   const entry = sql`jsonb_build_array(jsonb_build_object('attempt', ${attempt}::int, 'token', ${attemptToken}::text,
     'device_id', ${deviceId}::text, 'claimed_at', now(), 'ended_at', now(), 'last_beat_at', null,
     'reason', ${reason}::text, 'is_reported', false))`;

@@ -3,6 +3,7 @@
  * devices (DESIGN 16).
  */
 import { createHash } from "node:crypto";
+import { setTimeout as delay } from "node:timers/promises";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
@@ -106,6 +107,34 @@ test("a run that waits again, because its claim was forgotten, ends with the res
   );
   expect((await offer(stream, first)).verdict).toBe(CompletionVerdict.STORED_LATE);
   expect(await getRun(clients, { workId: busy.id })).toMatchObject({ status: RunStatus.COMPLETED });
+});
+
+test("a run that ends at the moment of the offer has its result, too", async () => {
+  const { clients, device, stream } = await begin();
+  const { id: runId, watcherId } = await startWork(clients, device);
+  const first = await takeOn(stream);
+  await stream.complete(first, "the answer");
+  await forget(runId);
+  await sql`insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+      notification, source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned, not_before)
+    values ('local', ${runId}, ${watcherId}, 1, 'pinion-default', 1, ${device.deviceId}, '', 'none', 'manual',
+      now() - interval '1 day', now(), now(), 60000, 1, true, now() + interval '1 hour')`.execute(
+    database.db,
+  );
+  const answered = await database.db.transaction().execute(async (tx) => {
+    await sql`insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id,
+        agent_kind, notification, source, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status,
+        attempt, reason, past_attempts)
+      select org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source,
+        window_start, window_end, due_at, created_at, timeout_ms, max_attempts, 'timeout', attempt, 'too late', past_attempts
+      from run where id = ${runId}`.execute(tx);
+    await sql`delete from run where id = ${runId}`.execute(tx);
+    const answer = offer(stream, first);
+    await delay(1_000);
+    return { answer };
+  });
+  expect((await answered.answer).verdict).toBe(CompletionVerdict.STORED_LATE);
+  expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED });
 });
 
 test("a slot that is recorded again has the same run, and does not get a second one after its result came back", async () => {
