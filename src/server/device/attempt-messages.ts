@@ -272,7 +272,10 @@ export class AttemptMessages {
     let verdict = await this.#handling.whileServed(report);
     if (verdict && !(verdict instanceof Refusal) && verdict.verdict === "unknown") {
       // Nearly all results that are offered again after a failover are known.
-      if (await this.#restore(completion)) verdict = await this.#handling.whileServed(report);
+      const restored = await this.#restore(completion);
+      if (restored === "restored") verdict = await this.#handling.whileServed(report);
+      // "Unknown" would let the device give up a result that may still be stored.
+      if (restored === undefined) return;
     }
     if (!verdict) return;
     if (verdict instanceof Refusal) return this.turnDown(completion, verdict.message);
@@ -283,13 +286,19 @@ export class AttemptMessages {
     this.#services.telemetry.acknowledged(this.#assignments.named(completion), verdict.verdict, tookMs);
   }
 
-  /** Restores the work of a completion that is offered again; false for any other completion. */
-  async #restore(completion: Completion): Promise<boolean> {
+  /**
+   * Restores the work of a completion that is offered again; "none" for any other completion.
+   * Undefined: it could not be restored, and without an answer the device sends the completion again.
+   */
+  async #restore(completion: Completion): Promise<"restored" | "none" | undefined> {
     const run = forgottenOf(this.#session, completion);
-    if (run) await this.#handling.whileServed(() => this.#services.restore(run));
     const turn = forgottenTurnOf(this.#session, completion);
-    if (turn) await this.#handling.whileServed(() => this.#services.restoreTurn(turn));
-    return run !== undefined || turn !== undefined;
+    if (!run && !turn) return "none";
+    return this.#handling.whileServed(async () => {
+      if (run) await this.#services.restore(run);
+      if (turn) await this.#services.restoreTurn(turn);
+      return "restored" as const;
+    });
   }
 
   /**

@@ -7,7 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { type Assignment, CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
@@ -90,6 +90,32 @@ test("a run of which nothing is left comes back by the unary call, too", async (
   const { verdict } = await own.device.completeRun({ completion: offered(assignment) });
   expect(verdict).toBe(CompletionVerdict.STORED_LATE);
   expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED });
+});
+
+test("a run that the database refuses to take back is not UNKNOWN: the device offers it again, and it is stored", async () => {
+  const { clients, device, stream } = await begin();
+  const { id: runId } = await startWork(clients, device);
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, "the answer");
+  await forget(runId);
+  // A sequence keeps its count where the transaction is rolled back.
+  await sql`create sequence refusals`.execute(database.db);
+  await sql`create function refuse_run() returns trigger language plpgsql security definer as $$
+    begin perform nextval('refusals'); raise exception 'no'; end $$`.execute(database.db);
+  for (const table of ["run", "run_finished"])
+    await sql`create trigger refuse before insert on ${sql.table(table)}
+      for each row when (new.id = ${sql.lit(runId)}) execute function refuse_run()`.execute(database.db);
+  stream.send({ case: "complete", value: offered(assignment) });
+  await vi.waitFor(async () => {
+    const { rows } = await sql<{ isCalled: boolean }>`select is_called as "isCalled" from refusals`.execute(
+      database.db,
+    );
+    expect(rows).toEqual([{ isCalled: true }]);
+  });
+  for (const table of ["run", "run_finished"])
+    await sql`drop trigger refuse on ${sql.table(table)}`.execute(database.db);
+  // The first answer on the stream is the one to the second offer.
+  expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
 });
 
 test("a run that waits again, because its claim was forgotten, ends with the result and is claimed by nobody", async () => {
