@@ -101,7 +101,9 @@ test("a run that the database refuses to take back is not UNKNOWN: the device of
   // A sequence keeps its count where the transaction is rolled back.
   await sql`create sequence refusals`.execute(database.db);
   await sql`create function refuse_run() returns trigger language plpgsql security definer as $$
-    begin perform nextval('refusals'); raise exception 'no' using errcode = '22000'; end $$`.execute(database.db);
+    begin perform nextval('refusals'); raise exception 'no' using errcode = '22000'; end $$`.execute(
+    database.db,
+  );
   for (const table of ["run", "run_finished"])
     await sql`create trigger refuse before insert on ${sql.table(table)}
       for each row when (new.id = ${sql.lit(runId)}) execute function refuse_run()`.execute(database.db);
