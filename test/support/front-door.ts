@@ -2,12 +2,11 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:https";
-import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { hasOpenssl, makeCertificate } from "./certificate.ts";
 import { noticeSkipped } from "./notice.ts";
-import { eventually } from "./processes.ts";
+import { eventually, isListening } from "./processes.ts";
 import { findProgram, freePort } from "./programs.ts";
 
 export type DoorKind = "haproxy" | "nginx";
@@ -63,7 +62,7 @@ export async function startFrontDoor(
       door.said = `${door.said}${data}`.slice(-4_000);
     });
   }
-  await eventually(() => listens(port), `${kind} ${door.said}`);
+  await eventually(() => isListening(port), `${kind} ${door.said}`);
   return {
     url: `https://127.0.0.1:${port}`,
     ca: cert,
@@ -100,17 +99,6 @@ function configured(
         .replace("listen 443", `listen 127.0.0.1:${port}`)
         .replace("/run/nginx.pid", `${folder}/nginx.pid`)
         .replace(/^user .*;\n/m, "");
-}
-
-function listens(port: number): Promise<true | undefined> {
-  return new Promise((resolve) => {
-    const socket = connect(port, "127.0.0.1");
-    socket.once("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once("error", () => resolve(undefined));
-  });
 }
 
 function ask(asked: Asked & { port: number; ca: string; path: string }): ReturnType<FrontDoor["ask"]> {

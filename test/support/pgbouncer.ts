@@ -1,11 +1,10 @@
 /** A real PgBouncer in transaction mode, with a configuration as its users have it. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { chmod, mkdtemp, rm, writeFile } from "node:fs/promises";
-import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { noticeSkipped } from "./notice.ts";
-import { eventually } from "./processes.ts";
+import { eventually, isListening } from "./processes.ts";
 import { findProgram, freePort } from "./programs.ts";
 
 function findPgBouncer(): string | undefined {
@@ -73,7 +72,7 @@ max_client_conn = 500
     child.stderr!.on("data", (data) => {
       said += data;
     });
-    await eventually(() => answers(port), `pgbouncer ${said}`);
+    await eventually(() => isListening(port), `pgbouncer ${said}`);
   };
   await start();
   const url = new URL(databaseUrl);
@@ -90,15 +89,4 @@ max_client_conn = 500
       await rm(folder, { recursive: true, force: true });
     },
   };
-}
-
-function answers(port: number): Promise<true | undefined> {
-  return new Promise((resolve) => {
-    const socket = connect(port, "127.0.0.1");
-    socket.once("connect", () => {
-      socket.destroy();
-      resolve(true);
-    });
-    socket.once("error", () => resolve(undefined));
-  });
 }

@@ -1,7 +1,9 @@
 /** Real processes of the `pinion` command: started, watched, killed. */
+
 import { type ChildProcess, spawn } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { mkdtemp, rm } from "node:fs/promises";
+import { connect } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { inject, onTestFinished } from "vitest";
@@ -102,4 +104,16 @@ export function processesWith(text: string): number[] {
       }
     })
     .map(Number);
+}
+
+/** A program listens at the port of this machine; undefined if none does, for {@link eventually}. */
+export function isListening(port: number): Promise<true | undefined> {
+  return new Promise((resolve) => {
+    const socket = connect(port, "127.0.0.1");
+    socket.once("connect", () => {
+      socket.destroy();
+      resolve(true);
+    });
+    socket.once("error", () => resolve(undefined));
+  });
 }

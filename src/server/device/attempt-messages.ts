@@ -19,13 +19,12 @@ import { type Incarnation, isSame } from "../../store/pg/incarnation.ts";
 import type { Settlement } from "../../store/work/settlements.ts";
 import { activityBytes, activityStream } from "./activity.ts";
 import type { Assignments, SessionView } from "./assignments.ts";
+import { restoreForgotten } from "./forgotten.ts";
 import type { Handling } from "./handling.ts";
 import type { Link } from "./link.ts";
 import {
   cancelledReportOf,
   completionAckOf,
-  forgottenOf,
-  forgottenTurnOf,
   heartbeatAckOf,
   invalidCompletionAckOf,
   invalidEndOf,
@@ -272,10 +271,13 @@ export class AttemptMessages {
     let verdict = await this.#handling.whileServed(report);
     if (verdict && !(verdict instanceof Refusal) && verdict.verdict === "unknown") {
       // Nearly all results that are offered again after a failover are known.
-      const restored = await this.#restore(completion);
-      if (restored === "restored") verdict = await this.#handling.whileServed(report);
-      // "Unknown" would let the device give up a result that may still be stored.
-      if (restored === undefined) return;
+      const isRestored = await this.#handling.whileServed(() =>
+        restoreForgotten(this.#services, this.#session, completion),
+      );
+      if (isRestored) verdict = await this.#handling.whileServed(report);
+      // It could not be restored. "Unknown" would let the device give up a result that may still be
+      // stored; without an answer, the device sends the completion again.
+      if (isRestored === undefined) return;
     }
     if (!verdict) return;
     if (verdict instanceof Refusal) return this.turnDown(completion, verdict.message);
@@ -284,21 +286,6 @@ export class AttemptMessages {
     this.#link.send(completionAckOf(completion, verdict, this.#storedIn(before)));
     const tookMs = performance.now() - startedAt;
     this.#services.telemetry.acknowledged(this.#assignments.named(completion), verdict.verdict, tookMs);
-  }
-
-  /**
-   * Restores the work of a completion that is offered again; "none" for any other completion.
-   * Undefined: it could not be restored, and without an answer the device sends the completion again.
-   */
-  async #restore(completion: Completion): Promise<"restored" | "none" | undefined> {
-    const run = forgottenOf(this.#session, completion);
-    const turn = forgottenTurnOf(this.#session, completion);
-    if (!run && !turn) return "none";
-    return this.#handling.whileServed(async () => {
-      if (run) await this.#services.restore(run);
-      if (turn) await this.#services.restoreTurn(turn);
-      return "restored" as const;
-    });
   }
 
   /**

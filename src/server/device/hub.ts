@@ -26,8 +26,9 @@ import type { Telemetry } from "../telemetry.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import type { DeviceLogs } from "./device-logs.ts";
 import { createDueWheel, type DueWheel } from "./due-wheel.ts";
+import { restoreForgotten } from "./forgotten.ts";
 import type { Link } from "./link.ts";
-import { forgottenOf, forgottenTurnOf, invalidEndOf } from "./messages.ts";
+import { invalidEndOf } from "./messages.ts";
 import { open } from "./opening.ts";
 import { type PresenceWriter, startPresenceWriter } from "./presence-writer.ts";
 import type { Opening } from "./reconcile.ts";
@@ -176,13 +177,7 @@ export function createHub(deps: HubDeps): Hub {
       if (leaving) setImmediate(() => session.leaveCell(leaving));
       return session;
     },
-    async restore(device, completion) {
-      const run = forgottenOf(device, completion);
-      if (run) await services.restore(run);
-      const turn = forgottenTurnOf(device, completion);
-      if (turn) await services.restoreTurn(turn);
-      return run !== undefined || turn !== undefined;
-    },
+    restore: (device, completion) => restoreForgotten(services, device, completion),
     report: (report) => parts.report(report, undefined),
     async turnDown({ orgId, deviceId, workId, attemptToken }, completion, why) {
       const kind = await active.findKind(deps.db, { orgId, deviceId, workId, attemptToken });

@@ -1,11 +1,5 @@
 import { create, fromJson, type JsonObject, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
-import {
-  durationFromMs,
-  durationMs,
-  timestampDate,
-  timestampFromDate,
-  timestampNow,
-} from "@bufbuild/protobuf/wkt";
+import { durationFromMs, durationMs, timestampFromDate, timestampNow } from "@bufbuild/protobuf/wkt";
 import { type AgentSettings, AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import {
   AssignmentKind,
@@ -19,7 +13,6 @@ import {
   type HeldVerdict,
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
-import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { agentToken } from "../../agent-token.ts";
 import { conversationOfRun } from "../../conversation-ids.ts";
 import { withCell } from "../../ids.ts";
@@ -28,8 +21,6 @@ import type { Report, ReportVerdict } from "../../scheduler/endings.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
-import type { ForgottenAttempt } from "../../store/work/restorations.ts";
-import type { ForgottenTurn } from "../../store/work/turn-restorations.ts";
 import { agentWorkMessage } from "../agent-work.ts";
 import { notificationOf, sourceOf } from "../run-enums.ts";
 import { agentReportOf, transcriptBytesMax } from "./agent-report.ts";
@@ -250,50 +241,6 @@ export function invalidEndOf(completion: Completion, why: string) {
     output: storableText(completion.output.slice(-invalidTailMax).toWellFormed()),
     isOutputTruncated: true,
   } as const;
-}
-
-/** The last second of the year 9999. */
-const secondsMax = 253_402_300_799n;
-
-/**
- * The run of a completion that is offered again, as known to its device; undefined for any other
- * completion.
- */
-export function forgottenOf(
-  device: { orgId: string; deviceId: string },
-  { workId, attemptToken, reoffer }: Completion,
-): ForgottenAttempt | undefined {
-  if (!reoffer) return undefined;
-  const { watcherId, attempt, scheduledFor } = reoffer;
-  const source = reoffer.source === RunSource.SCHEDULED ? "scheduled" : "manual";
-  const moments = [reoffer.windowStart!, reoffer.windowEnd!, ...(scheduledFor ? [scheduledFor] : [])];
-  // The database has no such moment, and no run had it.
-  if (moments.some(({ seconds }) => seconds < 0n || seconds > secondsMax)) return undefined;
-  return {
-    ...{ orgId: device.orgId, deviceId: device.deviceId, runId: workId, attemptToken, attempt },
-    watcherId: watcherId.toLowerCase(),
-    source: scheduledFor ? (source === "manual" ? "backfill" : source) : "manual",
-    scheduledFor: scheduledFor ? timestampDate(scheduledFor) : null,
-    windowStart: timestampDate(reoffer.windowStart!),
-    windowEnd: timestampDate(reoffer.windowEnd!),
-  };
-}
-
-/**
- * The turn of a completion that is offered again, as known to its worker; undefined for any other
- * completion.
- */
-export function forgottenTurnOf(
-  device: { orgId: string; deviceId: string },
-  { workId: turnId, attemptToken, turnReoffer }: Completion,
-): ForgottenTurn | undefined {
-  if (!turnReoffer) return undefined;
-  const { agentId, conversationId, messageId, input, inputSha256, attempt, usesSnapshot } = turnReoffer;
-  return {
-    ...{ orgId: device.orgId, deviceId: device.deviceId, turnId, attemptToken, attempt },
-    ...{ agentId, conversationId, messageId, inputSha256, isGated: usesSnapshot },
-    input: storableText(input),
-  };
 }
 
 /** The answer to a completion that breaks a rule and can never be stored. */

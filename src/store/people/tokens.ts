@@ -246,7 +246,7 @@ export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(
         isRevoked: row.revoked_at !== null,
         role: row.role,
         allDevices: row.all_devices,
-        leaving: row.leaving ? { cell: row.leaving.cell ?? undefined } : undefined,
+        leaving: orgMoves.leavingIn(row.leaving),
       },
     ]),
   );
@@ -262,15 +262,13 @@ export async function findEnded(
   held: readonly { orgId: string; tokenId: string }[],
 ): Promise<Map<string, orgMoves.Leaving | undefined>> {
   if (held.length === 0) return new Map();
-  const { rows } = await sql<{ id: string; leaving: { cell: string | null } | null }>`
+  const { rows } = await sql<{ id: string; leaving: orgMoves.LeavingColumn }>`
     select h.id, ${orgMoves.leavingOf("h.org_id")} as leaving
     from unnest(${held.map(({ orgId }) => orgId)}::text[], ${held.map(({ tokenId }) => tokenId)}::uuid[]) as h(org_id, id)
       left join token t on t.org_id = h.org_id and t.id = h.id
     where t.id is null or t.revoked_at is not null or t.expires_at <= now()
       or exists (select from org_move m where m.org_id = h.org_id)`.execute(db);
-  return new Map(
-    rows.map(({ id, leaving }) => [id, leaving ? { cell: leaving.cell ?? undefined } : undefined]),
-  );
+  return new Map(rows.map(({ id, leaving }) => [id, orgMoves.leavingIn(leaving)]));
 }
 
 export async function find(db: Db, options: { orgId: string; tokenId: string }): Promise<Token | undefined> {

@@ -13,10 +13,17 @@ export type Leaving = { cell: string | undefined };
 /** Milliseconds until a caller of an org that moves tries again. */
 const retryMs = 2_000;
 
+/** {@link leavingOf} as the database answers it. */
+export type LeavingColumn = { cell: string | null } | null;
+
 /** As a column: null for an org that is here. */
-export const leavingOf = (orgId: string) => sql<Leaving | null>`
+export const leavingOf = (orgId: string) => sql<LeavingColumn>`
   (select jsonb_build_object('cell', case when m.state = 'moved' then m.cell end)
   from org_move m where m.org_id = ${sql.ref(orgId)})`;
+
+export function leavingIn(column: LeavingColumn | undefined): Leaving | undefined {
+  return column ? { cell: column.cell ?? undefined } : undefined;
+}
 
 export async function find(db: Db, { orgId }: { orgId: string }): Promise<Leaving | undefined> {
   return one(db, sql`select ${orgId}::text as org_id`);
@@ -63,9 +70,8 @@ export function isFenced(error: unknown): boolean {
 }
 
 async function one(db: Db, org: ReturnType<typeof sql>): Promise<Leaving | undefined> {
-  const { rows } = await sql<Leaving>`
+  const { rows } = await sql<{ cell: string | null }>`
     select case when m.state = 'moved' then m.cell end as cell
     from org_move m where m.org_id = (${org})`.execute(db);
-  const row = rows[0];
-  return row && { cell: row.cell ?? undefined };
+  return leavingIn(rows[0]);
 }
