@@ -2,7 +2,7 @@
  * Real agents call the tools of Pinion's own MCP endpoint, with the token of their attempt: they
  * read the result of the run before, and ask a person. The model is scripted.
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { enroll, Os, parseConfig, runDaemon } from "@pinion/client";
@@ -12,6 +12,7 @@ import { realAgents } from "../support/agents.ts";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 import { type Model, startModel } from "../support/model.ts";
 import { freePort } from "../support/programs.ts";
+import { scriptedVariables, writeCodexConfig } from "../support/scripted-home.ts";
 import { openTestReplica, type TestReplica } from "../support/server.ts";
 
 const agents = await realAgents("claude", "codex");
@@ -37,20 +38,8 @@ beforeAll(async () => {
     PINION_HEARTBEAT_TTL_MS: "60000",
   });
   for (const folder of ["tmp", ".codex"]) mkdirSync(join(home, folder));
-  writeFileSync(
-    join(home, ".codex/config.toml"),
-    `model = "scripted-1"\nmodel_provider = "scripted"\n[model_providers.scripted]\nname = "scripted"\nbase_url = "${model.url}/v1"\nwire_api = "responses"\nenv_key = "SCRIPTED_KEY"\n`,
-  );
-  const variables = {
-    HOME: home,
-    TMPDIR: join(home, "tmp"),
-    CODEX_HOME: join(home, ".codex"),
-    SCRIPTED_KEY: "k",
-    ANTHROPIC_BASE_URL: model.url,
-    ANTHROPIC_API_KEY: "sk-scripted",
-    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
-    IS_SANDBOX: "1",
-  };
+  writeCodexConfig({ home, modelUrl: model.url });
+  const variables = scriptedVariables({ home, modelUrl: model.url });
   const set = Object.entries(variables).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
   const stanza = (kind: string, command: string[] | undefined) =>
     command === undefined

@@ -14,6 +14,7 @@ import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 import { type Model, type ModelReply, startModel } from "../support/model.ts";
 import { type PinionProcess, startPinion } from "../support/processes.ts";
 import { freePort } from "../support/programs.ts";
+import { scriptedVariables, writeCodexConfig } from "../support/scripted-home.ts";
 import { ownerToken } from "../support/server.ts";
 
 const patience = 90_000;
@@ -69,10 +70,7 @@ function testOf(kind: keyof typeof EXECUTORS, agent: RealAgent | undefined): voi
     clients = createClients({ url: `http://127.0.0.1:${port}`, token: await ownerToken(database.url) });
     mkdirSync(join(home, "tmp"));
     mkdirSync(join(home, ".codex"));
-    writeFileSync(
-      join(home, ".codex/config.toml"),
-      `model = "scripted-1"\nmodel_provider = "scripted"\n[model_providers.scripted]\nname = "scripted"\nbase_url = "${model.url}/v1"\nwire_api = "responses"\nenv_key = "SCRIPTED_KEY"\n`,
-    );
+    writeCodexConfig({ home, modelUrl: model.url });
   }, 60_000);
 
   afterAll(async () => {
@@ -91,16 +89,7 @@ function testOf(kind: keyof typeof EXECUTORS, agent: RealAgent | undefined): voi
     const { joinCode } = await clients.fleet.createJoinCode({});
     const stateDir = join(home, "state");
     const { token } = await enroll({ url, joinCode, label: "mac-7", stateDir });
-    const variables = {
-      HOME: home,
-      TMPDIR: join(home, "tmp"),
-      CODEX_HOME: join(home, ".codex"),
-      SCRIPTED_KEY: "k",
-      ANTHROPIC_BASE_URL: model.url,
-      ANTHROPIC_API_KEY: "sk-scripted",
-      CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
-      IS_SANDBOX: "1",
-    };
+    const variables = scriptedVariables({ home, modelUrl: model.url });
     const set = Object.entries(variables).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
     const config = `[device]\nmax_concurrency = 3\n[executors.${kind}]\n${executor}\ncommand = ${JSON.stringify(agent.command)}\nset_env = { ${set.join(", ")} }\n`;
     const connected = Promise.withResolvers<void>();

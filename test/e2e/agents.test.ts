@@ -15,6 +15,7 @@ import { realAgents } from "../support/agents.ts";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 import { blocksOf, documentedCommands } from "../support/docs.ts";
 import { type Model, startModel } from "../support/model.ts";
+import { scriptedVariables, writeCodexConfig } from "../support/scripted-home.ts";
 import { openTestReplica, type TestReplica } from "../support/server.ts";
 
 const agents = await realAgents("claude", "codex", "claude-agent-acp");
@@ -41,10 +42,7 @@ beforeAll(async () => {
   writeFileSync(join(app, "README"), "hello\n");
   git("add", ".");
   git("commit", "--quiet", "-m", "first");
-  writeFileSync(
-    join(home, ".codex/config.toml"),
-    `model = "scripted-1"\nmodel_provider = "scripted"\n[model_providers.scripted]\nname = "scripted"\nbase_url = "${model.url}/v1"\nwire_api = "responses"\nenv_key = "SCRIPTED_KEY"\n`,
-  );
+  writeCodexConfig({ home, modelUrl: model.url });
   const [schema] = blocksOf("docs/first-agent.md").filter(({ language }) => language === "json");
   writeFileSync(join(home, "schema.json"), schema?.text ?? "");
   const script = (name: string, text: string) => {
@@ -63,17 +61,7 @@ beforeAll(async () => {
   };
   const { joinCode } = await replica.clients.fleet.createJoinCode({});
   await run(`pinion device enroll --join-code ${joinCode} --label "${hostname()}" --state-dir state --json`);
-  const variables = {
-    HOME: home,
-    TMPDIR: join(home, "tmp"),
-    CODEX_HOME: join(home, ".codex"),
-    SCRIPTED_KEY: "k",
-    ANTHROPIC_BASE_URL: model.url,
-    ANTHROPIC_API_KEY: "sk-scripted",
-    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
-    CLAUDE_CODE_MAX_RETRIES: "0",
-    IS_SANDBOX: "1",
-  };
+  const variables = { ...scriptedVariables({ home, modelUrl: model.url }), CLAUDE_CODE_MAX_RETRIES: "0" };
   const set = Object.entries(variables).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
   const stanza = (kind: string, type: string, command: string[] | undefined, more = "") =>
     command === undefined

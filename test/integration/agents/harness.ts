@@ -7,6 +7,7 @@ import type { Assignment, AssignmentSchema, Completion } from "#gen/pinion/v1/de
 import type { AgentName, RealAgent } from "../../support/agents.ts";
 import { type Model, startModel } from "../../support/model.ts";
 import type { Peer, PeerSession } from "../../support/peer.ts";
+import { scriptedVariables, writeCodexConfig } from "../../support/scripted-home.ts";
 import { makeStateDir, settledSession, startDaemon, startPeer, type TestDaemon } from "../client/harness.ts";
 
 /** The executor settings by which a device runs a real agent. */
@@ -64,19 +65,7 @@ export async function stage(
   const home = join(makeStateDir(), "home");
   mkdirSync(join(home, ".codex"), { recursive: true });
   mkdirSync(join(home, "tmp"));
-  writeFileSync(
-    join(home, ".codex/config.toml"),
-    `model = "scripted-1"
-model_provider = "scripted"
-[model_providers.scripted]
-name = "scripted"
-base_url = "${model.url}/v1"
-wire_api = "responses"
-env_key = "SCRIPTED_KEY"
-request_max_retries = 0
-stream_max_retries = 0
-`,
-  );
+  writeCodexConfig({ home, modelUrl: model.url }, "request_max_retries = 0\nstream_max_retries = 0\n");
   // Opencode takes the provider from a file of its own alone.
   mkdirSync(join(home, ".config/opencode"), { recursive: true });
   writeFileSync(
@@ -115,17 +104,8 @@ stream_max_retries = 0
   );
   const { type, more } = EXECUTORS[name];
   const variables = {
-    HOME: home,
-    // Codex puts the helper of its sandbox into its home, unless the home is below the folder for
-    // temporary files.
-    TMPDIR: join(home, "tmp"),
-    CODEX_HOME: join(home, ".codex"),
-    SCRIPTED_KEY: "k",
-    ANTHROPIC_BASE_URL: model.url,
-    ANTHROPIC_API_KEY: "sk-scripted",
-    CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC: "1",
+    ...scriptedVariables({ home, modelUrl: model.url }),
     CLAUDE_CODE_MAX_RETRIES: "0",
-    IS_SANDBOX: "1",
     GOOGLE_GEMINI_BASE_URL: model.url,
     GEMINI_API_KEY: "k",
     GEMINI_MODEL: "scripted-1",
