@@ -308,7 +308,7 @@ export const mutations: readonly Mutation[] = [
     name: "a result offered again brings no run",
     replacements: [
       {
-        file: "src/server/device/messages.ts",
+        file: "src/server/device/forgotten.ts",
         from: "if (!reoffer) return undefined;",
         to: "if (reoffer) return undefined;\n  if (!reoffer) return undefined;",
       },
