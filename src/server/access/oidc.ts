@@ -12,7 +12,7 @@ import type { OidcConfig } from "../../config.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { OidcData } from "../../store/people/sign-in-codes.ts";
-import type { Handler } from "../http/port.ts";
+import type { Handler } from "../http/requests.ts";
 import { type Reached, reachedBy, readCookie, signInCookie } from "./cookies.ts";
 import { outgoingFetch } from "./oidc-fetch.ts";
 import { peerAddressOf, userAgentOf } from "./peer.ts";

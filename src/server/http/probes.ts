@@ -15,7 +15,7 @@ import { readNumbers } from "../../store/pg/numbers.ts";
 import { authorityOf } from "./authority.ts";
 import type { HealthState } from "./health.ts";
 import { type HostCheck, refuseHost } from "./own-host.ts";
-import type { Handler } from "./port.ts";
+import type { Handler } from "./requests.ts";
 
 /** Maximum milliseconds that a probe waits for the database. */
 const databaseWithinMs = 2_000;
