@@ -24,7 +24,8 @@ import { refuse } from "../../errors.ts";
 import * as grants from "../../store/people/grants.ts";
 import { devicesOf, type Subject } from "../../store/people/subjects.ts";
 import type { Db } from "../../store/pg/database.ts";
-import { nameOf, type Principal } from "./guard.ts";
+import type { Principal } from "./principal.ts";
+import { nameOf } from "./rules.ts";
 
 /** A deed of a request and its subject. */
 type Wish = { deed: grants.Deed; to: Subject } | { deed: "own"; to: "every device" };

@@ -23,11 +23,12 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../log.ts";
 import { type Source, withinSource } from "../../store/people/sources.ts";
-import { type Guard, nameOf } from "../access/guard.ts";
+import type { Guard } from "../access/guard.ts";
 import { toConnectError } from "../access/interceptors/errors.ts";
 import { admitStream } from "../access/interceptors/limit.ts";
 import type { Limits } from "../access/limits.ts";
 import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../access/peer.ts";
+import { nameOf } from "../access/rules.ts";
 import type { Crowd } from "../http/crowd.ts";
 import type { Visit } from "../http/visit.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";

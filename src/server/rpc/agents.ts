@@ -15,7 +15,7 @@ import * as agents from "../../store/agents/agents.ts";
 import { findDefaultAgentId } from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as revisions from "../../store/work/revisions.ts";
-import { principalOf } from "../access/guard.ts";
+import { principalOf } from "../access/principal.ts";
 import type { PlatformRunner } from "../platforms/runner.ts";
 import { agentMessage, settingsJson, settingsMessage } from "./agent-message.ts";
 import type { EventAnnouncer } from "./events.ts";

@@ -14,7 +14,7 @@ import { type Db, transaction } from "../../store/pg/database.ts";
 import * as deliveries from "../../store/work/deliveries.ts";
 import * as destinations from "../../store/work/destinations.ts";
 import * as events from "../../store/work/events.ts";
-import { type Principal, principalOf } from "../access/guard.ts";
+import { type Principal, principalOf } from "../access/principal.ts";
 import {
   deliveryMessage,
   destinationMessage,

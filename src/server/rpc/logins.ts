@@ -9,9 +9,9 @@ import { cutScopes } from "../../store/people/roles.ts";
 import * as codes from "../../store/people/sign-in-codes.ts";
 import * as tokens from "../../store/people/tokens.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
-import type { Principal } from "../access/guard.ts";
-import { principalOf } from "../access/guard.ts";
 import { peerAddress } from "../access/peer.ts";
+import type { Principal } from "../access/principal.ts";
+import { principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { timestampOf } from "./moments.ts";
 

@@ -16,7 +16,7 @@ import type { Db } from "../../store/pg/database.ts";
 import * as questions from "../../store/work/questions.ts";
 import * as runs from "../../store/work/runs.ts";
 import * as turns from "../../store/work/turns.ts";
-import type { Principal } from "../access/guard.ts";
+import type { Principal } from "../access/principal.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
 

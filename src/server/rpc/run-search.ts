@@ -14,7 +14,7 @@ import * as reports from "../../store/work/reports.ts";
 import * as runCounts from "../../store/work/run-counts.ts";
 import * as runs from "../../store/work/runs.ts";
 import * as searches from "../../store/work/searches.ts";
-import type { Principal } from "../access/guard.ts";
+import type { Principal } from "../access/principal.ts";
 import { dateOf, timestampOf } from "./moments.ts";
 import { runMessage } from "./run-message.ts";
 

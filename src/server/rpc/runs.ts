@@ -30,7 +30,7 @@ import * as starts from "../../store/work/starts.ts";
 import * as usage from "../../store/work/usage.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import * as windows from "../../store/work/windows.ts";
-import { principalOf } from "../access/guard.ts";
+import { principalOf } from "../access/principal.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
 import { attentionNames, runStatuses } from "../run-enums.ts";

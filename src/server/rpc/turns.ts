@@ -23,7 +23,7 @@ import * as questions from "../../store/work/questions.ts";
 import * as reports from "../../store/work/reports.ts";
 import * as runs from "../../store/work/runs.ts";
 import * as turns from "../../store/work/turns.ts";
-import { principalOf } from "../access/guard.ts";
+import { principalOf } from "../access/principal.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
 import { idKey, page } from "./page.ts";

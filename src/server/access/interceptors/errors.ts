@@ -5,7 +5,7 @@ import { Refusal, type RefusalReason } from "../../../errors.ts";
 import type { Logger } from "../../../log.ts";
 import { isUnavailable } from "../../../store/pg/database.ts";
 import { isFenced, refusalOf } from "../../../store/work/org-moves.ts";
-import { nameOf } from "../guard.ts";
+import { nameOf } from "../rules.ts";
 import { BadRequestSchema, RetryInfoSchema } from "./error-details.ts";
 
 const codes: Record<RefusalReason, Code> = {
