@@ -3,7 +3,7 @@ import { createBatcher } from "../../batcher.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import { secretHash, tokenKind } from "../../ids.ts";
 import type { Logger } from "../../log.ts";
-import * as tokens from "../../store/people/tokens.ts";
+import * as credentials from "../../store/people/credentials.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { brings, type Principal, requireHere, type Scope } from "./principal.ts";
 import { nameOf, type Rule, rules } from "./rules.ts";
@@ -112,11 +112,11 @@ export function createGuard({ db, log }: { db: Db; log: Logger }): Guard {
   };
 }
 
-type Lookups = ReturnType<typeof createBatcher<Buffer, tokens.Credential | undefined>>;
+type Lookups = ReturnType<typeof createBatcher<Buffer, credentials.Credential | undefined>>;
 
 /** Lookups of tokens in batches; those of suspects wait for others, and have a bound of their own. */
 function createLookups(db: Db): { ordinary: Lookups; suspects: Lookups } {
-  const run = (hashes: readonly Buffer[]) => tokens.findByHashes(db, hashes);
+  const run = (hashes: readonly Buffer[]) => credentials.findByHashes(db, hashes);
   return {
     ordinary: createBatcher({
       run,
@@ -171,7 +171,7 @@ function isFleet(principal: Principal): boolean {
   return principal.kind === "svc" && principal.scopes.has("fleet:run");
 }
 
-function principalFrom(credential: tokens.Credential): Principal {
+function principalFrom(credential: credentials.Credential): Principal {
   const { orgId, tokenId, kind, userId, deviceId } = credential;
   const granted = credential.scopes.filter((scope): scope is Scope => Object.hasOwn(brings, scope));
   return {
@@ -190,7 +190,7 @@ function principalFrom(credential: tokens.Credential): Principal {
   };
 }
 
-function actorOf({ kind, tokenId, userId, deviceId }: tokens.Credential): string {
+function actorOf({ kind, tokenId, userId, deviceId }: credentials.Credential): string {
   switch (kind) {
     case "pat":
       return userId ? `user:${userId}` : `service:${tokenId}`;

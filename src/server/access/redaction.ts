@@ -21,6 +21,7 @@ import {
 } from "#gen/pinion/v1/run_pb.js";
 import { type Turn, TurnSchema } from "#gen/pinion/v1/turn_pb.js";
 import * as grants from "../../store/people/grants.ts";
+import * as rights from "../../store/people/rights.ts";
 import { devicesOfWindows } from "../../store/people/subjects.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Ownership } from "./ownership.ts";
@@ -171,7 +172,7 @@ export async function redact(
   { db, principal }: Ownership,
   desc: DescMessage,
   answer: Message,
-  remembered: Map<string, grants.Standing> = new Map(),
+  remembered: Map<string, rights.Standing> = new Map(),
 ): Promise<boolean> {
   const found: Found[] = [];
   collect(desc, answer, found);
@@ -227,14 +228,14 @@ async function findWindows(db: Db, orgId: string, found: readonly Found[]): Prom
 async function readStandings(
   { db, principal }: Ownership,
   found: readonly Found[],
-  { ofWindows, remembered }: { ofWindows: Windows; remembered: Map<string, grants.Standing> },
+  { ofWindows, remembered }: { ofWindows: Windows; remembered: Map<string, rights.Standing> },
 ): Promise<void> {
   const { orgId, userId, tokenId } = principal;
   const deviceIds = found.flatMap(({ desc, message }) => {
     const id = deviceOf(desc, message) || (ofWindows.get((message as Window).runId)?.deviceId ?? "");
     return id === "" || remembered.has(id) ? [] : [id];
   });
-  const standings = await grants.standings(db, {
+  const standings = await rights.standings(db, {
     ...{ orgId, who: { userId, tokenId } },
     deviceIds: [...new Set(deviceIds)],
   });
@@ -249,7 +250,7 @@ function isReadable(
   { desc, message }: Found,
   known: {
     ofWindows: Windows;
-    remembered: ReadonlyMap<string, grants.Standing>;
+    remembered: ReadonlyMap<string, rights.Standing>;
     used: Set<string>;
   },
 ): boolean {
@@ -259,7 +260,7 @@ function isReadable(
   const deviceId = window ? (window.deviceId ?? "") : deviceOf(desc, message);
   const standing = known.remembered.get(deviceId);
   if (!standing) return true;
-  const right = grants.rightTo("read", standing);
+  const right = rights.rightTo("read", standing);
   if (right !== null && typeof right === "object" && !right.isUsed) known.used.add(right.grantId);
   return right !== null;
 }
@@ -286,9 +287,9 @@ const permissions = {
   read: GrantPermission.READ,
 } as const;
 
-function allow(device: Device, standing: grants.Standing | undefined): void {
+function allow(device: Device, standing: rights.Standing | undefined): void {
   device.allowed = (["use", "manage", "read"] as const)
-    .filter((permission) => standing && grants.rightTo(permission, standing) !== null)
+    .filter((permission) => standing && rights.rightTo(permission, standing) !== null)
     .map((permission) => permissions[permission]);
 }
 

@@ -4,7 +4,7 @@
  * the next check of all streams' tokens, in one statement.
  */
 
-import * as tokens from "../../store/people/tokens.ts";
+import * as credentials from "../../store/people/credentials.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Leaving } from "../../store/work/org-moves.ts";
 
@@ -42,7 +42,7 @@ export function createStreams(options: { db: Db }): Streams {
     async endExpired() {
       // Many streams may share a token.
       const held = new Map([...open].map(({ orgId, tokenId }) => [tokenId, { orgId, tokenId }]));
-      const ended = await tokens.findEnded(options.db, [...held.values()]);
+      const ended = await credentials.findEnded(options.db, [...held.values()]);
       for (const [tokenId, leaving] of ended) end((stream) => stream.tokenId === tokenId, leaving);
     },
   };

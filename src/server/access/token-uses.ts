@@ -1,5 +1,5 @@
 import type { Logger } from "../../log.ts";
-import * as tokens from "../../store/people/tokens.ts";
+import * as credentials from "../../store/people/credentials.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Principal } from "./principal.ts";
 
@@ -16,7 +16,7 @@ export function createTokenUses(db: Db, log: Logger) {
     const batch = [...uses.values()];
     uses = new Map();
     try {
-      await tokens.recordUse(db, batch);
+      await credentials.recordUse(db, batch);
     } catch (error) {
       // The last use is only shown to people: the next flush writes a later use.
       log.warn({ err: error, tokens: batch.length }, "the last use of tokens was not written");

@@ -11,7 +11,7 @@ import {
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Seat } from "../../scheduler/claims.ts";
-import { isPassing } from "../../store/pg/database.ts";
+import { isPassing } from "../../store/pg/failures.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";

@@ -12,7 +12,7 @@ import {
 import { refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import * as agents from "../../store/agents/agents.ts";
-import { findDefaultAgentId } from "../../store/people/orgs.ts";
+import { findDefaultAgentId } from "../../store/people/default-agents.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as revisions from "../../store/work/revisions.ts";
 import { principalOf } from "../access/principal.ts";

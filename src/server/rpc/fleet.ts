@@ -9,6 +9,7 @@ import { factsOf } from "../../labels.ts";
 import { matches, selectorProblem } from "../../selector.ts";
 import * as callers from "../../store/people/callers.ts";
 import * as deviceLabels from "../../store/people/device-labels.ts";
+import * as deviceSessions from "../../store/people/device-sessions.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as grants from "../../store/people/grants.ts";
 import * as joinCodes from "../../store/people/join-codes.ts";
@@ -179,7 +180,7 @@ function deviceEdits(
     async disconnectDevice(request, context) {
       const { orgId, actor } = principalOf(context);
       const { deviceId } = request;
-      const session = await devices.requestDisconnect(db, { orgId, deviceId, actor });
+      const session = await deviceSessions.requestDisconnect(db, { orgId, deviceId, actor });
       feed.eventsAppended(orgId);
       doorbell.disconnect({ orgId, deviceId, ...session, reason: "operator" });
       return {};

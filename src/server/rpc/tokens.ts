@@ -12,6 +12,7 @@ import { withCell } from "../../ids.ts";
 import * as callers from "../../store/people/callers.ts";
 import * as devices from "../../store/people/devices.ts";
 import { requireScopes } from "../../store/people/roles.ts";
+import * as tokenRotations from "../../store/people/token-rotations.ts";
 import * as tokens from "../../store/people/tokens.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Guard } from "../access/guard.ts";
@@ -157,13 +158,13 @@ async function rotated(
   tx: Db,
   held: callers.Held,
   { principal, request }: { principal: Principal; request: RotateTokenRequest },
-): ReturnType<typeof tokens.rotate> {
+): ReturnType<typeof tokenRotations.rotate> {
   const { orgId, actor } = principal;
   const { tokenId } = request;
   const found = (await tokens.find(tx, { orgId, tokenId })) ?? notFound(tokenId);
   await requireMayRotate(tx, principal, found);
   if (held.role) requireScopes(held.role, found.scopes, "token_id");
-  return tokens.rotate(tx, {
+  return tokenRotations.rotate(tx, {
     orgId,
     tokenId,
     actor,

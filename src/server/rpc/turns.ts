@@ -13,8 +13,8 @@ import {
 import { refuse } from "../../errors.ts";
 import { cancelTurn } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
+import { findDefaultAgentId } from "../../store/people/default-agents.ts";
 import * as devices from "../../store/people/devices.ts";
-import { findDefaultAgentId } from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import * as conversations from "../../store/work/conversations.ts";

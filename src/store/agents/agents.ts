@@ -246,25 +246,7 @@ export function update(
     if (changed.length === 0) return { agent: current, changed };
     const version = current.version + (revised ? 1 : 0);
     if (options.isDryRun) return { agent: { ...current, ...values, version }, changed };
-    await tx
-      .updateTable("agent")
-      .set({ name: values.name, owner_id: values.ownerId, device_id: values.deviceId })
-      .set({ no_executor_reason: values.noExecutorReason, version, updated_at: sql<Date>`now()` })
-      .where("org_id", "=", orgId)
-      .where("id", "=", agentId)
-      .execute();
-    if (revised) {
-      await tx
-        .insertInto("agent_revision")
-        .values({
-          org_id: orgId,
-          agent_id: agentId,
-          version,
-          name: values.name,
-          settings: JSON.stringify(values.settings),
-        })
-        .execute();
-    }
+    await write(tx, options, { values, version, revised });
     if (changed.includes("is_default")) {
       await tx.updateTable("org").set({ default_agent_id: agentId }).where("id", "=", orgId).execute();
     }
@@ -274,6 +256,31 @@ export function update(
     ]);
     return { agent, changed };
   });
+}
+
+async function write(
+  tx: Db,
+  { orgId, agentId }: Named,
+  { values, version, revised }: { values: AgentValues; version: number; revised: boolean },
+): Promise<void> {
+  await tx
+    .updateTable("agent")
+    .set({ name: values.name, owner_id: values.ownerId, device_id: values.deviceId })
+    .set({ no_executor_reason: values.noExecutorReason, version, updated_at: sql<Date>`now()` })
+    .where("org_id", "=", orgId)
+    .where("id", "=", agentId)
+    .execute();
+  if (!revised) return;
+  await tx
+    .insertInto("agent_revision")
+    .values({
+      org_id: orgId,
+      agent_id: agentId,
+      version,
+      name: values.name,
+      settings: JSON.stringify(values.settings),
+    })
+    .execute();
 }
 
 /** Fields that runs do not carry: changing them makes no new version. */

@@ -2,7 +2,8 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import * as events from "../work/events.ts";
-import * as devices from "./devices.ts";
+import type * as devices from "./devices.ts";
+import * as hellos from "./hellos.ts";
 
 /**
  * Fleet workers: rows of `device` without a person as owner. A worker is a daemon that says hello
@@ -61,7 +62,7 @@ type Hello = {
   installId: string;
   os: devices.Os;
   ttlMs: number;
-} & devices.HelloFacts;
+} & hellos.HelloFacts;
 
 type Known = NonNullable<Awaited<ReturnType<typeof lock>>>;
 
@@ -70,20 +71,20 @@ async function enterAgain(tx: Db, hello: Hello, known: Known): Promise<Entry> {
   const { orgId, tokenId, os } = hello;
   await requireMayEnter(tx, hello, known);
   const changes = [
-    ...devices.changesOf(known, hello),
+    ...hellos.changesOf(known, hello),
     ...(known.os === os ? [] : [{ column: "os", from: known.os, to: os }]),
   ];
   if (changes.length > 0 || known.token_id !== tokenId) {
     await tx
       .updateTable("device")
-      .set({ ...devices.columnsOfChanges(changes), token_id: tokenId })
+      .set({ ...hellos.columnsOfChanges(changes), token_id: tokenId })
       .where("org_id", "=", orgId)
       .where("id", "=", known.id)
       .execute();
   }
   return {
     deviceId: known.id,
-    events: changes.length > 0 ? [devices.changedEvent(known.id, changes)] : [],
+    events: changes.length > 0 ? [hellos.changedEvent(known.id, changes)] : [],
   };
 }
 
