@@ -11,6 +11,7 @@ import {
 } from "#gen/pinion/v1/agent_pb.js";
 import { refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
+import * as agentEdits from "../../store/agents/agent-edits.ts";
 import * as agents from "../../store/agents/agents.ts";
 import { findDefaultAgentId } from "../../store/people/default-agents.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -36,10 +37,10 @@ interface Deps {
 type Served = ServiceImpl<typeof AgentService>;
 
 export function agentService(deps: Deps): Served {
-  return { ...agentReads(deps), ...agentEdits(deps), ...platformRpcs(deps) };
+  return { ...readRpcs(deps), ...editRpcs(deps), ...platformRpcs(deps) };
 }
 
-function agentReads(deps: Deps): Pick<Served, "getAgent" | "listAgents" | "listAgentRevisions"> {
+function readRpcs(deps: Deps): Pick<Served, "getAgent" | "listAgents" | "listAgentRevisions"> {
   const { db } = deps;
 
   return {
@@ -80,7 +81,7 @@ function agentReads(deps: Deps): Pick<Served, "getAgent" | "listAgents" | "listA
 }
 
 /** Edits of agents. The injected MCP servers come from the server, never from a request. */
-function agentEdits(deps: Deps): Pick<Served, "createAgent" | "updateAgentSettings" | "deleteAgent"> {
+function editRpcs(deps: Deps): Pick<Served, "createAgent" | "updateAgentSettings" | "deleteAgent"> {
   const { db, feed, runner } = deps;
   const injected = agents.injectedServers(deps.publicUrl).map((server) => create(McpServerSchema, server));
 
@@ -104,7 +105,7 @@ function agentEdits(deps: Deps): Pick<Served, "createAgent" | "updateAgentSettin
     async updateAgentSettings(request, context) {
       const { orgId, actor } = principalOf(context);
       const fields = requireFields(request);
-      const { agent, changed } = await agents.update(db, {
+      const { agent, changed } = await agentEdits.update(db, {
         orgId,
         actor,
         agentId: request.agentId,

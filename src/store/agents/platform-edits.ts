@@ -1,24 +1,20 @@
 /** Edits of platforms by people, and the steps that follow. */
 import { sql } from "kysely";
 import { Refusal, refuse } from "../../errors.ts";
-import { excerpt } from "../../excerpt.ts";
 import type { Keyring } from "../../secrets.ts";
-import { shown } from "../people/changes.ts";
 import { marksAfter } from "../people/secret-marks.ts";
-import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
 import { unnest } from "../pg/unnest.ts";
 import * as events from "../work/events.ts";
-import { masked, sealAll } from "./platform-secrets.ts";
+import { changedKeys, createdEvent, updatedEvent } from "./platform-events.ts";
+import { sealAll } from "./platform-secrets.ts";
 import { beginStart, type Emit, gone, requireNoStop, type Step } from "./platform-starts.ts";
 import {
   deadline,
   find,
   findAll,
   type Named,
-  named,
   nextEpoch,
   type Platform,
   type PlatformValues,
@@ -29,9 +25,6 @@ import {
  * deletion.
  */
 const insertAttemptsMax = 3;
-
-/** Maximum characters of a config value in an event. */
-const eventValueLengthMax = 200;
 
 /** A requested platform; see {@link upsertAll}. */
 export type Wanted = {
@@ -170,20 +163,6 @@ async function insertAll(
   return new Map(rows.map((row) => [row.stable_id, row]));
 }
 
-function createdEvent(platform: Platform, one: Wanted, secrets: Record<string, string>) {
-  return {
-    kind: "platform.created",
-    actor: one.actor,
-    data: {
-      ...named(platform),
-      kind: one.values.kind,
-      version: 1,
-      config: shortened(one.values.config),
-      secrets: masked(secrets),
-    },
-  };
-}
-
 function draftOf(options: Named & { values: PlatformValues; secrets: Record<string, string> }): Platform {
   const now = new Date();
   return {
@@ -297,52 +276,6 @@ async function write(
     .execute();
   const written = await find(tx, { orgId: before.org_id, stableId: before.stable_id });
   return written ?? gone(before.stable_id);
-}
-
-function updatedEvent(
-  { before, after }: { before: Platform; after: Platform },
-  changed: string[],
-  actor: string,
-  willRestart: boolean,
-) {
-  return {
-    kind: "platform.updated",
-    actor,
-    data: {
-      ...named(after),
-      version: after.version,
-      changed,
-      changes: Object.fromEntries(
-        changed.map((field) => [field, { from: shownOf(before, field), to: shownOf(after, field) }]),
-      ),
-      config: shortened(only(after.config, changed, "config.")),
-      secrets: masked(only(after.secrets, changed, "secrets.")),
-      will_restart: willRestart,
-    },
-  };
-}
-
-/** "config.a" or "secrets.b" of a platform for an event: of a secret only its existence. */
-function shownOf(platform: Pick<Platform, "config" | "secrets">, field: string): unknown {
-  const [, part, key = ""] = /^(config|secrets)\.(.*)$/s.exec(field) ?? [];
-  const values = part === "config" ? platform.config : masked(platform.secrets);
-  return shown(field, Object.hasOwn(values, key) ? values[key] : undefined);
-}
-
-function changedKeys(before: Record<string, string>, after: Record<string, string>): string[] {
-  return [...new Set([...Object.keys(before), ...Object.keys(after)])]
-    .filter((key) => canonical(before[key]) !== canonical(after[key]))
-    .sort();
-}
-
-function only(values: Record<string, string>, changed: string[], prefix: string): Record<string, string> {
-  return Object.fromEntries(Object.entries(values).filter(([key]) => changed.includes(prefix + key)));
-}
-
-function shortened(config: Record<string, string>): Json {
-  return Object.fromEntries(
-    Object.entries(config).map(([key, value]) => [key, excerpt(value, eventValueLengthMax)]),
-  );
 }
 
 /**

@@ -10,6 +10,7 @@ import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+import * as agentEdits from "../../../src/store/agents/agent-edits.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
 import * as defaultAgents from "../../../src/store/people/default-agents.ts";
 import * as orgs from "../../../src/store/people/orgs.ts";
@@ -403,7 +404,7 @@ test("providers that a person took out of an older default agent stay out", asyn
   await orgs.ensureBootstrap(db, { installedProviders: ["openai"] });
   // The state left by an older version, which did not note that the providers had been filled in.
   await sql`update org set metadata = metadata - 'default_providers_at'`.execute(db);
-  const { agent } = await agents.update(db, {
+  const { agent } = await agentEdits.update(db, {
     orgId: "local",
     agentId: "pinion-default",
     actor: "user:me",
