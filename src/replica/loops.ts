@@ -32,12 +32,12 @@ const tokensEveryMs = 4_000;
  * Interval of checks for a failover of the database in ms, and of those without a sign of news.
  */
 const incarnationEveryMs = 1_000;
-const incarnationIdleMsMax = 5_000;
+const incarnationIdleMsMax = 15_000;
 /**
  * Maximum interval of a replica's beats in ms; also at most a third of the TTL, the time of
  * validity of a beat.
  */
-const replicaBeatMsMax = 5_000;
+const replicaBeatMsMax = 10_000;
 
 /** Starts all loops. The beat of `replica` goes on until `isStopping`. */
 export function startLoops(
@@ -96,7 +96,11 @@ export function startLoops(
     placing,
     questions,
     deliverer,
-    startHealthLook({ db: storage.requests.db, health: own.health, log }),
+    startHealthLook({
+      db: storage.requests.db,
+      answeredAgoMs: () => Math.min(storage.work.answeredAgoMs(), storage.requests.answeredAgoMs()),
+      ...{ health: own.health, log },
+    }),
     startExpirer(common),
     bulks,
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
