@@ -7,7 +7,6 @@ import { type KeepLimits, keepLimits } from "../outbox/kept.ts";
 import { readRegularFileSync } from "../regular-file.ts";
 import { ConfigError, lineOf, problemsOf } from "./config-problems.ts";
 import type { ConfinementSettings } from "./confinement.ts";
-import { inheritedVariables } from "./environment.ts";
 import {
   type AgentSettings,
   agentKeys,
@@ -15,6 +14,7 @@ import {
   problemsOfAgentKeys,
   usualCommand,
 } from "./executor-settings.ts";
+import { inheritedVariables } from "./inherited-variables.ts";
 import { parseBytes, parseDurationMs } from "./quantities.ts";
 import {
   KEEP_BYTES,
