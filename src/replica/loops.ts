@@ -32,12 +32,12 @@ const tokensEveryMs = 4_000;
  * Interval of checks for a failover of the database in ms, and of those without a sign of news.
  */
 const incarnationEveryMs = 1_000;
-const incarnationIdleMsMax = 5_000;
+const incarnationIdleMsMax = 15_000;
 /**
  * Maximum interval of a replica's beats in ms; also at most a third of the TTL, the time of
  * validity of a beat.
  */
-const replicaBeatMsMax = 5_000;
+const replicaBeatMsMax = 10_000;
 
 type Own = {
   health: HealthState;
@@ -156,7 +156,11 @@ function startLooks(foundation: Foundation, storage: Storage, own: Own): Loop[] 
   const { config, log } = foundation;
   const beatMs = Math.min(replicaBeatMsMax, config.session.ttlMs / 3);
   return [
-    startHealthLook({ db: storage.requests.db, health: own.health, log }),
+    startHealthLook({
+      db: storage.requests.db,
+      answeredAgoMs: () => Math.min(storage.work.answeredAgoMs(), storage.requests.answeredAgoMs()),
+      ...{ health: own.health, log },
+    }),
     repeat(foundation, "incarnation", incarnationEveryMs, () =>
       storage.incarnation.lookIfNews(incarnationIdleMsMax),
     ),

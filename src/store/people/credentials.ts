@@ -1,6 +1,7 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import type { Role, TokenKind } from "../pg/schema.ts";
+import { ofAnySize, unnest } from "../pg/unnest.ts";
 import * as orgMoves from "../work/org-moves.ts";
 
 /** A token as the guard sees it. */
@@ -70,18 +71,33 @@ export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(
   return hashes.map((hash) => found.get(hash.toString("hex")));
 }
 
+type HeldToken = { orgId: string; tokenId: string };
+
+/** Tokens as an input of {@link findEnded}, encoded once for any number of statements. */
+export type HeldTokens = { readonly input: RawBuilder<unknown> };
+
+/** Undefined for no tokens. */
+export function heldTokens(held: readonly HeldToken[]): HeldTokens | undefined {
+  if (held.length === 0) return undefined;
+  const input = unnest("h", held, {
+    org_id: ["text", (token) => token.orgId],
+    id: ["uuid", (token) => token.tokenId],
+  });
+  return { input };
+}
+
 /**
  * The ids of tokens that are revoked, expired or deleted (undefined), or whose org is leaving. One
  * statement for all.
  */
 export async function findEnded(
   db: Db,
-  held: readonly { orgId: string; tokenId: string }[],
+  held: HeldTokens | undefined,
 ): Promise<Map<string, orgMoves.Leaving | undefined>> {
-  if (held.length === 0) return new Map();
+  if (!held) return new Map();
   const { rows } = await sql<{ id: string; leaving: orgMoves.LeavingColumn }>`
-    select h.id, case when m.org_id is not null then ${orgMoves.leavingOfRow} end as leaving
-    from unnest(${held.map(({ orgId }) => orgId)}::text[], ${held.map(({ tokenId }) => tokenId)}::uuid[]) as h(org_id, id)
+    ${ofAnySize} select h.id, case when m.org_id is not null then ${orgMoves.leavingOfRow} end as leaving
+    from ${held.input}
       left join token t on t.org_id = h.org_id and t.id = h.id
       left join org_move m on m.org_id = h.org_id
     where t.id is null or t.revoked_at is not null or t.expires_at <= now() or m.org_id is not null`.execute(

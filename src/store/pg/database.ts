@@ -35,6 +35,11 @@ export type Database = {
   /** Number of connections opened so far. */
   opened(): number;
   /**
+   * Milliseconds since the database last answered a statement; infinite before the first answer, and
+   * after a connection broke, until the next answer.
+   */
+  answeredAgoMs(): number;
+  /**
    * Waits for running statements (at most the statement timeout) and closes all connections.
    * Idempotent.
    */
@@ -150,13 +155,21 @@ export function openDatabase(options: DatabaseOptions): Database {
   });
   // Without the two listeners the death of an idle backend (the first) or a backend in use (the
   // second) ends the process.
-  pool.on("error", (error) => options.log?.debug({ err: error }, "an idle database connection broke"));
+  const broke = (message: string) => (error: Error) => {
+    answeredAt = Number.NEGATIVE_INFINITY;
+    options.log?.debug({ err: error }, message);
+  };
+  pool.on("error", broke("an idle database connection broke"));
   const doomed = new WeakSet<object>();
   let opened = 0;
+  let answeredAt = Number.NEGATIVE_INFINITY;
   pool.on("connect", (client) => {
     opened += 1;
     if (!options.isPooled) prepareKept(client);
-    client.on("error", (error) => options.log?.debug({ err: error }, "a database connection broke"));
+    client.on("error", broke("a database connection broke"));
+    connectionOf(client).on("readyForQuery", () => {
+      answeredAt = performance.now();
+    });
     connectionOf(client).on("errorMessage", (message) => {
       if (message.severity === "FATAL" || message.severity === "PANIC") doomed.add(client);
       // A migration changed the result type of a prepared statement: every further use of the
@@ -177,6 +190,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     tenantDb,
     stats: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
     opened: () => opened,
+    answeredAgoMs: () => performance.now() - answeredAt,
     close: () => {
       // Kysely closes the pool only if the pool was used.
       closing ??= Promise.all([tenantDb.destroy(), db.destroy()]).then(() =>
@@ -190,6 +204,7 @@ export function openDatabase(options: DatabaseOptions): Database {
 /** The protocol below a client, where a server's last words can be told from an ordinary error. */
 function connectionOf(client: pg.PoolClient): {
   on(event: "errorMessage", listener: (message: { severity?: string; code?: string }) => void): void;
+  on(event: "readyForQuery", listener: () => void): void;
 } {
   return (client as unknown as { connection: ReturnType<typeof connectionOf> }).connection;
 }
