@@ -31,7 +31,7 @@ import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../a
 import type { Crowd, Visit } from "../http/crowd.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";
 import type { Hub } from "./hub.ts";
-import { endGraceMs, isPrepared, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
+import { endGraceMs, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
 import { beatAckFrame, type PlainBeat, plainBeatOf } from "./plain-beats.ts";
 import type { Session } from "./session.ts";
 import { completionIn } from "./unreadable.ts";
@@ -245,6 +245,8 @@ class Inbox {
   }
 }
 
+const frameOf = (message: ConnectResponse) => framed(toBinary(ConnectResponseSchema, message));
+
 /** The writer: messages sent in one turn of the event loop leave in one write. */
 class Outbox implements Link {
   onOverflow: () => void = () => {};
@@ -260,14 +262,14 @@ class Outbox implements Link {
     this.#toStatus = toStatus;
   }
 
-  prepare(message: ConnectResponse): Prepared {
-    return { message, bytes: framed(toBinary(ConnectResponseSchema, message)) };
+  prepare(message: () => ConnectResponse, frame?: () => Uint8Array | undefined): Prepared {
+    return { frame: frame?.() ?? frameOf(message()) };
   }
 
   send(message: ConnectResponse | Prepared): void {
     if (!this.#mayWrite()) return;
-    const bytes = isPrepared(message) ? message.bytes : undefined;
-    this.#push(bytes ?? framed(toBinary(ConnectResponseSchema, message as ConnectResponse)));
+    if ("frame" in message) this.#push(message.frame);
+    else this.#push(frameOf("$typeName" in message ? message : message.message));
   }
 
   /** Queues a frame, like a message. */
