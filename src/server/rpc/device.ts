@@ -177,7 +177,7 @@ async function* carry(
     onOverflow: () => session?.close("slow_reader"),
   });
   session = hub.begin(principalOf(context), {
-    prepare: (message) => link.prepare(message),
+    prepare: (message, frame) => link.prepare(message, frame),
     send: (message) => link.send(message),
     end(error) {
       link.end(error);
