@@ -28,7 +28,7 @@ import {
   SpreadMode,
   WatcherStatus,
 } from "#gen/pinion/v1/watcher_pb.js";
-import { osEnum } from "../../server/os-enum.ts";
+import { osEnum } from "../../server/enums.ts";
 import type { Cli } from "../cli.ts";
 import { exitCodes, Failure } from "../failures.ts";
 

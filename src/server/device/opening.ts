@@ -12,7 +12,7 @@ import { storableText } from "../../store/pg/storable.ts";
 import * as events from "../../store/work/events.ts";
 import * as orgMoves from "../../store/work/org-moves.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
-import { osNameOf } from "../os-enum.ts";
+import { osNameOf } from "../enums.ts";
 import { requireAllowed } from "./allowed.ts";
 import { type Opening, openSession } from "./reconcile.ts";
 import type { Session } from "./session.ts";

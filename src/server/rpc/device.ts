@@ -29,7 +29,7 @@ import { endGraceMs, openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
 import type { Session } from "../device/session.ts";
 import { unreadableProblem } from "../device/unreadable.ts";
-import { osNameOf } from "../os-enum.ts";
+import { osNameOf } from "../enums.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { given } from "./given.ts";
