@@ -4,6 +4,8 @@ import { type Hello, Os, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import * as devices from "../../store/people/devices.ts";
+import * as hellos from "../../store/people/hellos.ts";
+import * as machines from "../../store/people/machines.ts";
 import * as workers from "../../store/people/workers.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
@@ -49,7 +51,7 @@ async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hell
   }
   requireAllowed(device.os as devices.Os, hello);
   await requireOneMachine(deps, device, hello);
-  await devices.updateFromHello(db, device, factsOf(hello));
+  await hellos.updateFromHello(db, device, factsOf(hello));
   const { held } = hello;
   return transaction(db, (tx) => openSession(tx, { ...deps, orgId, deviceId, held }));
 }
@@ -66,9 +68,9 @@ async function requireOneMachine(
   if (!hello.machine) return;
   const { machineHash, bootHash, hostName, arch } = hello.machine;
   const machine = { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
-  const other = await devices.findOtherMachine(db, device, { machine, ttlMs });
+  const other = await machines.findOtherMachine(db, device, { machine, ttlMs });
   if (other) refuse("failed_precondition", duplicateWords(other.hostName, machine.hostName));
-  await devices.noteMachine(db, device, machine);
+  await machines.noteMachine(db, device, machine);
 }
 
 /**
@@ -93,7 +95,7 @@ function duplicateWords(connectedFrom: string, here: string): string {
   return `this device is connected from another machine (${connectedFrom || "nameless"}), and ${here || "this one"} has a copy of its identity; \`pinion device enroll --anew --join-code …\` makes this machine a device of its own`;
 }
 
-function factsOf(hello: Hello): devices.HelloFacts {
+function factsOf(hello: Hello): hellos.HelloFacts {
   const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
   return {
     configProblem: storableText(hello.configProblem),
