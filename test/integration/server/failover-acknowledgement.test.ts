@@ -22,7 +22,7 @@ async function openDatabase() {
   const directory = await mkdtemp(join(tmpdir(), "pinion-failover-"));
   await chmod(directory, 0o711);
   onTestFinished(() => rm(directory, { recursive: true, force: true }));
-  const cluster = await openCluster(join(directory, "postgres"));
+  const cluster = await openCluster(join(directory, "postgres"), { hasStandby: true });
   onTestFinished(() => cluster.close());
   const front = await startFaultProxy(() => cluster.primary());
   onTestFinished(() => front.close());
