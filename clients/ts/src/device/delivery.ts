@@ -152,7 +152,7 @@ export class Delivery {
     const safe = positionOf(incarnation.safePosition);
     let count = 0;
     for (const kept of this.#kept.list()) {
-      if (safe !== undefined && this.#isSafe(kept, safe)) void this.#confirm(kept);
+      if (safe !== undefined && this.#isSafe(kept, safe)) this.#confirm(kept);
       else if (this.#offer(kept)) count += 1;
     }
     if (count > 0) {
@@ -542,7 +542,7 @@ export class Delivery {
       windowId: told.windowId,
       message: told.message,
     });
-    if (parcel.kept) await this.#confirm(parcel.kept, this.#position ?? 0n);
+    if (parcel.kept) this.#confirm(parcel.kept, this.#position ?? 0n);
     else if (isNotStored(verdict)) await this.#rejectFile(parcel.entry, told.message || verdict);
     else if (!(await this.#keep(parcel.entry))) await this.#removeFile(parcel.entry);
     this.#tellIfFlushed();
@@ -573,10 +573,10 @@ export class Delivery {
    * Keeps the result for the rest of its time after any verdict; this database gets no second
    * offer.
    */
-  async #confirm(kept: Kept, acknowledgedAt?: bigint): Promise<void> {
+  #confirm(kept: Kept, acknowledgedAt?: bigint): void {
     if (this.#by === undefined) return;
     try {
-      await this.#kept.confirm(kept, this.#by, acknowledgedAt);
+      this.#kept.confirm(kept, this.#by, acknowledgedAt);
     } catch (error) {
       this.#logger.warn(
         { workId: kept.workId, error: messageOf(error) },
