@@ -34,20 +34,25 @@ export type HeldByServer = {
   isCancelRequested: boolean;
 };
 
-/** The active attempts on a device or worker, locked. */
+/**
+ * The active attempts on a device or worker, locked: all runs before all turns, each in the order of
+ * their ids.
+ */
 export async function lockActive(
   tx: Db,
-  kind: WorkKind,
   device: { orgId: string; deviceId: string },
-): Promise<HeldByServer[]> {
-  const { live, holder } = tables[kind];
-  const { rows } = await sql<HeldByServer>`
-    ${ofFew} select id as "workId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
-      cancel_requested_at is not null as "isCancelRequested"
-    from ${live}
-    where org_id = ${device.orgId} and ${holder} = ${device.deviceId} and status <> 'pending'
+): Promise<(HeldByServer & { kind: WorkKind })[]> {
+  const locked = (kind: WorkKind) => sql`
+    select ${sql.lit(kind)} as kind, id, attempt_token, attempt, status, cancel_reason, cancel_requested_at
+    from ${tables[kind].live}
+    where org_id = ${device.orgId} and ${tables[kind].holder} = ${device.deviceId} and status <> 'pending'
     order by org_id, id
-    for update
+    for update`;
+  const { rows } = await sql<HeldByServer & { kind: WorkKind }>`
+    ${ofFew} with run_locked as materialized (${locked("run")}), turn_locked as materialized (${locked("turn")})
+    select kind, id as "workId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
+      cancel_requested_at is not null as "isCancelRequested"
+    from (select * from run_locked union all select * from turn_locked) as active
   `.execute(tx);
   return rows;
 }

@@ -174,7 +174,7 @@ test("two hellos of one device at once get two epochs, and the later one is the 
   const device = await seedDevice(db);
   await openDevice(db, device, { replicaId: "before" });
   await using first = await hold(db);
-  const { epoch } = await presence.open(first.tx, { ...device, replicaId: "a" });
+  const { epoch } = await presence.open(first.tx, { ...device, replicaId: "a", ttlMs: 60_000 });
   const second = openDevice(db, device, { replicaId: "b" });
   await untilBlocked(db);
   await first.commit();
