@@ -12,7 +12,7 @@ import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { setPeerAddress } from "../server/access/peer.ts";
 import type { RpcHandler } from "../server/http/adapter.ts";
-import type { Handler } from "../server/http/port.ts";
+import type { Handler } from "../server/http/requests.ts";
 import { createMcpHandler, type McpOptions } from "../server/mcp/handler.ts";
 
 /**

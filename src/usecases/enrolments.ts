@@ -1,9 +1,9 @@
 import { refuse } from "../errors.ts";
 import { positionAfter } from "../scheduler/schedule/position.ts";
+import * as defaultAgents from "../store/people/default-agents.ts";
 import * as devices from "../store/people/devices.ts";
 import * as joinCodes from "../store/people/join-codes.ts";
 import * as members from "../store/people/members.ts";
-import * as orgs from "../store/people/orgs.ts";
 import * as tokens from "../store/people/tokens.ts";
 import * as clock from "../store/pg/clock.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
@@ -163,7 +163,7 @@ async function provisionDefaultWatcher(
   tx: Db,
   { orgId, deviceId }: { orgId: string; deviceId: string },
 ): Promise<string | undefined> {
-  const agentId = await orgs.takeDefaultWatcher(tx, { orgId });
+  const agentId = await defaultAgents.takeDefaultWatcher(tx, { orgId });
   if (!agentId) return undefined;
   const place = { ...defaultWatcher, watcherId: "", jitterMs: 0 };
   const position = positionAfter(place, await clock.now(tx));

@@ -4,6 +4,8 @@ import { type Hello, Os, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import * as devices from "../../store/people/devices.ts";
+import * as hellos from "../../store/people/hellos.ts";
+import * as machines from "../../store/people/machines.ts";
 import * as workers from "../../store/people/workers.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
@@ -42,7 +44,7 @@ async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hell
     if (!device) return { device };
     requireIdentity(device, hello);
     const isNew =
-      devices.isNewMachine(device, machineOf(hello)) || devices.hasChanges(device, factsOf(hello));
+      machines.isNewMachine(device, machineOf(hello)) || hellos.hasChanges(device, factsOf(hello));
     return { device, opening: isNew ? undefined : await openIn(tx) };
   });
   const { device, opening } = found;
@@ -50,7 +52,7 @@ async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hell
   if (!device) await orgMoves.requireHere(db, { orgId });
   if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
   await requireOneMachine(deps, device, hello);
-  await devices.updateFromHello(db, device, factsOf(hello));
+  await hellos.updateFromHello(db, device, factsOf(hello));
   return transaction(db, openIn);
 }
 
@@ -69,7 +71,7 @@ function requireIdentity(device: Device, hello: Hello): void {
   requireAllowed(device.os as devices.Os, hello);
 }
 
-function machineOf({ machine }: Hello): devices.Machine | undefined {
+function machineOf({ machine }: Hello): machines.Machine | undefined {
   if (!machine) return undefined;
   const { machineHash, bootHash, hostName, arch } = machine;
   return { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
@@ -82,9 +84,9 @@ function machineOf({ machine }: Hello): devices.Machine | undefined {
 async function requireOneMachine({ db, ttlMs }: Deps, device: Device, hello: Hello): Promise<void> {
   const machine = machineOf(hello);
   if (!machine) return;
-  const other = await devices.findOtherMachine(db, device, { machine, ttlMs });
+  const other = await machines.findOtherMachine(db, device, { machine, ttlMs });
   if (other) refuse("failed_precondition", duplicateWords(other.hostName, machine.hostName));
-  await devices.noteMachine(db, device, machine);
+  await machines.noteMachine(db, device, machine);
 }
 
 /**
@@ -109,7 +111,7 @@ function duplicateWords(connectedFrom: string, here: string): string {
   return `this device is connected from another machine (${connectedFrom || "nameless"}), and ${here || "this one"} has a copy of its identity; \`pinion device enroll --anew --join-code …\` makes this machine a device of its own`;
 }
 
-function factsOf(hello: Hello): devices.HelloFacts {
+function factsOf(hello: Hello): hellos.HelloFacts {
   const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
   return {
     configProblem: storableText(hello.configProblem),

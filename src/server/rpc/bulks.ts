@@ -17,7 +17,7 @@ import { countBulk, startBulk, stopBulk } from "../../scheduler/bulks.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as bulks from "../../store/work/bulks.ts";
 import * as watchers from "../../store/work/watchers.ts";
-import { principalOf } from "../access/guard.ts";
+import { principalOf } from "../access/principal.ts";
 import { runStatuses } from "../run-enums.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { spanOf, timestampOf } from "./moments.ts";

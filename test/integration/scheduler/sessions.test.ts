@@ -227,7 +227,7 @@ test("after a failover took the epoch back, the session before it can close, bea
   } as const;
   const action = "withdraw";
   expect(await settle(db, [{ ...late, action, session: oldSession }], policy)).toEqual([]);
-  expect(await active.listClaimed(db, "run", [oldSession], 0)).toEqual([]);
+  expect(await active.listClaimed(db, [oldSession], 0)).toEqual([]);
   expect(await presence.beat(db, [oldSession])).toEqual([{ ...oldSession, because: "replaced" }]);
   expect(await presence.close(db, [oldSession])).toEqual([]);
   expect(await presence.find(db, device)).toMatchObject({ replicaId: "b", disconnectedAt: null });

@@ -3,7 +3,8 @@ import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../device/errors.ts";
 import { readRegularFileSync } from "../regular-file.ts";
-import { ConfigError, type DeviceConfig, loadConfig, parseConfig } from "./config.ts";
+import { type DeviceConfig, loadConfig, parseConfig } from "./config.ts";
+import { ConfigError } from "./config-problems.ts";
 
 /** Polling interval of the file, in ms. Polling also notices editors that replace the file. */
 const LOOK_MS = 2_000;
