@@ -91,7 +91,12 @@ test("a device that holds no stream cannot be disconnected; one that does is dra
   await expect(mine.fleet.disconnectDevice({ deviceId })).rejects.toMatchObject({
     code: Code.FailedPrecondition,
   });
-  const { epoch } = await presence.open(database.db, { orgId: "acme", deviceId, replicaId: "r1", ttlMs: 60_000 });
+  const { epoch } = await presence.open(database.db, {
+    orgId: "acme",
+    deviceId,
+    replicaId: "r1",
+    ttlMs: 60_000,
+  });
   await mine.fleet.disconnectDevice({ deviceId });
   expect(api.rung.disconnected).toMatchObject([{ deviceId, replicaId: "r1", epoch, reason: "operator" }]);
 });

@@ -6,6 +6,7 @@ import { expect, test, vi } from "vitest";
 import { HeldAttemptState, HeldVerdict, HelloSchema, Os } from "#gen/pinion/v1/device_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { open } from "../../../src/server/device/opening.ts";
+import { openDatabase } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { type DeviceName, policy, seedDevice, seedRunning } from "../../support/rows.ts";
 
@@ -27,15 +28,18 @@ async function helloOf(device: DeviceName, hello: MessageInitShape<typeof HelloS
 async function openNoted(device: DeviceName, hello: MessageInitShape<typeof HelloSchema> = {}) {
   const asked = await helloOf(device, hello);
   const query = vi.spyOn(pg.Client.prototype, "query");
+  // Connections that are opened from here on call the spy.
+  const database = openDatabase({ url: t.url, poolMax: 2 });
   try {
     const log = createLogger({ name: "test", level: "silent" });
-    const deps = { db: t.db, log, replicaId: "replica-1", policy, ttlMs: 60_000 };
+    const deps = { db: database.db, log, replicaId: "replica-1", policy, ttlMs: 60_000 };
     const opening = await open(deps, { ...device, tokenId: "", isWorker: false }, asked);
     const texts = query.mock.calls.map(([asked]) =>
       String((asked as unknown as { text?: string }).text ?? asked),
     );
     return { opening, begins: texts.filter((text) => text.startsWith("start transaction")).length, texts };
   } finally {
+    await database.close();
     query.mockRestore();
   }
 }
