@@ -9,7 +9,7 @@
  * `npm run newcomer [-- --json --executables DIR --only checkout --keep]`. Ends with 1 if a step took
  * longer than its limit. Linux, with git, npm, curl and gzip; the checkout trial asks npm's registry.
  */
-import { execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import {
   chmodSync,
   chownSync,
@@ -23,8 +23,9 @@ import {
 import { cpus, loadavg, tmpdir, totalmem } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { parseArgs, promisify } from "node:util";
+import { makeProcessorTime, type ProcessorTime } from "./lib/processor-time.ts";
 import { root } from "./lib/proto.ts";
-import { type Account, processorTimeOf, thenStopped, typed, untilPrinted } from "./lib/typed.ts";
+import { type Account, processorTimeOf, started, thenStopped, typed, untilPrinted } from "./lib/typed.ts";
 
 const run = promisify(execFile);
 const system = `${process.platform}-${process.arch}`;
@@ -35,7 +36,8 @@ const secondDeviceMax = 30;
 const helpMax = 0.15;
 const nobody = 65_534;
 
-type Step = { trial: string; step: string; seconds: number; limit?: number };
+/** `processor`: seconds of processor time of all processes of the account, where it can be counted. */
+type Step = { trial: string; step: string; seconds: number; processor?: number; limit?: number };
 
 const { values } = parseArgs({
   options: {
@@ -50,11 +52,25 @@ const place = mkdtempSync(join(tmpdir(), "pinion-newcomer-"));
 // Other accounts pass through it.
 chmodSync(place, 0o755);
 const steps: Step[] = [];
+const groups: ProcessorTime[] = [];
 
-async function timed<T>(step: Omit<Step, "seconds">, act: () => Promise<T>): Promise<T> {
-  const began = performance.now();
+/** Begins to measure; the returned function gives the times since then. */
+function measure({ processor }: Account): () => Pick<Step, "seconds" | "processor"> {
+  const [began, used] = [performance.now(), processor?.seconds() ?? 0];
+  return () => ({
+    seconds: (performance.now() - began) / 1000,
+    ...(processor ? { processor: processor.seconds() - used } : {}),
+  });
+}
+
+async function timed<T>(
+  who: Account,
+  step: Omit<Step, "seconds" | "processor">,
+  act: () => Promise<T>,
+): Promise<T> {
+  const since = measure(who);
   const made = await act();
-  record({ ...step, seconds: (performance.now() - began) / 1000 });
+  record({ ...step, ...since() });
   return made;
 }
 
@@ -68,7 +84,10 @@ function account(name: string, path: string, uid?: number): Account {
   const home = join(place, name);
   mkdirSync(home);
   if (uid !== undefined) chownSync(home, uid, uid);
-  return { home, uid, env: { HOME: home, PATH: path, LANG: "C.UTF-8", PINION_PORT: "0" } };
+  const env = { HOME: home, PATH: path, LANG: "C.UTF-8", PINION_PORT: "0" };
+  const processor = makeProcessorTime(`newcomer-${name}`, uid);
+  if (processor) groups.push(processor);
+  return { home, uid, env, processor };
 }
 
 /** The PATH of this process without the folders of npm scripts, which hold a newer Node. */
@@ -97,14 +116,14 @@ async function checkout(): Promise<void> {
     process.env.NPM_CONFIG_USERCONFIG ?? join(process.env.HOME ?? "/", ".npmrc");
   const node = (await typed(who, "node --version")).trim();
   const trial = `checkout, Node ${node.slice(1)}`;
-  await timed({ trial, step: "git clone (from this disk)" }, () =>
+  await timed(who, { trial, step: "git clone (from this disk)" }, () =>
     typed(who, `git clone -q --no-hardlinks 'file://${root}' pinion`),
   );
   const folder = join(who.home, "pinion");
-  await timed({ trial, step: "npm ci" }, () => typed(who, "npm ci --no-audit --no-fund", folder));
-  const up = spawn("npm", ["start"], { cwd: folder, env: who.env, detached: true });
+  await timed(who, { trial, step: "npm ci" }, () => typed(who, "npm ci --no-audit --no-fund", folder));
+  const up = started(who, "exec npm start", folder);
   await thenStopped(up, () =>
-    timed({ trial, step: "npm start, until the first result is stored", limit: firstResultMax }, () =>
+    timed(who, { trial, step: "npm start, until the first result is stored", limit: firstResultMax }, () =>
       untilPrinted(up, / stored +window /),
     ),
   );
@@ -117,7 +136,7 @@ async function binary(): Promise<void> {
   const trial = "one file, no Node";
   if ((await typed(who, "command -v node npm || echo none")).trim() !== "none")
     throw new Error("a Node is there");
-  await timed({ trial, step: "gunzip, chmod +x" }, () =>
+  await timed(who, { trial, step: "gunzip, chmod +x" }, () =>
     typed(who, `gunzip -c '${downloads}/pinion-${system}.gz' > pinion && chmod +x pinion`),
   );
   const program = join(who.home, "pinion");
@@ -127,10 +146,11 @@ async function binary(): Promise<void> {
     seconds: await processorTimeOf(who, program),
     limit: helpMax,
   });
-  const env = { ...who.env, PINION_DOWNLOADS: downloads };
-  const up = spawn(program, ["up"], { cwd: who.home, env, detached: true });
+  who.env.PINION_DOWNLOADS = downloads;
+  const up = started(who, `exec '${program}' up`);
   await thenStopped(up, async () => {
     const text = await timed(
+      who,
       { trial, step: "pinion up, until the first result is stored", limit: firstResultMax },
       () => untilPrinted(up, / stored +window /),
     );
@@ -146,9 +166,9 @@ async function second(pinion: string, first: Account, url: string, path: string)
   const trial = uid === undefined ? "second home, no Node" : "second account, no Node";
   const { join_code: code } = JSON.parse(await typed(first, `${pinion} devices join-code --json`));
   const label = "other-laptop";
-  const began = performance.now();
+  const since = measure(who);
   const sinceLine = (step: string, limit?: number) =>
-    record({ trial, step, seconds: (performance.now() - began) / 1000, ...(limit ? { limit } : {}) });
+    record({ trial, step, ...since(), ...(limit ? { limit } : {}) });
   // The limit counts from the press of Enter; no systemd answers in the empty home.
   const installed = await typed(
     who,
@@ -190,12 +210,16 @@ try {
   if (!values.keep) rmSync(place, { recursive: true, force: true });
 }
 
+for (const group of groups) group.remove();
+
 const machine = `${cpus().length} × ${cpus()[0]?.model.trim()}, ${Math.round(totalmem() / 1024 ** 3)} GiB, load ${loadavg()[0]!.toFixed(1)}`;
 if (values.json) console.log(JSON.stringify({ machine, steps }));
 else {
-  console.log(`${machine}\n\n| trial | step | seconds | at most |\n|---|---|---|---|`);
-  for (const { trial, step, seconds, limit } of steps) {
-    console.log(`| ${trial} | ${step} | ${seconds.toFixed(2)} | ${limit ?? ""} |`);
+  console.log(`${machine}\n\n| trial | step | seconds | of a processor | at most |\n|---|---|---|---|---|`);
+  for (const { trial, step, seconds, processor, limit } of steps) {
+    console.log(
+      `| ${trial} | ${step} | ${seconds.toFixed(2)} | ${processor?.toFixed(2) ?? "–"} | ${limit ?? ""} |`,
+    );
   }
 }
 if (steps.some(({ seconds, limit }) => limit !== undefined && seconds > limit)) process.exitCode = 1;

@@ -1,21 +1,35 @@
 /** Command lines typed by an account, and programs that are read until they print something. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
+import type { ProcessorTime } from "./processor-time.ts";
 
-export type Account = { home: string; uid: number | undefined; env: Record<string, string> };
+export type Account = {
+  home: string;
+  uid: number | undefined;
+  env: Record<string, string>;
+  /** Counts what the account's processes use, where the machine can count it. */
+  processor: ProcessorTime | undefined;
+};
 
 /** Repeats of a short command for a stable figure. */
 const repeats = 7;
 
+/** Starts a line in a shell of the account, as the leader of a process group. */
+export function started(who: Account, line: string, cwd = who.home) {
+  const join = who.processor ? `echo $$ > '${who.processor.processesFile}'\n` : "";
+  return spawn("sh", ["-c", join + line], {
+    cwd,
+    env: who.env,
+    ...(who.uid === undefined ? {} : { uid: who.uid, gid: who.uid }),
+    stdio: ["ignore", "pipe", "pipe"],
+    detached: true,
+  });
+}
+
 /** Types a line into a shell of the account; resolves with standard output, rejects unless code 0. */
 export function typed(who: Account, line: string, cwd = who.home): Promise<string> {
   return new Promise((done, fail) => {
-    const child = spawn("sh", ["-c", line], {
-      cwd,
-      env: who.env,
-      ...(who.uid === undefined ? {} : { uid: who.uid, gid: who.uid }),
-      stdio: ["ignore", "pipe", "pipe"],
-    });
+    const child = started(who, line, cwd);
     let [out, err] = ["", ""];
     child.stdout.on("data", (chunk) => {
       out += chunk;

@@ -191,6 +191,14 @@ test("a configuration that became wrong takes nothing down: the one before it is
     its.kill("SIGINT");
     await once(its, "close");
   }
+  // Nor does a mistake keep the next start from coming up.
+  const again = spawn(process.execPath, [main, "up", "--no-run", "--data", place], { env, cwd: home });
+  const printed = await untilPrinted(again, /What next/);
+  again.kill("SIGINT");
+  await once(again, "close");
+  expect(printed).toContain("device.toml is wrong, and the one before it stays in force");
+  expect(printed).toContain(`${config}:2: `);
+  expect(printed).toMatch(/✓ device/);
 }, 90_000);
 
 test("a configuration that was never good is named with file and line", async () => {

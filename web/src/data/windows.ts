@@ -23,6 +23,7 @@ export function withoutMarkup(text: string): string {
     .replace(/^ {0,3}(#{1,6}|>|```\w*|\|?(?: *:?-{3,}:? *\|?)+)(?= |$)/gm, " ")
     .replace(/(\*\*|__|`+)(?=\S)(.+?)\1/g, "$2")
     .replace(/ ?\|(?= |$)/g, " · ")
+    .replaceAll("**", "")
     .replace(/\s+/g, " ")
     .replace(/^[ ·]+|[ ·]+$|· (?=·)/g, "");
 }

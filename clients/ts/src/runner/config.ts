@@ -267,7 +267,8 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
     const [firstLine = "it is not TOML"] = error.message.split("\n");
-    throw new ConfigError(file, [{ line: error.line, key: "", message: firstLine }]);
+    const message = repeatedAt(text, error.line) ?? firstLine;
+    throw new ConfigError(file, [{ line: error.line, key: "", message }]);
   }
   const parsed = configSchema.safeParse(raw);
   if (!parsed.success) {
@@ -416,6 +417,18 @@ function editDistance(a: string, b: string): number {
     row = next;
   }
   return row[b.length] ?? 0;
+}
+
+/**
+ * Words for a table that stands in the file twice, as after pasting an example; undefined for
+ * another mistake.
+ */
+function repeatedAt(text: string, line: number): string | undefined {
+  const lines = text.split("\n").map((one) => one.replace(/#.*$/, "").trim());
+  const header = lines[line - 1] ?? "";
+  const first = lines.indexOf(header);
+  if (!/^\[[^[\]]+\]$/.test(header) || first >= line - 1) return undefined;
+  return `${header} is already in line ${first + 1}; keep one of the two`;
 }
 
 /**
