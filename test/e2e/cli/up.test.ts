@@ -199,7 +199,7 @@ test("a configuration that became wrong takes nothing down: the one before it is
   expect(printed).toContain("device.toml is wrong, and the one before it stays in force");
   expect(printed).toContain(`${config}:2: `);
   expect(printed).toMatch(/✓ device/);
-}, 90_000);
+}, 180_000);
 
 test("a configuration that was never good is named with file and line", async () => {
   const place = join(home, "misconfigured-from-the-start");
