@@ -24,7 +24,7 @@ const env = { PATH: process.env.PATH, HOME: home, XDG_CONFIG_HOME: join(home, "c
 type Ended = { code: number; out: string; err: string };
 
 /** A hanging command fails its test with the output so far. */
-const commandTimeoutMs = 20_000;
+const commandTimeoutMs = 60_000;
 
 function pinion(...args: string[]): Promise<Ended> {
   const options = { env: { ...env, PINION_DATA: data }, cwd: home, timeout: commandTimeoutMs };
