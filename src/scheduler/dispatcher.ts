@@ -1,4 +1,4 @@
-import { isUnavailable } from "../store/pg/database.ts";
+import { isUnavailable } from "../store/pg/failures.ts";
 import type * as attempts from "../store/work/attempts.ts";
 import type { SessionName } from "../store/work/presence.ts";
 import { Claims, type ClaimsOptions, type Seat } from "./claims.ts";
@@ -16,9 +16,10 @@ export type Dispatcher = {
   wake(seat: Seat): void;
   /**
    * Chooses the sessions that may claim runs while they are recorded: for each run the session of
-   * its seat. Undefined for a run without a seat, and for seats without room, in another claim, or
-   * with possibly older work; the writer of these runs wakes their seats after the commit. Nothing
-   * else is claimed for the chosen seats until `deliver` or `drop`.
+   * its seat. Undefined for a run without a seat, and for seats without room, in a claim, or with
+   * possibly older work; the writer of these runs wakes their seats after the commit. No claim
+   * serves the chosen seats until `deliver` or `drop`; other writers may hold the rest of their
+   * room.
    */
   hold(seats: readonly (Seat | undefined)[]): HeldSeats;
   idle(): Promise<void>;
@@ -41,23 +42,29 @@ const seatsPerBatchMax = 1_000;
 export function createDispatcher(options: ClaimsOptions): Dispatcher {
   const { log } = options;
   const woken = new Set<Seat>();
-  /** Seats in running claims: their free slots are reserved. */
+  /** Seats in running claims: all their room is reserved. */
   const engaged = new Set<Seat>();
+  /** Number of runs that open transactions may claim for a seat as they record them. */
+  const reserved = new Map<Seat, number>();
   /** Work that runs concurrently with the claims. */
   const underWay = new Set<Promise<void>>();
   let running: Promise<void> | undefined;
   const claims = new Claims(options, (seat) => woken.add(seat));
 
-  function release(seats: Iterable<Seat>): void {
-    for (const seat of seats) engaged.delete(seat);
+  function release(held: ReadonlyMap<Seat, number>): void {
+    for (const [seat, count] of held) {
+      const left = reserved.get(seat)! - count;
+      if (left > 0) reserved.set(seat, left);
+      else reserved.delete(seat);
+    }
     if (woken.size > 0) running ??= drain();
   }
 
-  /** Takes woken seats that are in no claim and have room. */
+  /** Takes woken seats that are in no claim and not held, and have room. */
   function nextSeats(): Seat[] {
     const seats: Seat[] = [];
     for (const seat of woken) {
-      if (engaged.has(seat)) continue;
+      if (engaged.has(seat) || reserved.has(seat)) continue;
       woken.delete(seat);
       if (hasRoom(seat)) seats.push(seat);
       if (seats.length === seatsPerBatchMax) break;
@@ -70,7 +77,7 @@ export function createDispatcher(options: ClaimsOptions): Dispatcher {
     await Promise.resolve();
     while (true) {
       const seats = nextSeats();
-      // The remaining seats are in another claim, whose end starts the next check.
+      // The remaining seats are held; their release starts the next check.
       if (seats.length === 0) break;
       for (const seat of seats) engaged.add(seat);
       try {
@@ -88,12 +95,11 @@ export function createDispatcher(options: ClaimsOptions): Dispatcher {
   function hold(seats: readonly (Seat | undefined)[]): HeldSeats {
     const held = new Map<Seat, number>();
     const claimants = seats.map((seat) => {
-      if (!seat || seat.mayHaveTurns || seat.mayHaveRuns) return undefined;
-      const before = held.get(seat);
-      if (before === undefined && engaged.has(seat)) return undefined;
-      if ((before ?? 0) >= seat.roomAhead()) return undefined;
-      held.set(seat, (before ?? 0) + 1);
-      engaged.add(seat);
+      if (!seat || seat.mayHaveTurns || seat.mayHaveRuns || engaged.has(seat)) return undefined;
+      const before = reserved.get(seat) ?? 0;
+      if (before >= seat.roomAhead()) return undefined;
+      reserved.set(seat, before + 1);
+      held.set(seat, (held.get(seat) ?? 0) + 1);
       const { orgId, deviceId, epoch, sessionId } = seat;
       return { orgId, deviceId, epoch, sessionId };
     });
@@ -105,7 +111,7 @@ export function createDispatcher(options: ClaimsOptions): Dispatcher {
         const tookMs = performance.now() - startedAt;
         if (held.size > 0) options.onBatch?.(held.size, tookMs);
         const unusable = claims.hand(claimed, byDevice, tookMs);
-        release(held.keys());
+        release(held);
         if (unusable.length === 0) return;
         const failing = claims
           .fail(unusable, byDevice)
@@ -114,12 +120,12 @@ export function createDispatcher(options: ClaimsOptions): Dispatcher {
           )
           .finally(() => {
             underWay.delete(failing);
-            release([]);
+            release(new Map());
           });
         underWay.add(failing);
       },
       drop() {
-        release(held.keys());
+        release(held);
       },
     };
   }

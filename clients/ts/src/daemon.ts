@@ -10,7 +10,7 @@ import { machineFingerprint } from "./machine.ts";
 import type { ProxySetting } from "./network/proxy.ts";
 import type { DeviceConfig } from "./runner/config.ts";
 import { keepLastGood, watchConfig } from "./runner/live-config.ts";
-import { desktopNotifier } from "./runner/notification.ts";
+import { desktopNotifier, type Notifier } from "./runner/notification.ts";
 import { Runner } from "./runner/runner.ts";
 import { environmentFacts, StatusFile } from "./status-file.ts";
 
@@ -132,132 +132,183 @@ const KILL_MARGIN_MS = 5_000;
  * daemon delivers the rest.
  */
 export async function runDaemon(options: DaemonOptions): Promise<void> {
-  const logger = options.logger ?? silentLogger;
-  const env = options.env ?? process.env;
   const installId = options.installId ?? (await ensureInstallId(options.stateDir));
-  const notifier = desktopNotifier(env);
-  let { config } = options;
-  const status = new StatusFile(options.stateDir, {
-    configFile: options.configFile ?? "",
-    takesUpgrades: options.upgrades !== undefined,
-    environment: environmentFacts(env),
-  });
-  const emit = (event: DaemonEvent) => {
-    noteStatus(status, event);
-    options.onEvent?.(event);
-  };
-  const runner = new Runner({
-    config,
-    stateDir: options.stateDir,
-    installId,
-    token: options.token,
-    hidden: options.hidden ?? [],
-    env,
-    logger,
-    notifier,
-    ...(options.traceparentOf ? { traceparentOf: options.traceparentOf } : {}),
-    onStart: (attempt) => emit({ type: "started", atMs: nowMs(), ...attempt }),
-  });
-  const { executors, workspaces } = await runner.describe();
-  const proxyOf = ({ proxy }: DeviceConfig) => options.proxy ?? proxy;
-  const proxy = proxyOf(config);
-  const connection = connectDevice({
-    url: options.url,
-    token: options.token,
-    installId,
-    os: options.os ?? currentOs(),
-    agentKinds: Object.keys(config.executors),
-    executors,
-    workspaces,
-    maxConcurrency: config.maxConcurrency,
-    keep: config.keep,
-    stateDir: options.stateDir,
-    capabilities: notifier === undefined ? [] : ["notification"],
-    logger,
-    onEvent: emit,
-    prepare: async () => {
-      const { ended, escaped, unreadable } = await runner.sweep();
-      for (const { path, problem } of unreadable) {
-        logger.warn(
-          { path, error: problem },
-          "cannot read a note of a running agent; it stays for the next start",
-        );
-      }
-      if (ended.length === 0 && escaped === 0) return;
-      logger.warn({ runs: ended, escaped }, "ended agents that an earlier daemon left running");
-      emit({ type: "swept", atMs: nowMs(), workIds: ended, escaped });
-    },
-    admit: (assignment) => runner.admit(assignment),
-    onAssignment: (assignment, context) => runner.run(assignment, context),
-    ...(options.upgrades ? { upgrade: options.upgrades.describe(config) } : {}),
-    ...(options.logExcerpt === undefined ? {} : { logExcerpt: options.logExcerpt }),
-    ...(config.label === undefined ? {} : { label: config.label }),
-    ...(options.appVersion === undefined ? {} : { appVersion: options.appVersion }),
-    ...(options.tls === undefined ? {} : { tls: options.tls }),
-    ...(proxy === undefined ? {} : { proxy }),
-    ...(options.configProblem === undefined ? {} : { configProblem: options.configProblem }),
-    machine: await machineFingerprint(installId),
-    ...(options.timing === undefined ? {} : { timing: options.timing }),
-  });
-  const { configFile, stateDir } = options;
-  if (configFile !== undefined && options.configProblem === undefined) {
-    await keepLastGood(configFile, stateDir).catch(() => {});
-  }
-  const tell = (problem: string) => {
-    status.set({ configProblem: problem });
-    emit({ type: "configured", atMs: nowMs(), file: configFile ?? "", problem });
-    if (problem !== "")
-      logger.error(
-        { file: configFile, problem },
-        "the configuration is wrong; the one before it stays in force",
-      );
-  };
-  if (options.configProblem !== undefined) tell(options.configProblem);
-  const watch =
-    configFile === undefined
-      ? undefined
-      : watchConfig({
-          file: configFile,
-          use: (read) => {
-            const next = options.adjustConfig?.(read) ?? read;
-            runner.reconfigure(next);
-            config = next;
-          },
-          onGood: () => {
-            void keepLastGood(configFile, stateDir).catch(() => {});
-            void runner.describe().then((described) => {
-              const nextProxy = proxyOf(config);
-              connection.update({
-                ...described,
-                agentKinds: Object.keys(config.executors),
-                maxConcurrency: config.maxConcurrency,
-                keep: config.keep,
-                configProblem: "",
-                ...(options.upgrades ? { upgrade: options.upgrades.describe(config) } : {}),
-                ...(config.label === undefined ? {} : { label: config.label }),
-                ...(nextProxy === undefined ? {} : { proxy: nextProxy }),
-              });
-              tell("");
-            });
-          },
-          onBad: (problem) => {
-            connection.update({ configProblem: problem });
-            tell(problem);
-          },
-        });
+  const daemon = new Daemon(options, installId);
+  const connection = await daemon.connect();
+  await daemon.tellStart();
+  const endWatch = daemon.watchConfig(connection);
   options.upgrades?.begin({
     running: () => connection.running,
     refuseNew: () => connection.refuseNew(),
-    config: () => config,
+    config: () => daemon.config,
   });
-  const endReloads = watch && options.onReload?.(watch.reload);
   try {
-    await untilStopped(connection, { ...options, killGraceMs: () => longestKillGraceMs(config) }, emit);
+    await untilStopped(connection, daemon, options);
   } finally {
-    endReloads?.();
-    watch?.close();
-    status.set({ connection: "stopped" });
-    await status.settled();
+    endWatch();
+    await daemon.close();
+  }
+}
+
+/** The parts of a running daemon, and the configuration in force. */
+class Daemon {
+  readonly #options: DaemonOptions;
+  readonly #installId: string;
+  readonly #logger: Logger;
+  readonly #notifier: Notifier | undefined;
+  readonly #status: StatusFile;
+  readonly #runner: Runner;
+  #config: DeviceConfig;
+
+  constructor(options: DaemonOptions, installId: string) {
+    const env = options.env ?? process.env;
+    this.#options = options;
+    this.#installId = installId;
+    this.#config = options.config;
+    this.#logger = options.logger ?? silentLogger;
+    this.#notifier = desktopNotifier(env);
+    this.#status = new StatusFile(options.stateDir, {
+      configFile: options.configFile ?? "",
+      takesUpgrades: options.upgrades !== undefined,
+      environment: environmentFacts(env),
+    });
+    this.#runner = new Runner({
+      config: options.config,
+      stateDir: options.stateDir,
+      installId,
+      token: options.token,
+      hidden: options.hidden ?? [],
+      env,
+      logger: this.#logger,
+      notifier: this.#notifier,
+      ...(options.traceparentOf ? { traceparentOf: options.traceparentOf } : {}),
+      onStart: (attempt) => this.emit({ type: "started", atMs: nowMs(), ...attempt }),
+    });
+  }
+
+  get config(): DeviceConfig {
+    return this.#config;
+  }
+
+  emit(event: DaemonEvent): void {
+    noteStatus(this.#status, event);
+    this.#options.onEvent?.(event);
+  }
+
+  /** Opens the device's connection; attempts run from now on. */
+  async connect(): Promise<DeviceConnection> {
+    const options = this.#options;
+    const described = await this.#describe();
+    return connectDevice({
+      ...described,
+      url: options.url,
+      token: options.token,
+      installId: this.#installId,
+      os: options.os ?? currentOs(),
+      stateDir: options.stateDir,
+      capabilities: this.#notifier === undefined ? [] : ["notification"],
+      logger: this.#logger,
+      onEvent: (event) => this.emit(event),
+      prepare: () => this.#sweep(),
+      admit: (assignment) => this.#runner.admit(assignment),
+      onAssignment: (assignment, context) => this.#runner.run(assignment, context),
+      ...(options.logExcerpt === undefined ? {} : { logExcerpt: options.logExcerpt }),
+      ...(options.appVersion === undefined ? {} : { appVersion: options.appVersion }),
+      ...(options.tls === undefined ? {} : { tls: options.tls }),
+      ...(options.configProblem === undefined ? {} : { configProblem: options.configProblem }),
+      machine: await machineFingerprint(this.#installId),
+      ...(options.timing === undefined ? {} : { timing: options.timing }),
+    });
+  }
+
+  /** The configuration in force, as told to the server. */
+  async #describe() {
+    const { executors, workspaces } = await this.#runner.describe();
+    const { label, keep, maxConcurrency } = this.#config;
+    const proxy = this.#options.proxy ?? this.#config.proxy;
+    const upgrade = this.#options.upgrades?.describe(this.#config);
+    return {
+      executors,
+      workspaces,
+      agentKinds: Object.keys(this.#config.executors),
+      maxConcurrency,
+      keep,
+      ...(upgrade === undefined ? {} : { upgrade }),
+      ...(label === undefined ? {} : { label }),
+      ...(proxy === undefined ? {} : { proxy }),
+    };
+  }
+
+  /** Ends the agents that an earlier daemon left running. */
+  async #sweep(): Promise<void> {
+    const { ended, escaped, unreadable } = await this.#runner.sweep();
+    for (const { path, problem } of unreadable) {
+      this.#logger.warn(
+        { path, error: problem },
+        "cannot read a note of a running agent; it stays for the next start",
+      );
+    }
+    if (ended.length === 0 && escaped === 0) return;
+    this.#logger.warn({ runs: ended, escaped }, "ended agents that an earlier daemon left running");
+    this.emit({ type: "swept", atMs: nowMs(), workIds: ended, escaped });
+  }
+
+  /** Tells the state of the configuration at the start, and keeps a good file as the last good one. */
+  async tellStart(): Promise<void> {
+    const { configProblem } = this.#options;
+    if (configProblem === undefined) await this.#keepLastGood();
+    else this.#tellConfig(configProblem);
+  }
+
+  #tellConfig(problem: string): void {
+    const { configFile = "" } = this.#options;
+    this.#status.set({ configProblem: problem });
+    this.emit({ type: "configured", atMs: nowMs(), file: configFile, problem });
+    if (problem === "") return;
+    this.#logger.error(
+      { file: configFile, problem },
+      "the configuration is wrong; the one before it stays in force",
+    );
+  }
+
+  async #keepLastGood(): Promise<void> {
+    const { configFile, stateDir } = this.#options;
+    if (configFile !== undefined) await keepLastGood(configFile, stateDir).catch(() => {});
+  }
+
+  /** Uses each new version of the configuration file, until the returned function is called. */
+  watchConfig(connection: DeviceConnection): () => void {
+    const { configFile, adjustConfig, onReload } = this.#options;
+    if (configFile === undefined) return () => {};
+    const watch = watchConfig({
+      file: configFile,
+      use: (read) => {
+        const next = adjustConfig?.(read) ?? read;
+        this.#runner.reconfigure(next);
+        this.#config = next;
+      },
+      onGood: () => {
+        void this.#keepLastGood();
+        void this.#describe().then((described) => {
+          connection.update({ ...described, configProblem: "" });
+          this.#tellConfig("");
+        });
+      },
+      onBad: (problem) => {
+        connection.update({ configProblem: problem });
+        this.#tellConfig(problem);
+      },
+    });
+    const endReloads = onReload?.(watch.reload);
+    return () => {
+      endReloads?.();
+      watch.close();
+    };
+  }
+
+  async close(): Promise<void> {
+    this.#status.set({ connection: "stopped" });
+    await this.#status.settled();
   }
 }
 
@@ -273,11 +324,11 @@ function noteStatus(status: StatusFile, event: DaemonEvent): void {
 
 async function untilStopped(
   connection: DeviceConnection,
-  options: DaemonOptions & { killGraceMs: () => number },
-  emit: (event: DaemonEvent) => void,
+  daemon: Daemon,
+  options: DaemonOptions,
 ): Promise<void> {
   const stop = () => {
-    emit({
+    daemon.emit({
       type: "stopping",
       atMs: nowMs(),
       running: connection.running,
@@ -285,7 +336,7 @@ async function untilStopped(
     });
     void connection.close({
       finishMs: options.stopGraceMs ?? STOP_GRACE_MS,
-      graceMs: options.killGraceMs() + KILL_MARGIN_MS,
+      graceMs: longestKillGraceMs(daemon.config) + KILL_MARGIN_MS,
       flushMs: options.flushMs ?? defaultClose.flushMs,
     });
   };

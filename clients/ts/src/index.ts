@@ -103,22 +103,22 @@ export { isEnded, type WaitForRunOptions, waitForRun } from "./ops/wait-for-run.
 export { isTurnEnded, type WaitForTurnOptions, waitForTurn } from "./ops/wait-for-turn.ts";
 export { type KeepLimits, type Kept, listKept } from "./outbox/kept.ts";
 export { type DirectoryProblem, directoryProblem } from "./private-directory.ts";
+export { type FileReading, type ReadOptions, readRegularFile, readRegularFileSync } from "./regular-file.ts";
 export {
-  ConfigError,
-  type ConfigProblem,
-  DEFAULT_ENV,
   type DeviceConfig,
   type ExecutorConfig,
   findExecutor,
   loadConfig,
   parseConfig,
 } from "./runner/config.ts";
+export { ConfigError, type ConfigProblem } from "./runner/config-problems.ts";
 export {
   type Confinement,
   type ConfinementSettings,
   confinementOf,
   isolationProblem,
 } from "./runner/confinement.ts";
+export { DEFAULT_ENV } from "./runner/inherited-variables.ts";
 export { type LoadedConfig, loadLastingConfig } from "./runner/live-config.ts";
 export { formatDuration, parseBytes, parseDurationMs } from "./runner/quantities.ts";
 export { type DaemonStatus, type EnvironmentFacts, readStatus } from "./status-file.ts";

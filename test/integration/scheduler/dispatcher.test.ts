@@ -213,6 +213,32 @@ test("while a seat is held nothing else is claimed for it, and when it is droppe
   expect(given).toEqual([other.deviceId, device.deviceId]);
 });
 
+test("passes at the same time share the room of a seat, and claim what they record", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const given: string[] = [];
+  const seat = await openSeat(device, 3, (run) => given.push(run.runId));
+  seat.mayHaveRuns = false;
+  const claims: number[] = [];
+  const dispatcher = openDispatcher((seats) => claims.push(seats));
+  // A pass under way has one place of three.
+  const first = dispatcher.hold([seat]);
+  await seedDue(device, 3, new Date(Date.now() - 2_000));
+  const doorbell = noteDoorbell();
+  await materializeOnce(db, { log, doorbell, hold: (devices) => dispatcher.hold(devices.map(() => seat)) });
+  expect(given).toHaveLength(2);
+  expect(doorbell.noted.recorded.filter((run) => run.attemptToken === null)).toHaveLength(1);
+  // The run beyond the room waits for a claim, which comes when no pass holds the seat.
+  seat.mayHaveRuns = true;
+  dispatcher.wake(seat);
+  await dispatcher.idle();
+  expect(given).toHaveLength(2);
+  first.drop();
+  await dispatcher.idle();
+  expect(given).toHaveLength(3);
+  expect(claims).toEqual([1, 1]);
+});
+
 test("a worker that was given less than it has room for asks again when it is woken: others may have held what it looked at", async () => {
   const { worker, epoch, kinds } = await seedWorker(database.db);
   const claims: number[] = [];

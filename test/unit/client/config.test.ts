@@ -1,7 +1,8 @@
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { ConfigError, findExecutor, parseConfig } from "../../../clients/ts/src/runner/config.ts";
+import { findExecutor, parseConfig } from "../../../clients/ts/src/runner/config.ts";
+import { ConfigError } from "../../../clients/ts/src/runner/config-problems.ts";
 import { formatDuration, parseBytes, parseDurationMs } from "../../../clients/ts/src/runner/quantities.ts";
 
 const full = `

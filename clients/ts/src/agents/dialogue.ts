@@ -22,12 +22,18 @@ export function openDialogue(
   const abort = () => own.abort(child.signal.reason);
   child.signal.addEventListener("abort", abort, { once: true });
   if (child.signal.aborted) abort();
-  let pipes: { stdin: Writable; stdout: Readable } | undefined;
-  let waiting: string[] = [];
-  let isEnded = options.isInputOnly;
+  const input = new LineInput({
+    isEnded: options.isInputOnly,
+    onOverflow: () => own.abort(new Error("it does not read its input")),
+  });
+  let stdout: Readable | undefined;
   let isReleased = false;
   let releaseTimer: NodeJS.Timeout | undefined;
   const lines = new LineSplitter(options.onLine);
+  const onPipes = (opened: { stdin: Writable; stdout: Readable }) => {
+    stdout = opened.stdout;
+    input.attach(opened.stdin);
+  };
   const ended = runChild({
     ...child,
     signal: own.signal,
@@ -35,16 +41,7 @@ export function openDialogue(
     timeoutMs: undefined,
     // The line handler keeps the output.
     outputLimitBytes: 0,
-    ...(options.isInputOnly
-      ? {}
-      : {
-          onPipes: (opened) => {
-            pipes = opened;
-            for (const line of waiting) opened.stdin.write(line);
-            waiting = [];
-            if (isEnded) opened.stdin.end();
-          },
-        }),
+    ...(options.isInputOnly ? {} : { onPipes }),
     onOutput: (stream, data) => {
       if (stream === "stdout") lines.add(data);
       else options.onStderr(data);
@@ -57,28 +54,52 @@ export function openDialogue(
     const isOurs = isReleased && end.kind === "aborted" && !child.signal.aborted;
     return isOurs ? { ...end, kind: "exited" as const, exitCode: 0, signal: undefined } : end;
   });
-  const end = () => {
-    isEnded = true;
-    pipes?.stdin.end();
-  };
   return {
-    write: (line) => {
-      if (isEnded) return;
-      if (pipes === undefined) waiting.push(`${line}\n`);
-      else {
-        pipes.stdin.write(`${line}\n`);
-        if (pipes.stdin.writableLength > INPUT_BYTES_MAX) own.abort(new Error("it does not read its input"));
-      }
-    },
-    end,
+    write: (line) => input.write(line),
+    end: () => input.end(),
     release: () => {
       if (isReleased) return;
       isReleased = true;
-      end();
+      input.end();
       releaseTimer = setTimeout(() => own.abort(new Error("it was let go of")), RELEASE_GRACE_MS);
     },
-    pause: () => pipes?.stdout.pause(),
-    resume: () => pipes?.stdout.resume(),
+    pause: () => stdout?.pause(),
+    resume: () => stdout?.resume(),
     ended,
   };
+}
+
+/** The lines to a program's stdin; lines before the start wait for the pipe. */
+class LineInput {
+  #stdin: Writable | undefined;
+  #waiting: string[] = [];
+  #isEnded: boolean;
+  readonly #onOverflow: () => void;
+
+  constructor(options: { isEnded: boolean; onOverflow: () => void }) {
+    this.#isEnded = options.isEnded;
+    this.#onOverflow = options.onOverflow;
+  }
+
+  attach(stdin: Writable): void {
+    this.#stdin = stdin;
+    for (const line of this.#waiting) stdin.write(line);
+    this.#waiting = [];
+    if (this.#isEnded) stdin.end();
+  }
+
+  write(line: string): void {
+    if (this.#isEnded) return;
+    if (this.#stdin === undefined) {
+      this.#waiting.push(`${line}\n`);
+      return;
+    }
+    this.#stdin.write(`${line}\n`);
+    if (this.#stdin.writableLength > INPUT_BYTES_MAX) this.#onOverflow();
+  }
+
+  end(): void {
+    this.#isEnded = true;
+    this.#stdin?.end();
+  }
 }

@@ -51,67 +51,80 @@ export async function openAttemptFiles(options: {
   input: string;
   runAs: RunAs | undefined;
 }): Promise<AttemptFiles> {
-  const { turn, runAs } = options;
-  let root = join(directoryOf(options.stateDir), options.mark);
-  let directory = root;
-  if (runAs === undefined) await mkdir(directory, { recursive: true, mode: 0o700 });
-  else {
-    // The program's user cannot enter the state directory. The user must not be able to change the
-    // outer directory: a link in place of the inner one could point the daemon to another file.
-    root = await mkdtemp(join(tmpdir(), "pinion-"));
-    await chmod(root, 0o711);
-    directory = join(root, "files");
-    await mkdir(directory, { mode: 0o700 });
-    await chown(directory, runAs.uid, runAs.gid);
-  }
-  const usesSnapshot = turn?.usesSnapshot === true;
-  const snapshotOut = usesSnapshot ? join(directory, "out") : undefined;
+  const { turn, runAs, input } = options;
+  const { root, directory } = await openDirectory(options);
+  const give = async (name: string, content: string | Uint8Array) => {
+    const path = join(directory, name);
+    await writeFile(path, content, { mode: 0o600, flag: "wx" });
+    if (runAs !== undefined) await chown(path, runAs.uid, runAs.gid);
+    return path;
+  };
+  const snapshot = turn?.usesSnapshot === true ? turn : undefined;
+  const hasEarlier = snapshot !== undefined && snapshot.snapshotVersion > 0n;
+  const snapshotIn = hasEarlier ? await give("in", snapshot.snapshot) : undefined;
+  const snapshotOut = snapshot === undefined ? undefined : join(directory, "out");
   const retryAfter = join(directory, "retry_after");
-  let snapshotIn: string | undefined;
-  if (usesSnapshot && turn.snapshotVersion > 0n) {
-    snapshotIn = join(directory, "in");
-    await writeFile(snapshotIn, turn.snapshot, { mode: 0o600, flag: "wx" });
-    if (runAs !== undefined) await chown(snapshotIn, runAs.uid, runAs.gid);
-  }
-  let input: string | undefined;
-  if (options.input !== "") {
-    input = join(directory, "input.json");
-    await writeFile(input, options.input, { mode: 0o600, flag: "wx" });
-    if (runAs !== undefined) await chown(input, runAs.uid, runAs.gid);
-  }
   return {
     directory,
-    input,
+    input: input === "" ? undefined : await give("input.json", input),
     snapshotIn,
     snapshotOut,
     retryAfter,
     async collectSnapshot() {
       if (snapshotOut === undefined) return {};
-      const left = await readRegularFile(snapshotOut, { bytesMax: SNAPSHOT_BYTES_MAX });
-      switch (left.kind) {
-        case "read":
-          return { snapshot: new Uint8Array(left.bytes) };
-        case "absent":
-          return {};
-        default:
-          return {
-            problem: `the snapshot that it left in PINION_SNAPSHOT_OUT cannot be used: ${left.problem}`,
-          };
-      }
+      const left = await collect(snapshotOut, {
+        bytesMax: SNAPSHOT_BYTES_MAX,
+        name: "the snapshot that it left in PINION_SNAPSHOT_OUT",
+      });
+      return "bytes" in left ? { snapshot: new Uint8Array(left.bytes) } : left;
     },
     async collectRetryAfter() {
-      const left = await readRegularFile(retryAfter, { bytesMax: RETRY_AFTER_BYTES_MAX });
-      switch (left.kind) {
-        case "read":
-          return { text: left.bytes.toString("utf8").trim() };
-        case "absent":
-          return {};
-        default:
-          return { problem: `what it left in PINION_RETRY_AFTER_FILE cannot be used: ${left.problem}` };
-      }
+      const left = await collect(retryAfter, {
+        bytesMax: RETRY_AFTER_BYTES_MAX,
+        name: "what it left in PINION_RETRY_AFTER_FILE",
+      });
+      return "bytes" in left ? { text: left.bytes.toString("utf8").trim() } : left;
     },
     dispose: () => rm(root, { recursive: true, force: true }),
   };
+}
+
+/** Creates the attempt's directory. `root` is the directory to remove at the end. */
+async function openDirectory(options: {
+  stateDir: string;
+  mark: string;
+  runAs: RunAs | undefined;
+}): Promise<{ root: string; directory: string }> {
+  const { runAs } = options;
+  if (runAs === undefined) {
+    const directory = join(directoryOf(options.stateDir), options.mark);
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+    return { root: directory, directory };
+  }
+  // The program's user cannot enter the state directory. The user must not be able to change the
+  // outer directory: a link in place of the inner one could point the daemon to another file.
+  const root = await mkdtemp(join(tmpdir(), "pinion-"));
+  await chmod(root, 0o711);
+  const directory = join(root, "files");
+  await mkdir(directory, { mode: 0o700 });
+  await chown(directory, runAs.uid, runAs.gid);
+  return { root, directory };
+}
+
+/** Reads a file left by the program; empty without a file. */
+async function collect(
+  path: string,
+  { bytesMax, name }: { bytesMax: number; name: string },
+): Promise<{ bytes: Buffer } | { problem: string } | Record<never, never>> {
+  const left = await readRegularFile(path, { bytesMax });
+  switch (left.kind) {
+    case "read":
+      return { bytes: left.bytes };
+    case "absent":
+      return {};
+    default:
+      return { problem: `${name} cannot be used: ${left.problem}` };
+  }
 }
 
 /** Removes the files of an earlier daemon. */

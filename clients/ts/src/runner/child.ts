@@ -73,21 +73,13 @@ const DRAIN_MS = 2_000;
  */
 export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   const startedAt = performance.now();
-  const stdout = new KeptOutput(options.outputLimitBytes);
-  const stderr = new Tail(STDERR_TAIL_BYTES);
-  const redactions = {
-    stdout: new Redaction(options.secrets ?? []),
-    stderr: new Redaction(options.secrets ?? []),
-  };
+  const output = new ChildOutput(options);
   const end = (kind: ChildEnd["kind"], rest: Partial<ChildEnd> = {}): ChildEnd => ({
     kind,
     exitCode: undefined,
     signal: undefined,
-    stdout: stdout.text(),
-    isOutputTruncated: stdout.isCut,
-    stderrTail: stderr.text(),
+    ...output.kept(),
     durationMs: performance.now() - startedAt,
-    hiddenSecrets: redactions.stdout.count + redactions.stderr.count,
     problem: undefined,
     ...rest,
   });
@@ -95,45 +87,11 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   const missing = problemWithDirectory(options.cwd);
   if (missing !== undefined) return end("unstartable", { problem: missing });
   if (options.signal.aborted) return end("aborted");
-  const confinement = options.confinement ?? unconfined;
-  const start = confine(confinement, {
-    command: options.command,
-    env: options.env,
-    cwd: options.cwd,
-    shown: options.shown ?? [],
-  });
-  const [program] = options.command;
-  if ("missing" in start) return end("unstartable", { problem: missingProgram(start.missing) });
-  const [starter, ...args] = start.command;
-  let child: ChildProcess;
-  try {
-    child = spawn(starter, args, {
-      cwd: options.cwd,
-      env: start.env,
-      ...(start.uid === undefined ? {} : { uid: start.uid, gid: start.gid }),
-      detached: process.platform !== "win32",
-      windowsHide: true,
-      stdio: [
-        options.stdin === undefined && options.onPipes === undefined ? "ignore" : "pipe",
-        "pipe",
-        "pipe",
-      ],
-    });
-  } catch (error) {
-    return end("unstartable", { problem: startProblem(program, error) });
-  }
+  const started = startChild(options);
+  if ("problem" in started) return end("unstartable", started);
+  const { child } = started;
   const exit = exitOf(child);
   const closed = new Promise<void>((resolve) => child.once("close", () => resolve()));
-  const kept = { stdout, stderr };
-  let heard = () => {};
-  const pass = (stream: "stdout" | "stderr", data: Buffer) => {
-    heard();
-    if (data.length === 0) return;
-    kept[stream].add(data);
-    options.onOutput(stream, data);
-  };
-  child.stdout?.on("data", (data: Buffer) => pass("stdout", redactions.stdout.add(data)));
-  child.stderr?.on("data", (data: Buffer) => pass("stderr", redactions.stderr.add(data)));
   for (const pipe of [child.stdin, child.stdout, child.stderr]) {
     // EPIPE from a program without interest in its stdin; ignored.
     pipe?.on("error", () => {});
@@ -141,16 +99,13 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
   const { pid } = child;
   if (pid === undefined) {
     const failure = await exit;
-    return end("unstartable", { problem: startProblem(program, failure.error) });
+    return end("unstartable", { problem: startProblem(options.command[0], failure.error) });
   }
-  options.onStart(pid);
-  if (options.onPipes !== undefined && child.stdin !== null && child.stdout !== null) {
-    if (options.stdin !== undefined) child.stdin.write(options.stdin);
-    options.onPipes({ stdin: child.stdin, stdout: child.stdout });
-  } else child.stdin?.end(options.stdin);
-
   const ending = endingOf(pid, exit, options);
-  heard = ending.heard;
+  output.read(child, ending.heard);
+  options.onStart(pid);
+  feed(child, options);
+
   const { exitCode, signal } = await exit;
   const kind = ending.kind();
   // Processes left in the program's group belong to the attempt and end with the attempt.
@@ -159,11 +114,89 @@ export async function runChild(options: ChildOptions): Promise<ChildEnd> {
     kind === "exited" ? endGroupAfterExit(pid, closed, options) : undefined,
   ]);
   await within(closed, DRAIN_MS);
-  child.stdout?.destroy();
-  child.stderr?.destroy();
-  pass("stdout", redactions.stdout.end());
-  pass("stderr", redactions.stderr.end());
+  output.end(child);
   return end(kind, { exitCode, signal });
+}
+
+/** Starts the program, within its confinement. */
+function startChild(options: ChildOptions): { child: ChildProcess } | { problem: string } {
+  const start = confine(options.confinement ?? unconfined, {
+    command: options.command,
+    env: options.env,
+    cwd: options.cwd,
+    shown: options.shown ?? [],
+  });
+  if ("missing" in start) return { problem: missingProgram(start.missing) };
+  const [starter, ...args] = start.command;
+  const isFed = options.stdin !== undefined || options.onPipes !== undefined;
+  try {
+    const child = spawn(starter, args, {
+      cwd: options.cwd,
+      env: start.env,
+      ...(start.uid === undefined ? {} : { uid: start.uid, gid: start.gid }),
+      detached: process.platform !== "win32",
+      windowsHide: true,
+      stdio: [isFed ? "pipe" : "ignore", "pipe", "pipe"],
+    });
+    return { child };
+  } catch (error) {
+    return { problem: startProblem(options.command[0], error) };
+  }
+}
+
+/** Writes the program's input, and hands the pipes to a caller with a dialogue. */
+function feed(child: ChildProcess, { stdin, onPipes }: ChildOptions): void {
+  if (onPipes !== undefined && child.stdin !== null && child.stdout !== null) {
+    if (stdin !== undefined) child.stdin.write(stdin);
+    onPipes({ stdin: child.stdin, stdout: child.stdout });
+  } else child.stdin?.end(stdin);
+}
+
+/** The output of a program, without secrets, within the bounds of the options. */
+class ChildOutput {
+  readonly #stdout: KeptOutput;
+  readonly #stderr = new Tail(STDERR_TAIL_BYTES);
+  readonly #redactions: Record<"stdout" | "stderr", Redaction>;
+  readonly #onOutput: ChildOptions["onOutput"];
+  #heard = () => {};
+
+  constructor({ outputLimitBytes, secrets = [], onOutput }: ChildOptions) {
+    this.#stdout = new KeptOutput(outputLimitBytes);
+    this.#redactions = { stdout: new Redaction(secrets), stderr: new Redaction(secrets) };
+    this.#onOutput = onOutput;
+  }
+
+  /** Reads both streams; `heard` is called for every piece. */
+  read(child: ChildProcess, heard: () => void): void {
+    this.#heard = heard;
+    for (const stream of ["stdout", "stderr"] as const) {
+      child[stream]?.on("data", (data: Buffer) => this.#pass(stream, this.#redactions[stream].add(data)));
+    }
+  }
+
+  /** Stops reading; the held back ends of both streams are passed on. */
+  end(child: ChildProcess): void {
+    child.stdout?.destroy();
+    child.stderr?.destroy();
+    for (const stream of ["stdout", "stderr"] as const) this.#pass(stream, this.#redactions[stream].end());
+  }
+
+  kept(): Pick<ChildEnd, "stdout" | "isOutputTruncated" | "stderrTail" | "hiddenSecrets"> {
+    return {
+      stdout: this.#stdout.text(),
+      isOutputTruncated: this.#stdout.isCut,
+      stderrTail: this.#stderr.text(),
+      hiddenSecrets: this.#redactions.stdout.count + this.#redactions.stderr.count,
+    };
+  }
+
+  #pass(stream: "stdout" | "stderr", data: Buffer): void {
+    this.#heard();
+    if (data.length === 0) return;
+    if (stream === "stdout") this.#stdout.add(data);
+    else this.#stderr.add(data);
+    this.#onOutput(stream, data);
+  }
 }
 
 /**

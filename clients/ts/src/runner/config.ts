@@ -5,15 +5,16 @@ import { z } from "zod";
 import { checkProxySetting, type ProxySetting } from "../network/proxy.ts";
 import { type KeepLimits, keepLimits } from "../outbox/kept.ts";
 import { readRegularFileSync } from "../regular-file.ts";
+import { ConfigError, lineOf, problemsOf } from "./config-problems.ts";
 import type { ConfinementSettings } from "./confinement.ts";
 import {
   type AgentSettings,
   agentKeys,
   agentSettingsOf,
-  type ExecutorType,
   problemsOfAgentKeys,
   usualCommand,
 } from "./executor-settings.ts";
+import { inheritedVariables } from "./inherited-variables.ts";
 import { parseBytes, parseDurationMs } from "./quantities.ts";
 import {
   KEEP_BYTES,
@@ -73,76 +74,6 @@ export interface DeviceConfig {
   executors: Record<string, ExecutorConfig>;
   workspaces: Record<string, WorkspaceConfig>;
 }
-
-/** A single problem of the configuration. */
-export interface ConfigProblem {
-  /** Counted from 1; undefined if not found. */
-  line: number | undefined;
-  /** For example "executors.claude-code.timeout". */
-  key: string;
-  message: string;
-}
-
-/** An invalid configuration. `message` has a line for each problem. */
-export class ConfigError extends Error {
-  override name = "ConfigError";
-  readonly problems: ConfigProblem[];
-
-  constructor(file: string, problems: ConfigProblem[]) {
-    const lines = problems.map(({ line, key, message }) => {
-      const place = line === undefined ? file : `${file}:${line}`;
-      return `${place}: ${key === "" ? "" : `${key}: `}${message}`;
-    });
-    super(lines.join("\n"));
-    this.problems = problems;
-  }
-}
-
-/** Variables for reaching the network through a proxy and for trusting the proxy's certificates. */
-export const NETWORK_ENV = [
-  ...[
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-  ],
-  ...["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"],
-  ...["GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "PIP_CERT"],
-];
-
-const OWN_ENV =
-  process.platform === "win32"
-    ? ["PATH", "PATHEXT", "SYSTEMROOT", "COMSPEC", "TEMP", "TMP", "USERPROFILE", "APPDATA", "LOCALAPPDATA"]
-    : [
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "SHELL",
-        "LANG",
-        "LC_ALL",
-        "LC_CTYPE",
-        "TZ",
-        "TMPDIR",
-        "XDG_RUNTIME_DIR",
-      ];
-
-/**
- * Variables passed on by default: search paths, locale and network settings, without API keys or
- * other paid access.
- */
-export const DEFAULT_ENV = [...OWN_ENV, ...NETWORK_ENV];
-
-/** Further default variables of an agent: the location of its login and sessions. */
-const AGENT_ENV: Partial<Record<ExecutorType, string[]>> = {
-  "claude-code": ["CLAUDE_CONFIG_DIR"],
-  codex: ["CODEX_HOME"],
-  acp: ["CLAUDE_CONFIG_DIR", "CODEX_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"],
-};
 
 /** Bound on the file in bytes, far above usual configurations. */
 const CONFIG_BYTES_MAX = 1024 * 1024;
@@ -272,7 +203,7 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
   }
   const parsed = configSchema.safeParse(raw);
   if (!parsed.success) {
-    const problems = parsed.error.issues.flatMap((issue) => problemsOf(issue, text));
+    const problems = parsed.error.issues.flatMap((issue) => problemsOf(issue, text, knownKeys));
     problems.sort((a, b) => (a.line ?? 0) - (b.line ?? 0));
     throw new ConfigError(file, problems);
   }
@@ -329,12 +260,7 @@ function executorOf(
     cwd: executor.cwd === undefined ? undefined : expandHome(executor.cwd),
     idleTimeoutMs: executor.idle_timeout,
     expect: executor.expect,
-    env: [
-      ...new Set([
-        ...(executor.env ?? [...DEFAULT_ENV, ...(AGENT_ENV[executor.type] ?? [])]),
-        ...executor.env_add,
-      ]),
-    ],
+    env: [...new Set([...(executor.env ?? inheritedVariables(executor.type)), ...executor.env_add])],
     setEnv: executor.set_env,
     outputLimitBytes: executor.output_limit,
     killGraceMs: executor.kill_grace,
@@ -365,58 +291,11 @@ function expandHome(path: string): string {
   return isAbsolute(path) ? path : resolve(path);
 }
 
-function problemsOf(issue: z.core.$ZodIssue, text: string): ConfigProblem[] {
-  if (issue.code === "unrecognized_keys") {
-    return issue.keys.map((name) => {
-      const path = [...issue.path, name].map(String);
-      const near = nearest(name, knownKeys(issue.path.map(String)));
-      return {
-        line: lineOf(text, path),
-        key: path.join("."),
-        message: `unknown key${near === undefined ? "" : `; did you mean "${near}"?`}`,
-      };
-    });
-  }
-  if (issue.code === "invalid_key") {
-    const path = issue.path.map(String);
-    const [first] = issue.issues;
-    return [{ line: lineOf(text, path), key: path.join("."), message: first?.message ?? issue.message }];
-  }
-  // List indexes add nothing to the key.
-  const path = issue.path.filter((part) => typeof part !== "number").map(String);
-  return [{ line: lineOf(text, path), key: path.join("."), message: issue.message }];
-}
-
 function knownKeys(path: string[]): string[] {
   if (path.length === 0) return Object.keys(configSchema.shape);
   if (path[0] === "device") return Object.keys(configSchema.shape.device.def.innerType.shape);
   if (path[0] === "workspaces") return ["path", "mode", "parallel", "keep", "keep_size"];
   return path[0] === "executors" ? Object.keys(executorKeys.shape) : [];
-}
-
-/** Maximum edit distance of a suggestion: typing errors change, drop or add one or two letters. */
-const TYPO_DISTANCE_MAX = 2;
-
-function nearest(name: string, known: string[]): string | undefined {
-  const normal = name.replaceAll("-", "_");
-  return known
-    .map((candidate) => ({ candidate, distance: editDistance(normal, candidate) }))
-    .filter(({ distance }) => distance <= TYPO_DISTANCE_MAX)
-    .sort((a, b) => a.distance - b.distance)[0]?.candidate;
-}
-
-/** Levenshtein distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }
 
 /**
@@ -429,37 +308,4 @@ function repeatedAt(text: string, line: number): string | undefined {
   const first = lines.indexOf(header);
   if (!/^\[[^[\]]+\]$/.test(header) || first >= line - 1) return undefined;
   return `${header} is already in line ${first + 1}; keep one of the two`;
-}
-
-/**
- * The line of a key, or of the nearest enclosing key, because the TOML parser keeps no positions.
- * Reads table headers and keys at the beginnings of lines, the usual layout; keys of inline tables
- * give the line of the table.
- */
-export function lineOf(text: string, path: string[]): number | undefined {
-  let table: string[] = [];
-  let best: { line: number; depth: number } | undefined;
-  for (const [index, line] of text.split("\n").entries()) {
-    const header = /^\s*\[\s*([^[\]]+?)\s*\]\s*(#.*)?$/.exec(line);
-    const key =
-      /^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*'))*)\s*=/.exec(
-        line,
-      );
-    let here: string[] | undefined;
-    if (header?.[1] !== undefined) {
-      table = splitKey(header[1]);
-      here = table;
-    } else if (key?.[1] !== undefined) {
-      here = [...table, ...splitKey(key[1])];
-    }
-    if (here === undefined) continue;
-    const depth = Math.min(here.length, path.length);
-    if (!here.slice(0, depth).every((part, place) => part === path[place])) continue;
-    if (best === undefined || depth > best.depth) best = { line: index + 1, depth };
-  }
-  return best?.line;
-}
-
-function splitKey(key: string): string[] {
-  return [...key.matchAll(/"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+)/g)].map(([, a, b, c]) => a ?? b ?? c ?? "");
 }

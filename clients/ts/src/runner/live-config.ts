@@ -1,9 +1,10 @@
 import { unwatchFile, watchFile } from "node:fs";
-import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../device/errors.ts";
+import { writeDurably } from "../outbox/durable-file.ts";
 import { readRegularFileSync } from "../regular-file.ts";
-import { ConfigError, type DeviceConfig, loadConfig, parseConfig } from "./config.ts";
+import { type DeviceConfig, loadConfig, parseConfig } from "./config.ts";
+import { ConfigError } from "./config-problems.ts";
 
 /** Polling interval of the file, in ms. Polling also notices editors that replace the file. */
 const LOOK_MS = 2_000;
@@ -39,7 +40,7 @@ export function loadLastingConfig(file: string, stateDir: string): LoadedConfig 
 /** Stores the file's current content as the last good configuration. */
 export async function keepLastGood(file: string, stateDir: string): Promise<void> {
   const found = readRegularFileSync(file, { bytesMax: CONFIG_BYTES_MAX, isLinkFollowed: true });
-  if (found.kind === "read") await writeFile(lastGoodPath(stateDir), found.bytes, { mode: 0o600 });
+  if (found.kind === "read") await writeDurably(lastGoodPath(stateDir), found.bytes);
 }
 
 /** Polls a file and reads the file again after a change. */

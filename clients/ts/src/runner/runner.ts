@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { toJsonString } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { AgentRunner, type Description, type WorkPlace } from "../agents/agent-runner.ts";
-import { AttemptAborted, type AttemptContext, type Rejection } from "../device/attempts.ts";
+import type { AttemptContext, Rejection } from "../device/attempts.ts";
 import type { AttemptResult } from "../device/completion.ts";
 import { messageOf } from "../device/errors.ts";
 import { type Assignment, AssignmentKind, AssignmentSchema } from "../gen/pinion/v1/device_pb.js";
@@ -10,26 +10,18 @@ import { Notification } from "../gen/pinion/v1/run_pb.js";
 import type { Logger } from "../logger.ts";
 import { startTicksOf, startTimeOf } from "../process-table.ts";
 import { type AttemptFiles, openAttemptFiles, removeAttemptFiles } from "./attempt-files.ts";
-import { type ChildEnd, runChild } from "./child.ts";
-import {
-  ConfigError,
-  type ConfigProblem,
-  type DeviceConfig,
-  type ExecutorConfig,
-  findExecutor,
-} from "./config.ts";
+import { runChild } from "./child.ts";
+import { type DeviceConfig, type ExecutorConfig, findExecutor } from "./config.ts";
+import { ConfigError, type ConfigProblem } from "./config-problems.ts";
 import { type Confinement, confinementOf, unconfined } from "./confinement.ts";
 import { environmentOf, markerOfAttempt } from "./environment.ts";
 import { Journal } from "./journal.ts";
 import type { Notifier } from "./notification.ts";
 import { endEscaped } from "./process-group.ts";
-import { formatDuration } from "./quantities.ts";
+import { resultOf, TOKEN_PRINTED } from "./program-result.ts";
 import { Redaction, secretsOf } from "./redaction.ts";
-import { EXIT_TEMPFAIL, retryAfterOf } from "./retry-after.ts";
 import { type SweepReport, sweepLeftovers } from "./sweep.ts";
 
-/** Number of stderr lines quoted in a reason. */
-const REASON_LINES = 5;
 const NOTIFICATION_CHARACTERS_MAX = 200;
 
 export interface RunnerOptions {
@@ -46,6 +38,15 @@ export interface RunnerOptions {
   notifier: Notifier | undefined;
   traceparentOf?: (assignment: Assignment) => string;
   onStart(attempt: { workId: string; attemptToken: string; pid: number; executor: string }): void;
+}
+
+/** Parts of an attempt about to start. */
+interface StartedAttempt {
+  /** Random mark of the attempt's processes. */
+  mark: string;
+  files: AttemptFiles;
+  confinement: Confinement;
+  place: WorkPlace;
 }
 
 /** Runs assignments as local programs, with the configured executor of each agent kind. */
@@ -157,31 +158,15 @@ export class Runner {
     executor: ExecutorConfig,
     assignment: Assignment,
     context: AttemptContext,
-    attempt: { mark: string; files: AttemptFiles; confinement: Confinement; place: WorkPlace },
+    attempt: StartedAttempt,
   ): Promise<AttemptResult> {
-    const { mark, files, confinement, place } = attempt;
-    const { installId, env } = this.#options;
+    const { mark, files, place } = attempt;
+    const { installId } = this.#options;
     const timeoutMs = timeoutOf(executor, assignment);
     let journaled: Promise<void> = Promise.resolve();
     let sinceTicks: number | undefined;
     const child = {
-      cwd: place.cwd,
-      env: {
-        ...environmentOf({
-          executor,
-          assignment,
-          files,
-          installId,
-          mark,
-          inherited: env,
-          traceparent: this.#options.traceparentOf?.(assignment) ?? assignment.traceparent,
-        }),
-        ...place.secrets,
-      },
-      confinement,
-      shown: [files.directory, ...place.shown],
-      secrets: this.#secrets,
-      killGraceMs: executor.killGraceMs,
+      ...this.#childOf(executor, assignment, attempt),
       onStart: (pid: number) => {
         sinceTicks ??= startTicksOf(pid);
         journaled = this.#noteStart(assignment, pid);
@@ -193,18 +178,15 @@ export class Runner {
         });
       },
     };
-    if (executor.type !== "command") {
-      const result = await this.#agents.run({
-        executor,
-        assignment,
-        context,
-        place,
-        files,
-        child,
-        timeoutMs,
-      });
+    // After any end: escaped processes hold ports and files needed by the next run.
+    const cleanUp = async () => {
       await journaled;
       await endEscaped(markerOfAttempt(installId, mark), { sinceTicks });
+    };
+    if (executor.type !== "command") {
+      const run = { executor, assignment, context, place, files, child, timeoutMs };
+      const result = await this.#agents.run(run);
+      await cleanUp();
       return result;
     }
     const end = await runChild({
@@ -217,17 +199,33 @@ export class Runner {
       signal: context.signal,
       onOutput: (stream, data) => context.output(stream, data),
     });
-    await journaled;
-    // After any end: escaped processes hold ports and files needed by the next run.
-    if (end.kind !== "unstartable") await endEscaped(markerOfAttempt(installId, mark), { sinceTicks });
-    const result = resultOf(executor, end, { timeoutMs, signal: context.signal });
-    if (end.hiddenSecrets > 0) {
-      const note =
-        "the program printed this device's token, which was taken out; enrol the device again if others saw it";
-      this.#options.logger.warn({ workId: assignment.workId }, note);
-      result.notes = [...(result.notes ?? []), note];
-    }
-    return end.kind === "exited" ? laterOf(result, end, files) : result;
+    if (end.kind === "unstartable") await journaled;
+    else await cleanUp();
+    if (end.hiddenSecrets > 0) this.#options.logger.warn({ workId: assignment.workId }, TOKEN_PRINTED);
+    return resultOf({ executor, end, timeoutMs, signal: context.signal, files });
+  }
+
+  /** Options of an attempt's programs. */
+  #childOf(executor: ExecutorConfig, assignment: Assignment, attempt: StartedAttempt) {
+    const { mark, files, confinement, place } = attempt;
+    const { installId, env } = this.#options;
+    const environment = environmentOf({
+      executor,
+      assignment,
+      files,
+      installId,
+      mark,
+      inherited: env,
+      traceparent: this.#options.traceparentOf?.(assignment) ?? assignment.traceparent,
+    });
+    return {
+      cwd: place.cwd,
+      env: { ...environment, ...place.secrets },
+      confinement,
+      shown: [files.directory, ...place.shown],
+      secrets: this.#secrets,
+      killGraceMs: executor.killGraceMs,
+    };
   }
 
   async #noteStart(assignment: Assignment, pid: number): Promise<void> {
@@ -290,22 +288,6 @@ function confinementsOf({ config, stateDir, hidden, env }: RunnerOptions): Recor
   return Object.fromEntries(entries);
 }
 
-/** A program with a request for a later try has not failed. */
-async function laterOf(result: AttemptResult, end: ChildEnd, files: AttemptFiles): Promise<AttemptResult> {
-  if (end.exitCode === 0 || end.signal !== undefined) return result;
-  const left = await files.collectRetryAfter();
-  const text = "text" in left ? left.text : undefined;
-  if (end.exitCode !== EXIT_TEMPFAIL && text === undefined) return result;
-  const { ms, problem } = retryAfterOf(text, Date.now());
-  const notes = [problem, "problem" in left ? left.problem : undefined].filter((note) => note !== undefined);
-  return {
-    ...result,
-    retryAfterMs: ms,
-    reason: `it asks to be tried again in ${formatDuration(ms)}: ${result.reason ?? ""}`,
-    ...(notes.length === 0 ? {} : { notes: [...(result.notes ?? []), ...notes] }),
-  };
-}
-
 /** The shorter timeout of device and assignment, in ms. */
 function timeoutOf(executor: ExecutorConfig, assignment: Assignment): number | undefined {
   const asked = assignment.timeout === undefined ? 0 : durationMs(assignment.timeout);
@@ -327,73 +309,4 @@ function stdinOf(executor: ExecutorConfig, assignment: Assignment): string | und
     case "prompt":
       return assignment.turn?.input ?? assignment.watcher?.prompt ?? "";
   }
-}
-
-function resultOf(
-  executor: ExecutorConfig,
-  end: ChildEnd,
-  limits: { timeoutMs: number | undefined; signal: AbortSignal },
-): AttemptResult {
-  const result = {
-    output: end.stdout,
-    isOutputTruncated: end.isOutputTruncated,
-    durationMs: end.durationMs,
-    ...(end.exitCode === undefined ? {} : { exitCode: end.exitCode }),
-    ...(end.signal === undefined ? {} : { signal: end.signal }),
-    ...(end.stderrTail === "" ? {} : { stderrTail: end.stderrTail }),
-  };
-  const [program] = executor.command;
-  switch (end.kind) {
-    case "unstartable":
-      return { ...result, outcome: "failed", reason: `[executors.${executor.kind}] ${end.problem}` };
-    case "timeout":
-      return {
-        ...result,
-        outcome: "timeout",
-        reason: withTail(
-          `${program} was ended after its timeout of ${formatDuration(limits.timeoutMs ?? 0)}`,
-          end,
-        ),
-      };
-    case "idle":
-      return {
-        ...result,
-        outcome: "timeout",
-        reason: withTail(
-          `${program} was ended because it said nothing for ${formatDuration(executor.idleTimeoutMs ?? 0)} (idle_timeout)`,
-          end,
-        ),
-      };
-    case "aborted": {
-      const why = limits.signal.reason instanceof AttemptAborted ? limits.signal.reason.why : "cancelled";
-      return why === "stopping"
-        ? { ...result, outcome: "failed", reason: "daemon stopped" }
-        : { ...result, outcome: "cancelled", reason: why };
-    }
-    case "exited":
-      if (end.exitCode === 0 && executor.expect === "output" && end.stdout.trim() === "") {
-        return {
-          ...result,
-          outcome: "failed",
-          reason: withTail(`${program} ended well and printed nothing, and output is expected (expect)`, end),
-        };
-      }
-      if (end.exitCode === 0) return { ...result, outcome: "completed" };
-      return {
-        ...result,
-        outcome: "failed",
-        reason: withTail(
-          end.signal === undefined
-            ? `${program} exited with code ${end.exitCode ?? "?"}`
-            : `${program} was ended by ${end.signal}`,
-          end,
-        ),
-      };
-  }
-}
-
-/** The last lines of stderr usually explain the end. */
-function withTail(reason: string, end: ChildEnd): string {
-  const lines = end.stderrTail.split("\n").filter((line) => line.trim() !== "");
-  return lines.length === 0 ? reason : `${reason}: ${lines.slice(-REASON_LINES).join("\n")}`;
 }
