@@ -34,7 +34,7 @@ import type { Crowd } from "../http/crowd.ts";
 import type { Visit } from "../http/visit.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";
 import type { Hub } from "./hub.ts";
-import { endGraceMs, isPrepared, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
+import { endGraceMs, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
 import { beatAckFrame, isPlainList, type PlainBeat, plainBeatOf } from "./plain-beats.ts";
 import type { Session } from "./session.ts";
 import { completionIn } from "./unreadable.ts";
@@ -253,6 +253,8 @@ class Inbox {
   }
 }
 
+const frameOf = (message: ConnectResponse) => framed(toBinary(ConnectResponseSchema, message));
+
 /** The writer: messages sent in one turn of the event loop leave in one write. */
 class Outbox implements Link {
   onOverflow: () => void = () => {};
@@ -268,14 +270,14 @@ class Outbox implements Link {
     this.#toStatus = toStatus;
   }
 
-  prepare(message: ConnectResponse): Prepared {
-    return { message, bytes: framed(toBinary(ConnectResponseSchema, message)) };
+  prepare(message: () => ConnectResponse, frame?: () => Uint8Array | undefined): Prepared {
+    return { frame: frame?.() ?? frameOf(message()) };
   }
 
   send(message: ConnectResponse | Prepared): void {
     if (!this.#mayWrite()) return;
-    const bytes = isPrepared(message) ? message.bytes : undefined;
-    this.#push(bytes ?? framed(toBinary(ConnectResponseSchema, message as ConnectResponse)));
+    if ("frame" in message) this.#push(message.frame);
+    else this.#push(frameOf("$typeName" in message ? message : message.message));
   }
 
   /** Queues a frame, like a message. */

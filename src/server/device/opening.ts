@@ -1,6 +1,6 @@
 import { type JsonObject, toJson } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
-import { type Hello, Os, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
+import { type Hello, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import * as devices from "../../store/people/devices.ts";
@@ -12,6 +12,7 @@ import { storableText } from "../../store/pg/storable.ts";
 import * as events from "../../store/work/events.ts";
 import * as orgMoves from "../../store/work/org-moves.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
+import { osNameOf } from "../enums.ts";
 import { requireAllowed } from "./allowed.ts";
 import { type Opening, openSession } from "./reconcile.ts";
 import type { Session } from "./session.ts";
@@ -63,7 +64,7 @@ function requireIdentity(device: Device, hello: Hello): void {
       field: "hello.install_id",
     });
   }
-  if (osOf[hello.os] !== device.os) {
+  if (osNameOf(hello.os) !== device.os) {
     refuse("permission_denied", `the device was enrolled as ${device.os}, which is set once`, {
       field: "hello.os",
     });
@@ -96,8 +97,8 @@ async function requireOneMachine({ db, ttlMs }: Deps, device: Device, hello: Hel
 function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
   const { db, ttlMs } = deps;
   const { installId, held } = hello;
-  const os = osOf[hello.os]!;
   return transaction(db, async (tx) => {
+    const os = osNameOf(hello.os) ?? refuse("invalid_argument", "hello.os: name one", { field: "hello.os" });
     const facts = { installId, os, ttlMs, ...factsOf(hello) };
     const entry = await workers.enter(tx, { orgId, tokenId, ...facts });
     const opening = await openSession(tx, { ...deps, orgId, deviceId: entry.deviceId, held });
@@ -121,14 +122,3 @@ function factsOf(hello: Hello): hellos.HelloFacts {
     workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
   };
 }
-
-/** Operating systems by their names in the store. */
-export const osOf: Record<Os, devices.Os | undefined> = {
-  [Os.UNSPECIFIED]: undefined,
-  [Os.MACOS]: "macos",
-  [Os.LINUX]: "linux",
-  [Os.WINDOWS]: "windows",
-  [Os.IOS]: "ios",
-  [Os.ANDROID]: "android",
-  [Os.BROWSER]: "browser",
-};

@@ -24,6 +24,7 @@ import { AttemptMessages } from "./attempt-messages.ts";
 import { Handling } from "./handling.ts";
 import type { Link } from "./link.ts";
 import { drainOf, normalizeName, normalizeNames, response, welcomeOf } from "./messages.ts";
+import { isPlainlyValid } from "./plain-requests.ts";
 import type { AnswerMessage } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
 import type { SessionServices } from "./session-services.ts";
@@ -240,7 +241,7 @@ export class Session implements Seat, SessionView {
       return;
     }
     normalizeNames(request);
-    const violation = checkMessage(ConnectRequestSchema, request);
+    const violation = isPlainlyValid(request) ? undefined : checkMessage(ConnectRequestSchema, request);
     if (violation) {
       // A completion that can never be stored is answered, so that the device does not send it for
       // ever.

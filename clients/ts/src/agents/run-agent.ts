@@ -104,6 +104,8 @@ export async function runAgent(run: AgentRun): Promise<AttemptResult> {
       ...attempt.resultOf(end, child),
       durationMs: performance.now() - startedAt,
     };
+    // An answer that was there before the abort is a result.
+    if (whole.outcome === "completed" && ending !== "budget") return whole;
     if (ending === "timeout") {
       const reason = `${executor.kind} was ended after its timeout of ${formatDuration(run.timeoutMs ?? 0)}`;
       return without({ ...whole, outcome: "timeout", reason }, "retryAfterMs");
@@ -117,8 +119,7 @@ export async function runAgent(run: AgentRun): Promise<AttemptResult> {
       const attention = [...(whole.attention ?? []), AttentionReason.BUDGET];
       return without({ ...whole, outcome: "failed", reason, attention }, "retryAfterMs");
     }
-    // An answer that was there before the abort is a result.
-    if (context.signal.aborted && whole.outcome !== "completed") {
+    if (context.signal.aborted) {
       const why = context.signal.reason instanceof AttemptAborted ? context.signal.reason.why : "cancelled";
       return why === "stopping"
         ? without({ ...whole, outcome: "failed", reason: "daemon stopped" }, "retryAfterMs")
