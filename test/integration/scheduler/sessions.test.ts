@@ -256,7 +256,10 @@ test.each([
       devices.remove(tx, { ...device, label: "", ownerId: null, isWorker: false }),
   ],
   ["ended", (tx: Db, device: DeviceName, epoch: number) => presence.close(tx, [sessionOf(device, epoch)])],
-  ["replaced", (tx: Db, device: DeviceName) => presence.open(tx, { ...device, replicaId: "b" })],
+  [
+    "replaced",
+    (tx: Db, device: DeviceName) => presence.open(tx, { ...device, replicaId: "b", ttlMs: 60_000 }),
+  ],
 ] as const)(
   "a beat that waits while its session ends does not guess; the next one is answered: %s",
   async (because, end) => {
