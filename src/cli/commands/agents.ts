@@ -13,8 +13,9 @@ import { connect } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, wholeNumber } from "../print/paging.ts";
-import { type Column, details, plain, plainLines, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { list, wholeNumber } from "../print/paging.ts";
+import { type Column, details, plain, plainLines } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
 import { addAgentVersions } from "./versions.ts";
 
@@ -37,21 +38,13 @@ function addList(agents: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.agents.listAgents(request);
-        return { items: answer.agents, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListAgentsResponseSchema,
+        field: "agents",
+        read: (request) => clients.agents.listAgents(request),
+        none: "no agents; `pinion agents create --help` shows how to make one",
+        columns: agentColumns(cli),
       });
-      if (options.json) {
-        const answer = create(ListAgentsResponseSchema, {
-          agents: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListAgentsResponseSchema, answer);
-      }
-      if (page.items.length === 0)
-        return cli.note("no agents; `pinion agents create --help` shows how to make one");
-      for (const line of table(page.items, agentColumns(cli), cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [["agents list", "all of them"]]);
 }

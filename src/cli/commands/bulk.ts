@@ -18,8 +18,9 @@ import { exitCodes, Failure } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { canConfirm, confirm } from "../print/confirm.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, wholeNumber } from "../print/paging.ts";
-import { details, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { list, wholeNumber } from "../print/paging.ts";
+import { details, plain } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseMoment } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -209,31 +210,20 @@ export function addBulk(program: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.runs.listBulkOperations(request);
-        return { items: answer.operations, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListBulkOperationsResponseSchema,
+        field: "operations",
+        read: (request) => clients.runs.listBulkOperations(request),
+        none: "no operations; `pinion runs cancel --watcher …` starts one",
+        columns: [
+          { header: "OPERATION", cell: (it: BulkOperation) => it.id },
+          { header: "WHAT", cell: (it: BulkOperation) => verbs[it.kind] ?? "" },
+          { header: "STATE", cell: (it: BulkOperation) => words.bulkState.word(it.state) },
+          { header: "PROGRESS", cell: progressOf },
+          { header: "BEGAN", cell: (it: BulkOperation) => formatAgo(it.createdAt) },
+          { header: "BY", cell: (it: BulkOperation) => plain(it.actor) },
+        ],
       });
-      if (options.json) {
-        return printJson(
-          cli,
-          ListBulkOperationsResponseSchema,
-          create(ListBulkOperationsResponseSchema, {
-            operations: page.items,
-            nextPageToken: page.nextPageToken,
-          }),
-        );
-      }
-      if (page.items.length === 0)
-        return cli.note("no operations; `pinion runs cancel --watcher …` starts one");
-      const columns = [
-        { header: "OPERATION", cell: (it: BulkOperation) => it.id },
-        { header: "WHAT", cell: (it: BulkOperation) => verbs[it.kind] ?? "" },
-        { header: "STATE", cell: (it: BulkOperation) => words.bulkState.word(it.state) },
-        { header: "PROGRESS", cell: progressOf },
-        { header: "BEGAN", cell: (it: BulkOperation) => formatAgo(it.createdAt) },
-        { header: "BY", cell: (it: BulkOperation) => plain(it.actor) },
-      ];
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
     });
   examples(listing, [["bulk list", "what goes on, and what was done"]]);
   const one = (

@@ -22,8 +22,9 @@ import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
-import { details, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
+import { type Column, details, plain } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 import { addDeliveries } from "./deliveries.ts";
 
@@ -49,39 +50,27 @@ function addList(destinations: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.destinations.listDestinations(request);
-        return { items: answer.destinations, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListDestinationsResponseSchema,
+        field: "destinations",
+        read: (request) => clients.destinations.listDestinations(request),
+        none: "no destinations; `pinion destinations create --help` shows how to make one",
+        columns,
       });
-      if (options.json) {
-        const { items: destinations, nextPageToken } = page;
-        const answer = create(ListDestinationsResponseSchema, { destinations, nextPageToken });
-        return printJson(cli, ListDestinationsResponseSchema, answer);
-      }
-      if (page.items.length === 0)
-        return cli.note("no destinations; `pinion destinations create --help` shows how to make one");
-      for (const line of listing(cli, page.items)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [["destinations list", "all of them, with what waits and what was given up"]]);
 }
 
-function listing(cli: Cli, items: readonly Destination[]): string[] {
-  return table(
-    items,
-    [
-      { header: "DESTINATION", cell: ({ slug }) => slug },
-      { header: "KIND", cell: ({ spec }) => spec?.kind.case ?? "" },
-      { header: "ALERTS", cell: ({ spec }) => (spec?.takesAlerts ? "yes" : "no") },
-      { header: "WAIT", cell: ({ pendingDeliveries }) => String(pendingDeliveries), align: "right" },
-      { header: "DEAD", cell: ({ deadDeliveries }) => String(deadDeliveries), align: "right" },
-      { header: "LAST", cell: ({ lastDeliveredAt }) => formatAgo(lastDeliveredAt) },
-      { header: "WHERE", cell: (destination) => plain(whereOf(destination)), isFlexible: true },
-      { header: "ERROR", cell: ({ lastError }) => plain(lastError), isFlexible: true },
-    ],
-    cli.columns,
-  );
-}
+const columns: Column<Destination>[] = [
+  { header: "DESTINATION", cell: ({ slug }) => slug },
+  { header: "KIND", cell: ({ spec }) => spec?.kind.case ?? "" },
+  { header: "ALERTS", cell: ({ spec }) => (spec?.takesAlerts ? "yes" : "no") },
+  { header: "WAIT", cell: ({ pendingDeliveries }) => String(pendingDeliveries), align: "right" },
+  { header: "DEAD", cell: ({ deadDeliveries }) => String(deadDeliveries), align: "right" },
+  { header: "LAST", cell: ({ lastDeliveredAt }) => formatAgo(lastDeliveredAt) },
+  { header: "WHERE", cell: (destination) => plain(whereOf(destination)), isFlexible: true },
+  { header: "ERROR", cell: ({ lastError }) => plain(lastError), isFlexible: true },
+];
 
 function whereOf({ spec }: Destination): string {
   switch (spec?.kind.case) {

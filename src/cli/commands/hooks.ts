@@ -18,7 +18,8 @@ import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { asJson, printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
 import { details, plain, plainLines, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 
@@ -58,31 +59,22 @@ function addList(hooks: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ watcher: string; limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.hooks.listHooks({ ...request, watcherId: options.watcher });
-        return { items: answer.hooks, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListHooksResponseSchema,
+        field: "hooks",
+        read: (request) => clients.hooks.listHooks({ ...request, watcherId: options.watcher }),
+        none: "no hooks; `pinion hooks create --help` shows how to make one",
+        columns: [
+          { header: "HOOK", cell: (hook) => hook.slug },
+          { header: "WATCHER", cell: (hook) => hook.spec?.watcherId ?? "" },
+          {
+            header: "KIND",
+            cell: (hook) => wordOf(HookKind, hook.spec?.kind ?? 0),
+          },
+          { header: "LAST", cell: (hook) => formatAgo(hook.lastDeliveryAt) },
+          { header: "URL", cell: (hook) => plain(hook.url) },
+        ],
       });
-      if (options.json) {
-        const { items, nextPageToken } = page;
-        return printJson(
-          cli,
-          ListHooksResponseSchema,
-          create(ListHooksResponseSchema, { hooks: items, nextPageToken }),
-        );
-      }
-      if (page.items.length === 0)
-        return cli.note("no hooks; `pinion hooks create --help` shows how to make one");
-      const columns = [
-        { header: "HOOK", cell: (hook: (typeof page.items)[number]) => hook.slug },
-        { header: "WATCHER", cell: (hook: (typeof page.items)[number]) => hook.spec?.watcherId ?? "" },
-        {
-          header: "KIND",
-          cell: (hook: (typeof page.items)[number]) => wordOf(HookKind, hook.spec?.kind ?? 0),
-        },
-        { header: "LAST", cell: (hook: (typeof page.items)[number]) => formatAgo(hook.lastDeliveryAt) },
-        { header: "URL", cell: (hook: (typeof page.items)[number]) => plain(hook.url) },
-      ];
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
     });
   examples(command, [["hooks list", "all of them"]]);
 }

@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import { create } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import {
   type AgentPlatform,
@@ -11,8 +10,9 @@ import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
-import { type Column, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
+import { type Column, plain } from "../print/table.ts";
 import { formatAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -35,21 +35,13 @@ function addList(platforms: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ agent?: string; limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.agents.listPlatforms({ agentId: options.agent ?? "", ...request });
-        return { items: answer.platforms, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListPlatformsResponseSchema,
+        field: "platforms",
+        read: (request) => clients.agents.listPlatforms({ agentId: options.agent ?? "", ...request }),
+        none: "no platforms; `pinion platforms upsert --help` shows how to make one",
+        columns: platformColumns(cli),
       });
-      if (options.json) {
-        const answer = create(ListPlatformsResponseSchema, {
-          platforms: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListPlatformsResponseSchema, answer);
-      }
-      if (page.items.length === 0)
-        return cli.note("no platforms; `pinion platforms upsert --help` shows how to make one");
-      for (const line of table(page.items, platformColumns(cli), cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [
     ["platforms list", "all of them"],

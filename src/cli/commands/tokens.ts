@@ -1,4 +1,3 @@
-import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import {
@@ -14,8 +13,9 @@ import { type Cli, examples } from "../cli.ts";
 import { connect, optionsOf } from "../context.ts";
 import { deviceId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, wholeNumber } from "../print/paging.ts";
-import { type Column, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { list, wholeNumber } from "../print/paging.ts";
+import { type Column, plain } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -105,17 +105,13 @@ function addList(tokens: Command, cli: Cli): void {
     .option("--all", "also revoked ones")
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number; all?: boolean }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.tokens.listTokens(request);
-        return { items: answer.tokens, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListTokensResponseSchema,
+        field: "tokens",
+        read: (request) => clients.tokens.listTokens(request),
+        isShown: (token) => options.all === true || token.revokedAt === undefined,
+        columns: tokenColumns(cli),
       });
-      const shown = options.all ? page.items : page.items.filter((token) => !token.revokedAt);
-      if (options.json) {
-        const answer = create(ListTokensResponseSchema, { tokens: shown, nextPageToken: page.nextPageToken });
-        return printJson(cli, ListTokensResponseSchema, answer);
-      }
-      for (const line of table(shown, tokenColumns(cli), cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [
     ["tokens list", "the ones that are good or expired"],

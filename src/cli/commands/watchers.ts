@@ -1,4 +1,3 @@
-import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -14,8 +13,9 @@ import { connect } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { deviceId, deviceLabels } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
+import { printList } from "../print/lists.ts";
 import { findLocalZone, localTimeZone } from "../print/local-zone.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
+import { wholeNumber } from "../print/paging.ts";
 import { plain, table } from "../print/table.ts";
 import { formatAgo, formatMoment, formatMomentAgo, parseMoment } from "../print/times.ts";
 import { printWatcher, watcherColumns } from "../print/watcher-details.ts";
@@ -100,22 +100,13 @@ function addList(watchers: Command, cli: Cli): void {
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ device?: string; limit: number }>(cli, command);
       const filter = { deviceId: options.device ? await deviceId(clients, options.device) : "" };
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.watchers.listWatchers({ ...filter, ...request });
-        return { items: answer.watchers, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListWatchersResponseSchema,
+        field: "watchers",
+        read: (request) => clients.watchers.listWatchers({ ...filter, ...request }),
+        none: "no watchers; `pinion watchers create --help` shows how to make one",
+        columns: async () => watcherColumns(cli, await deviceLabels(clients), options.wide === true),
       });
-      if (options.json) {
-        const answer = create(ListWatchersResponseSchema, {
-          watchers: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListWatchersResponseSchema, answer);
-      }
-      if (page.items.length === 0)
-        return cli.note("no watchers; `pinion watchers create --help` shows how to make one");
-      const columns = watcherColumns(cli, await deviceLabels(clients), options.wide === true);
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [
     ["watchers list", "all of them"],
