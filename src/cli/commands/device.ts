@@ -2,11 +2,14 @@ import { existsSync } from "node:fs";
 import { homedir, hostname } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import {
+  type DaemonControl,
   type DaemonEvent,
   enroll,
   forgetIdentity,
+  type Identity,
   installedAgents,
   isUnauthenticated,
+  type LoadedConfig,
   loadConfig,
   loadLastingConfig,
   type ProxySetting,
@@ -170,7 +173,19 @@ function addRun(device: Command, cli: Cli): void {
   ]);
 }
 
-async function run(cli: Cli, options: DeviceOptions): Promise<void> {
+/** A daemon about to start: its places, its identity and its configuration. */
+interface Start {
+  cli: Cli;
+  options: DeviceOptions;
+  asJson: boolean;
+  stateDir: string;
+  identity: Identity;
+  url: string;
+  configFile: string;
+  loaded: LoadedConfig;
+}
+
+async function startOf(cli: Cli, options: DeviceOptions): Promise<Start> {
   const stateDir = options.stateDir ?? ownStateDir(cli.env);
   const identity = await requireIdentity(stateDir);
   const url = deviceUrl(identity, options, cli);
@@ -179,8 +194,19 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   if (!options.config && writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() })) {
     cli.note(`wrote ${configFile}: it says what this device may execute`);
   }
+  const loaded = loadLastingConfig(configFile, stateDir);
+  if (loaded.problem !== undefined) {
+    cli.note(
+      `the configuration is wrong; the last good one is in force until it is mended:\n${loaded.problem}`,
+    );
+  }
+  return { cli, options, asJson: options.json === true, stateDir, identity, url, configFile, loaded };
+}
+
+async function run(cli: Cli, options: DeviceOptions): Promise<void> {
+  const start = await startOf(cli, options);
+  const { asJson, stateDir, identity, url } = start;
   const interrupt = interruptSignal();
-  const asJson = options.json === true;
   const log = createLogger({
     level: cli.env.PINION_LOG_LEVEL || (asJson ? "warn" : "silent"),
     name: "pinion device",
@@ -189,21 +215,9 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
   const tracing = tracingConfig(cli.env);
   const traces = tracing && (await openDeviceTraces(tracing, { deviceId: identity.deviceId, log }));
   const stopping = new AbortController();
-  const tell = (message: string) =>
-    asJson
-      ? cli.out(JSON.stringify({ type: "upgrade", at: new Date().toISOString(), message }))
-      : cli.note(message);
-  const upgrader = new Upgrader(
-    {
-      ...{ url, env: cli.env, stateDir, tell },
-      source: () => ({ url, ...proxyOf(), signal: interrupt.signal }),
-      unavailable: whyUnavailable({ isOfUp: upDirectory(stateDir) !== undefined }),
-      stop: () => stopping.abort(),
-    },
-    await lastUpgrade(stateDir),
-  );
+  const upgrader = await upgraderOf(start, { signal: interrupt.signal, stop: () => stopping.abort() });
   const endRequests = onSignal("SIGUSR2", () => void upgrader.requested());
-  let startsAgain = false;
+  const ring = new LogRing([identity.token, cli.env.PINION_TOKEN ?? "", options.token ?? ""]);
   const onEvent = (event: DaemonEvent): void => {
     traces?.note(event);
     if (event.type === "connected") upgrader.offered(event.daemonVersion);
@@ -211,56 +225,31 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
     const line = asJson ? jsonLine(event) : eventLine(cli, event);
     if (line !== undefined) cli.out(line);
   };
-  const { config, problem } = loadLastingConfig(configFile, stateDir);
-  if (problem !== undefined) {
-    cli.note(`the configuration is wrong; the last good one is in force until it is mended:\n${problem}`);
-  }
-  const proxyOf = () =>
-    options.proxy !== undefined
-      ? proxyOption(options)
-      : config.proxy === undefined
-        ? {}
-        : { proxy: config.proxy };
-  const secrets = [cli.env.PINION_TOKEN ?? "", options.token ?? ""];
-  const ring = new LogRing([identity.token, ...secrets]);
-  const { token } = await deviceToken({ identity, tokenCommand: config.tokenCommand, env: cli.env });
+  const { tokenCommand } = start.loaded.config;
+  const { token } = await deviceToken({ identity, tokenCommand, env: cli.env });
+  let startsAgain = false;
+  const begin = (control: DaemonControl) => {
+    upgrader.begin(control);
+    void endTrialWhenIdle({
+      ...{ stateDir, signal: interrupt.signal, ...control },
+      end() {
+        startsAgain = true;
+        stopping.abort();
+      },
+    });
+  };
   using _survival = surviveAsDaemon(cli);
   try {
     if (!asJson) cli.note(`device ${identity.deviceId} dials ${url}; Ctrl-C stops it`);
     await runDaemon({
-      url,
-      ...proxyOption(options),
+      ...daemonOptionsOf(start),
       token,
-      stateDir,
-      config,
-      configFile,
-      ...(problem === undefined ? {} : { configProblem: problem }),
-      onReload: onHangup,
-      hidden: hiddenOf(cli, { stateDir, configFile }),
       signal: AbortSignal.any([interrupt.signal, stopping.signal]),
       logger: log,
       onEvent,
       logExcerpt: (linesMax) => ring.excerpt(linesMax),
-      upgrades: {
-        describe: (current) => upgrader.describe(current),
-        begin(control) {
-          upgrader.begin(control);
-          void endTrialWhenIdle({
-            ...{ stateDir, signal: interrupt.signal, ...control },
-            end() {
-              startsAgain = true;
-              stopping.abort();
-            },
-          });
-        },
-      },
+      upgrades: { describe: (current) => upgrader.describe(current), begin },
       ...(traces ? { traceparentOf: traces.traceparentOf } : {}),
-      appVersion: version(),
-      ...(options.backoffMax
-        ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
-        : {}),
-      stopGraceMs: parseLength(options.stopGrace ?? "10s", "--stop-grace"),
-      flushMs: parseLength(options.flush ?? "5s", "--flush"),
     });
   } finally {
     await traces?.close();
@@ -268,10 +257,59 @@ async function run(cli: Cli, options: DeviceOptions): Promise<void> {
     interrupt.dispose();
   }
   if (startsAgain) return cli.setExitCode(exitCodes.startAgain);
-  const { ready } = upgrader;
-  if (!ready || interrupt.signal.aborted) return;
-  const args = process.argv.slice(2);
-  cli.setExitCode(await tryProgram({ ...ready, args: daemonWords(args), env: cli.env, stateDir, tell }));
+  if (upgrader.ready && !interrupt.signal.aborted) await goOnWith(start, upgrader.ready);
+}
+
+/** Options of the daemon from the command line and the configuration. */
+function daemonOptionsOf({ cli, options, stateDir, url, configFile, loaded }: Start) {
+  const { config, problem } = loaded;
+  return {
+    url,
+    ...proxyOption(options),
+    stateDir,
+    config,
+    configFile,
+    ...(problem === undefined ? {} : { configProblem: problem }),
+    onReload: onHangup,
+    hidden: hiddenOf(cli, { stateDir, configFile }),
+    appVersion: version(),
+    ...(options.backoffMax
+      ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
+      : {}),
+    stopGraceMs: parseLength(options.stopGrace ?? "10s", "--stop-grace"),
+    flushMs: parseLength(options.flush ?? "5s", "--flush"),
+  };
+}
+
+async function upgraderOf(
+  start: Start,
+  { signal, stop }: { signal: AbortSignal; stop: () => void },
+): Promise<Upgrader> {
+  const { cli, options, stateDir, url } = start;
+  const { proxy } = start.loaded.config;
+  const chosen = options.proxy !== undefined ? proxyOption(options) : proxy === undefined ? {} : { proxy };
+  return new Upgrader(
+    {
+      ...{ url, env: cli.env, stateDir, stop },
+      tell: (message) => tellUpgrade(start, message),
+      source: () => ({ url, ...chosen, signal }),
+      unavailable: whyUnavailable({ isOfUp: upDirectory(stateDir) !== undefined }),
+    },
+    await lastUpgrade(stateDir),
+  );
+}
+
+function tellUpgrade({ cli, asJson }: Start, message: string): void {
+  if (asJson) cli.out(JSON.stringify({ type: "upgrade", at: new Date().toISOString(), message }));
+  else cli.note(message);
+}
+
+/** Gives this process's place to the program that an upgrade brought. */
+async function goOnWith(start: Start, program: NonNullable<Upgrader["ready"]>): Promise<void> {
+  const { cli, stateDir } = start;
+  const args = daemonWords(process.argv.slice(2));
+  const tell = (message: string) => tellUpgrade(start, message);
+  cli.setExitCode(await tryProgram({ ...program, args, env: cli.env, stateDir, tell }));
 }
 
 /** A daemon running with the state would go on with the old identity. */

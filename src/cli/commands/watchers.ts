@@ -22,7 +22,8 @@ import { printWatcher, watcherColumns } from "../print/watcher-details.ts";
 import * as words from "../print/words.ts";
 import { watchRun } from "./run-watch.ts";
 import { addWatcherVersions } from "./versions.ts";
-import { addSpecOptions, inputOf, type SpecOptions, specOf } from "./watcher-options.ts";
+import { addSpecOptions, type SpecOptions } from "./watcher-options.ts";
+import { inputOf, specOf } from "./watcher-spec.ts";
 
 const attempts = wholeNumber(1, 20);
 
