@@ -1,6 +1,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { connectDevice, type DeviceConnection, defaultClose } from "./device/connection.ts";
+import { connectDevice } from "./device/connection.ts";
 import type { DeviceEvent } from "./device/events.ts";
+import { type DeviceConnection, defaultClose } from "./device/options.ts";
 import { nowMs, type Timing } from "./device/timing.ts";
 import type { TlsOptions } from "./device/transport.ts";
 import type { Assignment, Os, UpgradeInfoSchema } from "./gen/pinion/v1/device_pb.js";

@@ -9,12 +9,13 @@ import {
 import { AttentionReason, QuestionOptionKind, ToolKind, ToolStatus } from "../gen/pinion/v1/activity_pb.js";
 import type { ChildEnd } from "../runner/child.ts";
 import { failureOf, SessionGone, wordsOf } from "./acp-errors.ts";
+import { argumentsOf, metaOf, modeOf } from "./acp-presets.ts";
 import { lineStream } from "./acp-stream.ts";
 import { AcpUpdates, KINDS } from "./acp-updates.ts";
 import { type AgentDriver, type AgentHost, type Dialogue, endInWords, type TurnEnd } from "./driver.ts";
 import { at, isObject, listAt, textAt } from "./lines.ts";
 import { allowedBy, permissionQuestion } from "./permission.ts";
-import { fenced } from "./task.ts";
+import { schemaPrompt } from "./task.ts";
 
 /** Version of the Agent Client Protocol used here. */
 const PROTOCOL_VERSION = 1;
@@ -308,49 +309,6 @@ class AcpSession {
     const isOffered = options.some(({ optionId }) => optionId === answer.optionId);
     return isOffered ? selected(answer.optionId) : refusal;
   }
-}
-
-/** Arguments added to the command by a preset. */
-function argumentsOf({ executor, task }: AgentHost): string[] {
-  if (executor.preset !== "codex-acp") return [];
-  const args: string[] = [];
-  if (task.systemPrompt !== "")
-    args.push("-c", `developer_instructions=${JSON.stringify(task.systemPrompt)}`);
-  const model = task.model || executor.model;
-  if (model) args.push("-c", `model=${JSON.stringify(model)}`);
-  return args;
-}
-
-/** Fields of claude-agent-acp beyond the protocol. */
-function metaOf({ executor, task }: AgentHost): { _meta?: Record<string, unknown> } {
-  if (executor.preset !== "claude-agent-acp") return {};
-  const model = task.model || executor.model;
-  return {
-    _meta: {
-      ...(task.systemPrompt === "" ? {} : { systemPrompt: { append: task.systemPrompt } }),
-      claudeCode: {
-        options: {
-          ...(model ? { model } : {}),
-          ...(executor.maxTurns === undefined ? {} : { maxTurns: executor.maxTurns }),
-          ...(task.approvedTools.length === 0 ? {} : { allowedTools: task.approvedTools }),
-        },
-      },
-    },
-  };
-}
-
-/**
- * The agent's mode with questions before harmful actions; without a mode an agent may choose
- * another.
- */
-function modeOf(preset: string | undefined, permissions: "ask" | "deny" | "bypass"): string | undefined {
-  if (preset === "claude-agent-acp") return permissions === "bypass" ? "bypassPermissions" : "default";
-  if (preset === "codex-acp") return permissions === "bypass" ? "full-access" : "auto";
-  return undefined;
-}
-
-export function schemaPrompt(schema: unknown): string {
-  return `Your final answer must be JSON that matches this JSON schema, and nothing else: no text around it.\n${fenced(JSON.stringify(schema, null, 2), "json")}`;
 }
 
 function commandOf(input: unknown): string | undefined {

@@ -2,7 +2,7 @@ import { chown, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import type { AttemptContext } from "../device/attempts.ts";
+import type { AttemptContext } from "../device/attempt.ts";
 import type { AttemptResult } from "../device/completion.ts";
 import {
   AttentionReason,
