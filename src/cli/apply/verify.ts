@@ -223,7 +223,7 @@ async function checkDestination(
     { ...updateDestination(destination, 0), dryRun: true },
     { signal },
   );
-  return after!.version === version ? "noop" : "updated";
+  return after?.version === version ? "noop" : "updated";
 }
 
 const contradictions = new Set(["not_found", "already_exists"]);

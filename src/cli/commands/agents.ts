@@ -10,7 +10,7 @@ import {
 } from "#gen/pinion/v1/agent_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { printList } from "../print/lists.ts";
@@ -67,7 +67,7 @@ function addGet(agents: Command, cli: Cli): void {
     .description("everything about one agent")
     .action(async (agentId: string | undefined, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const agent = (await clients.agents.getAgent({ agentId: agentId ?? "" })).agent!;
+      const agent = told((await clients.agents.getAgent({ agentId: agentId ?? "" })).agent, "agent");
       if (options.json) return printJson(cli, AgentSchema, agent);
       printAgent(cli, agent);
     });
@@ -214,9 +214,11 @@ function addCreate(agents: Command, cli: Cli): void {
         name: options.name ?? "",
         settings: settingsOf(options).settings,
       });
-      if (options.json) return printJson(cli, AgentSchema, answer.agent!);
+      if (options.json) return printJson(cli, AgentSchema, told(answer.agent, "agent"));
       if (answer.created) return cli.out(`${agentId} is created`);
-      cli.out(`${agentId} was there already, at version ${answer.agent!.version}; nothing changed`);
+      cli.out(
+        `${agentId} was there already, at version ${told(answer.agent, "agent").version}; nothing changed`,
+      );
     });
   addSettingsOptions(command);
   examples(command, [['agents create reviewer --identity "You review code." --model opus', ""]]);
@@ -266,10 +268,12 @@ function addUpdate(agents: Command, cli: Cli): void {
         expectedVersion: options.expectedVersion ?? 0,
         dryRun: options.dryRun ?? false,
       });
-      if (options.json) return printJson(cli, AgentSchema, answer.agent!);
+      if (options.json) return printJson(cli, AgentSchema, told(answer.agent, "agent"));
       if (answer.changedFields.length === 0) return cli.out(`${agentId}: nothing to change`);
       const verb = options.dryRun ? "would change" : "changed";
-      cli.out(`${agentId}: ${verb} ${answer.changedFields.join(", ")}; version ${answer.agent!.version}`);
+      cli.out(
+        `${agentId}: ${verb} ${answer.changedFields.join(", ")}; version ${told(answer.agent, "agent").version}`,
+      );
     });
   addSettingsOptions(command);
   examples(command, [

@@ -14,7 +14,7 @@ import {
 } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { type Clients, connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { canConfirm, confirm } from "../print/confirm.ts";
 import { printJson } from "../print/json.ts";
@@ -165,8 +165,8 @@ const followMs = 60_000;
 async function follow(cli: Cli, clients: Clients, { id }: BulkOperation, signal: AbortSignal): Promise<void> {
   const until = Date.now() + followMs;
   while (Date.now() < until && !signal.aborted) {
-    const { operation } = await clients.runs.getBulkOperation({ operationId: id });
-    if (operation!.state !== BulkState.RUNNING) return cli.note(progressOf(operation!));
+    const operation = told((await clients.runs.getBulkOperation({ operationId: id })).operation, "operation");
+    if (operation.state !== BulkState.RUNNING) return cli.note(progressOf(operation));
     await new Promise((resolve) => setTimeout(resolve, followEveryMs));
   }
 }
@@ -244,10 +244,10 @@ export function addBulk(program: Command, cli: Cli): void {
     examples(command, [[`bulk ${name} 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e`, ""]]);
   };
   one("get", "how far an operation is, and what went wrong", async (clients, operationId) => {
-    return (await clients.runs.getBulkOperation({ operationId })).operation!;
+    return told((await clients.runs.getBulkOperation({ operationId })).operation, "operation");
   });
   one("stop", "end an operation: what was done stays done", async (clients, operationId) => {
-    return (await clients.runs.stopBulkOperation({ operationId })).operation!;
+    return told((await clients.runs.stopBulkOperation({ operationId })).operation, "operation");
   });
 }
 

@@ -20,7 +20,7 @@ import {
 } from "#gen/pinion/v1/destination_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { printJson } from "../print/json.ts";
 import { printList } from "../print/lists.ts";
 import { wholeNumber } from "../print/paging.ts";
@@ -94,9 +94,12 @@ function addGet(destinations: Command, cli: Cli): void {
     .description("show a destination")
     .action(async (destinationId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const { destination } = await clients.destinations.getDestination({ destinationId });
-      if (options.json) return printJson(cli, DestinationSchema, destination!);
-      print(cli, destination!);
+      const destination = told(
+        (await clients.destinations.getDestination({ destinationId })).destination,
+        "destination",
+      );
+      if (options.json) return printJson(cli, DestinationSchema, destination);
+      print(cli, destination);
     });
   examples(command, [["destinations get ops", ""]]);
 }
@@ -214,14 +217,22 @@ function addUpdate(destinations: Command, cli: Cli): void {
       .description("change what the options name; the rest stays"),
   ).action(async (destinationId: string, _options, command: Command) => {
     const { clients, options } = connect<SpecOptions>(cli, command);
-    const { destination: before } = await clients.destinations.getDestination({ destinationId });
-    const spec = specOf(cli, options, before!.spec!);
-    const { destination } = await clients.destinations.updateDestination({
-      ...{ destinationId, spec, expectedVersion: before!.version },
-    });
-    if (options.json) return printJson(cli, DestinationSchema, destination!);
-    const isSame = destination!.version === before!.version;
-    cli.out(`${destination!.slug}: ${isSame ? "nothing to change" : `version ${destination!.version}`}`);
+    const before = told(
+      (await clients.destinations.getDestination({ destinationId })).destination,
+      "destination",
+    );
+    const spec = specOf(cli, options, told(before.spec, "spec"));
+    const destination = told(
+      (
+        await clients.destinations.updateDestination({
+          ...{ destinationId, spec, expectedVersion: before.version },
+        })
+      ).destination,
+      "destination",
+    );
+    if (options.json) return printJson(cli, DestinationSchema, destination);
+    const isSame = destination.version === before.version;
+    cli.out(`${destination.slug}: ${isSame ? "nothing to change" : `version ${destination.version}`}`);
   });
   examples(command, [["destinations update ops --webhook https://example.org/new", ""]]);
 }
@@ -309,11 +320,14 @@ function addTest(destinations: Command, cli: Cli): void {
     .description("send a test message, and say what became of it")
     .action(async (destinationId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const { delivery } = await clients.destinations.testDestination({ destinationId });
-      if (options.json) printJson(cli, DeliverySchema, delivery!);
-      const isTaken = delivery!.state === DeliveryState.DELIVERED;
+      const delivery = told(
+        (await clients.destinations.testDestination({ destinationId })).delivery,
+        "delivery",
+      );
+      if (options.json) printJson(cli, DeliverySchema, delivery);
+      const isTaken = delivery.state === DeliveryState.DELIVERED;
       if (!isTaken) {
-        const why = plain(delivery!.lastError) || "nothing was heard of it in time";
+        const why = plain(delivery.lastError) || "nothing was heard of it in time";
         throw new Failure(exitCodes.failed, `the test did not arrive: ${why}`);
       }
       if (!options.json) cli.out(`${destinationId} took it`);

@@ -11,7 +11,7 @@ import {
 } from "#gen/pinion/v1/fleet_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceId, nameOf, sharedLabels } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { printList } from "../print/lists.ts";
@@ -131,7 +131,7 @@ function addGet(devices: Command, cli: Cli): void {
     .action(async (named: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
       const answer = await clients.fleet.getDevice({ deviceId: await deviceId(clients, named) });
-      printDevice(cli, answer.device!, options.json === true);
+      printDevice(cli, told(answer.device, "device"), options.json === true);
     });
   examples(command, [["devices get mac-7", "by its label"]]);
 }
@@ -239,8 +239,8 @@ function addRename(devices: Command, cli: Cli): void {
         label,
         updateMask: { paths: ["label"] },
       });
-      if (options.json) return printJson(cli, DeviceSchema, answer.device!);
-      cli.out(`${plain(named)} is now called ${plain(answer.device!.label)}`);
+      if (options.json) return printJson(cli, DeviceSchema, told(answer.device, "device"));
+      cli.out(`${plain(named)} is now called ${plain(told(answer.device, "device").label)}`);
     });
   examples(command, [['devices rename mac-7 "Ada\'s laptop"', "the id stays"]]);
 }
@@ -262,12 +262,17 @@ function addLabel(devices: Command, cli: Cli): void {
           "pinion devices label mac-7 gpu --remove old",
         );
       }
-      const { device } = await clients.fleet.labelDevice({
-        deviceId: await deviceId(clients, named),
-        ...{ add, remove },
-      });
-      if (options.json) return printJson(cli, DeviceSchema, device!);
-      const { labels } = device!;
+      const device = told(
+        (
+          await clients.fleet.labelDevice({
+            deviceId: await deviceId(clients, named),
+            ...{ add, remove },
+          })
+        ).device,
+        "device",
+      );
+      if (options.json) return printJson(cli, DeviceSchema, device);
+      const { labels } = device;
       cli.out(`${plain(named)} has ${labels.length > 0 ? labels.map(plain).join(", ") : "no labels"}`);
     });
   examples(command, [

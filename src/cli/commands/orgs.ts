@@ -11,6 +11,7 @@ import {
 } from "#gen/pinion/v1/org_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
+import { told } from "../failures.ts";
 import { memberId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { printList } from "../print/lists.ts";
@@ -69,11 +70,11 @@ function addGet(orgs: Command, cli: Cli): void {
     .description("the org that your token belongs to")
     .action(async (_options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const { org } = await clients.orgs.getOrg({});
-      if (options.json) return printJson(cli, OrgSchema, org!);
-      cli.out(`${org!.id}  ${plain(org!.name)}`);
-      cli.out(`default agent  ${org!.defaultAgentId || "none"}`);
-      cli.out(`created        ${formatMomentAgo(org!.createdAt)}`);
+      const org = told((await clients.orgs.getOrg({})).org, "org");
+      if (options.json) return printJson(cli, OrgSchema, org);
+      cli.out(`${org.id}  ${plain(org.name)}`);
+      cli.out(`default agent  ${org.defaultAgentId || "none"}`);
+      cli.out(`created        ${formatMomentAgo(org.createdAt)}`);
     });
   examples(command, [["orgs get", "where am I?"]]);
 }
@@ -159,7 +160,7 @@ function addAddMember(orgs: Command, cli: Cli): void {
         keepServiceTokens: options.keepServiceTokens ?? false,
       });
       if (options.json) return printJson(cli, AddMemberResponseSchema, answer);
-      const member = answer.member!;
+      const member = told(answer.member, "member");
       if (answer.secret) cli.out(answer.secret);
       cli.note(
         `${plain(member.email)} is ${words.memberRole.word(member.role)} of the org` +

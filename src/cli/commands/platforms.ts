@@ -8,7 +8,7 @@ import {
 } from "#gen/pinion/v1/agent_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { printJson } from "../print/json.ts";
 import { printList } from "../print/lists.ts";
 import { wholeNumber } from "../print/paging.ts";
@@ -116,7 +116,7 @@ function addUpsert(platforms: Command, cli: Cli): void {
       });
       if (options.json) return printJson(cli, UpsertPlatformResponseSchema, answer);
       const outcome = words.upsertOutcome.word(answer.outcome);
-      const status = words.platformStatus.word(answer.platform!.status);
+      const status = words.platformStatus.word(told(answer.platform, "platform").status);
       const what = answer.changedFields.length > 0 ? ` (${answer.changedFields.join(", ")})` : "";
       if (options.dryRun) {
         return cli.out(
@@ -183,9 +183,9 @@ function addStart(platforms: Command, cli: Cli): void {
     .description("start a platform, and wait until it runs")
     .action(async (stableId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const { platform } = await clients.agents.startPlatform({ stableId });
-      if (options.json) return printJson(cli, AgentPlatformSchema, platform!);
-      cli.out(`${stableId} is ${words.platformStatus.word(platform!.status)}`);
+      const platform = told((await clients.agents.startPlatform({ stableId })).platform, "platform");
+      if (options.json) return printJson(cli, AgentPlatformSchema, platform);
+      cli.out(`${stableId} is ${words.platformStatus.word(platform.status)}`);
     });
   examples(command, [["platforms start team-chat", ""]]);
 }
@@ -197,9 +197,9 @@ function addStop(platforms: Command, cli: Cli): void {
     .description("stop a platform until it is started again")
     .action(async (stableId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const { platform } = await clients.agents.stopPlatform({ stableId });
-      if (options.json) return printJson(cli, AgentPlatformSchema, platform!);
-      cli.out(`${stableId} is ${words.platformStatus.word(platform!.status)}`);
+      const platform = told((await clients.agents.stopPlatform({ stableId })).platform, "platform");
+      if (options.json) return printJson(cli, AgentPlatformSchema, platform);
+      cli.out(`${stableId} is ${words.platformStatus.word(platform.status)}`);
     });
   examples(command, [["platforms stop team-chat", ""]]);
 }

@@ -4,6 +4,7 @@ import type { Command } from "commander";
 import { ListQuestionsResponseSchema, type RunQuestion, RunQuestionSchema } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { type Clients, connect } from "../context.ts";
+import { told } from "../failures.ts";
 import { runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { printList } from "../print/lists.ts";
@@ -99,15 +100,20 @@ function addAnswer(runs: Command, cli: Cli): void {
         for (const asked of questions) printQuestion(cli, asked);
         return;
       }
-      const { question } = await clients.runs.answerQuestion({
-        ...(await askerOf(clients, id)),
-        questionId: options.question ?? "",
-        optionId: option,
-        text: options.text,
-        always: options.always === true,
-      });
-      if (options.json) return printJson(cli, RunQuestionSchema, question!);
-      cli.out(`${plain(question?.question?.title ?? "")} → ${optionsOf(question!)}`);
+      const question = told(
+        (
+          await clients.runs.answerQuestion({
+            ...(await askerOf(clients, id)),
+            questionId: options.question ?? "",
+            optionId: option,
+            text: options.text,
+            always: options.always === true,
+          })
+        ).question,
+        "question",
+      );
+      if (options.json) return printJson(cli, RunQuestionSchema, question);
+      cli.out(`${plain(question?.question?.title ?? "")} → ${optionsOf(question)}`);
     });
   examples(command, [
     ["runs answer 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what is asked, and the options"],

@@ -3,7 +3,7 @@ import type { Command } from "commander";
 import { BulkKind, GetTranscriptResponseSchema, RunSchema } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { type Clients, connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceId, deviceLabels, runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { lateResultsJson, printLateResults, printRun } from "../print/run-details.ts";
@@ -60,7 +60,7 @@ function addGet(runs: Command, cli: Cli): void {
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
       const answer = await clients.runs.getRun({ runId: await runId(clients, id) });
-      const run = answer.run!;
+      const run = told(answer.run, "run");
       if (options.json) return printJson(cli, RunSchema, run, lateResultsJson(answer.lateResults));
       await printRun(cli, clients, run);
       printLateResults(cli, answer.lateResults);
@@ -123,7 +123,7 @@ async function watchAll(
   }
   const filter = {
     watcherId: options.watcher
-      ? (await clients.watchers.getWatcher({ watcherId: options.watcher })).watcher!.id
+      ? told((await clients.watchers.getWatcher({ watcherId: options.watcher })).watcher, "watcher").id
       : "",
     deviceId: options.device ? await deviceId(clients, options.device) : "",
   };
@@ -143,8 +143,10 @@ function addCancel(runs: Command, cli: Cli): void {
   ).action(async (id: string | undefined, _options, command: Command) => {
     const { clients, options } = connect<FilterOptions & { reason: string }>(cli, command);
     if (meansMany(id, options)) return runBulk(cli, clients, options, BulkKind.CANCEL);
-    const run = (await clients.runs.cancelRun({ runId: await runId(clients, id!), reason: options.reason }))
-      .run!;
+    const run = told(
+      (await clients.runs.cancelRun({ runId: await runId(clients, id!), reason: options.reason })).run,
+      "run",
+    );
     if (options.json) return printJson(cli, RunSchema, run);
     if (isEnded(run)) return cli.out(`${run.id} is ${words.runStatus.word(run.status)}`);
     cli.out(`${run.id} is ${words.runStatus.word(run.status)}; its device was asked to stop it`);
@@ -166,7 +168,7 @@ function addRetry(runs: Command, cli: Cli): void {
   ).action(async (id: string | undefined, _options, command: Command) => {
     const { clients, options } = connect<FilterOptions>(cli, command);
     if (meansMany(id, options)) return runBulk(cli, clients, options, BulkKind.RETRY);
-    const run = (await clients.runs.retryRun({ runId: await runId(clients, id!) })).run!;
+    const run = told((await clients.runs.retryRun({ runId: await runId(clients, id!) })).run, "run");
     if (options.json) return printJson(cli, RunSchema, run);
     cli.out(run.id);
     cli.note(`follow it: pinion runs watch ${run.id}`);

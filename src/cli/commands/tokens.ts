@@ -11,6 +11,7 @@ import {
 import { newToken } from "../../ids.ts";
 import { type Cli, examples } from "../cli.ts";
 import { connect, optionsOf } from "../context.ts";
+import { told } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { printList } from "../print/lists.ts";
@@ -79,7 +80,7 @@ function addCreate(tokens: Command, cli: Cli): void {
       });
       if (options.json) return printJson(cli, CreateTokenResponseSchema, answer);
       cli.out(answer.secret);
-      const token = answer.token!;
+      const token = told(answer.token, "token");
       cli.note(
         `scopes ${token.scopes.join(", ")}; ${token.expiresAt ? `good until ${formatMomentAgo(token.expiresAt)}` : "good for ever"}; ` +
           `keep it now, it is not shown again (pinion tokens revoke ${token.id})`,
@@ -144,7 +145,7 @@ function addRevoke(tokens: Command, cli: Cli): void {
     .action(async (tokenId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
       const answer = await clients.tokens.revokeToken({ tokenId });
-      if (options.json) return printJson(cli, TokenSchema, answer.token!);
+      if (options.json) return printJson(cli, TokenSchema, told(answer.token, "token"));
       cli.out(`${plain(answer.token?.label ?? tokenId)} is revoked`);
     });
   examples(command, [["tokens revoke 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "at once, on every replica"]]);

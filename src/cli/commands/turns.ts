@@ -12,7 +12,7 @@ import {
 import { isUuid } from "../../ids.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { type Clients, connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceLabels, runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { printList } from "../print/lists.ts";
@@ -277,7 +277,10 @@ function addCancel(turns: Command, cli: Cli): void {
     .option("--reason <text>", "shown with the turn", "")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect<{ reason: string }>(cli, command);
-      const turn = (await clients.turns.cancelTurn({ turnId: turnId(id), reason: options.reason })).turn!;
+      const turn = told(
+        (await clients.turns.cancelTurn({ turnId: turnId(id), reason: options.reason })).turn,
+        "turn",
+      );
       if (options.json) return printJson(cli, TurnSchema, turn);
       const status = words.turnStatus.word(turn.status);
       if (isTurnEnded(turn)) return cli.out(`${turn.id} is ${status}`);

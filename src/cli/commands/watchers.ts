@@ -10,7 +10,7 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceId, deviceLabels } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { printList } from "../print/lists.ts";
@@ -65,7 +65,7 @@ function addCreate(watchers: Command, cli: Cli): void {
         spec,
         requestId: options.requestId ?? "",
       });
-      const watcher = answer.watcher!;
+      const watcher = told(answer.watcher, "watcher");
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       cli.out(watcher.slug);
       if (watcher.noExecutorReason) {
@@ -122,7 +122,7 @@ function addGet(watchers: Command, cli: Cli): void {
     .description("everything about one watcher")
     .action(async (watcherId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const watcher = (await clients.watchers.getWatcher({ watcherId })).watcher!;
+      const watcher = told((await clients.watchers.getWatcher({ watcherId })).watcher, "watcher");
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       printWatcher(cli, watcher, await deviceLabels(clients));
     });
@@ -151,7 +151,7 @@ function addUpdate(watchers: Command, cli: Cli): void {
         updateMask: { paths },
         expectedVersion: options.expectedVersion ?? 0,
       });
-      const watcher = answer.watcher!;
+      const watcher = told(answer.watcher, "watcher");
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       cli.out(`${watcher.slug} is at version ${watcher.version}`);
       if (watcher.nextDueAt) cli.note(`fires ${formatMomentAgo(watcher.nextDueAt)}`);
@@ -172,7 +172,10 @@ function addPause(watchers: Command, cli: Cli): void {
     .option("--reason <text>", "shown to people", "")
     .action(async (watcherId: string, _options, command: Command) => {
       const { clients, options } = connect<{ reason: string }>(cli, command);
-      const watcher = (await clients.watchers.pauseWatcher({ watcherId, reason: options.reason })).watcher!;
+      const watcher = told(
+        (await clients.watchers.pauseWatcher({ watcherId, reason: options.reason })).watcher,
+        "watcher",
+      );
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       cli.out(`${watcher.slug} is ${words.watcherStatus.word(watcher.status)}`);
     });
@@ -186,7 +189,7 @@ function addResume(watchers: Command, cli: Cli): void {
     .description("start its schedule again, from the next slot after now")
     .action(async (watcherId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const watcher = (await clients.watchers.resumeWatcher({ watcherId })).watcher!;
+      const watcher = told((await clients.watchers.resumeWatcher({ watcherId })).watcher, "watcher");
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       cli.out(`${watcher.slug} is ${words.watcherStatus.word(watcher.status)}`);
       if (watcher.nextDueAt) cli.note(`fires ${formatMomentAgo(watcher.nextDueAt)}`);
@@ -223,7 +226,7 @@ function addTrigger(watchers: Command, cli: Cli): void {
       );
       const input = inputOf(options);
       const answer = await clients.watchers.triggerWatcher({ watcherId, ...(input ? { input } : {}) });
-      const run = answer.run!;
+      const run = told(answer.run, "run");
       if (run.status === RunStatus.SKIPPED) {
         throw new Failure(
           exitCodes.conflict,
