@@ -318,9 +318,8 @@ const longestKillGraceMs = ({ executors }: DeviceConfig) =>
 
 function noteStatus(status: StatusFile, event: DaemonEvent): void {
   if (event.type === "connected") status.set({ connection: "serving", reason: "" });
-  else if (event.type === "retrying")
-    status.set({ connection: "retrying", reason: event.reason.slice(0, 1000) });
-  else if (event.type === "fatal") status.set({ connection: "ended", reason: event.message.slice(0, 1000) });
+  if (event.type === "retrying") status.set({ connection: "retrying", reason: event.reason.slice(0, 1000) });
+  if (event.type === "fatal") status.set({ connection: "ended", reason: event.message.slice(0, 1000) });
 }
 
 async function untilStopped(

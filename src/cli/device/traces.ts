@@ -63,25 +63,10 @@ export function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTrac
     attempts.set(attemptToken, { context, workId, attempt, executor: "", sinceMs: event.atMs });
   }
 
-  /** Records a span from the last moment of the attempt to `endMs`. */
-  function end(traced: Traced, name: string, endMs: number, more: { spanId?: string; error?: string } = {}) {
-    const { context, workId, attempt, executor } = traced;
-    tracer.record({
-      name,
-      traceId: context.traceId,
-      parentSpanId: context.spanId,
-      startMs: traced.sinceMs,
-      endMs,
-      attributes: {
-        "pinion.run_id": workId,
-        "pinion.device_id": deviceId,
-        "pinion.attempt": attempt,
-        "pinion.executor": executor,
-      },
-      ...more,
-    });
+  const end = (traced: Traced, name: string, endMs: number, more?: { spanId?: string; error?: string }) => {
+    tracer.record(spanOf(traced, { name, endMs, deviceId, ...more }));
     traced.sinceMs = endMs;
-  }
+  };
 
   function goOn(traced: Traced, event: AttemptEvent): void {
     switch (event.type) {
@@ -92,11 +77,10 @@ export function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTrac
         traced.executor = event.executor;
         break;
       case "finished": {
-        const { outcome, reason } = event.result;
-        end(traced, "execute", event.atMs, {
-          spanId: executeSpanId(traced.context.traceId, traced.attempt),
-          ...(outcome === "completed" ? {} : { error: reason ?? outcome }),
-        });
+        const { outcome, reason = outcome } = event.result;
+        const spanId = executeSpanId(traced.context.traceId, traced.attempt);
+        const error = outcome === "completed" ? {} : { error: reason };
+        end(traced, "execute", event.atMs, { spanId, ...error });
         break;
       }
       case "acknowledged":
@@ -125,6 +109,25 @@ export function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTrac
       return formatTraceparent({ ...context, spanId: executeSpanId(context.traceId, attempt) });
     },
     close: () => tracer.close(),
+  };
+}
+
+/** The span from the last moment of the attempt to `endMs`. */
+function spanOf(
+  { context, workId, attempt, executor, sinceMs }: Traced,
+  { deviceId, ...step }: { name: string; endMs: number; deviceId: string; spanId?: string; error?: string },
+) {
+  return {
+    ...step,
+    traceId: context.traceId,
+    parentSpanId: context.spanId,
+    startMs: sinceMs,
+    attributes: {
+      "pinion.run_id": workId,
+      "pinion.device_id": deviceId,
+      "pinion.attempt": attempt,
+      "pinion.executor": executor,
+    },
   };
 }
 
