@@ -11,6 +11,8 @@ process.env.NODE_COMPILE_CACHE ??= join(import.meta.dirname, "node_modules/.cach
 export default defineConfig({
   test: {
     pool: "forks",
+    // A young generation that need not grow first: a fifth of a worker's time was its collection.
+    execArgv: ["--min-semi-space-size=16", "--max-semi-space-size=64"],
     // Continuous integration has two cores, and the tests wait for timers in a third of their time.
     // More workers would make the real clocks in the tests late.
     maxWorkers: 3,

@@ -81,7 +81,8 @@ export const bench: Bench = async ({ isSmoke }) => {
         { "": "runs doubled", value: doubled },
       ],
       budgets: [
-        atMost("all streams back, seconds", backSeconds, 15),
+        atMost("all streams back, seconds", backSeconds, 8),
+        atMost("transactions per device", statementsUsed / options.devices, 2),
         atMost("runs lost", lost + live!, 0),
         atMost("runs doubled", doubled, 0),
       ],

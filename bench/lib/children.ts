@@ -12,6 +12,9 @@ export type Child = {
   leave(): Promise<void>;
 };
 
+/** Node's options of a replica, as in the image (Dockerfile). */
+export const replicaNodeOptions = ["--max-semi-space-size=8"];
+
 /** Starts `bench/<file>`, with answers `{ answer }` or `{ error }`. */
 export async function startChild(
   file: string,
@@ -20,7 +23,7 @@ export async function startChild(
 ): Promise<Child> {
   const child = fork(fileURLToPath(new URL(`../${file}`, import.meta.url)), [], {
     env: { ...process.env, ...env },
-    execArgv,
+    execArgv: file === "replica.ts" ? [...replicaNodeOptions, ...execArgv] : execArgv,
     stdio: ["ignore", "inherit", "inherit", "ipc"],
     serialization: "advanced",
   });

@@ -32,80 +32,38 @@ const tokensEveryMs = 4_000;
  * Interval of checks for a failover of the database in ms, and of those without a sign of news.
  */
 const incarnationEveryMs = 1_000;
-const incarnationIdleMsMax = 5_000;
+const incarnationIdleMsMax = 15_000;
 /**
  * Maximum interval of a replica's beats in ms; also at most a third of the TTL, the time of
  * validity of a beat.
  */
-const replicaBeatMsMax = 5_000;
+const replicaBeatMsMax = 10_000;
+
+type Own = {
+  health: HealthState;
+  replica: replicas.Replica;
+  judge: Clock;
+  platforms: PlatformHost;
+  isStopping: () => boolean;
+};
 
 /** Starts all loops. The beat of `replica` goes on until `isStopping`. */
 export function startLoops(
-  { config, log, metrics, telemetry, clock, opened }: Foundation,
+  foundation: Foundation,
   storage: Storage,
-  { streams, quotas }: Access,
-  { hub, feed, inbox, publisher, dispatcher, placer }: Work,
-  own: {
-    health: HealthState;
-    replica: replicas.Replica;
-    judge: Clock;
-    platforms: PlatformHost;
-    isStopping: () => boolean;
-  },
+  access: Access,
+  work: Work,
+  own: Own,
 ): Loops {
-  const { db } = storage.work;
-  const { judge } = own;
-  const common = {
-    db,
-    log,
-    judge,
-    policy: { ...config.failures, quotas },
-    doorbell: publisher,
-    sweepMs: config.sweepIntervalMs,
-  };
-  const { intervalMs } = config.reaper;
-  const every = (name: string, ms: number, pass: () => Promise<unknown>) =>
-    startLoop({ name, log, pass: () => pass().then(() => ms) });
-
-  const materializer = startMaterializer({
-    ...common,
-    quotas,
-    clock,
-    aheadMs: config.lookAheadMs,
-    hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
-  });
-  const sweep = every("sweep", config.sweepIntervalMs, () => hub.sweep());
-  const placing = every("placing", config.sweepIntervalMs, () => placer.sweep());
-  const bulks = startBulks(common);
-  const questions = startQuestions({ db, log, bell: publisher });
-  const replanner = startReplanner({ db, log, judge, onReplanned: () => materializer.poke() });
-  const { leaseMs, ...out } = config.destinations;
-  const deliverer = startDeliverer({
-    ...{ db, log, leaseMs, sweepMs: config.sweepIntervalMs },
-    send: createSender({
-      ...{ db, publicUrl: config.publicUrl, ...out, ...config.secrets },
-      toPlatform: own.platforms.post,
-    }),
-    onEvents: (orgId) => feed.eventsAppended(orgId),
-    onTried: metrics.delivered,
-  });
+  const { hub, feed, inbox, publisher } = work;
+  const woken = startWoken(foundation, storage, access, work, own);
+  const { materializer, questions, deliverer, bulks, replanner } = woken;
+  const sweep = repeat(foundation, "sweep", foundation.config.sweepIntervalMs, () => hub.sweep());
   const all = [
-    materializer,
-    replanner,
+    ...Object.values(woken),
     sweep,
-    placing,
-    questions,
-    deliverer,
-    startHealthLook({ db: storage.requests.db, health: own.health, log }),
-    startExpirer(common),
-    bulks,
-    startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
-    startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
-    every("incarnation", incarnationEveryMs, () => storage.incarnation.lookIfNews(incarnationIdleMsMax)),
-    every("stream-tokens", tokensEveryMs, () => streams.endExpired()),
-    every("replica-beat", Math.min(replicaBeatMsMax, config.session.ttlMs / 3), async () => {
-      if (!own.isStopping()) await replicas.beat(db, own.replica);
-    }),
+    ...startLooks(foundation, storage, own),
+    ...startRegular(foundation, storage, access, work, own),
   ];
   publisher.subscribe(wakingAfterCommits({ materializer, questions, deliverer }));
   inbox.add({
@@ -114,12 +72,102 @@ export function startLoops(
       sweep.poke();
     },
   });
-  judge.onBack(() => replanner.now());
+  own.judge.onBack(() => replanner.now());
   storage.incarnation.onChange(() => hub.moveAll("the database failed over; connect again"));
-  opened.defer(async () => {
+  foundation.opened.defer(async () => {
     await Promise.all(all.map((loop) => loop.stop()));
   });
   return { bulks, materializer, deliverer };
+}
+
+function repeat({ log }: Foundation, name: string, ms: number, pass: () => Promise<unknown>): Loop {
+  return startLoop({ name, log, pass: () => pass().then(() => ms) });
+}
+
+/** What the passes over runs have in common. */
+function passOptions(
+  { config, log }: Foundation,
+  storage: Storage,
+  { quotas }: Access,
+  { publisher }: Work,
+  { judge }: Own,
+) {
+  return {
+    ...{ db: storage.work.db, log, judge, sweepMs: config.sweepIntervalMs },
+    policy: { ...config.failures, quotas },
+    doorbell: publisher,
+  };
+}
+
+/** Loops that a commit, a call or an edit wakes. */
+function startWoken(foundation: Foundation, storage: Storage, access: Access, work: Work, own: Own) {
+  const { config, log, metrics, clock } = foundation;
+  const { db } = storage.work;
+  const { hub, feed, publisher, dispatcher } = work;
+  const { judge } = own;
+  const common = passOptions(foundation, storage, access, work, own);
+  const materializer = startMaterializer({
+    ...common,
+    quotas: access.quotas,
+    clock,
+    aheadMs: config.lookAheadMs,
+    hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
+  });
+  const { leaseMs, ...out } = config.destinations;
+  return {
+    materializer,
+    replanner: startReplanner({ db, log, judge, onReplanned: () => materializer.poke() }),
+    questions: startQuestions({ db, log, bell: publisher }),
+    bulks: startBulks(common),
+    deliverer: startDeliverer({
+      ...{ db, log, leaseMs, sweepMs: config.sweepIntervalMs },
+      send: createSender({
+        ...{ db, publicUrl: config.publicUrl, ...out, ...config.secrets },
+        toPlatform: own.platforms.post,
+      }),
+      onEvents: (orgId) => feed.eventsAppended(orgId),
+      onTried: metrics.delivered,
+    }),
+  };
+}
+
+/** Loops over what time alone changes. */
+function startRegular(
+  foundation: Foundation,
+  storage: Storage,
+  access: Access,
+  work: Work,
+  own: Own,
+): Loop[] {
+  const { config, telemetry } = foundation;
+  const common = passOptions(foundation, storage, access, work, own);
+  const { intervalMs } = config.reaper;
+  return [
+    repeat(foundation, "placing", config.sweepIntervalMs, () => work.placer.sweep()),
+    startExpirer(common),
+    startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
+    startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
+    repeat(foundation, "stream-tokens", tokensEveryMs, () => access.streams.endExpired()),
+  ];
+}
+
+/** Looks at the database and the signs of life that a replica gives. */
+function startLooks(foundation: Foundation, storage: Storage, own: Own): Loop[] {
+  const { config, log } = foundation;
+  const beatMs = Math.min(replicaBeatMsMax, config.session.ttlMs / 3);
+  return [
+    startHealthLook({
+      db: storage.requests.db,
+      answeredAgoMs: () => Math.min(storage.work.answeredAgoMs(), storage.requests.answeredAgoMs()),
+      ...{ health: own.health, log },
+    }),
+    repeat(foundation, "incarnation", incarnationEveryMs, () =>
+      storage.incarnation.lookIfNews(incarnationIdleMsMax),
+    ),
+    repeat(foundation, "replica-beat", beatMs, async () => {
+      if (!own.isStopping()) await replicas.beat(storage.work.db, own.replica);
+    }),
+  ];
 }
 
 /** Wakes the loops with work from a commit. */

@@ -12,7 +12,7 @@ import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { setPeerAddress } from "../server/access/peer.ts";
 import type { RpcHandler } from "../server/http/adapter.ts";
-import type { Handler } from "../server/http/port.ts";
+import type { Handler } from "../server/http/requests.ts";
 import { createMcpHandler, type McpOptions } from "../server/mcp/handler.ts";
 
 /**
@@ -33,13 +33,18 @@ export function createMcp(
     setPeerAddress(request.contextValues, request.header.get(addressHeader) ?? "");
     return next(request);
   };
-  const inner = createRouterTransport(routes, {
-    router: { interceptors: [placed, ...interceptors], shutdownSignal },
-  });
+  let made: Transport | undefined;
+  // Made by the first call: most replicas have no MCP client.
+  const inner = () => {
+    made ??= createRouterTransport(routes, {
+      router: { interceptors: [placed, ...interceptors], shutdownSignal },
+    });
+    return made;
+  };
   return createMcpHandler({
     ...options,
     api({ authorization, address, userAgent }) {
-      const transport = withHeaders(inner, {
+      const transport = withHeaders(inner(), {
         authorization,
         [addressHeader]: address,
         "user-agent": userAgent,

@@ -15,6 +15,7 @@ import { withPlatformWebhooks } from "../server/http/platform-webhooks.ts";
 import { openPort, type Port } from "../server/http/port.ts";
 import { noProbe, openProbePort } from "../server/http/probe-port.ts";
 import { withProbes } from "../server/http/probes.ts";
+import type { Handler } from "../server/http/requests.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
 import { withProvider } from "./provider.ts";
@@ -33,34 +34,25 @@ export async function openReplicaPort(
   work: Work,
   own: Own,
 ): Promise<Port> {
-  const { config, log, metrics, lastLine } = foundation;
-  const { guard, limits } = access;
-  const { requests } = storage;
-  const { trustedProxies } = config;
+  const { config, log, lastLine } = foundation;
   const { messageBytesMax } = config.session;
-  const addressOf = (headers: IncomingHttpHeaders, remoteAddress: string | undefined) =>
-    peerAddressOf(headers, remoteAddress, trustedProxies);
   const { crowd } = own;
-  const within = serveRpc(foundation, storage, access, work, own);
-  const common = { guard, limits, trustedProxies, crowd };
+  const { guard, limits } = access;
+  const common = { guard, limits, trustedProxies: config.trustedProxies, crowd };
   const streams = createDeviceStreams({ ...common, hub: work.hub, log, messageBytesMax });
+  const within = serveRpc(foundation, storage, access, work, own);
   const known = within(messageBytesMax);
   const stranger = within(strangerBytesMax);
   const sorted = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
   const cookies = withCookies(sorted, { publicUrl: config.publicUrl });
   const rpc = await withProvider(cookies, foundation, storage, access, work, own);
-  const isBehindProxies = trustedProxies > 0;
-  const check = createHostCheck({ host: config.host, publicUrl: config.publicUrl, isBehindProxies });
-  const probes = {
-    ...{ health: own.health, db: requests.db, metrics, metricsToken: config.metricsToken },
-    isBusUp: () => work.bus.isUp(),
-    check,
-  };
+  const probes = probesOf(foundation, storage, work, own);
   if (config.probePort !== undefined) {
     const handler = withProbes({ ...probes, rpc: noProbe });
     const probePort = await openProbePort({ host: config.host, port: config.probePort, handler, lastLine });
     foundation.opened.defer(() => probePort.close());
   }
+  const forBrowsers = withPages(withProbes({ ...probes, rpc }), foundation, work, probes.check);
   return openPort({
     host: config.host,
     port: config.port,
@@ -70,28 +62,54 @@ export async function openReplicaPort(
     connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: streams.take } : {}),
-    handler: withHooks(
-      withPlatformWebhooks(
-        withDownloads(withDocumentation(withPage(withProbes({ ...probes, rpc }), loadPage(), check), check), {
-          offers: work.offers,
-          publicUrl: config.publicUrl,
-          isBehindProxies,
-          check,
-        }),
-        {
-          ...{ crowd, log, addressOf, publicUrl: config.publicUrl },
-          take: async (platform, request) =>
-            (await own.platforms.speakers.find(platform))?.takeWebhook?.(request),
-        },
-      ),
-      {
-        ...{ crossOrgDb: requests.db, db: requests.tenantDb, crowd, log },
-        ...{ keyring: config.secrets.keyring, references: config.secrets.references },
-        surroundings: { doorbell: work.publisher, quotas: access.quotas },
-        addressOf,
-        onEvents: (orgId) => work.feed.eventsAppended(orgId),
-      },
-    ),
+    handler: withSenders(forBrowsers, foundation, storage, access, work, own),
+  });
+}
+
+function probesOf({ config, metrics }: Foundation, { requests }: Storage, work: Work, own: Own) {
+  const { host, publicUrl, trustedProxies, metricsToken } = config;
+  return {
+    ...{ health: own.health, db: requests.db, metrics, metricsToken },
+    isBusUp: () => work.bus.isUp(),
+    check: createHostCheck({ host, publicUrl, isBehindProxies: trustedProxies > 0 }),
+  };
+}
+
+/** The page, the documentation and the programs to download. */
+function withPages(
+  next: Handler,
+  { config }: Foundation,
+  { offers }: Work,
+  check: ReturnType<typeof createHostCheck>,
+): Handler {
+  const isBehindProxies = config.trustedProxies > 0;
+  const pages = withDocumentation(withPage(next, loadPage(), check), check);
+  return withDownloads(pages, { offers, publicUrl: config.publicUrl, isBehindProxies, check });
+}
+
+/** Hooks and chat platforms, whose senders have no token. */
+function withSenders(
+  next: Handler,
+  { config, log }: Foundation,
+  { requests }: Storage,
+  { quotas }: Access,
+  { publisher, feed }: Work,
+  { crowd, platforms }: Own,
+): Handler {
+  const addressOf = (headers: IncomingHttpHeaders, remoteAddress: string | undefined) =>
+    peerAddressOf(headers, remoteAddress, config.trustedProxies);
+  const common = { crowd, log, addressOf };
+  const chats = withPlatformWebhooks(next, {
+    ...common,
+    publicUrl: config.publicUrl,
+    take: async (platform, request) => (await platforms.speakers.find(platform))?.takeWebhook?.(request),
+  });
+  return withHooks(chats, {
+    ...common,
+    ...{ crossOrgDb: requests.db, db: requests.tenantDb },
+    ...{ keyring: config.secrets.keyring, references: config.secrets.references },
+    surroundings: { doorbell: publisher, quotas },
+    onEvents: (orgId) => feed.eventsAppended(orgId),
   });
 }
 

@@ -1,7 +1,7 @@
 /** Sign-in with a provider of OpenID Connect, if configured. */
 import { withCell } from "../ids.ts";
 import type { OidcDoor } from "../server/access/oidc.ts";
-import type { Handler } from "../server/http/port.ts";
+import type { Handler } from "../server/http/requests.ts";
 import * as signInCodes from "../store/people/sign-in-codes.ts";
 import * as arrivals from "../usecases/arrivals.ts";
 import type { Access } from "./access.ts";

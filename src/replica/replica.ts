@@ -5,7 +5,7 @@
 import type { ReplicaConfig } from "../config.ts";
 import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
-import { requireRules } from "../server/access/guard.ts";
+import { requireRules } from "../server/access/rules.ts";
 import { HealthState } from "../server/http/health.ts";
 import type { LastLine } from "../server/http/last-line.ts";
 import { migrate } from "../store/pg/migrate.ts";

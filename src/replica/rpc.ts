@@ -69,24 +69,17 @@ export type Own = {
 /** The services as a handler with a bound on message size, in bytes. */
 export function serveRpc(
   foundation: Foundation,
-  { requests }: Storage,
-  { guard, streams, limits, quotas }: Access,
-  { hub, deviceLogs, feed, publisher, streamEnds }: Work,
+  storage: Storage,
+  access: Access,
+  work: Work,
   own: Own,
 ): (readMaxBytes: number) => RpcHandler {
-  const { config, log, metrics, tracer, telemetry } = foundation;
-  const db = requests.tenantDb;
-  const policy = { ...config.failures, quotas };
-  const { ttlMs } = config.session;
-  const doorbell = { ...publisher, revoke: streamEnds.revoke, disconnect: streamEnds.disconnect };
-  const surroundings = { policy, quotas, doorbell, log, scheduleChanged: own.poke };
-  const runner = createPlatformRunner({ db, log, feed, ...config.secrets, starter: own.platforms });
-  const deps = {
-    ...{ db, crossOrgDb: requests.db, feed, doorbell, surroundings, telemetry, cell: config.cell },
-    authCache: guard.authCache,
-  };
+  const { config, log, metrics, tracer } = foundation;
+  const { guard, streams, limits, quotas } = access;
+  const db = storage.requests.tenantDb;
+  const deps = depsOf(foundation, storage, access, work, own);
   const bounds = { limits, ...config.rates, quotas };
-  const onEvents = (orgId: string) => feed.eventsAppended(orgId);
+  const onEvents = (orgId: string) => work.feed.eventsAppended(orgId);
   const options = {
     interceptors: interceptorChain({
       ...{ guard, log, streams, db, onEvents, tracer, bounds },
@@ -98,43 +91,72 @@ export function serveRpc(
     shutdownSignal: own.shutdownSignal,
     crowd: own.crowd,
     routes(router: ConnectRouter) {
-      // A stream open for hours is not worth a compressor's memory.
-      router.service(DeviceService, deviceService({ ...deps, hub }), { acceptCompression: [] });
-      router.service(
-        WatcherService,
-        watcherService({ ...deps, quotas, intervalMsMin: config.intervalMsMin }),
-      );
-      router.service(RunService, runService({ ...deps, policy, ttlMs, pokeBulks: own.pokeBulks }));
-      router.service(TurnService, turnService(deps));
-      router.service(FleetService, fleetService({ ...deps, deviceLogs, ttlMs }));
-      router.service(TokenService, tokenService(deps));
-      router.service(
-        SignInService,
-        signInService({ ...deps, guard, signInMs: config.signInMs, oidcName: config.oidc?.name ?? "" }),
-      );
-      router.service(OrgService, orgService({ ...deps, ...config, secrets: config.secrets }));
-      router.service(EventService, eventService(deps));
-      router.service(
-        HookService,
-        hookService({ ...deps, keyring: config.secrets.keyring, publicUrl: config.publicUrl }),
-      );
-      router.service(AgentService, agentService({ ...deps, runner, log, publicUrl: config.publicUrl }));
-      router.service(
-        DestinationService,
-        destinationService({
-          ...{ ...deps, keyring: config.secrets.keyring, onDeliveries: own.onDeliveries },
-          reach: config.destinations.reach,
-          hasServerSmtp: config.destinations.smtp !== undefined,
-        }),
-      );
+      registerWork(router, deps);
+      registerPeople(router, deps);
+      registerOutside(router, deps);
       registerHealth(router, { state: own.health, services });
       registerReflection(router, [...services, Health]);
     },
   };
   const mcp = createMcp({
-    ...{ guard, limits, db, bell: doorbell },
+    ...{ guard, limits, db, bell: deps.doorbell },
     ...{ routes: options.routes, interceptors: options.interceptors, shutdownSignal: own.shutdownSignal },
     addressOf: ({ headers, socket }) => peerAddressOf(headers, socket?.remoteAddress, config.trustedProxies),
   });
   return (readMaxBytes) => withMcp(createRpcHandler({ ...options, readMaxBytes }), mcp);
+}
+
+type Deps = ReturnType<typeof depsOf>;
+
+/** What the services need; each takes its part. */
+function depsOf(
+  { config, log, telemetry }: Foundation,
+  { requests }: Storage,
+  { guard, quotas }: Access,
+  { hub, deviceLogs, feed, publisher, streamEnds }: Work,
+  own: Own,
+) {
+  const db = requests.tenantDb;
+  const policy = { ...config.failures, quotas };
+  const doorbell = { ...publisher, revoke: streamEnds.revoke, disconnect: streamEnds.disconnect };
+  const { keyring } = config.secrets;
+  return {
+    ...{ db, crossOrgDb: requests.db, feed, doorbell, telemetry, log, hub, deviceLogs, quotas, policy },
+    ...{ guard, authCache: guard.authCache, config, keyring, cell: config.cell },
+    ...{ publicUrl: config.publicUrl, ttlMs: config.session.ttlMs },
+    ...{ pokeBulks: own.pokeBulks, onDeliveries: own.onDeliveries },
+    surroundings: { policy, quotas, doorbell, log, scheduleChanged: own.poke },
+    runner: createPlatformRunner({ db, log, feed, ...config.secrets, starter: own.platforms }),
+  };
+}
+
+/** Services of devices, and of what runs on devices. */
+function registerWork(router: ConnectRouter, deps: Deps): void {
+  // A stream open for hours is not worth a compressor's memory.
+  router.service(DeviceService, deviceService(deps), { acceptCompression: [] });
+  const { intervalMsMin } = deps.config;
+  router.service(WatcherService, watcherService({ ...deps, intervalMsMin }));
+  router.service(RunService, runService(deps));
+  router.service(TurnService, turnService(deps));
+  router.service(EventService, eventService(deps));
+}
+
+/** Services of people, their devices and their credentials. */
+function registerPeople(router: ConnectRouter, deps: Deps): void {
+  const { config } = deps;
+  router.service(FleetService, fleetService(deps));
+  router.service(TokenService, tokenService(deps));
+  const signIn = { signInMs: config.signInMs, oidcName: config.oidc?.name ?? "" };
+  router.service(SignInService, signInService({ ...deps, ...signIn }));
+  const { installedProviders, secrets } = config;
+  router.service(OrgService, orgService({ ...deps, installedProviders, secrets }));
+}
+
+/** Services of agents, and of other systems that start work or hear of results. */
+function registerOutside(router: ConnectRouter, deps: Deps): void {
+  const { reach, smtp } = deps.config.destinations;
+  router.service(HookService, hookService(deps));
+  router.service(AgentService, agentService(deps));
+  const out = { reach, hasServerSmtp: smtp !== undefined };
+  router.service(DestinationService, destinationService({ ...deps, ...out }));
 }

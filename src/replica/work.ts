@@ -70,27 +70,8 @@ export async function buildWork(
   opened.defer(() => feed.close());
   inbox.add({ receive: (message) => feed.receive(message), onResync: () => feed.wakeAll() });
 
-  const placer = createPlacer({
-    ...{ db, log, quotas, ttlMs: config.session.ttlMs },
-    ring: publisher.placed,
-    moved: publisher.moved,
-    announce: (orgId) => bus.broadcast({ kind: "held", orgId }),
-  });
-  opened.defer(() => {
-    placer.stop();
-    return placer.idle();
-  });
-  inbox.add({
-    receive(message) {
-      if (message.kind === "held") placer.heard(message.orgId);
-      return message.kind === "held";
-    },
-  });
-  const batches = { onReports: telemetry.batch("completions"), onEndings: telemetry.batch("settlements") };
-  const endings = {
-    run: createEndings(runEndings(common), { ...common, ...batches }),
-    turn: createEndings(turnEndings(common), common),
-  };
+  const placer = openPlacer({ ...common, ttlMs: config.session.ttlMs, publisher, inbox, bus, opened });
+  const endings = openEndings(common, telemetry);
   const timers = { ttlMs: config.session.ttlMs, timeoutGraceMs: turnTimeoutGraceMs };
   const dispatcher = createDispatcher({
     ...common,
@@ -123,6 +104,46 @@ export async function buildWork(
     await tails.idle();
   });
   return { offers, hub, deviceLogs, feed, bus, inbox, publisher, streamEnds, dispatcher, placer };
+}
+
+function openEndings(
+  common: Parameters<typeof runEndings>[0] & Parameters<typeof turnEndings>[0] & { db: Db; log: Logger },
+  telemetry: Foundation["telemetry"],
+) {
+  const batches = { onReports: telemetry.batch("completions"), onEndings: telemetry.batch("settlements") };
+  return {
+    run: createEndings(runEndings(common), { ...common, ...batches }),
+    turn: createEndings(turnEndings(common), common),
+  };
+}
+
+/** Places held runs of orgs that this replica heard of, by itself or from other replicas. */
+function openPlacer(
+  options: Pick<Foundation, "log" | "opened"> &
+    Pick<Work, "publisher" | "inbox" | "bus"> & {
+      db: Db;
+      ttlMs: number;
+      policy: { quotas: Access["quotas"] };
+    },
+): Placer {
+  const { db, log, ttlMs, policy, publisher, inbox, bus, opened } = options;
+  const placer = createPlacer({
+    ...{ db, log, ttlMs, quotas: policy.quotas },
+    ring: publisher.placed,
+    moved: publisher.moved,
+    announce: (orgId) => bus.broadcast({ kind: "held", orgId }),
+  });
+  opened.defer(() => {
+    placer.stop();
+    return placer.idle();
+  });
+  inbox.add({
+    receive(message) {
+      if (message.kind === "held") placer.heard(message.orgId);
+      return message.kind === "held";
+    },
+  });
+  return placer;
 }
 
 /** Opens the configured bus. The NATS client is loaded only if configured. */

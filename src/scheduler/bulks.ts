@@ -1,7 +1,7 @@
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import * as grants from "../store/people/grants.ts";
 import * as requests from "../store/people/requests.ts";
+import * as rights from "../store/people/rights.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as bulks from "../store/work/bulks.ts";
 import * as events from "../store/work/events.ts";
@@ -100,10 +100,10 @@ async function unusable(
   actor: string,
   deviceIds: readonly string[],
 ): Promise<string[]> {
-  const who = grants.whoOf(actor);
+  const who = rights.whoOf(actor);
   if (!who || deviceIds.length === 0) return [];
-  const standings = await grants.standings(db, { orgId, who, deviceIds: [...new Set(deviceIds)] });
-  return standings.flatMap((each) => (grants.rightTo("use", each) ? [] : [each.deviceId]));
+  const standings = await rights.standings(db, { orgId, who, deviceIds: [...new Set(deviceIds)] });
+  return standings.flatMap((each) => (rights.rightTo("use", each) ? [] : [each.deviceId]));
 }
 
 /**

@@ -9,9 +9,10 @@ import { compile, ExpressionError, jsonOf } from "../cel/expression.ts";
 import { newId } from "../ids.ts";
 import { inputBytesMax, problemOf } from "../input.ts";
 import { canonicalJson, isShallow, type JsonValue } from "../json.ts";
-import * as grants from "../store/people/grants.ts";
 import type { Quotas } from "../store/people/quotas.ts";
-import { type Db, mayBeOfOneRow, undoOnFailure } from "../store/pg/database.ts";
+import * as rights from "../store/people/rights.ts";
+import { type Db, undoOnFailure } from "../store/pg/database.ts";
+import { mayBeOfOneRow } from "../store/pg/failures.ts";
 import { chainDepthMax } from "../store/work/chains.ts";
 import type { NewEvent } from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
@@ -218,11 +219,11 @@ async function readable<Wanted extends { run: Followed; follower: starts.Followe
   const bySponsor = Map.groupBy(wanted, ({ follower }) => `${follower.orgId} ${follower.sponsor}`);
   for (const theirs of bySponsor.values()) {
     const { orgId, sponsor } = theirs[0]!.follower;
-    const who = grants.whoOf(sponsor);
+    const who = rights.whoOf(sponsor);
     const deviceIds = [...new Set(theirs.flatMap(({ run }) => run.deviceId ?? []))];
-    const found = who ? await grants.standings(tx, { orgId, who, deviceIds }) : [];
+    const found = who ? await rights.standings(tx, { orgId, who, deviceIds }) : [];
     const lacking = new Map(
-      found.filter((standing) => !grants.rightTo("read", standing)).map((one) => [one.deviceId, one.label]),
+      found.filter((standing) => !rights.rightTo("read", standing)).map((one) => [one.deviceId, one.label]),
     );
     for (const one of theirs) {
       const label = one.run.deviceId === null ? undefined : lacking.get(one.run.deviceId);

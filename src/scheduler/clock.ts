@@ -40,6 +40,10 @@ const absenceWaitMs = 600_000;
 const acceptedAfterMs = 3_600_000;
 /** Milliseconds between checks by each replica. */
 const checkEveryMs = 5_000;
+/**
+ * Age in milliseconds up to which loops that ask at the same moment share a check.
+ */
+export const sharedCheckMs = 100;
 
 /**
  * A reading of the database's clock, between two readings of the monotonic clock, in milliseconds.
@@ -77,9 +81,10 @@ export type Clock = {
    */
   require(now: Date, sentAtMs: number): void;
   /**
-   * Reads and checks the clock. `settledForMs`: milliseconds for which the clock has been steady.
+   * Reads and checks the clock, unless a check has ended in the last `ageMsMax` milliseconds
+   * (default 0). `settledForMs`: milliseconds for which the clock has been steady.
    */
-  check(): Promise<{ isInDoubt: boolean; settledForMs: number }>;
+  check(ageMsMax?: number): Promise<{ isInDoubt: boolean; settledForMs: number }>;
   /** Whether the database's clock is in doubt if it says this now, in milliseconds since 1970. */
   doubts(databaseMs: number): boolean;
   /** Milliseconds of the jump in doubt; 0 without doubt. */
@@ -157,8 +162,15 @@ export async function startClock(options: {
 
   /** Checks run one after another: each reports an end to the database once. */
   let last: Promise<void> = Promise.resolve();
-  function check(): Promise<void> {
-    const next = last.catch(() => undefined).then(checkNow);
+  let checkedAt = Number.NEGATIVE_INFINITY;
+  function check(ageMsMax = 0): Promise<void> {
+    const next = last
+      .catch(() => undefined)
+      .then(async () => {
+        if (performance.now() - checkedAt < ageMsMax) return;
+        await checkNow();
+        checkedAt = performance.now();
+      });
     last = next;
     return next;
   }
@@ -291,19 +303,23 @@ export async function startClock(options: {
     name: "clock",
     log,
     async pass() {
-      await check();
-      return checkEveryMs;
+      // The checks of other loops count.
+      await check(checkEveryMs - sharedCheckMs);
+      return checkEveryMs - (performance.now() - checkedAt);
     },
   });
   return {
     require(now, sentAtMs) {
       const reading = { databaseMs: now.getTime(), sentAtMs, receivedAtMs: elapsed() };
       if (!look(reading)) return;
-      if (doubt && !doubt.isNoted) loop.poke();
+      if (doubt && !doubt.isNoted) {
+        checkedAt = Number.NEGATIVE_INFINITY;
+        loop.poke();
+      }
       throw new ClockInDoubt(`the database's clock says ${now.toISOString()}, which is in doubt`);
     },
-    async check() {
-      await check();
+    async check(ageMsMax) {
+      await check(ageMsMax);
       return { isInDoubt: doubt !== undefined, settledForMs: elapsed() - Math.max(movedAt, startedAt) };
     },
     doubts(databaseMs) {

@@ -1,4 +1,4 @@
-import { isUnavailable } from "../store/pg/database.ts";
+import { isUnavailable } from "../store/pg/failures.ts";
 import type * as attempts from "../store/work/attempts.ts";
 import type { SessionName } from "../store/work/presence.ts";
 import { Claims, type ClaimsOptions, type Seat } from "./claims.ts";

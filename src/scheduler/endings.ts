@@ -1,7 +1,8 @@
 import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
-import { type Db, isFinal, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import { isFinal, mayBeOfOneRow } from "../store/pg/failures.ts";
 import type { WorkKind } from "../store/work/active.ts";
 import { lateResultsMax } from "../store/work/late-results.ts";
 import * as orgMoves from "../store/work/org-moves.ts";

@@ -1,7 +1,8 @@
 import type { Logger } from "../log.ts";
-import * as grants from "../store/people/grants.ts";
 import type { Quotas } from "../store/people/quotas.ts";
-import { type Db, isUnavailable, transaction } from "../store/pg/database.ts";
+import * as rights from "../store/people/rights.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import { isUnavailable } from "../store/pg/failures.ts";
 import * as events from "../store/work/events.ts";
 import * as placements from "../store/work/placements.ts";
 import * as spreads from "../store/work/spreads.ts";
@@ -409,10 +410,10 @@ async function rightsOf(
   devices: readonly placements.Candidate[],
 ): Promise<ReturnType<Rights>> {
   const all = devices.map(({ deviceId }) => deviceId);
-  const who = grants.whoOf(actor);
+  const who = rights.whoOf(actor);
   if (!who) return { use: new Set(all), read: new Set(all) };
-  const found = await grants.standings(tx, { orgId, who, deviceIds: all });
+  const found = await rights.standings(tx, { orgId, who, deviceIds: all });
   const to = (deed: "use" | "read") =>
-    new Set(found.flatMap((each) => (grants.rightTo(deed, each) ? [each.deviceId] : [])));
+    new Set(found.flatMap((each) => (rights.rightTo(deed, each) ? [each.deviceId] : [])));
   return { use: to("use"), read: to("read") };
 }

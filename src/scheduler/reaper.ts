@@ -3,7 +3,7 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import * as attempts from "../store/work/attempts.ts";
 import * as runs from "../store/work/runs.ts";
 import type { FailurePolicy, Settled, Settlement } from "../store/work/settlements.ts";
-import type { Clock } from "./clock.ts";
+import { type Clock, sharedCheckMs } from "./clock.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { settleEachWithEvents } from "./settle.ts";
@@ -102,8 +102,15 @@ export async function expireOnce(db: Db, options: PassOptions): Promise<Settled[
   return (await expire(db, options)).settled;
 }
 
-function expire(db: Db, options: PassOptions) {
-  return transaction(db, async (tx) => {
+/** `nextMs`: the milliseconds until the next start deadline, before the pass; undefined for none. */
+async function expire(
+  db: Db,
+  options: PassOptions,
+): Promise<Awaited<ReturnType<typeof settleEachWithEvents>> & { nextMs: number | undefined }> {
+  // Nearly always no run is past its deadline; one statement then suffices.
+  const nextMs = await runs.findNextExpiryMs(db);
+  if (nextMs !== 0) return { settled: [], refused: [], nextMs };
+  const found = await transaction(db, async (tx) => {
     const expired = await runs.lockExpired(tx, options.limit ?? attemptsPerPassMax);
     return settleEachWithEvents(
       tx,
@@ -121,6 +128,7 @@ function expire(db: Db, options: PassOptions) {
       { log: options.log },
     );
   });
+  return { ...found, nextMs };
 }
 
 /**
@@ -179,7 +187,7 @@ export function startReaper(options: {
       if (now - lastPassAt > intervalMs + ttlMs / 2) quietUntil = now + ttlMs;
       lastPassAt = now;
       // After a change of the clock all work looks stale, too.
-      const clock = await options.judge?.check();
+      const clock = await options.judge?.check(sharedCheckMs);
       if (clock?.isInDoubt) return intervalMs;
       if (clock && clock.settledForMs < ttlMs)
         quietUntil = Math.max(quietUntil, now + ttlMs - clock.settledForMs);
@@ -208,13 +216,13 @@ export function startExpirer(options: {
     name: "expirer",
     log: options.log,
     async pass() {
-      if ((await options.judge?.check())?.isInDoubt) return options.sweepMs;
-      const { settled, refused } = await expire(options.db, options);
+      if ((await options.judge?.check(sharedCheckMs))?.isInDoubt) return options.sweepMs;
+      const { settled, refused, nextMs } = await expire(options.db, options);
       options.doorbell.settled(settled);
       if (settled.length === attemptsPerPassMax) return 0;
       // Refused runs stay expired, and are not tried again at once.
       if (refused.length > 0) return Math.min(refusedMs, options.sweepMs);
-      const nextMs = await runs.findNextExpiryMs(options.db);
+      if (settled.length > 0) return 0;
       // Expired runs that were passed over are locked by another replica.
       if (nextMs === 0) return heldElsewhereMs;
       return Math.min(Math.ceil(nextMs ?? options.sweepMs), options.sweepMs);

@@ -1,6 +1,7 @@
 import type { Logger } from "../log.ts";
 import * as workers from "../store/people/workers.ts";
-import { type Db, isPassing, isUnavailable, transaction } from "../store/pg/database.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import { isPassing, isUnavailable } from "../store/pg/failures.ts";
 import * as clockJumps from "../store/work/clock-jumps.ts";
 import * as replicas from "../store/work/replicas.ts";
 import * as retention from "../store/work/retention.ts";

@@ -1,7 +1,8 @@
 import { bisect } from "../bisect.ts";
 import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
-import { type Db, mayBeOfOneRow, undoable } from "../store/pg/database.ts";
+import { type Db, undoable } from "../store/pg/database.ts";
+import { mayBeOfOneRow } from "../store/pg/failures.ts";
 import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import type { KeptResult } from "../store/work/late-results.ts";

@@ -1,6 +1,7 @@
 import { bisect } from "../bisect.ts";
 import type { Logger } from "../log.ts";
-import { type Db, mayBeOfOneRow, undoable } from "../store/pg/database.ts";
+import { type Db, undoable } from "../store/pg/database.ts";
+import { mayBeOfOneRow } from "../store/pg/failures.ts";
 import { storableText } from "../store/pg/storable.ts";
 import * as events from "../store/work/events.ts";
 import * as lateReplies from "../store/work/late-replies.ts";

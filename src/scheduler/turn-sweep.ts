@@ -1,6 +1,7 @@
 import { bisect } from "../bisect.ts";
 import type { Logger } from "../log.ts";
-import { type Db, mayBeOfOneRow, transaction } from "../store/pg/database.ts";
+import { type Db, transaction } from "../store/pg/database.ts";
+import { mayBeOfOneRow } from "../store/pg/failures.ts";
 import type { SessionName } from "../store/work/presence.ts";
 import {
   type EndedTurn,

@@ -34,19 +34,7 @@ type Attempt = { orgId: string; deviceId: string; workId: string };
 
 export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | undefined }): Telemetry {
   const { metrics } = options;
-  /** The tracer for a sampled run; undefined otherwise and while traces are off. */
-  const tracerOf = (runId: string) =>
-    options.tracer?.isSampled(traceIdOf(runId)) ? options.tracer : undefined;
-
-  /** Records a span of a run that ends now. */
-  function step(runId: string, name: string, tookMs: number, attributes: Attributes): void {
-    const tracer = tracerOf(runId);
-    if (!tracer) return;
-    const traceId = traceIdOf(runId);
-    const endMs = Date.now();
-    const parentSpanId = spanIdOf(traceId, rootName);
-    tracer.record({ name, traceId, parentSpanId, startMs: endMs - tookMs, endMs, attributes });
-  }
+  const steps = createSteps(options.tracer);
 
   return {
     batch: (kind) => metrics.batch(kind),
@@ -54,7 +42,7 @@ export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | un
       for (const run of runs) {
         metrics.recorded(run.status, run.skipReason);
         if (run.status !== "pending" || !options.tracer) continue;
-        step(run.runId, "materialize", Math.max(0, Date.now() - run.dueAt.getTime()), namesOf(run));
+        steps.step(run.runId, "materialize", Math.max(0, Date.now() - run.dueAt.getTime()), namesOf(run));
       }
     },
     settled(settled) {
@@ -62,21 +50,7 @@ export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | un
         metrics.settled(run.action === "finished" ? run.status : run.action);
         metrics.attention(run.attention ?? []);
         if (run.action !== "finished") continue;
-        const traceId = traceIdOf(run.runId);
-        tracerOf(run.runId)?.record({
-          name: rootName,
-          traceId,
-          spanId: spanIdOf(traceId, rootName),
-          startMs: run.dueAt.getTime(),
-          endMs: Date.now(),
-          attributes: {
-            ...namesOf(run),
-            "pinion.run.status": run.status,
-            "pinion.attempt": run.attempt,
-            "pinion.window_id": run.windowId ?? undefined,
-          },
-          error: run.status === "failed" || run.status === "timeout" ? run.reason || run.status : undefined,
-        });
+        steps.whole(run);
       }
     },
     reaped(reaped) {
@@ -93,19 +67,53 @@ export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | un
     pushed(run, { claimMs, waitedMs }) {
       metrics.pushed(waitedMs);
       if (options.tracer)
-        step(run.runId, "claim and push", claimMs, { ...namesOf(run), "pinion.attempt": run.attempt });
+        steps.step(run.runId, "claim and push", claimMs, { ...namesOf(run), "pinion.attempt": run.attempt });
     },
     accepted(attempt, tookMs) {
       if (options.tracer)
-        step(attempt.workId, "accept", tookMs, namesOf({ ...attempt, runId: attempt.workId }));
+        steps.step(attempt.workId, "accept", tookMs, namesOf({ ...attempt, runId: attempt.workId }));
     },
     acknowledged(attempt, verdict, tookMs) {
       metrics.acknowledged(tookMs);
       if (options.tracer)
-        step(attempt.workId, "complete and store", tookMs, {
+        steps.step(attempt.workId, "complete and store", tookMs, {
           ...namesOf({ ...attempt, runId: attempt.workId }),
           "pinion.verdict": verdict,
         });
+    },
+  };
+}
+
+type Ended = Parameters<Telemetry["settled"]>[0][number];
+
+/** Spans of runs; nothing without a tracer, and nothing of a run that is not sampled. */
+function createSteps(tracer: Tracer | undefined) {
+  const tracerOf = (traceId: string) => (tracer?.isSampled(traceId) ? tracer : undefined);
+  return {
+    /** Records a span of a run that ends now. */
+    step(runId: string, name: string, tookMs: number, attributes: Attributes): void {
+      const traceId = traceIdOf(runId);
+      const endMs = Date.now();
+      const parentSpanId = spanIdOf(traceId, rootName);
+      tracerOf(traceId)?.record({ name, traceId, parentSpanId, startMs: endMs - tookMs, endMs, attributes });
+    },
+    /** Records the root span of an ended run. */
+    whole(run: Ended): void {
+      const traceId = traceIdOf(run.runId);
+      tracerOf(traceId)?.record({
+        name: rootName,
+        traceId,
+        spanId: spanIdOf(traceId, rootName),
+        startMs: run.dueAt.getTime(),
+        endMs: Date.now(),
+        attributes: {
+          ...namesOf(run),
+          "pinion.run.status": run.status,
+          "pinion.attempt": run.attempt,
+          "pinion.window_id": run.windowId ?? undefined,
+        },
+        error: run.status === "failed" || run.status === "timeout" ? run.reason || run.status : undefined,
+      });
     },
   };
 }

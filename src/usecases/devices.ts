@@ -2,6 +2,7 @@ import { refuse } from "../errors.ts";
 import { announce, type Cancellation, cancelOfDevice } from "../scheduler/cancels.ts";
 import * as agents from "../store/agents/agents.ts";
 import { describe } from "../store/people/changes.ts";
+import * as deviceSessions from "../store/people/device-sessions.ts";
 import * as devices from "../store/people/devices.ts";
 import * as tokens from "../store/people/tokens.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
@@ -18,7 +19,7 @@ export type Removal = {
   /** Tokens that are gone with the device. */
   tokenIds: string[];
   /** The session that is to be closed, if a session is open. */
-  session: devices.Session | undefined;
+  session: deviceSessions.Session | undefined;
 };
 
 /**
@@ -37,7 +38,7 @@ export async function remove(
     if (!device) refuse("not_found", `there is no device ${deviceId}`);
     const reason = `device "${device.label}" was deleted`;
     const unpinned = await unpin(tx, { orgId, actor, devices: [{ deviceId, reason }] });
-    const session = await devices.lockSession(tx, { orgId, deviceId });
+    const session = await deviceSessions.lockSession(tx, { orgId, deviceId });
     const tokenIds = await tokens.removeOfDevice(tx, { orgId, deviceId });
     await devices.remove(tx, { orgId, deviceId, ...device });
     const why = { orgId, deviceId, reason: "the device was deleted" };

@@ -1,9 +1,9 @@
 import { refuse } from "../errors.ts";
 import { positionAfter } from "../scheduler/schedule/position.ts";
+import * as defaultAgents from "../store/people/default-agents.ts";
 import * as devices from "../store/people/devices.ts";
 import * as joinCodes from "../store/people/join-codes.ts";
 import * as members from "../store/people/members.ts";
-import * as orgs from "../store/people/orgs.ts";
 import * as tokens from "../store/people/tokens.ts";
 import * as clock from "../store/pg/clock.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
@@ -11,9 +11,6 @@ import * as events from "../store/work/events.ts";
 import * as orgMoves from "../store/work/org-moves.ts";
 import * as watchers from "../store/work/watchers.ts";
 import type { Surroundings } from "./surroundings.ts";
-
-/** A first device of these platforms in an org brings the default watcher. */
-const desktopSystems: ReadonlySet<string> = new Set<devices.Os>(["macos", "linux", "windows"]);
 
 /** The watcher that an org's first desktop device brings. */
 const defaultWatcher = {
@@ -86,7 +83,7 @@ export async function enroll(
       ...{ orgId, kind: "dev", label: asked.label, scopes: ["device:run"] },
       ...{ userId: owner.ownerId, deviceId },
     });
-    const defaultWatcherId = desktopSystems.has(asked.os)
+    const defaultWatcherId = devices.runsPrograms(asked.os)
       ? await provisionDefaultWatcher(tx, { orgId, deviceId })
       : undefined;
     const { label, os: platform, appVersion } = asked;
@@ -163,7 +160,7 @@ async function provisionDefaultWatcher(
   tx: Db,
   { orgId, deviceId }: { orgId: string; deviceId: string },
 ): Promise<string | undefined> {
-  const agentId = await orgs.takeDefaultWatcher(tx, { orgId });
+  const agentId = await defaultAgents.takeDefaultWatcher(tx, { orgId });
   if (!agentId) return undefined;
   const place = { ...defaultWatcher, watcherId: "", jitterMs: 0 };
   const position = positionAfter(place, await clock.now(tx));

@@ -1,6 +1,7 @@
 import { refuse } from "../errors.ts";
 import * as devices from "../store/people/devices.ts";
 import * as grants from "../store/people/grants.ts";
+import type * as rights from "../store/people/rights.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";
 import { announceStranded, pauseStranded, type Stranded } from "./stranded.ts";
@@ -16,14 +17,14 @@ export async function revoke(
     orgId: string;
     deviceId: string;
     grantee: grants.Grantee;
-    permissions: readonly grants.Permission[];
+    permissions: readonly rights.Permission[];
     actor: string;
   },
   surroundings: Surroundings,
 ): Promise<{ taken: grants.Grant[]; stranded: Stranded }> {
   const { orgId, deviceId, actor } = options;
   const revoked = await transaction(db, async (tx) => {
-    // The lock waits for a watcher that is being pinned to the device, and is waited for: see grants.requireStill.
+    // The lock waits for a watcher that is being pinned to the device, and is waited for: see rights.requireStill.
     if (!(await devices.lock(tx, { orgId, deviceId }))) {
       refuse("not_found", `there is no device ${deviceId}`, { field: "device_id" });
     }

@@ -4,7 +4,7 @@ import { announce, type Cancellation, cancelOfDevice } from "../scheduler/cancel
 import * as agents from "../store/agents/agents.ts";
 import { type Caller, holdToManage } from "../store/people/callers.ts";
 import { describe } from "../store/people/changes.ts";
-import * as devices from "../store/people/devices.ts";
+import * as deviceSessions from "../store/people/device-sessions.ts";
 import * as joinCodes from "../store/people/join-codes.ts";
 import * as members from "../store/people/members.ts";
 import * as requests from "../store/people/requests.ts";
@@ -157,7 +157,7 @@ export type Departure = {
   agentsUnpinned: number;
   runsCancelled: number;
   /** Streams that are to be closed. */
-  sessions: (devices.Session & { deviceId: string })[];
+  sessions: (deviceSessions.Session & { deviceId: string })[];
 };
 
 type Leaving = {
@@ -210,7 +210,7 @@ async function depart(
   const serviceTokensKept = await tokens.countOfServices(tx, { orgId, creatorId: userId });
   const ownerId = await members.findFirstOwner(tx, { orgId });
   const handedOver = await agents.handOver(tx, { orgId, from: userId, to: ownerId });
-  const owned = await devices.lockOwnedBy(tx, { orgId, userId });
+  const owned = await deviceSessions.lockOwnedBy(tx, { orgId, userId });
   const unpinned = await unpin(tx, {
     ...{ orgId, actor },
     devices: owned.map(({ id, label }) => ({

@@ -11,10 +11,10 @@ import { eventOf } from "../scheduler/recorded-event.ts";
 import { positionAfter } from "../scheduler/schedule/position.ts";
 import * as agents from "../store/agents/agents.ts";
 import { describe } from "../store/people/changes.ts";
-import * as grants from "../store/people/grants.ts";
-import * as orgs from "../store/people/orgs.ts";
+import * as defaultAgents from "../store/people/default-agents.ts";
 import { requirePinnable } from "../store/people/pins.ts";
 import * as requests from "../store/people/requests.ts";
+import * as rights from "../store/people/rights.ts";
 import * as clock from "../store/pg/clock.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { rehearsable } from "../store/pg/dry-run.ts";
@@ -108,7 +108,7 @@ export async function update(db: Db, edit: Edit, surroundings: Surroundings): Pr
     const current = await watchers.get(tx, { orgId, watcher: watcherId });
     requireVersion(current, edit.expectedVersion);
     // The guard looked at the pin before this row was locked.
-    if (current.device_id) await grants.requireStill(tx, { orgId, deviceId: current.device_id, deed: "use" });
+    if (current.device_id) await rights.requireStill(tx, { orgId, deviceId: current.device_id, deed: "use" });
     const written = await writeEdit(tx, edit, current, after);
     await events.append(tx, orgId, [...due.map(eventOf), ...written]);
     if (written.length === 0) return { watcher: current, due };
@@ -184,7 +184,7 @@ async function withDestinations(tx: Db, orgId: string, values: Values): Promise<
 /** What runs on a device say is told by those alone who may read the device. */
 async function requireTellable(tx: Db, orgId: string, values: Values): Promise<void> {
   if (values.deviceId && watchers.notifyOf(values))
-    await grants.requireStill(tx, { orgId, deviceId: values.deviceId, deed: "read" });
+    await rights.requireStill(tx, { orgId, deviceId: values.deviceId, deed: "read" });
 }
 
 /**
@@ -295,7 +295,7 @@ async function requireAgentId(tx: Db, options: { orgId: string; agentId: string 
   const { orgId } = options;
   if (options.agentId === "") {
     return (
-      (await orgs.findDefaultAgentId(tx, { orgId })) ??
+      (await defaultAgents.findDefaultAgentId(tx, { orgId })) ??
       refuse("not_found", "the org has no default agent; name one in agent_id", { field: "spec.agent_id" })
     );
   }

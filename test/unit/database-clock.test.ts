@@ -88,6 +88,31 @@ test("moments are called in their order, each after it has come, and one that is
   expect(wheel.size).toBe(0);
 });
 
+test("of a crowd that is due at one moment the first few do not wait for the rest, nor the rest for many turns", async () => {
+  const clock = new DatabaseClock();
+  ask(clock, 5_000_000);
+  const wheel = openWheel(clock);
+  const turns: number[] = [];
+  let isNewTurn = true;
+  const at = clock.now() + 20;
+  for (let index = 0; index < 2_000; index++) {
+    wheel.at(at, () => {
+      if (isNewTurn) {
+        turns.push(0);
+        setImmediate(() => {
+          isNewTurn = true;
+        });
+      }
+      isNewTurn = false;
+      turns[turns.length - 1] = (turns.at(-1) ?? 0) + 1;
+    });
+  }
+  await vi.waitFor(() => expect(wheel.size).toBe(0), 5_000);
+  expect(turns.reduce((sum, count) => sum + count, 0)).toBe(2_000);
+  expect(turns[0]).toBe(8);
+  expect(turns.length).toBeLessThan(16);
+});
+
 test("what waits is planned again when the database's clock was set: forwards it is due at once, backwards it waits", async () => {
   const clock = new DatabaseClock();
   ask(clock, 0);

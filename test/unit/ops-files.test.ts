@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join, normalize } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, onTestFinished, test } from "vitest";
+import { replicaNodeOptions } from "../../bench/lib/children.ts";
 import { serverSettings } from "../../src/config.ts";
 import { createMetrics } from "../../src/metrics.ts";
 import { noticeSkipped } from "../support/notice.ts";
@@ -122,6 +123,11 @@ test("the page on operations has a row for every metric, and for none that does 
       .map(({ name }) => name)
       .sort(),
   );
+});
+
+test("benches measure replicas with the options of Node that the image has", () => {
+  const entry = /^ENTRYPOINT (.*)$/m.exec(read("Dockerfile"))?.[1] ?? "";
+  expect(JSON.parse(entry)).toEqual(["node", ...replicaNodeOptions, "main.js"]);
 });
 
 test("what the Dockerfile copies exists and is not ignored, and it runs as somebody who is not root", () => {

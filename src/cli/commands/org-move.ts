@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import type { MoveOptions, Progress } from "../../store/moves/move.ts";
+import type { MoveOptions, Progress } from "../../store/moves/ends.ts";
 import { type Cli, examples } from "../cli.ts";
 import { optionsOf } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";

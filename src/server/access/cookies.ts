@@ -10,7 +10,7 @@
 import type { IncomingMessage } from "node:http";
 import type { Http2ServerRequest } from "node:http2";
 import { authorityOf } from "../http/authority.ts";
-import type { Handler } from "../http/port.ts";
+import type { Handler } from "../http/requests.ts";
 
 type Request = IncomingMessage | Http2ServerRequest;
 

@@ -12,7 +12,7 @@ import type { OidcConfig } from "../../config.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { OidcData } from "../../store/people/sign-in-codes.ts";
-import type { Handler } from "../http/port.ts";
+import type { Handler } from "../http/requests.ts";
 import { type Reached, reachedBy, readCookie, signInCookie } from "./cookies.ts";
 import { outgoingFetch } from "./oidc-fetch.ts";
 import { peerAddressOf, userAgentOf } from "./peer.ts";
@@ -47,17 +47,45 @@ export type OidcDoor = {
 
 type Request = Parameters<Handler>[0];
 
-export function withOidc(
-  next: Handler,
-  options: { config: OidcConfig; door: OidcDoor; trustedProxies: number; log: Logger },
-): Handler {
-  const { config, door, log } = options;
-  const base = config.publicUrl.replace(/\/$/, "");
-  const redirectUri = `${base}/auth/oidc/callback`;
-  let discovery: Promise<client.Configuration> | undefined;
+type OidcOptions = { config: OidcConfig; door: OidcDoor; trustedProxies: number; log: Logger };
 
-  /** The provider's metadata, read at the first sign-in and kept. */
-  function provider(): Promise<client.Configuration> {
+type Provider = () => Promise<client.Configuration>;
+
+/** A browser at one of the two paths. */
+type Arrival = { request: Request; response: ServerResponse; url: URL; reached: Reached };
+
+export function withOidc(next: Handler, options: OidcOptions): Handler {
+  const { config, log } = options;
+  const provider = keepProvider(config);
+  return async (request, response) => {
+    const path = request.url?.split("?", 1)[0];
+    const handle = path === "/auth/oidc/start" ? start : path === "/auth/oidc/callback" ? finish : undefined;
+    if (!handle || request.method !== "GET") return next(request, response);
+    const arrival: Arrival = {
+      request,
+      response: response as ServerResponse,
+      url: new URL(request.url ?? "/", "http://pinion"),
+      reached: reachedBy(request, config.publicUrl),
+    };
+    try {
+      await handle(options, provider, arrival);
+    } catch (error) {
+      // The provider's message may contain a code or a token; the error's name and code do not.
+      const { name, code } = error as Error & { code?: string };
+      log.warn({ err: { name, code } }, "a sign-in with the provider failed");
+      const why = error instanceof Refusal && error.reason === "resource_exhausted" ? "expired" : "provider";
+      turnAway(config, arrival, { refused: why });
+    }
+  };
+}
+
+const baseOf = (config: OidcConfig): string => config.publicUrl.replace(/\/$/, "");
+const redirectUriOf = (config: OidcConfig): string => `${baseOf(config)}/auth/oidc/callback`;
+
+/** The provider's metadata, read at the first sign-in and kept. */
+function keepProvider(config: OidcConfig): Provider {
+  let discovery: Promise<client.Configuration> | undefined;
+  return () => {
     discovery ??= client
       .discovery(new URL(config.issuer), config.clientId, config.clientSecret, undefined, {
         [client.customFetch]: outgoingFetch as client.CustomFetch,
@@ -72,89 +100,76 @@ export function withOidc(
         throw error;
       });
     return discovery;
-  }
-
-  async function start(
-    request: Request,
-    response: ServerResponse,
-    url: URL,
-    reached: Reached,
-  ): Promise<void> {
-    const found = await provider();
-    const verifier = client.randomPKCECodeVerifier();
-    const nonce = client.randomNonce();
-    const place = (url.searchParams.get("to") ?? "").slice(0, placeCharactersMax);
-    const state = await door.begin({
-      address: addressOf(request),
-      data: { verifier, nonce, place },
-      expiresInMs: visitMs,
-    });
-    const to = client.buildAuthorizationUrl(found, {
-      redirect_uri: redirectUri,
-      scope: config.scopes,
-      code_challenge: await client.calculatePKCECodeChallenge(verifier),
-      code_challenge_method: "S256",
-      state,
-      nonce,
-    });
-    redirect(response, to.href, visitCookie(reached, digest(state), visitMs));
-  }
-
-  async function callback(
-    request: Request,
-    response: ServerResponse,
-    url: URL,
-    reached: Reached,
-  ): Promise<void> {
-    const state = url.searchParams.get("state") ?? "";
-    const isSameBrowser = state !== "" && readCookie(request, visitName(reached)) === digest(state);
-    const visit = isSameBrowser ? await door.end(state) : undefined;
-    const cleared = visitCookie(reached, "", 0);
-    const refuse = (why: string) => {
-      const query = new URLSearchParams({ refused: why, ...(visit?.place ? { to: visit.place } : {}) });
-      redirect(response, `${base}/#/sign-in?${query}`, cleared);
-    };
-    if (!visit) return refuse("expired");
-    const granted = await client.authorizationCodeGrant(
-      await provider(),
-      new URL(`${redirectUri}${url.search}`),
-      { pkceCodeVerifier: visit.verifier, expectedNonce: visit.nonce, expectedState: state },
-    );
-    const claims = granted.claims();
-    if (!claims) return refuse("provider");
-    const told = await moreClaims(await provider(), granted, claims);
-    const admitted = await door.admit(personOf(config, claims.iss, claims.sub, told), {
-      address: addressOf(request),
-      userAgent: userAgentOf(request.headers["user-agent"]),
-    });
-    if (typeof admitted === "string") return refuse(admitted);
-    redirect(response, `${base}/#${visit.place.startsWith("/") ? visit.place : "/home"}`, [
-      cleared,
-      signInCookie(reached, admitted.secret, admitted.lifeMs),
-    ]);
-  }
-
-  function addressOf(request: Request): string {
-    return peerAddressOf(request.headers, request.socket?.remoteAddress, options.trustedProxies);
-  }
-
-  return async (request, response) => {
-    const path = request.url?.split("?", 1)[0];
-    const handle =
-      path === "/auth/oidc/start" ? start : path === "/auth/oidc/callback" ? callback : undefined;
-    if (!handle || request.method !== "GET") return next(request, response);
-    const answer = response as ServerResponse;
-    const reached = reachedBy(request, config.publicUrl);
-    try {
-      await handle(request, answer, new URL(request.url!, "http://pinion"), reached);
-    } catch (error) {
-      // The provider's message may contain a code or a token; the error's name and code do not.
-      const { name, code } = error as Error & { code?: string };
-      log.warn({ err: { name, code } }, "a sign-in with the provider failed");
-      const why = error instanceof Refusal && error.reason === "resource_exhausted" ? "expired" : "provider";
-      redirect(answer, `${base}/#/sign-in?refused=${why}`, visitCookie(reached, "", 0));
-    }
   };
+}
+
+/** Sends the browser to the provider. */
+async function start(
+  options: OidcOptions,
+  provider: Provider,
+  { request, response, url, reached }: Arrival,
+): Promise<void> {
+  const { config, door } = options;
+  const found = await provider();
+  const verifier = client.randomPKCECodeVerifier();
+  const nonce = client.randomNonce();
+  const place = (url.searchParams.get("to") ?? "").slice(0, placeCharactersMax);
+  const state = await door.begin({
+    address: addressOf(options, request),
+    data: { verifier, nonce, place },
+    expiresInMs: visitMs,
+  });
+  const to = client.buildAuthorizationUrl(found, {
+    redirect_uri: redirectUriOf(config),
+    scope: config.scopes,
+    code_challenge: await client.calculatePKCECodeChallenge(verifier),
+    code_challenge_method: "S256",
+    state,
+    nonce,
+  });
+  redirect(response, to.href, visitCookie(reached, digest(state), visitMs));
+}
+
+/** Takes the browser back, and signs its person in. */
+async function finish(options: OidcOptions, provider: Provider, arrival: Arrival): Promise<void> {
+  const { config, door } = options;
+  const { request, response, url, reached } = arrival;
+  const state = url.searchParams.get("state") ?? "";
+  const isSameBrowser = state !== "" && readCookie(request, visitName(reached)) === digest(state);
+  const visit = isSameBrowser ? await door.end(state) : undefined;
+  if (!visit) return turnAway(config, arrival, { refused: "expired" });
+  const to = visit.place;
+  const granted = await client.authorizationCodeGrant(
+    await provider(),
+    new URL(`${redirectUriOf(config)}${url.search}`),
+    { pkceCodeVerifier: visit.verifier, expectedNonce: visit.nonce, expectedState: state },
+  );
+  const claims = granted.claims();
+  if (!claims) return turnAway(config, arrival, { refused: "provider", to });
+  const told = await moreClaims(await provider(), granted, claims);
+  const admitted = await door.admit(personOf(config, claims.iss, claims.sub, told), {
+    address: addressOf(options, request),
+    userAgent: userAgentOf(request.headers["user-agent"]),
+  });
+  if (typeof admitted === "string") return turnAway(config, arrival, { refused: admitted, to });
+  redirect(response, `${baseOf(config)}/#${to.startsWith("/") ? to : "/home"}`, [
+    visitCookie(reached, "", 0),
+    signInCookie(reached, admitted.secret, admitted.lifeMs),
+  ]);
+}
+
+/** Back to the page for signing in, with the reason; `to`: the place the person wanted. */
+function turnAway(
+  config: OidcConfig,
+  { response, reached }: Arrival,
+  { refused, to }: { refused: string; to?: string },
+): void {
+  const query = new URLSearchParams({ refused, ...(to ? { to } : {}) });
+  redirect(response, `${baseOf(config)}/#/sign-in?${query}`, visitCookie(reached, "", 0));
+}
+
+function addressOf({ trustedProxies }: OidcOptions, request: Request): string {
+  return peerAddressOf(request.headers, request.socket?.remoteAddress, trustedProxies);
 }
 
 /** Claims of the id token and, if the provider has a UserInfo endpoint, of its answer. */

@@ -22,12 +22,14 @@ import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../errors.ts";
 import * as grants from "../../store/people/grants.ts";
+import * as rights from "../../store/people/rights.ts";
 import { devicesOf, type Subject } from "../../store/people/subjects.ts";
 import type { Db } from "../../store/pg/database.ts";
-import { nameOf, type Principal } from "./guard.ts";
+import type { Principal } from "./principal.ts";
+import { nameOf } from "./rules.ts";
 
 /** A deed of a request and its subject. */
-type Wish = { deed: grants.Deed; to: Subject } | { deed: "own"; to: "every device" };
+type Wish = { deed: rights.Deed; to: Subject } | { deed: "own"; to: "every device" };
 
 /**
  * For rpcs without a deed on a device and without agents' texts in the answer, or with redacted
@@ -249,12 +251,12 @@ export async function requireAllowed(
   const used = new Set<string>();
   for (const { deed, to } of wanted(request as never, principal)) {
     if (to === "every device") refuseEveryDevice();
-    if ("token" in to && (await grants.isEverywhere(db, { orgId, userId: null, tokenId: to.token }))) {
+    if ("token" in to && (await rights.isEverywhere(db, { orgId, userId: null, tokenId: to.token }))) {
       refuseEveryDevice();
     }
     const deviceIds = await devicesOf(db, { orgId, subject: to });
-    for (const standing of await grants.standings(db, { orgId, who, deviceIds })) {
-      const right = grants.rightTo(deed, standing) ?? grants.refuseDeed(deed, standing);
+    for (const standing of await rights.standings(db, { orgId, who, deviceIds })) {
+      const right = rights.rightTo(deed, standing) ?? rights.refuseDeed(deed, standing);
       if (typeof right === "object" && !right.isUsed) used.add(right.grantId);
     }
   }

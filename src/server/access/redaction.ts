@@ -21,7 +21,9 @@ import {
 } from "#gen/pinion/v1/run_pb.js";
 import { type Turn, TurnSchema } from "#gen/pinion/v1/turn_pb.js";
 import * as grants from "../../store/people/grants.ts";
+import * as rights from "../../store/people/rights.ts";
 import { devicesOfWindows } from "../../store/people/subjects.ts";
+import type { Db } from "../../store/pg/database.ts";
 import type { Ownership } from "./ownership.ts";
 
 /** Statuses whose reason the device wrote, possibly with text of the program. */
@@ -170,7 +172,7 @@ export async function redact(
   { db, principal }: Ownership,
   desc: DescMessage,
   answer: Message,
-  remembered: Map<string, grants.Standing> = new Map(),
+  remembered: Map<string, rights.Standing> = new Map(),
 ): Promise<boolean> {
   const found: Found[] = [];
   collect(desc, answer, found);
@@ -180,62 +182,87 @@ export async function redact(
       if (desc.typeName === DeviceSchema.typeName) allowAll(message as Device);
     return false;
   }
-  const { orgId, userId, tokenId, actor, deviceId: own } = principal;
   // A device's own calls are answered with its own data alone (R6).
-  if (own !== null) return false;
-  const windows = found.filter(({ desc }) => desc.typeName === WindowSchema.typeName);
-  const ofWindows = new Map(
-    windows.length === 0
-      ? []
-      : (await devicesOfWindows(db, { orgId, windows: windows.map(({ message }) => message as Window) })).map(
-          (window) => [window.runId, window],
-        ),
-  );
-  const deviceIds = found.flatMap(({ desc, message }) => {
-    const id = deviceOf(desc, message) || (ofWindows.get((message as Window).runId)?.deviceId ?? "");
-    return id === "" || remembered.has(id) ? [] : [id];
-  });
-  for (const standing of await grants.standings(db, {
-    ...{ orgId, who: { userId, tokenId } },
-    deviceIds: [...new Set(deviceIds)],
-  })) {
-    remembered.set(standing.deviceId, standing);
-  }
+  if (principal.deviceId !== null) return false;
+  const { orgId, actor } = principal;
+  const ofWindows = await findWindows(db, orgId, found);
+  await readStandings({ db, principal }, found, { ofWindows, remembered });
   const used = new Set<string>();
-  /**
-   * Whether the caller may read texts of the device; an empty id means a fleet worker or no device
-   * yet.
-   */
-  const mayRead = (id: string): boolean => {
-    const standing = remembered.get(id);
-    if (!standing) return true;
-    const right = grants.rightTo("read", standing);
-    if (right !== null && typeof right === "object" && !right.isUsed) used.add(right.grantId);
-    return right !== null;
-  };
   const hidden = new Set<Message>();
   for (const { desc, message } of found) {
-    if (desc.typeName === DeviceSchema.typeName) {
+    if (desc.typeName === DeviceSchema.typeName)
       allow(message as Device, remembered.get((message as Device).id));
-      continue;
-    }
-    const window =
-      desc.typeName === WindowSchema.typeName ? ofWindows.get((message as Window).runId) : undefined;
-    const isReadable = window
-      ? window.isKnown && mayRead(window.deviceId ?? "")
-      : mayRead(deviceOf(desc, message));
-    if (!isReadable) hidden.add(message);
+    else if (!isReadable({ desc, message }, { ofWindows, remembered, used })) hidden.add(message);
   }
   if (desc.typeName === ExplainRunResponseSchema.typeName) {
     const explanation = answer as ExplainRunResponse;
     if (explanation.run && hidden.has(explanation.run)) hideInExplanation(explanation);
   }
   for (const { desc, message } of found) {
-    if (hidden.has(message)) hiders.get(desc.typeName)!(message as never);
+    if (hidden.has(message)) hide(desc, message);
   }
   if (used.size === 0) return false;
   for (const standing of remembered.values()) for (const grant of standing.grants) grant.isUsed = true;
   return grants.noteFirstUse(db, { orgId, grantIds: [...used], actor });
+}
+
+function hide(desc: DescMessage, message: Message): void {
+  const hider = hiders.get(desc.typeName);
+  if (!hider) throw new Error(`nothing hides the texts of ${desc.typeName}`);
+  hider(message as never);
+}
+
+type Windows = ReadonlyMap<string, Awaited<ReturnType<typeof devicesOfWindows>>[number]>;
+
+/** The devices of the windows in an answer, by run. */
+async function findWindows(db: Db, orgId: string, found: readonly Found[]): Promise<Windows> {
+  const windows = found.flatMap(({ desc, message }) =>
+    desc.typeName === WindowSchema.typeName ? [message as Window] : [],
+  );
+  if (windows.length === 0) return new Map();
+  const rows = await devicesOfWindows(db, { orgId, windows });
+  return new Map(rows.map((row) => [row.runId, row]));
+}
+
+/** Reads the caller's standing on the devices that are not remembered yet. */
+async function readStandings(
+  { db, principal }: Ownership,
+  found: readonly Found[],
+  { ofWindows, remembered }: { ofWindows: Windows; remembered: Map<string, rights.Standing> },
+): Promise<void> {
+  const { orgId, userId, tokenId } = principal;
+  const deviceIds = found.flatMap(({ desc, message }) => {
+    const id = deviceOf(desc, message) || (ofWindows.get((message as Window).runId)?.deviceId ?? "");
+    return id === "" || remembered.has(id) ? [] : [id];
+  });
+  const standings = await rights.standings(db, {
+    ...{ orgId, who: { userId, tokenId } },
+    deviceIds: [...new Set(deviceIds)],
+  });
+  for (const standing of standings) remembered.set(standing.deviceId, standing);
+}
+
+/**
+ * Whether the caller may read the texts of a message; adds the grant that allows it to `used`. A
+ * message of a fleet worker, or of no device yet, is readable.
+ */
+function isReadable(
+  { desc, message }: Found,
+  known: {
+    ofWindows: Windows;
+    remembered: ReadonlyMap<string, rights.Standing>;
+    used: Set<string>;
+  },
+): boolean {
+  const window =
+    desc.typeName === WindowSchema.typeName ? known.ofWindows.get((message as Window).runId) : undefined;
+  if (window && !window.isKnown) return false;
+  const deviceId = window ? (window.deviceId ?? "") : deviceOf(desc, message);
+  const standing = known.remembered.get(deviceId);
+  if (!standing) return true;
+  const right = rights.rightTo("read", standing);
+  if (right !== null && typeof right === "object" && !right.isUsed) known.used.add(right.grantId);
+  return right !== null;
 }
 
 /** The device id in the message itself; empty: none. */
@@ -260,9 +287,9 @@ const permissions = {
   read: GrantPermission.READ,
 } as const;
 
-function allow(device: Device, standing: grants.Standing | undefined): void {
+function allow(device: Device, standing: rights.Standing | undefined): void {
   device.allowed = (["use", "manage", "read"] as const)
-    .filter((permission) => standing && grants.rightTo(permission, standing) !== null)
+    .filter((permission) => standing && rights.rightTo(permission, standing) !== null)
     .map((permission) => permissions[permission]);
 }
 

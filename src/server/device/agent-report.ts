@@ -4,7 +4,7 @@ import { AttentionReason, TranscriptSchema, type Usage } from "#gen/pinion/v1/ac
 import { type Completion, CompletionSchema } from "#gen/pinion/v1/device_pb.js";
 import type { Json } from "../../store/pg/schema.ts";
 import type { AgentReport, UsageCounts } from "../../store/work/reports.ts";
-import { attentionNames } from "../run-enums.ts";
+import { attentionNames } from "../enums.ts";
 
 /**
  * Bytes. Devices cut larger transcripts; a larger transcript of a device that does not cut is left
@@ -12,8 +12,25 @@ import { attentionNames } from "../run-enums.ts";
  */
 export const transcriptBytesMax = 262_144;
 
+/** Whether a completion has no field for the agent's work, as of most commands. */
+export function reportsNothing(completion: Completion): boolean {
+  const { resultText, structured, sessionId, modelUsed, stopReason, stderrTail } = completion;
+  return (
+    (resultText || structured || sessionId || modelUsed || stopReason || stderrTail) === "" &&
+    !completion.isResultTruncated &&
+    completion.attention.length === 0 &&
+    completion.denials.length === 0 &&
+    completion.notes.length === 0 &&
+    !completion.usage &&
+    !completion.transcript &&
+    !completion.executor &&
+    !completion.keptWorkspace
+  );
+}
+
 /** The report of a completion; undefined if its executor reports nothing, as most commands do. */
 export function agentReportOf(completion: Completion): AgentReport | undefined {
+  if (reportsNothing(completion)) return undefined;
   const { resultText, sessionId, transcript, attention } = completion;
   const structured = readJson(completion.structured);
   const facts = factsOf(completion);

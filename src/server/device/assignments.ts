@@ -8,6 +8,7 @@ import type { Handling } from "./handling.ts";
 import type { Link, Prepared } from "./link.ts";
 import { assignmentOf, cancelOf } from "./messages.ts";
 import { Outstanding, type OutstandingAttempt } from "./outstanding.ts";
+import { plainAssignmentFrame } from "./plain-frames.ts";
 import type { Opening } from "./reconcile.ts";
 import type { SessionServices } from "./session-services.ts";
 import type { SessionState } from "./session-table.ts";
@@ -134,7 +135,11 @@ export class Assignments {
 
   #assignmentOf(run: ClaimedRun): Prepared {
     const { telemetry, cell } = this.#services;
-    return this.#link.prepare(assignmentOf(run, telemetry.traceparent(run.runId), cell));
+    const traceparent = telemetry.traceparent(run.runId);
+    return this.#link.prepare(
+      () => assignmentOf(run, traceparent, cell),
+      () => plainAssignmentFrame(run, traceparent, cell),
+    );
   }
 
   #push(run: ClaimedRun, claimMs: number, assignment?: Prepared): void {
@@ -152,7 +157,7 @@ export class Assignments {
 
   deliverTurn(turn: ClaimedTurn): void {
     this.#deliver({ ...turn, kind: "turn", workId: turn.turnId }, () =>
-      this.#link.prepare(turnAssignmentOf(turn)),
+      this.#link.prepare(() => turnAssignmentOf(turn)),
     );
   }
 

@@ -32,6 +32,7 @@ import {
   response,
 } from "./messages.ts";
 import { beatsMissedMax, type OutstandingAttempt } from "./outstanding.ts";
+import { completionAckFrame } from "./plain-frames.ts";
 import { type AnswerMessage, answerMessage, askedOf, refusedAnswer } from "./questions.ts";
 import type { SessionServices } from "./session-services.ts";
 
@@ -283,7 +284,13 @@ export class AttemptMessages {
     if (verdict instanceof Refusal) return this.turnDown(completion, verdict.message);
     // The publisher has told the session of an attempt that ended with this report.
     if (this.#assignments.out.find(completion)) this.#assignments.settled(completion.attemptToken);
-    this.#link.send(completionAckOf(completion, verdict, this.#storedIn(before)));
+    const stored = verdict;
+    const incarnation = this.#storedIn(before);
+    const acknowledgement = this.#link.prepare(
+      () => completionAckOf(completion, stored, incarnation),
+      () => completionAckFrame(completion, stored, incarnation),
+    );
+    this.#link.send(acknowledgement);
     const tookMs = performance.now() - startedAt;
     this.#services.telemetry.acknowledged(this.#assignments.named(completion), verdict.verdict, tookMs);
   }

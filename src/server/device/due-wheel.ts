@@ -24,10 +24,13 @@ export const earlyMsMax = 0.5;
 /** Milliseconds. A clock estimate older than this is refreshed by a statement before use. */
 const sampleAgeMsMax = 5_000;
 /**
- * Callbacks per turn of the event loop. Writes leave at the end of a turn, so the first of many do
- * not wait for the last.
+ * Callbacks per turn of the event loop: few in the first turn, twice as many in each further turn of
+ * a crowd. Writes leave at the end of a turn, so the first of many do not wait for the last; and
+ * between two turns devices answer, so with small turns the last of many would wait until the
+ * answers of all others have been handled.
  */
-const callsPerTurn = 16;
+const callsInFirstTurn = 8;
+const callsPerTurnMax = 256;
 /** Maximum milliseconds between reads of the clock, however far the next due time is. */
 const lookMsMax = 10_000;
 
@@ -61,7 +64,7 @@ export function createDueWheel(options: {
     armedAt = heap[0]?.at ?? Number.POSITIVE_INFINITY;
     if (heap.length === 0 || isClosed) return;
     const waitMs = armedAt - earlyMsMax - clock.now();
-    timer = setTimeout(fire, Math.max(0, Math.min(Math.ceil(waitMs), lookMsMax)));
+    timer = setTimeout(() => fire(), Math.max(0, Math.min(Math.ceil(waitMs), lookMsMax)));
     if (waitMs < sampleAgeMsMax && clock.ageMs > sampleAgeMsMax) ask();
   }
 
@@ -78,12 +81,12 @@ export function createDueWheel(options: {
       });
   }
 
-  function fire(): void {
+  function fire(callsMax = callsInFirstTurn): void {
     if (isClosed) return;
     const now = clock.now() + earlyMsMax;
     for (let called = 0; heap.length > 0 && (heap[0]!.at <= now || !heap[0]!.callback); called++) {
-      if (called === callsPerTurn) {
-        setImmediate(fire);
+      if (called === callsMax) {
+        setImmediate(fire, Math.min(callsMax * 2, callsPerTurnMax));
         return;
       }
       const { callback } = pop(heap)!;

@@ -20,19 +20,22 @@ import {
   type ConnectResponse,
   ConnectResponseSchema,
   DeviceService,
+  type Heartbeat,
 } from "#gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../log.ts";
 import { type Source, withinSource } from "../../store/people/sources.ts";
-import { type Guard, nameOf } from "../access/guard.ts";
+import type { Guard } from "../access/guard.ts";
 import { toConnectError } from "../access/interceptors/errors.ts";
 import { admitStream } from "../access/interceptors/limit.ts";
 import type { Limits } from "../access/limits.ts";
 import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../access/peer.ts";
-import type { Crowd, Visit } from "../http/crowd.ts";
+import { nameOf } from "../access/rules.ts";
+import type { Crowd } from "../http/crowd.ts";
+import type { Visit } from "../http/visit.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";
 import type { Hub } from "./hub.ts";
-import { endGraceMs, isPrepared, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
-import { beatAckFrame, type PlainBeat, plainBeatOf } from "./plain-beats.ts";
+import { endGraceMs, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
+import { beatAckFrame, isPlainList, type PlainBeat, plainBeatOf } from "./plain-beats.ts";
 import type { Session } from "./session.ts";
 import { completionIn } from "./unreadable.ts";
 
@@ -189,10 +192,7 @@ class Inbox {
           this.#wait(working);
           return;
         }
-        if (beat && message.message.case === "heartbeat" && this.#session.takesBeats) {
-          this.#listed = beat.listed.slice();
-          this.#attempts = message.message.value.attempts;
-        }
+        if (beat && message.message.case === "heartbeat") this.#remember(beat, message.message.value);
       }
     } catch (error) {
       this.#session.failed(error);
@@ -206,6 +206,14 @@ class Inbox {
     this.#outbox.write(beatAckFrame(sequence, Date.now()));
     this.#session.beatAgain(this.#attempts);
     return true;
+  }
+
+  /** Heartbeats with the attempts of this one, just handled, will be recognised by their bytes. */
+  #remember({ listed }: PlainBeat, { attempts }: Heartbeat): void {
+    if (!this.#session.takesBeats || !isPlainList(listed, attempts)) return;
+    // A copy: a part of the chunk would keep the whole chunk in memory.
+    this.#listed = listed.length === 0 ? noBytes : Uint8Array.from(listed);
+    this.#attempts = attempts;
   }
 
   /** Undefined: the bytes are no valid protobuf, and the session has dealt with the message. */
@@ -245,6 +253,8 @@ class Inbox {
   }
 }
 
+const frameOf = (message: ConnectResponse) => framed(toBinary(ConnectResponseSchema, message));
+
 /** The writer: messages sent in one turn of the event loop leave in one write. */
 class Outbox implements Link {
   onOverflow: () => void = () => {};
@@ -260,14 +270,14 @@ class Outbox implements Link {
     this.#toStatus = toStatus;
   }
 
-  prepare(message: ConnectResponse): Prepared {
-    return { message, bytes: framed(toBinary(ConnectResponseSchema, message)) };
+  prepare(message: () => ConnectResponse, frame?: () => Uint8Array | undefined): Prepared {
+    return { frame: frame?.() ?? frameOf(message()) };
   }
 
   send(message: ConnectResponse | Prepared): void {
     if (!this.#mayWrite()) return;
-    const bytes = isPrepared(message) ? message.bytes : undefined;
-    this.#push(bytes ?? framed(toBinary(ConnectResponseSchema, message as ConnectResponse)));
+    if ("frame" in message) this.#push(message.frame);
+    else this.#push(frameOf("$typeName" in message ? message : message.message));
   }
 
   /** Queues a frame, like a message. */

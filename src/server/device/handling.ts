@@ -1,7 +1,7 @@
 import { sleep } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import { isPassing } from "../../store/pg/database.ts";
+import { isPassing } from "../../store/pg/failures.ts";
 
 /** Maximum messages of a device being handled at once; its slots never need more. */
 const underWayMax = 256;
@@ -10,7 +10,9 @@ const retryMs = 1_000;
 
 /** The messages of a device that are being handled, until the session ends. */
 export class Handling {
-  readonly #over = new AbortController();
+  /** Made when something waits, because most sessions never have to. */
+  #over: AbortController | undefined;
+  #isOver = false;
   readonly #owner: { log: () => Logger; onFlood: (refusal: Refusal) => void; onIdle: () => void };
   #underWay = 0;
 
@@ -39,9 +41,11 @@ export class Handling {
           this.#owner.log().error({ err: error }, "a device's message could not be worked on");
           return undefined;
         }
+        if (this.#isOver) return undefined;
+        this.#over ??= new AbortController();
         await sleep(retryMs, this.#over.signal);
       }
-    } while (!this.#over.signal.aborted);
+    } while (!this.#isOver);
     return undefined;
   }
 
@@ -64,6 +68,7 @@ export class Handling {
 
   /** The session ends: work that fails is not tried again. */
   stop(): void {
-    this.#over.abort();
+    this.#isOver = true;
+    this.#over?.abort();
   }
 }

@@ -17,7 +17,7 @@ import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
 import * as restorations from "../../store/work/restorations.ts";
 import type { AttemptName, FailurePolicy } from "../../store/work/settlements.ts";
 import * as turnRestorations from "../../store/work/turn-restorations.ts";
-import type { Principal } from "../access/guard.ts";
+import type { Principal } from "../access/principal.ts";
 import type { Streams } from "../access/streams.ts";
 import type { BusMessage } from "../cluster/bus.ts";
 import type { Feed } from "../cluster/feed.ts";

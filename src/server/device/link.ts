@@ -2,16 +2,19 @@ import type { ConnectResponse } from "#gen/pinion/v1/device_pb.js";
 import { Bell } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
 
-/** A message ready to send; with its bytes if the link writes bytes. */
-export type Prepared = { readonly message: ConnectResponse; readonly bytes: Uint8Array | undefined };
+/** A message ready to send: its frame if the link writes bytes, otherwise the message itself. */
+export type Prepared = { readonly message: ConnectResponse } | { readonly frame: Uint8Array };
 
 /**
  * The outgoing side of a device's stream, as its session sees the stream, independent of the
  * transport.
  */
 export type Link = {
-  /** Encodes a message once, for any number of sends. */
-  prepare(message: ConnectResponse): Prepared;
+  /**
+   * Encodes a message once, for any number of sends. `frame` writes the message's frame without the
+   * message, if it can.
+   */
+  prepare(message: () => ConnectResponse, frame?: () => Uint8Array | undefined): Prepared;
   /** Queues a message. Never waits; a device that does not read is cut when the queue is full. */
   send(message: ConnectResponse | Prepared): void;
   /**
@@ -37,8 +40,10 @@ export const endGraceMs = 2_000;
 /** Milliseconds between checks of a waiting writer, in case a wake-up is missing. */
 const lookUpMs = 60_000;
 
-export function isPrepared(message: ConnectResponse | Prepared): message is Prepared {
-  return "bytes" in message;
+/** The message, for a link that writes messages. */
+function messageOf(sent: ConnectResponse | Prepared): ConnectResponse {
+  if ("frame" in sent) throw new Error("a message was prepared by another link");
+  return "$typeName" in sent ? sent : sent.message;
 }
 
 /** A link that ends when the transport's signal aborts. */
@@ -53,10 +58,10 @@ export function openLink(options: { signal: AbortSignal; onOverflow: () => void 
   }
 
   return {
-    prepare: (message) => ({ message, bytes: undefined }),
+    prepare: (message) => ({ message: message() }),
     send(sent) {
       if (ending) return;
-      const message = isPrepared(sent) ? sent.message : sent;
+      const message = messageOf(sent);
       if (queue.length >= messagesWaitingMax) {
         queue.length = 0;
         end(

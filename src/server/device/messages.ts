@@ -22,7 +22,7 @@ import type { Incarnation } from "../../store/pg/incarnation.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import { agentWorkMessage } from "../agent-work.ts";
-import { notificationOf, sourceOf } from "../run-enums.ts";
+import { notificationOf, sourceOf } from "../enums.ts";
 import { agentReportOf, transcriptBytesMax } from "./agent-report.ts";
 
 /**
@@ -91,7 +91,7 @@ function promptOf({ prompt, input }: ClaimedRun): string {
 }
 
 /** The token for the MCP server that Pinion injects; empty for an agent without the server. */
-function agentTokenOf(run: ClaimedRun, cell: string): string {
+export function agentTokenOf(run: ClaimedRun, cell: string): string {
   const { mcpServers = [] } = (run.agentSettings ?? {}) as { mcpServers?: { isInjected?: boolean }[] };
   return mcpServers.some((server) => server.isInjected) ? withCell(agentToken(run), cell) : "";
 }
@@ -114,7 +114,7 @@ function priorWindowOf(window: NonNullable<ClaimedRun["priorWindow"]>, watcherId
   return {
     id: window.id,
     watcherId,
-    workId: window.run_id,
+    runId: window.run_id,
     windowStart: timestampFromDate(new Date(window.window_start)),
     windowEnd: timestampFromDate(new Date(window.window_end)),
     modelUsed: window.model_used,

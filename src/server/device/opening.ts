@@ -1,15 +1,18 @@
 import { type JsonObject, toJson } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
-import { type Hello, Os, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
+import { type Hello, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import * as devices from "../../store/people/devices.ts";
+import * as hellos from "../../store/people/hellos.ts";
+import * as machines from "../../store/people/machines.ts";
 import * as workers from "../../store/people/workers.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import * as events from "../../store/work/events.ts";
 import * as orgMoves from "../../store/work/org-moves.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
+import { osNameOf } from "../enums.ts";
 import { requireAllowed } from "./allowed.ts";
 import { type Opening, openSession } from "./reconcile.ts";
 import type { Session } from "./session.ts";
@@ -42,14 +45,14 @@ async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hell
       field: "hello.install_id",
     });
   }
-  if (osOf[hello.os] !== device.os) {
+  if (osNameOf(hello.os) !== device.os) {
     refuse("permission_denied", `the device was enrolled as ${device.os}, which is set once`, {
       field: "hello.os",
     });
   }
   requireAllowed(device.os as devices.Os, hello);
   await requireOneMachine(deps, device, hello);
-  await devices.updateFromHello(db, device, factsOf(hello));
+  await hellos.updateFromHello(db, device, factsOf(hello));
   const { held } = hello;
   return transaction(db, (tx) => openSession(tx, { ...deps, orgId, deviceId, held }));
 }
@@ -66,9 +69,9 @@ async function requireOneMachine(
   if (!hello.machine) return;
   const { machineHash, bootHash, hostName, arch } = hello.machine;
   const machine = { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
-  const other = await devices.findOtherMachine(db, device, { machine, ttlMs });
+  const other = await machines.findOtherMachine(db, device, { machine, ttlMs });
   if (other) refuse("failed_precondition", duplicateWords(other.hostName, machine.hostName));
-  await devices.noteMachine(db, device, machine);
+  await machines.noteMachine(db, device, machine);
 }
 
 /**
@@ -78,8 +81,8 @@ async function requireOneMachine(
 function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
   const { db, ttlMs } = deps;
   const { installId, held } = hello;
-  const os = osOf[hello.os]!;
   return transaction(db, async (tx) => {
+    const os = osNameOf(hello.os) ?? refuse("invalid_argument", "hello.os: name one", { field: "hello.os" });
     const facts = { installId, os, ttlMs, ...factsOf(hello) };
     const entry = await workers.enter(tx, { orgId, tokenId, ...facts });
     const opening = await openSession(tx, { ...deps, orgId, deviceId: entry.deviceId, held });
@@ -93,7 +96,7 @@ function duplicateWords(connectedFrom: string, here: string): string {
   return `this device is connected from another machine (${connectedFrom || "nameless"}), and ${here || "this one"} has a copy of its identity; \`pinion device enroll --anew --join-code …\` makes this machine a device of its own`;
 }
 
-function factsOf(hello: Hello): devices.HelloFacts {
+function factsOf(hello: Hello): hellos.HelloFacts {
   const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
   return {
     configProblem: storableText(hello.configProblem),
@@ -103,14 +106,3 @@ function factsOf(hello: Hello): devices.HelloFacts {
     workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
   };
 }
-
-/** Operating systems by their names in the store. */
-export const osOf: Record<Os, devices.Os | undefined> = {
-  [Os.UNSPECIFIED]: undefined,
-  [Os.MACOS]: "macos",
-  [Os.LINUX]: "linux",
-  [Os.WINDOWS]: "windows",
-  [Os.IOS]: "ios",
-  [Os.ANDROID]: "android",
-  [Os.BROWSER]: "browser",
-};

@@ -4,6 +4,8 @@
  * Every other form of a heartbeat is left to protobuf-es. `test/unit/server/plain-beats.test.ts`
  * compares both ways.
  */
+import { create, toBinary } from "@bufbuild/protobuf";
+import { type AttemptRef, HeartbeatSchema } from "#gen/pinion/v1/device_pb.js";
 
 /** Tags of the fields: the number of the field times 8, and the wire type (0: varint, 2: length). */
 const heartbeatTag = (2 << 3) | 2;
@@ -36,6 +38,15 @@ export function plainBeatOf(bytes: Uint8Array): PlainBeat | undefined {
   const end = varintEnd(bytes, start + 1);
   if (end === 0 || (end < bytes.length && bytes[end] !== attemptsTag)) return undefined;
   return { sequence: bytes.subarray(start + 1, end), listed: bytes.subarray(end) };
+}
+
+/**
+ * Whether the listed attempts are encoded as protobuf-es encodes them: without unknown fields, a
+ * second sequence, or another form of a length. Only such a list may be recognised by its bytes.
+ */
+export function isPlainList(listed: Uint8Array, attempts: readonly AttemptRef[]): boolean {
+  const encoded = toBinary(HeartbeatSchema, create(HeartbeatSchema, { attempts: [...attempts] }));
+  return Buffer.compare(encoded, listed) === 0;
 }
 
 /** The end of the varint at the index; 0 if the varint has no end. */

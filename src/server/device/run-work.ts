@@ -1,7 +1,8 @@
 import { type Batcher, createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
 import type { Endings } from "../../scheduler/endings.ts";
-import { type Db, mayBeOfOneRow } from "../../store/pg/database.ts";
+import type { Db } from "../../store/pg/database.ts";
+import { mayBeOfOneRow } from "../../store/pg/failures.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { Acceptance, AcceptResult, Work } from "./work.ts";

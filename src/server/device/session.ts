@@ -11,19 +11,20 @@ import {
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Seat } from "../../scheduler/claims.ts";
-import { isPassing } from "../../store/pg/database.ts";
+import { isPassing } from "../../store/pg/failures.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
-import type { Principal } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
+import type { Principal } from "../access/principal.ts";
 import { Assignments, type SessionView } from "./assignments.ts";
 import { AttemptMessages } from "./attempt-messages.ts";
 import { Handling } from "./handling.ts";
 import type { Link } from "./link.ts";
 import { drainOf, normalizeName, normalizeNames, response, welcomeOf } from "./messages.ts";
+import { isPlainlyValid } from "./plain-requests.ts";
 import type { AnswerMessage } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
 import type { SessionServices } from "./session-services.ts";
@@ -64,7 +65,7 @@ export class Session implements Seat, SessionView {
   mayHaveTurns = true;
   readonly #services: SessionServices<Session>;
   readonly #link: Link;
-  #log: Logger;
+  #log: Logger | undefined;
   readonly #handling: Handling;
   readonly #assignments: Assignments;
   readonly #messages: AttemptMessages;
@@ -99,7 +100,7 @@ export class Session implements Seat, SessionView {
     this.#link = options.link;
     const { link } = options;
     const handling = new Handling({
-      log: () => this.#log,
+      log: () => this.log,
       onFlood: (refusal) => this.close("flood", refusal),
       onIdle: () => {
         if (this.#hasLeft) this.close("device_left");
@@ -109,7 +110,6 @@ export class Session implements Seat, SessionView {
     this.#assignments = new Assignments(this, { link, services, handling });
     const parts = { link, services, handling, assignments: this.#assignments };
     this.#messages = new AttemptMessages(this, parts);
-    this.#log = services.log.child({ orgId: this.orgId, deviceId: this.deviceId });
     const { helloDeadlineMs } = services.timers;
     this.#timer = setTimeout(() => {
       this.close(
@@ -119,7 +119,9 @@ export class Session implements Seat, SessionView {
     }, helloDeadlineMs);
   }
 
+  /** Made at its first use, because an idle session logs nothing. */
   get log(): Logger {
+    this.#log ??= this.#services.log.child({ orgId: this.orgId, deviceId: this.deviceId });
     return this.#log;
   }
 
@@ -239,7 +241,7 @@ export class Session implements Seat, SessionView {
       return;
     }
     normalizeNames(request);
-    const violation = checkMessage(ConnectRequestSchema, request);
+    const violation = isPlainlyValid(request) ? undefined : checkMessage(ConnectRequestSchema, request);
     if (violation) {
       // A completion that can never be stored is answered, so that the device does not send it for
       // ever.
@@ -310,7 +312,7 @@ export class Session implements Seat, SessionView {
           : isPassing(error)
             ? new Refusal("unavailable", "the database is away; connect again", { retryAfterMs: 5_000 })
             : undefined;
-      if (!refusal) this.#log.error({ err: error }, "a session could not be opened");
+      if (!refusal) this.log.error({ err: error }, "a session could not be opened");
       this.close(
         "not_opened",
         refusal ?? new Refusal("unavailable", "the session could not be opened; connect again"),
@@ -324,7 +326,7 @@ export class Session implements Seat, SessionView {
     if (this.isWorker) {
       this.#deviceId = opening.deviceId;
       this.#kinds = hello.agentKinds;
-      this.#log = this.#services.log.child({ orgId: this.orgId, deviceId: this.deviceId });
+      this.#log = undefined;
     }
     if (this.#isClosed()) {
       // The replaced stream and the released attempts are announced all the same.

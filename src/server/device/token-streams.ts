@@ -1,5 +1,5 @@
 import { refuse } from "../../errors.ts";
-import type { Principal } from "../access/guard.ts";
+import type { Principal } from "../access/principal.ts";
 import type { Session } from "./session.ts";
 
 /**

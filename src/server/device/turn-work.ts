@@ -1,7 +1,8 @@
 import { type Batcher, createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
 import type { Endings } from "../../scheduler/endings.ts";
-import { type Db, mayBeOfOneRow, transaction } from "../../store/pg/database.ts";
+import { type Db, transaction } from "../../store/pg/database.ts";
+import { mayBeOfOneRow } from "../../store/pg/failures.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import type { Work } from "./work.ts";

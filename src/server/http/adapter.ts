@@ -13,8 +13,9 @@ import {
   universalRequestFromNodeRequest,
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
-import type { Crowd, Visit } from "./crowd.ts";
-import type { Handler } from "./port.ts";
+import type { Crowd } from "./crowd.ts";
+import type { Handler } from "./requests.ts";
+import type { Visit } from "./visit.ts";
 
 type Request = Parameters<Handler>[0];
 

@@ -24,7 +24,9 @@ import type { ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
 import { createBuckets, networkOf } from "../../buckets.ts";
 import type { CutReason } from "../../metrics.ts";
-import { createBodyBudget, type Held } from "./body-budget.ts";
+import { createBodyBudget } from "./body-budget.ts";
+import { Connections, type Peer } from "./crowd-connections.ts";
+import { type Connection, type CrowdInside, Visit } from "./visit.ts";
 
 export type CrowdOptions = {
   /** Maximum number of strangers' connections, in all and of one address. */
@@ -77,110 +79,8 @@ const allKey = "all";
 /** The probes of load balancers cost little and are answered under any load. */
 const probePaths = new Set(["/healthz", "/readyz", "/metrics"]);
 
-type Connection = {
-  close(): void;
-  key: string;
-  network: string;
-  requests: number;
-  hasAsked: boolean;
-  since: number;
-  refusals: number;
-  /** Number of requests received in part. */
-  incomplete: number;
-  isKnown: boolean;
-};
-
-/** A request, from its headers to its end. */
-export class Visit implements Held {
-  holder: string;
-  isWhole = false;
-  isKnown = false;
-  /** Messages may arrive until the stream ends; a stream is never complete before. */
-  isStream = false;
-  readonly since: number;
-  readonly #crowd: CrowdInside;
-  readonly #connection: Connection | undefined;
-  readonly #cut: () => void;
-
-  constructor(
-    crowd: CrowdInside,
-    options: { holder: string; connection: Connection | undefined; since: number; cut: () => void },
-  ) {
-    this.#crowd = crowd;
-    this.holder = options.holder;
-    this.since = options.since;
-    this.#connection = options.connection;
-    this.#cut = options.cut;
-  }
-
-  /** A good token was shown. */
-  recognise(tokenId: string): void {
-    if (this.isKnown) return;
-    const bytes = this.#bytes;
-    this.release();
-    this.isKnown = true;
-    this.holder = tokenId;
-    this.#crowd.recognised(this, this.#connection);
-    this.hold(bytes);
-  }
-
-  /** No good token was shown. */
-  judgeStranger(): void {
-    if (!this.isKnown) this.#crowd.strange(this);
-  }
-
-  #bytes = 0;
-
-  /** Raises the request's bytes in memory to at least `bytes`. May cut the request. */
-  holdAtLeast(bytes: number): void {
-    if (bytes > this.#bytes) this.hold(bytes - this.#bytes);
-  }
-
-  /** Sets the request's bytes in memory to `bytes`. May cut the request. */
-  holdExactly(bytes: number): void {
-    this.hold(bytes - this.#bytes);
-  }
-
-  /** Adds `bytes` (negative: subtracts) to the request's bytes in memory. May cut the request. */
-  hold(bytes: number): void {
-    if (bytes === 0) return;
-    this.#bytes += bytes;
-    this.#crowd.budgetOf(this).hold(this, bytes);
-  }
-
-  release(): void {
-    this.#bytes = 0;
-    this.#crowd.budgetOf(this).release(this);
-  }
-
-  /** Marks the body as received completely. */
-  whole(): void {
-    this.isWhole = true;
-    this.#crowd.settled(this, this.#connection);
-  }
-
-  /** Marks the request as answered or gone. */
-  end(): void {
-    this.isWhole = true;
-    this.release();
-    this.#crowd.settled(this, this.#connection);
-  }
-
-  cut(): void {
-    this.#cut();
-  }
-}
-
-type CrowdInside = {
-  recognised(visit: Visit, connection: Connection | undefined): void;
-  strange(visit: Visit): void;
-  settled(visit: Visit, connection: Connection | undefined): void;
-  budgetOf(visit: Visit): ReturnType<typeof createBodyBudget>;
-};
-
 /** A request of HTTP/1, or a stream of HTTP/2. */
 type Asked = IncomingMessage | ServerHttp2Stream;
-type Peer = { remoteAddress?: string | undefined; remotePort?: number | undefined };
 
 export type Crowd = {
   /** Counts a connection in until it closes. */
@@ -215,108 +115,57 @@ export type CrowdStats = {
   bytes: { known: number; stranger: number };
 };
 
-export function createCrowd(options: CrowdOptions): Crowd {
-  const now = options.now ?? (() => performance.now());
-  const cutBy = (reason: CutReason) => options.onCut?.(reason);
-  /** By the peer's address and port: TLS and HTTP/2 wrap the socket and keep both. */
-  const connections = new Map<string, Connection>();
-  /**
-   * Strangers' connections, the longest idle first; `busy` connections have a request under way.
-   */
-  const resting = new Set<Connection>();
-  const busy = new Set<Connection>();
-  const byNetwork = new Map<string, Set<Connection>>();
-  /** Number of known connections by address. */
-  const knownOf = new Map<string, number>();
-  const visits = new WeakMap<object, Visit>();
-  /** Incomplete requests, the oldest first. */
-  const strangers = new Set<Visit>();
-  const incomplete = new Set<Visit>();
-  const bytes = {
-    stranger: createBodyBudget({ bytesMax: strangerBytesMaxTotal, onCut: () => cutBy("stranger_bytes") }),
-    known: createBodyBudget({ bytesMax: options.knownBytesMax, onCut: () => cutBy("body_bytes") }),
-  };
+/** The allowances for requests without a token: of an address, and of all addresses together. */
+function createAllowances(requestsPerAddress: number, now: () => number) {
   const everybodys = createBuckets({
     perMs: strangerRequestsPerSecond / 1_000,
     burst: strangerRequestsBurst,
     keysMax: 1,
     now,
   });
-  const requests = createBuckets({
-    perMs: options.requestsPerAddress / 1_000,
-    burst: options.requestsPerAddress * burstSeconds,
+  const addresses = createBuckets({
+    perMs: requestsPerAddress / 1_000,
+    burst: requestsPerAddress * burstSeconds,
     keysMax: addressesMax,
     now,
   });
+  return {
+    /** Takes one request; returns the allowance that is used up, if one is. */
+    take(network: string): "address" | "all" | undefined {
+      if (requestsPerAddress === 0) return undefined;
+      if (addresses.take(network) > 0) return "address";
+      return everybodys.take(allKey) > 0 ? "all" : undefined;
+    },
+  };
+}
 
-  function leaveStrangers(connection: Connection): void {
-    resting.delete(connection);
-    busy.delete(connection);
-    const own = byNetwork.get(connection.network);
-    own?.delete(connection);
-    if (own?.size === 0) byNetwork.delete(connection.network);
-  }
-
-  function forgetKnown(network: string): void {
-    const left = (knownOf.get(network) ?? 0) - 1;
-    if (left > 0) knownOf.set(network, left);
-    else knownOf.delete(network);
-  }
-
-  function place(connection: Connection): void {
-    if (connection.isKnown || !connections.has(connection.key)) return;
-    resting.delete(connection);
-    busy.delete(connection);
-    (connection.requests > 0 ? busy : resting).add(connection);
-  }
-
-  function hangUp(connection: Connection, reason: CutReason): void {
-    leaveStrangers(connection);
-    cutBy(reason);
-    connection.close();
-  }
-
-  /**
-   * The connection with the longest idle time, of all or of one address; the oldest connection if
-   * none is idle.
-   */
-  function first(among: Iterable<Connection>): Connection | undefined {
-    let oldest: Connection | undefined;
-    for (const connection of among) {
-      oldest ??= connection;
-      if (connection.requests === 0) return connection;
-    }
-    return oldest;
-  }
-
-  function makeRoom(newcomer: Connection): void {
-    const own = byNetwork.get(newcomer.network)!;
-    if (!options.isBehindProxies && own.size > options.connectionsPerAddress) {
-      hangUp(first(own)!, "address_crowded");
-    }
-    if (resting.size + busy.size > options.connectionsMax) {
-      const [oldest] = resting.size > 0 ? resting : busy;
-      hangUp(oldest!, "crowded");
-    }
-  }
-
+/** The incomplete requests, and the bytes of the bodies. */
+function createVisits(
+  connections: Connections,
+  options: { knownBytesMax: number; cutBy: (reason: CutReason) => void },
+) {
+  const { knownBytesMax, cutBy } = options;
+  /** Incomplete requests, the oldest first. */
+  const strangers = new Set<Visit>();
+  const incomplete = new Set<Visit>();
+  const bytes = {
+    stranger: createBodyBudget({ bytesMax: strangerBytesMaxTotal, onCut: () => cutBy("stranger_bytes") }),
+    known: createBodyBudget({ bytesMax: knownBytesMax, onCut: () => cutBy("body_bytes") }),
+  };
   const inside: CrowdInside = {
     recognised(visit, connection) {
       strangers.delete(visit);
-      if (!connection || connection.isKnown) return;
-      leaveStrangers(connection);
-      connection.isKnown = true;
-      if (connections.has(connection.key))
-        knownOf.set(connection.network, (knownOf.get(connection.network) ?? 0) + 1);
+      if (connection) connections.recognise(connection);
     },
     strange(visit) {
       if (visit.isWhole) return;
       strangers.add(visit);
       if (strangers.size <= strangerRequestsMax) return;
       const [oldest] = strangers;
-      strangers.delete(oldest!);
+      if (!oldest) return;
+      strangers.delete(oldest);
       cutBy("crowded");
-      oldest!.cut();
+      oldest.cut();
     },
     settled(visit, connection) {
       strangers.delete(visit);
@@ -324,103 +173,91 @@ export function createCrowd(options: CrowdOptions): Crowd {
     },
     budgetOf: (visit) => (visit.isKnown ? bytes.known : bytes.stranger),
   };
+  return {
+    bytes,
+    incomplete: incomplete as ReadonlySet<Visit>,
+    begin(options: ConstructorParameters<typeof Visit>[1]): Visit {
+      const visit = new Visit(inside, options);
+      incomplete.add(visit);
+      if (options.connection) options.connection.incomplete += 1;
+      return visit;
+    },
+  };
+}
 
-  function look(): void {
-    const at = now();
-    for (const visit of incomplete) {
-      if (at - visit.since < strangerRequestMs) break;
-      const isLate = !visit.isKnown || (!visit.isStream && at - visit.since >= knownRequestMs);
-      if (!isLate) continue;
-      cutBy(visit.isKnown ? "slow_body" : "slow_stranger");
-      visit.cut();
-    }
-    for (const connection of resting) {
-      const restsMs = at - connection.since;
-      if (!connection.hasAsked && restsMs >= firstRequestMs) hangUp(connection, "no_request");
-      else if (restsMs >= restMs) hangUp(connection, "rests");
-    }
-  }
-  const timer = setInterval(look, lookEveryMs);
+export function createCrowd(options: CrowdOptions): Crowd {
+  const now = options.now ?? (() => performance.now());
+  const cutBy = (reason: CutReason) => options.onCut?.(reason);
+  const connections = new Connections({ ...options, cutBy, now });
+  const visits = createVisits(connections, { ...options, cutBy });
+  const allowances = createAllowances(options.requestsPerAddress, now);
+  const visitOf = new WeakMap<object, Visit>();
+  const timer = setInterval(() => endLate(now(), connections, visits.incomplete, cutBy), lookEveryMs);
   timer.unref();
 
+  /** Whether a stranger's request is refused; may close the connection. */
+  function isRefused(connection: Connection | undefined, network: string, path: string): boolean {
+    const mayEnd = connection && !connection.isKnown && !options.isBehindProxies;
+    const over = probePaths.has(path) ? undefined : allowances.take(network);
+    if (over) {
+      cutBy("too_many_requests");
+      // Under a flood the end of a connection costs less than the refusal of its requests.
+      const isEnough = over === "all" || (connection?.refusals ?? 0) >= refusalsMax;
+      if (mayEnd && isEnough) connections.hangUp(connection, "too_many_requests");
+      else if (connection) connection.refusals += 1;
+      return true;
+    }
+    // A client with a token may begin with as many calls as its connection has streams.
+    if (!mayEnd || connection.incomplete < incompletePerConnectionMax) return false;
+    connections.hangUp(connection, "slow_stranger");
+    return true;
+  }
+
   return {
-    enter(socket) {
-      const key = keyOf(socket);
-      const connection: Connection = {
-        key,
-        network: networkOf(socket.remoteAddress ?? ""),
-        close: () => socket.destroy(),
-        ...{ requests: 0, refusals: 0, incomplete: 0, since: now() },
-        ...{ hasAsked: false, isKnown: false },
-      };
-      connections.set(key, connection);
-      resting.add(connection);
-      const own = byNetwork.get(connection.network) ?? new Set();
-      byNetwork.set(connection.network, own.add(connection));
-      socket.once("close", () => {
-        if (connections.get(key) === connection) connections.delete(key);
-        if (connection.isKnown) forgetKnown(connection.network);
-        leaveStrangers(connection);
-      });
-      makeRoom(connection);
-    },
+    enter: (socket) => connections.enter(socket),
     speaksHttp2(peer, close) {
-      const connection = connections.get(keyOf(peer));
+      const connection = connections.find(peer);
       if (connection) connection.close = close;
     },
     begin(asked, { headers, path, peer, cut, over }) {
-      const connection = connections.get(keyOf(peer));
+      const connection = connections.find(peer);
       const network = networkOf(options.addressOf(headers, peer.remoteAddress));
       const isStranger = headers.authorization === undefined && !connection?.isKnown;
-      const mayEnd = connection && !connection.isKnown && !options.isBehindProxies;
-      if (isStranger && options.requestsPerAddress > 0 && !probePaths.has(path)) {
-        const isOfAddress = requests.take(network) > 0;
-        if (isOfAddress || everybodys.take(allKey) > 0) {
-          cutBy("too_many_requests");
-          // Under a flood the end of a connection costs less than the refusal of its requests.
-          const isEnough = !isOfAddress || (connection?.refusals ?? 0) >= refusalsMax;
-          if (mayEnd && isEnough) hangUp(connection, "too_many_requests");
-          else if (connection) connection.refusals += 1;
-          return undefined;
-        }
-      }
-      // A client with a token may begin with as many calls as its connection has streams.
-      if (isStranger && mayEnd && connection.incomplete >= incompletePerConnectionMax) {
-        hangUp(connection, "slow_stranger");
-        return undefined;
-      }
-      const visit = new Visit(inside, { holder: network, connection, since: now(), cut });
-      visits.set(asked, visit);
-      incomplete.add(visit);
-      if (connection) {
-        connection.incomplete += 1;
-        connection.requests += 1;
-        connection.hasAsked = true;
-        place(connection);
-      }
-      over.once("close", () => {
-        visit.end();
-        if (!connection) return;
-        connection.requests -= 1;
-        connection.since = now();
-        place(connection);
-      });
+      if (isStranger && isRefused(connection, network, path)) return undefined;
+      const visit = visits.begin({ holder: network, connection, since: now(), cut });
+      visitOf.set(asked, visit);
+      over.once("close", () => visit.end());
+      if (connection) connections.carry(connection, over);
       return visit;
     },
-    find: (asked) => visits.get(asked),
-    isKnown: (peer) => connections.get(keyOf(peer))?.isKnown ?? false,
-    hasKnownNeighbour: (peer) => knownOf.has(networkOf(peer.remoteAddress ?? "")),
+    find: (asked) => visitOf.get(asked),
+    isKnown: (peer) => connections.find(peer)?.isKnown ?? false,
+    hasKnownNeighbour: (peer) => connections.hasKnown(networkOf(peer.remoteAddress ?? "")),
     stats: () => ({
-      connections: {
-        known: connections.size - resting.size - busy.size,
-        stranger: resting.size + busy.size,
-      },
-      bytes: { known: bytes.known.bytes, stranger: bytes.stranger.bytes },
+      connections: connections.counts,
+      bytes: { known: visits.bytes.known.bytes, stranger: visits.bytes.stranger.bytes },
     }),
     close: () => clearInterval(timer),
   };
 }
 
-function keyOf(peer: Peer): string {
-  return `${peer.remoteAddress ?? ""} ${peer.remotePort ?? 0}`;
+/** Cuts requests that are incomplete for too long, and closes connections that rest for too long. */
+function endLate(
+  at: number,
+  connections: Connections,
+  incomplete: ReadonlySet<Visit>,
+  cutBy: (reason: CutReason) => void,
+): void {
+  for (const visit of incomplete) {
+    if (at - visit.since < strangerRequestMs) break;
+    const isLate = !visit.isKnown || (!visit.isStream && at - visit.since >= knownRequestMs);
+    if (!isLate) continue;
+    cutBy(visit.isKnown ? "slow_body" : "slow_stranger");
+    visit.cut();
+  }
+  for (const connection of connections.resting) {
+    const restsMs = at - connection.since;
+    if (!connection.hasAsked && restsMs >= firstRequestMs) connections.hangUp(connection, "no_request");
+    else if (restsMs >= restMs) connections.hangUp(connection, "rests");
+  }
 }

@@ -4,7 +4,7 @@ import { authorityOf } from "./authority.ts";
 import type { Site } from "./docs/site.ts";
 import { type HostCheck, refuseHost } from "./own-host.ts";
 import { fileOf, type PageFile, serveFile } from "./page.ts";
-import type { Handler } from "./port.ts";
+import type { Handler } from "./requests.ts";
 
 /** Deeper unknown paths get the links of this depth. */
 const unknownDepthMax = 8;

@@ -12,7 +12,7 @@ import { authorityOf } from "./authority.ts";
 import { installScripts } from "./install/files.ts";
 import type { Offer, Offers } from "./offers.ts";
 import { type HostCheck, refuseHost } from "./own-host.ts";
-import type { Handler } from "./port.ts";
+import type { Handler } from "./requests.ts";
 
 export type DownloadOptions = {
   offers: Offers;

@@ -10,7 +10,7 @@ import { brotliCompress, gzip, constants as zlib } from "node:zlib";
 import { authorityOf } from "./authority.ts";
 import { type HostCheck, refuseHost } from "./own-host.ts";
 import { pageFiles } from "./page-files.ts";
-import type { Handler } from "./port.ts";
+import type { Handler } from "./requests.ts";
 
 type Encoding = "br" | "gzip" | "identity";
 

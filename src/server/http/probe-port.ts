@@ -7,7 +7,7 @@ import type { AddressInfo } from "node:net";
 import { Refusal } from "../../errors.ts";
 import { http1Problem } from "./authority.ts";
 import type { LastLine } from "./last-line.ts";
-import type { Handler } from "./port.ts";
+import type { Handler } from "./requests.ts";
 
 const connectionsMax = 256;
 const timeoutMs = 10_000;

@@ -5,9 +5,10 @@
  */
 import { timingSafeEqual } from "node:crypto";
 import { within } from "../../abort.ts";
+import type { DatabaseNumbers } from "../../gauges.ts";
 import { secretHash } from "../../ids.ts";
 import type { Logger } from "../../log.ts";
-import type { DatabaseNumbers, Metrics } from "../../metrics.ts";
+import type { Metrics } from "../../metrics.ts";
 import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -15,12 +16,17 @@ import { readNumbers } from "../../store/pg/numbers.ts";
 import { authorityOf } from "./authority.ts";
 import type { HealthState } from "./health.ts";
 import { type HostCheck, refuseHost } from "./own-host.ts";
-import type { Handler } from "./port.ts";
+import type { Handler } from "./requests.ts";
 
 /** Maximum milliseconds that a probe waits for the database. */
 const databaseWithinMs = 2_000;
 /** Milliseconds between checks of the database for clients that watch `grpc.health.v1`. */
-const lookEveryMs = 4_000;
+const lookEveryMs = 2_000;
+/**
+ * Milliseconds for which an answer to any statement proves that the database answers. A replica
+ * without work asks something every 5 s.
+ */
+const provenMs = 6_000;
 /**
  * Numbers of the whole database are read at most once in this time, in milliseconds, however many
  * clients ask.
@@ -109,13 +115,22 @@ async function answers(db: Db): Promise<boolean> {
   }
 }
 
-/** Keeps `grpc.health.v1` in step with the database for clients that watch. */
-export function startHealthLook(options: { db: Db; health: HealthState; log: Logger }): Loop {
+/**
+ * Keeps `grpc.health.v1` in step with the database for clients that watch. While other statements
+ * are answered, the database is not asked. `answeredAgoMs`: milliseconds since its last answer.
+ */
+export function startHealthLook(options: {
+  db: Db;
+  answeredAgoMs: () => number;
+  health: HealthState;
+  log: Logger;
+}): Loop {
+  const { db, answeredAgoMs, health, log } = options;
   return startLoop({
     name: "health",
-    log: options.log,
+    log,
     async pass() {
-      options.health.setDatabase(await answers(options.db));
+      health.setDatabase(answeredAgoMs() < provenMs || (await answers(db)));
       return lookEveryMs;
     },
   });

@@ -22,8 +22,13 @@ const waitSecondsMax = 50;
 const lookMs = 500;
 const reads = { readOnlyHint: true, openWorldHint: false };
 
-export function addAgentTools(server: McpServer, { db, bell, attempt }: AgentToolsOptions): void {
-  const { orgId, runId, watcherId, deviceId, attemptToken } = attempt;
+export function addAgentTools(server: McpServer, options: AgentToolsOptions): void {
+  addWatcherTools(server, options);
+  addQuestionTools(server, options);
+}
+
+function addWatcherTools(server: McpServer, { db, attempt }: AgentToolsOptions): void {
+  const { orgId, runId, watcherId } = attempt;
 
   server.registerTool(
     "my_watcher",
@@ -56,37 +61,11 @@ export function addAgentTools(server: McpServer, { db, bell, attempt }: AgentToo
     ({ count = 5 }) =>
       answered(async () => (await windows.list(db, { orgId, watcherId, limit: count })).map(resultOf)),
   );
+}
 
-  async function find(id: string): Promise<QuestionRow> {
-    const rows = await questions.list(db, {
-      orgId,
-      runId,
-      isOpen: false,
-      limit: questions.questionsPerAttemptMax,
-    });
-    const row = rows.find((one) => one.id === id && one.attemptToken === attemptToken);
-    if (!row) throw new Refusal("not_found", `this attempt has asked no question "${id}"`);
-    return row;
-  }
+const seconds = z.int().min(0).max(waitSecondsMax).optional().describe("How long to wait now. Default: 45.");
 
-  async function wait(id: string, seconds: number, signal: AbortSignal): Promise<unknown> {
-    const until = performance.now() + seconds * 1_000;
-    for (;;) {
-      const row = await find(id);
-      if (row.state !== "open") return endOf(row);
-      if (performance.now() >= until || signal.aborted) {
-        return { question_id: id, state: "open", note: "nobody has answered yet; get_answer waits on" };
-      }
-      await sleep(lookMs, signal);
-    }
-  }
-
-  const seconds = z
-    .int()
-    .min(0)
-    .max(waitSecondsMax)
-    .optional()
-    .describe("How long to wait now. Default: 45.");
+function addQuestionTools(server: McpServer, options: AgentToolsOptions): void {
   server.registerTool(
     "ask_person",
     {
@@ -104,34 +83,10 @@ export function addAgentTools(server: McpServer, { db, bell, attempt }: AgentToo
         wait_seconds: seconds,
       },
     },
-    ({ title, text = "", options = ["Yes", "No"], wait_seconds: waitSeconds = 45 }, { signal }) =>
+    ({ title, text = "", options: labels = ["Yes", "No"], wait_seconds: waitSeconds = 45 }, { signal }) =>
       answered(async () => {
-        const id = `mcp-${newId()}`;
-        const choices = options.map((label, place) => ({
-          id: `option-${place + 1}`,
-          label,
-          kind: kindOf(label),
-        }));
-        const idOf = (kind: string) => choices.find((choice) => choice.kind === kind)?.id ?? "";
-        const asked = await ask(
-          db,
-          {
-            ...{ orgId, deviceId, workId: runId, attemptToken, id },
-            question: {
-              id,
-              title,
-              text,
-              options: choices,
-              takesText: true,
-              askedAt: new Date().toISOString(),
-            },
-            denies: idOf("QUESTION_OPTION_KIND_DENY_ONCE"),
-            allows: idOf("QUESTION_OPTION_KIND_ALLOW_ONCE"),
-          },
-          bell,
-        );
-        if (!asked) throw new Refusal("failed_precondition", "the attempt is over, or has asked too much");
-        return wait(id, waitSeconds, signal);
+        const id = await askPerson(options, { title, text, labels });
+        return wait(options, { id, seconds: waitSeconds }, signal);
       }),
   );
   server.registerTool(
@@ -142,8 +97,72 @@ export function addAgentTools(server: McpServer, { db, bell, attempt }: AgentToo
       annotations: reads,
     },
     ({ question_id: id, wait_seconds: waitSeconds = 45 }, { signal }) =>
-      answered(() => wait(id, waitSeconds, signal)),
+      answered(() => wait(options, { id, seconds: waitSeconds }, signal)),
   );
+}
+
+/** Stores the question and rings; returns the question's id. */
+async function askPerson(
+  { db, bell, attempt }: AgentToolsOptions,
+  { title, text, labels }: { title: string; text: string; labels: readonly string[] },
+): Promise<string> {
+  const { orgId, runId, deviceId, attemptToken } = attempt;
+  const id = `mcp-${newId()}`;
+  const choices = labels.map((label, place) => ({
+    id: `option-${place + 1}`,
+    label,
+    kind: kindOf(label),
+  }));
+  const idOf = (kind: string) => choices.find((choice) => choice.kind === kind)?.id ?? "";
+  const asked = await ask(
+    db,
+    {
+      ...{ orgId, deviceId, workId: runId, attemptToken, id },
+      question: {
+        id,
+        title,
+        text,
+        options: choices,
+        takesText: true,
+        askedAt: new Date().toISOString(),
+      },
+      denies: idOf("QUESTION_OPTION_KIND_DENY_ONCE"),
+      allows: idOf("QUESTION_OPTION_KIND_ALLOW_ONCE"),
+    },
+    bell,
+  );
+  if (!asked) throw new Refusal("failed_precondition", "the attempt is over, or has asked too much");
+  return id;
+}
+
+async function find({ db, attempt }: AgentToolsOptions, id: string): Promise<QuestionRow> {
+  const { orgId, runId, attemptToken } = attempt;
+  const rows = await questions.list(db, {
+    orgId,
+    runId,
+    isOpen: false,
+    limit: questions.questionsPerAttemptMax,
+  });
+  const row = rows.find((one) => one.id === id && one.attemptToken === attemptToken);
+  if (!row) throw new Refusal("not_found", `this attempt has asked no question "${id}"`);
+  return row;
+}
+
+/** The end of the question, or after so many seconds that it is open. */
+async function wait(
+  options: AgentToolsOptions,
+  { id, seconds }: { id: string; seconds: number },
+  signal: AbortSignal,
+): Promise<unknown> {
+  const until = performance.now() + seconds * 1_000;
+  for (;;) {
+    const row = await find(options, id);
+    if (row.state !== "open") return endOf(row);
+    if (performance.now() >= until || signal.aborted) {
+      return { question_id: id, state: "open", note: "nobody has answered yet; get_answer waits on" };
+    }
+    await sleep(lookMs, signal);
+  }
 }
 
 /** The kind of an option, by its label; the kind selects the default at the deadline. */

@@ -20,7 +20,28 @@ const watcher = z.string().min(1).max(100).describe("The watcher, by slug or id.
 const reads = { readOnlyHint: true, openWorldHint: false };
 const writes = { readOnlyHint: false, destructiveHint: false, openWorldHint: true };
 
+const newWatcher = {
+  name: z.string().min(1).max(200),
+  prompt: z.string().min(1).describe("What the agent is asked to do."),
+  schedule: z
+    .string()
+    .max(200)
+    .optional()
+    .describe('Cron, "@every 90m" or "@at …"; none: only when triggered.'),
+  time_zone: z.string().max(64).optional().describe('IANA zone, such as "Europe/Berlin". Default: UTC.'),
+  slug: z.string().max(63).optional().describe("Its name in commands. Default: made of the name."),
+  device_id: z.string().optional().describe("The device it is pinned to, by id. Default: fleet workers."),
+  agent_id: z.string().max(100).optional().describe("Default: the org's default agent."),
+};
+type NewWatcher = z.infer<z.ZodObject<typeof newWatcher>>;
+
 export function addApiTools(server: McpServer, api: Api): void {
+  addWatcherTools(server, api);
+  addResultTools(server, api);
+  addQuestionTools(server, api);
+}
+
+function addWatcherTools(server: McpServer, { watchers: api }: Api): void {
   server.registerTool(
     "list_watchers",
     {
@@ -30,7 +51,7 @@ export function addApiTools(server: McpServer, api: Api): void {
     },
     ({ page_token: pageToken = "" }) =>
       answered(async () => {
-        const { watchers, nextPageToken } = await api.watchers.listWatchers({ pageSize: 100, pageToken });
+        const { watchers, nextPageToken } = await api.listWatchers({ pageSize: 100, pageToken });
         return { watchers: watchers.map(watcherOf), next_page_token: nextPageToken };
       }),
   );
@@ -38,43 +59,10 @@ export function addApiTools(server: McpServer, api: Api): void {
     "create_watcher",
     {
       description: "Makes a standing instruction: a prompt, and when and where an agent works on it.",
-      inputSchema: {
-        name: z.string().min(1).max(200),
-        prompt: z.string().min(1).describe("What the agent is asked to do."),
-        schedule: z
-          .string()
-          .max(200)
-          .optional()
-          .describe('Cron, "@every 90m" or "@at …"; none: only when triggered.'),
-        time_zone: z
-          .string()
-          .max(64)
-          .optional()
-          .describe('IANA zone, such as "Europe/Berlin". Default: UTC.'),
-        slug: z.string().max(63).optional().describe("Its name in commands. Default: made of the name."),
-        device_id: z
-          .string()
-          .optional()
-          .describe("The device it is pinned to, by id. Default: fleet workers."),
-        agent_id: z.string().max(100).optional().describe("Default: the org's default agent."),
-      },
+      inputSchema: newWatcher,
       annotations: writes,
     },
-    (asked) =>
-      answered(async () => {
-        const { watcher } = await api.watchers.createWatcher({
-          slug: asked.slug ?? "",
-          spec: {
-            ...{ name: asked.name, prompt: asked.prompt, schedule: asked.schedule ?? "" },
-            ...{
-              timeZone: asked.time_zone ?? "",
-              deviceId: asked.device_id ?? "",
-              agentId: asked.agent_id ?? "",
-            },
-          },
-        });
-        return watcherOf(watcher!);
-      }),
+    (asked) => answered(() => createWatcher(api, asked)),
   );
   server.registerTool(
     "trigger_watcher",
@@ -85,13 +73,16 @@ export function addApiTools(server: McpServer, api: Api): void {
     },
     ({ watcher: watcherId, input }) =>
       answered(async () => {
-        const { run, alreadyQueued } = await api.watchers.triggerWatcher({
+        const { run, alreadyQueued } = await api.triggerWatcher({
           watcherId,
           ...(input === undefined ? {} : { input: fromJson(ValueSchema, input as JsonValue) }),
         });
-        return { run: toJson(RunSchema, run!), already_queued: alreadyQueued };
+        return { run: toJson(RunSchema, run ?? noAnswer()), already_queued: alreadyQueued };
       }),
   );
+}
+
+function addResultTools(server: McpServer, { runs: api }: Api): void {
   server.registerTool(
     "last_result",
     {
@@ -101,7 +92,7 @@ export function addApiTools(server: McpServer, api: Api): void {
     },
     ({ watcher: watcherId }) =>
       answered(async () => {
-        const { windows } = await api.runs.listWindows({ watcherId, pageSize: 1 });
+        const { windows } = await api.listWindows({ watcherId, pageSize: 1 });
         return windows[0] ? resultOf(windows[0]) : "No run of this watcher has completed yet.";
       }),
   );
@@ -114,16 +105,19 @@ export function addApiTools(server: McpServer, api: Api): void {
     },
     ({ watcher: watcherId, count = 5 }) =>
       answered(async () => {
-        const { windows } = await api.runs.listWindows({ watcherId, pageSize: count });
+        const { windows } = await api.listWindows({ watcherId, pageSize: count });
         return windows.map(resultOf);
       }),
   );
+}
+
+function addQuestionTools(server: McpServer, { runs: api }: Api): void {
   server.registerTool(
     "list_questions",
     { description: "What agents ask people, and nobody has answered yet.", annotations: reads },
     () =>
       answered(async () => {
-        const { questions } = await api.runs.listQuestions({ isOpen: true, pageSize: 50 });
+        const { questions } = await api.listQuestions({ isOpen: true, pageSize: 50 });
         return questions.map((question) => toJson(RunQuestionSchema, question));
       }),
   );
@@ -142,10 +136,28 @@ export function addApiTools(server: McpServer, api: Api): void {
     },
     ({ run_id: runId, question_id: questionId, option_id: optionId, text = "" }) =>
       answered(async () => {
-        const { question } = await api.runs.answerQuestion({ runId, questionId, optionId, text });
-        return toJson(RunQuestionSchema, question!);
+        const { question } = await api.answerQuestion({ runId, questionId, optionId, text });
+        return toJson(RunQuestionSchema, question ?? noAnswer());
       }),
   );
+}
+
+async function createWatcher(api: Api["watchers"], asked: NewWatcher) {
+  const { watcher } = await api.createWatcher({
+    slug: asked.slug ?? "",
+    spec: {
+      ...{ name: asked.name, prompt: asked.prompt, schedule: asked.schedule ?? "" },
+      timeZone: asked.time_zone ?? "",
+      deviceId: asked.device_id ?? "",
+      agentId: asked.agent_id ?? "",
+    },
+  });
+  return watcherOf(watcher ?? noAnswer());
+}
+
+/** The API's answers have the message that their rpc makes. */
+function noAnswer(): never {
+  throw new Error("the API answered without the message");
 }
 
 function watcherOf({ id, slug, spec, status, pausedReason, activeRunId }: Watcher) {

@@ -61,7 +61,7 @@ export type HostDeps = SecretSources & {
 export type PlatformHint = { orgId: string; stableId: string; about: "reply" | "state" };
 
 export function createPlatformHost(deps: HostDeps): PlatformHost {
-  const { db, log, ttlMs, lines } = deps;
+  const { db, log, ttlMs } = deps;
   const news = createNews({ db, log });
   let isClosed = false;
 
@@ -95,21 +95,7 @@ export function createPlatformHost(deps: HostDeps): PlatformHost {
 
   return {
     speakers,
-    async start(platform, signal) {
-      await lines.probe(platform, signal);
-      const own = instances.find(platform);
-      if (own) await instances.end(own, { isOwn: true });
-      deps.announce({ orgId: platform.orgId, stableId: platform.stableId, about: "state" });
-      const from = performance.now();
-      const lease = await instances.takeFor(platform, signal);
-      try {
-        await instances.open(platform, lease, from + ttlMs);
-        signal.throwIfAborted();
-      } catch (error) {
-        await instances.endStart(platform, lease);
-        throw error;
-      }
-    },
+    start: (platform, signal) => start(deps, instances, platform, signal),
     async stop({ orgId, stableId, epoch }) {
       const own = instances.find({ orgId, stableId });
       if (own && own.platform.epoch <= epoch) await instances.end(own, { isOwn: true });
@@ -130,6 +116,28 @@ export function createPlatformHost(deps: HostDeps): PlatformHost {
       await news.close();
     },
   };
+}
+
+/** Probes the platform, takes its lease from any replica, and opens its instance here. */
+async function start(
+  { lines, announce, ttlMs }: HostDeps,
+  instances: Instances,
+  platform: StartablePlatform,
+  signal: AbortSignal,
+): Promise<void> {
+  await lines.probe(platform, signal);
+  const own = instances.find(platform);
+  if (own) await instances.end(own, { isOwn: true });
+  announce({ orgId: platform.orgId, stableId: platform.stableId, about: "state" });
+  const from = performance.now();
+  const lease = await instances.takeFor(platform, signal);
+  try {
+    await instances.open(platform, lease, from + ttlMs);
+    signal.throwIfAborted();
+  } catch (error) {
+    await instances.endStart(platform, lease);
+    throw error;
+  }
 }
 
 /** Begins the replies that the instances owe; returns the milliseconds until the next pass. */
@@ -173,8 +181,8 @@ async function post(
   const line = await speakers.find({ orgId, stableId });
   if (!line) return failed(`there is no platform "${stableId}", or it does not run`);
   try {
-    const [first] = partsOf(text, line.textMax, publicUrl, 1);
-    await line.post(await line.threadOf(chat), { text: first! }, id);
+    const [first = ""] = partsOf(text, line.textMax, publicUrl, 1);
+    await line.post(await line.threadOf(chat), { text: first }, id);
   } catch (error) {
     return failed(excerpt(wordsOf(error), 300));
   }

@@ -10,7 +10,7 @@ import { Refusal } from "../../errors.ts";
 import * as edits from "../../store/agents/platform-edits.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
-import { mayBeOfOneRow } from "../../store/pg/database.ts";
+import { mayBeOfOneRow } from "../../store/pg/failures.ts";
 import { requireReferences } from "./secrets.ts";
 import { carryOut, type Recorder, type StartingDeps, stop } from "./starting.ts";
 import { type EventWaker, settle } from "./waiting.ts";

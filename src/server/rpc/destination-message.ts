@@ -16,6 +16,7 @@ import { storableText } from "../../store/pg/storable.ts";
 import type { DeliveryRow } from "../../store/work/deliveries.ts";
 import * as destinations from "../../store/work/destinations.ts";
 import { isSigningSecret } from "../destinations/webhook.ts";
+import { given } from "./given.ts";
 import { timestampOf } from "./moments.ts";
 
 /** Destinations and deliveries between rows and messages. */
@@ -62,7 +63,7 @@ function specMessage(row: Row): DestinationSpec {
         const field = Object.hasOwn(secrets, "webhook_url") ? "webhook_url" : "bot_token";
         const access = {
           case: field === "webhook_url" ? ("webhookUrl" as const) : ("botToken" as const),
-          value: secretOf(row, field)!,
+          value: secretOf(row, field) ?? create(SecretValueSchema),
         };
         return {
           case: "slack",
@@ -88,81 +89,88 @@ function present<Name extends string, Value>(name: Name, value: Value | undefine
   return value === undefined ? {} : ({ [name]: value } as Record<Name, Value>);
 }
 
+type Values = destinations.DestinationValues & { made?: string };
+type Common = Pick<destinations.DestinationValues, "name" | "takesAlerts">;
+type KindOf<Case> = Extract<DestinationSpec["kind"], { case: Case }>["value"];
+
 /** The values of a spec; `made`: the new signing secret of a webhook without one. */
 export function destinationValues(
   spec: DestinationSpec,
   options: { current?: Row | undefined; hasServerSmtp: boolean },
-): destinations.DestinationValues & { made?: string } {
+): Values {
   const common = { name: spec.name, takesAlerts: spec.takesAlerts ?? true };
   const { kind } = spec;
   switch (kind.case) {
-    case "webhook": {
-      const { url, signingSecret } = kind.value;
-      requireUrl(url, "spec.webhook.url");
-      const given = wanted(signingSecret, "spec.webhook.signing_secret");
-      if (given && given !== "keep" && !isReference(given.value) && !isSigningSecret(given.value)) {
-        const field = "spec.webhook.signing_secret";
-        refuse("invalid_argument", `${field}: must be "whsec_" and 24 to 64 bytes in base64`, { field });
-      }
-      if (given || options.current) {
-        return { ...common, kind: "webhook", config: { url }, secrets: { signing_secret: given ?? "keep" } };
-      }
-      const made = destinations.newSigningSecret();
-      return {
-        ...common,
-        kind: "webhook",
-        config: { url },
-        secrets: { signing_secret: { value: made } },
-        made,
-      };
-    }
-    case "slack": {
-      const { access, channel, apiUrl } = kind.value;
-      const isBot = access.case === "botToken";
-      const name = isBot ? "bot_token" : "webhook_url";
-      const field = `spec.slack.${name}`;
-      const secret = wanted(access.value, field)!;
-      if (isBot && channel === "")
-        refuse("invalid_argument", "spec.slack.channel: a bot needs one", { field: "spec.slack.channel" });
-      if (!isBot && channel !== "") {
-        const why = "an incoming webhook has its channel already; leave it empty";
-        refuse("invalid_argument", `spec.slack.channel: ${why}`, { field: "spec.slack.channel" });
-      }
-      if (!isBot && secret !== "keep" && !isReference(secret.value)) requireUrl(secret.value, field);
-      if (apiUrl !== "") requireUrl(apiUrl, "spec.slack.api_url");
-      const config = { ...(channel ? { channel } : {}), ...(apiUrl ? { apiUrl } : {}) };
-      return { ...common, kind: "slack", config, secrets: { [name]: secret } };
-    }
+    case "webhook":
+      return webhookValues(common, kind.value, options.current);
+    case "slack":
+      return slackValues(common, kind.value);
     case "platform": {
       const { platformId, chat } = kind.value;
       return { ...common, kind: "platform", config: { platformId, chat: storableText(chat) }, secrets: {} };
     }
-    case "email": {
-      const { to, from } = kind.value;
-      const field = "spec.email.smtp_url";
-      const smtp = wanted(kind.value.smtpUrl, field);
-      if (!smtp && !options.hasServerSmtp) {
-        refuse(
-          "failed_precondition",
-          "the server has no SMTP server (PINION_SMTP_URL, PINION_MAIL_FROM); name one in spec.email.smtp_url",
-          { field },
-        );
-      }
-      if (smtp && from === "")
-        refuse("invalid_argument", "spec.email.from: is needed with smtp_url", { field: "spec.email.from" });
-      if (smtp && smtp !== "keep" && !isReference(smtp.value)) {
-        const protocol = URL.parse(smtp.value)?.protocol;
-        if (protocol !== "smtp:" && protocol !== "smtps:")
-          refuse("invalid_argument", `${field}: write smtp://user:password@host:587 or smtps://…`, { field });
-      }
-      const config = { ...(to.length > 0 ? { to } : {}), ...(from ? { from } : {}) };
-      return { ...common, kind: "email", config, secrets: smtp ? { smtp_url: smtp } : {} };
-    }
+    case "email":
+      return emailValues(common, kind.value, options);
     default:
       return refuse("invalid_argument", "spec: name a kind: webhook, slack, email or platform", {
         field: "spec",
       });
   }
+}
+
+function webhookValues(common: Common, { url, signingSecret }: KindOf<"webhook">, current?: Row): Values {
+  requireUrl(url, "spec.webhook.url");
+  const field = "spec.webhook.signing_secret";
+  const asked = wanted(signingSecret, field);
+  if (asked && asked !== "keep" && !isReference(asked.value) && !isSigningSecret(asked.value)) {
+    refuse("invalid_argument", `${field}: must be "whsec_" and 24 to 64 bytes in base64`, { field });
+  }
+  const values = { ...common, kind: "webhook" as const, config: { url } };
+  if (asked || current) return { ...values, secrets: { signing_secret: asked ?? "keep" } };
+  const made = destinations.newSigningSecret();
+  return { ...values, secrets: { signing_secret: { value: made } }, made };
+}
+
+function slackValues(common: Common, { access, channel, apiUrl }: KindOf<"slack">): Values {
+  const isBot = access.case === "botToken";
+  const name = isBot ? "bot_token" : "webhook_url";
+  const field = `spec.slack.${name}`;
+  const secret = given(wanted(access.value, field), field);
+  if (isBot && channel === "")
+    refuse("invalid_argument", "spec.slack.channel: a bot needs one", { field: "spec.slack.channel" });
+  if (!isBot && channel !== "") {
+    const why = "an incoming webhook has its channel already; leave it empty";
+    refuse("invalid_argument", `spec.slack.channel: ${why}`, { field: "spec.slack.channel" });
+  }
+  if (!isBot && secret !== "keep" && !isReference(secret.value)) requireUrl(secret.value, field);
+  if (apiUrl !== "") requireUrl(apiUrl, "spec.slack.api_url");
+  const config = { ...(channel ? { channel } : {}), ...(apiUrl ? { apiUrl } : {}) };
+  return { ...common, kind: "slack", config, secrets: { [name]: secret } };
+}
+
+function emailValues(
+  common: Common,
+  { to, from, smtpUrl }: KindOf<"email">,
+  { hasServerSmtp }: { hasServerSmtp: boolean },
+): Values {
+  const field = "spec.email.smtp_url";
+  const smtp = wanted(smtpUrl, field);
+  if (!smtp && !hasServerSmtp) {
+    refuse(
+      "failed_precondition",
+      "the server has no SMTP server (PINION_SMTP_URL, PINION_MAIL_FROM); name one in spec.email.smtp_url",
+      { field },
+    );
+  }
+  if (smtp && from === "")
+    refuse("invalid_argument", "spec.email.from: is needed with smtp_url", { field: "spec.email.from" });
+  if (smtp && smtp !== "keep" && !isReference(smtp.value)) {
+    const protocol = URL.parse(smtp.value)?.protocol;
+    if (protocol !== "smtp:" && protocol !== "smtps:")
+      refuse("invalid_argument", `${field}: write smtp://user:password@host:587 or smtps://…`, { field });
+  }
+  const config = { ...(to.length > 0 ? { to } : {}), ...(from ? { from } : {}) };
+  return { ...common, kind: "email", config, secrets: smtp ? { smtp_url: smtp } : {} };
 }
 
 function wanted(secret: SecretValue | undefined, field: string): destinations.WantedSecret | undefined {
@@ -175,13 +183,13 @@ function wanted(secret: SecretValue | undefined, field: string): destinations.Wa
 /** The URLs of a spec's destination that are readable or newly given, to check the hosts. */
 export function urlsOf(values: destinations.DestinationValues): { field: string; url: URL }[] {
   const { webhook_url: webhookUrl, smtp_url: smtpUrl } = values.secrets;
-  const given = (field: string, secret: destinations.WantedSecret | undefined) =>
+  const dialled = (field: string, secret: destinations.WantedSecret | undefined) =>
     secret && secret !== "keep" && !isReference(secret.value) ? [{ field, url: new URL(secret.value) }] : [];
   return [
     ...(values.kind === "webhook" ? [{ field: "spec.webhook.url", url: new URL(values.config.url) }] : []),
     ...(values.config.apiUrl ? [{ field: "spec.slack.api_url", url: new URL(values.config.apiUrl) }] : []),
-    ...given("spec.slack.webhook_url", webhookUrl),
-    ...given("spec.email.smtp_url", smtpUrl),
+    ...dialled("spec.slack.webhook_url", webhookUrl),
+    ...dialled("spec.email.smtp_url", smtpUrl),
   ];
 }
 

@@ -1,7 +1,11 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
-import { DeliveryState, type DestinationService } from "#gen/pinion/v1/destination_pb.js";
+import {
+  DeliveryState,
+  type DestinationService,
+  type ReplayDeliveriesRequest,
+} from "#gen/pinion/v1/destination_pb.js";
 import { sleep } from "../../abort.ts";
 import { AddressRefused, type Reach } from "../../addresses.ts";
 import { refuse } from "../../errors.ts";
@@ -10,7 +14,7 @@ import { type Db, transaction } from "../../store/pg/database.ts";
 import * as deliveries from "../../store/work/deliveries.ts";
 import * as destinations from "../../store/work/destinations.ts";
 import * as events from "../../store/work/events.ts";
-import { principalOf } from "../access/guard.ts";
+import { type Principal, principalOf } from "../access/principal.ts";
 import {
   deliveryMessage,
   destinationMessage,
@@ -19,6 +23,7 @@ import {
   urlsOf,
 } from "./destination-message.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { given } from "./given.ts";
 import { idKey, page } from "./page.ts";
 
 /** As documented in the .proto. */
@@ -27,7 +32,7 @@ const testMsMax = 25_000;
 /** Milliseconds between reads while a caller waits for a test. */
 const lookMs = 100;
 
-export function destinationService(deps: {
+interface Deps {
   db: Db;
   feed: EventAnnouncer;
   keyring: Keyring;
@@ -35,42 +40,40 @@ export function destinationService(deps: {
   hasServerSmtp: boolean;
   /** Something is to be sent. */
   onDeliveries: () => void;
-}): ServiceImpl<typeof DestinationService> {
-  const { db, feed, keyring, hasServerSmtp } = deps;
+}
 
-  /**
-   * Refuses forbidden addresses at once if possible; later addresses of a host name are checked at
-   * each dial.
-   */
-  async function requireReachable(values: destinations.DestinationValues): Promise<void> {
-    for (const { field, url } of urlsOf(values)) {
-      await deps.reach.requireHost(url.hostname).catch((error: unknown) => {
-        if (!(error instanceof AddressRefused)) throw error;
-        refuse("invalid_argument", `${field}: ${error.message}`, { field });
-      });
-    }
-  }
+type Served = ServiceImpl<typeof DestinationService>;
 
-  async function withCount(row: destinations.DestinationRow) {
-    const count = await destinations.counts(db, { orgId: row.orgId, ids: [row.id] });
-    return destinationMessage(row, count.get(row.id));
+export function destinationService(deps: Deps): Served {
+  return { ...destinationReads(deps), ...destinationEdits(deps), ...deliveryRpcs(deps) };
+}
+
+/**
+ * Refuses forbidden addresses at once if possible; later addresses of a host name are checked at
+ * each dial.
+ */
+async function requireReachable(reach: Reach, values: destinations.DestinationValues): Promise<void> {
+  for (const { field, url } of urlsOf(values)) {
+    await reach.requireHost(url.hostname).catch((error: unknown) => {
+      if (!(error instanceof AddressRefused)) throw error;
+      refuse("invalid_argument", `${field}: ${error.message}`, { field });
+    });
   }
+}
+
+async function withCount(db: Db, row: destinations.DestinationRow) {
+  const count = await destinations.counts(db, { orgId: row.orgId, ids: [row.id] });
+  return destinationMessage(row, count.get(row.id));
+}
+
+function destinationReads(deps: Deps): Pick<Served, "getDestination" | "listDestinations"> {
+  const { db } = deps;
 
   return {
-    async createDestination(request, context) {
-      const { orgId, actor } = principalOf(context);
-      const { made, ...values } = destinationValues(request.spec!, { hasServerSmtp });
-      await requireReachable(values);
-      const { slug, dryRun: isDryRun } = request;
-      const row = await destinations.create(db, { orgId, actor, slug, values, keyring, isDryRun });
-      if (!isDryRun) feed.eventsAppended(orgId);
-      return { destination: destinationMessage(row), signingSecret: isDryRun ? "" : (made ?? "") };
-    },
-
     async getDestination(request, context) {
       const { orgId } = principalOf(context);
       const row = await destinations.get(db, { orgId, destination: request.destinationId });
-      return { destination: await withCount(row) };
+      return { destination: await withCount(db, row) };
     },
 
     async listDestinations(request, context) {
@@ -83,20 +86,41 @@ export function destinationService(deps: {
       const counts = await destinations.counts(db, { orgId, ids: rows.map((row) => row.id) });
       return { destinations: rows.map((row) => destinationMessage(row, counts.get(row.id))), nextPageToken };
     },
+  };
+}
+
+function destinationEdits(
+  deps: Deps,
+): Pick<Served, "createDestination" | "updateDestination" | "deleteDestination" | "rotateDestinationSecret"> {
+  const { db, feed, keyring, hasServerSmtp } = deps;
+
+  return {
+    async createDestination(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const { made, ...values } = destinationValues(given(request.spec, "spec"), { hasServerSmtp });
+      await requireReachable(deps.reach, values);
+      const { slug, dryRun: isDryRun } = request;
+      const row = await destinations.create(db, { orgId, actor, slug, values, keyring, isDryRun });
+      if (!isDryRun) feed.eventsAppended(orgId);
+      return { destination: destinationMessage(row), signingSecret: isDryRun ? "" : (made ?? "") };
+    },
 
     async updateDestination(request, context) {
       const { orgId, actor } = principalOf(context);
       const named = { orgId, destination: request.destinationId };
       const before = await destinations.get(db, named);
-      const { made: _, ...values } = destinationValues(request.spec!, { current: before, hasServerSmtp });
-      await requireReachable(values);
+      const { made: _, ...values } = destinationValues(given(request.spec, "spec"), {
+        current: before,
+        hasServerSmtp,
+      });
+      await requireReachable(deps.reach, values);
       const row = await destinations.update(db, {
         ...{ ...named, actor, keyring, expectedVersion: request.expectedVersion },
         isDryRun: request.dryRun,
         change: () => values,
       });
       if (!request.dryRun) feed.eventsAppended(orgId);
-      return { destination: await withCount(row) };
+      return { destination: await withCount(db, row) };
     },
 
     async deleteDestination(request, context) {
@@ -113,9 +137,15 @@ export function destinationService(deps: {
         overlapMs: request.overlap ? durationMs(request.overlap) : overlapMsDefault,
       });
       feed.eventsAppended(orgId);
-      return { destination: await withCount(destination), signingSecret: secret };
+      return { destination: await withCount(db, destination), signingSecret: secret };
     },
+  };
+}
 
+function deliveryRpcs(deps: Deps): Pick<Served, "testDestination" | "listDeliveries" | "replayDeliveries"> {
+  const { db } = deps;
+
+  return {
     async testDestination(request, context) {
       const { orgId, actor } = principalOf(context);
       const { id: destinationId } = await destinations.get(db, { orgId, destination: request.destinationId });
@@ -152,40 +182,45 @@ export function destinationService(deps: {
       return { deliveries: rows.map(deliveryMessage), nextPageToken };
     },
 
-    async replayDeliveries(request, context) {
-      const { orgId, actor } = principalOf(context);
-      const { destinationId, deliveryIds } = request;
-      if ((destinationId === "") === (deliveryIds.length === 0)) {
-        const why = "name either a destination, whose dead deliveries are sent again, or deliveries";
-        refuse("invalid_argument", `delivery_ids: ${why}`, { field: "delivery_ids" });
-      }
-      const which =
-        destinationId === ""
-          ? { orgId, ids: deliveryIds }
-          : { orgId, destinationId: (await destinations.get(db, { orgId, destination: destinationId })).id };
-      const replayed = await transaction(db, async (tx) => {
-        const rows = await deliveries.replay(tx, which);
-        const byDestination = Map.groupBy(rows, (row) => row.destinationId);
-        await events.append(
-          tx,
-          orgId,
-          [...byDestination].map(([id, ones]) => ({
-            kind: "delivery.replayed",
-            actor,
-            data: {
-              destination_id: id,
-              count: ones.length,
-              delivery_ids: ones.slice(0, 100).map((one) => one.id),
-            },
-          })),
-        );
-        return rows.length;
-      });
-      if (replayed > 0) {
-        deps.onDeliveries();
-        feed.eventsAppended(orgId);
-      }
-      return { replayed };
-    },
+    replayDeliveries: (request, context) => replay(deps, request, principalOf(context)),
   };
+}
+
+/** Sends dead or named deliveries again: one event for each destination. */
+async function replay(
+  { db, feed, onDeliveries }: Deps,
+  { destinationId, deliveryIds }: ReplayDeliveriesRequest,
+  { orgId, actor }: Principal,
+): Promise<{ replayed: number }> {
+  if ((destinationId === "") === (deliveryIds.length === 0)) {
+    const why = "name either a destination, whose dead deliveries are sent again, or deliveries";
+    refuse("invalid_argument", `delivery_ids: ${why}`, { field: "delivery_ids" });
+  }
+  const which =
+    destinationId === ""
+      ? { orgId, ids: deliveryIds }
+      : { orgId, destinationId: (await destinations.get(db, { orgId, destination: destinationId })).id };
+  const replayed = await transaction(db, async (tx) => {
+    const rows = await deliveries.replay(tx, which);
+    const byDestination = Map.groupBy(rows, (row) => row.destinationId);
+    await events.append(
+      tx,
+      orgId,
+      [...byDestination].map(([id, ones]) => ({
+        kind: "delivery.replayed",
+        actor,
+        data: {
+          destination_id: id,
+          count: ones.length,
+          delivery_ids: ones.slice(0, 100).map((one) => one.id),
+        },
+      })),
+    );
+    return rows.length;
+  });
+  if (replayed > 0) {
+    onDeliveries();
+    feed.eventsAppended(orgId);
+  }
+  return { replayed };
 }

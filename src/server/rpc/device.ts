@@ -1,8 +1,12 @@
 import { setImmediate as immediate } from "node:timers/promises";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import {
+  type CompleteRunRequest,
   CompleteRunRequestSchema,
+  type CompleteRunResponseSchema,
+  type Completion,
   type ConnectRequest,
   type ConnectResponse,
   type DeviceService,
@@ -16,24 +20,25 @@ import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import { enroll } from "../../usecases/enrolments.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
-import { type Guard, principalOf } from "../access/guard.ts";
+import type { Guard } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import { cutLater } from "../access/peer.ts";
+import { type Principal, principalOf } from "../access/principal.ts";
 import type { Hub } from "../device/hub.ts";
 import { endGraceMs, openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
-import { osOf } from "../device/opening.ts";
 import type { Session } from "../device/session.ts";
 import { unreadableProblem } from "../device/unreadable.ts";
+import { osNameOf } from "../enums.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { given } from "./given.ts";
 import { inputOf } from "./input-message.ts";
 import { page } from "./page.ts";
 import { triggeredMessage } from "./triggered-message.ts";
 import { watcherMessage } from "./watcher-message.ts";
 
-/** The rpcs of a device's daemon; src/server/device/session.ts handles the stream. */
-export function deviceService(deps: {
+interface Deps {
   db: Db;
   /** For Enroll, whose join code names the org: the call has no principal yet. */
   crossOrgDb: Db;
@@ -46,15 +51,21 @@ export function deviceService(deps: {
   /** The name in tokens and codes; "" for none. */
   cell: string;
   telemetry: Pick<Telemetry, "acknowledged">;
-}): ServiceImpl<typeof DeviceService> {
-  const { db, hub, surroundings } = deps;
+}
+
+type Served = ServiceImpl<typeof DeviceService>;
+
+/** The rpcs of a device's daemon; src/server/device/session.ts handles the stream. */
+export function deviceService(deps: Deps): Served {
   return {
-    connect: (requests, context) => carry(hub, requests, context),
+    connect: (requests, context) => carry(deps.hub, requests, context),
+    completeRun: (request, context) => complete(deps, request, principalOf(context)),
+    ...watcherRpcs(deps),
 
     async enroll(request) {
       const { joinCode, installId, label, appVersion } = request;
-      const asked = { joinCode, installId, label, appVersion, os: osOf[request.os]! };
-      const enrolment = await enroll(deps.crossOrgDb, asked, surroundings);
+      const asked = { joinCode, installId, label, appVersion, os: given(osNameOf(request.os), "os") };
+      const enrolment = await enroll(deps.crossOrgDb, asked, deps.surroundings);
       for (const tokenId of enrolment.revokedTokenIds) {
         deps.authCache.forget(tokenId);
         deps.doorbell.revoke(tokenId);
@@ -63,54 +74,14 @@ export function deviceService(deps: {
       deps.feed.eventsAppended(orgId);
       return { deviceId, orgId, token: withCell(secret, deps.cell), sameLabelCount };
     },
+  };
+}
 
-    async completeRun(request, context) {
-      const { orgId, tokenId, deviceId } = principalOf(context);
-      const { completion } = request;
-      if (!completion) refuse("invalid_argument", "completion: value is required", { field: "completion" });
-      normalizeName(completion);
-      // The attempt tells the worker among the workers of the token.
-      const named = { orgId, tokenId, ...completion };
-      const violation = checkMessage(CompleteRunRequestSchema, request);
-      const isNamed = isUuid(completion.workId) && isUuid(completion.attemptToken);
-      const executorId =
-        deviceId ??
-        (isNamed
-          ? ((await workers.findHolder(db, named)) ?? (await turnAttempts.findHolder(db, named)))
-          : undefined);
-      if (violation) {
-        const { workId, attemptToken } = completion;
-        if (executorId && isNamed) {
-          const attempt = { orgId, deviceId: executorId, workId, attemptToken };
-          await hub.turnDown(attempt, completion, violation.message);
-        }
-        refuse("invalid_argument", violation.message, { field: violation.field });
-      }
-      if (!executorId) {
-        const what = `no worker of this token has had such an attempt of ${completion.workId}`;
-        // The database may have lost the attempt, and with it which worker had the work.
-        if (completion.reoffer ?? completion.turnReoffer)
-          refuse("failed_precondition", `${what}; offer the result on the worker's stream`);
-        refuse("not_found", what);
-      }
-      const report = reportOf({ orgId, deviceId: executorId }, completion);
-      const startedAt = performance.now();
-      const store = () =>
-        hub.report(report).catch(async (error: unknown) => {
-          if (error instanceof Refusal && error.reason === "invalid_argument") {
-            await hub.turnDown(report, completion, error.message);
-          }
-          throw error;
-        });
-      let stored = await store();
-      const isLost = stored.verdict === "unknown";
-      if (isLost && (await hub.restore({ orgId, deviceId: executorId }, completion))) stored = await store();
-      const { verdict, windowId } = stored;
-      deps.telemetry.acknowledged(report, verdict, performance.now() - startedAt);
-      if (verdict === "unknown") refuse("not_found", `this device has no such attempt of ${report.workId}`);
-      return { verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] };
-    },
+/** The device's own watchers. */
+function watcherRpcs(deps: Deps): Pick<Served, "triggerWatcher" | "listMyWatchers"> {
+  const { db, surroundings } = deps;
 
+  return {
     async triggerWatcher(request, context) {
       const { orgId, deviceId, actor } = principalOf(context);
       const watcher = await watchers.find(db, { orgId, watcher: request.watcherId });
@@ -135,6 +106,62 @@ export function deviceService(deps: {
   };
 }
 
+/** Stores a completion as the stream would, for a device that has the result and no stream. */
+async function complete(
+  { db, hub, telemetry }: Deps,
+  request: CompleteRunRequest,
+  { orgId, tokenId, deviceId }: Principal,
+): Promise<MessageInitShape<typeof CompleteRunResponseSchema>> {
+  const { completion } = request;
+  if (!completion) refuse("invalid_argument", "completion: value is required", { field: "completion" });
+  normalizeName(completion);
+  // The attempt tells the worker among the workers of the token.
+  const { workId, attemptToken } = completion;
+  const isNamed = isUuid(workId) && isUuid(attemptToken);
+  const executorId =
+    deviceId ?? (isNamed ? await findHolder(db, { orgId, tokenId, ...completion }) : undefined);
+  const violation = checkMessage(CompleteRunRequestSchema, request);
+  if (violation) {
+    if (executorId && isNamed) {
+      const attempt = { orgId, deviceId: executorId, workId, attemptToken };
+      await hub.turnDown(attempt, completion, violation.message);
+    }
+    refuse("invalid_argument", violation.message, { field: violation.field });
+  }
+  if (!executorId) refuseUnheld(completion);
+  const report = reportOf({ orgId, deviceId: executorId }, completion);
+  const startedAt = performance.now();
+  const store = () =>
+    hub.report(report).catch(async (error: unknown) => {
+      if (error instanceof Refusal && error.reason === "invalid_argument") {
+        await hub.turnDown(report, completion, error.message);
+      }
+      throw error;
+    });
+  let stored = await store();
+  const isLost = stored.verdict === "unknown";
+  if (isLost && (await hub.restore({ orgId, deviceId: executorId }, completion))) stored = await store();
+  const { verdict, windowId } = stored;
+  telemetry.acknowledged(report, verdict, performance.now() - startedAt);
+  if (verdict === "unknown") refuse("not_found", `this device has no such attempt of ${report.workId}`);
+  return { verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] };
+}
+
+type Named = Parameters<typeof workers.findHolder>[1];
+
+/** The worker that has, or had, the attempt of a run or a turn. */
+async function findHolder(db: Db, named: Named): Promise<string | undefined> {
+  return (await workers.findHolder(db, named)) ?? (await turnAttempts.findHolder(db, named));
+}
+
+function refuseUnheld({ workId, reoffer, turnReoffer }: Completion): never {
+  const what = `no worker of this token has had such an attempt of ${workId}`;
+  // The database may have lost the attempt, and with it which worker had the work.
+  if (reoffer ?? turnReoffer)
+    refuse("failed_precondition", `${what}; offer the result on the worker's stream`);
+  refuse("not_found", what);
+}
+
 /**
  * Carries a session over a Connect, gRPC or gRPC-Web stream: reads requests concurrently, yields
  * the session's messages.
@@ -150,7 +177,7 @@ async function* carry(
     onOverflow: () => session?.close("slow_reader"),
   });
   session = hub.begin(principalOf(context), {
-    prepare: (message) => link.prepare(message),
+    prepare: (message, frame) => link.prepare(message, frame),
     send: (message) => link.send(message),
     end(error) {
       link.end(error);

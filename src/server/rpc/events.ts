@@ -12,7 +12,7 @@ import { Bell } from "../../abort.ts";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as events from "../../store/work/events.ts";
-import { principalOf } from "../access/guard.ts";
+import { principalOf } from "../access/principal.ts";
 import type { Transient } from "../cluster/bus.ts";
 import type { OrgViewer } from "../cluster/transients.ts";
 import { eventMessage, transientMessage } from "./event-message.ts";

@@ -213,95 +213,105 @@ function explainRunning(known: Known): { summary: string; nextStep: string } {
   };
 }
 
-function factsOf({ run, device, onDevice, fleet: ofFleet, placement, now }: Known): RunFact[] {
-  // Held runs do not depend on the fleet's workers.
-  const fleet = placement ? undefined : ofFleet;
-  const facts: { at: Date | null; kind: string; text: string }[] = [];
-  const fact = (at: Date | null, kind: string, text: string) => {
-    if (at) facts.push({ at, kind, text });
-  };
-  fact(run.scheduledFor, "slot", "the slot of the schedule");
-  fact(run.dueAt, "due", run.dueAt > now ? "falls due" : "became due");
-  fact(
-    run.createdAt,
-    "materialized",
-    `${run.createdAt < run.dueAt ? "recorded ahead" : "materialized"} (${run.source}), watcher version ${run.watcherVersion}`,
-  );
-  for (const past of run.pastAttempts) {
-    fact(new Date(past.claimed_at), "past_attempt", `attempt ${past.attempt} was claimed`);
-    fact(new Date(past.ended_at), "past_attempt", `attempt ${past.attempt} ended: ${past.reason}`);
-  }
-  fact(run.claimedAt, "claimed", `attempt ${run.attempt} was claimed`);
-  fact(run.pushedAt, "pushed", "the assignment was written to the device's stream");
-  fact(run.startedAt, "accepted", "the device accepted");
-  fact(run.lastBeatAt, "beat", "the last heartbeat of the attempt");
-  fact(run.cancelRequestedAt, "cancel", "its end was asked for");
-  fact(run.finishedAt, "ended", `${run.status}${run.reason ? `: ${run.reason}` : ""}`);
-  facts.sort((a, b) => a.at!.getTime() - b.at!.getTime());
-  if (!run.finishedAt) {
-    if (run.startDeadlineAt)
-      facts.push({
-        at: run.startDeadlineAt,
-        kind: "deadline",
-        text: "skipped if it has not started by then",
-      });
-    if (run.notBefore && run.notBefore > now) {
-      facts.push({ at: run.notBefore, kind: "not_before", text: "not offered before then" });
-    }
-    if (placement) {
-      const { selector, groupName, rateKey, candidates } = placement;
-      const texts = [
-        [
-          "selector",
-          selector && `selects ${selector}: ${candidates.filter((it) => it.matches).length} devices match`,
-        ],
-        ["group", groupName && `in group ${groupName}`],
-        ["rate_limit", rateKey && `under the rate limit ${rateKey}`],
-      ] as const;
-      for (const [kind, text] of texts) if (text) facts.push({ at: null, kind, text });
-    }
-    if (fleet) {
-      facts.push({
-        at: null,
-        kind: "fleet",
-        text: `${fleet.online} fleet workers connected, ${fleet.matching} of them can run it`,
-      });
-      facts.push({
-        at: null,
-        kind: "slots",
-        text: `${fleet.active} of ${fleet.slots} slots of those used, ${fleet.pending} unpinned runs pending`,
-      });
-      if (run.agentKind !== "") {
-        facts.push({
-          at: null,
-          kind: "agent_kinds",
-          text: `asks for ${run.agentKind}; offered: ${fleet.kinds.join(", ") || "none by name"}`,
-        });
-      }
-      if (fleet.lastHeardAt) {
-        facts.push({
-          at: fleet.lastHeardAt,
-          kind: "last_worker",
-          text: `fleet worker ${fleet.lastLabel} was heard of last`,
-        });
-      }
-    }
-    if (device) {
-      facts.push({
-        at: device.last_beat_at,
-        kind: "device",
-        text: `${nameOf(device)} is ${device.liveness}; session ${device.session_epoch} on replica ${device.replica_id ?? "none"}`,
-      });
-      facts.push({
-        at: null,
-        kind: "slots",
-        text: `${onDevice.active} of ${device.max_concurrency} slots used, ${onDevice.pending} pending`,
-      });
-    }
-  }
-  return facts.map(({ at, kind, text }) =>
+type Fact = { at: Date | null; kind: string; text: string };
+
+function factsOf(known: Known): RunFact[] {
+  const waiting = known.run.finishedAt
+    ? []
+    : [...limitFacts(known), ...placementFacts(known), ...fleetFacts(known), ...deviceFacts(known)];
+  return [...pastFacts(known), ...waiting].map(({ at, kind, text }) =>
     create(RunFactSchema, { kind, text, ...(at ? { at: timestampFromDate(at) } : {}) }),
   );
+}
+
+/** The moments of the run, in order. */
+function pastFacts({ run, now }: Known): Fact[] {
+  const recorded = run.createdAt < run.dueAt ? "recorded ahead" : "materialized";
+  const past = run.pastAttempts.flatMap(({ attempt, claimed_at, ended_at, reason }): Moment[] => [
+    [new Date(claimed_at), "past_attempt", `attempt ${attempt} was claimed`],
+    [new Date(ended_at), "past_attempt", `attempt ${attempt} ended: ${reason}`],
+  ]);
+  const moments: Moment[] = [
+    [run.scheduledFor, "slot", "the slot of the schedule"],
+    [run.dueAt, "due", run.dueAt > now ? "falls due" : "became due"],
+    [run.createdAt, "materialized", `${recorded} (${run.source}), watcher version ${run.watcherVersion}`],
+    ...past,
+    [run.claimedAt, "claimed", `attempt ${run.attempt} was claimed`],
+    [run.pushedAt, "pushed", "the assignment was written to the device's stream"],
+    [run.startedAt, "accepted", "the device accepted"],
+    [run.lastBeatAt, "beat", "the last heartbeat of the attempt"],
+    [run.cancelRequestedAt, "cancel", "its end was asked for"],
+    [run.finishedAt, "ended", `${run.status}${run.reason ? `: ${run.reason}` : ""}`],
+  ];
+  return moments
+    .flatMap(([at, kind, text]) => (at ? [{ at, kind, text }] : []))
+    .sort((a, b) => a.at.getTime() - b.at.getTime());
+}
+
+type Moment = [at: Date | null, kind: string, text: string];
+
+function limitFacts({ run, now }: Known): Fact[] {
+  const { startDeadlineAt, notBefore } = run;
+  return [
+    ...(startDeadlineAt
+      ? [{ at: startDeadlineAt, kind: "deadline", text: "skipped if it has not started by then" }]
+      : []),
+    ...(notBefore && notBefore > now
+      ? [{ at: notBefore, kind: "not_before", text: "not offered before then" }]
+      : []),
+  ];
+}
+
+function placementFacts({ placement }: Known): Fact[] {
+  if (!placement) return [];
+  const { selector, groupName, rateKey, candidates } = placement;
+  const matching = candidates.filter((it) => it.matches).length;
+  const texts = [
+    ["selector", selector && `selects ${selector}: ${matching} devices match`],
+    ["group", groupName && `in group ${groupName}`],
+    ["rate_limit", rateKey && `under the rate limit ${rateKey}`],
+  ] as const;
+  return texts.flatMap(([kind, text]) => (text ? [{ at: null, kind, text }] : []));
+}
+
+/** Held runs do not depend on the fleet's workers. */
+function fleetFacts({ run, fleet, placement }: Known): Fact[] {
+  if (!fleet || placement) return [];
+  const { online, matching, active, slots, pending } = fleet;
+  const facts: Fact[] = [
+    { at: null, kind: "fleet", text: `${online} fleet workers connected, ${matching} of them can run it` },
+    {
+      at: null,
+      kind: "slots",
+      text: `${active} of ${slots} slots of those used, ${pending} unpinned runs pending`,
+    },
+  ];
+  if (run.agentKind !== "") {
+    const offered = fleet.kinds.join(", ") || "none by name";
+    facts.push({ at: null, kind: "agent_kinds", text: `asks for ${run.agentKind}; offered: ${offered}` });
+  }
+  if (fleet.lastHeardAt) {
+    const text = `fleet worker ${fleet.lastLabel} was heard of last`;
+    facts.push({ at: fleet.lastHeardAt, kind: "last_worker", text });
+  }
+  return facts;
+}
+
+function deviceFacts({ device, onDevice }: Known): Fact[] {
+  if (!device) return [];
+  const session = `session ${device.session_epoch} on replica ${device.replica_id ?? "none"}`;
+  return [
+    {
+      at: device.last_beat_at,
+      kind: "device",
+      text: `${nameOf(device)} is ${device.liveness}; ${session}`,
+    },
+    {
+      at: null,
+      kind: "slots",
+      text: `${onDevice.active} of ${device.max_concurrency} slots used, ${onDevice.pending} pending`,
+    },
+  ];
 }
 
 function nameOf(device: Device | undefined): string {

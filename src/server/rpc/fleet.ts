@@ -9,6 +9,7 @@ import { factsOf } from "../../labels.ts";
 import { matches, selectorProblem } from "../../selector.ts";
 import * as callers from "../../store/people/callers.ts";
 import * as deviceLabels from "../../store/people/device-labels.ts";
+import * as deviceSessions from "../../store/people/device-sessions.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as grants from "../../store/people/grants.ts";
 import * as joinCodes from "../../store/people/join-codes.ts";
@@ -17,10 +18,12 @@ import * as runSummaries from "../../store/work/run-summaries.ts";
 import { remove as removeDevice } from "../../usecases/devices.ts";
 import { revoke } from "../../usecases/grants.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
-import { type Guard, principalOf } from "../access/guard.ts";
+import type { Guard } from "../access/guard.ts";
+import { principalOf } from "../access/principal.ts";
 import type { DeviceLogs } from "../device/device-logs.ts";
 import { deviceMessage, livenessNames, osNames } from "./device-message.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { given } from "./given.ts";
 import { granteeOf, grantMessage, permissionNames } from "./grant-message.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
@@ -52,7 +55,7 @@ const logLinesDefault = 100;
 const joinCodeMsDefault = 15 * 60_000;
 
 /** `ttlMs`: milliseconds of silence after which a device counts as gone. */
-export function fleetService(deps: {
+interface Deps {
   db: Db;
   doorbell: FleetDoorbell;
   /** For the use-cases. */
@@ -63,8 +66,16 @@ export function fleetService(deps: {
   cell: string;
   deviceLogs: Pick<DeviceLogs, "ask">;
   ttlMs: number;
-}): ServiceImpl<typeof FleetService> {
-  const { db, doorbell, surroundings, feed, deviceLogs, ttlMs } = deps;
+}
+
+type Served = ServiceImpl<typeof FleetService>;
+
+export function fleetService(deps: Deps): Served {
+  return { ...deviceReads(deps), ...deviceEdits(deps), ...grantRpcs(deps), ...joinRpcs(deps) };
+}
+
+function deviceReads(deps: Deps): Pick<Served, "listDevices" | "getDevice" | "getDeviceLog"> {
+  const { db, ttlMs } = deps;
 
   return {
     async listDevices(request, context) {
@@ -106,6 +117,26 @@ export function fleetService(deps: {
       return { device: message };
     },
 
+    async getDeviceLog({ deviceId, linesMax }, context) {
+      const { orgId } = principalOf(context);
+      const device = await devices.get(db, { orgId, ttlMs, deviceId });
+      if (device.connected_at === null || device.disconnected_at !== null) {
+        refuse("failed_precondition", `${device.label} is not connected`);
+      }
+      if (!device.capabilities.includes(logCapability)) {
+        refuse("failed_precondition", `the daemon of ${device.label} gives no log; upgrade the daemon`);
+      }
+      return deps.deviceLogs.ask({ orgId, deviceId, linesMax: linesMax || logLinesDefault });
+    },
+  };
+}
+
+function deviceEdits(
+  deps: Deps,
+): Pick<Served, "updateDevice" | "labelDevice" | "deleteDevice" | "disconnectDevice"> {
+  const { db, doorbell, feed, surroundings, ttlMs } = deps;
+
+  return {
     async updateDevice(request, context) {
       const { orgId, actor } = principalOf(context);
       const { deviceId, label } = request;
@@ -149,47 +180,23 @@ export function fleetService(deps: {
     async disconnectDevice(request, context) {
       const { orgId, actor } = principalOf(context);
       const { deviceId } = request;
-      const session = await devices.requestDisconnect(db, { orgId, deviceId, actor });
+      const session = await deviceSessions.requestDisconnect(db, { orgId, deviceId, actor });
       feed.eventsAppended(orgId);
       doorbell.disconnect({ orgId, deviceId, ...session, reason: "operator" });
       return {};
     },
+  };
+}
 
-    async getDeviceLog({ deviceId, linesMax }, context) {
-      const { orgId } = principalOf(context);
-      const device = await devices.get(db, { orgId, ttlMs, deviceId });
-      if (device.connected_at === null || device.disconnected_at !== null) {
-        refuse("failed_precondition", `${device.label} is not connected`);
-      }
-      if (!device.capabilities.includes(logCapability)) {
-        refuse("failed_precondition", `the daemon of ${device.label} gives no log; upgrade the daemon`);
-      }
-      return deviceLogs.ask({ orgId, deviceId, linesMax: linesMax || logLinesDefault });
-    },
+function grantRpcs(deps: Deps): Pick<Served, "grantDevice" | "revokeGrant" | "listGrants"> {
+  const { db, doorbell, feed, surroundings, ttlMs } = deps;
 
-    async createJoinCode(request, context) {
-      const principal = principalOf(context);
-      const { orgId, actor, userId, tokenId } = principal;
-      const { requestId } = request;
-      const { code, expiresAt } = await callers.whileGood(db, principal, (tx) =>
-        joinCodes.create(tx, {
-          orgId,
-          actor,
-          userId,
-          tokenId,
-          requestId,
-          expiresInMs: request.expiresIn ? durationMs(request.expiresIn) : joinCodeMsDefault,
-        }),
-      );
-      feed.eventsAppended(orgId);
-      return { joinCode: withCell(code, deps.cell), expiresAt: timestampOf(expiresAt)! };
-    },
-
+  return {
     async grantDevice(request, context) {
       const { orgId, actor } = principalOf(context);
       const granted = await grants.grant(db, {
         ...{ orgId, actor, deviceId: request.deviceId },
-        grantee: granteeOf(request.grantee!),
+        grantee: granteeOf(given(request.grantee, "grantee")),
         permissions: permissionNames(request.permissions),
       });
       feed.eventsAppended(orgId);
@@ -201,7 +208,7 @@ export function fleetService(deps: {
       const { orgId, actor } = principalOf(context);
       const revoked = {
         ...{ orgId, actor, deviceId: request.deviceId },
-        grantee: granteeOf(request.grantee!),
+        grantee: granteeOf(given(request.grantee, "grantee")),
         permissions: permissionNames(request.permissions),
       };
       const { taken, stranded } = await revoke(db, revoked, surroundings);
@@ -223,6 +230,30 @@ export function fleetService(deps: {
         fetch: (after, limit) => grants.list(db, { orgId, deviceId, after, limit }),
       });
       return { grants: rows.map(grantMessage), nextPageToken };
+    },
+  };
+}
+
+function joinRpcs(deps: Deps): Pick<Served, "createJoinCode"> {
+  const { db, feed, cell } = deps;
+
+  return {
+    async createJoinCode(request, context) {
+      const principal = principalOf(context);
+      const { orgId, actor, userId, tokenId } = principal;
+      const { requestId } = request;
+      const { code, expiresAt } = await callers.whileGood(db, principal, (tx) =>
+        joinCodes.create(tx, {
+          orgId,
+          actor,
+          userId,
+          tokenId,
+          requestId,
+          expiresInMs: request.expiresIn ? durationMs(request.expiresIn) : joinCodeMsDefault,
+        }),
+      );
+      feed.eventsAppended(orgId);
+      return { joinCode: withCell(code, cell), expiresAt: timestampOf(expiresAt) };
     },
   };
 }

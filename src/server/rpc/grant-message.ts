@@ -7,18 +7,19 @@ import {
   GrantSchema,
 } from "#gen/pinion/v1/fleet_pb.js";
 import type * as grants from "../../store/people/grants.ts";
+import type * as rights from "../../store/people/rights.ts";
 import { timestampOf } from "./moments.ts";
 
 /** Grants between rows and messages. */
 
-const permissionMessages: Record<grants.Permission, GrantPermission> = {
+const permissionMessages: Record<rights.Permission, GrantPermission> = {
   use: GrantPermission.USE,
   manage: GrantPermission.MANAGE,
   read: GrantPermission.READ,
 };
 
-export function permissionNames(wanted: readonly GrantPermission[]): grants.Permission[] {
-  return (Object.keys(permissionMessages) as grants.Permission[]).filter((name) =>
+export function permissionNames(wanted: readonly GrantPermission[]): rights.Permission[] {
+  return (Object.keys(permissionMessages) as rights.Permission[]).filter((name) =>
     wanted.includes(permissionMessages[name]),
   );
 }

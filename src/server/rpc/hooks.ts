@@ -10,6 +10,7 @@ import {
   type HookService,
   type HookSpec,
   HookSpecSchema,
+  type UpdateHookRequest,
 } from "#gen/pinion/v1/hook_pb.js";
 import { refuse } from "../../errors.ts";
 import { withCell } from "../../ids.ts";
@@ -21,9 +22,10 @@ import * as starts from "../../store/work/starts.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import * as usecases from "../../usecases/hooks.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
-import { principalOf } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
+import { principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { given } from "./given.ts";
 import { inputValue } from "./input-message.ts";
 import { timestampOf } from "./moments.ts";
 import { page } from "./page.ts";
@@ -39,6 +41,9 @@ const kinds: Record<hooks.HookKind, HookKind> = {
   bearer: HookKind.BEARER,
   secret_url: HookKind.SECRET_URL,
 };
+const kindsByMessage = new Map(
+  Object.entries(kinds).map(([kind, message]) => [message, kind as hooks.HookKind]),
+);
 const outcomes: Record<hooks.HookOutcome, HookOutcome> = {
   started: HookOutcome.STARTED,
   already_queued: HookOutcome.ALREADY_QUEUED,
@@ -60,9 +65,29 @@ function specOf(row: hooks.HookRow): HookSpec {
 }
 
 function valuesOf(spec: HookSpec) {
-  const kind = Object.entries(kinds).find(([, value]) => value === spec.kind)![0] as hooks.HookKind;
+  const kind = given(kindsByMessage.get(spec.kind), "spec.kind");
   const { watcherId: watcher, filter, mapping, isDisabled } = spec;
   return { kind, watcher, filter, mapping, isDisabled, ratePerMinute: spec.ratePerMinute || rateDefault };
+}
+
+/**
+ * The spec with the fields of the request's mask replaced; an unset field is reset to its default.
+ * The result must pass the message's rules.
+ */
+function merge(spec: HookSpec, { spec: wanted, updateMask }: UpdateHookRequest): HookSpec {
+  const source = wanted ?? create(HookSpecSchema);
+  for (const path of updateMask?.paths ?? []) {
+    const known = HookSpecSchema.fields.find(({ name }) => name === path);
+    if (!known) {
+      refuse("invalid_argument", `update_mask: spec has no field "${path}"`, { field: "update_mask" });
+    }
+    Object.assign(spec, { [known.localName]: source[known.localName as "filter"] });
+  }
+  const violation = checkMessage(HookSpecSchema, spec);
+  if (violation) {
+    refuse("invalid_argument", `spec.${violation.message}`, { field: `spec.${violation.field}` });
+  }
+  return spec;
 }
 
 function deliveryMessage(row: hooks.DeliveryRow, shown: { redact: readonly string[] } | undefined) {
@@ -84,50 +109,55 @@ function deliveryMessage(row: hooks.DeliveryRow, shown: { redact: readonly strin
   });
 }
 
-export function hookService(deps: {
+interface Deps {
   db: Db;
   feed: EventAnnouncer;
   keyring: Keyring;
   surroundings: Surroundings;
   publicUrl: string | undefined;
   cell: string;
-}): ServiceImpl<typeof HookService> {
-  const { db, feed, keyring } = deps;
-  const urlOf = (id: string, secret = "") =>
-    `${(deps.publicUrl ?? "").replace(/\/$/, "")}/hooks/${withCell(id, deps.cell)}${secret ? `/${secret}` : ""}`;
+}
 
-  function message(row: hooks.HookRow) {
-    return create(HookSchema, {
-      id: row.id,
-      slug: row.slug,
-      spec: specOf(row),
-      url: urlOf(row.id),
-      version: row.version,
-      ...{ createdAt: timestampOf(row.createdAt), updatedAt: timestampOf(row.updatedAt) },
-      ...{ oldSecretUntil: timestampOf(row.oldSecretUntil), lastDeliveryAt: timestampOf(row.lastDeliveryAt) },
-      ...{ lastRefusedAt: timestampOf(row.lastRefusedAt), lastRefusedReason: row.lastRefusedReason },
-      secretReference: isReference(row.secret) ? row.secret : "",
-    });
-  }
-  const made = ({ hook, secret }: { hook: hooks.HookRow; secret: string }) => ({
-    hook: message(hook),
-    secret,
-    url: urlOf(hook.id, hook.kind === "secret_url" ? secret : ""),
+type Served = ServiceImpl<typeof HookService>;
+
+function urlOf({ publicUrl, cell }: Deps, id: string, secret = ""): string {
+  const base = (publicUrl ?? "").replace(/\/$/, "");
+  return `${base}/hooks/${withCell(id, cell)}${secret ? `/${secret}` : ""}`;
+}
+
+function hookMessage(deps: Deps, row: hooks.HookRow) {
+  return create(HookSchema, {
+    id: row.id,
+    slug: row.slug,
+    spec: specOf(row),
+    url: urlOf(deps, row.id),
+    version: row.version,
+    ...{ createdAt: timestampOf(row.createdAt), updatedAt: timestampOf(row.updatedAt) },
+    ...{ oldSecretUntil: timestampOf(row.oldSecretUntil), lastDeliveryAt: timestampOf(row.lastDeliveryAt) },
+    ...{ lastRefusedAt: timestampOf(row.lastRefusedAt), lastRefusedReason: row.lastRefusedReason },
+    secretReference: isReference(row.secret) ? row.secret : "",
   });
+}
+
+/** A hook with a new secret, and the address for the other system. */
+function madeMessage(deps: Deps, { hook, secret }: { hook: hooks.HookRow; secret: string }) {
+  const url = urlOf(deps, hook.id, hook.kind === "secret_url" ? secret : "");
+  return { hook: hookMessage(deps, hook), secret, url };
+}
+
+export function hookService(deps: Deps): Served {
+  return { ...hookReads(deps), ...hookEdits(deps), ...deliveryRpcs(deps) };
+}
+
+function hookReads(deps: Deps): Pick<Served, "getHook" | "listHooks"> {
+  const { db } = deps;
 
   return {
-    async createHook({ spec, slug, secret, requestId, dryRun: isDryRun }, context) {
-      const { orgId, actor } = principalOf(context);
-      const asked = { orgId, actor, slug, secret, requestId, values: valuesOf(spec!), keyring, isDryRun };
-      const created = await usecases.create(db, asked);
-      if (isDryRun) return made({ ...created, secret: "" });
-      feed.eventsAppended(orgId);
-      return made(created);
-    },
     async getHook({ hookId: hook }, context) {
       const { orgId } = principalOf(context);
-      return { hook: message(await hooks.get(db, { orgId, hook })) };
+      return { hook: hookMessage(deps, await hooks.get(db, { orgId, hook })) };
     },
+
     async listHooks(request, context) {
       const { orgId } = principalOf(context);
       const watcherId =
@@ -139,55 +169,76 @@ export function hookService(deps: {
         keyOf: (row: hooks.HookRow) => [row.slug] as [string],
         fetch: (after, limit) => hooks.list(db, { orgId, limit, watcherId, afterSlug: after?.[0] }),
       });
-      return { hooks: rows.map(message), nextPageToken };
+      return { hooks: rows.map((row) => hookMessage(deps, row)), nextPageToken };
     },
+  };
+}
+
+function hookEdits(
+  deps: Deps,
+): Pick<Served, "createHook" | "updateHook" | "deleteHook" | "rotateHookSecret"> {
+  const { db, feed, keyring } = deps;
+
+  return {
+    async createHook({ spec, slug, secret, requestId, dryRun: isDryRun }, context) {
+      const { orgId, actor } = principalOf(context);
+      const asked = {
+        orgId,
+        actor,
+        slug,
+        secret,
+        requestId,
+        values: valuesOf(given(spec, "spec")),
+        keyring,
+        isDryRun,
+      };
+      const created = await usecases.create(db, asked);
+      if (isDryRun) return madeMessage(deps, { ...created, secret: "" });
+      feed.eventsAppended(orgId);
+      return madeMessage(deps, created);
+    },
+
     async updateHook(request, context) {
       const { orgId, actor } = principalOf(context);
-      const paths = request.updateMask?.paths ?? [];
       const hook = await usecases.update(db, {
         ...{ orgId, actor, hook: request.hookId, expectedVersion: request.expectedVersion },
         ...{ isDryRun: request.dryRun, secret: request.secret, keyring },
-        change(current) {
-          const spec = specOf(current);
-          const source = request.spec ?? create(HookSpecSchema);
-          for (const path of paths) {
-            const field = HookSpecSchema.fields.find(({ name }) => name === path);
-            if (!field) {
-              refuse("invalid_argument", `update_mask: spec has no field "${path}"`, {
-                field: "update_mask",
-              });
-            }
-            Object.assign(spec, { [field.localName]: source[field.localName as "filter"] });
-          }
-          const violation = checkMessage(HookSpecSchema, spec);
-          if (violation) {
-            refuse("invalid_argument", `spec.${violation.message}`, { field: `spec.${violation.field}` });
-          }
-          return valuesOf(spec);
-        },
+        change: (current) => valuesOf(merge(specOf(current), request)),
       });
       if (!request.dryRun) feed.eventsAppended(orgId);
-      return { hook: message(hook) };
+      return { hook: hookMessage(deps, hook) };
     },
+
     async deleteHook({ hookId: hook }, context) {
       const { orgId, actor } = principalOf(context);
       await usecases.remove(db, { orgId, actor, hook });
       feed.eventsAppended(orgId);
       return {};
     },
+
     async rotateHookSecret({ hookId: hook, secret, overlap }, context) {
       const { orgId, actor } = principalOf(context);
       const overlapMs = overlap ? durationMs(overlap) : usecases.overlapMsDefault;
       const rotated = await usecases.rotate(db, { orgId, actor, hook, secret, overlapMs, keyring });
       feed.eventsAppended(orgId);
-      return made(rotated);
+      return madeMessage(deps, rotated);
     },
+  };
+}
+
+function deliveryRpcs(
+  deps: Deps,
+): Pick<Served, "listHookDeliveries" | "getHookDelivery" | "replayHookDelivery"> {
+  const { db, feed } = deps;
+
+  return {
     async listHookDeliveries({ hookId }, context) {
       const { orgId } = principalOf(context);
       const hook = await hooks.get(db, { orgId, hook: hookId });
       const rows = await hooks.listDeliveries(db, hook);
       return { deliveries: rows.map((row) => deliveryMessage(row, undefined)) };
     },
+
     async getHookDelivery({ hookId, id }, context) {
       const { orgId } = principalOf(context);
       const hook = await hooks.get(db, { orgId, hook: hookId });
@@ -195,6 +246,7 @@ export function hookService(deps: {
       const asked = await starts.findAsked(db, hook);
       return { delivery: deliveryMessage(row, { redact: asked?.redact ?? [] }) };
     },
+
     async replayHookDelivery({ hookId, id, requestId }, context) {
       const { orgId } = principalOf(context);
       const hook = await hooks.get(db, { orgId, hook: hookId });

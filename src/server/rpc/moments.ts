@@ -6,6 +6,8 @@ const secondsMin = -62_135_596_800n;
 const secondsMax = 253_402_300_799n;
 
 /** For a message: a moment, or nothing. */
+export function timestampOf(date: Date): Timestamp;
+export function timestampOf(date: Date | null | undefined): Timestamp | undefined;
 export function timestampOf(date: Date | null | undefined): Timestamp | undefined {
   return date ? timestampFromDate(date) : undefined;
 }

@@ -17,9 +17,11 @@ import * as orgs from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as usecases from "../../usecases/members.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
-import { type Guard, mayGrant, principalOf } from "../access/guard.ts";
+import type { Guard } from "../access/guard.ts";
+import { mayGrant, type Principal, principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
 import type { FleetDoorbell } from "./fleet.ts";
+import { given } from "./given.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
 import { type SecretSources, secretMessage } from "./secret-message.ts";
@@ -58,7 +60,7 @@ function orgMessage(row: orgs.Org): Org {
  * `crossOrgDb` is for the three calls beyond the caller's org: a new org, a person known to
  * another org already, and the list of orgs.
  */
-export function orgService(deps: {
+interface Deps {
   db: Db;
   crossOrgDb: Db;
   doorbell: FleetDoorbell;
@@ -71,19 +73,27 @@ export function orgService(deps: {
   installedProviders: readonly string[];
   publicUrl?: string | undefined;
   secrets: SecretSources;
-}): ServiceImpl<typeof OrgService> {
-  const { db, crossOrgDb, doorbell, feed, surroundings } = deps;
+}
 
-  /**
-   * Handles ended tokens and tokens with reduced rights: their streams end, and their next call
-   * reads the database.
-   */
-  function endAll(tokenIds: readonly string[]): void {
-    for (const tokenId of tokenIds) {
-      deps.authCache.forget(tokenId);
-      doorbell.revoke(tokenId);
-    }
+type Served = ServiceImpl<typeof OrgService>;
+
+export function orgService(deps: Deps): Served {
+  return { ...orgRpcs(deps), ...memberRpcs(deps) };
+}
+
+/**
+ * Handles ended tokens and tokens with reduced rights: their streams end, and their next call
+ * reads the database.
+ */
+function endAll({ authCache, doorbell }: Deps, tokenIds: readonly string[]): void {
+  for (const tokenId of tokenIds) {
+    authCache.forget(tokenId);
+    doorbell.revoke(tokenId);
   }
+}
+
+function orgRpcs(deps: Deps): Pick<Served, "createOrg" | "getOrg" | "listOrgs" | "listSecrets"> {
+  const { db, crossOrgDb } = deps;
 
   return {
     async createOrg(request, context) {
@@ -137,14 +147,17 @@ export function orgService(deps: {
         nextPageToken,
       };
     },
+  };
+}
 
+function memberRpcs(deps: Deps): Pick<Served, "addMember" | "removeMember" | "listMembers"> {
+  const { db, crossOrgDb, feed, surroundings, doorbell } = deps;
+
+  return {
     async addMember(request, context) {
       const principal = principalOf(context);
       const { orgId, actor } = principal;
-      const missing = request.tokenScopes.find((scope) => !mayGrant(principal, scope));
-      if (missing) {
-        refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
-      }
+      requireMayGive(principal, request.tokenScopes);
       const addition = {
         orgId,
         actor,
@@ -152,7 +165,7 @@ export function orgService(deps: {
         requestId: request.requestId,
         email: request.email,
         name: request.name,
-        role: rolesByMessage.get(request.role)!,
+        role: given(rolesByMessage.get(request.role), "role"),
         tokenScopes: request.tokenScopes,
         keepsServices: request.keepServiceTokens,
       };
@@ -160,7 +173,7 @@ export function orgService(deps: {
       feed.eventsAppended(orgId);
       // The role has also changed the rights of the person's other tokens.
       deps.authCache.forgetPerson({ orgId, userId: member.userId });
-      endAll(cut.tokenIds);
+      endAll(deps, cut.tokenIds);
       return {
         member: memberMessage(member),
         secret: withCell(secret ?? "", deps.cell),
@@ -177,16 +190,10 @@ export function orgService(deps: {
       const leaving = { orgId, actor, caller: principal, userId, endsServices };
       const departure = await usecases.remove(db, leaving, surroundings);
       feed.eventsAppended(orgId);
-      endAll(departure.tokenIds);
+      endAll(deps, departure.tokenIds);
       for (const session of departure.sessions) doorbell.disconnect({ orgId, ...session, reason: "revoked" });
-      return {
-        tokensRevoked: departure.tokenIds.length,
-        serviceTokensKept: departure.serviceTokensKept,
-        agentsHandedOver: departure.agentsHandedOver,
-        watchersUnpinned: departure.watchersUnpinned,
-        agentsUnpinned: departure.agentsUnpinned,
-        runsCancelled: departure.runsCancelled,
-      };
+      const { tokenIds, sessions: _, ...counts } = departure;
+      return { tokensRevoked: tokenIds.length, ...counts };
     },
 
     async listMembers(request, context) {
@@ -199,4 +206,11 @@ export function orgService(deps: {
       return { members: rows.map(memberMessage), nextPageToken };
     },
   };
+}
+
+function requireMayGive(principal: Principal, scopes: readonly string[]): void {
+  const missing = scopes.find((scope) => !mayGrant(principal, scope));
+  if (missing) {
+    refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
+  }
 }

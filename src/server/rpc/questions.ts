@@ -10,13 +10,13 @@ import {
 } from "#gen/pinion/v1/run_pb.js";
 import { refuse } from "../../errors.ts";
 import * as answers from "../../scheduler/questions.ts";
-import * as agents from "../../store/agents/agents.ts";
+import * as agentEdits from "../../store/agents/agent-edits.ts";
 import * as devices from "../../store/people/devices.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as questions from "../../store/work/questions.ts";
 import * as runs from "../../store/work/runs.ts";
 import * as turns from "../../store/work/turns.ts";
-import type { Principal } from "../access/guard.ts";
+import type { Principal } from "../access/principal.ts";
 import { timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";
 
@@ -168,7 +168,7 @@ async function approveRule(
   row: questions.QuestionRow,
 ): Promise<void> {
   const rule = requireRule(row);
-  await agents.update(tx, {
+  await agentEdits.update(tx, {
     ...edit,
     expectedVersion: 0,
     isDryRun: false,

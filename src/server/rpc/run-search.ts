@@ -7,14 +7,14 @@ import {
   type SummarizeRunsResponseSchema,
 } from "#gen/pinion/v1/run_pb.js";
 import { refuse } from "../../errors.ts";
-import * as grants from "../../store/people/grants.ts";
+import * as rights from "../../store/people/rights.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as reports from "../../store/work/reports.ts";
 import * as runCounts from "../../store/work/run-counts.ts";
 import * as runs from "../../store/work/runs.ts";
 import * as searches from "../../store/work/searches.ts";
-import type { Principal } from "../access/guard.ts";
+import type { Principal } from "../access/principal.ts";
 import { dateOf, timestampOf } from "./moments.ts";
 import { runMessage } from "./run-message.ts";
 
@@ -103,8 +103,8 @@ async function readableDevices(
 ): Promise<Set<string>> {
   const deviceIds = [...new Set(hits.flatMap(({ deviceId }) => deviceId ?? []))];
   if (isEverywhere) return new Set(deviceIds);
-  const standings = await grants.standings(db, { orgId, who: { userId, tokenId }, deviceIds });
+  const standings = await rights.standings(db, { orgId, who: { userId, tokenId }, deviceIds });
   return new Set(
-    standings.filter((standing) => grants.rightTo("read", standing) !== null).map(({ deviceId }) => deviceId),
+    standings.filter((standing) => rights.rightTo("read", standing) !== null).map(({ deviceId }) => deviceId),
   );
 }

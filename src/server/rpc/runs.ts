@@ -3,6 +3,7 @@ import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import { TranscriptSchema } from "#gen/pinion/v1/activity_pb.js";
 import {
+  type ExplainRunResponseSchema,
   type Run,
   type RunService,
   UsageGroup,
@@ -29,10 +30,10 @@ import * as starts from "../../store/work/starts.ts";
 import * as usage from "../../store/work/usage.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import * as windows from "../../store/work/windows.ts";
-import { principalOf } from "../access/guard.ts";
+import { principalOf } from "../access/principal.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
-import { attentionNames, runStatuses } from "../run-enums.ts";
+import { attentionNames, runStatuses } from "../enums.ts";
 import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
 import { explainChain } from "./explain-chain.ts";
@@ -45,49 +46,66 @@ import { searchRuns, summarizeRuns } from "./run-search.ts";
 import { outputFields, watching } from "./watching.ts";
 
 const windowsPageSizeDefault = 20;
-export function runService(deps: {
+interface Deps {
   db: Db;
   feed: Feed;
   doorbell: Doorbell & QuestionBell;
   policy: FailurePolicy;
   ttlMs: number;
   pokeBulks: () => void;
-}): ServiceImpl<typeof RunService> {
+}
+
+type Served = ServiceImpl<typeof RunService>;
+
+export function runService(deps: Deps): Served {
+  return {
+    ...runRpcs(deps),
+    ...resultRpcs(deps),
+    ...summaryRpcs(deps),
+    ...questionRpcs(deps),
+    ...bulkRpcs(deps),
+
+    explainRun: ({ runId }, context) => explainRun(deps, { orgId: principalOf(context).orgId, runId }),
+  };
+}
+
+async function get(db: Db, run: { orgId: string; runId: string }): Promise<runs.RunRow> {
+  const found = await runs.find(db, run);
+  if (found) return found;
+  const waiting = await starts.findWaiting(db, run);
+  if (!waiting) refuse("not_found", `there is no run ${run.runId}`);
+  refuse(
+    "failed_precondition",
+    `run ${run.runId} of watcher "${waiting.watcherSlug}" is not there yet: it waits for the end of run ${waiting.activeRunId ?? "before it"}`,
+  );
+}
+
+async function messageOf(db: Db, row: runs.RunRow): Promise<Run> {
+  const [message] = await runMessages(db, row.orgId, [row]);
+  return message ?? runMessage(row);
+}
+
+/** Adds the input and origin of a run without a slot. */
+async function messageWithStart(db: Db, row: runs.RunRow): Promise<Run> {
+  const message = await messageOf(db, row);
+  if (row.source === "scheduled" || row.source === "backfill") return message;
+  const start = await starts.findShown(db, { orgId: row.orgId, runId: row.id });
+  return start ? Object.assign(message, startFields(start)) : message;
+}
+
+/** The id of the watcher in a list's filter; undefined without a filter. */
+async function idOfWatcher(db: Db, orgId: string, watcher: string): Promise<string | undefined> {
+  return watcher === "" ? undefined : (await watchers.get(db, { orgId, watcher })).id;
+}
+
+function runRpcs(deps: Deps): Pick<Served, "getRun" | "listRuns" | "cancelRun" | "retryRun" | "watchRun"> {
   const { db, doorbell, policy } = deps;
   const retrying = { doorbell, ...(policy.quotas ? { quotas: policy.quotas } : {}) };
-
-  async function get(run: { orgId: string; runId: string }): Promise<runs.RunRow> {
-    const found = await runs.find(db, run);
-    if (found) return found;
-    const waiting = await starts.findWaiting(db, run);
-    if (!waiting) refuse("not_found", `there is no run ${run.runId}`);
-    refuse(
-      "failed_precondition",
-      `run ${run.runId} of watcher "${waiting.watcherSlug}" is not there yet: it waits for the end of run ${waiting.activeRunId ?? "before it"}`,
-    );
-  }
-
-  async function messageOf(row: runs.RunRow): Promise<Run> {
-    return (await runMessages(db, row.orgId, [row]))[0]!;
-  }
-
-  /** Adds the input and origin of a run without a slot. */
-  async function messageWithStart(row: runs.RunRow): Promise<Run> {
-    const message = await messageOf(row);
-    if (row.source === "scheduled" || row.source === "backfill") return message;
-    const start = await starts.findShown(db, { orgId: row.orgId, runId: row.id });
-    return start ? Object.assign(message, startFields(start)) : message;
-  }
-
-  /** The id of the watcher in a list's filter; undefined without a filter. */
-  async function idOfWatcher(orgId: string, watcher: string): Promise<string | undefined> {
-    return watcher === "" ? undefined : (await watchers.get(db, { orgId, watcher })).id;
-  }
 
   return {
     async getRun({ runId }, context) {
       const { orgId } = principalOf(context);
-      const run = await messageWithStart(await get({ orgId, runId }));
+      const run = await messageWithStart(db, await get(db, { orgId, runId }));
       const late = await lateResults.list(db, { orgId, id: runId });
       return { run, lateResults: late.map(lateResultMessage) };
     },
@@ -98,7 +116,7 @@ export function runService(deps: {
       const statuses = Object.entries(runStatuses).flatMap(([name, status]) =>
         wanted.has(status) ? [name] : [],
       );
-      const watcherId = await idOfWatcher(orgId, request.watcherId);
+      const watcherId = await idOfWatcher(db, orgId, request.watcherId);
       const { since, until } = spanOf(request, "");
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
@@ -126,9 +144,9 @@ export function runService(deps: {
         { orgId, runId },
         { reason: reason || `cancelled by ${actor}`, policy, doorbell },
       );
-      const run = await get({ orgId, runId });
+      const run = await get(db, { orgId, runId });
       if (!isLive) refuse("failed_precondition", `run ${runId} has ended already: ${run.status}`);
-      return { run: await messageOf(run) };
+      return { run: await messageOf(db, run) };
     },
 
     async retryRun({ runId, requestId }, context) {
@@ -136,44 +154,49 @@ export function runService(deps: {
       return { run: runMessage(await retry(db, { orgId, runId, actor, requestId }, retrying)) };
     },
 
-    ...bulkRpcs(deps),
-
     watchRun: (request, context) => watch(deps, request, context),
+  };
+}
 
-    async explainRun({ runId }, context) {
-      const { orgId } = principalOf(context);
-      const run = await get({ orgId, runId });
-      const { deviceId } = run;
-      const device = deviceId
-        ? await devices.get(db, { orgId, deviceId, ttlMs: deps.ttlMs }).catch(unlessNotFound)
-        : undefined;
-      const onDevice = deviceId
-        ? await runs.countOnDevice(db, { orgId, deviceId })
-        : { active: 0, pending: 0 };
-      const { ttlMs } = deps;
-      const fleet =
-        run.status === "pending" && !deviceId
-          ? await workers.findFleet(db, { orgId, agentKind: run.agentKind, ttlMs })
-          : undefined;
-      const placement =
-        run.status === "pending" ? await explainPlacement(db, { orgId, runId, ttlMs }) : undefined;
-      const now = await clock.now(db);
-      const chain = await explainChain(db, run);
-      return {
-        run: await messageWithStart(run),
-        ...explain({ run, device, onDevice, fleet, placement, ttlMs, now }),
-        candidates: (placement?.candidates ?? []).map(({ reason, ...device }) => ({
-          ...device,
-          takes: reason === null,
-          reason: reason ?? "",
-        })),
-        chain,
-      };
-    },
+/** The run with the facts that explain its state, and its place in a chain. */
+async function explainRun(
+  { db, ttlMs }: Deps,
+  { orgId, runId }: { orgId: string; runId: string },
+): Promise<MessageInitShape<typeof ExplainRunResponseSchema>> {
+  const run = await get(db, { orgId, runId });
+  const { deviceId } = run;
+  const device = deviceId
+    ? await devices.get(db, { orgId, deviceId, ttlMs }).catch(unlessNotFound)
+    : undefined;
+  const onDevice = deviceId ? await runs.countOnDevice(db, { orgId, deviceId }) : { active: 0, pending: 0 };
+  const fleet =
+    run.status === "pending" && !deviceId
+      ? await workers.findFleet(db, { orgId, agentKind: run.agentKind, ttlMs })
+      : undefined;
+  const placement =
+    run.status === "pending" ? await explainPlacement(db, { orgId, runId, ttlMs }) : undefined;
+  const now = await clock.now(db);
+  const chain = await explainChain(db, run);
+  return {
+    run: await messageWithStart(db, run),
+    ...explain({ run, device, onDevice, fleet, placement, ttlMs, now }),
+    candidates: (placement?.candidates ?? []).map(({ reason, ...device }) => ({
+      ...device,
+      takes: reason === null,
+      reason: reason ?? "",
+    })),
+    chain,
+  };
+}
 
+/** The results of runs. */
+function resultRpcs(deps: Deps): Pick<Served, "listWindows" | "getTranscript"> {
+  const { db } = deps;
+
+  return {
     async listWindows(request, context) {
       const { orgId } = principalOf(context);
-      const watcherId = await idOfWatcher(orgId, request.watcherId);
+      const watcherId = await idOfWatcher(db, orgId, request.watcherId);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
         keyOf: (row: windows.WindowRow) => [row.id] as [string],
@@ -193,11 +216,17 @@ export function runService(deps: {
 
     async getTranscript({ runId }, context) {
       const { orgId } = principalOf(context);
-      await get({ orgId, runId });
+      await get(db, { orgId, runId });
       const bytes = await reports.findTranscript(db, { orgId, runId });
       return { transcript: bytes ? fromBinary(TranscriptSchema, bytes) : create(TranscriptSchema) };
     },
+  };
+}
 
+function summaryRpcs(deps: Deps): Pick<Served, "summarizeUsage" | "summarizeRuns" | "searchRuns"> {
+  const { db } = deps;
+
+  return {
     async summarizeUsage(request, context) {
       const { orgId } = principalOf(context);
       const end = request.end ? dateOf(request.end, "end") : await clock.now(db);
@@ -205,7 +234,7 @@ export function runService(deps: {
       if (start >= end) refuse("invalid_argument", "end: must be after start", { field: "end" });
       const sums = await usage.summarize(db, {
         ...{ orgId, start, end, groupBy: usageGroups[request.groupBy] },
-        watcherId: await idOfWatcher(orgId, request.watcherId),
+        watcherId: await idOfWatcher(db, orgId, request.watcherId),
         agentId: request.agentId || undefined,
         deviceId: request.deviceId || undefined,
       });
@@ -214,18 +243,24 @@ export function runService(deps: {
 
     async summarizeRuns(request, context) {
       const { orgId } = principalOf(context);
-      return summarizeRuns(db, orgId, request, await idOfWatcher(orgId, request.watcherId));
+      return summarizeRuns(db, orgId, request, await idOfWatcher(db, orgId, request.watcherId));
     },
 
     searchRuns: ({ query }, context) => searchRuns(db, principalOf(context), query),
+  };
+}
 
+function questionRpcs(deps: Deps): Pick<Served, "listQuestions" | "answerQuestion"> {
+  const { db } = deps;
+
+  return {
     async listQuestions(request, context) {
       const { orgId } = principalOf(context);
-      return listQuestions(db, orgId, request, await idOfWatcher(orgId, request.watcherId));
+      return listQuestions(db, orgId, request, await idOfWatcher(db, orgId, request.watcherId));
     },
 
     async answerQuestion(request, context) {
-      return { question: await answerQuestion(db, principalOf(context), request, doorbell) };
+      return { question: await answerQuestion(db, principalOf(context), request, deps.doorbell) };
     },
   };
 }

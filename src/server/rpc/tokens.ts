@@ -1,15 +1,22 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
-import { TokenKind, type TokenService } from "#gen/pinion/v1/token_pb.js";
+import {
+  type CreateTokenRequest,
+  type RotateTokenRequest,
+  TokenKind,
+  type TokenService,
+} from "#gen/pinion/v1/token_pb.js";
 import { refuse } from "../../errors.ts";
 import { withCell } from "../../ids.ts";
 import * as callers from "../../store/people/callers.ts";
 import * as devices from "../../store/people/devices.ts";
 import { requireScopes } from "../../store/people/roles.ts";
+import * as tokenRotations from "../../store/people/token-rotations.ts";
 import * as tokens from "../../store/people/tokens.ts";
 import type { Db } from "../../store/pg/database.ts";
-import { type Guard, mayEnd, mayGrant, type Principal, principalOf } from "../access/guard.ts";
+import type { Guard } from "../access/guard.ts";
+import { mayEnd, mayGrant, type Principal, principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { idKey, page } from "./page.ts";
 import { tokenMessage } from "./token-message.ts";
@@ -23,34 +30,31 @@ export interface TokenDoorbell {
 /** As documented in the .proto. */
 const overlapMsDefault = 10 * 60_000;
 
-export function tokenService(deps: {
+interface Deps {
   db: Db;
   doorbell: TokenDoorbell;
   feed: EventAnnouncer;
   authCache: Guard["authCache"];
   /** The name in tokens and codes; "" for none. */
   cell: string;
-}): ServiceImpl<typeof TokenService> {
-  const { db } = deps;
+}
+
+type Served = ServiceImpl<typeof TokenService>;
+
+export function tokenService(deps: Deps): Served {
+  return { ...secretRpcs(deps), ...tokenRpcs(deps) };
+}
+
+/** The calls that make a secret. */
+function secretRpcs(deps: Deps): Pick<Served, "createToken" | "rotateToken"> {
+  const { db, cell } = deps;
 
   return {
     async createToken(request, context) {
       const principal = principalOf(context);
-      const missing = request.scopes.find((scope) => !mayGrant(principal, scope));
-      if (missing) {
-        refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
-      }
+      requireMayCreate(principal, request);
       const isForPerson = request.kind === TokenKind.PAT;
-      if (isForPerson && !principal.userId) {
-        refuse("failed_precondition", "a service has no person to make a token for; ask for kind SVC");
-      }
       const { deviceIds, allDevices } = request;
-      if (isForPerson && (deviceIds.length > 0 || allDevices)) {
-        const field = allDevices ? "all_devices" : "device_ids";
-        refuse("invalid_argument", `${field}: is for kind SVC; a person has what the person was granted`, {
-          field,
-        });
-      }
       const expiresInMs = request.expiresIn && durationMs(request.expiresIn);
       const { token, secret } = await callers.whileGood(db, principal, async (tx, held) => {
         if (held.role) requireScopes(held.role, request.scopes, "scopes");
@@ -70,9 +74,32 @@ export function tokenService(deps: {
         });
       });
       deps.feed.eventsAppended(principal.orgId);
-      return { token: tokenMessage(token), secret: withCell(secret, deps.cell) };
+      return { token: tokenMessage(token), secret: withCell(secret, cell) };
     },
 
+    async rotateToken(request, context) {
+      const principal = principalOf(context);
+      const { orgId } = principal;
+      const { tokenId } = request;
+      const rotate = (tx: Db, held: callers.Held) => rotated(tx, held, { principal, request });
+      const { token, secret, predecessor } = await callers.whileGood(db, principal, rotate, { tokenId });
+      // The token's next use reads its expiry; on other replicas after at most the cache time of a
+      // lookup.
+      deps.authCache.forget(tokenId);
+      deps.feed.eventsAppended(orgId);
+      return {
+        token: tokenMessage(token),
+        secret: withCell(secret, cell),
+        predecessor: tokenMessage(predecessor),
+      };
+    },
+  };
+}
+
+function tokenRpcs(deps: Deps): Pick<Served, "listTokens" | "revokeToken"> {
+  const { db } = deps;
+
+  return {
     async listTokens(request, context) {
       const { orgId, tokenId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
@@ -104,37 +131,48 @@ export function tokenService(deps: {
       deps.feed.eventsAppended(orgId);
       return { token: tokenMessage(token) };
     },
-
-    async rotateToken(request, context) {
-      const principal = principalOf(context);
-      const { orgId, actor } = principal;
-      const { tokenId } = request;
-      const rotate = async (tx: Db, held: callers.Held) => {
-        const found = (await tokens.find(tx, { orgId, tokenId })) ?? notFound(tokenId);
-        await requireMayRotate(tx, principal, found);
-        if (held.role) requireScopes(held.role, found.scopes, "token_id");
-        return tokens.rotate(tx, {
-          orgId,
-          tokenId,
-          actor,
-          creatorId: principal.userId,
-          overlapMs: request.overlap ? durationMs(request.overlap) : overlapMsDefault,
-          expiresInMs: request.expiresIn && durationMs(request.expiresIn),
-          expiresInMsMax: lifeMsMax(principal, held),
-        });
-      };
-      const { token, secret, predecessor } = await callers.whileGood(db, principal, rotate, { tokenId });
-      // The token's next use reads its expiry; on other replicas after at most the cache time of a
-      // lookup.
-      deps.authCache.forget(tokenId);
-      deps.feed.eventsAppended(orgId);
-      return {
-        token: tokenMessage(token),
-        secret: withCell(secret, deps.cell),
-        predecessor: tokenMessage(predecessor),
-      };
-    },
   };
+}
+
+/** Refuses scopes that the principal cannot give, and a kind of token that cannot have the values. */
+function requireMayCreate(principal: Principal, request: CreateTokenRequest): void {
+  const missing = request.scopes.find((scope) => !mayGrant(principal, scope));
+  if (missing) {
+    refuse("permission_denied", `a token without the scope "${missing}" cannot give it to another`);
+  }
+  if (request.kind !== TokenKind.PAT) return;
+  if (!principal.userId) {
+    refuse("failed_precondition", "a service has no person to make a token for; ask for kind SVC");
+  }
+  const { deviceIds, allDevices } = request;
+  if (deviceIds.length > 0 || allDevices) {
+    const field = allDevices ? "all_devices" : "device_ids";
+    refuse("invalid_argument", `${field}: is for kind SVC; a person has what the person was granted`, {
+      field,
+    });
+  }
+}
+
+/** The successor of a token, if the principal may make one. */
+async function rotated(
+  tx: Db,
+  held: callers.Held,
+  { principal, request }: { principal: Principal; request: RotateTokenRequest },
+): ReturnType<typeof tokenRotations.rotate> {
+  const { orgId, actor } = principal;
+  const { tokenId } = request;
+  const found = (await tokens.find(tx, { orgId, tokenId })) ?? notFound(tokenId);
+  await requireMayRotate(tx, principal, found);
+  if (held.role) requireScopes(held.role, found.scopes, "token_id");
+  return tokenRotations.rotate(tx, {
+    orgId,
+    tokenId,
+    actor,
+    creatorId: principal.userId,
+    overlapMs: request.overlap ? durationMs(request.overlap) : overlapMsDefault,
+    expiresInMs: request.expiresIn && durationMs(request.expiresIn),
+    expiresInMsMax: lifeMsMax(principal, held),
+  });
 }
 
 /**

@@ -13,8 +13,8 @@ import {
 import { refuse } from "../../errors.ts";
 import { cancelTurn } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
+import { findDefaultAgentId } from "../../store/people/default-agents.ts";
 import * as devices from "../../store/people/devices.ts";
-import { findDefaultAgentId } from "../../store/people/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import * as conversations from "../../store/work/conversations.ts";
@@ -23,7 +23,7 @@ import * as questions from "../../store/work/questions.ts";
 import * as reports from "../../store/work/reports.ts";
 import * as runs from "../../store/work/runs.ts";
 import * as turns from "../../store/work/turns.ts";
-import { principalOf } from "../access/guard.ts";
+import { principalOf } from "../access/principal.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
 import { idKey, page } from "./page.ts";
@@ -37,24 +37,32 @@ const timeoutMsDefault = 600_000;
 const startTimeoutMsDefault = 600_000;
 type Deps = { db: Db; feed: Feed; doorbell: Doorbell };
 
-export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
-  const { db, doorbell } = deps;
+type Served = ServiceImpl<typeof TurnService>;
 
-  async function get(turn: { orgId: string; turnId: string }): Promise<turns.TurnRow> {
-    return (await turns.find(db, turn)) ?? refuse("not_found", `there is no turn ${turn.turnId}`);
-  }
+export function turnService(deps: Deps): Served {
+  return { ...turnRpcs(deps), ...conversationRpcs(deps) };
+}
+
+async function get(db: Db, turn: { orgId: string; turnId: string }): Promise<turns.TurnRow> {
+  return (await turns.find(db, turn)) ?? refuse("not_found", `there is no turn ${turn.turnId}`);
+}
+
+function turnRpcs(
+  deps: Deps,
+): Pick<Served, "startTurn" | "getTurn" | "watchTurn" | "listTurns" | "cancelTurn"> {
+  const { db, doorbell } = deps;
 
   return {
     async startTurn(request, context) {
       const { orgId } = principalOf(context);
       const { armed, isNew } = await start(deps, orgId, request);
       if (isNew) doorbell.turnStarted({ orgId, ...armed });
-      return { turn: turnMessage(await get({ orgId, turnId: armed.turnId })), alreadyStarted: !isNew };
+      return { turn: turnMessage(await get(db, { orgId, turnId: armed.turnId })), alreadyStarted: !isNew };
     },
 
     async getTurn({ turnId }, context) {
       const { orgId } = principalOf(context);
-      const turn = await messageOf(db, await get({ orgId, turnId }));
+      const turn = await messageOf(db, await get(db, { orgId, turnId }));
       const late = await lateResults.list(db, { orgId, id: turnId });
       return { turn, lateResults: late.map(lateResultMessage) };
     },
@@ -90,11 +98,18 @@ export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
         { orgId, turnId },
         { reason: reason || `cancelled by ${actor}`, doorbell },
       );
-      const turn = await get({ orgId, turnId });
+      const turn = await get(db, { orgId, turnId });
       if (!isLive) refuse("failed_precondition", `turn ${turnId} has ended already: ${turn.status}`);
       return { turn: turnMessage(turn) };
     },
+  };
+}
 
+function conversationRpcs({
+  db,
+  feed,
+}: Deps): Pick<Served, "getConversation" | "listConversations" | "deleteConversation"> {
+  return {
     async getConversation({ conversationId, includeSnapshot }, context) {
       const { orgId } = principalOf(context);
       const { snapshot, ...row } = await conversations.get(db, {
@@ -124,7 +139,7 @@ export function turnService(deps: Deps): ServiceImpl<typeof TurnService> {
     async deleteConversation({ conversationId }, context) {
       const { orgId, actor } = principalOf(context);
       await conversations.remove(db, { orgId, conversationId, actor });
-      deps.feed.eventsAppended(orgId);
+      feed.eventsAppended(orgId);
       return {};
     },
   };

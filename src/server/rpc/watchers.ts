@@ -21,9 +21,10 @@ import * as runSummaries from "../../store/work/run-summaries.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import * as usecases from "../../usecases/watchers.ts";
-import { principalOf } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
+import { principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { given } from "./given.ts";
 import { inputOf } from "./input-message.ts";
 import { dateOf, timestampOf } from "./moments.ts";
 import { page } from "./page.ts";
@@ -37,7 +38,7 @@ const int32Max = 2_147_483_647;
 /** Maximum age of a backfill's first slot, in milliseconds. */
 const backfillReachMs = 366 * 86_400_000;
 
-export function watcherService(deps: {
+interface Deps {
   db: Db;
   /** For the use-cases. */
   surroundings: Surroundings;
@@ -45,58 +46,56 @@ export function watcherService(deps: {
   quotas: Pick<Quotas, "find">;
   /** Shortest time between two slots, unless the org says otherwise. */
   intervalMsMin: number;
-}): ServiceImpl<typeof WatcherService> {
-  const { db, surroundings, feed } = deps;
+}
 
-  /** The rules for a new schedule of the org. */
-  async function rulesOf(orgId: string): Promise<ScheduleRules> {
-    const intervalMsMin = (await orgs.findIntervalMsMin(db, { orgId })) ?? deps.intervalMsMin;
-    return { now: await clock.now(db), intervalMsMin };
-  }
+type Served = ServiceImpl<typeof WatcherService>;
 
-  /** Announces the event of a write, and returns the watcher's message. */
-  function changed(watcher: watchers.Watcher) {
-    feed.eventsAppended(watcher.org_id);
-    return { watcher: watcherMessage(watcher) };
-  }
+export function watcherService(deps: Deps): Served {
+  return { ...watcherReads(deps), ...watcherEdits(deps), ...startRpcs(deps) };
+}
 
-  /** Watchers with the requested extras. */
-  async function withExtras(
-    orgId: string,
-    rows: readonly watchers.Watcher[],
-    asked: { includeRecentRuns: boolean; includeNextSlots: boolean },
-  ): Promise<Watcher[]> {
-    const watcherIds = rows.map((row) => row.id);
-    const recentRuns = asked.includeRecentRuns
-      ? await runSummaries.recentOfWatchers(db, { orgId, watcherIds, limit: recentRunsMax })
-      : undefined;
-    return rows.map((row) =>
-      watcherMessage(row, {
-        recentRuns: recentRuns?.get(row.id) ?? [],
-        nextSlots: asked.includeNextSlots ? nextSlotsOf(row) : [],
-      }),
-    );
-  }
+/** The rules for a new schedule of the org. */
+async function rulesOf({ db, intervalMsMin }: Deps, orgId: string): Promise<ScheduleRules> {
+  const ofOrg = await orgs.findIntervalMsMin(db, { orgId });
+  return { now: await clock.now(db), intervalMsMin: ofOrg ?? intervalMsMin };
+}
+
+/** Announces the event of a write, and returns the watcher's message. */
+function changed({ feed }: Deps, watcher: watchers.Watcher) {
+  feed.eventsAppended(watcher.org_id);
+  return { watcher: watcherMessage(watcher) };
+}
+
+/** Returns watchers with the requested extras. */
+async function withExtras(
+  db: Db,
+  orgId: string,
+  rows: readonly watchers.Watcher[],
+  asked: { includeRecentRuns: boolean; includeNextSlots: boolean },
+): Promise<Watcher[]> {
+  const watcherIds = rows.map((row) => row.id);
+  const recentRuns = asked.includeRecentRuns
+    ? await runSummaries.recentOfWatchers(db, { orgId, watcherIds, limit: recentRunsMax })
+    : undefined;
+  return rows.map((row) =>
+    watcherMessage(row, {
+      recentRuns: recentRuns?.get(row.id) ?? [],
+      nextSlots: asked.includeNextSlots ? nextSlotsOf(row) : [],
+    }),
+  );
+}
+
+function watcherReads(
+  deps: Deps,
+): Pick<Served, "getWatcher" | "listWatchers" | "listWatcherRevisions" | "previewSchedule"> {
+  const { db } = deps;
 
   return {
-    async createWatcher(request, context) {
-      const { orgId, actor } = principalOf(context);
-      const spec = request.spec!;
-      const wanted = {
-        ...{ orgId, actor, requestId: request.requestId, isDryRun: request.dryRun },
-        slug: requireSlug(request.slug, spec.name),
-        values: watcherValues(spec, { rules: await rulesOf(orgId) }),
-      };
-      const watcher = await usecases.create(db, wanted, surroundings);
-      if (!request.dryRun) return changed(watcher);
-      const room = (await deps.quotas.find(db, "watchers", [orgId])).get(orgId)!.room;
-      return { watcher: watcherMessage(watcher), watchersLeft: Math.min(room, int32Max) };
-    },
-
     async getWatcher(request, context) {
       const { orgId } = principalOf(context);
       const watcher = await watchers.get(db, { orgId, watcher: request.watcherId });
-      return { watcher: (await withExtras(orgId, [watcher], request))[0]! };
+      const [message] = await withExtras(db, orgId, [watcher], request);
+      return { watcher: message };
     },
 
     async listWatchers(request, context) {
@@ -112,7 +111,7 @@ export function watcherService(deps: {
             deviceId: request.deviceId || undefined,
           }),
       });
-      return { watchers: await withExtras(orgId, rows, request), nextPageToken };
+      return { watchers: await withExtras(db, orgId, rows, request), nextPageToken };
     },
 
     async listWatcherRevisions({ watcherId: named }, context) {
@@ -128,10 +127,45 @@ export function watcherService(deps: {
       };
     },
 
+    async previewSchedule(request, context) {
+      const { orgId } = principalOf(context);
+      const { schedule, timeZone, watcherId } = await requirePreviewed(db, { ...request, orgId });
+      const slots: Date[] = [];
+      let slot: Date | undefined = request.after ? dateOf(request.after, "after") : await clock.now(db);
+      while (schedule !== null && slots.length < (request.count || 5)) {
+        slot = nextSlot({ schedule, timeZone, watcherId }, slot);
+        if (!slot) break;
+        slots.push(slot);
+      }
+      return { slots: slots.map((at) => timestampOf(at)), timeZone };
+    },
+  };
+}
+
+function watcherEdits(
+  deps: Deps,
+): Pick<Served, "createWatcher" | "updateWatcher" | "deleteWatcher" | "pauseWatcher" | "resumeWatcher"> {
+  const { db, feed, surroundings } = deps;
+
+  return {
+    async createWatcher(request, context) {
+      const { orgId, actor } = principalOf(context);
+      const spec = given(request.spec, "spec");
+      const wanted = {
+        ...{ orgId, actor, requestId: request.requestId, isDryRun: request.dryRun },
+        slug: requireSlug(request.slug, spec.name),
+        values: watcherValues(spec, { rules: await rulesOf(deps, orgId) }),
+      };
+      const watcher = await usecases.create(db, wanted, surroundings);
+      if (!request.dryRun) return changed(deps, watcher);
+      const room = (await deps.quotas.find(db, "watchers", [orgId])).get(orgId)!.room;
+      return { watcher: watcherMessage(watcher), watchersLeft: Math.min(room, int32Max) };
+    },
+
     async updateWatcher(request, context) {
       const { orgId, actor } = principalOf(context);
       const fields = requireFields(request);
-      const rules = await rulesOf(orgId);
+      const rules = await rulesOf(deps, orgId);
       const edit = {
         ...{ orgId, actor, watcher: request.watcherId },
         expectedVersion: request.expectedVersion,
@@ -143,7 +177,7 @@ export function watcherService(deps: {
         isDryRun: request.dryRun,
       };
       const watcher = await usecases.update(db, edit, surroundings);
-      return request.dryRun ? { watcher: watcherMessage(watcher) } : changed(watcher);
+      return request.dryRun ? { watcher: watcherMessage(watcher) } : changed(deps, watcher);
     },
 
     async deleteWatcher({ watcherId: watcher }, context) {
@@ -155,14 +189,20 @@ export function watcherService(deps: {
 
     async pauseWatcher({ watcherId: watcher, reason }, context) {
       const { orgId, actor } = principalOf(context);
-      return changed(await usecases.pause(db, { orgId, actor, watcher, reason }, surroundings));
+      return changed(deps, await usecases.pause(db, { orgId, actor, watcher, reason }, surroundings));
     },
 
     async resumeWatcher({ watcherId: watcher }, context) {
       const { orgId, actor } = principalOf(context);
-      return changed(await usecases.resume(db, { orgId, actor, watcher }, surroundings));
+      return changed(deps, await usecases.resume(db, { orgId, actor, watcher }, surroundings));
     },
+  };
+}
 
+function startRpcs(deps: Deps): Pick<Served, "triggerWatcher" | "backfillWatcher"> {
+  const { db, surroundings } = deps;
+
+  return {
     async triggerWatcher({ watcherId: watcher, requestId, input }, context) {
       const { orgId, actor } = principalOf(context);
       const { id } = await watchers.get(db, { orgId, watcher });
@@ -171,23 +211,10 @@ export function watcherService(deps: {
       return triggeredMessage(db, await trigger(db, asked, { ...surroundings, request }));
     },
 
-    async previewSchedule(request, context) {
-      const { orgId } = principalOf(context);
-      const { schedule, timeZone, watcherId } = await requirePreviewed(db, { ...request, orgId });
-      const slots: Date[] = [];
-      let slot: Date | undefined = request.after ? dateOf(request.after, "after") : await clock.now(db);
-      while (schedule !== null && slots.length < (request.count || 5)) {
-        slot = nextSlot({ schedule, timeZone, watcherId }, slot);
-        if (!slot) break;
-        slots.push(slot);
-      }
-      return { slots: slots.map((at) => timestampOf(at)!), timeZone };
-    },
-
     async backfillWatcher(request, context) {
       const { orgId, actor } = principalOf(context);
-      const start = dateOf(request.start!, "start");
-      const end = dateOf(request.end!, "end");
+      const start = dateOf(given(request.start, "start"), "start");
+      const end = dateOf(given(request.end, "end"), "end");
       const { id } = await watchers.get(db, { orgId, watcher: request.watcherId });
       if (start.getTime() < (await clock.now(db)).getTime() - backfillReachMs) {
         refuse("invalid_argument", "start: must be at most 366 days ago", { field: "start" });

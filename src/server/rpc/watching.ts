@@ -21,13 +21,7 @@ export type Look<Update> = {
   update: Update;
 };
 
-/**
- * The updates of a run or a turn: its state now and at every change, its output, and keepalives.
- * Ends with the state of the ended work, which comes last: output received by then was written
- * before the end. `isEndAlone`: the end is a message of its own, always the last; otherwise work
- * that has ended already is shown before its output.
- */
-export async function* watching<Update>(options: {
+export type Watching<Update> = {
   feed: Pick<Feed, "watchWork">;
   work: { orgId: string; workId: string };
   signal: AbortSignal;
@@ -38,13 +32,55 @@ export async function* watching<Update>(options: {
   look: () => Promise<Look<Update>>;
   outputOf: (chunk: OutputChunk) => Update[];
   keepalive: () => Update;
-}): AsyncGenerator<Update> {
-  const { signal, afterSequence } = options;
+};
+
+/**
+ * The updates of a run or a turn: its state now and at every change, its output, and keepalives.
+ * Ends with the state of the ended work, which comes last: output received by then was written
+ * before the end. `isEndAlone`: the end is a message of its own, always the last; otherwise work
+ * that has ended already is shown before its output.
+ */
+export async function* watching<Update>(options: Watching<Update>): AsyncGenerator<Update> {
+  const { signal } = options;
+  const news = collectNews(options);
+  let shown: string | undefined;
+  let saidAt = performance.now();
+  let lookedAt = 0;
+  try {
+    while (!signal.aborted) {
+      let seen: Look<Update> | undefined;
+      if (news.takeChanged() || performance.now() - lookedAt >= rereadMs) {
+        lookedAt = performance.now();
+        seen = await options.look();
+      }
+      const pieces = news.takeOutput().flatMap(options.outputOf);
+      const isEnded = seen?.isEnded ?? false;
+      const isNews = seen?.text !== shown || (isEnded && options.isEndAlone);
+      const updates = seen && isNews ? [seen.update] : [];
+      const isEndLast = isEnded && (options.isEndAlone || shown !== undefined);
+      yield* isEndLast ? [...pieces, ...updates] : [...updates, ...pieces];
+      if (isEnded) return;
+      shown = seen?.text ?? shown;
+      const now = performance.now();
+      if (updates.length + pieces.length > 0) saidAt = now;
+      else if (now - saidAt >= keepaliveMs) {
+        saidAt = now;
+        yield options.keepalive();
+      }
+      await news.bell.wait(rereadMs, signal);
+    }
+  } finally {
+    news.stop();
+  }
+}
+
+/** Collects what the feed tells about the work until the viewer takes it. */
+function collectNews<Update>({ feed, work, afterSequence }: Watching<Update>) {
   const bell = new Bell();
   let chunks: OutputChunk[] = [];
   // The state is read after a reported change; otherwise only the output is passed on.
   let mayHaveChanged = true;
-  const stop = options.feed.watchWork(options.work, {
+  const stop = feed.watchWork(work, {
     onChange() {
       mayHaveChanged = true;
       bell.ring();
@@ -57,37 +93,20 @@ export async function* watching<Update>(options: {
       bell.ring();
     },
   });
-  let shown: string | undefined;
-  let saidAt = performance.now();
-  let lookedAt = 0;
-  try {
-    while (!signal.aborted) {
-      let seen: Look<Update> | undefined;
-      if (mayHaveChanged || performance.now() - lookedAt >= rereadMs) {
-        mayHaveChanged = false;
-        lookedAt = performance.now();
-        seen = await options.look();
-      }
-      const pieces = chunks.flatMap(options.outputOf);
+  return {
+    bell,
+    stop,
+    takeChanged(): boolean {
+      const taken = mayHaveChanged;
+      mayHaveChanged = false;
+      return taken;
+    },
+    takeOutput(): OutputChunk[] {
+      const taken = chunks;
       chunks = [];
-      const isEnded = seen?.isEnded ?? false;
-      const isNews = seen?.text !== shown || (isEnded && options.isEndAlone);
-      const news = seen && isNews ? [seen.update] : [];
-      const isEndLast = isEnded && (options.isEndAlone || shown !== undefined);
-      yield* isEndLast ? [...pieces, ...news] : [...news, ...pieces];
-      if (isEnded) return;
-      shown = seen?.text ?? shown;
-      const now = performance.now();
-      if (news.length + pieces.length > 0) saidAt = now;
-      else if (now - saidAt >= keepaliveMs) {
-        saidAt = now;
-        yield options.keepalive();
-      }
-      await bell.wait(rereadMs, signal);
-    }
-  } finally {
-    stop();
-  }
+      return taken;
+    },
+  };
 }
 
 /** The fields of a chunk of output in messages to viewers. */

@@ -1,24 +1,20 @@
 /** Edits of platforms by people, and the steps that follow. */
 import { sql } from "kysely";
 import { Refusal, refuse } from "../../errors.ts";
-import { excerpt } from "../../excerpt.ts";
 import type { Keyring } from "../../secrets.ts";
-import { shown } from "../people/changes.ts";
 import { marksAfter } from "../people/secret-marks.ts";
-import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
 import { unnest } from "../pg/unnest.ts";
 import * as events from "../work/events.ts";
-import { masked, sealAll } from "./platform-secrets.ts";
+import { changedKeys, createdEvent, updatedEvent } from "./platform-events.ts";
+import { sealAll } from "./platform-secrets.ts";
 import { beginStart, type Emit, gone, requireNoStop, type Step } from "./platform-starts.ts";
 import {
   deadline,
   find,
   findAll,
   type Named,
-  named,
   nextEpoch,
   type Platform,
   type PlatformValues,
@@ -29,9 +25,6 @@ import {
  * deletion.
  */
 const insertAttemptsMax = 3;
-
-/** Maximum characters of a config value in an event. */
-const eventValueLengthMax = 200;
 
 /** A requested platform; see {@link upsertAll}. */
 export type Wanted = {
@@ -170,20 +163,6 @@ async function insertAll(
   return new Map(rows.map((row) => [row.stable_id, row]));
 }
 
-function createdEvent(platform: Platform, one: Wanted, secrets: Record<string, string>) {
-  return {
-    kind: "platform.created",
-    actor: one.actor,
-    data: {
-      ...named(platform),
-      kind: one.values.kind,
-      version: 1,
-      config: shortened(one.values.config),
-      secrets: masked(secrets),
-    },
-  };
-}
-
 function draftOf(options: Named & { values: PlatformValues; secrets: Record<string, string> }): Platform {
   const now = new Date();
   return {
@@ -204,7 +183,36 @@ function draftOf(options: Named & { values: PlatformValues; secrets: Record<stri
 
 /** The next step for an existing, locked row. */
 async function change(tx: Db, current: Platform, options: Wanted & Context): Promise<Step> {
-  const { values } = options;
+  const { values, isDryRun } = options;
+  requireSame(current, values);
+  const isStarting = current.status === "starting";
+  if (isStarting && !isDryRun) return { do: "wait", platform: current };
+  requireNoStop(current, options.waitedEpoch);
+  requireVersion(current, options.expectedVersion);
+  const secrets = sealAll(options, current);
+  const changed = [
+    ...changedKeys(current.config, values.config).map((key) => `config.${key}`),
+    ...changedKeys(current.secrets, secrets).map((key) => `secrets.${key}`),
+  ];
+  const willRestart = isStarting || current.status === "running";
+  const starts = current.status === "failed" || (willRestart && changed.length > 0);
+  if (changed.length === 0) return startAgain(tx, current, { ...options, starts });
+  const after = { ...current, config: values.config, secrets, version: current.version + 1 };
+  const answer = { outcome: "updated" as const, changed };
+  if (isDryRun) {
+    return starts
+      ? { do: "start", platform: after, willRestart, ...answer }
+      : { do: "nothing", platform: after, ...answer };
+  }
+  const platform = await write(tx, { before: current, after, starts });
+  options.emit(
+    updatedEvent({ before: current, after: platform }, changed, options.actor, starts && willRestart),
+  );
+  return starts ? { do: "start", platform, willRestart, ...answer } : { do: "nothing", platform, ...answer };
+}
+
+/** Refuses another agent or another kind for a stable id. */
+function requireSame(current: Platform, values: PlatformValues): void {
   if (current.agent_id !== values.agentId) {
     refuse(
       "already_exists",
@@ -218,98 +226,56 @@ async function change(tx: Db, current: Platform, options: Wanted & Context): Pro
       `"${current.stable_id}" is a ${current.kind} and stays one; delete it first, or choose another stable id`,
     );
   }
-  const isStarting = current.status === "starting";
-  if (isStarting && !options.isDryRun) return { do: "wait", platform: current };
-  requireNoStop(current, options.waitedEpoch);
-  if (options.expectedVersion !== 0 && options.expectedVersion !== current.version) {
+}
+
+/** `expectedVersion` 0: any version. */
+function requireVersion({ version }: Platform, expectedVersion: number): void {
+  if (expectedVersion === 0 || expectedVersion === version) return;
+  refuse("aborted", `the platform is at version ${version}, not ${expectedVersion}; read it again`, {
+    retryAfterMs: 0,
+  });
+}
+
+/** The step for unchanged values: a failed platform starts again, once for each request. */
+async function startAgain(
+  tx: Db,
+  current: Platform,
+  options: Wanted & Context & { starts: boolean },
+): Promise<Step> {
+  const changed: string[] = [];
+  if (!options.starts || options.isDryRun)
+    return { do: "nothing", platform: current, outcome: "noop", changed };
+  if (current.epoch === options.waitedEpoch) {
     refuse(
-      "aborted",
-      `the platform is at version ${current.version}, not ${options.expectedVersion}; read it again`,
-      { retryAfterMs: 0 },
+      "failed_precondition",
+      `the platform "${current.stable_id}" did not start: ${current.status_reason}`,
     );
   }
-  const secrets = sealAll(options, current);
-  const changed = [
-    ...changedKeys(current.config, values.config).map((key) => `config.${key}`),
-    ...changedKeys(current.secrets, secrets).map((key) => `secrets.${key}`),
-  ];
-  const isRunning = isStarting || current.status === "running";
-  const starts = current.status === "failed" || (isRunning && changed.length > 0);
-  if (changed.length === 0) {
-    if (!starts || options.isDryRun) return { do: "nothing", platform: current, outcome: "noop", changed };
-    if (current.epoch === options.waitedEpoch) {
-      refuse(
-        "failed_precondition",
-        `the platform "${current.stable_id}" did not start: ${current.status_reason}`,
-      );
-    }
-    const platform = await beginStart(tx, current, options);
-    return { do: "start", platform, outcome: "noop", willRestart: false, changed };
-  }
-  const after = { ...current, config: values.config, secrets, version: current.version + 1 };
-  const answer = { outcome: "updated" as const, changed };
-  if (options.isDryRun) {
-    return starts
-      ? { do: "start", platform: after, willRestart: isRunning, ...answer }
-      : { do: "nothing", platform: after, ...answer };
-  }
+  const platform = await beginStart(tx, current, options);
+  return { do: "start", platform, outcome: "noop", willRestart: false, changed };
+}
+
+async function write(
+  tx: Db,
+  { before, after, starts }: { before: Platform; after: Platform; starts: boolean },
+): Promise<Platform> {
   await tx
     .updateTable("platform")
     .set({
-      config: JSON.stringify(values.config),
-      secrets: JSON.stringify(secrets),
-      secret_marks: marksAfter(current.secrets, secrets, sql`secret_marks`),
+      config: JSON.stringify(after.config),
+      secrets: JSON.stringify(after.secrets),
+      secret_marks: marksAfter(before.secrets, after.secrets, sql`secret_marks`),
       version: after.version,
       updated_at: sql<Date>`now()`,
       ...(starts
         ? { status: "starting", status_reason: "", epoch: nextEpoch, start_deadline_at: deadline }
         : {}),
     })
-    .where("org_id", "=", current.org_id)
-    .where("stable_id", "=", current.stable_id)
+    .where("org_id", "=", before.org_id)
+    .where("stable_id", "=", before.stable_id)
     .execute();
-  const platform = (await find(tx, options))!;
-  options.emit({
-    kind: "platform.updated",
-    actor: options.actor,
-    data: {
-      ...named(platform),
-      version: platform.version,
-      changed,
-      changes: Object.fromEntries(
-        changed.map((field) => [field, { from: shownOf(current, field), to: shownOf(after, field) }]),
-      ),
-      config: shortened(only(values.config, changed, "config.")),
-      secrets: masked(only(secrets, changed, "secrets.")),
-      will_restart: starts && isRunning,
-    },
-  });
-  return starts
-    ? { do: "start", platform, willRestart: isRunning, ...answer }
-    : { do: "nothing", platform, ...answer };
-}
-
-/** "config.a" or "secrets.b" of a platform for an event: of a secret only its existence. */
-function shownOf(platform: Pick<Platform, "config" | "secrets">, field: string): unknown {
-  const [, part, key] = /^(config|secrets)\.(.*)$/s.exec(field)!;
-  const values = part === "config" ? platform.config : masked(platform.secrets);
-  return shown(field, Object.hasOwn(values, key!) ? values[key!] : undefined);
-}
-
-function changedKeys(before: Record<string, string>, after: Record<string, string>): string[] {
-  return [...new Set([...Object.keys(before), ...Object.keys(after)])]
-    .filter((key) => canonical(before[key]) !== canonical(after[key]))
-    .sort();
-}
-
-function only(values: Record<string, string>, changed: string[], prefix: string): Record<string, string> {
-  return Object.fromEntries(Object.entries(values).filter(([key]) => changed.includes(prefix + key)));
-}
-
-function shortened(config: Record<string, string>): Json {
-  return Object.fromEntries(
-    Object.entries(config).map(([key, value]) => [key, excerpt(value, eventValueLengthMax)]),
-  );
+  const written = await find(tx, { orgId: before.org_id, stableId: before.stable_id });
+  return written ?? gone(before.stable_id);
 }
 
 /**

@@ -63,18 +63,23 @@ export async function take(
  * Takes up to `limit` running platforms of the kinds that no replica runs. Rows that other replicas
  * are taking are skipped.
  */
-export function takeAbandoned(
+export async function takeAbandoned(
   db: Db,
   wanted: { replicaId: string; ttlMs: number; kinds: readonly string[]; limit: number },
 ): Promise<(Lease & { platform: Platform })[]> {
   const { replicaId, ttlMs, kinds, limit } = wanted;
+  const abandoned = sql`
+    from platform p left join platform_instance i using (org_id, stable_id)
+    where p.status = 'running' and p.kind = any(${kinds as string[]}::text[]) and ${isFree}
+      and (i.retry_at is null or i.retry_at <= clock_timestamp())`;
+  // Nearly always no platform is abandoned; one statement then suffices.
+  const { rows: found } = await sql`select ${abandoned} limit 1`.execute(db);
+  if (found.length === 0) return [];
   return transaction(db, async (tx) => {
     const { rows } = await sql<Platform>`
       select p.org_id, p.stable_id, p.agent_id, p.kind, p.config, p.secrets, p.version, p.epoch, p.created_at,
         p.updated_at, p.status, p.status_reason
-      from platform p left join platform_instance i using (org_id, stable_id)
-      where p.status = 'running' and p.kind = any(${kinds as string[]}::text[]) and ${isFree}
-        and (i.retry_at is null or i.retry_at <= clock_timestamp())
+      ${abandoned}
       order by p.org_id, p.stable_id
       limit ${limit}
       for update of p skip locked`.execute(tx);

@@ -22,7 +22,28 @@ export function change(
     isDryRun?: boolean;
   },
 ): Promise<boolean> {
-  const { orgId, deviceId, add, remove } = options;
+  const { orgId, deviceId } = options;
+  requireLabels(options);
+  return rehearsable(db, options.isDryRun ?? false, async (tx) => {
+    const device = await lockLabelled(tx, options);
+    const labels = labelsAfter(device, options);
+    if (labels.join(" ") === device.labels.join(" ")) return false;
+    await tx
+      .updateTable("device")
+      .set({ labels })
+      .where("org_id", "=", orgId)
+      .where("id", "=", deviceId)
+      .execute();
+    const data = describe({ labels: device.labels }, { labels });
+    await events.append(tx, orgId, [{ kind: "device.updated", actor: options.actor, deviceId, data }]);
+    return true;
+  });
+}
+
+type Asked = { add: readonly string[]; remove: readonly string[] };
+type Labelled = { label: string; labels: string[] };
+
+function requireLabels({ add, remove }: Asked): void {
   for (const [index, label] of add.entries()) {
     const field = `add[${index}]`;
     const problem = labelProblem(label);
@@ -35,47 +56,40 @@ export function change(
     const problem = labelProblem(label);
     if (problem) refuse("invalid_argument", problem, { field: `remove[${index}]` });
   }
-  return rehearsable(db, options.isDryRun ?? false, async (tx) => {
-    const device = await tx
-      .selectFrom("device")
-      .select(["labels", "label", "is_worker"])
-      .where("org_id", "=", orgId)
-      .where("id", "=", deviceId)
-      .forNoKeyUpdate()
-      .executeTakeFirst();
-    if (!device) refuse("not_found", `there is no device ${deviceId}`);
-    if (device.is_worker) {
-      refuse(
-        "failed_precondition",
-        `"${device.label}" is a fleet worker, which takes what is neither pinned nor selected; labels are for devices`,
-        { field: "device_id" },
-      );
-    }
-    const labels = [...new Set([...device.labels, ...add])].filter((label) => !remove.includes(label)).sort();
-    if (labels.length > labelsMax) {
-      refuse(
-        "failed_precondition",
-        `device "${device.label}" would have ${labels.length} labels, and may have ${labelsMax}; remove some`,
-        { field: "add" },
-      );
-    }
-    if (labels.join(" ") === device.labels.join(" ")) return false;
-    await tx
-      .updateTable("device")
-      .set({ labels })
-      .where("org_id", "=", orgId)
-      .where("id", "=", deviceId)
-      .execute();
-    await events.append(tx, orgId, [
-      {
-        kind: "device.updated",
-        actor: options.actor,
-        deviceId,
-        data: describe({ labels: device.labels }, { labels }),
-      },
-    ]);
-    return true;
-  });
+}
+
+async function lockLabelled(
+  tx: Db,
+  { orgId, deviceId }: { orgId: string; deviceId: string },
+): Promise<Labelled> {
+  const device = await tx
+    .selectFrom("device")
+    .select(["labels", "label", "is_worker"])
+    .where("org_id", "=", orgId)
+    .where("id", "=", deviceId)
+    .forNoKeyUpdate()
+    .executeTakeFirst();
+  if (!device) refuse("not_found", `there is no device ${deviceId}`);
+  if (device.is_worker) {
+    refuse(
+      "failed_precondition",
+      `"${device.label}" is a fleet worker, which takes what is neither pinned nor selected; labels are for devices`,
+      { field: "device_id" },
+    );
+  }
+  return device;
+}
+
+function labelsAfter(device: Labelled, { add, remove }: Asked): string[] {
+  const labels = [...new Set([...device.labels, ...add])].filter((label) => !remove.includes(label)).sort();
+  if (labels.length > labelsMax) {
+    refuse(
+      "failed_precondition",
+      `device "${device.label}" would have ${labels.length} labels, and may have ${labelsMax}; remove some`,
+      { field: "add" },
+    );
+  }
+  return labels;
 }
 
 /**

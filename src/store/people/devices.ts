@@ -1,15 +1,19 @@
 import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../errors.ts";
-import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { DeviceRow, Json, PresenceRow } from "../pg/schema.ts";
-import { storableJson } from "../pg/storable.ts";
+import type { DeviceRow } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";
 import { hasLabel } from "./device-labels.ts";
 
 export type Os = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
+/** Systems that run local programs. */
+const programSystems: ReadonlySet<string> = new Set<Os>(["macos", "linux", "windows"]);
+
+export function runsPrograms(os: string): boolean {
+  return programSystems.has(os);
+}
 
 /** Whether a device is there, by the database's clock. */
 export type Liveness = "online" | "unsteady" | "offline" | "never";
@@ -176,7 +180,7 @@ export async function get(
   return device ?? notFound(options.deviceId);
 }
 
-function notFound(deviceId: string): never {
+export function notFound(deviceId: string): never {
   refuse("not_found", `there is no device ${deviceId}`);
 }
 
@@ -258,186 +262,6 @@ export function updateLabel(
   });
 }
 
-/** A hello's facts about its device. An empty label keeps the stored label. */
-export type HelloFacts = {
-  appVersion: string;
-  label: string;
-  agentKinds: readonly string[];
-  capabilities: readonly string[];
-  maxConcurrency: number;
-  /** JSON of ExecutorInfo and of WorkspaceInfo. */
-  executors: readonly Json[];
-  workspaces: readonly Json[];
-  /** The problem of the device's configuration file; empty: none. */
-  configProblem: string;
-  /** JSON of UpgradeInfo; null: not said. */
-  upgrade: Json | null;
-};
-
-/** The machine of a session. Empty hashes are unknown. */
-export type Machine = { machineHash: string; bootHash: string; hostName: string; arch: string };
-
-/**
- * Whether two fingerprints belong to different machines: all parts known in both differ. A single
- * changed part is allowed.
- */
-export function isOtherMachine(a: Partial<Machine>, b: Partial<Machine>): boolean {
-  const known = (["machineHash", "bootHash"] as const).filter((part) => a[part] && b[part]);
-  return known.length > 0 && known.every((part) => a[part] !== b[part]);
-}
-
-/** Minimum milliseconds between events, and between writes, for the same duplicate machine. */
-const duplicateEventMs = 3_600_000;
-const duplicateWriteMs = 60_000;
-
-/**
- * The machine with a live session of the device, if different from the hello's machine. The refused
- * machine is recorded on the device, with the event `device.duplicate_refused` at most once an
- * hour. A session without a stream, or silent for the TTL, is not live.
- */
-export async function findOtherMachine(
-  db: Db,
-  before: DeviceRow,
-  options: { machine: Machine; ttlMs: number },
-): Promise<{ hostName: string } | undefined> {
-  const { org_id: orgId, id: deviceId } = before;
-  const current = before.machine as Partial<Machine>;
-  if (!isOtherMachine(current, options.machine)) return undefined;
-  const alive = await db
-    .selectFrom("presence")
-    .select(
-      sql<boolean>`disconnected_at is null
-      and greatest(last_beat_at, connected_at) > now() - ${options.ttlMs} * interval '1 millisecond'`.as(
-        "isAlive",
-      ),
-    )
-    .where("org_id", "=", orgId)
-    .where("device_id", "=", deviceId)
-    .executeTakeFirst();
-  if (!alive?.isAlive) return undefined;
-  const seen = before.duplicate as { hostName: string; seenAt: string } | null;
-  const isKnown = seen?.hostName === options.machine.hostName;
-  const sinceMs = isKnown ? Date.now() - Date.parse(seen.seenAt) : Number.POSITIVE_INFINITY;
-  if (sinceMs > duplicateWriteMs) {
-    await transaction(db, async (tx) => {
-      const duplicate = { hostName: options.machine.hostName, seenAt: new Date().toISOString() };
-      await tx
-        .updateTable("device")
-        .set({ duplicate: JSON.stringify(duplicate) })
-        .where("org_id", "=", orgId)
-        .where("id", "=", deviceId)
-        .execute();
-      if (sinceMs <= duplicateEventMs) return;
-      await events.append(tx, orgId, [
-        {
-          kind: "device.duplicate_refused",
-          actor: `device:${deviceId}`,
-          deviceId,
-          data: { host_name: options.machine.hostName, connected_from: current.hostName ?? "" },
-        },
-      ]);
-    });
-  }
-  return { hostName: current.hostName ?? "" };
-}
-
-/** Records the machine of a session about to open. */
-export async function noteMachine(db: Db, before: DeviceRow, machine: Machine): Promise<void> {
-  if (canonical(before.machine) === canonical(machine)) return;
-  await db
-    .updateTable("device")
-    .set({ machine: JSON.stringify(machine) })
-    .where("org_id", "=", before.org_id)
-    .where("id", "=", before.id)
-    .execute();
-}
-
-/**
- * Stores the changed facts of a hello in the device, as just read, with the event `device.updated`.
- * A hello without changes costs nothing. True if the device changed.
- */
-export async function updateFromHello(db: Db, before: DeviceRow, facts: HelloFacts): Promise<boolean> {
-  if (changesOf(before, facts).length === 0) return false;
-  const { org_id: orgId, id: deviceId } = before;
-  return transaction(db, async (tx) => {
-    const current = await tx
-      .selectFrom("device")
-      .selectAll()
-      .where("org_id", "=", orgId)
-      .where("id", "=", deviceId)
-      .forNoKeyUpdate()
-      .executeTakeFirst();
-    const changes = current ? changesOf(current, facts) : [];
-    if (changes.length === 0) return false;
-    await tx
-      .updateTable("device")
-      .set(columnsOfChanges(changes))
-      .where("org_id", "=", orgId)
-      .where("id", "=", deviceId)
-      .execute();
-    await events.append(tx, orgId, [changedEvent(deviceId, changes)]);
-    return true;
-  });
-}
-
-export type Change = { column: string; from: unknown; to: unknown };
-
-const jsonColumns = new Set(["executors", "workspaces", "upgrade"]);
-
-/** The columns changed by a hello. */
-export function columnsOfChanges(changes: readonly Change[]): Record<string, unknown> {
-  return Object.fromEntries(
-    changes.map(({ column, to }) => [column, jsonColumns.has(column) && to !== null ? storableJson(to) : to]),
-  );
-}
-
-/** The event of a hello's changes. */
-export function changedEvent(deviceId: string, changes: readonly Change[]): Omit<events.NewEvent, "orgId"> {
-  return {
-    kind: "device.updated",
-    actor: `device:${deviceId}`,
-    deviceId,
-    data: describe(
-      Object.fromEntries(changes.map(({ column, from }) => [column, from])),
-      Object.fromEntries(changes.map(({ column, to }) => [column, to])),
-    ),
-  };
-}
-
-/** The changes in a hello's facts. */
-export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
-  const changes: Change[] = [
-    { column: "app_version", from: device.app_version, to: facts.appVersion },
-    { column: "label", from: device.label, to: facts.label === "" ? device.label : facts.label },
-    { column: "agent_kinds", from: device.agent_kinds, to: [...facts.agentKinds] },
-    { column: "capabilities", from: device.capabilities, to: [...facts.capabilities] },
-    { column: "max_concurrency", from: device.max_concurrency, to: facts.maxConcurrency },
-    { column: "executors", from: device.executors, to: [...facts.executors] },
-    { column: "workspaces", from: device.workspaces, to: [...facts.workspaces] },
-    { column: "config_problem", from: device.config_problem, to: facts.configProblem },
-    { column: "upgrade", from: device.upgrade, to: facts.upgrade },
-  ];
-  return changes.filter(({ from, to }) => canonical(from) !== canonical(to));
-}
-
-/** An open stream: its replica and its epoch. */
-export type Session = { replicaId: string; epoch: number };
-
-/** Locks the presence of a device; returns its open session, if any. */
-export async function lockSession(
-  tx: Db,
-  options: { orgId: string; deviceId: string },
-): Promise<Session | undefined> {
-  const presence = await tx
-    .selectFrom("presence")
-    .select(["replica_id", "epoch", "connected_at", "disconnected_at"])
-    .where("org_id", "=", options.orgId)
-    .where("device_id", "=", options.deviceId)
-    .forUpdate()
-    .executeTakeFirst();
-  return presence && openSession(presence);
-}
-
 /**
  * Deletes a locked device with its presence. Its owner may still read the output of its runs: see
  * grants.ts.
@@ -453,64 +277,4 @@ export async function remove(
     .insertInto("device_past")
     .values({ org_id: orgId, device_id: deviceId, label, owner_id: ownerId })
     .execute();
-}
-
-/** The devices of a person, locked until the commit, with their streams. */
-export async function lockOwnedBy(
-  tx: Db,
-  options: { orgId: string; userId: string },
-): Promise<{ id: string; label: string; session: Session | undefined }[]> {
-  const owned = await tx
-    .selectFrom("device")
-    .select(["id", "label"])
-    .where("org_id", "=", options.orgId)
-    .where("owner_id", "=", options.userId)
-    .orderBy("id")
-    .forUpdate()
-    .execute();
-  if (owned.length === 0) return [];
-  const presences = await tx
-    .selectFrom("presence")
-    .select(["device_id", "replica_id", "epoch", "connected_at", "disconnected_at"])
-    .where("org_id", "=", options.orgId)
-    .where(
-      "device_id",
-      "in",
-      owned.map((device) => device.id),
-    )
-    .execute();
-  const sessions = new Map(presences.map((presence) => [presence.device_id, openSession(presence)]));
-  return owned.map((device) => ({ ...device, session: sessions.get(device.id) }));
-}
-
-/**
- * Records an operator's request that the device reconnects, with the event
- * `device.disconnect_requested`; returns the stream to end. Refuses with `not_found`, and with
- * `failed_precondition` if the device has no stream.
- */
-export function requestDisconnect(
-  db: Db,
-  options: { orgId: string; deviceId: string; actor: string },
-): Promise<Session> {
-  const { orgId, deviceId, actor } = options;
-  return transaction(db, async (tx) => {
-    if (!(await find(tx, options))) notFound(deviceId);
-    const presence = await tx
-      .selectFrom("presence")
-      .select(["replica_id", "epoch", "connected_at", "disconnected_at"])
-      .where("org_id", "=", orgId)
-      .where("device_id", "=", deviceId)
-      .executeTakeFirst();
-    const session = presence && openSession(presence);
-    if (!session) refuse("failed_precondition", "the device holds no stream");
-    await events.append(tx, orgId, [{ kind: "device.disconnect_requested", actor, deviceId }]);
-    return session;
-  });
-}
-
-function openSession(
-  presence: Pick<PresenceRow, "replica_id" | "epoch" | "connected_at" | "disconnected_at">,
-): Session | undefined {
-  const { replica_id: replicaId, epoch } = presence;
-  return replicaId && presence.connected_at && !presence.disconnected_at ? { replicaId, epoch } : undefined;
 }

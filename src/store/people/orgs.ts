@@ -1,13 +1,11 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
-import * as agents from "../agents/agents.ts";
-import { healAgent } from "../agents/healing.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
 import * as orgMoves from "../work/org-moves.ts";
 import * as callers from "./callers.ts";
+import * as defaultAgents from "./default-agents.ts";
 import * as members from "./members.ts";
 import * as requests from "./requests.ts";
 import { requireAdmin } from "./roles.ts";
@@ -15,30 +13,8 @@ import * as tokens from "./tokens.ts";
 
 /** The org of the first start, owned by the operator. */
 export const localOrgId = "local";
-/** The default agent of every new org. */
-export const defaultAgentId = "pinion-default";
-
-const defaultAgentIdentity = `You are Pinion's default agent. You run on one of your user's own machines, on a schedule or when asked, and nobody watches while you work: what you print is the result.
-
-Do what the prompt asks, with what you find on this machine. Be brief and concrete. If you lack history or context, say so; do not invent.`;
 
 export type Org = { id: string; name: string; defaultAgentId: string | null; createdAt: Date };
-
-/**
- * A server's contribution to default agents: the providers with a key, for example "anthropic",
- * and, with a public URL, its MCP server.
- */
-type Providers = { installedProviders: readonly string[]; publicUrl?: string | undefined };
-
-/** The settings of an unchanged default agent. */
-function defaultSettings({ installedProviders, publicUrl }: Providers): Json {
-  const mcpServers = agents.injectedServers(publicUrl);
-  return {
-    identity: defaultAgentIdentity,
-    ...(mcpServers.length > 0 ? { mcpServers } : {}),
-    ...(installedProviders.length > 0 ? { installedProviders: [...installedProviders] } : {}),
-  };
-}
 
 /** The org. Refuses with `not_found`. */
 export async function get(db: Db, options: { orgId: string }): Promise<Org> {
@@ -75,7 +51,7 @@ export function list(
  */
 export function ensureBootstrap(
   db: Db,
-  providers: Providers = { installedProviders: [] },
+  providers: defaultAgents.Providers = { installedProviders: [] },
   keep: (secret: string) => void = () => {},
   /** The token's secret, if chosen by the operator. */
   givenSecret?: string,
@@ -124,7 +100,7 @@ export function create(
     actor: string;
     caller: callers.Caller;
     requestId: string;
-  } & Providers,
+  } & defaultAgents.Providers,
 ): Promise<{ org: Org; owner: members.Member; secret: string }> {
   const { orgId, name, actor, installedProviders, publicUrl } = options;
   const request = {
@@ -165,6 +141,47 @@ export function create(
   });
 }
 
+/**
+ * Creates the contents of a new org: its owner, its default agent and the owner's token, with their
+ * events.
+ */
+async function furnish(
+  tx: Db,
+  options: {
+    orgId: string;
+    ownerId: string;
+    actor: string;
+    tokenLabel: string;
+    givenSecret?: string | undefined;
+    creatorId?: string | null;
+    beforeEvents?: (tokenId: string) => Promise<void>;
+  } & defaultAgents.Providers,
+): Promise<string> {
+  const { orgId, ownerId, actor } = options;
+  await tx.insertInto("member").values({ org_id: orgId, user_id: ownerId, role: "owner" }).execute();
+  const { installedProviders, publicUrl } = options;
+  await defaultAgents.ensure(tx, { orgId, ownerId, installedProviders, publicUrl });
+  const { token, secret } = await tokens.issue(tx, {
+    orgId,
+    kind: "pat",
+    label: options.tokenLabel,
+    scopes: ["read", "write", "admin"],
+    userId: ownerId,
+    creatorId: options.creatorId ?? null,
+    secret: options.givenSecret,
+  });
+  await options.beforeEvents?.(token.id);
+  await events.append(tx, orgId, [
+    { kind: "org.created", actor, data: { owner_id: ownerId, agent_id: defaultAgents.defaultAgentId } },
+    {
+      kind: "token.created",
+      actor,
+      data: { token_id: token.id, kind: "pat", label: options.tokenLabel, user_id: ownerId },
+    },
+  ]);
+  return secret;
+}
+
 /** The id of an org that moves, or has moved, is taken: the fence would let no row in. */
 async function requireFreeId(tx: Db, orgId: string): Promise<void> {
   const leaving = await orgMoves.find(tx, { orgId });
@@ -183,149 +200,6 @@ function refuseRepeat(made: { org_id?: string; token_id?: string }): never {
 }
 
 /**
- * Creates the contents of a new org: its owner, its default agent and the owner's token, with their
- * events.
- */
-async function furnish(
-  tx: Db,
-  options: {
-    orgId: string;
-    ownerId: string;
-    actor: string;
-    tokenLabel: string;
-    givenSecret?: string | undefined;
-    creatorId?: string | null;
-    beforeEvents?: (tokenId: string) => Promise<void>;
-  } & Providers,
-): Promise<string> {
-  const { orgId, ownerId, actor } = options;
-  await tx.insertInto("member").values({ org_id: orgId, user_id: ownerId, role: "owner" }).execute();
-  await agents.ensure(tx, {
-    orgId,
-    agentId: defaultAgentId,
-    name: "Pinion",
-    ownerId,
-    settings: defaultSettings(options),
-  });
-  await markDefaultAgent(tx, { orgId, hasProviders: options.installedProviders.length > 0 });
-  const { token, secret } = await tokens.issue(tx, {
-    orgId,
-    kind: "pat",
-    label: options.tokenLabel,
-    scopes: ["read", "write", "admin"],
-    userId: ownerId,
-    creatorId: options.creatorId ?? null,
-    secret: options.givenSecret,
-  });
-  await options.beforeEvents?.(token.id);
-  await events.append(tx, orgId, [
-    { kind: "org.created", actor, data: { owner_id: ownerId, agent_id: defaultAgentId } },
-    {
-      kind: "token.created",
-      actor,
-      data: { token_id: token.id, kind: "pat", label: options.tokenLabel, user_id: ownerId },
-    },
-  ]);
-  return secret;
-}
-
-/**
- * Makes the default agent the org's default, if the org has none, and sets the sentinels of
- * finished provisioning.
- */
-async function markDefaultAgent(tx: Db, options: { orgId: string; hasProviders: boolean }): Promise<void> {
-  await sql`
-    update org set
-      default_agent_id = coalesce(default_agent_id, ${defaultAgentId}),
-      metadata = metadata || jsonb_build_object('default_agent_at', now())
-        || case when ${options.hasProviders} then jsonb_build_object('default_providers_at', now()) else '{}' end
-    where id = ${options.orgId}`.execute(tx);
-}
-
-/** Orgs per pass of {@link provisionDefaultAgents}; the next pass handles the others. */
-const orgsPerPassMax = 500;
-
-/**
- * Gives every org its default agent, once ever (sentinel `metadata.default_agent_at`), and fills in
- * empty fields of an existing default agent of an older version: an owner, and the providers
- * (sentinel `metadata.default_providers_at`), as a new version of the agent. Changes and deletions
- * by people stay. Safe on all replicas at once; returns the number of changed orgs.
- */
-export async function provisionDefaultAgents(db: Db, providers: Providers): Promise<number> {
-  const changed = new Set<string>();
-  for (let after = ""; ; ) {
-    const rows = await db
-      .selectFrom("org")
-      .select("id")
-      .where("id", ">", after)
-      .where(
-        sql<boolean>`(not metadata ? 'default_agent_at'
-          or (${providers.installedProviders.length > 0} and not metadata ? 'default_providers_at')
-          or exists (select from agent a where a.org_id = org.id and a.id = ${defaultAgentId} and a.owner_id is null))`,
-      )
-      .orderBy("id")
-      .limit(orgsPerPassMax)
-      .execute();
-    for (const { id } of rows) if (await tend(db, id, providers)) changed.add(id);
-    if (rows.length < orgsPerPassMax) return changed.size;
-    after = rows.at(-1)!.id;
-  }
-}
-
-/** An org of {@link provisionDefaultAgents}. True if its agent was created or changed. */
-function tend(db: Db, orgId: string, providers: Providers): Promise<boolean> {
-  const hasProviders = providers.installedProviders.length > 0;
-  return transaction(db, async (tx) => {
-    // Of two concurrent replicas, the second waits here and sees the writes of the first.
-    const org = await tx
-      .selectFrom("org")
-      .select(["metadata", "default_agent_id"])
-      .where("id", "=", orgId)
-      .forNoKeyUpdate()
-      .executeTakeFirst();
-    if (!org) return false;
-    const isProvisioned = "default_agent_at" in org.metadata || "bootstrapped_at" in org.metadata;
-    const ownerId = await members.findFirstOwner(tx, { orgId });
-    if (!isProvisioned && org.default_agent_id === null && ownerId !== null) {
-      const isNew = await agents.ensure(tx, {
-        orgId,
-        agentId: defaultAgentId,
-        name: "Pinion",
-        ownerId,
-        settings: defaultSettings(providers),
-      });
-      await markDefaultAgent(tx, { orgId, hasProviders: isNew && hasProviders });
-      if (isNew) {
-        await events.append(tx, orgId, [
-          { kind: "agent.created", actor: "pinion", data: { agent_id: defaultAgentId } },
-        ]);
-        return true;
-      }
-    } else if (!("default_agent_at" in org.metadata)) {
-      await sql`
-        update org set metadata = metadata || jsonb_build_object('default_agent_at', now())
-        where id = ${orgId}`.execute(tx);
-    }
-    const healed = await healAgent(tx, {
-      orgId,
-      agentId: defaultAgentId,
-      ownerId,
-      installedProviders: "default_providers_at" in org.metadata ? [] : providers.installedProviders,
-    });
-    if (hasProviders && healed.isFound) {
-      await sql`
-        update org set metadata = metadata || jsonb_build_object('default_providers_at', now())
-        where id = ${orgId}`.execute(tx);
-    }
-    if (healed.filled.length === 0) return false;
-    await events.append(tx, orgId, [
-      { kind: "agent.updated", actor: "pinion", data: { agent_id: defaultAgentId, changed: healed.filled } },
-    ]);
-    return true;
-  });
-}
-
-/**
  * The shortest time between two slots of a schedule, in milliseconds, from the org's metadata
  * ("interval_min_ms").
  */
@@ -336,39 +210,4 @@ export async function findIntervalMsMin(db: Db, options: { orgId: string }): Pro
     .where("id", "=", options.orgId)
     .executeTakeFirst();
   return typeof org?.value === "number" && org.value >= 0 ? org.value : undefined;
-}
-
-/** The org's default agent; null for none. */
-export async function findDefaultAgentId(db: Db, options: { orgId: string }): Promise<string | null> {
-  const org = await db
-    .selectFrom("org")
-    .select("default_agent_id")
-    .where("id", "=", options.orgId)
-    .executeTakeFirst();
-  return org?.default_agent_id ?? null;
-}
-
-/**
- * Sets the sentinel of the default watcher, once ever; returns the default agent for it. Undefined
- * if the sentinel was set before or the org has no default agent.
- */
-export async function takeDefaultWatcher(tx: Db, { orgId }: { orgId: string }): Promise<string | undefined> {
-  // "No key": concurrently enrolling devices hold the org's key lock through their foreign keys,
-  // and a plain `for update` would deadlock. A writer that waits here sees the sentinel afterwards
-  // and gets no row.
-  const org = await tx
-    .selectFrom("org")
-    .select("default_agent_id")
-    .where("id", "=", orgId)
-    .where("default_agent_id", "is not", null)
-    .where(sql<boolean>`not metadata ? 'default_watcher_at'`)
-    .forNoKeyUpdate()
-    .executeTakeFirst();
-  if (!org?.default_agent_id) return undefined;
-  await tx
-    .updateTable("org")
-    .set({ metadata: sql`metadata || jsonb_build_object('default_watcher_at', now())` })
-    .where("id", "=", orgId)
-    .execute();
-  return org.default_agent_id;
 }

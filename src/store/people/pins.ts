@@ -1,7 +1,7 @@
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
-import * as grants from "./grants.ts";
 import * as members from "./members.ts";
+import * as rights from "./rights.ts";
 
 /**
  * Locks a device for a pin until the commit: the device is the org's and no fleet worker, its owner
@@ -51,5 +51,5 @@ export async function requirePinnable(
       { field },
     );
   }
-  await grants.requireStill(tx, { orgId, deviceId, deed: "use" });
+  await rights.requireStill(tx, { orgId, deviceId, deed: "use" });
 }

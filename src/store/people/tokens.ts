@@ -5,7 +5,6 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Role, TokenKind, TokenRow } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
-import * as orgMoves from "../work/org-moves.ts";
 import * as grants from "./grants.ts";
 import * as requests from "./requests.ts";
 import { cutScopes, findScopeBeyond } from "./roles.ts";
@@ -18,7 +17,7 @@ export type Token = Omit<TokenRow, "sha256"> & {
   signed_out_ids?: string[];
 };
 
-const columns = [
+export const columns = [
   "org_id",
   "id",
   "kind",
@@ -186,91 +185,6 @@ export type RoleCut = {
   servicesKept: number;
 };
 
-/** A token as the guard sees it. */
-export type Credential = {
-  orgId: string;
-  tokenId: string;
-  kind: TokenKind;
-  scopes: string[];
-  userId: string | null;
-  deviceId: string | null;
-  /**
-   * Milliseconds until the expiry, by the database's clock; null for none. 0 or negative after the
-   * expiry.
-   */
-  expiresInMs: number | null;
-  isRevoked: boolean;
-  /** The person's role in the org; null for a service and a device. */
-  role: Role | null;
-  allDevices: boolean;
-  /** The org is not here: it moves, or has moved. */
-  leaving: orgMoves.Leaving | undefined;
-};
-
-/**
- * The tokens of the hashes, in their order; undefined for an unknown hash. The only read of tenant
- * data without an org: the token tells the org.
- */
-export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(Credential | undefined)[]> {
-  const rows = await db
-    .selectFrom("token as t")
-    .leftJoin("member as m", (join) =>
-      join.onRef("m.org_id", "=", "t.org_id").onRef("m.user_id", "=", "t.user_id").on("t.kind", "=", "pat"),
-    )
-    .select([
-      "t.sha256",
-      "t.org_id",
-      "t.id",
-      "t.kind",
-      "t.scopes",
-      "t.user_id",
-      "t.device_id",
-      "t.revoked_at",
-    ])
-    .select(["t.all_devices", "m.role"])
-    .select(orgMoves.leavingOf("t.org_id").as("leaving"))
-    .select(sql<number | null>`(extract(epoch from t.expires_at - now()) * 1000)::bigint`.as("expires_in_ms"))
-    .where("sha256", "=", sql<Buffer>`any(${[...hashes]}::bytea[])`)
-    .execute();
-  const found = new Map(
-    rows.map((row) => [
-      row.sha256.toString("hex"),
-      {
-        orgId: row.org_id,
-        tokenId: row.id,
-        kind: row.kind,
-        scopes: row.scopes,
-        userId: row.user_id,
-        deviceId: row.device_id,
-        expiresInMs: row.expires_in_ms,
-        isRevoked: row.revoked_at !== null,
-        role: row.role,
-        allDevices: row.all_devices,
-        leaving: orgMoves.leavingIn(row.leaving),
-      },
-    ]),
-  );
-  return hashes.map((hash) => found.get(hash.toString("hex")));
-}
-
-/**
- * The ids of tokens that are revoked, expired or deleted (undefined), or whose org is leaving. One
- * statement for all.
- */
-export async function findEnded(
-  db: Db,
-  held: readonly { orgId: string; tokenId: string }[],
-): Promise<Map<string, orgMoves.Leaving | undefined>> {
-  if (held.length === 0) return new Map();
-  const { rows } = await sql<{ id: string; leaving: orgMoves.LeavingColumn }>`
-    select h.id, ${orgMoves.leavingOf("h.org_id")} as leaving
-    from unnest(${held.map(({ orgId }) => orgId)}::text[], ${held.map(({ tokenId }) => tokenId)}::uuid[]) as h(org_id, id)
-      left join token t on t.org_id = h.org_id and t.id = h.id
-    where t.id is null or t.revoked_at is not null or t.expires_at <= now()
-      or exists (select from org_move m where m.org_id = h.org_id)`.execute(db);
-  return new Map(rows.map(({ id, leaving }) => [id, orgMoves.leavingIn(leaving)]));
-}
-
 export async function find(db: Db, options: { orgId: string; tokenId: string }): Promise<Token | undefined> {
   return db
     .selectFrom("token")
@@ -338,95 +252,6 @@ export function revoke(
   });
 }
 
-/**
- * Creates a successor of a token, with the event `token.rotated`; the token itself expires after at
- * most `overlapMs` milliseconds. `expiresInMs` undefined: the successor has the token's original
- * life. Refuses with `permission_denied` a life above `expiresInMsMax`, with `not_found`, and with
- * `failed_precondition` a token that is revoked, expired, or has a successor.
- */
-export function rotate(
-  db: Db,
-  options: {
-    orgId: string;
-    tokenId: string;
-    overlapMs: number;
-    expiresInMs: number | undefined;
-    /** Null: no bound. */
-    expiresInMsMax?: number | null;
-    /** The requesting person; null for a service. */
-    creatorId: string | null;
-    actor: string;
-  },
-): Promise<{ token: Token; secret: string; predecessor: Token }> {
-  const { orgId, tokenId } = options;
-  return transaction(db, async (tx) => {
-    const old = await tx
-      .selectFrom("token")
-      .select(columns)
-      .select(sql<boolean>`coalesce(expires_at <= now(), false)`.as("is_expired"))
-      .select(
-        sql<number | null>`(extract(epoch from expires_at - created_at) * 1000)::bigint`.as("lifetime_ms"),
-      )
-      .where("org_id", "=", orgId)
-      .where("id", "=", tokenId)
-      .forNoKeyUpdate()
-      .executeTakeFirst();
-    if (!old) refuse("not_found", `there is no token ${tokenId}`);
-    if (old.revoked_at || old.is_expired) {
-      refuse("failed_precondition", "the token has ended; make a new one instead");
-    }
-    if (old.rotated_at) {
-      refuse("failed_precondition", "the token has a successor already; rotate that one");
-    }
-    const expiresInMs = options.expiresInMs ?? old.lifetime_ms ?? undefined;
-    requireWithin(expiresInMs, options.expiresInMsMax ?? null);
-    const issued = await issue(tx, {
-      orgId,
-      kind: old.kind,
-      label: old.label,
-      scopes: old.scopes,
-      userId: old.user_id,
-      deviceId: old.device_id,
-      creatorId: options.creatorId,
-      predecessorId: tokenId,
-      allDevices: old.all_devices,
-      expiresInMs,
-    });
-    await grants.inherit(tx, { orgId, tokenId, successorId: issued.token.id });
-    const predecessor = await tx
-      .updateTable("token")
-      // least() ignores the null of a token without expiry.
-      .set({
-        expires_at: sql<Date>`least(expires_at, now() + ${options.overlapMs} * interval '1 millisecond')`,
-        rotated_at: sql<Date>`now()`,
-      })
-      .where("org_id", "=", orgId)
-      .where("id", "=", tokenId)
-      .returning(columns)
-      .executeTakeFirstOrThrow();
-    await sql`
-      update token t set expires_at = least(t.expires_at, ${predecessor.expires_at}) from sign_in s
-      where s.org_id = ${orgId} and s.maker_id = ${tokenId} and t.org_id = s.org_id and t.id = s.token_id`.execute(
-      tx,
-    );
-    await events.append(tx, orgId, [
-      {
-        kind: "token.rotated",
-        actor: options.actor,
-        deviceId: old.device_id,
-        data: {
-          token_id: tokenId,
-          successor_id: issued.token.id,
-          kind: old.kind,
-          label: old.label,
-          overlap_ms: options.overlapMs,
-        },
-      },
-    ]);
-    return { ...issued, predecessor };
-  });
-}
-
 /** Refuses with `permission_denied` a life above `expiresInMsMax`; null: no limit. */
 export function requireWithin(expiresInMs: number | undefined, expiresInMsMax: number | null): void {
   if (expiresInMsMax === null || (expiresInMs !== undefined && expiresInMs <= expiresInMsMax)) return;
@@ -434,26 +259,6 @@ export function requireWithin(expiresInMs: number | undefined, expiresInMsMax: n
     "permission_denied",
     'a token without the scope "admin" cannot make one that outlives it: ' +
       `ask for an expires_in of at most ${Math.floor(expiresInMsMax / 1_000)} s`,
-  );
-}
-
-/**
- * Records the current use of tokens, in one statement; locked in one order, for concurrent
- * replicas.
- */
-export async function recordUse(db: Db, uses: readonly { orgId: string; tokenId: string }[]): Promise<void> {
-  if (uses.length === 0) return;
-  await sql`
-    with held as materialized (
-      select t.org_id, t.id
-      from token t
-        join unnest(${uses.map((use) => use.orgId)}::text[], ${uses.map((use) => use.tokenId)}::uuid[]) as u(org_id, id)
-          on t.org_id = u.org_id and t.id = u.id
-      order by t.org_id, t.id
-      for no key update of t
-    )
-    update token t set last_used_at = now() from held h where t.org_id = h.org_id and t.id = h.id`.execute(
-    db,
   );
 }
 

@@ -3,6 +3,7 @@ import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import * as events from "../work/events.ts";
 import * as devices from "./devices.ts";
+import * as hellos from "./hellos.ts";
 
 /**
  * Fleet workers: rows of `device` without a person as owner. A worker is a daemon that says hello
@@ -19,9 +20,6 @@ const workersPerOrgMax = 1_000;
  */
 const rotationsMax = 20;
 
-/** Operating systems of fleet workers: systems that run local programs. */
-const systems: ReadonlySet<string> = new Set<devices.Os>(["macos", "linux", "windows"]);
-
 export type Entry = {
   deviceId: string;
   /** The events that the caller appends as its last statement. */
@@ -37,120 +35,116 @@ export type Entry = {
  * after that token has ended), and a system without local programs; with `resource_exhausted` an
  * org with 1,000 workers.
  */
-export async function enter(
-  tx: Db,
-  hello: {
-    orgId: string;
-    tokenId: string;
-    installId: string;
-    os: devices.Os;
-    ttlMs: number;
-  } & devices.HelloFacts,
-): Promise<Entry> {
-  const { orgId, tokenId, installId, os } = hello;
-  if (!systems.has(os)) {
+export async function enter(tx: Db, hello: Hello): Promise<Entry> {
+  const { os } = hello;
+  if (!devices.runsPrograms(os)) {
     refuse("permission_denied", `a fleet worker runs on macos, linux or windows, not on ${os}`, {
       field: "hello.os",
     });
   }
-  const known = (await lock(tx, hello)) ?? (await join(tx, hello));
-  if ("events" in known) return known;
-  if (!known.is_worker) {
-    refuse(
-      "permission_denied",
-      "this installation is enrolled as a device; give the worker a state directory of its own",
-      { field: "hello.install_id" },
-    );
-  }
-  if (
-    known.token_id !== tokenId &&
-    !(await mayTakeOver(tx, { ...hello, deviceId: known.id, before: known.token_id! }))
-  ) {
-    refuse(
-      "permission_denied",
-      "a worker with another token has this install_id, and was heard of just now; stop it first, " +
-        "or give this one a state directory of its own",
-      { field: "hello.install_id" },
-    );
-  }
+  const known = await lock(tx, hello);
+  if (known) return enterAgain(tx, hello, known);
+  const made = await insert(tx, hello);
+  if (made) return made;
+  // Another hello of the same installation was faster.
+  const other =
+    (await lock(tx, hello)) ??
+    refuse("aborted", "this worker was removed just now; connect again", { retryAfterMs: 1_000 });
+  return enterAgain(tx, hello, other);
+}
+
+type Hello = {
+  orgId: string;
+  tokenId: string;
+  installId: string;
+  os: devices.Os;
+  ttlMs: number;
+} & hellos.HelloFacts;
+
+type Known = NonNullable<Awaited<ReturnType<typeof lock>>>;
+
+/** The next hello of a worker whose row is locked. */
+async function enterAgain(tx: Db, hello: Hello, known: Known): Promise<Entry> {
+  const { orgId, tokenId, os } = hello;
+  await requireMayEnter(tx, hello, known);
   const changes = [
-    ...devices.changesOf(known, hello),
+    ...hellos.changesOf(known, hello),
     ...(known.os === os ? [] : [{ column: "os", from: known.os, to: os }]),
   ];
-  const changed = devices.columnsOfChanges(changes);
   if (changes.length > 0 || known.token_id !== tokenId) {
     await tx
       .updateTable("device")
-      .set({ ...changed, token_id: tokenId })
+      .set({ ...hellos.columnsOfChanges(changes), token_id: tokenId })
       .where("org_id", "=", orgId)
       .where("id", "=", known.id)
       .execute();
   }
   return {
     deviceId: known.id,
-    events: changes.length > 0 ? [devices.changedEvent(known.id, changes)] : [],
+    events: changes.length > 0 ? [hellos.changedEvent(known.id, changes)] : [],
   };
+}
 
-  async function join(
-    db: Db,
-    newcomer: typeof hello,
-  ): Promise<Entry | NonNullable<Awaited<ReturnType<typeof lock>>>> {
-    const label = newcomer.label || `worker-${installId.slice(0, 8)}`;
-    const made = await db
-      .insertInto("device")
-      .values({
-        org_id: orgId,
-        install_id: installId,
-        os,
-        label,
-        app_version: newcomer.appVersion,
-        agent_kinds: [...newcomer.agentKinds],
-        capabilities: [...newcomer.capabilities],
-        max_concurrency: newcomer.maxConcurrency,
-        executors: JSON.stringify(newcomer.executors),
-        workspaces: JSON.stringify(newcomer.workspaces),
-        is_worker: true,
-        token_id: tokenId,
-      })
-      .onConflict((conflict) => conflict.columns(["org_id", "install_id"]).doNothing())
-      .returning("id")
-      .executeTakeFirst();
-    if (!made) {
-      // Another hello of the same installation was faster.
-      return (
-        (await lock(db, newcomer)) ??
-        refuse("aborted", "this worker was removed just now; connect again", { retryAfterMs: 1_000 })
-      );
-    }
-    const { rows } = await sql<{ workers: number }>`
-      select count(*) as workers from device where org_id = ${orgId} and is_worker
-    `.execute(db);
-    if (rows[0]!.workers > workersPerOrgMax) {
-      refuse(
-        "resource_exhausted",
-        `the org has ${workersPerOrgMax} fleet workers already; delete some that are away`,
-        { retryAfterMs: 60_000 },
-      );
-    }
-    return {
-      deviceId: made.id,
-      events: [
-        {
-          kind: "device.enrolled",
-          actor: `service:${tokenId}`,
-          deviceId: made.id,
-          data: {
-            label,
-            os,
-            app_version: newcomer.appVersion,
-            token_id: tokenId,
-            is_new: true,
-            is_worker: true,
-          },
-        },
-      ],
-    };
+async function requireMayEnter(tx: Db, hello: Hello, known: Known): Promise<void> {
+  const field = "hello.install_id";
+  if (!known.is_worker) {
+    const why = "this installation is enrolled as a device; give the worker a state directory of its own";
+    refuse("permission_denied", why, { field });
   }
+  const before = known.token_id;
+  if (before === hello.tokenId) return;
+  if (await mayTakeOver(tx, { ...hello, deviceId: known.id, before })) return;
+  refuse(
+    "permission_denied",
+    "a worker with another token has this install_id, and was heard of just now; stop it first, " +
+      "or give this one a state directory of its own",
+    { field },
+  );
+}
+
+/** Creates the worker, if no row has its install_id. */
+async function insert(tx: Db, hello: Hello): Promise<Entry | undefined> {
+  const { orgId, tokenId, installId, os, appVersion } = hello;
+  const label = hello.label || `worker-${installId.slice(0, 8)}`;
+  const made = await tx
+    .insertInto("device")
+    .values({
+      org_id: orgId,
+      install_id: installId,
+      os,
+      label,
+      app_version: appVersion,
+      agent_kinds: [...hello.agentKinds],
+      capabilities: [...hello.capabilities],
+      max_concurrency: hello.maxConcurrency,
+      executors: JSON.stringify(hello.executors),
+      workspaces: JSON.stringify(hello.workspaces),
+      is_worker: true,
+      token_id: tokenId,
+    })
+    .onConflict((conflict) => conflict.columns(["org_id", "install_id"]).doNothing())
+    .returning("id")
+    .executeTakeFirst();
+  if (!made) return undefined;
+  await requireRoom(tx, orgId);
+  const data = { label, os, app_version: appVersion, token_id: tokenId, is_new: true, is_worker: true };
+  return {
+    deviceId: made.id,
+    events: [{ kind: "device.enrolled", actor: `service:${tokenId}`, deviceId: made.id, data }],
+  };
+}
+
+/** Counts the new worker, too. */
+async function requireRoom(tx: Db, orgId: string): Promise<void> {
+  const { rows } = await sql<{ workers: number }>`
+    select count(*) as workers from device where org_id = ${orgId} and is_worker
+  `.execute(tx);
+  if ((rows[0]?.workers ?? 0) <= workersPerOrgMax) return;
+  refuse(
+    "resource_exhausted",
+    `the org has ${workersPerOrgMax} fleet workers already; delete some that are away`,
+    { retryAfterMs: 60_000 },
+  );
 }
 
 function lock(tx: Db, worker: { orgId: string; installId: string }) {
@@ -169,7 +163,7 @@ function lock(tx: Db, worker: { orgId: string; installId: string }) {
  */
 async function mayTakeOver(
   tx: Db,
-  worker: { orgId: string; deviceId: string; tokenId: string; before: string; ttlMs: number },
+  worker: { orgId: string; deviceId: string; tokenId: string; before: string | null; ttlMs: number },
 ): Promise<boolean> {
   const { rows } = await sql<{ may: boolean }>`
     with recursive line as (
@@ -185,7 +179,7 @@ async function mayTakeOver(
       or not exists (select from presence where org_id = ${worker.orgId} and device_id = ${worker.deviceId}
         and greatest(last_beat_at, connected_at, disconnected_at) > now() - ${worker.ttlMs} * interval '1 ms') as may
   `.execute(tx);
-  return rows[0]!.may;
+  return rows[0]?.may ?? false;
 }
 
 /** The worker of the token that has or had an attempt; undefined for an attempt of none. */

@@ -101,74 +101,86 @@ export async function inspect(url: string): Promise<Inspection> {
     isPooled: true,
   });
   try {
-    // Connects, so that the next statement takes a single round trip.
-    await sql`select 1`.execute(database.db);
-    const startedAt = performance.now();
-    const clock = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(database.db);
-    const roundTripMs = performance.now() - startedAt;
-    const receivedAt = new Date();
-    const settings = await sql<{
-      version: string;
-      version_number: number;
-      fsync: string;
-      synchronous_commit: string;
-      synchronous_standby_names: string;
-      connections_max: number;
-      connections_used: number;
-      is_read_only: boolean;
-      has_migrations: boolean;
-    }>`
-      select current_setting('server_version') as version,
-        current_setting('server_version_num')::int as version_number,
-        current_setting('fsync') as fsync,
-        current_setting('synchronous_commit') as synchronous_commit,
-        current_setting('synchronous_standby_names') as synchronous_standby_names,
-        current_setting('max_connections')::int as connections_max,
-        (select count(*)::int from pg_stat_activity where backend_type = 'client backend') as connections_used,
-        pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on' as is_read_only,
-        to_regclass('kysely_migration') is not null as has_migrations`.execute(database.db);
-    const found = settings.rows[0]!;
-    const applied = found.has_migrations
-      ? (await sql<{ name: string }>`select name from kysely_migration order by name`.execute(database.db))
-          .rows
-      : [];
-    const defaults = await sql<{ setting: string }>`
-      select unnest(setconfig) as setting from pg_db_role_setting
-      where setdatabase in (0, (select oid from pg_database where datname = current_database()))
-        and setrole in (0, (select oid from pg_roles where rolname = session_user))`.execute(database.db);
-    const standbys = await sql<Inspection["replication"]["standbys"][number]>`
-      select application_name as name, sync_state in ('sync', 'quorum') as "isSynchronous",
-        (case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn) end)::float8 as "lagBytes",
-        (extract(epoch from flush_lag) * 1000)::float8 as "lagMs"
-      from pg_stat_replication where state is distinct from 'backup' order by application_name`.execute(
-      database.db,
-    );
-    const clockJump = await readClockJump(database.db);
-    const appliedNames = new Set(applied.map((row) => row.name));
-    const known = await listMigrations();
-    return {
-      version: found.version,
-      versionNumber: found.version_number,
-      now: clock.rows[0]!.now,
-      receivedAt,
-      roundTripMs,
-      fsync: found.fsync,
-      synchronousCommit: found.synchronous_commit,
-      connectionsMax: found.connections_max,
-      connectionsUsed: found.connections_used,
-      isReadOnly: found.is_read_only,
-      oddDefaults: defaults.rows.map(({ setting }) => setting).filter(isOtherwise),
-      replication: {
-        synchronousStandbyNames: found.synchronous_standby_names,
-        standbys: standbys.rows,
-      },
-      clockJump,
-      migrationsPending: known.filter((name) => !appliedNames.has(name)),
-      migrationsUnknown: [...appliedNames].filter((name) => !known.includes(name)),
-    };
+    return await inspectBy(database.db);
   } finally {
     await database.close();
   }
+}
+
+async function inspectBy(db: Db): Promise<Inspection> {
+  const clock = await readClock(db);
+  const { version, versionNumber, hasMigrations, synchronousStandbyNames, ...settings } =
+    await readSettings(db);
+  const applied = new Set(hasMigrations ? await readMigrations(db) : []);
+  const known = await listMigrations();
+  return {
+    ...{ version, versionNumber, ...clock, ...settings },
+    oddDefaults: await readOddDefaults(db),
+    replication: { synchronousStandbyNames, standbys: await readStandbys(db) },
+    clockJump: await readClockJump(db),
+    migrationsPending: known.filter((name) => !applied.has(name)),
+    migrationsUnknown: [...applied].filter((name) => !known.includes(name)),
+  };
+}
+
+async function readClock(db: Db): Promise<Pick<Inspection, "now" | "receivedAt" | "roundTripMs">> {
+  // Connects, so that the next statement takes a single round trip.
+  await sql`select 1`.execute(db);
+  const startedAt = performance.now();
+  const { rows } = await sql<{ now: Date }>`select clock_timestamp() as now`.execute(db);
+  return { now: onlyRow(rows).now, roundTripMs: performance.now() - startedAt, receivedAt: new Date() };
+}
+
+async function readSettings(db: Db) {
+  const { rows } = await sql<{
+    version: string;
+    versionNumber: number;
+    fsync: string;
+    synchronousCommit: string;
+    synchronousStandbyNames: string;
+    connectionsMax: number;
+    connectionsUsed: number;
+    isReadOnly: boolean;
+    hasMigrations: boolean;
+  }>`
+    select current_setting('server_version') as version,
+      current_setting('server_version_num')::int as "versionNumber",
+      current_setting('fsync') as fsync,
+      current_setting('synchronous_commit') as "synchronousCommit",
+      current_setting('synchronous_standby_names') as "synchronousStandbyNames",
+      current_setting('max_connections')::int as "connectionsMax",
+      (select count(*)::int from pg_stat_activity where backend_type = 'client backend') as "connectionsUsed",
+      pg_is_in_recovery() or current_setting('default_transaction_read_only') = 'on' as "isReadOnly",
+      to_regclass('kysely_migration') is not null as "hasMigrations"`.execute(db);
+  return onlyRow(rows);
+}
+
+async function readMigrations(db: Db): Promise<string[]> {
+  const { rows } = await sql<{ name: string }>`select name from kysely_migration order by name`.execute(db);
+  return rows.map(({ name }) => name);
+}
+
+async function readOddDefaults(db: Db): Promise<string[]> {
+  const { rows } = await sql<{ setting: string }>`
+    select unnest(setconfig) as setting from pg_db_role_setting
+    where setdatabase in (0, (select oid from pg_database where datname = current_database()))
+      and setrole in (0, (select oid from pg_roles where rolname = session_user))`.execute(db);
+  return rows.map(({ setting }) => setting).filter(isOtherwise);
+}
+
+async function readStandbys(db: Db): Promise<Inspection["replication"]["standbys"]> {
+  const { rows } = await sql<Inspection["replication"]["standbys"][number]>`
+    select application_name as name, sync_state in ('sync', 'quorum') as "isSynchronous",
+      (case when pg_is_in_recovery() then null else pg_wal_lsn_diff(pg_current_wal_lsn(), flush_lsn) end)::float8 as "lagBytes",
+      (extract(epoch from flush_lag) * 1000)::float8 as "lagMs"
+    from pg_stat_replication where state is distinct from 'backup' order by application_name`.execute(db);
+  return rows;
+}
+
+/** The row of a statement that always has one. */
+function onlyRow<Row>([row]: readonly Row[]): Row {
+  if (row === undefined) throw new Error("a statement of one row answered none");
+  return row;
 }
 
 /** Undefined also without the table, or without the right to read it. */
@@ -176,7 +188,7 @@ async function readClockJump(db: Db): Promise<Inspection["clockJump"]> {
   const { rows } = await sql<{ isReadable: boolean }>`
     select coalesce(has_table_privilege(to_regclass('clock_jump')::oid, 'select'), false) as "isReadable"
   `.execute(db);
-  if (!rows[0]!.isReadable) return undefined;
+  if (!onlyRow(rows).isReadable) return undefined;
   const { last } = await clockJumps.read(db);
   return last?.resolution === null ? last : undefined;
 }

@@ -16,10 +16,13 @@ const retryMs = 2_000;
 /** {@link leavingOf} as the database answers it. */
 export type LeavingColumn = { cell: string | null } | null;
 
+/** Of a row `m` of org_move. */
+export const leavingOfRow = sql<NonNullable<LeavingColumn>>`
+  jsonb_build_object('cell', case when m.state = 'moved' then m.cell end)`;
+
 /** As a column: null for an org that is here. */
 export const leavingOf = (orgId: string) => sql<LeavingColumn>`
-  (select jsonb_build_object('cell', case when m.state = 'moved' then m.cell end)
-  from org_move m where m.org_id = ${sql.ref(orgId)})`;
+  (select ${leavingOfRow} from org_move m where m.org_id = ${sql.ref(orgId)})`;
 
 export function leavingIn(column: LeavingColumn | undefined): Leaving | undefined {
   return column ? { cell: column.cell ?? undefined } : undefined;

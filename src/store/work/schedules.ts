@@ -346,17 +346,6 @@ export async function record(
   });
   const { rows } = await sql<RecordedRun>`${ofAnySize}
     with input as materialized (select * from ${slotInput}),
-    -- As attempts.claim does: a newer hello waits for our commit, or the runs are left to it.
-    seated as materialized (
-      select p.org_id, p.device_id, p.session_id
-      from (select distinct org_id, claimant_id, epoch, session_id from input where session_id is not null) c
-        cross join lateral (
-          select org_id, device_id, session_id from presence
-          where org_id = c.org_id and device_id = c.claimant_id and epoch = c.epoch and session_id = c.session_id
-            and disconnected_at is null
-          for key share skip locked
-        ) p
-    ),
     wanted as materialized (
       select i.*, w.version, w.agent_id, coalesce(a.version, 0) as agent_version, w.device_id, w.agent_kind,
         w.notification, w.timeout_ms, w.max_attempts, w.slug, w.last_window_id, w.last_window_at,
@@ -367,7 +356,14 @@ export async function record(
       from input i
         join watcher w on w.org_id = i.org_id and w.id = i.watcher_id
         left join agent a on a.org_id = w.org_id and a.id = w.agent_id
-        left join seated s on s.org_id = w.org_id and s.device_id = w.device_id and s.session_id = i.session_id
+        -- As attempts.claim does: a newer hello waits for our commit, or the runs are left to it. Looked up for each row:
+        -- the planner takes the input for ten rows, and would read all seats for every row of a join.
+        left join lateral (
+          select session_id from presence
+          where org_id = w.org_id and device_id = w.device_id and epoch = i.epoch and session_id = i.session_id
+            and disconnected_at is null
+          for key share skip locked
+        ) s on i.session_id is not null
       ${areNew ? sql`` : sql`where i.is_new or i.scheduled_for is null or not ${isThere}`}
     ),
     ${

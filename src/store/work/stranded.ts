@@ -3,7 +3,7 @@
  * was revoked, or the sponsor left the org or lost the role.
  */
 import { sql } from "kysely";
-import * as grants from "../people/grants.ts";
+import * as rights from "../people/rights.ts";
 import type { Db } from "../pg/database.ts";
 
 export type StrandedWatcher = {
@@ -57,11 +57,11 @@ async function lostBy<Item extends { sponsor: string; deviceId: string }>(
 ): Promise<{ lost: Record<"use" | "read", Set<string>>; items: Item[] }[]> {
   const all = [];
   for (const [sponsor, theirs] of Map.groupBy(items, (item) => item.sponsor)) {
-    const who = grants.whoOf(sponsor)!;
+    const who = rights.whoOf(sponsor)!;
     const deviceIds = [...new Set(theirs.map(({ deviceId }) => deviceId))];
-    const found = await grants.standings(tx, { orgId, who, deviceIds });
+    const found = await rights.standings(tx, { orgId, who, deviceIds });
     const without = (deed: "use" | "read") =>
-      new Set(found.filter((one) => !grants.rightTo(deed, one)).map(({ deviceId }) => deviceId));
+      new Set(found.filter((one) => !rights.rightTo(deed, one)).map(({ deviceId }) => deviceId));
     all.push({ lost: { use: without("use"), read: without("read") }, items: theirs });
   }
   return all;

@@ -14,7 +14,8 @@ import { createEndings } from "../../../src/scheduler/endings.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { runEndings } from "../../../src/scheduler/run-endings.ts";
-import { type Db, isPassing } from "../../../src/store/pg/database.ts";
+import type { Db } from "../../../src/store/pg/database.ts";
+import { isPassing } from "../../../src/store/pg/failures.ts";
 import { useDatabase } from "../../support/database.ts";
 import { noticeSkipped } from "../../support/notice.ts";
 import {

@@ -9,7 +9,7 @@ import { sql } from "kysely";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { newToken } from "../../../src/ids.ts";
-import { nameOf, rules } from "../../../src/server/access/guard.ts";
+import { nameOf, rules } from "../../../src/server/access/rules.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
 import * as tokens from "../../../src/store/people/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -20,7 +20,7 @@ import { addDevice, addTenant, type Tenant } from "./tenants.ts";
 
 /**
  * The required permission of each rpc, written a second time and independently of
- * src/server/access/guard.ts: a new rpc, or an rpc with a weaker requirement, fails here until a
+ * src/server/access/rules.ts: a new rpc, or an rpc with a weaker requirement, fails here until a
  * person has reviewed the change.
  */
 const needs: Record<string, "nothing" | "device" | "executor" | "read" | "write" | "admin"> = {

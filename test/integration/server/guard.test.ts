@@ -9,7 +9,7 @@ import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { TokenKind, TokenService } from "#gen/pinion/v1/token_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { newToken } from "../../../src/ids.ts";
-import { principalOf } from "../../../src/server/access/guard.ts";
+import { principalOf } from "../../../src/server/access/principal.ts";
 import * as tokens from "../../../src/store/people/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 import { type Api, startApi } from "./api.ts";

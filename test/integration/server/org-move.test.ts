@@ -12,7 +12,7 @@ import { Code } from "@connectrpc/connect";
 import { connectDevice, createClients, enroll, silentLogger } from "@pinion/client";
 import { sql } from "kysely";
 import pg from "pg";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from "vitest";
 import { Os } from "#gen/pinion/v1/device_pb.js";
 import { HookKind } from "#gen/pinion/v1/hook_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -20,8 +20,9 @@ import { withCell } from "../../../src/ids.ts";
 import { createLogger } from "../../../src/log.ts";
 import { toConnectError } from "../../../src/server/access/interceptors/errors.ts";
 import { digestOf, prepareCopy } from "../../../src/store/moves/copy.ts";
+import type { Step } from "../../../src/store/moves/ends.ts";
 import { passFence } from "../../../src/store/moves/fence.ts";
-import { abortMove, forgetMoved, moveOrg, planMove, type Step } from "../../../src/store/moves/move.ts";
+import { abortMove, forgetMoved, moveOrg, planMove } from "../../../src/store/moves/move.ts";
 import { tablesOf } from "../../../src/store/moves/tables.ts";
 import { migrate } from "../../../src/store/pg/migrate.ts";
 import { administer, createTestDatabase, type TestDatabase } from "../../support/database.ts";
@@ -356,7 +357,7 @@ describe.skipIf(missingDoor("haproxy"))("behind one address", () => {
 
 function spawnMove(orgId: string, ...more: string[]): ChildProcess {
   const { sourceUrl, targetUrl } = moving(orgId);
-  const args = ["src/cli/main.ts", "orgs", "move", orgId, "--to", "eu2", ...more];
+  const args = [inject("pinionMain"), "orgs", "move", orgId, "--to", "eu2", ...more];
   return spawn(process.execPath, args, {
     env: { ...process.env, DATABASE_URL: sourceUrl, PINION_TO_DATABASE_URL: targetUrl },
     stdio: ["ignore", "pipe", "inherit"],

@@ -10,7 +10,9 @@ import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
+import * as agentEdits from "../../../src/store/agents/agent-edits.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
+import * as defaultAgents from "../../../src/store/people/default-agents.ts";
 import * as orgs from "../../../src/store/people/orgs.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";
@@ -389,9 +391,11 @@ test("an older default agent gets its owner and providers when a replica starts,
 
   // Providers and agents removed by a person afterwards stay removed.
   await sql`update agent_revision set settings = settings - 'installedProviders'`.execute(db);
-  expect(await orgs.provisionDefaultAgents(db, { installedProviders: ["anthropic", "openai"] })).toBe(0);
+  expect(
+    await defaultAgents.provisionDefaultAgents(db, { installedProviders: ["anthropic", "openai"] }),
+  ).toBe(0);
   await sql`delete from agent`.execute(db);
-  expect(await orgs.provisionDefaultAgents(db, { installedProviders: ["anthropic"] })).toBe(0);
+  expect(await defaultAgents.provisionDefaultAgents(db, { installedProviders: ["anthropic"] })).toBe(0);
   expect(await read()).toEqual([]);
 });
 
@@ -400,7 +404,7 @@ test("providers that a person took out of an older default agent stay out", asyn
   await orgs.ensureBootstrap(db, { installedProviders: ["openai"] });
   // The state left by an older version, which did not note that the providers had been filled in.
   await sql`update org set metadata = metadata - 'default_providers_at'`.execute(db);
-  const { agent } = await agents.update(db, {
+  const { agent } = await agentEdits.update(db, {
     orgId: "local",
     agentId: "pinion-default",
     actor: "user:me",
@@ -409,7 +413,7 @@ test("providers that a person took out of an older default agent stay out", asyn
     change: (current) => ({ ...current, settings: { ...current.settings, installedProviders: [] } }),
   });
   expect(agent.version).toBe(2);
-  expect(await orgs.provisionDefaultAgents(db, { installedProviders: ["anthropic"] })).toBe(0);
+  expect(await defaultAgents.provisionDefaultAgents(db, { installedProviders: ["anthropic"] })).toBe(0);
   const after = await agents.get(db, { orgId: "local", agentId: "pinion-default" });
   expect(after).toMatchObject({ version: 2, settings: { installedProviders: [] } });
 });
@@ -421,7 +425,7 @@ test("an org without a default agent that no version has provided for gets one, 
   await sql`insert into member (org_id, user_id, role) values ('older', ${bootstrap!.userId}, 'owner')`.execute(
     db,
   );
-  const provision = () => orgs.provisionDefaultAgents(db, { installedProviders: [] });
+  const provision = () => defaultAgents.provisionDefaultAgents(db, { installedProviders: [] });
   expect((await Promise.all([provision(), provision()])).sort()).toEqual([0, 1]);
   const agent = await db
     .selectFrom("agent")
@@ -429,7 +433,7 @@ test("an org without a default agent that no version has provided for gets one, 
     .where("org_id", "=", "older")
     .executeTakeFirstOrThrow();
   expect(agent).toMatchObject({ id: "pinion-default", owner_id: bootstrap!.userId });
-  expect(await orgs.findDefaultAgentId(db, { orgId: "older" })).toBe("pinion-default");
+  expect(await defaultAgents.findDefaultAgentId(db, { orgId: "older" })).toBe("pinion-default");
   await db.deleteFrom("agent").where("org_id", "=", "older").execute();
   expect(await provision()).toBe(0);
 });

@@ -3,10 +3,10 @@ import { afterEach, expect, test, vi } from "vitest";
 import {
   type Database,
   type DatabaseOptions,
-  isUnavailable,
   openDatabase,
   transaction,
 } from "../../../src/store/pg/database.ts";
+import { isUnavailable } from "../../../src/store/pg/failures.ts";
 import { useDatabase } from "../../support/database.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";
 

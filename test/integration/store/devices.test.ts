@@ -2,9 +2,10 @@ import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { secretHash, tokenKind } from "../../../src/ids.ts";
+import * as credentials from "../../../src/store/people/credentials.ts";
 import * as devices from "../../../src/store/people/devices.ts";
+import * as hellos from "../../../src/store/people/hellos.ts";
 import * as joinCodes from "../../../src/store/people/join-codes.ts";
-import * as tokens from "../../../src/store/people/tokens.ts";
 import * as events from "../../../src/store/work/events.ts";
 import * as presence from "../../../src/store/work/presence.ts";
 import * as watchers from "../../../src/store/work/watchers.ts";
@@ -130,7 +131,10 @@ test("a device that enrols again keeps its id, and its earlier token ends", asyn
 
   expect(again.deviceId).toBe(first.deviceId);
   expect(again.revokedTokenIds).toHaveLength(1);
-  const [before, after] = await tokens.findByHashes(db, [secretHash(first.secret), secretHash(again.secret)]);
+  const [before, after] = await credentials.findByHashes(db, [
+    secretHash(first.secret),
+    secretHash(again.secret),
+  ]);
   expect(before).toMatchObject({ isRevoked: true });
   expect(after).toMatchObject({
     isRevoked: false,
@@ -210,7 +214,7 @@ test("a hello that says nothing new writes nothing; one that does leaves an even
     workspaces: [{ name: "app", mode: "WORKSPACE_MODE_SHARED" }],
   };
   const hello = async () =>
-    devices.updateFromHello(db, (await devices.find(db, { orgId: "acme", deviceId }))!, facts);
+    hellos.updateFromHello(db, (await devices.find(db, { orgId: "acme", deviceId }))!, facts);
   expect(await hello()).toBe(true);
   const head = await events.head(db, { orgId: "acme" });
   expect(await hello()).toBe(false);
@@ -249,7 +253,7 @@ test("removing a device unpins its watchers as an edit of each, and its token is
     version: 2,
     paused_reason: 'device "box" was deleted',
   });
-  expect(await tokens.findByHashes(db, [secretHash(secret)])).toEqual([undefined]);
+  expect(await credentials.findByHashes(db, [secretHash(secret)])).toEqual([undefined]);
   await expect(removeDevice(db, asked, surroundings)).rejects.toMatchObject({ reason: "not_found" });
 });
 

@@ -1,8 +1,9 @@
 import { expect, test } from "vitest";
 import { secretHash } from "../../../src/ids.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
+import * as credentials from "../../../src/store/people/credentials.ts";
+import * as defaultAgents from "../../../src/store/people/default-agents.ts";
 import * as orgs from "../../../src/store/people/orgs.ts";
-import * as tokens from "../../../src/store/people/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 
 const database = useDatabase();
@@ -13,14 +14,14 @@ test("of replicas that start at once on an empty database, one bootstraps it and
   const winners = results.filter((result) => result !== undefined);
   expect(winners).toHaveLength(1);
 
-  const [credential] = await tokens.findByHashes(db, [secretHash(winners[0]!.secret)]);
+  const [credential] = await credentials.findByHashes(db, [secretHash(winners[0]!.secret)]);
   expect(credential).toMatchObject({
     orgId: "local",
     kind: "pat",
     userId: winners[0]!.userId,
     scopes: ["read", "write", "admin"],
   });
-  const agentId = await orgs.findDefaultAgentId(db, { orgId: "local" });
+  const agentId = await defaultAgents.findDefaultAgentId(db, { orgId: "local" });
   const agent = await agents.get(db, { orgId: "local", agentId: agentId! });
   expect(agent).toMatchObject({ id: "pinion-default", version: 1, ownerId: winners[0]!.userId });
   expect(agent.settings.identity).toContain("do not invent");

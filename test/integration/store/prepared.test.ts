@@ -5,7 +5,8 @@ import { randomUUID } from "node:crypto";
  */
 import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
-import { type Database, isPassing, openDatabase } from "../../../src/store/pg/database.ts";
+import { type Database, openDatabase } from "../../../src/store/pg/database.ts";
+import { isPassing } from "../../../src/store/pg/failures.ts";
 import type { Schema } from "../../../src/store/pg/schema.ts";
 import { ofFew } from "../../../src/store/pg/unnest.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";

@@ -1,9 +1,9 @@
 /** The join codes that may enrol an installation known to the org. */
 import { beforeEach, expect, test } from "vitest";
 import { secretHash } from "../../../src/ids.ts";
+import * as credentials from "../../../src/store/people/credentials.ts";
 import * as devices from "../../../src/store/people/devices.ts";
 import * as joinCodes from "../../../src/store/people/join-codes.ts";
-import * as tokens from "../../../src/store/people/tokens.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import type { Role } from "../../../src/store/pg/schema.ts";
 import * as enrolments from "../../../src/usecases/enrolments.ts";
@@ -71,7 +71,7 @@ test("nobody takes over another's device by its install_id, and the attempt uses
   for (const code of [await codeOf(eve.userId), await codeOf(null)]) {
     await expect(enroll(code)).rejects.toMatchObject(refusal);
     expect(await deviceOf(laptop.deviceId)).toMatchObject({ owner_id: bob.userId, label: "box" });
-    const [credential] = await tokens.findByHashes(database.db, [secretHash(laptop.secret)]);
+    const [credential] = await credentials.findByHashes(database.db, [secretHash(laptop.secret)]);
     expect(credential).toMatchObject({ isRevoked: false });
     // The code is still valid for a new installation.
     await enroll(code, `install-of-${code}`);
@@ -85,7 +85,7 @@ test("an owner or admin enrols another's device again, and it stays that person'
     const again = await enroll(await codeOf(userId));
     expect(again.deviceId).toBe(laptop.deviceId);
     expect(await deviceOf(laptop.deviceId)).toMatchObject({ owner_id: bob.userId });
-    const [credential] = await tokens.findByHashes(database.db, [secretHash(again.secret)]);
+    const [credential] = await credentials.findByHashes(database.db, [secretHash(again.secret)]);
     expect(credential).toMatchObject({ userId: bob.userId });
   }
   // The role at the time of the code's use counts.
@@ -118,6 +118,6 @@ test("an admin who enrols a device while its owner leaves waits, and then is its
   });
   const { secret } = (await enrolled)!;
   expect(await deviceOf(laptop.deviceId)).toMatchObject({ owner_id: owner.userId });
-  const [credential] = await tokens.findByHashes(database.db, [secretHash(secret)]);
+  const [credential] = await credentials.findByHashes(database.db, [secretHash(secret)]);
   expect(credential).toMatchObject({ isRevoked: false, userId: owner.userId });
 });

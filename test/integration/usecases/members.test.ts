@@ -1,6 +1,7 @@
 /** A member leaves while another person pins work to, or enrols, a device of the member. */
 import { randomUUID } from "node:crypto";
 import { beforeEach, expect, test } from "vitest";
+import * as agentEdits from "../../../src/store/agents/agent-edits.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
 import * as joinCodes from "../../../src/store/people/join-codes.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
@@ -99,7 +100,7 @@ async function waiting(count: number): Promise<void> {
 test("who leaves leaves agents that say so, and no agent can be pinned to the device any more", async () => {
   const agent = { orgId: "acme", agentId: "pinion-default", actor: "pinion" };
   const pinAgent = () =>
-    agents.update(database.db, {
+    agentEdits.update(database.db, {
       ...agent,
       expectedVersion: 0,
       isDryRun: false,

@@ -3,7 +3,8 @@ import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
 import { ConnectRequestSchema, ConnectResponseSchema, HeartbeatSchema } from "#gen/pinion/v1/device_pb.js";
 import { framed } from "../../../src/server/device/grpc-frames.ts";
-import { beatAckFrame, plainBeatOf } from "../../../src/server/device/plain-beats.ts";
+import { beatAckFrame, isPlainList, plainBeatOf } from "../../../src/server/device/plain-beats.ts";
+import { createRandom } from "../../support/random.ts";
 
 const sequences = [1n, 127n, 128n, 300n, 2n ** 31n, 2n ** 53n + 1n, 2n ** 63n - 1n, -1n];
 
@@ -63,5 +64,54 @@ test("the answer to a heartbeat is the frame that protobuf makes", () => {
       if (nowMs >= 1_000) expect(frame).toEqual(expected);
       expect(fromBinary(ConnectResponseSchema, frame.subarray(5))).toEqual(message);
     }
+  }
+});
+
+/** What the library reads; undefined if it reads nothing. */
+function readByLibrary(bytes: Uint8Array) {
+  try {
+    return fromBinary(ConnectRequestSchema, bytes).message;
+  } catch {
+    return undefined;
+  }
+}
+
+test("whatever the bytes, a beat that is recognised says what the library reads in them", () => {
+  const random = createRandom(20);
+  const counts = { cut: 0, recognised: 0, left: 0 };
+  for (let round = 0; round < 10_000; round++) {
+    const bytes = [...beat(random.pick(sequences), random.whole(0, 2))];
+    for (let changes = random.whole(0, 3); changes > 0; changes--) {
+      const at = random.whole(0, bytes.length);
+      bytes.splice(at, random.whole(0, 2), ...random.bytes(random.whole(0, 2)));
+    }
+    const plain = plainBeatOf(Uint8Array.from(bytes));
+    if (!plain) continue;
+    counts.cut++;
+    const read = readByLibrary(Uint8Array.from(bytes));
+    // A beat without attempts is recognised without an earlier one.
+    const isRecognised =
+      plain.listed.length === 0 ||
+      (read?.case === "heartbeat" && isPlainList(plain.listed, read.value.attempts));
+    if (!isRecognised) {
+      counts.left++;
+      continue;
+    }
+    counts.recognised++;
+    const parts = new Uint8Array([8, ...plain.sequence, ...plain.listed]);
+    expect(read).toEqual({ case: "heartbeat", value: fromBinary(HeartbeatSchema, parts) });
+    expect(fromBinary(HeartbeatSchema, plain.listed).sequence).toBe(0n);
+  }
+  expect(Math.min(counts.recognised, counts.left)).toBeGreaterThan(300);
+});
+
+test("a list with an unknown field, a second sequence or a longer length is left to protobuf", () => {
+  const plain = toBinary(HeartbeatSchema, create(HeartbeatSchema, { attempts: attempts.slice(0, 1) }));
+  const longer = [plain[0] ?? 0, (plain[1] ?? 0) | 0x80, 0, ...plain.subarray(2)];
+  const read = (bytes: Iterable<number>) => fromBinary(HeartbeatSchema, Uint8Array.from(bytes)).attempts;
+  expect(isPlainList(plain, read(plain))).toBe(true);
+  for (const bytes of [[...plain, 0x08, 9], [...plain, 0x18, 6], longer]) {
+    expect(read(bytes)).toHaveLength(1);
+    expect(isPlainList(Uint8Array.from(bytes), read(bytes))).toBe(false);
   }
 });

@@ -3,7 +3,7 @@
  */
 import pg from "pg";
 import { describe, expect, test } from "vitest";
-import { isFinal, isPassing, isUnavailable, mayBeOfOneRow } from "../../../src/store/pg/database.ts";
+import { isFinal, isPassing, isUnavailable, mayBeOfOneRow } from "../../../src/store/pg/failures.ts";
 
 const refusal = (code: string) =>
   Object.assign(new pg.DatabaseError("refused", 7, "error"), { code, severity: "ERROR" });

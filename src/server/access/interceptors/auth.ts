@@ -1,11 +1,13 @@
 import type { Interceptor } from "@connectrpc/connect";
 import { Refusal } from "../../../errors.ts";
-import { onBehalfOf } from "../../../store/people/grants.ts";
+import { onBehalfOf } from "../../../store/people/rights.ts";
 import { type Source, withinSource } from "../../../store/people/sources.ts";
 import { withinOrg } from "../../../store/pg/tenancy.ts";
 import { refusalOf } from "../../../store/work/org-moves.ts";
-import { type Guard, nameOf, setPrincipal } from "../guard.ts";
+import type { Guard } from "../guard.ts";
 import { peerAddress, requestIdOf, userAgentOf } from "../peer.ts";
+import { setPrincipal } from "../principal.ts";
+import { nameOf } from "../rules.ts";
 import type { Streams } from "../streams.ts";
 
 /**

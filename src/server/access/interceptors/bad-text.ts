@@ -27,6 +27,11 @@ configureTextEncoding({
   },
 });
 
+/** Whether a decoded text was not valid UTF-8. */
+export function isBadText(text: string): boolean {
+  return text.endsWith(mark);
+}
+
 /** The path of a message's first invalid UTF-8 text, in proto names; undefined for none. */
 export function findBadText<Desc extends DescMessage>(
   schema: Desc,
@@ -47,7 +52,7 @@ function search(message: ReflectMessage, path: string): string | undefined {
           ? [...(value as Iterable<[unknown, unknown]>)].flat()
           : [value];
     for (const item of items) {
-      if (typeof item === "string" && item.endsWith(mark)) return name;
+      if (typeof item === "string" && isBadText(item)) return name;
       if (isReflected(item)) {
         const found = search(item, name);
         if (found !== undefined) return found;

@@ -1,8 +1,10 @@
 import type { Interceptor } from "@connectrpc/connect";
 import { Refusal } from "../../../errors.ts";
-import { findPrincipal, type Guard, nameOf, type Principal, rules } from "../guard.ts";
+import type { Guard } from "../guard.ts";
 import type { Limits } from "../limits.ts";
 import { peerAddress } from "../peer.ts";
+import { findPrincipal, type Principal } from "../principal.ts";
+import { nameOf, rules } from "../rules.ts";
 
 /**
  * Runs before the guard: counts failed attempts. A token is looked up whatever its address did

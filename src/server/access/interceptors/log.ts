@@ -1,8 +1,9 @@
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { isUuid } from "../../../ids.ts";
 import type { Logger } from "../../../log.ts";
-import { findPrincipal, nameOf } from "../guard.ts";
 import { peerAddress, requestIdOf } from "../peer.ts";
+import { findPrincipal } from "../principal.ts";
+import { nameOf } from "../rules.ts";
 
 /**
  * One line per unary call: rpc, code, milliseconds, org, actor, address, the call's id, and the ids

@@ -1,9 +1,9 @@
 import type { DescMessage, Message } from "@bufbuild/protobuf";
 import type { Interceptor } from "@connectrpc/connect";
-import { isEverywhere, type Standing } from "../../../store/people/grants.ts";
+import { isEverywhere, type Standing } from "../../../store/people/rights.ts";
 import type { Db } from "../../../store/pg/database.ts";
-import { findPrincipal } from "../guard.ts";
 import { type Ownership, requireAllowed } from "../ownership.ts";
+import { findPrincipal } from "../principal.ts";
 import { redact } from "../redaction.ts";
 
 /**

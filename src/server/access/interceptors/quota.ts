@@ -2,7 +2,8 @@ import type { Interceptor } from "@connectrpc/connect";
 import { refuse } from "../../../errors.ts";
 import type { Noun, Quotas } from "../../../store/people/quotas.ts";
 import type { Db } from "../../../store/pg/database.ts";
-import { findPrincipal, nameOf } from "../guard.ts";
+import { findPrincipal } from "../principal.ts";
+import { nameOf } from "../rules.ts";
 
 /**
  * The noun of which an rpc creates one more. Devices are counted at the creation of a join code:

@@ -1,6 +1,7 @@
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { newTraceId, parseTraceparent, type Tracer } from "../../../tracing.ts";
-import { findPrincipal, nameOf } from "../guard.ts";
+import { findPrincipal } from "../principal.ts";
+import { nameOf } from "../rules.ts";
 
 /**
  * A server span for each unary call of an authenticated caller, below the span of the call's

@@ -5,7 +5,7 @@ import type { Interceptor } from "@connectrpc/connect";
 import { createValidateInterceptor } from "@connectrpc/validate";
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../../errors.ts";
-import { nameOf } from "../guard.ts";
+import { nameOf } from "../rules.ts";
 import { findBadText } from "./bad-text.ts";
 
 const patterns = new Map<string, RegExp>();

@@ -22,51 +22,90 @@ export type Site = {
   unknown(depth: number): string;
 };
 
+/** What all pages have in common. */
+type Book = {
+  pages: readonly Page[];
+  byUrl: ReadonlyMap<string, Page>;
+  byFile: ReadonlyMap<string, Page>;
+  /** Files that are no pages, by their URL. */
+  others: ReadonlyMap<string, Buffer>;
+  navigation: ReturnType<typeof navigationOf>;
+};
+
 export function openSite(): Site {
+  const book = openBook();
+  const { pages, byUrl, others } = book;
+  let index: Buffer | undefined;
+  return {
+    find(path) {
+      const page = byUrl.get(path);
+      if (page) {
+        const rendered = contentOf(book, page);
+        const html = frame(book, depthOf(path), page.title, rendered.html, { page, rendered });
+        return { name: `${path}.html`, bytes: Buffer.from(html) };
+      }
+      if (path === `${siteRoot}/search.json`) {
+        index ??= searchIndexOf(book);
+        return { name: path, bytes: index };
+      }
+      const bytes = others.get(path);
+      return bytes && { name: path, bytes };
+    },
+    findSpelling(path) {
+      const url = path.replace(/(\/README)?\.md$/, "").replace(/\/+$/, "");
+      return url !== path && byUrl.has(url) ? url : undefined;
+    },
+    unknown(depth) {
+      const list = pages.map(
+        ({ url, title }) => `<li><a href="${hrefOf(depth, url)}">${escapeHtml(title)}</a></li>`,
+      );
+      const main = `<h1>There is no such page</h1>\n<p>The pages of the documentation:</p>\n<ul>${list.join("\n")}</ul>\n`;
+      return frame(book, depth, "No such page", main);
+    },
+  };
+}
+
+function openBook(): Book {
   const files = documentationFiles();
   const pages = [...files]
     .filter(([file]) => file.endsWith(".md"))
     .map(([file, bytes]) => pageOf(file, bytes));
-  const byUrl = new Map(pages.map((page) => [page.url, page]));
   const byFile = new Map(pages.map((page) => [page.file, page]));
-  const others = new Map(
-    [...files].filter(([file]) => !file.endsWith(".md")).map(([file, bytes]) => [urlOf(file), bytes]),
-  );
-  const navigation = navigationOf(byFile);
-  let index: Buffer | undefined;
-
-  const content = (page: Page): Rendered => {
-    const locate = (target: string) => {
-      const file = posix.join(posix.dirname(page.file), decodeURI(target)).replace(/\/$/, "");
-      const url = (byFile.get(file) ?? byFile.get(`${file}/README.md`))?.url ?? urlOf(file);
-      return byUrl.has(url) || others.has(url) ? hrefOf(depthOf(page.url), url) : undefined;
-    };
-    return render(page.tokens, {
-      hrefOf: (target) => {
-        if (/^([a-z]+:|#)/.test(target)) return target;
-        const [path, anchor] = target.split("#");
-        const href = locate(path!);
-        return href === undefined || anchor === undefined ? href : `${href}#${anchor}`;
-      },
-      imageOf: locate,
-    });
+  return {
+    pages,
+    byFile,
+    byUrl: new Map(pages.map((page) => [page.url, page])),
+    others: new Map(
+      [...files].filter(([file]) => !file.endsWith(".md")).map(([file, bytes]) => [urlOf(file), bytes]),
+    ),
+    navigation: navigationOf(byFile),
   };
+}
 
-  const frame = (depth: number, title: string, main: string, here?: { page: Page; rendered: Rendered }) => {
-    const href = (url: string) => hrefOf(depth, url);
-    const entry = ({ url, title: name }: Page) => {
-      if (url !== here?.page.url) return `<li><a href="${href(url)}">${escapeHtml(name)}</a></li>`;
-      const parts = here.rendered.sections
-        .filter((section) => section.depth === 2)
-        .map(({ id, heading }) => `<li><a href="#${id}">${escapeHtml(heading)}</a></li>`);
-      const inner = parts.length > 0 ? `<ul>${parts.join("")}</ul>` : "";
-      return `<li><a href="${href(url)}" aria-current="page">${escapeHtml(name)}</a>${inner}</li>`;
-    };
-    const groups = navigation.map(
-      ({ heading, pages: members }) =>
-        `<h2>${escapeHtml(heading)}</h2>\n<ul>${members.map(entry).join("\n")}</ul>`,
-    );
-    return `<!doctype html>
+/** The page's text, its links as the site has them. */
+function contentOf({ byFile, byUrl, others }: Book, page: Page): Rendered {
+  const locate = (target: string) => {
+    const file = posix.join(posix.dirname(page.file), decodeURI(target)).replace(/\/$/, "");
+    const url = (byFile.get(file) ?? byFile.get(`${file}/README.md`))?.url ?? urlOf(file);
+    return byUrl.has(url) || others.has(url) ? hrefOf(depthOf(page.url), url) : undefined;
+  };
+  return render(page.tokens, {
+    hrefOf: (target) => {
+      if (/^([a-z]+:|#)/.test(target)) return target;
+      const [path = "", anchor] = target.split("#");
+      const href = locate(path);
+      return href === undefined || anchor === undefined ? href : `${href}#${anchor}`;
+    },
+    imageOf: locate,
+  });
+}
+
+type Here = { page: Page; rendered: Rendered };
+
+/** A whole page: its head, the search, the text and the list of pages. */
+function frame(book: Book, depth: number, title: string, main: string, here?: Here): string {
+  const href = (url: string) => hrefOf(depth, url);
+  return `<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
@@ -91,51 +130,37 @@ export function openSite(): Site {
 <main id="content" tabindex="-1">
 ${main}</main>
 <nav id="pages" aria-label="Pages">
-${groups.join("\n")}
+${navigationHtml(book, href, here)}
 </nav>
 </body>
 </html>
 `;
-  };
+}
 
-  const searchIndex = () =>
-    Buffer.from(
-      JSON.stringify(
-        pages.map((page) => ({
-          path: page.url.slice(siteRoot.length),
-          title: page.title,
-          sections: content(page).sections.map(({ id, heading, text }) => [id, heading, text]),
-        })),
-      ),
-    );
-
-  return {
-    find(path) {
-      const page = byUrl.get(path);
-      if (page) {
-        const rendered = content(page);
-        const html = frame(depthOf(path), page.title, rendered.html, { page, rendered });
-        return { name: `${path}.html`, bytes: Buffer.from(html) };
-      }
-      if (path === `${siteRoot}/search.json`) {
-        index ??= searchIndex();
-        return { name: path, bytes: index };
-      }
-      const bytes = others.get(path);
-      return bytes && { name: path, bytes };
-    },
-    findSpelling(path) {
-      const url = path.replace(/(\/README)?\.md$/, "").replace(/\/+$/, "");
-      return url !== path && byUrl.has(url) ? url : undefined;
-    },
-    unknown(depth) {
-      const list = pages.map(
-        ({ url, title }) => `<li><a href="${hrefOf(depth, url)}">${escapeHtml(title)}</a></li>`,
-      );
-      const main = `<h1>There is no such page</h1>\n<p>The pages of the documentation:</p>\n<ul>${list.join("\n")}</ul>\n`;
-      return frame(depth, "No such page", main);
-    },
+/** The list of pages; the shown page has the list of its sections. */
+function navigationHtml({ navigation }: Book, href: (url: string) => string, here?: Here): string {
+  const entry = ({ url, title: name }: Page) => {
+    if (url !== here?.page.url) return `<li><a href="${href(url)}">${escapeHtml(name)}</a></li>`;
+    const parts = here.rendered.sections
+      .filter((section) => section.depth === 2)
+      .map(({ id, heading }) => `<li><a href="#${id}">${escapeHtml(heading)}</a></li>`);
+    const inner = parts.length > 0 ? `<ul>${parts.join("")}</ul>` : "";
+    return `<li><a href="${href(url)}" aria-current="page">${escapeHtml(name)}</a>${inner}</li>`;
   };
+  const groups = navigation.map(
+    ({ heading, pages }) => `<h2>${escapeHtml(heading)}</h2>\n<ul>${pages.map(entry).join("\n")}</ul>`,
+  );
+  return groups.join("\n");
+}
+
+/** The sections of all pages, as JSON for the search in the browser. */
+function searchIndexOf(book: Book): Buffer {
+  const entries = book.pages.map((page) => ({
+    path: page.url.slice(siteRoot.length),
+    title: page.title,
+    sections: contentOf(book, page).sections.map(({ id, heading, text }) => [id, heading, text]),
+  }));
+  return Buffer.from(JSON.stringify(entries));
 }
 
 function pageOf(file: string, bytes: Buffer): Page {

@@ -54,23 +54,14 @@ export function createLines(deps: {
     };
   }
 
-  function kindOf({ kind, config, secrets }: StartablePlatform): AdapterKind | undefined {
-    checkPlatform({ kind, config, secretNames: Object.keys(secrets) });
-    const url = config.api_url;
-    if (url && !/^https?:$/.test(URL.parse(url)?.protocol ?? "")) {
-      throw new PlatformRefused("config.api_url: not an http or https URL");
-    }
-    return adapterKinds[kind];
-  }
-
   return {
     kinds: Object.keys(platformKinds).filter(
-      (kind) => kind === "webhook" || packages.has(adapterKinds[kind]!.package),
+      (kind) => kind === "webhook" || packages.has(adapterKinds[kind]?.package ?? ""),
     ),
     async probe(platform, signal) {
       const kind = kindOf(platform);
       if (!kind) {
-        const host = URL.parse(platform.secrets.url!)?.hostname;
+        const host = URL.parse(platform.secrets.url ?? "")?.hostname;
         if (host) await reach.requireHost(host);
         return;
       }
@@ -87,7 +78,7 @@ export function createLines(deps: {
       const kind = kindOf(platform);
       if (!kind) {
         const { url, signing_secret: signingSecret } = platform.secrets;
-        return openWebhookLine({ url: url!, signingSecret: signingSecret!, reach, ear, platform });
+        return openWebhookLine({ url, signingSecret, reach, ear, platform });
       }
       const { sdk, adapter } = await packages.load(platform.kind, kind.package);
       const settings = settingsOf(platform, kind, listens, ear);
@@ -95,4 +86,14 @@ export function createLines(deps: {
       return openSdkLine({ kindName: platform.kind, kind, settings, sdk, adapter, state, ear });
     },
   };
+}
+
+/** The adapter of the platform's kind, if the kind has one. Refuses a platform that cannot run. */
+function kindOf({ kind, config, secrets }: StartablePlatform): AdapterKind | undefined {
+  checkPlatform({ kind, config, secretNames: Object.keys(secrets) });
+  const url = config.api_url;
+  if (url && !/^https?:$/.test(URL.parse(url)?.protocol ?? "")) {
+    throw new PlatformRefused("config.api_url: not an http or https URL");
+  }
+  return adapterKinds[kind];
 }

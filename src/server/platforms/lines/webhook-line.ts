@@ -33,94 +33,115 @@ const pressRule = z.object({
 });
 const bodyRule = z.union([pressRule, messageRule]);
 
+type Named = { orgId: string; stableId: string };
+
 export function openWebhookLine(options: {
-  url: string;
-  signingSecret: string;
+  /** The program's URL and the secret of both directions, as the platform's secrets say. */
+  url: string | undefined;
+  signingSecret: string | undefined;
   reach: Reach;
   ear: Ear;
   /** What the messages name: the platform and its org. */
-  platform: { orgId: string; stableId: string };
+  platform: Named;
 }): Line {
-  const { ear, reach, platform } = options;
-  if (!isSigningSecret(options.signingSecret)) {
+  const { ear, reach, platform, signingSecret = "" } = options;
+  if (!isSigningSecret(signingSecret)) {
     throw new PlatformRefused(
       'secrets.signing_secret: not a secret of Standard Webhooks: "whsec_" and 24 to 64 bytes in base64',
     );
   }
-  const url = URL.parse(options.url);
+  const url = URL.parse(options.url ?? "");
   if (!url || !/^https?:$/.test(url.protocol)) {
     throw new PlatformRefused("secrets.url: not an http or https URL");
   }
-  const webhook = new Webhook(options.signingSecret);
-
-  async function send(type: "reply" | "question", threadId: string, said: Said, id: string): Promise<string> {
-    const now = new Date();
-    const body = JSON.stringify({
-      type,
-      timestamp: now.toISOString(),
-      data: {
-        id,
-        ...{ platform_id: platform.stableId, org_id: platform.orgId, chat: threadId, text: said.text },
-        ...(said.buttons ? { buttons: said.buttons.map(({ label, value }) => ({ label, value })) } : {}),
-      },
-    });
-    const answer = await post(url!, {
-      headers: {
-        "content-type": "application/json",
-        "user-agent": `Pinion/${version()}`,
-        "webhook-id": id,
-        "webhook-timestamp": String(Math.floor(now.getTime() / 1_000)),
-        "webhook-signature": webhook.sign(id, now, body),
-      },
-      body,
-      reach,
-      signal: AbortSignal.timeout(sendMs),
-      redirectsMax,
-    }).catch((error: unknown) => {
-      throw new Error(wordsOf(error));
-    });
-    if (answer.status < 200 || answer.status > 299) throw new Error(`the URL answers ${answer.status}`);
-    return id;
-  }
-
+  const webhook = new Webhook(signingSecret);
   return {
     textMax,
     editEveryMs: 0,
-    post: (threadId, said, id) => send(said.buttons ? "question" : "reply", threadId, said, id),
-    threadOf: async (chat) => chat,
-    async takeWebhook(request) {
-      const text = await request.text();
-      const headers = Object.fromEntries(request.headers);
-      try {
-        webhook.verify(text, headers);
-      } catch {
-        return Response.json({ error: "the signature is not this platform's" }, { status: 401 });
-      }
-      let json: unknown;
-      try {
-        json = JSON.parse(text);
-      } catch {
-        json = undefined;
-      }
-      const parsed = bodyRule.safeParse(json);
-      if (!parsed.success) {
-        const [issue] = parsed.error.issues;
-        const where = issue?.path.join(".");
-        const error = `not a message: ${where ? `${where}: ` : ""}${issue?.message ?? "no JSON"}`;
-        return Response.json({ error }, { status: 400 });
-      }
-      const said = parsed.data;
-      const chat = said.chat || said.user;
-      if (said.type === "button") {
-        const place = { threadId: chat, chatId: chat, isDirect: chat === said.user };
-        await ear.pressed({ ...place, senderId: said.user, value: said.value });
-      } else {
-        const sender = { senderId: said.user, senderName: said.user_name || said.user };
-        const place = { threadId: chat, chatId: chat, isDirect: said.is_direct };
-        await ear.heard({ ...place, ...sender, messageId: said.id, text: said.text });
-      }
-      return Response.json({ id: newId() }, { status: 202 });
+    async post(threadId, said, id) {
+      const sentAt = new Date();
+      const body = bodyOf(platform, { threadId, said, id, sentAt });
+      await send(url, { webhook, reach }, { id, sentAt, body });
+      return id;
     },
+    threadOf: async (chat) => chat,
+    takeWebhook: (request) => take(webhook, ear, request),
     async close() {},
   };
+}
+
+function bodyOf(
+  { orgId, stableId }: Named,
+  { threadId, said, id, sentAt }: { threadId: string; said: Said; id: string; sentAt: Date },
+): string {
+  return JSON.stringify({
+    type: said.buttons ? "question" : "reply",
+    timestamp: sentAt.toISOString(),
+    data: {
+      id,
+      ...{ platform_id: stableId, org_id: orgId, chat: threadId, text: said.text },
+      ...(said.buttons ? { buttons: said.buttons.map(({ label, value }) => ({ label, value })) } : {}),
+    },
+  });
+}
+
+/** Posts a signed message; throws the words of the failure. */
+async function send(
+  url: URL,
+  { webhook, reach }: { webhook: Webhook; reach: Reach },
+  { id, sentAt, body }: { id: string; sentAt: Date; body: string },
+): Promise<void> {
+  const answer = await post(url, {
+    headers: {
+      "content-type": "application/json",
+      "user-agent": `Pinion/${version()}`,
+      "webhook-id": id,
+      "webhook-timestamp": String(Math.floor(sentAt.getTime() / 1_000)),
+      "webhook-signature": webhook.sign(id, sentAt, body),
+    },
+    body,
+    reach,
+    signal: AbortSignal.timeout(sendMs),
+    redirectsMax,
+  }).catch((error: unknown) => {
+    throw new Error(wordsOf(error));
+  });
+  if (answer.status < 200 || answer.status > 299) throw new Error(`the URL answers ${answer.status}`);
+}
+
+/** Verifies a request of the program, and gives its message or press to the ear. */
+async function take(webhook: Webhook, ear: Ear, request: Request): Promise<Response> {
+  const text = await request.text();
+  try {
+    webhook.verify(text, Object.fromEntries(request.headers));
+  } catch {
+    return Response.json({ error: "the signature is not this platform's" }, { status: 401 });
+  }
+  const parsed = bodyRule.safeParse(jsonOf(text));
+  if (!parsed.success) {
+    const [issue] = parsed.error.issues;
+    const where = issue?.path.join(".");
+    const error = `not a message: ${where ? `${where}: ` : ""}${issue?.message ?? "no JSON"}`;
+    return Response.json({ error }, { status: 400 });
+  }
+  const said = parsed.data;
+  const chat = said.chat || said.user;
+  if (said.type === "button") {
+    const place = { threadId: chat, chatId: chat, isDirect: chat === said.user };
+    await ear.pressed({ ...place, senderId: said.user, value: said.value });
+  } else {
+    const sender = { senderId: said.user, senderName: said.user_name || said.user };
+    const place = { threadId: chat, chatId: chat, isDirect: said.is_direct };
+    await ear.heard({ ...place, ...sender, messageId: said.id, text: said.text });
+  }
+  return Response.json({ id: newId() }, { status: 202 });
+}
+
+/** Undefined: no JSON. */
+function jsonOf(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return undefined;
+  }
 }

@@ -16,25 +16,25 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { chown, mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
-import { createServer } from "node:net";
-import { basename, dirname, join, resolve } from "node:path";
+import { mkdir, open, rename, stat } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { within } from "../../../abort.ts";
 import { Refusal } from "../../../errors.ts";
 import type { Logger } from "../../../log.ts";
+import { createClusterOnce, superuser, writeDurably } from "./initdb.ts";
 import { lockDirectory } from "./lock.ts";
+import { findAccount, findBinaries, placeFor, postgresEnvironment } from "./place.ts";
+import { freePort, isFree } from "./ports.ts";
 import {
-  type Account,
-  type Binaries,
-  findAccount,
-  findBinaries,
-  placeFor,
-  postgresEnvironment,
-  runCommand,
-} from "./place.ts";
-import { commandLine } from "./process.ts";
+  type Cluster,
+  findOrphan,
+  isAlive,
+  readTextOrUndefined,
+  readyPollMs,
+  stopChild,
+  stopPid,
+} from "./postmaster.ts";
 
 export type Embedded = {
   /** The URL of the database `pinion`, as its owner. */
@@ -56,13 +56,8 @@ export type EmbeddedOptions = {
   settings?: Record<string, string>;
   log?: Logger | undefined;
 };
-
-const superuser = "pinion";
 const databaseName = "pinion";
 const readyTimeoutMs = 60_000;
-/** `initdb` takes a second of a processor; a machine with other work may take minutes. */
-const initMsMax = 300_000;
-const readyPollMs = 25;
 const portAttemptsMax = 5;
 /** PostgreSQL logs warnings only; a larger log is renamed at the next start. In bytes. */
 const logBytesMax = 10 * 1024 * 1024;
@@ -80,16 +75,6 @@ const settingsDefault: Record<string, string> = {
   autovacuum_naptime: "10s",
   // The first change of a page after a checkpoint writes the whole page.
   wal_compression: "on",
-};
-
-type Cluster = {
-  dataDir: string;
-  /** PostgreSQL's own directory. */
-  place: string;
-  account: Account | undefined;
-  binaries: Binaries;
-  password: string;
-  log: Logger | undefined;
 };
 
 /**
@@ -145,75 +130,6 @@ async function readOrMakePassword(dataDir: string): Promise<string> {
   const password = randomBytes(24).toString("hex");
   await writeDurably(file, `${password}\n`, 0o600);
   return password;
-}
-
-/**
- * Creates the cluster beside its place and moves it there as a whole, so that an interrupted start
- * leaves no partial cluster.
- */
-async function createClusterOnce(cluster: Cluster): Promise<void> {
-  const version = await readTextOrUndefined(join(cluster.place, "PG_VERSION"));
-  if (version !== undefined) {
-    await requireSameMajor(cluster, version.trim());
-    return;
-  }
-  const parent = dirname(cluster.place);
-  const prefix = `${basename(cluster.place)}.new-`;
-  for (const name of await readdir(parent)) {
-    if (name.startsWith(prefix)) await rm(join(parent, name), { recursive: true, force: true });
-  }
-  const draft = join(parent, `${prefix}${randomBytes(4).toString("hex")}`);
-  const passwordFile = `${draft}.password`;
-  try {
-    await mkdir(draft, { mode: 0o700 });
-    await writeDurably(passwordFile, `${cluster.password}\n`, 0o600);
-    if (cluster.account) {
-      await chown(draft, cluster.account.uid, cluster.account.gid);
-      await chown(passwordFile, cluster.account.uid, cluster.account.gid);
-    }
-    const made = await runCommand(
-      cluster.binaries.initdb,
-      [
-        `--pgdata=${draft}`,
-        `--username=${superuser}`,
-        `--pwfile=${passwordFile}`,
-        "--auth=scram-sha-256",
-        "--encoding=UTF8",
-        // A sort order independent of the machine's C library; a change of the library would
-        // corrupt indexes of text.
-        "--locale-provider=builtin",
-        "--builtin-locale=C.UTF-8",
-        "--locale=C",
-        "--no-instructions",
-      ],
-      { account: cluster.account, timeoutMs: initMsMax },
-    );
-    if (made.code !== 0) {
-      throw new Refusal(
-        "failed_precondition",
-        `The embedded PostgreSQL's database could not be made in ${cluster.place}:\n${made.output.trim()}\n` +
-          "Mend that, or give Pinion a PostgreSQL of your own with DATABASE_URL.",
-      );
-    }
-    // An empty directory is replaced; a non-empty directory makes the rename fail.
-    await rename(draft, cluster.place);
-    cluster.log?.info({ directory: cluster.place }, "made the embedded PostgreSQL's database");
-  } finally {
-    await rm(draft, { recursive: true, force: true });
-    await rm(passwordFile, { force: true });
-  }
-}
-
-async function requireSameMajor(cluster: Cluster, found: string): Promise<void> {
-  // "postgres (PostgreSQL) 18.4"
-  const { output } = await runCommand(cluster.binaries.postgres, ["--version"], { account: cluster.account });
-  const brought = /\(PostgreSQL\) (\d+)/.exec(output)?.[1];
-  if (brought === undefined || brought === found) return;
-  throw new Refusal(
-    "failed_precondition",
-    `The data in ${cluster.place} was written by PostgreSQL ${found}, and this Pinion brings PostgreSQL ${brought}. ` +
-      "Start the Pinion that wrote it and dump the database, or choose another data directory.",
-  );
 }
 
 type Running = Omit<Embedded, "url">;
@@ -386,120 +302,4 @@ async function createDatabaseOnce(cluster: Cluster, port: number): Promise<void>
   } finally {
     await client.end().catch(() => {});
   }
-}
-
-/**
- * The PostgreSQL that already runs on the cluster, by postmaster.pid; an outdated file is removed.
- */
-async function findOrphan(cluster: Cluster): Promise<{ pid: number; port: number } | undefined> {
-  const file = join(cluster.place, "postmaster.pid");
-  const lines = (await readTextOrUndefined(file))?.split("\n");
-  if (lines === undefined) return undefined;
-  // Line 1 is the process, line 4 the port (PostgreSQL's src/include/utils/pidfile.h).
-  const pid = Number(lines[0]);
-  const port = Number(lines[3]);
-  if (pid > 0 && port > 0 && (await isPostmasterOf(pid, cluster.place))) return { pid, port };
-  // In a container another process has the same number after a restart, and PostgreSQL would wait
-  // for its end.
-  await rm(file, { force: true });
-  return undefined;
-}
-
-async function isPostmasterOf(pid: number, place: string): Promise<boolean> {
-  return (await commandLine(pid))?.includes(` -D ${place} `) ?? false;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
-  }
-}
-
-/**
- * Fast: ends connections and writes all out. Immediate: recovers at the next start. Then without
- * being asked.
- */
-const stopSteps = [
-  ["SIGINT", 15_000],
-  ["SIGQUIT", 3_000],
-  ["SIGKILL", 2_000],
-] as const;
-
-async function stopChild(cluster: Cluster, child: ChildProcess): Promise<void> {
-  const ended = new Promise<true>((done) => {
-    child.once("exit", () => done(true));
-  });
-  child.ref();
-  for (const [signal, timeoutMs] of stopSteps) {
-    if (child.exitCode !== null || child.signalCode !== null) return;
-    if (signal !== "SIGINT") cluster.log?.warn({ signal }, "the embedded PostgreSQL does not stop");
-    child.kill(signal);
-    if (await within(ended, timeoutMs)) return;
-  }
-}
-
-/** For a process that is no child, whose end raises no event: polls until the process is gone. */
-async function stopPid(cluster: Cluster, pid: number): Promise<void> {
-  for (const [signal, timeoutMs] of stopSteps) {
-    if (!(await isPostmasterOf(pid, cluster.place))) return;
-    kill(pid, signal);
-    const deadline = performance.now() + timeoutMs;
-    while (performance.now() < deadline) {
-      if (!(await isPostmasterOf(pid, cluster.place))) return;
-      await delay(readyPollMs);
-    }
-  }
-}
-
-function kill(pid: number, signal: NodeJS.Signals): void {
-  try {
-    process.kill(pid, signal);
-  } catch {
-    // The process ended by itself.
-  }
-}
-
-async function isFree(port: number): Promise<boolean> {
-  return (await tryListen(port)) !== undefined;
-}
-
-async function freePort(): Promise<number> {
-  const port = await tryListen(0);
-  if (port === undefined) throw new Error("no free port on 127.0.0.1");
-  return port;
-}
-
-function tryListen(port: number): Promise<number | undefined> {
-  return new Promise((done) => {
-    const server = createServer();
-    server.once("error", () => done(undefined));
-    server.listen({ host: "127.0.0.1", port, exclusive: true }, () => {
-      const address = server.address();
-      const chosen = typeof address === "object" && address ? address.port : undefined;
-      server.close(() => done(chosen));
-    });
-  });
-}
-
-function readTextOrUndefined(file: string): Promise<string | undefined> {
-  return readFile(file, "utf8").catch((error: NodeJS.ErrnoException) => {
-    if (error.code === "ENOENT" || error.code === "ENOTDIR") return undefined;
-    throw error;
-  });
-}
-
-/** Replaces the file whole or not at all, also when the power fails. */
-async function writeDurably(file: string, text: string, mode: number): Promise<void> {
-  const draft = `${file}.${randomBytes(4).toString("hex")}`;
-  const handle = await open(draft, "wx", mode);
-  try {
-    await handle.writeFile(text);
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-  await rename(draft, file);
 }

@@ -1,6 +1,8 @@
-/** The words of a run as the store has them, in the enums of the API. */
+/** Words of the store in the enums of the API: of runs, and the operating systems of devices. */
 import { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
+import { Os } from "#gen/pinion/v1/device_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
+import type { Os as OsName } from "../store/people/devices.ts";
 import type { RunRow } from "../store/work/runs.ts";
 
 export const runStatuses: Record<RunRow["status"], RunStatus> = {
@@ -54,3 +56,19 @@ export const attentionNames: Partial<Record<AttentionReason, string>> = Object.f
 
 export const attentionOf = (names: readonly string[]): AttentionReason[] =>
   names.flatMap((name) => AttentionReason[name.toUpperCase() as keyof typeof AttentionReason] ?? []);
+
+export const osEnum: Record<OsName, Os> = {
+  macos: Os.MACOS,
+  linux: Os.LINUX,
+  windows: Os.WINDOWS,
+  ios: Os.IOS,
+  android: Os.ANDROID,
+  browser: Os.BROWSER,
+};
+
+const names = new Map(Object.entries(osEnum).map(([name, os]) => [os, name as OsName]));
+
+/** Undefined for no system, and for a system of a newer version. */
+export function osNameOf(os: Os): OsName | undefined {
+  return names.get(os);
+}

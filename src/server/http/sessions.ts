@@ -1,0 +1,119 @@
+import type { Http2Server, ServerHttp2Session } from "node:http2";
+import type { Logger } from "../../log.ts";
+import type { Crowd } from "./crowd.ts";
+import type { LastLine } from "./last-line.ts";
+
+/**
+ * A peer silent for this time, in milliseconds, is pinged. Devices send heartbeats more often and
+ * are not pinged.
+ */
+const pingIntervalMsDefault = 30_000;
+const pingTimeoutMsDefault = 10_000;
+/**
+ * A session without any stream for this time, in milliseconds, is closed; its client opens another
+ * when needed.
+ */
+const idleSessionTimeoutMs = 10 * 60_000;
+/**
+ * A proxy carries many devices on one connection and opens another connection beyond this number.
+ */
+const knownStreamsMax = 1_000;
+/** A known connection with this number of streams may open more streams (`knownStreamsMax`). */
+const streamsBeforeMore = 50;
+
+/** Keeps the set of HTTP/2 sessions, pings silent sessions, and ends dead or idle sessions. */
+export function watchSessions(http2: Http2Server, options: SessionOptions): Set<ServerHttp2Session> {
+  const { lastLine, crowd } = options;
+  const sessions = new Set<ServerHttp2Session>();
+  http2.on("session", (session) => {
+    lastLine.guard(session, () => session.destroy());
+    crowd?.speaksHttp2(session.socket, () => session.destroy());
+    sessions.add(session);
+    const streams = countStreams(session, crowd);
+    const stop = pingSilent(session, streams, options);
+    session.once("close", () => {
+      stop();
+      sessions.delete(session);
+    });
+  });
+  return sessions;
+}
+
+type SessionOptions = {
+  pingIntervalMs?: number;
+  pingTimeoutMs?: number;
+  log: Logger;
+  crowd?: Crowd | undefined;
+  lastLine: LastLine;
+};
+
+type StreamCount = { open: number; idleSince: number };
+
+/** Counts the streams of a session; a known connection with many streams may open more. */
+function countStreams(session: ServerHttp2Session, crowd: Crowd | undefined): Readonly<StreamCount> {
+  const count: StreamCount = { open: 0, idleSince: performance.now() };
+  let mayHaveMore = false;
+  session.on("stream", (stream) => {
+    count.open++;
+    if (count.open === streamsBeforeMore && !mayHaveMore) {
+      mayHaveMore = crowd?.isKnown(session.socket) ?? true;
+      if (mayHaveMore) session.settings({ maxConcurrentStreams: knownStreamsMax });
+    }
+    stream.once("close", () => {
+      count.open--;
+      count.idleSince = performance.now();
+    });
+  });
+  return count;
+}
+
+/**
+ * Pings the session after each interval without bytes from the peer, destroys the session without
+ * an answer, and closes a session that had no stream for long. Returns a function that stops.
+ */
+function pingSilent(
+  session: ServerHttp2Session,
+  streams: Readonly<StreamCount>,
+  options: SessionOptions,
+): () => void {
+  const intervalMs = options.pingIntervalMs ?? pingIntervalMsDefault;
+  const timeoutMs = options.pingTimeoutMs ?? pingTimeoutMsDefault;
+  let timer: NodeJS.Timeout;
+  let bytesRead = 0;
+  const lookLater = () => {
+    // Randomized by up to +20 %, so that sessions opened together are not pinged together.
+    timer = setTimeout(look, intervalMs * (1 + Math.random() * 0.2));
+    timer.unref();
+  };
+  const look = () => {
+    if (session.destroyed) return;
+    if (streams.open === 0 && performance.now() - streams.idleSince > idleSessionTimeoutMs) session.close();
+    if (session.destroyed) return;
+    const before = bytesRead;
+    bytesRead = session.socket.bytesRead;
+    if (bytesRead > before) lookLater();
+    else ping();
+  };
+  const ping = () => {
+    timer = setTimeout(() => {
+      options.log.debug("a peer does not answer the ping; its session is destroyed");
+      // A polite close would wait for the same peer.
+      session.destroy();
+    }, timeoutMs);
+    timer.unref();
+    try {
+      session.ping((error) => {
+        clearTimeout(timer);
+        if (error || session.destroyed) return;
+        // The answer itself is not the peer's own word.
+        bytesRead = session.socket.bytesRead;
+        lookLater();
+      });
+    } catch {
+      // The session ended at the same moment.
+      clearTimeout(timer);
+    }
+  };
+  lookLater();
+  return () => clearTimeout(timer);
+}
