@@ -1,12 +1,11 @@
 /**
- * Faults over real processes; in the long tests of all kinds. PINION_CHAOS_SEED=<seed> repeats a plan, and
+ * Faults of all kinds over real processes. PINION_CHAOS_SEED=<seed> repeats a plan, and
  * PINION_CHAOS_EVIDENCE=<file> keeps the whole history; the longer runs are `npm run chaos`, see docs/reliability.md.
  */
 import { expect, inject, test } from "vitest";
 import { isLong } from "../support/long.ts";
 import { runChaos } from "./chaos.ts";
 import { describe } from "./checker/check.ts";
-import { faultKinds } from "./plan.ts";
 
 const given = process.env.PINION_CHAOS_SEED;
 const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
@@ -17,13 +16,6 @@ const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
 const size = isLong
   ? { lengthMs: 85_000, gapMs: 2_700, outageMsMax: 6_000, devices: 50, hosts: 3, workMsMax: 6_000 }
   : { lengthMs: 30_000, gapMs: 750, outageMsMax: 4_000, devices: 24, hosts: 2, workMsMax: 3_000 };
-/**
- * Left to the long runs: on a loaded machine, a failover under a wrong clock of the database once ended
- * with the answer `unknown` to a result that the device offered again, whose cause is not proved yet. See
- * docs/reliability.md.
- */
-const notInShort: readonly string[] = ["database_failover", "database_clock"];
-const kinds = isLong ? faultKinds : faultKinds.filter((kind) => !notInShort.includes(kind));
 /** Ten times the length, for a machine with ten times the work. */
 const patienceMs = 900_000;
 
@@ -36,7 +28,6 @@ test(
       program: inject("pinionMain"),
       replicas: 3,
       callsPerSecond: 6,
-      kinds,
       evidenceFile: process.env.PINION_CHAOS_EVIDENCE,
       ...size,
     });

@@ -66,6 +66,8 @@ export async function runAgent(run: AgentRun): Promise<AttemptResult> {
 /** The result of an attempt that the device or the server ended: an end by others allows no retry. */
 function endedBy(ending: Ending | undefined, run: AgentRun, whole: AttemptResult): AttemptResult {
   const { executor, context, timeoutMs } = run;
+  // An answer that was there before the abort is a result.
+  if (whole.outcome === "completed" && ending !== "budget") return whole;
   const { retryAfterMs: _, ...rest } = whole;
   switch (ending) {
     case "timeout": {
@@ -82,11 +84,8 @@ function endedBy(ending: Ending | undefined, run: AgentRun, whole: AttemptResult
       const attention = [...(whole.attention ?? []), AttentionReason.BUDGET];
       return { ...rest, outcome: "failed", reason, attention };
     }
-    case undefined: {
-      // An answer that was there before the abort is a result.
-      const isAborted = context.signal.aborted && whole.outcome !== "completed";
-      return isAborted ? { ...rest, ...abortedOutcome(context.signal) } : whole;
-    }
+    case undefined:
+      return context.signal.aborted ? { ...rest, ...abortedOutcome(context.signal) } : whole;
   }
 }
 
