@@ -153,6 +153,31 @@ describe.skipIf(!browserPath)("every view", () => {
     return width > phone || more > 0 ? width + more : 0;
   }
 
+  test("hides no column at 1180 pixels, and makes no row of a phone higher than 120", async () => {
+    const page = await browser.signIn(replica, "#/watchers", { width: 1180 });
+    const last = page.getByRole("columnheader", { name: "Last result" });
+    await last.waitFor();
+    const { x = 0, width = 0 } = (await last.boundingBox()) ?? {};
+    expect(x).toBeGreaterThan(0);
+    expect(x + width).toBeLessThanOrEqual(1180);
+    await page.setViewportSize({ width: 390, height: 800 });
+    for (const view of ["watchers", "runs", "fleet", "events"]) {
+      await page.evaluate(`location.hash = "#/${view}"`);
+      const row = page.locator(`.${view} [data-index]`).first();
+      await row.waitFor();
+      expect((await row.boundingBox())!.height, view).toBeLessThanOrEqual(120);
+    }
+  });
+
+  test("a run's steps begin when it is due, and a step of unknown length has none", async () => {
+    const page = await browser.signIn(replica, `#/runs/${seed.runs.answered}`);
+    const steps = page.getByRole("region", { name: "Timeline" }).getByRole("listitem");
+    await steps.first().waitFor();
+    const texts = await steps.allTextContents();
+    expect(texts.map((text) => /^[a-z]+/.exec(text)?.[0])).toEqual(["due", "pushed", "accepted", "stored"]);
+    expect(texts.join(" ")).not.toContain("+0 ms");
+  });
+
   test("shuts nobody out, in light and dark colours, and fits into 360 pixels: nothing is scrolled sideways", {
     timeout: 120_000,
   }, async () => {
