@@ -20,11 +20,7 @@ type Waiting<Item, Result> = {
   reject: (error: unknown) => void;
 };
 
-/**
- * `run` gets 1 to `itemsMax` items and answers as many results, in the same order. `queueMax` bounds what may wait;
- * beyond it `add` rejects with what `overflow` makes.
- */
-export function createBatcher<Item, Result>(options: {
+export type BatcherOptions<Item, Result> = {
   run: (items: Item[]) => Promise<Result[]>;
   itemsMax: number;
   queueMax: number;
@@ -39,55 +35,19 @@ export function createBatcher<Item, Result>(options: {
   /** How long the first item of a batch waits for others, in milliseconds: for what is in no hurry. Default: not at all. */
   gatherMs?: number;
   onBatch?: (size: number, ms: number) => void;
-}): Batcher<Item, Result> {
+};
+
+/**
+ * `run` gets 1 to `itemsMax` items and answers as many results, in the same order. `queueMax` bounds what may wait;
+ * beyond it `add` rejects with what `overflow` makes.
+ */
+export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result>): Batcher<Item, Result> {
   const queue: Waiting<Item, Result>[] = [];
   // A batch is many calls' work: it is done as part of none of them, whoever happened to begin it.
   const outside = AsyncLocalStorage.snapshot();
   let underWay = 0;
   let isDraining = false;
   let idlers: (() => void)[] = [];
-
-  async function answer(batch: Waiting<Item, Result>[]): Promise<void> {
-    const { run, mayIsolate, onBatch } = options;
-    const startedAt = performance.now();
-    const answers: (() => void)[] = [];
-    async function runPart(part: readonly Waiting<Item, Result>[]): Promise<[]> {
-      const results = await run(part.map((waiting) => waiting.item));
-      if (results.length !== part.length) {
-        throw new Error(`a batch of ${part.length} was answered with ${results.length} results`);
-      }
-      part.forEach((waiting, index) => {
-        answers.push(() => waiting.resolve(results[index]!));
-      });
-      return [];
-    }
-    try {
-      await bisect(batch, runPart, {
-        mayIsolate: (error) => mayIsolate?.(error) ?? false,
-        onBad(waiting, error) {
-          answers.push(() => waiting.reject(error));
-          return [];
-        },
-      });
-    } catch (error) {
-      // For an item with an answer already, the rejection has no effect.
-      answers.push(...batch.map((waiting) => () => waiting.reject(error)));
-    }
-    onBatch?.(batch.length, performance.now() - startedAt);
-    for (const give of answers) give();
-  }
-
-  /** The next batch: the oldest items within the bounds, and at least one. */
-  function take(): Waiting<Item, Result>[] {
-    const { weight, itemsMax } = options;
-    if (!weight) return queue.splice(0, itemsMax);
-    let sum = 0;
-    const end = queue.findIndex(({ item }, index) => {
-      sum += weight.of(item);
-      return index >= itemsMax || (index > 0 && sum > weight.max);
-    });
-    return queue.splice(0, end === -1 ? queue.length : end);
-  }
 
   async function drain(): Promise<void> {
     // Let the items of the same turn of the event loop join the first batch.
@@ -96,9 +56,9 @@ export function createBatcher<Item, Result>(options: {
       if (options.gatherMs && queue.length < options.itemsMax) {
         await new Promise((resolve) => setTimeout(resolve, options.gatherMs));
       }
-      const batch = take();
+      const batch = takeBatch(queue, options);
       underWay = batch.length;
-      await answer(batch);
+      await answer(batch, options);
     }
     // In the same turn as the last look at the queue: an item that comes later starts anew.
     isDraining = false;
@@ -128,4 +88,51 @@ export function createBatcher<Item, Result>(options: {
       });
     },
   };
+}
+
+/** Takes the next batch off the queue: the oldest items within the bounds, and at least one. */
+function takeBatch<Item, Result>(
+  queue: Waiting<Item, Result>[],
+  { weight, itemsMax }: BatcherOptions<Item, Result>,
+): Waiting<Item, Result>[] {
+  if (!weight) return queue.splice(0, itemsMax);
+  let sum = 0;
+  const end = queue.findIndex(({ item }, index) => {
+    sum += weight.of(item);
+    return index >= itemsMax || (index > 0 && sum > weight.max);
+  });
+  return queue.splice(0, end === -1 ? queue.length : end);
+}
+
+/** Runs a batch, and answers its items after the whole batch has ended. */
+async function answer<Item, Result>(
+  batch: Waiting<Item, Result>[],
+  { run, mayIsolate, onBatch }: BatcherOptions<Item, Result>,
+): Promise<void> {
+  const startedAt = performance.now();
+  const answers: (() => void)[] = [];
+  async function runPart(part: readonly Waiting<Item, Result>[]): Promise<[]> {
+    const results = await run(part.map((waiting) => waiting.item));
+    if (results.length !== part.length) {
+      throw new Error(`a batch of ${part.length} was answered with ${results.length} results`);
+    }
+    results.forEach((result, index) => {
+      answers.push(() => part[index]?.resolve(result));
+    });
+    return [];
+  }
+  try {
+    await bisect(batch, runPart, {
+      mayIsolate: (error) => mayIsolate?.(error) ?? false,
+      onBad(waiting, error) {
+        answers.push(() => waiting.reject(error));
+        return [];
+      },
+    });
+  } catch (error) {
+    // For an item with an answer already, the rejection has no effect.
+    answers.push(...batch.map((waiting) => () => waiting.reject(error)));
+  }
+  onBatch?.(batch.length, performance.now() - startedAt);
+  for (const give of answers) give();
 }

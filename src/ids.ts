@@ -22,6 +22,16 @@ export function slotRunId(slot: { orgId: string; watcherId: string; scheduledFor
   return formatted(bytes);
 }
 
+/**
+ * The id of a spread run's copy for a device: the time of the run, and a hash of both. As with
+ * {@link slotRunId}, a run that is spread again has the same copies.
+ */
+export function spreadRunId(copy: { runId: string; deviceId: string }): string {
+  const bytes = hash("sha256", JSON.stringify([copy.runId, copy.deviceId]), "buffer").subarray(0, 16);
+  Buffer.from(copy.runId.replaceAll("-", ""), "hex").copy(bytes, 0, 0, 6);
+  return formatted(bytes);
+}
+
 /** Whether a run's id begins with the slot's time, as {@link slotRunId} makes it; newId begins with its own time. */
 export function isOfSlot(runId: string, scheduledFor: Date): boolean {
   const time = Math.max(0, scheduledFor.getTime()).toString(16).padStart(12, "0");

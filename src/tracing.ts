@@ -101,15 +101,12 @@ export async function openTracer(
     timeoutMillis: sendWithinMs,
     httpAgentOptions: () => outgoingAgent(config.url),
   });
-  let warnedAt = Number.NEGATIVE_INFINITY;
+  const warn = warner(options.log);
   const processor = new BatchSpanProcessor({
     exporter: {
       export(spans, done) {
         exporter.export(spans, (result) => {
-          if (result.error && performance.now() - warnedAt > warnEveryMs) {
-            warnedAt = performance.now();
-            options.log.warn({ spans: spans.length, why: result.error.message }, "traces were not taken");
-          }
+          if (result.error) warn(spans.length, result.error.message);
           done(result);
         });
       },
@@ -121,18 +118,50 @@ export async function openTracer(
     scheduledDelayMillis: sendEveryMs,
     exportTimeoutMillis: sendWithinMs,
   });
-  const resource = resourceFromAttributes({
-    "service.name": options.service,
-    "service.version": options.version,
-    "service.instance.id": options.instanceId,
-  });
-  const instrumentationScope = { name: "pinion", version: options.version };
+  const common = {
+    resource: resourceFromAttributes({
+      "service.name": options.service,
+      "service.version": options.version,
+      "service.instance.id": options.instanceId,
+    }),
+    instrumentationScope: { name: "pinion", version: options.version },
+  };
+  const readable = readableIn(api, common);
+  let closing: Promise<void> | undefined;
+  return {
+    record: (span) => processor.onEnd(readable(span)),
+    isSampled: (traceId) => isWithinRatio(traceId, config.ratio),
+    close() {
+      closing ??= Promise.race([
+        processor.shutdown().catch(() => {}),
+        new Promise<void>((resolve) => setTimeout(resolve, closeWithinMs).unref()),
+      ]);
+      return closing;
+    },
+  };
+}
+
+/** Tells now and then of spans that were not taken. */
+function warner(log: Logger): (spans: number, why: string) => void {
+  let warnedAt = Number.NEGATIVE_INFINITY;
+  return (spans, why) => {
+    if (performance.now() - warnedAt <= warnEveryMs) return;
+    warnedAt = performance.now();
+    log.warn({ spans, why }, "traces were not taken");
+  };
+}
+
+/** Turns our spans into spans of OpenTelemetry. */
+function readableIn(
+  api: typeof import("@opentelemetry/api"),
+  common: Pick<ReadableSpan, "resource" | "instrumentationScope">,
+): (span: Span) => ReadableSpan {
   const contextOf = (traceId: string, spanId: string) => ({
     traceId,
     spanId,
     traceFlags: api.TraceFlags.SAMPLED,
   });
-  const readable = (span: Span): ReadableSpan => {
+  return (span) => {
     // Clocks of several machines: a span that seems to end before it begins took no time.
     const endMs = Math.max(span.startMs, span.endMs);
     const spanContext = contextOf(span.traceId, span.spanId ?? randomBytes(8).toString("hex"));
@@ -153,24 +182,11 @@ export async function openTracer(
       ) as ReadableSpan["attributes"],
       links: [],
       events: [],
-      resource,
-      instrumentationScope,
+      ...common,
       droppedAttributesCount: 0,
       droppedEventsCount: 0,
       droppedLinksCount: 0,
     };
-  };
-  let closing: Promise<void> | undefined;
-  return {
-    record: (span) => processor.onEnd(readable(span)),
-    isSampled: (traceId) => isWithinRatio(traceId, config.ratio),
-    close() {
-      closing ??= Promise.race([
-        processor.shutdown().catch(() => {}),
-        new Promise<void>((resolve) => setTimeout(resolve, closeWithinMs).unref()),
-      ]);
-      return closing;
-    },
   };
 }
 

@@ -12,6 +12,7 @@ import { documentationFiles } from "../../src/server/http/docs/files.ts";
 import { installScripts } from "../../src/server/http/install/files.ts";
 import { pageFiles } from "../../src/server/http/page-files.ts";
 import { migrationFiles } from "../../src/store/pg/migration-files.ts";
+import { directImports } from "./direct-imports.ts";
 import { licenses } from "./licenses.ts";
 import { root } from "./proto.ts";
 
@@ -109,7 +110,7 @@ export async function bundlePackage(outdir: string): Promise<Bundled> {
     splitting: true,
     chunkNames: "[name]-[hash]",
     outdir,
-    plugins: [withContents],
+    plugins: [withContents, directImports],
     define: { BUILD_STAMP: JSON.stringify(stamp) },
     // Packages in CommonJS load Node's modules by `require`.
     banner: {

@@ -1,4 +1,15 @@
-import { closeSync, mkdirSync, openSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import { directoryProblem } from "@pinion/client";
 import { exitCodes, Failure } from "./failures.ts";
@@ -47,18 +58,43 @@ export function removeUrl(data: string): void {
 /** Replaces a file atomically, so readers never see a partial file. */
 export function writeWhole(path: string, text: string, mode: number): void {
   mkdirSync(dirname(path), { recursive: true });
-  const draft = `${path}.${process.pid}`;
-  writeFileSync(draft, text, { mode, flush: true });
+  const draft = `${path}.${randomUUID()}`;
+  writeFileSync(draft, text, { mode, flush: true, flag: "wx" });
   renameSync(draft, path);
+}
+
+const logFlags =
+  constants.O_WRONLY |
+  constants.O_APPEND |
+  constants.O_CREAT |
+  // Windows has neither flag.
+  (constants.O_NONBLOCK ?? 0) |
+  (constants.O_NOFOLLOW ?? 0);
+
+/**
+ * Opens a log for appending, and returns its descriptor. A program of the device may have put
+ * something else at the path, such as a FIFO, which would hold the caller up; it makes way.
+ */
+export function openLog(path: string): number {
+  let log: number | undefined;
+  try {
+    log = openSync(path, logFlags, 0o600);
+    if (fstatSync(log).isFile()) return log;
+  } catch {
+    // A FIFO without a reader, a socket, a link, or a directory.
+  }
+  if (log !== undefined) closeSync(log);
+  rmSync(path, { recursive: true, force: true });
+  return openSync(path, logFlags | constants.O_EXCL, 0o600);
 }
 
 /** Renames a large log, and returns the byte offset of new lines. */
 export function prepareLog(path: string): number {
   mkdirSync(dirname(path), { recursive: true });
-  closeSync(openSync(path, "a", 0o600));
+  closeSync(openLog(path));
   const { size } = statSync(path);
   if (size <= logBytesMax) return size;
   renameSync(path, `${path}.old`);
-  closeSync(openSync(path, "a", 0o600));
+  closeSync(openLog(path));
   return 0;
 }

@@ -17,3 +17,16 @@ export const exitCodes = {
 } as const;
 
 export type ExitCode = (typeof exitCodes)[keyof typeof exitCodes];
+
+/** Ends the command with a message for people and an exit code. `advice` gives the remedy. */
+export class Failure extends Error {
+  override name = "Failure";
+  readonly exitCode: ExitCode;
+  readonly advice: string | undefined;
+
+  constructor(exitCode: ExitCode, message: string, advice?: string) {
+    super(message);
+    this.exitCode = exitCode;
+    this.advice = advice;
+  }
+}

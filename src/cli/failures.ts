@@ -8,22 +8,9 @@ import {
 import { BadRequestSchema } from "#gen/google/rpc/error_details_pb.js";
 import { ConfigError } from "../config.ts";
 import { Refusal, type RefusalReason } from "../errors.ts";
-import { type ExitCode, exitCodes } from "./exit-codes.ts";
+import { type ExitCode, exitCodes, Failure } from "./exit-codes.ts";
 
-export { type ExitCode, exitCodes };
-
-/** Ends the command with a message for people and an exit code. `advice` gives the remedy. */
-export class Failure extends Error {
-  override name = "Failure";
-  readonly exitCode: ExitCode;
-  readonly advice: string | undefined;
-
-  constructor(exitCode: ExitCode, message: string, advice?: string) {
-    super(message);
-    this.exitCode = exitCode;
-    this.advice = advice;
-  }
-}
+export { type ExitCode, exitCodes, Failure };
 
 export type Explained = { message: string; advice: string | undefined; exitCode: ExitCode };
 
@@ -170,4 +157,10 @@ function adviceFor(error: ConnectError): string | undefined {
     return slug && `\`pinion watchers update ${slug}\` changes it; or choose another slug`;
   }
   return undefined;
+}
+
+/** A message that every answer of the server has. Throws a Failure for an answer without it. */
+export function told<Message>(message: Message | undefined, name: string): Message {
+  if (message !== undefined) return message;
+  throw new Failure(exitCodes.failed, `the server's answer has no ${name}`);
 }

@@ -33,13 +33,18 @@ export function createMcp(
     setPeerAddress(request.contextValues, request.header.get(addressHeader) ?? "");
     return next(request);
   };
-  const inner = createRouterTransport(routes, {
-    router: { interceptors: [placed, ...interceptors], shutdownSignal },
-  });
+  let made: Transport | undefined;
+  // Made by the first call: most replicas have no MCP client.
+  const inner = () => {
+    made ??= createRouterTransport(routes, {
+      router: { interceptors: [placed, ...interceptors], shutdownSignal },
+    });
+    return made;
+  };
   return createMcpHandler({
     ...options,
     api({ authorization, address, userAgent }) {
-      const transport = withHeaders(inner, {
+      const transport = withHeaders(inner(), {
         authorization,
         [addressHeader]: address,
         "user-agent": userAgent,

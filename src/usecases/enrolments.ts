@@ -12,9 +12,6 @@ import * as orgMoves from "../store/work/org-moves.ts";
 import * as watchers from "../store/work/watchers.ts";
 import type { Surroundings } from "./surroundings.ts";
 
-/** A first device of these platforms in an org brings the default watcher. */
-const desktopSystems: ReadonlySet<string> = new Set<devices.Os>(["macos", "linux", "windows"]);
-
 /** The watcher that an org's first desktop device brings. */
 const defaultWatcher = {
   slug: "daily-checkin",
@@ -86,7 +83,7 @@ export async function enroll(
       ...{ orgId, kind: "dev", label: asked.label, scopes: ["device:run"] },
       ...{ userId: owner.ownerId, deviceId },
     });
-    const defaultWatcherId = desktopSystems.has(asked.os)
+    const defaultWatcherId = devices.runsPrograms(asked.os)
       ? await provisionDefaultWatcher(tx, { orgId, deviceId })
       : undefined;
     const { label, os: platform, appVersion } = asked;

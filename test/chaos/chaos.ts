@@ -4,7 +4,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { check } from "./checker/check.ts";
 import type { Violation } from "./checker/world.ts";
 import type { Entry } from "./history.ts";
-import { type Fault, type FaultKind, planFaults } from "./plan.ts";
+import { type Fault, type FaultKind, faultKinds, planFaults } from "./plan.ts";
 import { inject } from "./rig/faults.ts";
 import { bounds, openRig, type RigOptions } from "./rig/rig.ts";
 import type { Rows } from "./rows.ts";
@@ -40,7 +40,9 @@ export async function runChaos(options: ChaosOptions): Promise<ChaosResult> {
     ...(options.kinds ? { kinds: options.kinds } : {}),
     ...(options.durationFactor ? { durationFactor: options.durationFactor } : {}),
   });
-  const rig = await openRig(options);
+  // The standby doubles the work of the database.
+  const hasStandby = (options.kinds ?? faultKinds).includes("database_failover");
+  const rig = await openRig({ hasStandby, ...options });
   try {
     const faultsFrom = performance.now();
     // The work goes on for the whole time, even if the plan is over early.

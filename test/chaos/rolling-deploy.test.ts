@@ -21,6 +21,7 @@ test(
       every: 5,
       workMsMax: 800,
       isReliable: true,
+      hasStandby: false,
     });
     try {
       const startedAt = realNow();

@@ -144,11 +144,21 @@ export async function enterToken(page: Page, token: string): Promise<void> {
 
 const axeSource = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 
-/** The serious and critical findings of axe-core on the current page. */
-export async function findBarriers(page: Page): Promise<string[]> {
-  // Through the debugger, because the page's policy does not apply there.
-  await page.evaluate(axeSource);
-  return page.evaluate(`axe.run(document, { resultTypes: ["violations"] }).then(({ violations }) => violations
+/** Rules of axe-core whose result depends on colours. */
+const rulesOfColours = ["color-contrast", "link-in-text-block"];
+
+/**
+ * The serious and critical findings of axe-core on the current page; with `of: "colours"` of the
+ * rules about colours alone, for a page whose other findings are known.
+ */
+export async function findBarriers(page: Page, options: { of?: "colours" } = {}): Promise<string[]> {
+  // Through the debugger, because the page's policy does not apply there. The page keeps it.
+  if ((await page.evaluate("typeof axe")) === "undefined") await page.evaluate(axeSource);
+  const asked = {
+    resultTypes: ["violations"],
+    ...(options.of ? { runOnly: { type: "rule", values: rulesOfColours } } : {}),
+  };
+  return page.evaluate(`axe.run(document, ${JSON.stringify(asked)}).then(({ violations }) => violations
     .filter(({ impact }) => impact === "serious" || impact === "critical")
     .map(({ id, nodes }) => id + ": " + nodes.slice(0, 3).map((node) => node.html.slice(0, 160) + " " + (node.any[0]?.message ?? "")).join(" | ")))`);
 }

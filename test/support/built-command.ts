@@ -10,6 +10,8 @@ import { root } from "../../scripts/lib/proto.ts";
 
 /** Below the packages, which the command looks for in the folders above its own. */
 const builds = join(root, "node_modules/.cache/pinion-test");
+/** Beside `main.js`: esbuild's account of which part holds which sources. */
+export const metafileName = "metafile.json";
 const unusedMsMax = 3_600_000;
 
 /** The path of `main.js`. Equal sources have equal paths, so Node's cache of compiled code serves later runs. */
@@ -17,7 +19,8 @@ export async function buildCommand(): Promise<string> {
   await mkdir(builds, { recursive: true });
   await removeOld();
   const building = await mkdtemp(join(builds, "building-"));
-  await bundlePackage(building);
+  const { metafile } = await bundlePackage(building);
+  await writeFile(join(building, metafileName), JSON.stringify(metafile));
   await writeFile(join(building, "package.json"), `${JSON.stringify({ type: "module" })}\n`);
   // The names of the parts hold their hashes.
   const names = (await readdir(building)).sort().join(" ");

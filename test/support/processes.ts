@@ -71,10 +71,22 @@ export function startPinion(args: string[], env: Record<string, string> = {}): P
   };
 }
 
-/** A directory that is removed after the test. */
+/**
+ * A directory that is removed after the test, with the processes that name it in their command
+ * lines: a killed daemon leaves its programs to the next daemon of its directory, and there is none.
+ */
 export async function temporaryDirectory(): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), "pinion-test-"));
-  onTestFinished(() => rm(path, { recursive: true, force: true }));
+  onTestFinished(async () => {
+    for (const pid of processesWith(path)) {
+      try {
+        process.kill(pid, "SIGKILL");
+      } catch {
+        // It has ended meanwhile.
+      }
+    }
+    await rm(path, { recursive: true, force: true });
+  });
   return path;
 }
 
@@ -94,6 +106,7 @@ export async function eventually<T>(
 
 /** The processes whose command line contains a text (Linux). */
 export function processesWith(text: string): number[] {
+  if (process.platform !== "linux") return [];
   return readdirSync("/proc")
     .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
     .filter((pid) => {

@@ -1,4 +1,5 @@
 /** Servers used by tests if installed on the machine. */
+import { randomInt } from "node:crypto";
 import { accessSync, constants } from "node:fs";
 import { createServer } from "node:net";
 import { delimiter, join } from "node:path";
@@ -27,11 +28,28 @@ function isProgram(path: string | undefined): boolean {
   }
 }
 
-/** A port on which no process listens. */
+/** Below 32,768, where Linux begins with ports for connections. */
+const ports = { min: 12_000, max: 32_000 };
+const portTriesMax = 20;
+
+/**
+ * A port of this machine at which nothing listens, outside of the range from which the system gives
+ * ports to connections: there, another program may have it before the caller, or while the caller's
+ * program is away.
+ */
 export async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise((resolve) => server.close(resolve));
-  return port;
+  for (let tries = 0; ; tries++) {
+    const port = randomInt(ports.min, ports.max);
+    const server = createServer();
+    try {
+      await new Promise<void>((resolve, reject) => {
+        server.once("error", reject);
+        server.listen(port, "127.0.0.1", resolve);
+      });
+      await new Promise((resolve) => server.close(resolve));
+      return port;
+    } catch (error) {
+      if (tries >= portTriesMax) throw error;
+    }
+  }
 }

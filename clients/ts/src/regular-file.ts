@@ -9,7 +9,7 @@ export type FileReading =
   /** The file can never be used. */
   | { kind: "unfit"; problem: string }
   /** The system refuses the read for now; the content is unknown. */
-  | { kind: "unreadable"; problem: string };
+  | { kind: "unreadable"; problem: string; isLink?: boolean };
 
 export interface ReadOptions {
   bytesMax: number;
@@ -99,7 +99,9 @@ const sizeOf = (bytes: number) => (bytes % 1048576 === 0 ? `${bytes / 1048576} M
 function unopened(error: unknown): FileReading {
   if (hasCode(error, "ENOENT") || hasCode(error, "ENOTDIR")) return { kind: "absent" };
   // The link's target is unknown and may be a result of ours, so the file is not judged.
-  if (hasCode(error, "ELOOP")) return { kind: "unreadable", problem: "it is a symbolic link (ELOOP)" };
+  if (hasCode(error, "ELOOP")) {
+    return { kind: "unreadable", problem: "it is a symbolic link (ELOOP)", isLink: true };
+  }
   if (hasCode(error, "ENXIO")) return { kind: "unfit", problem: "it is a socket, not a file" };
   return { kind: "unreadable", problem: messageOf(error) };
 }

@@ -1,3 +1,4 @@
+import { randomUUID } from "node:crypto";
 import { rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { readRegularFile } from "./regular-file.ts";
@@ -73,8 +74,10 @@ export class StatusFile {
       this.#isStale = false;
       const path = pathOf(this.#stateDir);
       try {
-        await writeFile(`${path}.tmp`, JSON.stringify(this.#status), { mode: 0o600 });
-        await rename(`${path}.tmp`, path);
+        // A name that no program can have taken, for a FIFO would hold the write up for ever.
+        const temporary = `${path}.${randomUUID()}.tmp`;
+        await writeFile(temporary, JSON.stringify(this.#status), { mode: 0o600, flag: "wx" });
+        await rename(temporary, path);
       } catch {
         // The outbox reports a full or broken disk.
       }

@@ -1,6 +1,6 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { loadConfig } from "@pinion/client";
+import type { DeviceConfig } from "@pinion/client";
 import type { Command } from "commander";
 import { version } from "../../version.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
@@ -129,7 +129,7 @@ async function firstRun(
     watcher: watcher.slug,
   });
   const kind =
-    isRestart && !options.once ? costlyKind(machine.configFile, watcher.spec?.agentKind) : undefined;
+    isRestart && !options.once ? costlyKind(machine.deviceConfig, watcher.spec?.agentKind) : undefined;
   if (kind !== undefined) {
     view.note(
       `${plain(kind)} would do it and may cost money, so a restart triggers nothing: ${callName()} watchers trigger ${watcher.slug} --watch`,
@@ -141,8 +141,10 @@ async function firstRun(
 }
 
 /** The executor kind for the watcher's run, unless it is the free report. */
-function costlyKind(configFile: string, wanted: string | undefined): string | undefined {
-  const { executors, defaultExecutor } = loadConfig(configFile);
+function costlyKind(
+  { executors, defaultExecutor }: DeviceConfig,
+  wanted: string | undefined,
+): string | undefined {
   const kind = (wanted && executors[wanted] ? wanted : defaultExecutor) ?? "";
   const executor = executors[kind];
   if (!executor) return undefined;

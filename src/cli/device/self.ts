@@ -5,8 +5,7 @@
 import { relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "../../build.ts";
-import { exitCodes } from "../exit-codes.ts";
-import { Failure } from "../failures.ts";
+import { exitCodes, Failure } from "../exit-codes.ts";
 
 /** The program and its first arguments. */
 export function selfCommand(): [string, ...string[]] {

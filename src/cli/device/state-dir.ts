@@ -1,7 +1,7 @@
 import { existsSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { readRegularFile } from "@pinion/client";
 import type { Environment } from "../cli.ts";
 
 /**
@@ -51,14 +51,18 @@ export function ownConfigFile(env: Environment): string {
   return join(configHome, "pinion", "device.toml");
 }
 
+const lockBytesMax = 4_096;
+
 /** Process id of the living holder of the state directory's lock. */
 export async function daemonPid(stateDir: string): Promise<number | undefined> {
+  const found = await readRegularFile(join(stateDir, "daemon.lock"), { bytesMax: lockBytesMax });
+  if (found.kind !== "read") return undefined;
   try {
-    const { pid } = JSON.parse(await readFile(join(stateDir, "daemon.lock"), "utf8")) as { pid: number };
+    const { pid } = JSON.parse(found.bytes.toString("utf8")) as { pid: number };
     process.kill(pid, 0);
     return pid;
   } catch {
-    // No lock, a partial lock, an ended process, or a reused id of another user's process.
+    // A partial lock, an ended process, or a reused id of another user's process.
     return undefined;
   }
 }

@@ -3,7 +3,7 @@
  * messages of servers. Colours (SGR) pass. Sequences for moving the cursor, clearing, titles, the
  * clipboard, links, reports and hidden text do not pass:
  *
- *   ESC [ … m                      passes, if it has digits, ";" and ":" only
+ *   ESC [ … m                      passes, if it has digits, ";" and ":" only; without "conceal" (8)
  *   other CSI, two-byte escapes    dropped
  *   OSC, DCS, APC, PM, SOS         dropped up to their end, and to the end of the line at most
  *   C1 controls (8 bit)            treated as their two-byte forms
@@ -84,8 +84,10 @@ export class TerminalText {
     this.#begin("text");
     if (code < 0x40 || code > 0x7e) return isControl(code) ? this.#text(character, code) : "";
     if (character !== "m" || !/^[\d;:]*$/.test(parameters)) return "";
-    this.#isColoured = !/^0*$/.test(parameters);
-    return `\u001b[${parameters}m`;
+    const seen = withoutConceal(parameters);
+    if (seen === undefined) return "";
+    this.#isColoured = !/^0*$/.test(seen);
+    return `\u001b[${seen}m`;
   }
 
   #text(character: string, code: number): string {
@@ -98,6 +100,25 @@ export class TerminalText {
     if (isControl(code) || bidi.test(character)) return before;
     return before + character;
   }
+}
+
+/** The number of parameters of a colour by its kind, after 38, 48 or 58. */
+const colourParameters: Record<string, number | undefined> = { "2": 4, "5": 2 };
+
+/** The parameters of SGR without the one that hides text; undefined if none is left. */
+function withoutConceal(parameters: string): string | undefined {
+  const given = parameters.split(";");
+  const left: string[] = [];
+  for (let at = 0; at < given.length; at++) {
+    const parameter = given[at]!;
+    if (/^[345]8$/.test(parameter)) {
+      // The 8 in "38;5;8" is a colour.
+      const count = 1 + (colourParameters[given[at + 1] ?? ""] ?? 0);
+      left.push(...given.slice(at, at + count));
+      at += count - 1;
+    } else if (!/^0*8(?::|$)/.test(parameter)) left.push(parameter);
+  }
+  return left.length === 0 ? undefined : left.join(";");
 }
 
 /** Filters a whole text for a terminal. */

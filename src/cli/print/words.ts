@@ -7,7 +7,6 @@ import {
 } from "#gen/pinion/v1/activity_pb.js";
 import { PlatformStatus, UpsertOutcome } from "#gen/pinion/v1/agent_pb.js";
 import { DeliveryState, NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
-import { Os } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { MemberRole, SecretHolder } from "#gen/pinion/v1/org_pb.js";
 import {
@@ -29,6 +28,7 @@ import {
   SpreadMode,
   WatcherStatus,
 } from "#gen/pinion/v1/watcher_pb.js";
+import { osEnum } from "../../server/enums.ts";
 import type { Cli } from "../cli.ts";
 import { exitCodes, Failure } from "../failures.ts";
 
@@ -208,14 +208,7 @@ export const liveness = words({
   [Liveness.NEVER]: "never",
 });
 
-export const os = words({
-  [Os.MACOS]: "macos",
-  [Os.LINUX]: "linux",
-  [Os.WINDOWS]: "windows",
-  [Os.IOS]: "ios",
-  [Os.ANDROID]: "android",
-  [Os.BROWSER]: "browser",
-});
+export const os = words(Object.fromEntries(Object.entries(osEnum).map(([name, os]) => [os, name])));
 
 export const tokenKind = words({
   [TokenKind.PAT]: "pat",

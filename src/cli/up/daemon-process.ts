@@ -10,12 +10,13 @@
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { closeSync, openSync, readFileSync, statSync } from "node:fs";
+import { closeSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
+import { readRegularFileSync } from "@pinion/client";
 import { sleep } from "../../abort.ts";
 import type { Environment } from "../cli.ts";
-import { writeWhole } from "../data-files.ts";
+import { openLog, writeWhole } from "../data-files.ts";
 import { selfCommand } from "../device/self.ts";
 import { daemonPid } from "../device/state-dir.ts";
 import { exitCodes, Failure } from "../failures.ts";
@@ -36,6 +37,8 @@ export type DaemonOptions = {
 type DaemonRecord = { pid: number; fingerprint: string };
 
 const recordFile = "daemon.json";
+/** Bound on a file that is read, in bytes: the log is renamed beyond 10 MiB at each start. */
+const fileBytesMax = 256 * 1024 * 1024;
 const backoffMsMin = 500;
 const backoffMsMax = 30_000;
 /** Minimum run time in ms for resetting the backoff. */
@@ -162,7 +165,7 @@ export class DaemonProcess {
 
   /** The failure from the daemon's last log lines since `fromByte`. */
   #misconfigured(fromByte: number): Failure {
-    const said = lastError(readFileSync(this.logFile).subarray(fromByte).toString("utf8"));
+    const said = lastError(bytesOf(this.logFile).subarray(fromByte).toString("utf8"));
     return new Failure(
       exitCodes.usage,
       `the daemon cannot start${said ? `: ${said}` : " with its configuration"}`,
@@ -173,7 +176,7 @@ export class DaemonProcess {
   #spawn(): ChildProcess {
     const { url, stateDir, configFile, env } = this.#options;
     const [program, ...first] = selfCommand();
-    const log = openSync(this.logFile, "a", 0o600);
+    const log = openLog(this.logFile);
     try {
       const child = spawn(
         program,
@@ -202,13 +205,13 @@ export class DaemonProcess {
   #fingerprint(): string {
     const { url, stateDir, configFile } = this.#options;
     return createHash("sha256")
-      .update(JSON.stringify([url, stateDir, textOf(configFile)]))
+      .update(JSON.stringify([url, stateDir, bytesOf(configFile).toString("utf8")]))
       .digest("hex");
   }
 
   #readRecord(): DaemonRecord | undefined {
     try {
-      return JSON.parse(readFileSync(join(this.#options.data, recordFile), "utf8")) as DaemonRecord;
+      return JSON.parse(bytesOf(join(this.#options.data, recordFile)).toString("utf8")) as DaemonRecord;
     } catch {
       // No earlier start, or a partial record: the other daemon's set-up is unknown.
       return undefined;
@@ -220,13 +223,13 @@ export class DaemonProcess {
   }
 }
 
-/** Empty for a missing file: an editor may be replacing the file. */
-function textOf(file: string): string {
-  try {
-    return readFileSync(file, "utf8");
-  } catch {
-    return "";
-  }
+/**
+ * Empty for a missing file (an editor may be replacing it), and for anything else that a program of
+ * the device may have put there.
+ */
+function bytesOf(file: string): Buffer {
+  const found = readRegularFileSync(file, { bytesMax: fileBytesMax, isLinkFollowed: true });
+  return found.kind === "read" ? found.bytes : Buffer.alloc(0);
 }
 
 export function deviceLogFile(data: string): string {

@@ -3,11 +3,12 @@ import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import {
   createClients,
+  type DeviceConfig,
   enroll,
   findIdentity,
   isPermissionDenied,
   isUnauthenticated,
-  loadConfig,
+  loadLastingConfig,
 } from "@pinion/client";
 import { type ReplicaConfig, replicaConfig } from "../../config.ts";
 import { Refusal } from "../../errors.ts";
@@ -43,6 +44,8 @@ export type Machine = {
   deviceLabel: string;
   deviceLog: DeviceLog;
   configFile: string;
+  /** The configuration in force at the start. */
+  deviceConfig: DeviceConfig;
   /** Resolves when the server has stopped by itself. */
   serverClosed: Promise<void>;
 };
@@ -83,8 +86,10 @@ export async function startMachine(cli: Cli, options: UpOptions, starting: Start
   await requireFreePort(config.host, config.port);
   const configFile = resolve(upConfigFile(data));
   writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: process.cwd() });
-  // Also before the database: the daemon needs the file, which people edit by hand.
-  loadConfig(configFile);
+  // Also before the database: the daemon needs the file, which people edit by hand. A mistake in a
+  // file that was good once stops nothing; the daemon goes on with the earlier content.
+  const { config: deviceConfig, problem } = loadLastingConfig(configFile, resolve(upStateDir(data)));
+  if (problem) starting.view.note(`device.toml is wrong, and the one before it stays in force: ${problem}`);
   const log = fileLogger(cli, data);
   const url = databaseUrl ? await external(databaseUrl, starting) : await embedded(data, log, starting);
   config.databaseUrl = url;
@@ -95,7 +100,11 @@ export async function startMachine(cli: Cli, options: UpOptions, starting: Start
   const logStart = prepareLog(deviceLogFile(data));
   const server = await serve({ cli, options, config, data, log }, starting);
   starting.signal.throwIfAborted();
-  return { ...server, ...(await device(cli, { server, data, configFile, logStart }, starting)) };
+  return {
+    ...server,
+    ...(await device(cli, { server, data, configFile, logStart }, starting)),
+    deviceConfig,
+  };
 }
 
 async function external(databaseUrl: string, { view }: Starting): Promise<string> {

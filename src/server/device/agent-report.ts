@@ -4,7 +4,7 @@ import { AttentionReason, TranscriptSchema, type Usage } from "#gen/pinion/v1/ac
 import { type Completion, CompletionSchema } from "#gen/pinion/v1/device_pb.js";
 import type { Json } from "../../store/pg/schema.ts";
 import type { AgentReport, UsageCounts } from "../../store/work/reports.ts";
-import { attentionNames } from "../run-enums.ts";
+import { attentionNames } from "../enums.ts";
 
 /**
  * Bytes. Devices cut larger transcripts; a larger transcript of a device that does not cut is left

@@ -22,7 +22,7 @@ import type { Incarnation } from "../../store/pg/incarnation.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import { agentWorkMessage } from "../agent-work.ts";
-import { notificationOf, sourceOf } from "../run-enums.ts";
+import { notificationOf, sourceOf } from "../enums.ts";
 import { agentReportOf, transcriptBytesMax } from "./agent-report.ts";
 
 /**

@@ -1,6 +1,6 @@
 import { type JsonObject, toJson } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
-import { type Hello, Os, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
+import { type Hello, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import * as devices from "../../store/people/devices.ts";
@@ -12,11 +12,13 @@ import { storableText } from "../../store/pg/storable.ts";
 import * as events from "../../store/work/events.ts";
 import * as orgMoves from "../../store/work/org-moves.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
+import { osNameOf } from "../enums.ts";
 import { requireAllowed } from "./allowed.ts";
 import { type Opening, openSession } from "./reconcile.ts";
 import type { Session } from "./session.ts";
 
 type Deps = { db: Db; log: Logger; replicaId: string; policy: FailurePolicy; ttlMs: number };
+type Device = NonNullable<Awaited<ReturnType<typeof devices.find>>>;
 type Greeting = Pick<Session, "orgId" | "deviceId" | "tokenId" | "isWorker">;
 
 /**
@@ -27,47 +29,62 @@ export async function open(deps: Deps, session: Greeting, hello: Hello): Promise
   const { orgId } = session;
   const opening = await (session.isWorker ? openWorker : openDevice)(deps, session, hello);
   // A verdict from behind the fence of a move would end what goes on.
-  if (hello.held.length > 0) await orgMoves.requireHere(deps.db, { orgId });
+  if (hello.held.length > opening.continuing.length) await orgMoves.requireHere(deps.db, { orgId });
   const { deviceId, epoch } = opening;
   deps.log.info({ orgId, deviceId, epoch, held: hello.held.length }, "a device session began");
   return opening;
 }
 
+/** A device that tells nothing new, as most do that come back, costs one transaction. */
 async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hello): Promise<Opening> {
   const { db } = deps;
-  const device = await devices.find(db, { orgId, deviceId });
+  const { held } = hello;
+  const openIn = (tx: Db) => openSession(tx, { ...deps, orgId, deviceId, held });
+  const found = await transaction(db, async (tx) => {
+    const device = await devices.find(tx, { orgId, deviceId });
+    if (!device) return { device };
+    requireIdentity(device, hello);
+    const isNew =
+      machines.isNewMachine(device, machineOf(hello)) || hellos.hasChanges(device, factsOf(hello));
+    return { device, opening: isNew ? undefined : await openIn(tx) };
+  });
+  const { device, opening } = found;
+  if (opening) return opening;
   if (!device) await orgMoves.requireHere(db, { orgId });
   if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
-  // The token identifies the device (R6); the message must agree.
+  await requireOneMachine(deps, device, hello);
+  await hellos.updateFromHello(db, device, factsOf(hello));
+  return transaction(db, openIn);
+}
+
+/** The token identifies the device (R6); the message must agree. */
+function requireIdentity(device: Device, hello: Hello): void {
   if (hello.installId !== device.install_id) {
     refuse("permission_denied", "the token belongs to another installation; enrol this one", {
       field: "hello.install_id",
     });
   }
-  if (osOf[hello.os] !== device.os) {
+  if (osNameOf(hello.os) !== device.os) {
     refuse("permission_denied", `the device was enrolled as ${device.os}, which is set once`, {
       field: "hello.os",
     });
   }
   requireAllowed(device.os as devices.Os, hello);
-  await requireOneMachine(deps, device, hello);
-  await hellos.updateFromHello(db, device, factsOf(hello));
-  const { held } = hello;
-  return transaction(db, (tx) => openSession(tx, { ...deps, orgId, deviceId, held }));
+}
+
+function machineOf({ machine }: Hello): machines.Machine | undefined {
+  if (!machine) return undefined;
+  const { machineHash, bootHash, hostName, arch } = machine;
+  return { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
 }
 
 /**
  * Refuses a second machine with a copy of the device's identity while the first machine's session
  * is alive.
  */
-async function requireOneMachine(
-  { db, ttlMs }: Deps,
-  device: NonNullable<Awaited<ReturnType<typeof devices.find>>>,
-  hello: Hello,
-): Promise<void> {
-  if (!hello.machine) return;
-  const { machineHash, bootHash, hostName, arch } = hello.machine;
-  const machine = { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
+async function requireOneMachine({ db, ttlMs }: Deps, device: Device, hello: Hello): Promise<void> {
+  const machine = machineOf(hello);
+  if (!machine) return;
   const other = await machines.findOtherMachine(db, device, { machine, ttlMs });
   if (other) refuse("failed_precondition", duplicateWords(other.hostName, machine.hostName));
   await machines.noteMachine(db, device, machine);
@@ -80,8 +97,8 @@ async function requireOneMachine(
 function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
   const { db, ttlMs } = deps;
   const { installId, held } = hello;
-  const os = osOf[hello.os]!;
   return transaction(db, async (tx) => {
+    const os = osNameOf(hello.os) ?? refuse("invalid_argument", "hello.os: name one", { field: "hello.os" });
     const facts = { installId, os, ttlMs, ...factsOf(hello) };
     const entry = await workers.enter(tx, { orgId, tokenId, ...facts });
     const opening = await openSession(tx, { ...deps, orgId, deviceId: entry.deviceId, held });
@@ -105,14 +122,3 @@ function factsOf(hello: Hello): hellos.HelloFacts {
     workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
   };
 }
-
-/** Operating systems by their names in the store. */
-export const osOf: Record<Os, devices.Os | undefined> = {
-  [Os.UNSPECIFIED]: undefined,
-  [Os.MACOS]: "macos",
-  [Os.LINUX]: "linux",
-  [Os.WINDOWS]: "windows",
-  [Os.IOS]: "ios",
-  [Os.ANDROID]: "android",
-  [Os.BROWSER]: "browser",
-};

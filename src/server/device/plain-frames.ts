@@ -11,7 +11,7 @@ import { conversationOfRun } from "../../conversation-ids.ts";
 import type { ReportVerdict } from "../../scheduler/endings.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
-import { notificationOf, sourceOf } from "../run-enums.ts";
+import { notificationOf, sourceOf } from "../enums.ts";
 import * as writer from "./message-writer.ts";
 import { agentTokenOf, verdictOf, verdictText } from "./messages.ts";
 

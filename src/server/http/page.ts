@@ -88,9 +88,14 @@ export function fileOf(name: string, bytes: Buffer): PageFile {
 const compressors: Record<Encoding, (bytes: Buffer) => Promise<Buffer>> = {
   identity: async (bytes) => bytes,
   gzip: (bytes) => promisify(gzip)(bytes, { level: 9 }),
+  // Asked for over TLS alone, once for each file and process: a tenth less than quality 9, for 0.4 s
+  // of processor time.
   br: (bytes) =>
     promisify(brotliCompress)(bytes, {
-      params: { [zlib.BROTLI_PARAM_QUALITY]: 9, [zlib.BROTLI_PARAM_SIZE_HINT]: bytes.length },
+      params: {
+        [zlib.BROTLI_PARAM_QUALITY]: zlib.BROTLI_MAX_QUALITY,
+        [zlib.BROTLI_PARAM_SIZE_HINT]: bytes.length,
+      },
     }),
 };
 

@@ -5,9 +5,10 @@
  */
 import { timingSafeEqual } from "node:crypto";
 import { within } from "../../abort.ts";
+import type { DatabaseNumbers } from "../../gauges.ts";
 import { secretHash } from "../../ids.ts";
 import type { Logger } from "../../log.ts";
-import type { DatabaseNumbers, Metrics } from "../../metrics.ts";
+import type { Metrics } from "../../metrics.ts";
 import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";

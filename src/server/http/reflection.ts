@@ -20,9 +20,14 @@ import { ServerReflection as ReflectionV1alpha } from "#gen/grpc/reflection/v1al
  * services.
  */
 export function registerReflection(router: ConnectRouter, services: readonly DescService[]): void {
-  const catalog = buildCatalog([...services, ReflectionV1, ReflectionV1alpha]);
-  router.service(ReflectionV1, { serverReflectionInfo: (requests) => answerAll(catalog, requests) });
-  router.service(ReflectionV1alpha, { serverReflectionInfo: (requests) => answerAll(catalog, requests) });
+  let built: Catalog | undefined;
+  // Built by the first request: most replicas are never asked.
+  const catalog = () => {
+    built ??= buildCatalog([...services, ReflectionV1, ReflectionV1alpha]);
+    return built;
+  };
+  router.service(ReflectionV1, { serverReflectionInfo: (requests) => answerAll(catalog(), requests) });
+  router.service(ReflectionV1alpha, { serverReflectionInfo: (requests) => answerAll(catalog(), requests) });
 }
 
 type Catalog = {

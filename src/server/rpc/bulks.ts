@@ -18,7 +18,7 @@ import type { Db } from "../../store/pg/database.ts";
 import * as bulks from "../../store/work/bulks.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import { principalOf } from "../access/principal.ts";
-import { runStatuses } from "../run-enums.ts";
+import { runStatuses } from "../enums.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { spanOf, timestampOf } from "./moments.ts";
 import { idKey, page } from "./page.ts";

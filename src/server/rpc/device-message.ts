@@ -5,19 +5,12 @@ import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js"
 import { archOf, reportedLabels } from "../../labels.ts";
 import type * as devices from "../../store/people/devices.ts";
 import type { RunSummary } from "../../store/work/run-summaries.ts";
+import { osEnum } from "../enums.ts";
 import { timestampOf } from "./moments.ts";
 import { runSummaryMessage } from "./run-message.ts";
 
 /** Devices between rows and messages. */
 
-const osMessages: Record<devices.Os, Os> = {
-  macos: Os.MACOS,
-  linux: Os.LINUX,
-  windows: Os.WINDOWS,
-  ios: Os.IOS,
-  android: Os.ANDROID,
-  browser: Os.BROWSER,
-};
 const livenessMessages: Record<devices.Liveness, Liveness> = {
   online: Liveness.ONLINE,
   unsteady: Liveness.UNSTEADY,
@@ -30,7 +23,7 @@ export function livenessNames(wanted: readonly Liveness[]): devices.Liveness[] {
   return namesIn(livenessMessages, wanted);
 }
 export function osNames(wanted: readonly Os[]): devices.Os[] {
-  return namesIn(osMessages, wanted);
+  return namesIn(osEnum, wanted);
 }
 function namesIn<Name extends string, Value>(
   messages: Record<Name, Value>,
@@ -58,7 +51,7 @@ export function deviceMessage(row: devices.Device, lastRun?: RunSummary): Device
   return create(DeviceSchema, {
     id: row.id,
     label: row.label,
-    os: osMessages[row.os as devices.Os] ?? Os.UNSPECIFIED,
+    os: osEnum[row.os as devices.Os] ?? Os.UNSPECIFIED,
     installId: row.install_id,
     appVersion: row.app_version,
     agentKinds: row.agent_kinds,

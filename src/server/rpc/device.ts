@@ -27,11 +27,12 @@ import { type Principal, principalOf } from "../access/principal.ts";
 import type { Hub } from "../device/hub.ts";
 import { endGraceMs, openLink } from "../device/link.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
-import { osOf } from "../device/opening.ts";
 import type { Session } from "../device/session.ts";
 import { unreadableProblem } from "../device/unreadable.ts";
+import { osNameOf } from "../enums.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { given } from "./given.ts";
 import { inputOf } from "./input-message.ts";
 import { page } from "./page.ts";
 import { triggeredMessage } from "./triggered-message.ts";
@@ -63,7 +64,7 @@ export function deviceService(deps: Deps): Served {
 
     async enroll(request) {
       const { joinCode, installId, label, appVersion } = request;
-      const asked = { joinCode, installId, label, appVersion, os: osOf[request.os]! };
+      const asked = { joinCode, installId, label, appVersion, os: given(osNameOf(request.os), "os") };
       const enrolment = await enroll(deps.crossOrgDb, asked, deps.surroundings);
       for (const tokenId of enrolment.revokedTokenIds) {
         deps.authCache.forget(tokenId);

@@ -8,7 +8,7 @@ import * as reports from "../../store/work/reports.ts";
 import type { RunRow } from "../../store/work/runs.ts";
 import * as starts from "../../store/work/starts.ts";
 import * as windows from "../../store/work/windows.ts";
-import { runStatuses } from "../run-enums.ts";
+import { runStatuses } from "../enums.ts";
 
 export async function explainChain(db: Db, run: RunRow): Promise<ChainLink[]> {
   const { orgId, id: runId, watcherId } = run;

@@ -17,7 +17,7 @@ import type { ReportRow } from "../../store/work/reports.ts";
 import type * as runSummaries from "../../store/work/run-summaries.ts";
 import type { RunRow } from "../../store/work/runs.ts";
 import type { WindowRow } from "../../store/work/windows.ts";
-import { attentionOf, notificationOf, runStatuses, skipReasons, sourceOf } from "../run-enums.ts";
+import { attentionOf, notificationOf, runStatuses, skipReasons, sourceOf } from "../enums.ts";
 import { type ShownStart, startFields } from "./input-message.ts";
 
 /** Runs and windows as messages. */

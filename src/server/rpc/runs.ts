@@ -33,7 +33,7 @@ import * as windows from "../../store/work/windows.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/activity.ts";
-import { attentionNames, runStatuses } from "../run-enums.ts";
+import { attentionNames, runStatuses } from "../enums.ts";
 import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
 import { explainChain } from "./explain-chain.ts";

@@ -19,7 +19,7 @@ import { lackOf } from "../../store/work/device-offers.ts";
 import type { RunSummary } from "../../store/work/run-summaries.ts";
 import type * as watchers from "../../store/work/watchers.ts";
 import { agentWorkMessage, agentWorkOf } from "../agent-work.ts";
-import { notificationOf } from "../run-enums.ts";
+import { notificationOf } from "../enums.ts";
 import { timestampOf } from "./moments.ts";
 import { placementMessage, placementOf } from "./placement-message.ts";
 import { runSummaryMessage } from "./run-message.ts";

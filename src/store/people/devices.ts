@@ -8,6 +8,12 @@ import { describe } from "./changes.ts";
 import { hasLabel } from "./device-labels.ts";
 
 export type Os = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
+/** Systems that run local programs. */
+const programSystems: ReadonlySet<string> = new Set<Os>(["macos", "linux", "windows"]);
+
+export function runsPrograms(os: string): boolean {
+  return programSystems.has(os);
+}
 
 /** Whether a device is there, by the database's clock. */
 export type Liveness = "online" | "unsteady" | "offline" | "never";

@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import * as events from "../work/events.ts";
-import type * as devices from "./devices.ts";
+import * as devices from "./devices.ts";
 import * as hellos from "./hellos.ts";
 
 /**
@@ -19,9 +19,6 @@ const workersPerOrgMax = 1_000;
  * token.
  */
 const rotationsMax = 20;
-
-/** Operating systems of fleet workers: systems that run local programs. */
-const systems: ReadonlySet<string> = new Set<devices.Os>(["macos", "linux", "windows"]);
 
 export type Entry = {
   deviceId: string;
@@ -40,7 +37,7 @@ export type Entry = {
  */
 export async function enter(tx: Db, hello: Hello): Promise<Entry> {
   const { os } = hello;
-  if (!systems.has(os)) {
+  if (!devices.runsPrograms(os)) {
     refuse("permission_denied", `a fleet worker runs on macos, linux or windows, not on ${os}`, {
       field: "hello.os",
     });

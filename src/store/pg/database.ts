@@ -153,31 +153,7 @@ export function openDatabase(options: DatabaseOptions): Database {
     idleTimeoutMillis: idleTimeoutMs,
     ...(options.isPooled ? { Client: PooledClient } : {}),
   });
-  // Without the two listeners the death of an idle backend (the first) or a backend in use (the
-  // second) ends the process.
-  const broke = (message: string) => (error: Error) => {
-    answeredAt = Number.NEGATIVE_INFINITY;
-    options.log?.debug({ err: error }, message);
-  };
-  pool.on("error", broke("an idle database connection broke"));
-  const doomed = new WeakSet<object>();
-  let opened = 0;
-  let answeredAt = Number.NEGATIVE_INFINITY;
-  pool.on("connect", (client) => {
-    opened += 1;
-    if (!options.isPooled) prepareKept(client);
-    client.on("error", broke("a database connection broke"));
-    connectionOf(client).on("readyForQuery", () => {
-      answeredAt = performance.now();
-    });
-    connectionOf(client).on("errorMessage", (message) => {
-      if (message.severity === "FATAL" || message.severity === "PANIC") doomed.add(client);
-      // A migration changed the result type of a prepared statement: every further use of the
-      // connection would fail.
-      if (isOutdated(message.code)) doomed.add(client);
-    });
-  });
-
+  const { doomed, opened, answeredAgoMs } = watchConnections(pool, options);
   const kept = guardReleases({ pool, doomed, log: options.log });
   const guarded = options.isPooled
     ? boundTransactions(kept, { statementTimeoutMs, idleInTransactionTimeoutMs })
@@ -189,8 +165,8 @@ export function openDatabase(options: DatabaseOptions): Database {
     db,
     tenantDb,
     stats: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
-    opened: () => opened,
-    answeredAgoMs: () => performance.now() - answeredAt,
+    opened,
+    answeredAgoMs,
     close: () => {
       // Kysely closes the pool only if the pool was used.
       closing ??= Promise.all([tenantDb.destroy(), db.destroy()]).then(() =>
@@ -198,6 +174,39 @@ export function openDatabase(options: DatabaseOptions): Database {
       );
       return closing;
     },
+  };
+}
+
+/** Counts the pool's connections, and notes their answers and those that no caller may use again. */
+function watchConnections(pool: pg.Pool, { log, isPooled }: DatabaseOptions) {
+  const doomed = new WeakSet<object>();
+  let opened = 0;
+  let answeredAt = Number.NEGATIVE_INFINITY;
+  // Without the two listeners the death of an idle backend (the first) or a backend in use (the
+  // second) ends the process.
+  const broke = (message: string) => (error: Error) => {
+    answeredAt = Number.NEGATIVE_INFINITY;
+    log?.debug({ err: error }, message);
+  };
+  pool.on("error", broke("an idle database connection broke"));
+  pool.on("connect", (client) => {
+    opened += 1;
+    if (!isPooled) prepareKept(client);
+    client.on("error", broke("a database connection broke"));
+    connectionOf(client).on("readyForQuery", () => {
+      answeredAt = performance.now();
+    });
+    connectionOf(client).on("errorMessage", (message) => {
+      if (message.severity === "FATAL" || message.severity === "PANIC") doomed.add(client);
+      // A migration changed the result type of a prepared statement: every further use of the
+      // connection would fail.
+      if (isOutdated(message.code)) doomed.add(client);
+    });
+  });
+  return {
+    doomed,
+    opened: () => opened,
+    answeredAgoMs: () => performance.now() - answeredAt,
   };
 }
 

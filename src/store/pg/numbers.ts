@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import type { DatabaseNumbers } from "../../metrics.ts";
+import type { DatabaseNumbers } from "../../gauges.ts";
 import { type Db, transaction } from "./database.ts";
 
 /** Milliseconds. Slower numbers are not worth their cost; the next scrape tries again. */

@@ -1,5 +1,7 @@
 import { sql } from "kysely";
-import { slotRunId } from "../../ids.ts";
+import { slotRunId, spreadRunId } from "../../ids.ts";
+import { factsOf, type Labelled } from "../../labels.ts";
+import { matches } from "../../selector.ts";
 import type { Db } from "../pg/database.ts";
 
 /**
@@ -24,18 +26,32 @@ export type ForgottenAttempt = {
 const reason = "forgotten by the database in a failover; its device still had the result";
 
 /**
+ * Locks the watcher, as a writer of a run must. Returns false if there is no such watcher, or if its
+ * work is not the device's (R6).
+ */
+async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
+  const { orgId, deviceId, watcherId } = forgotten;
+  const { rows } = await sql<Labelled & { selector: string | null; isFixed: boolean }>`
+    select w.placement->>'selector' as selector,
+      (w.device_id is not distinct from d.id or (w.placement->>'selector' is null and d.is_worker)) as "isFixed",
+      d.os, d.machine, d.executors, d.agent_kinds, d.workspaces, d.labels
+    from watcher w join device d on d.org_id = w.org_id and d.id = ${deviceId}
+    where w.org_id = ${orgId} and w.id = ${watcherId}
+      and (w.device_id = d.id or (w.device_id is null and (d.is_worker = (w.placement->>'selector' is null))))
+    for update of w
+  `.execute(tx);
+  const [found] = rows;
+  return found !== undefined && (found.isFixed || matches(found.selector!, factsOf(found)));
+}
+
+/**
  * Restores an attempt, and its run if necessary. Returns whether the attempt is known now: false if
- * the watcher is gone, if its work is not the device's (R6), or if the slot has another run.
+ * the watcher is gone, if its work is not the device's (R6), or if the slot has another run. The
+ * runs of a spread slot are one for each device.
  */
 export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
   const { orgId, deviceId, runId, attemptToken, attempt, watcherId, scheduledFor } = forgotten;
-  // A writer of a run must lock the run's watcher.
-  const { rows: watchers } = await sql`
-    select from watcher w join device d on d.org_id = w.org_id and d.id = ${deviceId}
-    where w.org_id = ${orgId} and w.id = ${watcherId} and (w.device_id = d.id or (w.device_id is null and d.is_worker))
-    for update of w
-  `.execute(tx);
-  if (watchers.length === 0) return false;
+  if (!(await lockWatcher(tx, forgotten))) return false;
   // Separate statements: a run that ends meanwhile, and so changes its table, is missed by the first and
   // found by the second; what follows sees where it is.
   await sql`select from run where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
@@ -66,14 +82,15 @@ export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<bool
   if (scheduledFor) {
     // The slot has its row under its own id, under another recorded id, or not at all.
     const slotId = slotRunId({ orgId, watcherId, scheduledFor });
+    const isCopy = runId === spreadRunId({ runId: slotId, deviceId });
     const { rows: slots } = await sql<{ isFree: boolean }>`
       select not exists (select from run where org_id = ${orgId} and id = ${slotId})
         and not exists (select from run_finished where org_id = ${orgId} and id = ${slotId})
         and not exists (select from slot
           where org_id = ${orgId} and watcher_id = ${watcherId} and scheduled_for = ${scheduledFor}) as "isFree"
     `.execute(tx);
-    if (!slots[0]!.isFree) return false;
-    if (runId !== slotId) {
+    if (!slots[0]!.isFree && !isCopy) return false;
+    if (runId !== slotId && !isCopy) {
       await sql`
         insert into slot (org_id, watcher_id, scheduled_for, run_id)
         values (${orgId}, ${watcherId}, ${scheduledFor}, ${runId})

@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import { newId } from "../../ids.ts";
+import { spreadRunId } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 
@@ -29,7 +29,7 @@ export async function spread(
   const { orgId, runId } = options;
   const places = options.deviceIds.map((deviceId, index) => ({
     deviceId,
-    id: index === 0 ? runId : newId(),
+    id: index === 0 ? runId : spreadRunId({ runId, deviceId }),
   }));
   const input = unnest("i", places, { id: ["uuid", (p) => p.id], device_id: ["uuid", (p) => p.deviceId] });
   const { rows } = await sql<Spread>`
@@ -53,7 +53,8 @@ export async function spread(
         p.notification, p.source, p.scheduled_for, p.window_start, p.window_end, p.due_at, p.start_deadline_at, p.timeout_ms,
         p.max_attempts, p.retry_of, true, p.stays_gated, p.stays_gated, i.device_id
       from parent p cross join ${input}
-      where i.id <> p.id
+      -- A copy that ended before the database forgot the spreading, and that its device gave back, has run.
+      where i.id <> p.id and not exists (select from run_finished f where f.org_id = p.org_id and f.id = i.id)
       on conflict (org_id, watcher_id, spread_to) do nothing
       returning id, watcher_id, device_id, is_held
     ),

@@ -65,7 +65,8 @@ const currentMsMax = 10_000;
 const currentPollMs = 50;
 const cloneAgainMs = 1_000;
 
-export async function openCluster(directory: string): Promise<Cluster> {
+/** `hasStandby`: without a standby, no failover is possible, and the rig starts in less time. */
+export async function openCluster(directory: string, options: { hasStandby: boolean }): Promise<Cluster> {
   await mkdir(directory, { recursive: true });
   await chmod(directory, 0o711);
   const clock = await openClock(join(directory, "clock"));
@@ -98,7 +99,7 @@ export async function openCluster(directory: string): Promise<Cluster> {
       }
     }
   }
-  making = makeStandby();
+  if (options.hasStandby) making = makeStandby();
   await making;
 
   return {

@@ -1,7 +1,6 @@
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statfsSync } from "node:fs";
 import { chmod, chown, copyFile, lstat, mkdir, readdir, rm, symlink, writeFile } from "node:fs/promises";
-import { createServer } from "node:net";
 import { dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
@@ -13,6 +12,7 @@ import {
   postgresEnvironment,
   runCommand,
 } from "../../../src/store/pg/embedded/place.ts";
+import { freePort } from "../../support/programs.ts";
 
 /**
  * One PostgreSQL server of the rig, from the binaries that come with npm: it crashes, comes back at
@@ -285,14 +285,6 @@ async function moveTablespace(data: string, space: string | undefined): Promise<
     if ((await lstat(link)).isSymbolicLink()) await rm(link);
     await symlink(space, link);
   }
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as { port: number };
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
 }
 
 /** A disk that can be filled. */

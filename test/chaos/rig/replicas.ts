@@ -1,8 +1,7 @@
-import type { AddressInfo } from "node:net";
-import { createServer } from "node:net";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type FaultProxy, startFaultProxy, type Target } from "../../support/fault-proxy.ts";
+import { freePort } from "../../support/programs.ts";
 import type { Record } from "../history.ts";
 import { type Child, startChild } from "./child.ts";
 
@@ -118,12 +117,4 @@ export async function createReplica(options: {
       record({ kind: "replica", replica: name, phase: "continued" });
     },
   };
-}
-
-async function freePort(): Promise<number> {
-  const server = createServer();
-  await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
-  const { port } = server.address() as AddressInfo;
-  await new Promise<void>((resolve) => server.close(() => resolve()));
-  return port;
 }

@@ -73,6 +73,8 @@ export type RigOptions = {
   isReliable?: boolean;
   /** Devices with hooks, chains and messages beside their other work; default 4. */
   trafficDevices?: number;
+  /** A standby, to which the database can fail over; default true. */
+  hasStandby?: boolean;
   /** Maximum wait of `settle`. */
   settleMsMax?: number;
   onProgress?: (text: string) => void;
@@ -111,7 +113,7 @@ const environment: { [name: string]: string } = {
 };
 
 const orgNames = ["north", "south", "east"] as const;
-const enrolledAtOnce = 8;
+const tasksAtOnce = 8;
 /** The start decides nothing, so that a busy machine has all the time it needs. */
 const startAnswerMsMax = 120_000;
 const connectMsMax = 180_000;
@@ -129,7 +131,9 @@ export async function openRig(options: RigOptions): Promise<Rig> {
     const recorder = openRecorder(join(directory, "history.jsonl"));
     open.defer(() => recorder.close());
     const { record } = recorder;
-    const cluster = await openCluster(join(directory, "postgres"));
+    const cluster = await openCluster(join(directory, "postgres"), {
+      hasStandby: options.hasStandby ?? true,
+    });
     open.defer(() => cluster.close());
     progress("PostgreSQL runs");
     const operatorToken = await bootstrap(cluster.url);
@@ -335,34 +339,39 @@ async function enrolFleet(options: {
   network: Awaited<ReturnType<typeof openNetwork>>;
 }): Promise<Enrolled[]> {
   const { clients, random, network } = options;
-  const fleet: Enrolled[] = [];
   const wanted = Array.from({ length: options.count }, (_, index) => ({
     index,
     org: orgNames[index % orgNames.length]!,
     slots: random.pick([1, 1, 2, 3]),
   }));
-  for (let at = 0; at < wanted.length; at += enrolledAtOnce) {
-    const enrolled = wanted.slice(at, at + enrolledAtOnce).map(async ({ index, org, slots }) => {
-      const proxy = await network.addProxy();
-      const installId = randomUUID();
-      const { fleet, device } = clients.get(org)!;
-      const { joinCode } = await fleet.createJoinCode({});
-      const { deviceId, token } = await device.enroll({
-        joinCode,
-        installId,
-        label: `device-${index + 1}`,
-        os: Os.LINUX,
-      });
-      const stateDir = join(options.directory, `device-${index + 1}`);
-      // Child programs cost far more than functions; a tenth of the devices is enough to cover
-      // them.
-      const isDaemon = index % 10 === 9;
-      const url = proxy.url;
-      return { org, proxy, device: { deviceId, installId, token, url, stateDir, slots, isDaemon } };
+  const enrolments = wanted.map(({ index, org, slots }) => async () => {
+    const proxy = await network.addProxy();
+    const installId = randomUUID();
+    const { fleet, device } = clients.get(org)!;
+    const { joinCode } = await fleet.createJoinCode({});
+    const { deviceId, token } = await device.enroll({
+      joinCode,
+      installId,
+      label: `device-${index + 1}`,
+      os: Os.LINUX,
     });
-    fleet.push(...(await Promise.all(enrolled)));
+    const stateDir = join(options.directory, `device-${index + 1}`);
+    // Child programs cost far more than functions; a tenth of the devices is enough to cover
+    // them.
+    const isDaemon = index % 10 === 9;
+    const url = proxy.url;
+    return { org, proxy, device: { deviceId, installId, token, url, stateDir, slots, isDaemon } };
+  });
+  return someAtOnce(enrolments);
+}
+
+/** Runs the tasks, a few at once; resolves to their results in order. */
+async function someAtOnce<T>(tasks: readonly (() => Promise<T>)[]): Promise<T[]> {
+  const results: T[] = [];
+  for (let at = 0; at < tasks.length; at += tasksAtOnce) {
+    results.push(...(await Promise.all(tasks.slice(at, at + tasksAtOnce).map((task) => task()))));
   }
-  return fleet;
+  return results;
 }
 
 /** For each device, one watcher with a schedule and one without. */
@@ -419,25 +428,20 @@ async function createWatchers(options: {
       createdAt: realNow(),
     };
   };
-  const watchers: RigWatcher[] = [];
+  const drafts: (() => Promise<RigWatcher>)[] = [];
   for (const enrolled of options.fleet) {
     const common = { maxAttempts: random.whole(1, 3), queues: random.chance(0.5) };
     const every = options.every ?? random.pick(everySeconds);
     const jitterMs = random.chance(0.3) ? 2_000 : 0;
     const deadlineMs = random.chance(0.2) ? 15_000 : 0;
     const isEdited = options.every === undefined && random.chance(0.3);
-    watchers.push(
-      await create(enrolled, "scheduled", { ...common, every, jitterMs, isEdited, deadlineMs }),
-      await create(enrolled, "manual", {
-        ...common,
-        every: null,
-        jitterMs: 0,
-        isEdited: false,
-        deadlineMs: 0,
-      }),
+    const manual = { ...common, every: null, jitterMs: 0, isEdited: false, deadlineMs: 0 };
+    drafts.push(
+      () => create(enrolled, "scheduled", { ...common, every, jitterMs, isEdited, deadlineMs }),
+      () => create(enrolled, "manual", manual),
     );
   }
-  return watchers;
+  return someAtOnce(drafts);
 }
 
 async function untilConnected(cluster: Cluster, count: number): Promise<void> {
@@ -459,15 +463,19 @@ async function endSchedules(options: {
   watchers: readonly RigWatcher[];
 }): Promise<void> {
   const { clients, caller } = options;
-  for (const { id, org, every, isEdited } of options.watchers) {
-    if (every === null && !isEdited) continue;
-    await caller.call(
-      org,
-      { method: "setSchedule", watcher: id, every: null },
-      () => setSchedule(clients.get(org)!, id, null),
-      () => ({}),
-    );
-  }
+  const scheduled = options.watchers.filter(({ every, isEdited }) => every !== null || isEdited);
+  await someAtOnce(
+    scheduled.map(
+      ({ id, org }) =>
+        () =>
+          caller.call(
+            org,
+            { method: "setSchedule", watcher: id, every: null },
+            () => setSchedule(clients.get(org)!, id, null),
+            () => ({}),
+          ),
+    ),
+  );
 }
 
 /**

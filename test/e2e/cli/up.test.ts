@@ -24,7 +24,7 @@ const env = { PATH: process.env.PATH, HOME: home, XDG_CONFIG_HOME: join(home, "c
 type Ended = { code: number; out: string; err: string };
 
 /** A hanging command fails its test with the output so far. */
-const commandTimeoutMs = 20_000;
+const commandTimeoutMs = 60_000;
 
 function pinion(...args: string[]): Promise<Ended> {
   const options = { env: { ...env, PINION_DATA: data }, cwd: home, timeout: commandTimeoutMs };
@@ -191,7 +191,15 @@ test("a configuration that became wrong takes nothing down: the one before it is
     its.kill("SIGINT");
     await once(its, "close");
   }
-}, 90_000);
+  // Nor does a mistake keep the next start from coming up.
+  const again = spawn(process.execPath, [main, "up", "--no-run", "--data", place], { env, cwd: home });
+  const printed = await untilPrinted(again, /What next/);
+  again.kill("SIGINT");
+  await once(again, "close");
+  expect(printed).toContain("device.toml is wrong, and the one before it stays in force");
+  expect(printed).toContain(`${config}:2: `);
+  expect(printed).toMatch(/✓ device/);
+}, 180_000);
 
 test("a configuration that was never good is named with file and line", async () => {
   const place = join(home, "misconfigured-from-the-start");

@@ -62,6 +62,10 @@ function offer(version: string, packed: Buffer, sha256 = createHash("sha256").up
   writeFileSync(join(offered, "manifest.json"), JSON.stringify({ version, downloads }));
 }
 
+/** A newer version that answers `--version`, and then does nothing for as long as one lets it. */
+const hanging = (version: string) =>
+  gzipSync(`#!/bin/sh\n[ "$1" = --version ] && { echo ${version}; exit 0; }\nexec sleep 600\n`);
+
 /** A newer version that answers `--version`, as the check wants, and ends at every other start. */
 const broken = (version: string) =>
   gzipSync(`#!/bin/sh\n[ "$1" = --version ] && { echo ${version}; exit 0; }\necho broken >&2\nexit 9\n`);
@@ -81,7 +85,9 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
   let present: Buffer;
   let next: Buffer;
 
-  const device = async () => (await replica.clients.fleet.listDevices({})).devices[0]!;
+  const deviceOf = async (label: string) =>
+    (await replica.clients.fleet.listDevices({})).devices.find((found) => found.label === label)!;
+  const device = () => deviceOf("up");
   const isServing = async (version: string) => {
     const { appVersion, connectedAt, disconnectedAt } = await device();
     return appVersion === version && connectedAt !== undefined && disconnectedAt === undefined;
@@ -115,10 +121,44 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
     });
     pid = child.pid!;
     await eventually(() => isServing(version), "the daemon's first session");
+    hung = await hangAnother();
+    offer(version, present);
   }, 240_000);
 
+  type Hung = {
+    home: string;
+    pid: number;
+    beganAt: number;
+    ended: Promise<{ status: number; stderr: string }>;
+  };
+  let hung: Hung;
+
+  /** Another device with its own daemon, whose upgrade hangs while the tests of this file go on. */
+  async function hangAnother(): Promise<Hung> {
+    const home = join(place, "another");
+    mkdirSync(join(home, "bin"), { recursive: true });
+    const program = join(home, "bin/piniond");
+    writeFileSync(program, gunzipSync(present), { mode: 0o755 });
+    const env = { HOME: home, PATH: "/usr/bin:/bin", LANG: "C.UTF-8" };
+    const { joinCode } = await replica.clients.fleet.createJoinCode({});
+    await run(program, ["enroll", "--url", replica.url, "--join-code", joinCode, "--label", "hung"], { env });
+    const child = spawn(program, ["run", "--json"], { env, stdio: "ignore", detached: true });
+    await eventually(async () => (await deviceOf("hung")).connectedAt !== undefined, "the other daemon");
+    offer("9.0.5", hanging("9.0.5"));
+    const ended = run(program, ["upgrade"], { env }).then(
+      () => ({ status: 0, stderr: "" }),
+      ({ code, stderr }) => ({ status: Number(code), stderr: String(stderr) }),
+    );
+    const record = join(home, ".local/state/pinion/device/upgrade.json");
+    await eventually(
+      () => existsSync(record) && readFileSync(record, "utf8").includes('"trying"'),
+      "the trial",
+    );
+    return { home, pid: child.pid!, beganAt: performance.now(), ended };
+  }
+
   afterAll(async () => {
-    if (pid) process.kill(pid, "SIGTERM");
+    for (const each of [pid, hung?.pid]) if (each) process.kill(each, "SIGTERM");
     await eventually(() => !existsSync(join(state, "daemon.lock")), "the daemon's end");
     await replica?.stop();
     rmSync(place, { recursive: true, force: true });
@@ -197,6 +237,21 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
     expect(ended.status, ended.stderr).toBe(0);
     expect(JSON.parse(ended.stdout)).toEqual({ state: "kept", from: newer, to: newer, problem: "" });
     await eventually(() => readLock().includes(`"pid":${pid}`), "the daemon in its process");
+  }, 120_000);
+
+  test("a newer version that hangs is undone after 60 s, and the old one serves again in its process", async () => {
+    const { status, stderr } = await hung.ended;
+    const tookMs = performance.now() - hung.beganAt;
+    expect(status).toBe(1);
+    expect(stderr).toContain("9.0.5 did not come up: the server did not welcome the program within 60 s");
+    expect(tookMs).toBeGreaterThan(55_000);
+    await eventually(async () => {
+      const { upgrade, connectedAt, disconnectedAt } = await deviceOf("hung");
+      return upgrade?.failedVersion === "9.0.5" && connectedAt !== undefined && disconnectedAt === undefined;
+    }, "the old daemon again");
+    expect(readdirSync(join(hung.home, "bin"))).toEqual(["piniond"]);
+    const lock = readFileSync(join(hung.home, ".local/state/pinion/device/daemon.lock"), "utf8");
+    expect(lock).toContain(`"pid":${hung.pid}`);
   }, 120_000);
 
   const readLock = () =>

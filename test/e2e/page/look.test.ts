@@ -14,6 +14,7 @@ import { openTestReplica, type TestReplica } from "../../support/server.ts";
 const picturesDir = process.env.PINION_PICTURES;
 /** Widths of the pictures: a laptop, a window beside another, a phone. */
 const pictureWidths = [1280, 1180, 390];
+const phone = 360;
 
 describe.skipIf(!browserPath)("every view", () => {
   const database = useDatabase({ per: "file" });
@@ -139,30 +140,64 @@ describe.skipIf(!browserPath)("every view", () => {
     await page.setViewportSize(size);
   }
 
-  for (const scheme of ["light", "dark"] as const) {
-    test(`shuts nobody out, in ${scheme} colours`, { timeout: 120_000 }, async () => {
-      const page = await browser.signIn(replica, "#/you", { scheme });
-      const found: Record<string, string[]> = {};
-      await visit(page, async (name) => {
-        const barriers = await findBarriers(page);
-        if (barriers.length > 0) found[name] = barriers;
-        await takePictures(page, name, scheme);
-      });
-      expect(found).toEqual({});
-    });
+  /** How far the page, or the dialog on it, is wider than a phone of 360 pixels; 0 if it fits. */
+  async function tooWide(page: Page): Promise<number> {
+    const size = page.viewportSize()!;
+    await page.setViewportSize({ width: phone, height: 720 });
+    // The page has drawn itself anew after two frames.
+    await page.evaluate("new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))");
+    const width = Number(await page.evaluate("document.documentElement.scrollWidth"));
+    const dialog = "document.querySelector('dialog')";
+    const more = Number(await page.evaluate(`${dialog} ? ${dialog}.scrollWidth - ${dialog}.clientWidth : 0`));
+    await page.setViewportSize(size);
+    return width > phone || more > 0 ? width + more : 0;
   }
 
-  test("fits into 360 pixels: nothing is scrolled sideways", { timeout: 120_000 }, async () => {
-    const page = await browser.signIn(replica, "#/you", { width: 360, height: 720 });
+  test("hides no column at 1180 pixels, and makes no row of a phone higher than 120", async () => {
+    const page = await browser.signIn(replica, "#/watchers", { width: 1180 });
+    const last = page.getByRole("columnheader", { name: "Last result" });
+    await last.waitFor();
+    const { x = 0, width = 0 } = (await last.boundingBox()) ?? {};
+    expect(x).toBeGreaterThan(0);
+    expect(x + width).toBeLessThanOrEqual(1180);
+    await page.setViewportSize({ width: 390, height: 800 });
+    for (const view of ["watchers", "runs", "fleet", "events"]) {
+      await page.evaluate(`location.hash = "#/${view}"`);
+      const row = page.locator(`.${view} [data-index]`).first();
+      await row.waitFor();
+      expect((await row.boundingBox())!.height, view).toBeLessThanOrEqual(120);
+    }
+  });
+
+  test("a run's steps begin when it is due, and a step of unknown length has none", async () => {
+    const page = await browser.signIn(replica, `#/runs/${seed.runs.answered}`);
+    const steps = page.getByRole("region", { name: "Timeline" }).getByRole("listitem");
+    await steps.first().waitFor();
+    const texts = await steps.allTextContents();
+    expect(texts.map((text) => /^[a-z]+/.exec(text)?.[0])).toEqual(["due", "pushed", "accepted", "stored"]);
+    expect(texts.join(" ")).not.toContain("+0 ms");
+  });
+
+  test("shuts nobody out, in light and dark colours, and fits into 360 pixels: nothing is scrolled sideways", {
+    timeout: 120_000,
+  }, async () => {
+    const page = await browser.signIn(replica, "#/you");
+    const barriers: Record<string, string[]> = {};
     const wide: Record<string, number> = {};
+    let views = 0;
     await visit(page, async (name) => {
-      const width = Number(await page.evaluate("document.documentElement.scrollWidth"));
-      const dialog = "document.querySelector('dialog')";
-      const more = Number(
-        await page.evaluate(`${dialog} ? ${dialog}.scrollWidth - ${dialog}.clientWidth : 0`),
-      );
-      if (width > 360 || more > 0) wide[name] = width + more;
+      views += 1;
+      const found = await findBarriers(page);
+      await takePictures(page, name, "light");
+      await page.emulateMedia({ colorScheme: "dark" });
+      found.push(...(await findBarriers(page, { of: "colours" })).map((finding) => `dark: ${finding}`));
+      await takePictures(page, name, "dark");
+      await page.emulateMedia({ colorScheme: "light" });
+      if (found.length > 0) barriers[name] = found;
+      const width = await tooWide(page);
+      if (width > 0) wide[name] = width;
     });
-    expect(wide).toEqual({});
+    expect({ barriers, wide }).toEqual({ barriers: {}, wide: {} });
+    expect(views).toBeGreaterThan(30);
   });
 });

@@ -41,6 +41,26 @@ describe.skipIf(!browserPath)("a run on the page", () => {
 
   const row = (page: Page, runId: string) => page.locator(`[data-key="${runId}"]`);
 
+  test("the empty list offers the step that comes next, and the step is there", async () => {
+    const replica = await startTestReplica(database.url, patient);
+    const page = await browser.signIn(replica, "#/runs");
+    await page.getByRole("link", { name: "Add a device first" }).click();
+    await page.getByRole("button", { name: "Add a device" }).first().waitFor();
+
+    // With the first device comes the org's first watcher.
+    await enrolDevice(replica.clients, "mac-7");
+    await page.evaluate('location.hash = "#/runs"');
+    await page.getByRole("link", { name: "To the watchers, to trigger one" }).click();
+    await page.getByRole("button", { name: "Trigger" }).first().waitFor();
+
+    for (const { id } of (await replica.clients.watchers.listWatchers({})).watchers) {
+      await replica.clients.watchers.deleteWatcher({ watcherId: id });
+    }
+    await page.evaluate('location.hash = "#/runs"');
+    await page.getByRole("link", { name: "Create a watcher first" }).click();
+    await page.getByRole("button", { name: "Create a watcher" }).first().waitFor();
+  });
+
   test("it appears, streams and completes while the page is open", async () => {
     const { replica, device, watcher } = await start();
     const page = await browser.signIn(replica, "#/runs");

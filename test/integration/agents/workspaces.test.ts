@@ -5,6 +5,10 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome, RejectReason } from "#gen/pinion/v1/device_pb.js";
+import { Workspaces } from "../../../clients/ts/src/agents/workspaces.ts";
+import { silentLogger } from "../../../clients/ts/src/logger.ts";
+import { parseConfig } from "../../../clients/ts/src/runner/config.ts";
+import { isolationProblem, unconfined } from "../../../clients/ts/src/runner/confinement.ts";
 import { makeStateDir, settledSession, startDaemon, startPeer } from "../client/harness.ts";
 
 const git = (cwd: string, ...args: string[]) =>
@@ -23,7 +27,7 @@ function repository(): string {
   return path;
 }
 
-async function on(workspace: string, concurrency = 2) {
+async function on(workspace: string, concurrency = 2, executor = "") {
   const peer = await startPeer();
   const stateDir = makeStateDir();
   const daemon = startDaemon(
@@ -33,6 +37,7 @@ max_concurrency = ${concurrency}
 [executors.sh]
 command = ["sh"]
 kill_grace = "200ms"
+${executor}
 [workspaces.app]
 ${workspace}
 `,
@@ -88,6 +93,40 @@ test("a worktree with changes or commits is kept, and named with what is in it",
   expect(left()).toHaveLength(2);
 });
 
+test.skipIf(isolationProblem(process.env.PATH) !== undefined)(
+  "what an isolated run puts into its repository's configuration is run inside, too, when the daemon looks at it",
+  async () => {
+    const path = repository();
+    const { run, stateDir } = await on(`path = "${path}"\nmode = "worktree"`, 2, "isolate = true");
+    const secret = join(stateDir, "secret");
+    writeFileSync(secret, "of the daemon");
+    const [seen, ran] = [join(path, ".git/seen"), join(path, ".git/ran")];
+    const filter = `touch ${ran}; cat ${secret} > ${seen}; cat`;
+    const completion = await run(
+      `git config filter.evil.clean '${filter}'; echo '* filter=evil' > .gitattributes; echo hella > README`,
+    );
+    expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, keptWorkspace: { changedFiles: 2 } });
+    // Git ran the filter to compare the file, and the filter saw what the run saw.
+    expect(existsSync(ran)).toBe(true);
+    expect(readFileSync(seen, "utf8")).toBe("");
+  },
+);
+
+test("a filter of the repository that never ends holds up no result, and the folder is kept", async () => {
+  const path = repository();
+  const options = { stateDir: makeStateDir(), logger: silentLogger, env: process.env, leaveMsMax: 1_000 };
+  const workspace = parseConfig(`[workspaces.app]\npath = "${path}"\nmode = "worktree"`).workspaces.app!;
+  const place = await new Workspaces(options).enter(workspace, {
+    ...{ workId: "w", again: undefined, confinement: unconfined, onWait: () => {} },
+    signal: new AbortController().signal,
+  });
+  git(path, "config", "filter.slow.clean", "sleep 20");
+  writeFileSync(join(place.cwd, ".gitattributes"), "* filter=slow\n");
+  writeFileSync(join(place.cwd, "README"), "other\n");
+  expect(await place.leave()).toMatchObject({ name: "app", path: place.cwd });
+  expect(existsSync(place.cwd)).toBe(true);
+});
+
 test("what was kept is swept by age, and then by size, oldest first", async () => {
   const path = repository();
   const { run, left, stateDir } = await on(
@@ -139,8 +178,11 @@ test("a run that is cancelled while it waits for a workspace leaves the queue to
   session.cancel(waiting);
   await session.next("cancelled");
   writeFileSync(join(path, "go"), "");
-  expect((await session.next("complete")).output).toBe("first\n");
-  expect((await session.next("complete")).output).toBe("third\n");
+  // The third run may begin, and even end, before the result of the first is on the disk.
+  const outputOf = async ({ attemptToken }: { attemptToken: string }) =>
+    (await session.next("complete", (sent) => sent.attemptToken === attemptToken)).output;
+  expect(await outputOf(first)).toBe("first\n");
+  expect(await outputOf(third)).toBe("third\n");
 });
 
 test("a copy is the run's own, and an empty folder is empty; both are kept when something was made", async () => {
@@ -202,13 +244,15 @@ secrets = { KEY = "file:${folder}/pipe" }
   session.assign({ agentKind: "good" });
   expect(await session.next("complete")).toMatchObject({
     outcome: Outcome.FAILED,
-    reason: expect.stringMatching(/^cannot read the secret OTHER from credential:other: ENOENT/),
+    reason: expect.stringMatching(
+      /^cannot read the secret OTHER from credential:other: there is no such file/,
+    ),
   });
   writeFileSync(join(folder, "other"), "second", { mode: 0o600 });
   session.assign({ agentKind: "good" });
   expect(await session.next("complete")).toMatchObject({ output: "sk-from-a-file/second\n" });
   session.assign({ agentKind: "pipe" });
   expect(await session.next("complete")).toMatchObject({
-    reason: expect.stringContaining("it is no regular file"),
+    reason: expect.stringContaining("it is a FIFO, not a file"),
   });
 });

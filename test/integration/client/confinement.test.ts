@@ -1,12 +1,14 @@
 /** The actions of a program against its daemon that are possible, and those that are prevented. */
-import { execFileSync } from "node:child_process";
-import { existsSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { execFileSync, spawnSync } from "node:child_process";
+import { randomUUID } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { expect, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { isolationProblem } from "../../../clients/ts/src/runner/confinement.ts";
-import { makeStateDir, startDaemon, startPeer, until } from "./harness.ts";
+import { makeStateDir, settledSession, startDaemon, startPeer, until } from "./harness.ts";
 
 const shell = (script: string, more = "") => `
 [device]
@@ -99,6 +101,45 @@ test("FIFOs in the daemon's own directories do not keep it from starting, and ar
   expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, output: "fine\n" });
   expect(await daemon.events.next("set_aside")).toMatchObject({ problem: "it is a FIFO, not a file" });
   expect(existsSync(join(stateDir, "outbox", "bad", name))).toBe(true);
+});
+
+/** What a program can leave at a path, beside a file. */
+const odd: Record<string, (path: string) => void> = {
+  "a FIFO": (path) => execFileSync("mkfifo", [path]),
+  "a directory": (path) => execFileSync("mkdir", ["-p", join(path, "within")]),
+  "a link to a device": (path) => execFileSync("ln", ["-s", "/dev/zero", path]),
+  "a link to nothing": (path) => execFileSync("ln", ["-s", "/nowhere/at/all", path]),
+  "a sparse file of 1 TiB": (path) => execFileSync("truncate", ["-s", "1T", path]),
+  "a socket": (path) => {
+    // The name of a socket is short; the process ends without removing it.
+    const [name, program] = [join(tmpdir(), randomUUID().slice(0, 8)), "require('net').createServer()"];
+    const end = "() => process.kill(process.pid, 'SIGKILL')";
+    spawnSync(process.execPath, ["-e", `${program}.listen(process.argv[1], ${end})`, name]);
+    renameSync(name, path);
+  },
+};
+
+test.each(Object.keys(odd))("%s at any path of the daemon does not keep it from working", async (kind) => {
+  const stateDir = makeStateDir();
+  const [one, other] = ["0190b6a0-0000-7000-8000-00000000000a", "0190b6a0-0000-7000-8000-00000000000b"];
+  execFileSync("mkdir", ["-p", ...["outbox/kept", "attempts"].map((path) => join(stateDir, path))]);
+  for (const path of [
+    ...["daemon.lock", "sessions.json", "sessions.json.tmp", "status.json", "status.json.tmp"],
+    ...["attempts/x.json", "attempts/y", "outbox/z.tmp", `outbox/${one}.${other}.completion`],
+    `outbox/kept/${one}.${other}.1.7420-1.kept`,
+  ]) {
+    odd[kind]!(join(stateDir, path));
+  }
+  const peer = await startPeer();
+  peer.incarnation = { systemIdentifier: "7420", timeline: 2, position: "0/1" };
+  startDaemon(peer.url, shell("echo fine"), { stateDir });
+  const session = await peer.session();
+  // More than libuv has threads for files.
+  for (let count = 0; count < 6; count++) {
+    const { attemptToken } = session.assign({ more: { session: { sessionId: `s-${count}` } } });
+    const isIt = (sent: { attemptToken: string }) => sent.attemptToken === attemptToken;
+    expect(await session.next("complete", isIt)).toMatchObject({ output: "fine\n" });
+  }
 });
 
 test("the device's token does not leave by output, reason, stderr or snapshot, also in two pieces", async () => {
@@ -202,6 +243,22 @@ test.skipIf(!isRoot)(
     const completion = await session.next("complete");
     expect(completion.output).toMatch(/^nobody\n\S+ nobody\nPermission denied\nPermission denied\n$/);
     expect(Buffer.from(completion.nextSnapshot!).toString()).toBe("next");
+  },
+);
+
+test.skipIf(!isRoot)(
+  "the version of an agent is asked as its user, who may have changed the program",
+  async () => {
+    const directory = makeStateDir();
+    const program = join(directory, "agent");
+    writeFileSync(program, '#!/bin/sh\necho "agent 1.0 of $(id -un):$(id -G)"\n', { mode: 0o755 });
+    execFileSync("chmod", ["755", directory]);
+    const peer = await startPeer();
+    const more = `[executors.agent]\ntype = "codex"\ncommand = ["${program}"]\nrun_as = "nobody"\n`;
+    startDaemon(peer.url, shell("true", more), { env: { PATH: process.env.PATH } });
+    const session = await settledSession(peer);
+    const { version } = session.hello.executors.find(({ kind }) => kind === "agent")!;
+    expect(version).toMatch(/^agent 1\.0 of nobody:\d+$/);
   },
 );
 

@@ -2,7 +2,8 @@
 import { expect, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
-import { transaction } from "../../../src/store/pg/database.ts";
+import * as devices from "../../../src/store/people/devices.ts";
+import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as active from "../../../src/store/work/active.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";
 import * as presence from "../../../src/store/work/presence.ts";
@@ -11,6 +12,7 @@ import { useDatabase } from "../../support/database.ts";
 import {
   ageRun,
   claim,
+  type DeviceName,
   findRun,
   hold,
   listKinds,
@@ -174,7 +176,7 @@ test("two hellos of one device at once get two epochs, and the later one is the 
   const device = await seedDevice(db);
   await openDevice(db, device, { replicaId: "before" });
   await using first = await hold(db);
-  const { epoch } = await presence.open(first.tx, { ...device, replicaId: "a" });
+  const { epoch } = await presence.open(first.tx, { ...device, replicaId: "a", ttlMs: 60_000 });
   const second = openDevice(db, device, { replicaId: "b" });
   await untilBlocked(db);
   await first.commit();
@@ -227,7 +229,7 @@ test("after a failover took the epoch back, the session before it can close, bea
   } as const;
   const action = "withdraw";
   expect(await settle(db, [{ ...late, action, session: oldSession }], policy)).toEqual([]);
-  expect(await active.listClaimed(db, "run", [oldSession], 0)).toEqual([]);
+  expect(await active.listClaimed(db, [oldSession], 0)).toEqual([]);
   expect(await presence.beat(db, [oldSession])).toEqual([{ ...oldSession, because: "replaced" }]);
   expect(await presence.close(db, [oldSession])).toEqual([]);
   expect(await presence.find(db, device)).toMatchObject({ replicaId: "b", disconnectedAt: null });
@@ -246,3 +248,31 @@ test("a beat of a session whose end is recorded is answered, and does not open t
   await triggerRun(db, await seedWatcher(db, device));
   expect(await claim(db, device, epoch)).toEqual([]);
 });
+
+test.each([
+  [
+    "gone",
+    (tx: Db, device: DeviceName) =>
+      devices.remove(tx, { ...device, label: "", ownerId: null, isWorker: false }),
+  ],
+  ["ended", (tx: Db, device: DeviceName, epoch: number) => presence.close(tx, [sessionOf(device, epoch)])],
+  [
+    "replaced",
+    (tx: Db, device: DeviceName) => presence.open(tx, { ...device, replicaId: "b", ttlMs: 60_000 }),
+  ],
+] as const)(
+  "a beat that waits while its session ends does not guess; the next one is answered: %s",
+  async (because, end) => {
+    const { db } = database;
+    const device = await seedDevice(db);
+    const { epoch } = await openDevice(db, device);
+    const session = sessionOf(device, epoch);
+    await using other = await hold(db);
+    await end(other.tx, device, epoch);
+    const waiting = presence.beat(db, [session]);
+    await untilBlocked(db);
+    await other.commit();
+    expect(await waiting).toEqual([]);
+    expect(await presence.beat(db, [session])).toEqual([{ ...session, because }]);
+  },
+);

@@ -4,6 +4,7 @@
  */
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
+import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
@@ -11,13 +12,15 @@ import { expect, onTestFinished, test, vi } from "vitest";
 import { type Assignment, CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
+import { SpreadMode, type WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { slotRunId } from "../../../src/ids.ts";
 import { createLogger } from "../../../src/log.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import * as incarnations from "../../../src/store/pg/incarnation.ts";
 import { useDatabase } from "../../support/database.ts";
-import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
+import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
 import { hourly, listRuns, listWindows, noteDoorbell, putSchedule } from "../../support/rows.ts";
+import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
 import { answer, startTurn } from "./talk.ts";
 import { getRun, startWork, takeOn, useReplicas } from "./work.ts";
 
@@ -185,6 +188,76 @@ test("a slot that is recorded again has the same run, and does not get a second 
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
   await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
   expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.workId, status: "completed" }]);
+});
+
+/** A watcher that selects devices by a label of this test alone, and devices with the label. */
+async function select(label: string, devices: number, spec: MessageInitShape<typeof WatcherSpecSchema> = {}) {
+  const { clients, url } = replicas.here;
+  const streams: { device: Identity; stream: DeviceStream }[] = [];
+  for (let index = 0; index < devices; index++) {
+    const device = await enrolDevice(clients);
+    await clients.fleet.labelDevice({ deviceId: device.deviceId, add: [label] });
+    streams.push({ device, stream: await connect(url, device) });
+  }
+  const { watcher } = await clients.watchers.createWatcher({
+    spec: { name: label, prompt: "do it", selector: `"${label}" in labels`, ...spec },
+  });
+  return { clients, url, streams, watcher: watcher! };
+}
+
+test("a run that a selector placed comes back from its device, and from no device that does not match", async () => {
+  const { clients, url, streams, watcher } = await select("forgotten-one", 1);
+  const [{ stream }] = streams as [(typeof streams)[0]];
+  const { run } = await clients.watchers.triggerWatcher({ watcherId: watcher.id });
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, "the answer");
+  await forget(run!.id);
+  const stranger = await connect(url, await enrolDevice(clients));
+  expect((await offer(stranger, assignment)).verdict).toBe(CompletionVerdict.UNKNOWN);
+  const worker = workerIdentity(await fleetToken(clients));
+  expect((await offer(await connectWorker(url, worker), assignment)).verdict).toBe(CompletionVerdict.UNKNOWN);
+  expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
+  expect(await getRun(clients, { workId: run!.id })).toMatchObject({ status: RunStatus.COMPLETED });
+});
+
+test("a slot that was spread over devices comes back from each, and runs again on none", async () => {
+  const { schedule, slot } = hourly();
+  const { clients, streams, watcher } = await select("forgotten-all", 3, {
+    ...{ spread: SpreadMode.ALL, schedule },
+  });
+  const name = { orgId: "local", watcherId: watcher.id };
+  const due = async () => {
+    await putSchedule(database.db, name, slot(0));
+    await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
+    // A change of a device has the waiting runs placed.
+    await clients.fleet.labelDevice({ deviceId: streams[0]!.device.deviceId, add: ["looked-at"] });
+    await clients.fleet.labelDevice({ deviceId: streams[0]!.device.deviceId, remove: ["looked-at"] });
+  };
+  await due();
+  const done: { stream: DeviceStream; assignment: Assignment }[] = [];
+  for (const { stream } of streams) {
+    const assignment = await takeOn(stream);
+    await stream.complete(assignment, "the answer");
+    done.push({ stream, assignment });
+  }
+  const ids = done.map(({ assignment }) => assignment.workId);
+  expect(new Set(ids).size).toBe(3);
+  for (const id of ids) await forget(id);
+  const parent = done.find(
+    ({ assignment }) => assignment.workId === slotRunId({ ...name, scheduledFor: slot(0) }),
+  )!;
+  const [early, late] = done.filter((one) => one !== parent);
+  expect((await offer(early!.stream, early!.assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
+  // The slot is recorded again: runs of the same names, which a device with a result answers at once.
+  await due();
+  for (const { stream, assignment } of [parent, late!]) {
+    const again = await takeOn(stream);
+    expect(again.workId).toBe(assignment.workId);
+    expect((await stream.complete(again, "the answer")).verdict).toBe(CompletionVerdict.STORED);
+  }
+  await early!.stream.beat();
+  expect(early!.stream.waiting("assignment")).toEqual([]);
+  expect(await listRuns(database.db, name)).toHaveLength(3);
 });
 
 /** A turn of an agent that is pinned to the device, answered, and then forgotten by the database. */

@@ -6,7 +6,7 @@ import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { OverlapPolicy } from "#gen/pinion/v1/watcher_pb.js";
 import { attentionReasons } from "../../../src/metrics.ts";
-import { attentionNames } from "../../../src/server/run-enums.ts";
+import { attentionNames } from "../../../src/server/enums.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";

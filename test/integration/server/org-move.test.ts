@@ -12,7 +12,7 @@ import { Code } from "@connectrpc/connect";
 import { connectDevice, createClients, enroll, silentLogger } from "@pinion/client";
 import { sql } from "kysely";
 import pg from "pg";
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
+import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } from "vitest";
 import { Os } from "#gen/pinion/v1/device_pb.js";
 import { HookKind } from "#gen/pinion/v1/hook_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -357,7 +357,7 @@ describe.skipIf(missingDoor("haproxy"))("behind one address", () => {
 
 function spawnMove(orgId: string, ...more: string[]): ChildProcess {
   const { sourceUrl, targetUrl } = moving(orgId);
-  const args = ["src/cli/main.ts", "orgs", "move", orgId, "--to", "eu2", ...more];
+  const args = [inject("pinionMain"), "orgs", "move", orgId, "--to", "eu2", ...more];
   return spawn(process.execPath, args, {
     env: { ...process.env, DATABASE_URL: sourceUrl, PINION_TO_DATABASE_URL: targetUrl },
     stdio: ["ignore", "pipe", "inherit"],

@@ -9,9 +9,35 @@ import { startTestReplica } from "../../support/server.ts";
 const database = useDatabase();
 
 /** The addresses of the script, the style and the icon, as the page names them. */
-/** The files that a script needs before it runs; views are loaded later. */
-function importsOf(script: Buffer): string[] {
-  return [...script.toString("utf8").matchAll(/(?:from|import)"\.\/([^"]+\.js)"/g)].map(([, name]) => name!);
+type Scripts = ReadonlyMap<string, { bytes: number; needs: string[]; mayLoad: string[] }>;
+
+/** All scripts with their compressed size; what a script needs at once, and what it loads later. */
+async function scriptsFrom(url: string, entry: string): Promise<Scripts> {
+  const found = new Map<string, { bytes: number; needs: string[]; mayLoad: string[] }>();
+  const names = new Set([entry]);
+  for (const name of names) {
+    const bytes = Buffer.from(await (await fetch(`${url}/assets/${name}`)).arrayBuffer());
+    const all = (pattern: RegExp) => [...bytes.toString("utf8").matchAll(pattern)].map(([, to]) => to!);
+    const needs = all(/(?:from|import)"\.\/([^"]+\.js)"/g);
+    const mayLoad = all(/import\("\.\/([^"]+\.js)"\)/g);
+    found.set(name, { bytes: await compressedLength(`${url}/assets/${name}`), needs, mayLoad });
+    for (const next of [...needs, ...mayLoad]) names.add(next);
+  }
+  return found;
+}
+
+/** Of a file as a browser gets it. `fetch` unpacks, and its length is that of the whole. */
+function compressedLength(url: string): Promise<number> {
+  return new Promise((done, fail) => {
+    get(url, { headers: { "accept-encoding": "br" } }, (answer) => {
+      let bytes = 0;
+      expect(answer.headers["content-encoding"]).toBe("br");
+      answer.on("data", (part: Buffer) => {
+        bytes += part.length;
+      });
+      answer.on("end", () => done(bytes));
+    }).on("error", fail);
+  });
 }
 
 async function assetsOf(url: string): Promise<string[]> {
@@ -100,19 +126,38 @@ test("over HTTP/2 it comes from the same port, compressed, and the rpcs are stil
   ]);
   expect(gunzipSync(gzip.body).equals(plain.body)).toBe(true);
   expect(brotliDecompressSync(brotli.body).equals(plain.body)).toBe(true);
-  // The size of the page is a promise to people on slow lines: at most 120 KiB of script for the
-  // parts needed by every view.
-  let bytes = brotli.body.length;
-  const parts = new Set(importsOf(plain.body));
-  for (const part of parts) {
-    const path = `/assets/${part}`;
-    bytes += (await get({ ":path": path, "accept-encoding": "br" })).body.length;
-    for (const next of importsOf((await get({ ":path": path })).body)) parts.add(next);
-  }
-  expect(parts.size).toBeGreaterThan(0);
-  expect(bytes).toBeLessThan(122_880);
   expect((await get({ ":path": "/healthz" })).headers[":status"]).toBe(200);
   session.close();
+});
+
+test("a first load is at most 60 KiB of script, a visit of any view at most 120 KiB, with all that the view may load", async () => {
+  const { url } = await startTestReplica(database.url);
+  const entry = (await assetsOf(url)).find((path) => path.endsWith(".js"))!.replace("/assets/", "");
+  const scripts = await scriptsFrom(url, entry);
+  const closure = (from: readonly string[], isLater: boolean) => {
+    const names = new Set(from);
+    for (const name of names) {
+      const { needs, mayLoad } = scripts.get(name)!;
+      for (const next of isLater ? [...needs, ...mayLoad] : needs) names.add(next);
+    }
+    return names;
+  };
+  const bytesOf = (names: Iterable<string>) =>
+    [...names].reduce((sum, name) => sum + scripts.get(name)!.bytes, 0);
+  const first = closure([entry], false);
+  expect(bytesOf(first)).toBeLessThan(60 * 1024);
+  const views = [...first].flatMap((name) => scripts.get(name)!.mayLoad);
+  expect(views.length).toBeGreaterThan(18);
+  const visits = views.map(
+    (view) =>
+      [
+        view,
+        bytesOf([...first].concat([...closure([view], true)].filter((name) => !first.has(name)))),
+      ] as const,
+  );
+  expect(visits.filter(([, bytes]) => bytes >= 120 * 1024)).toEqual([]);
+  // Somebody who opens every view loads this much, once for each version.
+  expect(bytesOf(scripts.keys())).toBeLessThan(156 * 1024);
 });
 
 test("what is no file of the page is not answered by it", async () => {

@@ -1,12 +1,12 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcess, execFileSync, spawn } from "node:child_process";
 import { once } from "node:events";
 import { chmod, lstat, mkdir, mkdtemp, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import pg from "pg";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from "vitest";
 import {
   type Embedded,
   type EmbeddedOptions,
@@ -15,9 +15,18 @@ import {
 
 let home: string;
 let dataDir: string;
+/** The data directory of a cluster that was made and stopped. */
+let made: string;
 const running: Embedded[] = [];
 const children: ChildProcess[] = [];
 
+beforeAll(async () => {
+  const folder = await mkdtemp(join(tmpdir(), "pinion-embedded-"));
+  await chmod(folder, 0o711);
+  made = join(folder, "data");
+  await (await startEmbedded({ dataDir: made })).stop();
+}, 60_000);
+afterAll(() => rm(dirname(made), { recursive: true, force: true }));
 beforeEach(async () => {
   home = await mkdtemp(join(tmpdir(), "pinion-embedded-"));
   await chmod(home, 0o711);
@@ -38,6 +47,13 @@ async function start(options: Partial<EmbeddedOptions> = {}): Promise<Embedded> 
   const embedded = await startEmbedded({ dataDir, ...options });
   running.push(embedded);
   return embedded;
+}
+
+/** Begins with a cluster: making one takes a second of processor time. */
+async function beginWithCluster(): Promise<void> {
+  // With their owners: for root, the files belong to PostgreSQL's user.
+  execFileSync("cp", ["-a", made, dataDir]);
+  await rm(join(dataDir, "postgres.port"));
 }
 
 async function query(url: string, text: string): Promise<Record<string, unknown>[]> {
@@ -78,6 +94,7 @@ test("data and port survive a stop and a start", async () => {
 });
 
 test("it syncs to disk, listens on the loopback alone, and its password is its owner's", async () => {
+  await beginWithCluster();
   const { url } = await start();
   expect(await query(url, "show fsync")).toEqual([{ fsync: "on" }]);
   expect(await query(url, "show synchronous_commit")).toEqual([{ synchronous_commit: "on" }]);
@@ -89,6 +106,7 @@ test("it syncs to disk, listens on the loopback alone, and its password is its o
 });
 
 test("after a killed Pinion the next one takes over the PostgreSQL it left, with all its data", async () => {
+  await beginWithCluster();
   const { child, report } = await startElsewhere();
   await query(report.url, "create table t as select 7 as n");
   await kill(child);
@@ -102,6 +120,7 @@ test("after a killed Pinion the next one takes over the PostgreSQL it left, with
 });
 
 test("a left PostgreSQL on another port than wanted is stopped and started anew", async () => {
+  await beginWithCluster();
   const { child, report } = await startElsewhere();
   await kill(child);
   const port = await freePort();
@@ -111,6 +130,7 @@ test("a left PostgreSQL on another port than wanted is stopped and started anew"
 });
 
 test("a PostgreSQL that was killed with its Pinion recovers what was committed", async () => {
+  await beginWithCluster();
   const { child, report } = await startElsewhere();
   await query(report.url, "create table t as select 7 as n");
   await kill(child);
@@ -120,6 +140,7 @@ test("a PostgreSQL that was killed with its Pinion recovers what was committed",
 });
 
 test("a second Pinion on the same data directory is refused and told who has it", async () => {
+  await beginWithCluster();
   const { child, report } = await startElsewhere();
   await expect(start()).rejects.toThrow(new RegExp(`process ${child.pid}.*another data directory`));
   expect(await query(report.url, "select 1 as one")).toEqual([{ one: 1 }]);
@@ -131,6 +152,7 @@ test("of two that start at once one gets the directory", async () => {
 });
 
 test("when its port is taken it moves, unless that port was asked for", async () => {
+  await beginWithCluster();
   const { port, stop } = await start();
   await stop();
   const squatter = createServer();
@@ -144,6 +166,7 @@ test("when its port is taken it moves, unless that port was asked for", async ()
 });
 
 test("a process that got the number of a PostgreSQL long gone is left alone", async () => {
+  await beginWithCluster();
   const first = await start();
   await first.stop();
   const lines = [process.pid, join(dataDir, "postgres"), 0, first.port, "", "127.0.0.1", "", "ready"];
@@ -152,6 +175,7 @@ test("a process that got the number of a PostgreSQL long gone is left alone", as
 });
 
 test("a PostgreSQL that cannot start says why, and where its log is", async () => {
+  await beginWithCluster();
   const { stop } = await start();
   await stop();
   await expect(start({ settings: { shared_buffers: "nonsense" } })).rejects.toThrow(
@@ -174,6 +198,7 @@ test.runIf(process.getuid?.() === 0)(
 );
 
 test("the password never shows in PostgreSQL's log or command line", async () => {
+  await beginWithCluster();
   const { url, pid } = await start();
   const { password } = new URL(url);
   expect(await readFile(join(dataDir, "postgres.log"), "utf8")).not.toContain(password);

@@ -24,6 +24,12 @@ test.each([
   ["a string without an end hides one line at most", `a${esc}]0;hidden\nb`, "a\nb"],
   ["a colour with something else in it", `${esc}[>4;2m${esc}[31 mx`, "x"],
   ["an escape within an escape", `${esc}${esc}[2J${esc}[${esc}[2Jx`, "x"],
+  ["hidden text (SGR 8)", `${esc}[8mrm -rf /${esc}[0m`, `rm -rf /${esc}[0m`],
+  [
+    "hidden text beside colours",
+    `${esc}[31;8;38;5;8;48;2;8;8;8;008mx${esc}[8:1my`,
+    `${esc}[31;38;5;8;48;2;8;8;8mxy${esc}[0m`,
+  ],
   ["other scripts and signs", "naïve 日本 😀 e\u0301", "naïve 日本 😀 e\u0301"],
 ])("%s", (_name, text, shown) => {
   expect(forTerminal(text)).toBe(shown);

@@ -1,11 +1,13 @@
-import { mkdtempSync, writeFileSync } from "node:fs";
+import { appendFileSync, mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { loadConfig } from "@pinion/client";
 import { expect, test } from "vitest";
 import { RunSchema, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { errorLine } from "../../../src/cli/commands/up.ts";
+import { writeDeviceConfigOnce } from "../../../src/cli/device/config.ts";
 import { checkDeviceConfig } from "../../../src/cli/doctor/device.ts";
 import { exitCodes, Failure } from "../../../src/cli/failures.ts";
 import { lastError } from "../../../src/cli/up/daemon-process.ts";
@@ -43,6 +45,21 @@ test("a start that fails is a line of JSON with what to do", () => {
     advice: "choose another",
   });
   expect(JSON.parse(errorLine(new Failure(exitCodes.failed, "x"))).advice).toBe("");
+});
+
+test("the stanzas of the README can be pasted at the end of the device.toml of `up`, with and without the agents", () => {
+  const readme = readFileSync(new URL("../../../README.md", import.meta.url), "utf8");
+  const stanzas = [...readme.matchAll(/```toml\n([\s\S]*?)```/g)].map(([, text]) => text!);
+  expect(stanzas.length).toBeGreaterThan(0);
+  for (const isInstalled of [false, true]) {
+    const place = mkdtempSync(join(tmpdir(), "pinion-readme-"));
+    if (isInstalled) writeFileSync(join(place, "claude"), "#!/bin/sh\n", { mode: 0o755 });
+    const file = join(place, "device.toml");
+    writeDeviceConfigOnce(file, { env: { PATH: place, HOME: place }, workingDir: place });
+    appendFileSync(file, `\n${stanzas.join("\n")}`);
+    expect(Object.keys(loadConfig(file).executors)).toContain("claude");
+    expect(loadConfig(file).defaultExecutor).toBe("machine-report");
+  }
 });
 
 test("the doctor names file and line of a device configuration that is wrong", () => {

@@ -58,6 +58,14 @@ test("the whole form is read", () => {
   });
 });
 
+test("a table that was pasted a second time is named with the line of the first", () => {
+  const pasted =
+    '[device]\n[executors.claude]\ntype = "claude-code"\n\n[executors.claude] # again\ntype = "claude-code"\n';
+  expect(problemsOf(pasted)).toEqual([
+    "device.toml:5: [executors.claude] is already in line 2; keep one of the two",
+  ]);
+});
+
 test("the short form means the same, and the only executor is the default", () => {
   const config = parseConfig(
     `[executors]\nclaude-code = { command = ["claude", "-p"], stdin = "prompt", timeout = "30m" }\n`,

@@ -24,7 +24,7 @@ const cases: [name: string, reading: object][] = [
   ["empty", { kind: "read", bytes: Buffer.alloc(0) }],
   ["large", { kind: "unfit", problem: "it is larger than 100000 bytes" }],
   ["directory", { kind: "unfit", problem: "it is a directory, not a file" }],
-  ["link", { kind: "unreadable", problem: "it is a symbolic link (ELOOP)" }],
+  ["link", { kind: "unreadable", problem: "it is a symbolic link (ELOOP)", isLink: true }],
   ["fifo", { kind: "unfit", problem: "it is a FIFO, not a file" }],
   ["nothing", { kind: "absent" }],
   ["file/below", { kind: "absent" }],

@@ -1,5 +1,6 @@
 /** The rpcs, authenticated by the browser's cookie, and the texts of their errors. */
 
+import type { DescService } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type Interceptor } from "@connectrpc/connect";
 import { createConnectTransport } from "@connectrpc/connect-web";
 import { signal } from "@preact/signals";
@@ -7,11 +8,9 @@ import { AgentService } from "#gen/pinion/v1/agent_pb.js";
 import { DestinationService } from "#gen/pinion/v1/destination_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
-import { HookService } from "#gen/pinion/v1/hook_pb.js";
 import { OrgService } from "#gen/pinion/v1/org_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { type GetCallerResponse, SignInService } from "#gen/pinion/v1/sign_in_pb.js";
-import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { backoffMs, pause } from "./backoff.ts";
@@ -148,9 +147,10 @@ export const agents = createClient(AgentService, transport);
 export const turns = createClient(TurnService, transport);
 export const orgs = createClient(OrgService, transport);
 export const destinations = createClient(DestinationService, transport);
-export const hooks = createClient(HookService, transport);
-export const tokens = createClient(TokenService, transport);
 export const signIns = createClient(SignInService, transport);
+
+/** The client of a service that only some views need: its messages are loaded with these views. */
+export const clientOf = <Service extends DescService>(service: Service) => createClient(service, transport);
 
 /** Options of a stream: no deadline; `signal` ends the stream. */
 export const streaming = (signal: AbortSignal) => ({ signal, timeoutMs: 0 });

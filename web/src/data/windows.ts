@@ -14,5 +14,16 @@ export function textOf(window: Window): string {
 
 /** The first 140 characters of a result, for a list. */
 export function excerptOf(window: Window): string {
-  return textOf(window).replace(/\s+/g, " ").trim().slice(0, 140);
+  return withoutMarkup(textOf(window).slice(0, 1_000)).slice(0, 140);
+}
+
+/** A piece of Markdown as one line of words; other text loses only spaces and line breaks. */
+export function withoutMarkup(text: string): string {
+  return text
+    .replace(/^ {0,3}(#{1,6}|>|```\w*|\|?(?: *:?-{3,}:? *\|?)+)(?= |$)/gm, " ")
+    .replace(/(\*\*|__|`+)(?=\S)(.+?)\1/g, "$2")
+    .replace(/ ?\|(?= |$)/g, " · ")
+    .replaceAll("**", "")
+    .replace(/\s+/g, " ")
+    .replace(/^[ ·]+|[ ·]+$|· (?=·)/g, "");
 }

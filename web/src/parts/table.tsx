@@ -1,4 +1,7 @@
-/** A plain table with few rows; in a narrow window the table scrolls, not the page. */
+/**
+ * A plain table with few rows. A wide table scrolls by itself; on a phone each row is a block of
+ * titled lines.
+ */
 import type { ComponentChildren } from "preact";
 
 export function Table<T>(props: {
@@ -23,7 +26,7 @@ export function Table<T>(props: {
           {props.items.map((item) => (
             <tr key={props.keyOf(item)}>
               {props.columns.map(({ title, cell, class: name }) => (
-                <td key={title} class={name}>
+                <td key={title} class={name} data-title={title}>
                   {cell(item)}
                 </td>
               ))}

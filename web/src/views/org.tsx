@@ -2,34 +2,47 @@
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { useSignal } from "@preact/signals";
 import { type Member, MemberRole } from "#gen/pinion/v1/org_pb.js";
-import { type Token, TokenKind } from "#gen/pinion/v1/token_pb.js";
-import { caller, explainError, may, maySeeOrgs, orgs, tokens } from "../data/api.ts";
+import { type Token, TokenKind, TokenService } from "#gen/pinion/v1/token_pb.js";
+import { caller, clientOf, explainError, may, maySeeOrgs, orgs } from "../data/api.ts";
 import { allPages, useReading } from "../data/reading.ts";
 import { Copyable } from "../parts/copy.tsx";
 import { closeDialog, confirm, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
 import { ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
-import { linkTo } from "../route.ts";
+import { linkTo, type View } from "../route.ts";
 import { dayMs } from "../times.ts";
 import { roleWord } from "../words.ts";
 
 const rowsMax = 2_000;
 
+const tokens = clientOf(TokenService);
+
+/** The org's other pages, which are not in the header. */
+const links: readonly [view: View, text: string][] = [
+  ["destinations", "Destinations"],
+  ["platforms", "Platforms"],
+  ["hooks", "Hooks"],
+  ["secrets", "Secrets"],
+  ["you", "Signed-in browsers"],
+  ["events", "What happened"],
+  ["orgs", "All orgs"],
+];
+
 export function OrgView() {
   return (
     <>
       <h1 class="unseen">Org</h1>
-      <p class="org-links">
-        <b>{caller.value?.orgName}</b> · <a href={linkTo("you")}>browsers that are signed in</a> ·{" "}
-        <a href={linkTo("destinations")}>destinations</a> · <a href={linkTo("platforms")}>platforms</a> ·{" "}
-        <a href={linkTo("hooks")}>hooks</a> · <a href={linkTo("secrets")}>secrets</a> ·{" "}
-        {maySeeOrgs() && (
-          <>
-            <a href={linkTo("orgs")}>all orgs</a> ·{" "}
-          </>
+      <nav class="org-links" aria-label="Of the org">
+        <b>{caller.value?.orgName}</b>
+        {links.map(
+          ([view, text]) =>
+            (view !== "orgs" || maySeeOrgs()) && (
+              <a key={view} class="button" href={linkTo(view)}>
+                {text}
+              </a>
+            ),
         )}
-        <a href={linkTo("events")}>what happened</a>
-      </p>
+      </nav>
       <Members />
       <Tokens />
     </>

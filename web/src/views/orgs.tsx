@@ -22,12 +22,14 @@ export function OrgsView() {
   if (!found) return <ReadingState error={reading.error.value} again={reading.again} />;
   return (
     <section class="sheet" aria-label="Orgs">
-      <h1>
-        Orgs <small>{found.length}</small>
-        <button type="button" class="end" onClick={() => openDialog(<OrgDialog done={reading.again} />)}>
+      <header>
+        <h1>
+          Orgs <small>{found.length}</small>
+        </h1>
+        <button type="button" onClick={() => openDialog(<OrgDialog done={reading.again} />)}>
           Make an org
         </button>
-      </h1>
+      </header>
       <Table
         label="Orgs"
         items={found}
@@ -43,7 +45,7 @@ export function OrgsView() {
           { title: "", class: "end", cell: (org) => <Here org={org} /> },
         ]}
       />
-      <p class="muted">
+      <p class="note muted">
         A sign-in is good in one org. To work in another org, sign in there with a token or link of that org;
         a private window keeps both.
       </p>

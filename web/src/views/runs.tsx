@@ -139,6 +139,7 @@ export function RunsView() {
         <ListState of={runs} />
       ) : isFiltered ? (
         <Empty title="No run matches">
+          <p>Nothing is in this state, or from this watcher, device and time.</p>
           <button
             type="button"
             onClick={() => setQuery(Object.fromEntries(filterNames.map((name) => [name, ""])))}

@@ -5,6 +5,7 @@ import { runs } from "../data/api.ts";
 import { devices, labelOf } from "../data/devices.ts";
 import { useReading } from "../data/reading.ts";
 import { watchers } from "../data/watchers.ts";
+import { withoutMarkup } from "../data/windows.ts";
 import { Empty } from "../parts/empty.tsx";
 import { FilterBox } from "../parts/filter.tsx";
 import { Status } from "../parts/status.tsx";
@@ -111,7 +112,7 @@ export function SearchView() {
                           <small>
                             <Ago at={run.finishedAt ?? run.dueAt} />
                           </small>
-                          {excerpt && <div class="muted">{excerpt}</div>}
+                          {excerpt && <Excerpt text={withoutMarkup(excerpt)} words={words} />}
                         </span>
                       </li>
                     ) : null,
@@ -124,5 +125,16 @@ export function SearchView() {
         </>
       )}
     </>
+  );
+}
+
+/** A piece of a result with the searched words marked. */
+function Excerpt({ text, words }: { text: string; words: readonly string[] }) {
+  const wanted = words.map((word) => word.replace(/[^\p{L}\p{N}]/gu, "")).filter(Boolean);
+  const pieces = wanted.length > 0 ? text.split(new RegExp(`(${wanted.join("|")})`, "giu")) : [text];
+  return (
+    <div class="muted">
+      {pieces.map((piece, index) => (index % 2 === 1 ? <mark key={index}>{piece}</mark> : piece))}
+    </div>
   );
 }

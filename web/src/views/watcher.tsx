@@ -38,6 +38,8 @@ import { WatcherDialog } from "./watcher-form.tsx";
 const windowsShown = 30;
 const slotsShown = 120;
 const slotsToCome = 20;
+/** Up to this many slots a day, the days stand in columns. */
+const sparseSlotsMax = 4;
 const costDays = 30;
 
 export function WatcherView({ id }: { id: string }) {
@@ -389,6 +391,7 @@ function Slots({ watcher }: { watcher: Watcher }) {
     }),
   ];
   const days = Map.groupBy(cells, ({ text }) => text.replace(/ \d\d:\d\d.*$/, ""));
+  const isSparse = [...days.values()].every((slots) => slots.length <= sparseSlotsMax);
   return (
     <section class="sheet" aria-label="Slots">
       <h2>
@@ -398,7 +401,7 @@ function Slots({ watcher }: { watcher: Watcher }) {
           <a href={linkTo("runs", "", { watcher: watcher.id })}>all its runs</a>
         </small>
       </h2>
-      <ol class="calendar" tabIndex={0} aria-label="Slots by day">
+      <ol class={`calendar ${isSparse ? "sparse" : ""}`} tabIndex={0} aria-label="Slots by day">
         {[...days].map(([day, slots]) => (
           <li key={day}>
             <span>{day}</span>

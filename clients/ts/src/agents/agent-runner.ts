@@ -1,7 +1,7 @@
 import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
-import type { AttemptContext } from "../device/attempts.ts";
+import type { AttemptContext } from "../device/attempt.ts";
 import type { AttemptResult } from "../device/completion.ts";
 import { messageOf } from "../device/errors.ts";
 import {
@@ -17,9 +17,10 @@ import type { Logger } from "../logger.ts";
 import type { AttemptFiles } from "../runner/attempt-files.ts";
 import type { DeviceConfig, ExecutorConfig } from "../runner/config.ts";
 import { type Confinement, findInPath, unconfined } from "../runner/confinement.ts";
+import type { AgentRun } from "./agent-attempt.ts";
 import { egressNote, egressProblem } from "./egress.ts";
 import { versionOf } from "./installed.ts";
-import { type AgentRun, runAgent } from "./run-agent.ts";
+import { runAgent } from "./run-agent.ts";
 import { readSecrets } from "./secrets.ts";
 import { type KeptSession, Sessions } from "./sessions.ts";
 import { type Place, Workspaces } from "./workspaces.ts";
@@ -79,7 +80,7 @@ export class AgentRunner {
   }
 
   async describe(): Promise<Description> {
-    const { env, config } = this.#options;
+    const { env, config, confinements } = this.#options;
     const executors = await Promise.all(
       Object.values(config.executors).map(async (executor) => {
         const { kind, type, command, env: names, setEnv } = executor;
@@ -89,7 +90,7 @@ export class AgentRunner {
         const handed = Object.fromEntries(
           names.flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]])),
         );
-        const version = await versionOf(command, { ...handed, ...setEnv });
+        const version = await versionOf(command, { ...handed, ...setEnv }, confinements[kind]);
         this.#versions.set(kind, version);
         const isThere = findInPath(command[0], setEnv.PATH ?? env.PATH ?? "") !== undefined;
         const problem = isThere ? "" : `${command[0]} is not installed`;
@@ -146,7 +147,7 @@ export class AgentRunner {
     work: (place: WorkPlace) => Promise<AttemptResult>,
   ): Promise<AttemptResult> {
     const { executor, assignment, context } = attempt;
-    const { config } = this.#options;
+    const { config, confinements } = this.#options;
     let place: Place | undefined;
     let result: AttemptResult;
     try {
@@ -157,6 +158,7 @@ export class AgentRunner {
         place = await this.#workspaces.enter(workspace, {
           workId: assignment.workId,
           again: again?.cwd,
+          confinement: confinements[executor.kind] ?? unconfined,
           signal: context.signal,
           onWait: () =>
             context.output(
@@ -208,7 +210,7 @@ export class AgentRunner {
   async sweep(): Promise<void> {
     for (const workspace of Object.values(this.#options.config.workspaces)) {
       if (workspace.mode === "shared") continue;
-      await this.#workspaces.sweep(workspace).catch((error: unknown) => {
+      await this.#workspaces.sweep(workspace, unconfined).catch((error: unknown) => {
         const { logger } = this.#options;
         logger.warn({ workspace: workspace.name, error: messageOf(error) }, "cannot sweep a workspace");
       });

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { findInPath } from "../runner/confinement.ts";
+import { type Confinement, confine, findInPath, unconfined } from "../runner/confinement.ts";
 import { ACP_PRESETS, type ExecutorType, usualCommand } from "../runner/executor-settings.ts";
 
 /** Time limit of `--version`, in ms; after the limit the version is unknown. */
@@ -34,20 +34,33 @@ export function installedAgents(env: NodeJS.ProcessEnv): InstalledAgent[] {
 
 /**
  * First line with a version in the output of `--version`; empty if there is none or the program is
- * missing. Never rejects.
+ * missing. The program is confined as its runs are, for a run may have changed it. Never rejects.
  */
-export function versionOf(command: readonly string[], env: Record<string, string>): Promise<string> {
+export function versionOf(
+  command: readonly string[],
+  given: Record<string, string>,
+  confinement: Confinement = unconfined,
+): Promise<string> {
   const [program = "", ...args] = command;
   // A preset's own arguments would open a session; an interpreter needs its script.
   const script = args.filter((arg) => /[/.]/.test(arg) && !arg.startsWith("-")).slice(0, 1);
+  const start = confine(confinement, {
+    command: [program, ...script, "--version"],
+    ...{ env: given, cwd: undefined, shown: [] },
+  });
+  if ("missing" in start) return Promise.resolve("");
+  const { command: asked, env, uid, gid } = start;
+  const [starter, ...rest] = asked;
   return new Promise((resolve) => {
     const options = {
       timeout: VERSION_MS_MAX,
       maxBuffer: VERSION_BYTES_MAX,
       env,
       killSignal: "SIGKILL" as const,
+      // Another user may have no right to the daemon's directory.
+      ...(uid === undefined ? {} : { uid, gid, cwd: "/" }),
     };
-    const child = execFile(program, [...script, "--version"], options, (error, stdout) => {
+    const child = execFile(starter, rest, options, (error, stdout) => {
       const line = stdout
         .split("\n")
         .map((each) => each.trim())

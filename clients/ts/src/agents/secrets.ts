@@ -1,10 +1,9 @@
 import { execFile } from "node:child_process";
-import { constants } from "node:fs";
-import { open } from "node:fs/promises";
 import { homedir } from "node:os";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { messageOf } from "../device/errors.ts";
+import { readRegularFile } from "../regular-file.ts";
 
 const run = promisify(execFile);
 /** Bound on a secret in bytes: keys and tokens are shorter. */
@@ -78,13 +77,7 @@ async function readSecret(place: string, env: NodeJS.ProcessEnv): Promise<string
 
 /** Reads a whole regular file. Never blocks on a FIFO or a device file. */
 async function readBounded(path: string): Promise<string> {
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
-  try {
-    const { size } = await file.stat();
-    if (!(await file.stat()).isFile()) throw new Error("it is no regular file");
-    if (size > SECRET_BYTES_MAX) throw new Error(`it is larger than ${SECRET_BYTES_MAX / 1024} KiB`);
-    return await file.readFile("utf8");
-  } finally {
-    await file.close();
-  }
+  const found = await readRegularFile(path, { bytesMax: SECRET_BYTES_MAX, isLinkFollowed: true });
+  if (found.kind === "read") return found.bytes.toString("utf8");
+  throw new Error(found.kind === "absent" ? "there is no such file" : found.problem);
 }

@@ -1,7 +1,9 @@
-import { mkdir, readFile, rename, writeFile } from "node:fs/promises";
+import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../device/errors.ts";
 import type { Logger } from "../logger.ts";
+import { writeDurably } from "../outbox/durable-file.ts";
+import { readRegularFile } from "../regular-file.ts";
 
 /**
  * Bounds on remembered sessions, in count and age (30 days); agents also drop theirs after a month.
@@ -57,11 +59,11 @@ export class Sessions {
     if (this.#sessions !== undefined) return this.#sessions;
     let kept: KeptSession[] = [];
     try {
-      const text = await readFile(this.#path, "utf8");
-      const value: unknown = text.length > FILE_BYTES_MAX ? [] : JSON.parse(text);
+      const found = await readRegularFile(this.#path, { bytesMax: FILE_BYTES_MAX });
+      const value: unknown = found.kind === "read" ? JSON.parse(found.bytes.toString("utf8")) : [];
       kept = Array.isArray(value) ? value.filter(isSession) : [];
     } catch {
-      // The file is missing or damaged: no session can be resumed.
+      // The file is damaged: no session can be resumed.
     }
     this.#sessions ??= kept;
     return this.#sessions;
@@ -70,9 +72,7 @@ export class Sessions {
   async #write(): Promise<void> {
     try {
       await mkdir(this.#directory, { recursive: true, mode: 0o700 });
-      const temporary = `${this.#path}.tmp`;
-      await writeFile(temporary, JSON.stringify(this.#sessions ?? []), { mode: 0o600 });
-      await rename(temporary, this.#path);
+      await writeDurably(this.#path, JSON.stringify(this.#sessions ?? []));
     } catch (error) {
       this.#logger.warn({ error: messageOf(error) }, "cannot remember a session");
     }

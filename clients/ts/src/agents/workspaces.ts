@@ -7,15 +7,21 @@ import { create } from "@bufbuild/protobuf";
 import { messageOf } from "../device/errors.ts";
 import { type KeptWorkspace, KeptWorkspaceSchema } from "../gen/pinion/v1/activity_pb.js";
 import type { Logger } from "../logger.ts";
+import { type Confinement, confine } from "../runner/confinement.ts";
 import type { WorkspaceConfig } from "../runner/workspace-settings.ts";
+import { bytesOf, countChanges, countFiles, exists } from "./folder-files.ts";
 
 const run = promisify(execFile);
 /** Time limit of a git command, in ms; a checkout of a large repository may take minutes. */
 const GIT_MS_MAX = 10 * 60_000;
+/**
+ * Time limit of a git command after the run, in ms: the run's result waits in memory meanwhile, and
+ * a filter of the repository may never end. The folder is then kept.
+ */
+const LEAVE_MS_MAX = 60_000;
 const GIT_OUTPUT_BYTES_MAX = 16 * 1024 * 1024;
 /** Bound on a copied workspace in bytes; a larger folder is refused. */
 const COPY_BYTES_MAX = 4 * 1024 * 1024 * 1024;
-const ENTRIES_WALKED_MAX = 2_000_000;
 
 /** The directory of one attempt. */
 export interface Place {
@@ -27,6 +33,9 @@ export interface Place {
   leave(): Promise<KeptWorkspace | undefined>;
 }
 
+/** The directory of an attempt, and the confinement of what runs in it. */
+type Folder = { cwd: string; confinement: Confinement };
+
 /**
  * The workspaces of a device. Runs of a shared workspace wait in a queue. Worktrees, copies and
  * empty folders belong to one run, below the state directory, and are swept by age and size.
@@ -34,28 +43,38 @@ export interface Place {
 export class Workspaces {
   readonly #directory: string;
   readonly #logger: Logger;
-  readonly #git: (cwd: string, args: string[]) => Promise<string>;
+  readonly #env: NodeJS.ProcessEnv;
+  readonly #leaveMsMax: number;
   readonly #queues = new Map<string, Promise<void>>();
   /** Folders in use by attempts; the sweep skips these. */
   readonly #inUse = new Set<string>();
 
-  constructor(options: { stateDir: string; logger: Logger; env: NodeJS.ProcessEnv }) {
+  constructor(options: { stateDir: string; logger: Logger; env: NodeJS.ProcessEnv; leaveMsMax?: number }) {
     this.#directory = join(options.stateDir, "workspaces");
     this.#logger = options.logger;
-    this.#git = (cwd, args) => git(cwd, args, options.env);
+    this.#env = options.env;
+    this.#leaveMsMax = options.leaveMsMax ?? LEAVE_MS_MAX;
   }
 
   /**
    * Waits for the workspace and makes the attempt's directory. `again`: directory of the session to
-   * resume. Throws an error for people: no folder, no repository, no space. Rejects at once when
-   * the signal is aborted.
+   * resume. `confinement`: of the attempt's program, and of git, which runs programs that a
+   * repository's configuration names. Throws an error for people: no folder, no repository, no
+   * space. Rejects at once when the signal is aborted.
    */
   async enter(
     workspace: WorkspaceConfig,
-    attempt: { workId: string; again: string | undefined; signal: AbortSignal; onWait: () => void },
+    attempt: {
+      workId: string;
+      again: string | undefined;
+      confinement: Confinement;
+      signal: AbortSignal;
+      onWait: () => void;
+    },
   ): Promise<Place> {
     if (workspace.mode === "shared") return this.#share(workspace, attempt);
-    await this.sweep(workspace).catch((error: unknown) => {
+    const { confinement } = attempt;
+    await this.sweep(workspace, confinement).catch((error: unknown) => {
       this.#logger.warn({ workspace: workspace.name, error: messageOf(error) }, "cannot sweep a workspace");
     });
     const parent = join(this.#directory, workspace.name);
@@ -68,11 +87,11 @@ export class Workspaces {
     if (this.#inUse.has(cwd)) throw new Error(`another run works in ${cwd}`);
     this.#inUse.add(cwd);
     try {
-      if (await exists(cwd)) return this.#placeOf(workspace, cwd, undefined);
-      if (workspace.mode === "worktree") return await this.#worktree(workspace, cwd);
+      if (await exists(cwd)) return this.#placeOf(workspace, { cwd, confinement });
+      if (workspace.mode === "worktree") return await this.#worktree(workspace, { cwd, confinement });
       if (workspace.mode === "copy") await this.#copy(workspace, cwd);
       else await mkdir(cwd, { mode: 0o700 });
-      return this.#placeOf(workspace, cwd, undefined);
+      return this.#placeOf(workspace, { cwd, confinement });
     } catch (error) {
       this.#inUse.delete(cwd);
       throw error;
@@ -83,7 +102,7 @@ export class Workspaces {
    * Removes folders of ended runs: those older than the workspace's `keepMs`, then the oldest
    * beyond `keepBytes`.
    */
-  async sweep(workspace: WorkspaceConfig): Promise<void> {
+  async sweep(workspace: WorkspaceConfig, confinement: Confinement): Promise<void> {
     const parent = join(this.#directory, workspace.name);
     const names = await readdir(parent).catch(() => []);
     const left: { cwd: string; atMs: number; bytes: number }[] = [];
@@ -98,7 +117,7 @@ export class Workspaces {
     for (const each of left) {
       bytes += each.bytes;
       if (Date.now() - each.atMs <= workspace.keepMs && bytes <= workspace.keepBytes) continue;
-      await this.#remove(workspace, each.cwd);
+      await this.#remove(workspace, { cwd: each.cwd, confinement });
     }
   }
 
@@ -141,16 +160,24 @@ export class Workspaces {
     return { cwd, leave };
   }
 
-  async #worktree(workspace: WorkspaceConfig, cwd: string): Promise<Place> {
+  /** Git in the workspace's repository or in a worktree, whose folder an isolated git sees, too. */
+  #gitOf(workspace: WorkspaceConfig, confinement: Confinement, timeoutMs = this.#leaveMsMax) {
+    const shown = [join(this.#directory, workspace.name)];
+    return (cwd: string, args: string[]) => git(cwd, args, { env: this.#env, confinement, shown, timeoutMs });
+  }
+
+  async #worktree(workspace: WorkspaceConfig, folder: Folder): Promise<Place> {
+    const { cwd, confinement } = folder;
+    const git = this.#gitOf(workspace, confinement, GIT_MS_MAX);
     const repository = workspace.path ?? "";
     const base = (
-      await this.#git(repository, ["rev-parse", "--verify", "HEAD"]).catch(() => {
+      await git(repository, ["rev-parse", "--verify", "HEAD"]).catch(() => {
         throw new Error(`the workspace "${workspace.name}" is no git repository with a commit`);
       })
     ).trim();
     const branch = `pinion/${basename(cwd)}`;
-    await this.#git(repository, ["worktree", "add", "--quiet", "-b", branch, cwd, base]);
-    return this.#placeOf(workspace, cwd, { base, branch });
+    await git(repository, ["worktree", "add", "--quiet", "-b", branch, cwd, base]);
+    return this.#placeOf(workspace, folder, { base, branch });
   }
 
   async #copy(workspace: WorkspaceConfig, cwd: string): Promise<void> {
@@ -181,16 +208,13 @@ export class Workspaces {
     }
   }
 
-  #placeOf(
-    workspace: WorkspaceConfig,
-    cwd: string,
-    worktree: { base: string; branch: string } | undefined,
-  ): Place {
+  #placeOf(workspace: WorkspaceConfig, folder: Folder, worktree?: { base: string; branch: string }): Place {
+    const { cwd } = folder;
     return {
       cwd,
       leave: async () => {
         try {
-          const kept = await this.#leave(workspace, cwd, worktree);
+          const kept = await this.#leave(workspace, folder, worktree);
           const now = new Date();
           if (kept !== undefined) await utimes(cwd, now, now);
           return kept;
@@ -209,28 +233,30 @@ export class Workspaces {
 
   async #leave(
     workspace: WorkspaceConfig,
-    cwd: string,
+    folder: Folder,
     made: { base: string; branch: string } | undefined,
   ): Promise<KeptWorkspace | undefined> {
+    const { cwd } = folder;
     const kept = (facts: { branch?: string; commits?: number; changedFiles: number }) =>
       create(KeptWorkspaceSchema, { name: workspace.name, path: cwd.slice(0, 1000), ...facts });
     if (workspace.mode === "worktree") {
-      const changed = (await this.#git(cwd, ["status", "--porcelain", "--untracked-files=all"]))
+      const git = this.#gitOf(workspace, folder.confinement);
+      const changed = (await git(cwd, ["status", "--porcelain", "--untracked-files=all"]))
         .split("\n")
         .filter(Boolean);
-      const branch = made?.branch ?? (await this.#git(cwd, ["rev-parse", "--abbrev-ref", "HEAD"])).trim();
+      const branch = made?.branch ?? (await git(cwd, ["rev-parse", "--abbrev-ref", "HEAD"])).trim();
       const base =
         made?.base ??
         (
-          await this.#git(cwd, [
+          await git(cwd, [
             "merge-base",
             "HEAD",
-            (await this.#git(workspace.path ?? "", ["rev-parse", "HEAD"])).trim(),
+            (await git(workspace.path ?? "", ["rev-parse", "HEAD"])).trim(),
           ])
         ).trim();
-      const commits = Number((await this.#git(cwd, ["rev-list", "--count", `${base}..HEAD`])).trim());
+      const commits = Number((await git(cwd, ["rev-list", "--count", `${base}..HEAD`])).trim());
       if (changed.length === 0 && commits === 0) {
-        await this.#remove(workspace, cwd);
+        await this.#remove(workspace, folder);
         return undefined;
       }
       return kept({ branch: commits > 0 ? branch : "", commits, changedFiles: changed.length });
@@ -238,96 +264,51 @@ export class Workspaces {
     const changedFiles =
       workspace.mode === "empty" ? await countFiles(cwd) : await countChanges(workspace.path ?? "", cwd);
     if (changedFiles > 0) return kept({ changedFiles });
-    await this.#remove(workspace, cwd);
+    await this.#remove(workspace, folder);
     return undefined;
   }
 
-  async #remove(workspace: WorkspaceConfig, cwd: string): Promise<void> {
+  async #remove(workspace: WorkspaceConfig, { cwd, confinement }: Folder): Promise<void> {
     if (workspace.mode === "worktree") {
+      const git = this.#gitOf(workspace, confinement);
       const repository = workspace.path ?? "";
-      const branch = await this.#git(cwd, ["rev-parse", "--abbrev-ref", "HEAD"]).catch(() => "");
-      await this.#git(repository, ["worktree", "remove", "--force", cwd]).catch(() => undefined);
+      const branch = await git(cwd, ["rev-parse", "--abbrev-ref", "HEAD"]).catch(() => "");
+      await git(repository, ["worktree", "remove", "--force", cwd]).catch(() => undefined);
       if (branch.startsWith("pinion/"))
-        await this.#git(repository, ["branch", "-D", branch.trim()]).catch(() => undefined);
+        await git(repository, ["branch", "-D", branch.trim()]).catch(() => undefined);
     }
     await rm(cwd, { recursive: true, force: true });
   }
 }
 
-/** Runs git without the caller's environment, hooks and configured helper programs. */
-async function git(cwd: string, args: string[], env: NodeJS.ProcessEnv): Promise<string> {
-  const { PATH, HOME } = env;
+/**
+ * Runs git without the caller's environment and hooks. Filters of a repository are programs that a
+ * run may have named, so git is confined as the run is.
+ */
+async function git(
+  cwd: string,
+  args: string[],
+  options: { env: NodeJS.ProcessEnv; confinement: Confinement; shown: string[]; timeoutMs: number },
+): Promise<string> {
+  const { PATH, HOME } = options.env;
+  const start = confine(options.confinement, {
+    command: ["git", "-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", ...args],
+    env: { PATH: PATH ?? "", HOME: HOME ?? "", GIT_TERMINAL_PROMPT: "0", LC_ALL: "C" },
+    ...{ cwd, shown: options.shown },
+  });
   try {
-    const { stdout } = await run(
-      "git",
-      ["-c", "core.hooksPath=/dev/null", "-c", "core.fsmonitor=false", ...args],
-      {
-        cwd,
-        timeout: GIT_MS_MAX,
-        maxBuffer: GIT_OUTPUT_BYTES_MAX,
-        env: { PATH: PATH ?? "", HOME: HOME ?? "", GIT_TERMINAL_PROMPT: "0", LC_ALL: "C" },
-      },
-    );
+    if ("missing" in start) throw new Error("git is not installed");
+    const [program, ...rest] = start.command;
+    const { stdout } = await run(program, rest, {
+      ...{ cwd, env: start.env, timeout: options.timeoutMs, killSignal: "SIGKILL" },
+      maxBuffer: GIT_OUTPUT_BYTES_MAX,
+      ...(start.uid === undefined ? {} : { uid: start.uid, gid: start.gid }),
+    });
     return stdout;
   } catch (error) {
     const said = (error as { stderr?: string }).stderr?.trim().split("\n").at(-1);
     throw new Error(`git ${args[0]}: ${said || messageOf(error)}`);
   }
-}
-
-const exists = (path: string) =>
-  stat(path).then(
-    () => true,
-    () => false,
-  );
-
-/** Every regular file below a folder; symbolic links are not followed. */
-async function* files(directory: string): AsyncGenerator<{ path: string; bytes: number; mtimeMs: number }> {
-  const waiting = [directory];
-  let walked = 0;
-  for (let next = waiting.pop(); next !== undefined; next = waiting.pop()) {
-    for (const entry of await readdir(next, { withFileTypes: true }).catch(() => [])) {
-      walked += 1;
-      if (walked > ENTRIES_WALKED_MAX) return;
-      const path = join(next, entry.name);
-      if (entry.isDirectory()) waiting.push(path);
-      else if (entry.isFile()) {
-        const info = await lstat(path).catch(() => undefined);
-        if (info !== undefined) yield { path, bytes: info.size, mtimeMs: info.mtimeMs };
-      }
-    }
-  }
-}
-
-async function bytesOf(directory: string): Promise<number> {
-  let bytes = 0;
-  for await (const file of files(directory)) bytes += file.bytes;
-  return bytes;
-}
-
-async function countFiles(directory: string): Promise<number> {
-  let count = 0;
-  for await (const _ of files(directory)) count += 1;
-  return count;
-}
-
-/**
- * Counts files of a copy with another size or time than the original, and files removed from the
- * copy.
- */
-async function countChanges(original: string, copy: string): Promise<number> {
-  let changed = 0;
-  for await (const file of files(copy)) {
-    const before = await lstat(join(original, file.path.slice(copy.length))).catch(() => undefined);
-    // Times of a copy may lose fractions of a millisecond.
-    const isSame =
-      before?.isFile() && before.size === file.bytes && Math.abs(before.mtimeMs - file.mtimeMs) < 2;
-    if (!isSame) changed += 1;
-  }
-  for await (const file of files(original)) {
-    if (!(await exists(join(copy, file.path.slice(original.length))))) changed += 1;
-  }
-  return changed;
 }
 
 async function orAborted(promise: Promise<void>, signal: AbortSignal): Promise<void> {

@@ -1,4 +1,5 @@
 import { randomUUID } from "node:crypto";
+import { constants } from "node:fs";
 import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { hasCode } from "../device/errors.ts";
@@ -41,7 +42,8 @@ export async function writeDurably(
  */
 async function syncDirectory(path: string): Promise<void> {
   try {
-    const directory = await open(path, "r");
+    // A program may have put a FIFO in the place of the directory.
+    const directory = await open(path, constants.O_RDONLY | (constants.O_DIRECTORY ?? 0));
     try {
       await directory.sync();
     } finally {

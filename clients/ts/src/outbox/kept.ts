@@ -161,7 +161,7 @@ export class KeptResults {
 
   async #drop(kept: Kept): Promise<void> {
     this.#kept.delete(kept.attemptToken);
-    await rm(join(this.#directory, nameOf(kept)), { force: true });
+    await rm(join(this.#directory, nameOf(kept)), { force: true, recursive: true });
   }
 }
 

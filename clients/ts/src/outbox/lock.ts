@@ -85,11 +85,14 @@ async function release(path: string, mine: string): Promise<void> {
   if (content === mine) await rm(path, { force: true });
 }
 
-/** Undefined if there is no lock. Another kind of file counts as a lock without a holder. */
+/**
+ * Undefined if there is no lock. Another kind of file, and a link, count as a lock without a holder.
+ */
 async function read(path: string): Promise<string | undefined> {
   const found = await readRegularFile(path, { bytesMax: LOCK_BYTES_MAX });
   if (found.kind === "read") return found.bytes.toString("utf8");
-  return found.kind === "unfit" ? "" : undefined;
+  const isLink = found.kind === "unreadable" && found.isLink === true;
+  return found.kind === "unfit" || isLink ? "" : undefined;
 }
 
 function parse(content: string): Holder | undefined {

@@ -66,7 +66,8 @@ export class Outbox {
     const setAside: SetAside[] = [];
     for (const name of await readdir(directory)) {
       if (name.endsWith(TEMPORARY_SUFFIX)) {
-        await rm(join(directory, name), { force: true });
+        // A program may have made a directory of the name.
+        await rm(join(directory, name), { force: true, recursive: true });
       } else if (name.endsWith(SUFFIX)) {
         const loaded = await outbox.#load(name);
         if (loaded.kind === "record") entries.push(entryOf(loaded.record));

@@ -198,7 +198,8 @@ export function parseConfig(text: string, options: { file?: string } = {}): Devi
   } catch (error) {
     if (!(error instanceof TomlError)) throw error;
     const [firstLine = "it is not TOML"] = error.message.split("\n");
-    throw new ConfigError(file, [{ line: error.line, key: "", message: firstLine }]);
+    const message = repeatedAt(text, error.line) ?? firstLine;
+    throw new ConfigError(file, [{ line: error.line, key: "", message }]);
   }
   const parsed = configSchema.safeParse(raw);
   if (!parsed.success) {
@@ -295,4 +296,16 @@ function knownKeys(path: string[]): string[] {
   if (path[0] === "device") return Object.keys(configSchema.shape.device.def.innerType.shape);
   if (path[0] === "workspaces") return ["path", "mode", "parallel", "keep", "keep_size"];
   return path[0] === "executors" ? Object.keys(executorKeys.shape) : [];
+}
+
+/**
+ * Words for a table that stands in the file twice, as after pasting an example; undefined for
+ * another mistake.
+ */
+function repeatedAt(text: string, line: number): string | undefined {
+  const lines = text.split("\n").map((one) => one.replace(/#.*$/, "").trim());
+  const header = lines[line - 1] ?? "";
+  const first = lines.indexOf(header);
+  if (!/^\[[^[\]]+\]$/.test(header) || first >= line - 1) return undefined;
+  return `${header} is already in line ${first + 1}; keep one of the two`;
 }

@@ -1,7 +1,7 @@
 import { unwatchFile, watchFile } from "node:fs";
-import { writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../device/errors.ts";
+import { writeDurably } from "../outbox/durable-file.ts";
 import { readRegularFileSync } from "../regular-file.ts";
 import { type DeviceConfig, loadConfig, parseConfig } from "./config.ts";
 import { ConfigError } from "./config-problems.ts";
@@ -40,7 +40,7 @@ export function loadLastingConfig(file: string, stateDir: string): LoadedConfig 
 /** Stores the file's current content as the last good configuration. */
 export async function keepLastGood(file: string, stateDir: string): Promise<void> {
   const found = readRegularFileSync(file, { bytesMax: CONFIG_BYTES_MAX, isLinkFollowed: true });
-  if (found.kind === "read") await writeFile(lastGoodPath(stateDir), found.bytes, { mode: 0o600 });
+  if (found.kind === "read") await writeDurably(lastGoodPath(stateDir), found.bytes);
 }
 
 /** Polls a file and reads the file again after a change. */

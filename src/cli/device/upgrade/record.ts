@@ -3,8 +3,8 @@
  * its trial, read by `pinion device upgrade`, `pinion device status` and the next daemon.
  */
 import { rmSync } from "node:fs";
-import { readFile } from "node:fs/promises";
 import { join } from "node:path";
+import { readRegularFile } from "@pinion/client";
 import { writeWhole } from "../../data-files.ts";
 
 export type UpgradeState =
@@ -41,6 +41,8 @@ export type UpgradeRecord = {
 export type UpgradeRequest = { id: string; isAnyway: boolean };
 
 const problemCharactersMax = 500;
+/** Bound on both files, in bytes. */
+const fileBytesMax = 65_536;
 const recordPath = (stateDir: string) => join(stateDir, "upgrade.json");
 const requestPath = (stateDir: string) => join(stateDir, "upgrade-request.json");
 
@@ -73,15 +75,17 @@ export function writeRequest(stateDir: string, request: UpgradeRequest): void {
 /** Reads and removes the request. */
 export async function takeRequest(stateDir: string): Promise<UpgradeRequest | undefined> {
   const value = await readJson<Partial<UpgradeRequest>>(requestPath(stateDir));
-  rmSync(requestPath(stateDir), { force: true });
+  rmSync(requestPath(stateDir), { force: true, recursive: true });
   return value && { id: String(value.id ?? ""), isAnyway: value.isAnyway === true };
 }
 
+/** Programs of the device may write here, too: whatever is no such file counts as absent. */
 async function readJson<T>(path: string): Promise<T | undefined> {
+  const found = await readRegularFile(path, { bytesMax: fileBytesMax });
+  if (found.kind !== "read") return undefined;
   try {
-    return JSON.parse(await readFile(path, "utf8")) as T;
+    return JSON.parse(found.bytes.toString("utf8")) as T;
   } catch {
-    // Nothing was written yet.
     return undefined;
   }
 }

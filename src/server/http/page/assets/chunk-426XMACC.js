@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-I6YIWFYF.js";import{Ia as t}from"./chunk-TVD2FDMT.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};

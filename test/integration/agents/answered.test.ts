@@ -1,0 +1,76 @@
+/**
+ * Agents that have answered, and whose program has not ended yet: the answer is the result, whatever
+ * ends the program.
+ */
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, onTestFinished, test } from "vitest";
+import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { settledSession, startDaemon, startPeer, until } from "../client/harness.ts";
+
+/**
+ * Answers, tells by a file that its input has ended, which is after the answer was read, and goes on
+ * until it is killed.
+ */
+const program = (type: string, file: string) => `
+if (process.argv.includes("--version")) process.exit();
+process.on("SIGTERM", () => {});
+setInterval(() => {}, 60_000);
+const say = (value) => process.stdout.write(JSON.stringify(value) + "\\n");
+const lines = require("node:readline").createInterface({ input: process.stdin });
+lines.on("close", () => require("node:fs").writeFileSync(${JSON.stringify(file)}, ""));
+const answers = {
+  "claude-code": () => say({ type: "result", subtype: "success", is_error: false, result: "42", session_id: "s" }),
+  acp: ({ id, method }) => {
+    const result = (value) => say({ jsonrpc: "2.0", id, result: value });
+    if (method === "initialize") return result({ protocolVersion: 1, agentCapabilities: {} });
+    if (method === "session/new") return result({ sessionId: "s" });
+    if (method !== "session/prompt") return;
+    const update = { sessionUpdate: "agent_message_chunk", messageId: "m", content: { type: "text", text: "42" } };
+    say({ jsonrpc: "2.0", method: "session/update", params: { sessionId: "s", update } });
+    result({ stopReason: "end_turn" });
+  },
+};
+lines.on("line", (line) => answers[${JSON.stringify(type)}](JSON.parse(line)));
+`;
+
+async function start(type: string, more: string) {
+  const directory = mkdtempSync(join(tmpdir(), "pinion-answered-"));
+  onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+  const file = join(directory, "answered");
+  const peer = await startPeer({ patienceMs: 60_000 });
+  const script = join(directory, "agent.cjs");
+  writeFileSync(script, program(type, file));
+  const command = JSON.stringify([process.execPath, script]);
+  startDaemon(peer.url, `[executors.agent]\ntype = "${type}"\ncommand = ${command}\n${more}\n`, {
+    env: { PATH: process.env.PATH },
+  });
+  return {
+    session: await settledSession(peer),
+    untilAnswered: () => until(() => existsSync(file), "it has answered"),
+  };
+}
+
+const types = ["claude-code", "acp"];
+
+test.each(types)("%s: a run that is cancelled after its answer was read is completed", async (type) => {
+  const { session, untilAnswered } = await start(type, 'kill_grace = "2s"');
+  const assignment = session.assign();
+  await untilAnswered();
+  session.cancel(assignment);
+  const { attemptToken } = assignment;
+  expect(await session.next("complete")).toMatchObject({
+    ...{ attemptToken, outcome: Outcome.COMPLETED, resultText: "42" },
+  });
+  expect(session.all("cancelled")).toEqual([]);
+});
+
+test("a run whose time is over after its answer was read, while its program ends, is completed", async () => {
+  // The program ends 11 s after its answer at the earliest, so its time is over before.
+  const { session, untilAnswered } = await start("acp", 'kill_grace = "9s"');
+  session.assign({ timeoutMs: 10_000 });
+  await untilAnswered();
+  const completion = await session.next("complete");
+  expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, resultText: "42", reason: "" });
+});

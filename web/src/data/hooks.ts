@@ -1,0 +1,4 @@
+import { HookService } from "#gen/pinion/v1/hook_pb.js";
+import { clientOf } from "./api.ts";
+
+export const hooks = clientOf(HookService);
