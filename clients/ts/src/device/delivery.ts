@@ -335,7 +335,7 @@ export class Delivery {
     this.#forget(parcel);
     const { entry, watcher } = parcel;
     this.#onAcknowledged({ entry, watcher, verdict, windowId: told.windowId, message: told.message });
-    if (parcel.kept) await this.#offers.settled(parcel.kept);
+    if (parcel.kept) this.#offers.settled(parcel.kept);
     else if (isNotStored(verdict)) await this.#files.reject(entry, told.message || verdict);
     else if (!(await this.#offers.keep(entry))) await this.#files.remove(entry);
     this.#tellIfFlushed();
