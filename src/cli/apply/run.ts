@@ -12,9 +12,9 @@ import { verifyWatchers } from "./verify-watchers.ts";
 
 /**
  * Maximum of reads of the org for one plan: another caller may write between the read and the dry
- * run.
+ * run, and on a busy server writes its watchers for as long as three readings take.
  */
-const readingsMax = 3;
+const readingsMax = 8;
 
 export type ApplyOptions = { only: ReadonlySet<Kind>; prune: boolean; signal: AbortSignal };
 
@@ -46,6 +46,7 @@ export async function planFile(
     problems.push(...watchers.problems);
     if (problems.length === 0) return plan;
     if (!(mayBeStale || watchers.mayBeStale) || reading === readingsMax) throw parsed.fail(problems);
+    await sleep(Math.random() * roundDelayMs * (reading - 1), undefined, { signal: options.signal });
   }
 }
 

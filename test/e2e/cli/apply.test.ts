@@ -138,7 +138,7 @@ test(
 test(
   "an apply that is killed half-way is finished by running it again",
   async () => {
-    const count = 100;
+    const count = 60;
     writeFileSync(file, agentWith("killed", count));
     const child = spawn(process.execPath, [main, "apply", "--yes"], {
       env,
@@ -217,7 +217,7 @@ test(
 test(
   "Ctrl-C ends it between two writes, and says how it goes on",
   async () => {
-    writeFileSync(file, agentWith("stopped", 100));
+    writeFileSync(file, agentWith("stopped", 60));
     const child = spawn(process.execPath, [main, "apply", "--yes"], { env, cwd: home });
     let errors = "";
     child.stderr.on("data", (chunk) => {
@@ -236,7 +236,7 @@ test(
 test(
   "an apply that ends because nobody reads its lines any more has not succeeded",
   async () => {
-    writeFileSync(file, agentWith("unread", 100));
+    writeFileSync(file, agentWith("unread", 60));
     const child = spawn(process.execPath, [main, "apply", "--yes"], { env, cwd: home });
     await untilPrinted(child, /created watcher unread-/);
     child.stdout.destroy();
