@@ -41,28 +41,28 @@ export function makeProcessorTime(name: string, uid: number | undefined): Proces
   }
 }
 
-/** Starts of a short command: the load of a machine only adds to the smallest figure. */
-const repeats = 7;
+/** The system counts in ticks of 10 ms, so one start has no figure of its own: many have a mean. */
+const starts = 6;
+/** The load of a machine only adds, so the smallest mean counts. */
+const rounds = 3;
 
 /**
- * The processor time of a command in seconds, user and system: the smallest of some starts, after
- * one that fills the caches. Throws if the command fails.
+ * The processor time of a short command in seconds, user and system, its children included: the
+ * smallest mean of some rounds, after a start that fills the caches. Throws if the command fails.
  */
 export function processorSecondsOf(command: readonly string[], env: Record<string, string>): number {
-  const times: number[] = [];
-  for (let at = 0; at <= repeats; at++) {
-    const script = '"$@" > /dev/null || exit 1; times';
+  const script = `"$@" > /dev/null || exit 1; times; for n in $(seq ${starts}); do "$@" > /dev/null; done; times`;
+  const means = Array.from({ length: rounds }, () => {
     const { status, stdout } = spawnSync("sh", ["-c", script, "sh", ...command], { env, encoding: "utf8" });
     if (status !== 0) throw new Error(`${command.join(" ")} failed`);
-    // The last line has the times of the shell's children: "0m0.050s 0m0.010s".
-    const [user, sys] = [
-      ...stdout
-        .trim()
-        .split("\n")
-        .at(-1)!
-        .matchAll(/(\d+)m([\d.]+)s/g),
-    ];
-    times.push([user, sys].reduce((sum, found) => sum + Number(found?.[1]) * 60 + Number(found?.[2]), 0));
-  }
-  return Math.min(...times.slice(1));
+    // Two lines each: of the shell, and of its children: "0m0.050s 0m0.010s".
+    const [, first = "", , all = ""] = stdout.trim().split("\n");
+    return (secondsIn(all) - secondsIn(first)) / starts;
+  });
+  return Math.min(...means);
+}
+
+function secondsIn(times: string): number {
+  const found = [...times.matchAll(/(\d+)m([\d.]+)s/g)];
+  return found.reduce((sum, [, minutes, seconds]) => sum + Number(minutes) * 60 + Number(seconds), 0);
 }
