@@ -366,7 +366,7 @@ export class Delivery {
       windowId: told.windowId,
       message: told.message,
     });
-    if (parcel.kept) await this.#offers.settled(parcel.kept);
+    if (parcel.kept) this.#offers.settled(parcel.kept);
     else if (isNotStored(verdict)) await this.#files.reject(parcel.entry, told.message || verdict);
     else if (!(await this.#offers.keep(parcel.entry))) await this.#files.remove(parcel.entry);
     this.#tellIfFlushed();

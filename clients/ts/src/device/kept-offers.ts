@@ -53,7 +53,7 @@ export class KeptOffers {
   #offerAll(safe: bigint | undefined): void {
     let count = 0;
     for (const kept of this.#kept.list()) {
-      if (safe !== undefined && this.#isSafe(kept, safe)) void this.confirm(kept);
+      if (safe !== undefined && this.#isSafe(kept, safe)) this.#confirm(kept);
       else if (this.#offer(kept)) count += 1;
     }
     if (count === 0) return;
@@ -124,18 +124,18 @@ export class KeptOffers {
   }
 
   /** The server gave a verdict on an offered result. */
-  settled(kept: Kept): Promise<void> {
-    return this.confirm(kept, this.#position ?? 0n);
+  settled(kept: Kept): void {
+    this.#confirm(kept, this.#position ?? 0n);
   }
 
   /**
    * Keeps the result for the rest of its time after any verdict; this database gets no second
    * offer.
    */
-  async confirm(kept: Kept, acknowledgedAt?: bigint): Promise<void> {
+  #confirm(kept: Kept, acknowledgedAt?: bigint): void {
     if (this.#by === undefined) return;
     try {
-      await this.#kept.confirm(kept, this.#by, acknowledgedAt);
+      this.#kept.confirm(kept, this.#by, acknowledgedAt);
     } catch (error) {
       this.#logger.warn(
         { workId: kept.workId, error: messageOf(error) },
