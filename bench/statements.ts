@@ -106,7 +106,7 @@ async function liveOnce(db: Db): Promise<void> {
   });
   await schedules.lookAhead(db, 0);
   const device = { orgId: run!.orgId, deviceId: run!.deviceId! };
-  const { epoch, sessionId } = await presence.open(db, { ...device, replicaId });
+  const { epoch, sessionId } = await presence.open(db, { ...device, replicaId, ttlMs: 60_000 });
   const [claimed] = await attempts.claim(db, [{ ...device, epoch, sessionId, slots: 1, kinds: null }]);
   await attempts.accept(db, [{ ...claimed!, workId: claimed!.runId, pushedAgoMs: 1, acceptedAgoMs: 1 }]);
   await transaction(db, async (tx) => {

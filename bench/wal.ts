@@ -49,7 +49,7 @@ async function measure(batch: number): Promise<void> {
   const { rows: devices } = await query(url, `select org_id as "orgId", id as "deviceId" from device`);
   const seats = new Map<string, presence.SessionName>();
   for (const device of devices as presence.SessionName[]) {
-    const { epoch, sessionId } = await presence.open(db, { ...device, replicaId });
+    const { epoch, sessionId } = await presence.open(db, { ...device, replicaId, ttlMs: 60_000 });
     seats.set(device.deviceId, { ...device, epoch, sessionId });
   }
   await makeDue(url, new Date(Date.now() - 60_000));

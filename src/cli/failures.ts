@@ -158,3 +158,9 @@ function adviceFor(error: ConnectError): string | undefined {
   }
   return undefined;
 }
+
+/** A message that every answer of the server has. Throws a Failure for an answer without it. */
+export function told<Message>(message: Message | undefined, name: string): Message {
+  if (message !== undefined) return message;
+  throw new Failure(exitCodes.failed, `the server's answer has no ${name}`);
+}

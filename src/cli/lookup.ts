@@ -71,18 +71,13 @@ export async function deviceLabels(clients: Clients): Promise<Map<string, string
   }
 }
 
-/** The org's members, at most `limit`. */
-export function listMembers(clients: Clients, limit: number) {
-  return collect(limit, async (request) => {
-    const answer = await clients.orgs.listMembers(request);
-    return { items: answer.members, nextPageToken: answer.nextPageToken };
-  });
-}
-
 /** The id of a member given by id or email address. */
 export async function memberId(clients: Clients, named: string): Promise<string> {
   if (isUuid(named)) return named.toLowerCase();
-  const { items } = await listMembers(clients, lookupItemsMax);
+  const { items } = await collect(lookupItemsMax, async (request) => {
+    const answer = await clients.orgs.listMembers(request);
+    return { items: answer.members, nextPageToken: answer.nextPageToken };
+  });
   const found = items.find((member) => member.email === named.toLowerCase());
   if (found) return found.userId;
   throw new Failure(

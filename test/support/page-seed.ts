@@ -3,12 +3,7 @@
  * seen, runs of every kind, an agent, a conversation, a platform, a hook, a destination.
  */
 import { sql } from "kysely";
-import {
-  AttentionReason,
-  QuestionOptionKind,
-  ToolStatus,
-  WorkspaceMode,
-} from "#gen/pinion/v1/activity_pb.js";
+import { QuestionOptionKind, WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
 import { NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission } from "#gen/pinion/v1/fleet_pb.js";
@@ -16,6 +11,7 @@ import { HookKind } from "#gen/pinion/v1/hook_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import type { TestDatabase } from "./database.ts";
 import { connectForFile, type DeviceStream, enrolDevice } from "./device.ts";
+import { richCompletion } from "./rich-completion.ts";
 import type { TestReplica } from "./server.ts";
 import { startTelegram } from "./telegram.ts";
 
@@ -54,7 +50,38 @@ const answer = [
 
 export async function seedPage(replica: TestReplica, database: Pick<TestDatabase, "db">): Promise<PageSeed> {
   const { clients } = replica;
-  const { watchers, fleet, agents, destinations, hooks, orgs, turns } = clients;
+  const { device, deviceId, gone } = await seedDevices(replica, database);
+  await seedSettings(clients);
+  const runs = await seedWork(clients, { device, deviceId, goneDeviceId: gone.deviceId });
+  await seedHook(replica);
+  const turn = await seedTurn(clients);
+  const telegram = await startTelegram();
+  await clients.agents.upsertPlatform({
+    ...{ stableId: "team-chat", agentId: "scribe", kind: "telegram" },
+    config: { api_url: telegram.url, allow_from: "*" },
+    secrets: { bot_token: { kind: { case: "value", value: telegram.token } } },
+  });
+
+  return {
+    deviceId,
+    goneDeviceId: gone.deviceId,
+    runs,
+    conversationId: turn.conversationId,
+    device,
+    async close() {
+      device.cancel();
+      await clients.agents.deletePlatform({ stableId: "team-chat" });
+      await telegram[Symbol.asyncDispose]();
+    },
+  };
+}
+
+type Clients = TestReplica["clients"];
+
+/** A connected device with labels, absences and a grant; one that left, and one never seen. */
+async function seedDevices(replica: TestReplica, database: Pick<TestDatabase, "db">) {
+  const { clients } = replica;
+  const { fleet, orgs } = clients;
   const identity = await enrolDevice(clients, "a device with a rather long name, as people give them");
   const { deviceId } = identity;
   const gone = await enrolDevice(clients, "closed-laptop");
@@ -88,7 +115,11 @@ export async function seedPage(replica: TestReplica, database: Pick<TestDatabase
     grantee: { kind: { case: "userId", value: member!.userId } },
     permissions: [GrantPermission.USE],
   });
+  return { device, deviceId, gone };
+}
 
+/** A destination, and an agent with two versions. */
+async function seedSettings({ destinations, agents }: Clients): Promise<void> {
   await destinations.createDestination({
     slug: "ops",
     spec: { name: "Ops", kind: { case: "webhook", value: { url: "http://127.0.0.1:9/hook" } } },
@@ -104,7 +135,13 @@ export async function seedPage(replica: TestReplica, database: Pick<TestDatabase
     settings: { identity: "You write, and briefly." },
     updateMask: { paths: ["identity"] },
   });
+}
 
+/** Watchers in each state, and runs: answered, failed, asking, waiting. */
+async function seedWork(
+  { watchers }: Clients,
+  { device, deviceId, goneDeviceId }: { device: DeviceStream; deviceId: string; goneDeviceId: string },
+): Promise<PageSeed["runs"]> {
   const make = async (name: string, more: object = {}) =>
     (
       await watchers.createWatcher({
@@ -133,36 +170,9 @@ export async function seedPage(replica: TestReplica, database: Pick<TestDatabase
     updateMask: { paths: ["prompt"] },
   });
   const second = await trigger(digest.id);
-  device.send({
-    case: "complete",
-    value: {
-      workId: second.workId,
-      attemptToken: second.attemptToken,
-      outcome: Outcome.COMPLETED,
-      output: `${"a-long-word-".repeat(40)}\nand a short line`,
-      resultText: answer,
-      structured: JSON.stringify({ severity: 3, findings: [{ file: "parser.ts", lines: 12 }] }),
-      usage: { inputTokens: 1_200n, outputTokens: 80n, costMicros: 4_200n, currency: "USD" },
-      modelUsed: "model-x",
-      attention: [AttentionReason.MAX_TURNS],
-      denials: [{ tool: "Bash", input: "git push", reason: "not pre-approved" }],
-      transcript: {
-        entries: [
-          { sequence: 1n, body: { case: "text", value: { text: "I look at the parser." } } },
-          {
-            sequence: 2n,
-            body: {
-              case: "toolCall",
-              value: {
-                ...{ id: "t1", name: "Read", title: "Read parser.ts" },
-                ...{ status: ToolStatus.COMPLETED, result: "line 10" },
-              },
-            },
-          },
-        ],
-      },
-    },
-  });
+  const output = `${"a-long-word-".repeat(40)}\nand a short line`;
+  const value = richCompletion(second, { output, resultText: answer });
+  device.send({ case: "complete", value });
   await device.next("completionAck");
   const build = await make("Nightly build", { after: ["morning-digest"] });
   const failed = await trigger(build.id);
@@ -170,7 +180,7 @@ export async function seedPage(replica: TestReplica, database: Pick<TestDatabase
   const paused = await make("Paused");
   await watchers.pauseWatcher({ watcherId: paused.id, reason: "until the lab is open again" });
   await make("Anywhere", { deviceId: "", selector: '"gpu" in labels' });
-  const elsewhere = await make("Waits", { deviceId: gone.deviceId });
+  const elsewhere = await make("Waits", { deviceId: goneDeviceId });
   const { run: waiting } = await watchers.triggerWatcher({ watcherId: elsewhere.id });
   const asking = await trigger(build.id);
   device.send({
@@ -189,7 +199,12 @@ export async function seedPage(replica: TestReplica, database: Pick<TestDatabase
     },
   });
   await device.beat([asking]);
+  return { answered: second.workId, failed: failed.workId, asking: asking.workId, waiting: waiting!.id };
+}
 
+/** A hook with a taken, a filtered and a refused delivery. */
+async function seedHook(replica: TestReplica): Promise<void> {
+  const { hooks } = replica.clients;
   const { url, secret } = await hooks.createHook({
     slug: "pushes",
     spec: { watcherId: "paused", kind: HookKind.BEARER, filter: 'input.ref == "main"' },
@@ -201,7 +216,10 @@ export async function seedPage(replica: TestReplica, database: Pick<TestDatabase
   await post({ ref: "main", by: { name: "ann" } });
   await post({ ref: "else" });
   await post({ ref: "main" }, "another");
+}
 
+/** A cancelled turn. */
+async function seedTurn({ turns }: Clients) {
   const { turn } = await turns.startTurn({
     agentId: "scribe",
     userId: "ada",
@@ -209,26 +227,7 @@ export async function seedPage(replica: TestReplica, database: Pick<TestDatabase
     input: "Hello? Is anybody there who could write two lines about the release?",
   });
   await turns.cancelTurn({ turnId: turn!.id });
-
-  const telegram = await startTelegram();
-  await agents.upsertPlatform({
-    ...{ stableId: "team-chat", agentId: "scribe", kind: "telegram" },
-    config: { api_url: telegram.url, allow_from: "*" },
-    secrets: { bot_token: { kind: { case: "value", value: telegram.token } } },
-  });
-
-  return {
-    deviceId,
-    goneDeviceId: gone.deviceId,
-    runs: { answered: second.workId, failed: failed.workId, asking: asking.workId, waiting: waiting!.id },
-    conversationId: turn!.conversationId,
-    device,
-    async close() {
-      device.cancel();
-      await agents.deletePlatform({ stableId: "team-chat" });
-      await telegram[Symbol.asyncDispose]();
-    },
-  };
+  return turn!;
 }
 
 /** An absence, by hours before now. */

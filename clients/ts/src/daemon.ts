@@ -1,6 +1,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
-import { connectDevice, type DeviceConnection, defaultClose } from "./device/connection.ts";
+import { connectDevice } from "./device/connection.ts";
 import type { DeviceEvent } from "./device/events.ts";
+import { type DeviceConnection, defaultClose } from "./device/options.ts";
 import { nowMs, type Timing } from "./device/timing.ts";
 import type { TlsOptions } from "./device/transport.ts";
 import type { Assignment, Os, UpgradeInfoSchema } from "./gen/pinion/v1/device_pb.js";
@@ -317,9 +318,8 @@ const longestKillGraceMs = ({ executors }: DeviceConfig) =>
 
 function noteStatus(status: StatusFile, event: DaemonEvent): void {
   if (event.type === "connected") status.set({ connection: "serving", reason: "" });
-  else if (event.type === "retrying")
-    status.set({ connection: "retrying", reason: event.reason.slice(0, 1000) });
-  else if (event.type === "fatal") status.set({ connection: "ended", reason: event.message.slice(0, 1000) });
+  if (event.type === "retrying") status.set({ connection: "retrying", reason: event.reason.slice(0, 1000) });
+  if (event.type === "fatal") status.set({ connection: "ended", reason: event.message.slice(0, 1000) });
 }
 
 async function untilStopped(

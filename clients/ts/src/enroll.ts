@@ -1,5 +1,5 @@
 import { cellOf } from "./cell.ts";
-import { CLIENT_VERSION } from "./device/connection.ts";
+import { CLIENT_VERSION } from "./device/options.ts";
 import type { TlsOptions } from "./device/transport.ts";
 import type { Os } from "./gen/pinion/v1/device_pb.js";
 import { currentOs, ensureInstallId, type Identity, saveIdentity } from "./identity.ts";

@@ -109,3 +109,12 @@ export function currentOs(): Os {
       return Os.LINUX;
   }
 }
+
+/** Stores another token of the same identity, unless the stored one changed meanwhile. */
+export async function replaceToken(
+  stateDir: string,
+  token: { before: string; after: string },
+): Promise<void> {
+  const identity = await findIdentity(stateDir);
+  if (identity?.token === token.before) await saveIdentity(stateDir, { ...identity, token: token.after });
+}

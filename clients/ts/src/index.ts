@@ -15,18 +15,18 @@ export {
   AttemptAborted,
   type AttemptContext,
   type Rejection,
-} from "./device/attempts.ts";
+} from "./device/attempt.ts";
 export type { AttemptResult } from "./device/completion.ts";
-export {
-  CLIENT_VERSION,
-  type CloseOptions,
-  connectDevice,
-  type DeviceConnection,
-  type DeviceOptions,
-} from "./device/connection.ts";
+export { connectDevice } from "./device/connection.ts";
 export { DeviceError, type DeviceErrorReason } from "./device/errors.ts";
 export type { AttemptNames, DeviceEvent, Verdict } from "./device/events.ts";
 export { type ConnectionEvent, type ConnectionState, transitions } from "./device/lifecycle.ts";
+export {
+  CLIENT_VERSION,
+  type CloseOptions,
+  type DeviceConnection,
+  type DeviceOptions,
+} from "./device/options.ts";
 export { defaultTiming, type Timing } from "./device/timing.ts";
 export type { TlsOptions } from "./device/transport.ts";
 export { type EnrollOptions, enroll } from "./enroll.ts";

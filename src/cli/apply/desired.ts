@@ -23,7 +23,7 @@ import { fieldsOfHookTree, type HookFields, specOfHook } from "./hook-fields.ts"
 import type { KeyPath } from "./places.ts";
 import { placeKey } from "./places.ts";
 import { isBelow, type Problem } from "./problems.ts";
-import type { PlatformTree, WatcherTree } from "./shape.ts";
+import type { AgentTree, PlatformTree, WatcherTree } from "./shape.ts";
 import { isTable } from "./variables.ts";
 import {
   fieldsOfTree,
@@ -70,73 +70,71 @@ export type Desired = {
 
 /** Throws a Failure with every remaining problem of the file. */
 export function desiredOf(parsed: ParsedFile): Desired {
-  const desired: Desired = {
-    agents: [],
-    platforms: [],
-    watchers: [],
-    destinations: [],
-    hooks: [],
-    devices: [],
-  };
-  const problems: Problem[] = [];
-  for (const [id, tree] of Object.entries(parsed.tree.agents ?? {})) {
-    const path = ["agents", id];
-    const agent = { id, path, fields: fieldsOfAgentTree(tree) };
-    desired.agents.push(agent);
-    problems.push(...agentProblems(agent));
-    for (const [index, platform] of (tree.platforms ?? []).entries()) {
-      const found = desiredPlatform(id, platform, [...path, "platforms", index], parsed.templates);
-      desired.platforms.push(found);
-      problems.push(...platformProblems(found));
-    }
-    for (const [index, watcher] of (tree.watchers ?? []).entries()) {
-      const found = desiredWatcher(id, watcher, [...path, "watchers", index], parsed.file);
-      problems.push(...scheduleProblems(watcher, [...path, "watchers", index]));
-      if ("message" in found) problems.push(found);
-      else {
-        desired.watchers.push(found);
-        problems.push(...watcherProblems(found));
-      }
-    }
-  }
-  for (const [slug, tree] of Object.entries(parsed.tree.destinations ?? {})) {
-    const path = ["destinations", slug];
-    problems.push(...destinationProblems(path, tree));
-    desired.destinations.push({ slug, path, fields: fieldsOfDestinationTree(slug, tree) });
-  }
-  for (const [slug, tree] of Object.entries(parsed.tree.hooks ?? {})) {
+  const agents = Object.entries(parsed.tree.agents ?? {}).map(([id, tree]) => agentOf(id, tree, parsed));
+  const platforms = agents.flatMap((agent) => agent.platforms);
+  const watchers = agents.flatMap((agent) => agent.watchers);
+  const destinations = Object.entries(parsed.tree.destinations ?? {}).map(([slug, tree]) => ({
+    ...{ slug, path: ["destinations", slug], fields: fieldsOfDestinationTree(slug, tree) },
+  }));
+  const hooks = Object.entries(parsed.tree.hooks ?? {}).map(([slug, tree]): DesiredHook => {
     const { secret } = tree;
-    const path = ["hooks", slug];
-    const hook = { slug, path, fields: fieldsOfHookTree(tree), ...(secret === undefined ? {} : { secret }) };
-    problems.push(...hookProblems(hook));
-    desired.hooks.push(hook);
-  }
-  for (const [name, { labels }] of Object.entries(parsed.tree.devices ?? {})) {
-    const path = ["devices", name];
-    problems.push(
-      ...labels.flatMap((label, index) => {
-        const message = labelProblem(label);
-        return message === undefined ? [] : [{ path: [...path, "labels", index], message }];
-      }),
-    );
-    desired.devices.push({ name, path, device: name, labels: [...new Set(labels)].sort() });
-  }
-  problems.push(
+    const hook = { slug, path: ["hooks", slug], fields: fieldsOfHookTree(tree) };
+    return secret === undefined ? hook : { ...hook, secret };
+  });
+  const devices = Object.entries(parsed.tree.devices ?? {}).map(([name, { labels }]) => {
+    return { name, path: ["devices", name], device: name, labels: [...new Set(labels)].sort() };
+  });
+  const problems: Problem[] = [
+    ...agents.flatMap((agent) => agent.problems),
+    ...Object.entries(parsed.tree.destinations ?? {}).flatMap(([slug, tree]) =>
+      destinationProblems(["destinations", slug], tree),
+    ),
+    ...hooks.flatMap((hook) => hookProblems(hook)),
+    ...Object.entries(parsed.tree.devices ?? {}).flatMap(([name, { labels }]) => labelProblems(name, labels)),
     ...repeated(
-      desired.platforms.map(({ id, path }) => ({ name: id, path: [...path, "id"] })),
+      platforms.map(({ id, path }) => ({ name: id, path: [...path, "id"] })),
       "platform",
     ),
     ...repeated(
-      desired.watchers.map(({ slug, path }) => ({ name: slug, path: [...path, "slug"] })),
+      watchers.map(({ slug, path }) => ({ name: slug, path: [...path, "slug"] })),
       "watcher",
     ),
-  );
+  ];
   const { missing, flaws } = parsed;
   // A value already reported as missing is not reported a second time.
   const gaps = new Set([...missing, ...flaws].map(({ path }) => placeKey(path)));
   const further = problems.filter(({ path }) => !isBelow(path, gaps));
   if (flaws.length + further.length > 0) throw parsed.fail([...missing, ...flaws, ...further]);
-  return desired;
+  return { agents: agents.map(({ agent }) => agent), platforms, watchers, destinations, hooks, devices };
+}
+
+/** An agent of the file with its platforms and watchers, and their problems. */
+function agentOf(id: string, tree: AgentTree, parsed: ParsedFile) {
+  const path = ["agents", id];
+  const agent: DesiredAgent = { id, path, fields: fieldsOfAgentTree(tree) };
+  const platforms = (tree.platforms ?? []).map((platform, index) =>
+    desiredPlatform(id, platform, [...path, "platforms", index], parsed.templates),
+  );
+  const watchers: DesiredWatcher[] = [];
+  const problems = [...agentProblems(agent), ...platforms.flatMap((platform) => platformProblems(platform))];
+  for (const [index, watcher] of (tree.watchers ?? []).entries()) {
+    const place = [...path, "watchers", index];
+    const found = desiredWatcher(id, watcher, place, parsed.file);
+    problems.push(...scheduleProblems(watcher, place));
+    if ("message" in found) problems.push(found);
+    else {
+      watchers.push(found);
+      problems.push(...watcherProblems(found));
+    }
+  }
+  return { agent, platforms, watchers, problems };
+}
+
+function labelProblems(device: string, labels: readonly string[]): Problem[] {
+  return labels.flatMap((label, index) => {
+    const message = labelProblem(label);
+    return message === undefined ? [] : [{ path: ["devices", device, "labels", index], message }];
+  });
 }
 
 /**

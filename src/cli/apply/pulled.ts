@@ -5,6 +5,7 @@ import type { Hook } from "#gen/pinion/v1/hook_pb.js";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { isUuid } from "../../ids.ts";
 import { canonical } from "../../store/pg/canonical.ts";
+import { told } from "../failures.ts";
 import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
 import { fieldsOfDestination } from "./destination-fields.ts";
 import { fieldsOfHook, hookDefaults } from "./hook-fields.ts";
@@ -100,7 +101,7 @@ function platformText(platform: AgentPlatform, names: VariableNames): string {
 }
 
 function watcherText(watcher: Watcher, state: OrgState): string {
-  const { agent, ...fields } = fieldsOfSpec(watcher.spec!);
+  const { agent, ...fields } = fieldsOfSpec(told(watcher.spec, "spec"));
   const defaults: Record<string, unknown> = { ...watcherDefaults, name: watcher.slug };
   const lines = Object.entries(fields)
     .filter(([name, value]) => canonical(value) !== canonical(defaults[name]))

@@ -98,7 +98,7 @@ export async function checkHook(
     { ...updateHook(asked, { changed: [], version: 0 }), dryRun: true },
     { signal },
   );
-  return after!.version === current.version ? "noop" : "updated";
+  return after?.version === current.version ? "noop" : "updated";
 }
 
 /** Asks the server about the labels to write (dry run). */

@@ -1,5 +1,6 @@
 import type { Clients } from "../context.ts";
 import { wavesOf } from "./chains.ts";
+import type { DesiredWatcher } from "./desired.ts";
 import { inParallel } from "./in-parallel.ts";
 import type { Problem } from "./problems.ts";
 import { createWatcher, updateWatcher } from "./requests.ts";
@@ -25,12 +26,15 @@ export async function verifyWatchers(
   signal: AbortSignal,
 ): Promise<{ problems: Problem[]; mayBeStale: boolean }> {
   const writes = steps.filter(
-    (step): step is WatcherStep =>
-      step.kind === "watcher" && (step.action === "create" || step.action === "update"),
+    (step): step is Write =>
+      step.kind === "watcher" &&
+      (step.action === "create" || step.action === "update") &&
+      step.wanted !== undefined,
   );
   const { circle } = wavesOf(writes);
-  if (circle[0]) {
-    const { slug, path } = circle[0].wanted!;
+  const knot = circle[0]?.wanted;
+  if (knot) {
+    const { slug, path } = knot;
     return {
       problems: [
         {
@@ -45,12 +49,12 @@ export async function verifyWatchers(
     steps.flatMap(({ kind, action, id }) => (kind === "destination" && action === "create" ? [id] : [])),
   );
   const creates = writes.filter(({ action }) => action === "create");
-  const created = new Set(creates.map((step) => step.wanted!.slug));
+  const created = new Set(creates.map((step) => step.wanted.slug));
   const problems: Problem[] = [];
   let mayBeStale = false;
   let room = Number.POSITIVE_INFINITY;
   await inParallel(writes, { parallelMax, signal }, async (step) => {
-    const { path } = step.wanted!;
+    const { path } = step.wanted;
     try {
       const left = await ask(clients, step, { state, created, coming }, signal);
       if (left !== undefined) room = Math.min(room, left);
@@ -64,31 +68,34 @@ export async function verifyWatchers(
   const beyond = creates[room];
   if (beyond) {
     problems.push({
-      path: beyond.wanted!.path,
+      path: beyond.wanted.path,
       message: `the org has room for ${room} more watchers, and the file makes ${creates.length}; delete some, or have PINION_WATCHERS_PER_ORG raised`,
     });
   }
   return { problems, mayBeStale };
 }
 
+/** A step that writes a watcher of the file. */
+type Write = WatcherStep & { wanted: DesiredWatcher };
+
 /** Dry run of a watcher; for a new watcher, returns how many more the org may have. */
 async function ask(
   clients: Clients,
-  step: WatcherStep,
+  step: Write,
   { state, created, coming }: { state: OrgState; created: ReadonlySet<string>; coming: ReadonlySet<string> },
   signal: AbortSignal,
 ): Promise<number | undefined> {
   // A watcher of an agent not yet created is checked with another agent: the rules are the same.
-  const { agent } = step.wanted!.fields;
+  const { agent } = step.wanted.fields;
   const stand = state.agents.has(agent) ? agent : (state.agents.keys().next().value ?? "");
   // A watcher that is yet to be created is followed once it is there; the file has no circle.
-  const after = step.wanted!.fields.after.filter((slug) => state.watchers.has(slug) || !created.has(slug));
+  const after = step.wanted.fields.after.filter((slug) => state.watchers.has(slug) || !created.has(slug));
   // Destinations not yet created are left out; existing destinations are checked.
-  const notify = step.wanted!.fields.notify.filter(({ to }) => state.destinations.has(to) || !coming.has(to));
+  const notify = step.wanted.fields.notify.filter(({ to }) => state.destinations.has(to) || !coming.has(to));
   // A condition belongs to a watcher that is followed.
-  const after_condition = after.length === 0 ? "" : step.wanted!.fields.after_condition;
-  const fields = { ...step.wanted!.fields, agent: stand, after, after_condition, notify };
-  const wanted = { ...step.wanted!, fields };
+  const after_condition = after.length === 0 ? "" : step.wanted.fields.after_condition;
+  const fields = { ...step.wanted.fields, agent: stand, after, after_condition, notify };
+  const wanted = { ...step.wanted, fields };
   if (step.action === "update") {
     await clients.watchers.updateWatcher(
       { ...updateWatcher(wanted, { ...step, version: 0 }), dryRun: true },

@@ -5,7 +5,14 @@ import { Failure } from "../failures.ts";
 import { deviceAmong } from "../lookup.ts";
 import { agentFieldNames } from "./agent-fields.ts";
 import { batchesMax, batchesOf, upsertBatch } from "./batches.ts";
-import type { Desired, DesiredAgent, DesiredDestination } from "./desired.ts";
+import type {
+  Desired,
+  DesiredAgent,
+  DesiredDestination,
+  DesiredHook,
+  DesiredPlatform,
+  DesiredWatcher,
+} from "./desired.ts";
 import { deviceStep } from "./device-plan.ts";
 import { hookVerdict } from "./hook-plan.ts";
 import { inParallel } from "./in-parallel.ts";
@@ -36,69 +43,85 @@ export function resolve(
   scope: { only: ReadonlySet<Kind>; prune: boolean },
 ): { desired: Desired; problems: Problem[] } {
   const { only } = scope;
-  const problems: Problem[] = [];
-  const pinned = <Fields extends { device?: string }, Item extends { path: KeyPath; fields: Fields }>(
-    item: Item,
-  ): Item => {
+  const agents = only.has("agent") ? desired.agents.map(pinnedTo(state)) : withoutProblems(desired.agents);
+  const watchers = only.has("watcher")
+    ? desired.watchers.map(pinnedTo(state))
+    : withoutProblems(desired.watchers);
+  const platforms = only.has("platform") ? desired.platforms : [];
+  const { hooks, devices, problems } = resolveHooks(desired, state, scope);
+  const resolved = {
+    ...{ ...desired, hooks, devices },
+    agents: agents.map(({ item }) => item),
+    watchers: watchers.map(({ item }) => item),
+  };
+  return {
+    desired: resolved,
+    problems: [
+      ...agents.flatMap((agent) => agent.problems),
+      ...(only.has("agent") ? resolved.agents.flatMap((agent) => workerProblems(agent, state)) : []),
+      ...watchers.flatMap((watcher) => watcher.problems),
+      ...platforms.flatMap((platform) => takenProblems(platform, state)),
+      ...(only.has("agent") ? [] : unknownAgents(platforms, only.has("watcher") ? watchers : [], state)),
+      ...problems,
+    ],
+  };
+}
+
+type Resolved<Item> = { item: Item; problems: Problem[] };
+
+const withoutProblems = <Item>(items: Item[]): Resolved<Item>[] =>
+  items.map((item) => ({ item, problems: [] }));
+
+/** Replaces the name of a device by its id. */
+const pinnedTo =
+  (state: OrgState) =>
+  <Item extends { path: KeyPath; fields: { device?: string } }>(item: Item): Resolved<Item> => {
     const named = item.fields.device;
-    if (!named) return item;
+    if (!named) return { item, problems: [] };
     try {
       const { id } = deviceAmong(state.devices, named);
-      return { ...item, fields: { ...item.fields, device: id } };
+      return { item: { ...item, fields: { ...item.fields, device: id } }, problems: [] };
     } catch (error) {
       if (!(error instanceof Failure)) throw error;
-      problems.push({
-        path: [...item.path, "device"],
-        message: [error.message, error.advice].filter(Boolean).join("; "),
-      });
-      return item;
+      const message = [error.message, error.advice].filter(Boolean).join("; ");
+      return { item, problems: [{ path: [...item.path, "device"], message }] };
     }
   };
-  const agents = only.has("agent") ? desired.agents.map((agent) => pinned(agent)) : desired.agents;
-  for (const { path, fields } of agents) {
-    const device = only.has("agent") ? state.devices.find(({ id }) => id === fields.device) : undefined;
-    if (device?.isWorker) {
-      problems.push({
-        path: [...path, "device"],
-        message: `"${device.label}" is a fleet worker, and takes what is pinned to nobody; name a device, or leave it out`,
-      });
-    }
+
+/** An agent is not pinned to a fleet worker. */
+function workerProblems({ path, fields }: DesiredAgent, state: OrgState): Problem[] {
+  const device = state.devices.find(({ id }) => id === fields.device);
+  if (!device?.isWorker) return [];
+  const message = `"${device.label}" is a fleet worker, and takes what is pinned to nobody; name a device, or leave it out`;
+  return [{ path: [...path, "device"], message }];
+}
+
+/** A platform's id belongs to one agent, and its kind stays. */
+function takenProblems(platform: DesiredPlatform, state: OrgState): Problem[] {
+  const current = state.platforms.get(platform.id);
+  if (current && current.agentId !== platform.agent) {
+    const message = `the org has a platform "${platform.id}" already, of the agent "${current.agentId}"; take another id, or remove that one first`;
+    return [{ path: [...platform.path, "id"], message }];
   }
-  const watchers = only.has("watcher")
-    ? desired.watchers.map((watcher) => pinned(watcher))
-    : desired.watchers;
-  for (const platform of only.has("platform") ? desired.platforms : []) {
-    const current = state.platforms.get(platform.id);
-    if (current && current.agentId !== platform.agent) {
-      problems.push({
-        path: [...platform.path, "id"],
-        message: `the org has a platform "${platform.id}" already, of the agent "${current.agentId}"; take another id, or remove that one first`,
-      });
-    } else if (current && current.kind !== platform.kind) {
-      problems.push({
-        path: [...platform.path, "kind"],
-        message: `is "${current.kind}" on the server, and a platform's kind stays; take another id, or remove that one first`,
-      });
-    }
+  if (current && current.kind !== platform.kind) {
+    const message = `is "${current.kind}" on the server, and a platform's kind stays; take another id, or remove that one first`;
+    return [{ path: [...platform.path, "kind"], message }];
   }
-  if (!only.has("agent")) {
-    const needed = [
-      ...(only.has("platform") ? desired.platforms : []),
-      ...(only.has("watcher") ? watchers : []),
-    ];
-    for (const { path } of needed) {
-      const agent = String(path[1]);
-      if (!state.agents.has(agent)) {
-        problems.push({
-          path: path.slice(0, 2),
-          message: "there is no such agent yet, and --only leaves agents out",
-        });
-      }
-    }
-  }
-  const { hooks, devices, problems: further } = resolveHooks(desired, state, scope);
-  problems.push(...further);
-  return { desired: { ...desired, agents, watchers, hooks, devices }, problems };
+  return [];
+}
+
+/** Agents that platforms and watchers need and that the org does not have. */
+function unknownAgents(
+  platforms: readonly DesiredPlatform[],
+  watchers: readonly Resolved<DesiredWatcher>[],
+  state: OrgState,
+): Problem[] {
+  return [...platforms, ...watchers.map(({ item }) => item)]
+    .filter(({ path }) => !state.agents.has(String(path[1])))
+    .map(({ path }) => ({
+      path: path.slice(0, 2),
+      message: "there is no such agent yet, and --only leaves agents out",
+    }));
 }
 
 /**
@@ -110,31 +133,60 @@ export async function verify(
   clients: Clients,
   desired: Desired,
   state: OrgState,
-  options: { only: ReadonlySet<Kind>; signal: AbortSignal },
-): Promise<{ verdicts: Map<string, Verdict>; problems: Problem[]; mayBeStale: boolean }> {
-  const verdicts = new Map<string, Verdict>();
-  const problems: Problem[] = [];
-  const { only, signal } = options;
-  let mayBeStale = false;
-  const asking = async (
-    path: Problem["path"],
-    ask: () => Promise<void>,
+  { only, signal }: { only: ReadonlySet<Kind>; signal: AbortSignal },
+): Promise<Findings> {
+  const findings: Findings = { verdicts: new Map(), problems: [], mayBeStale: false };
+  const { verdicts } = findings;
+  const each = <Item extends { path: KeyPath }>(
+    kind: Kind,
+    items: Item[],
+    ask: (item: Item) => Promise<void>,
     fieldOf?: (field: string) => string,
-  ) => {
-    try {
-      await ask();
-    } catch (error) {
-      const problem = problemOf(error, path, fieldOf);
-      if (!problem) throw error;
-      problems.push(problem);
-      mayBeStale ||= isContradiction(error);
-    }
+  ) =>
+    inParallel(only.has(kind) ? items : [], { parallelMax, signal }, (item) =>
+      asking(findings, item.path, () => ask(item), fieldOf),
+    );
+  await each("agent", desired.agents, (agent) => checkAgent(clients, agent, state, signal));
+  if (only.has("platform")) await checkPlatforms(clients, desired.platforms, { state, findings, signal });
+  await each("destination", desired.destinations, async (destination) => {
+    const version = state.destinations.get(destination.slug)?.version;
+    const outcome = await checkDestination(clients, destination, version, signal);
+    verdicts.set(verdictName(destination.slug), { outcome, willRestart: false, changedFields: [] });
+  });
+  const ask = async (hook: DesiredHook) => {
+    const outcome = await checkHook(clients, hook, state, signal);
+    verdicts.set(hookVerdict(hook.slug), { outcome, willRestart: false, changedFields: [] });
   };
-  await inParallel(only.has("agent") ? desired.agents : [], { parallelMax, signal }, (agent) =>
-    asking(agent.path, () => checkAgent(clients, agent, state, signal)),
-  );
-  const wanted = only.has("platform") ? desired.platforms : [];
-  const drafts = wanted.flatMap((platform) => {
+  await each("hook", desired.hooks, ask, hookFieldOf);
+  await each("device", desired.devices, (device) => checkLabels(clients, deviceStep(device, state), signal));
+  return findings;
+}
+
+type Findings = { verdicts: Map<string, Verdict>; problems: Problem[]; mayBeStale: boolean };
+
+/** Asks the server, and turns a refusal into a problem of the file. */
+async function asking(
+  findings: Findings,
+  path: KeyPath,
+  ask: () => Promise<void>,
+  fieldOf?: (field: string) => string,
+): Promise<void> {
+  try {
+    await ask();
+  } catch (error) {
+    const problem = problemOf(error, path, fieldOf);
+    if (!problem) throw error;
+    findings.problems.push(problem);
+    findings.mayBeStale ||= isContradiction(error);
+  }
+}
+
+async function checkPlatforms(
+  clients: Clients,
+  platforms: readonly DesiredPlatform[],
+  { state, findings, signal }: { state: OrgState; findings: Findings; signal: AbortSignal },
+): Promise<void> {
+  const drafts = platforms.flatMap((platform) => {
     // A platform of an agent not yet created is checked with another agent: the rules depend on the
     // kind.
     const stand = state.agents.has(platform.agent) ? platform.agent : state.agents.keys().next().value;
@@ -142,41 +194,16 @@ export async function verify(
       const request = { ...upsertPlatform({ ...platform, agent: stand }, 0), dryRun: true };
       return [{ item: platform, request }];
     }
-    verdicts.set(platform.id, { outcome: "created", willRestart: false, changedFields: [] });
+    findings.verdicts.set(platform.id, { outcome: "created", willRestart: false, changedFields: [] });
     return [];
   });
   await inParallel(batchesOf(drafts), { parallelMax: batchesMax, signal }, (batch) =>
     upsertBatch(clients, batch, { signal }, (platform, settle) =>
-      asking(platform.path, async () => {
-        verdicts.set(platform.id, verdictOf(await settle()));
+      asking(findings, platform.path, async () => {
+        findings.verdicts.set(platform.id, verdictOf(await settle()));
       }),
     ),
   );
-  const destinations = only.has("destination") ? desired.destinations : [];
-  await inParallel(destinations, { parallelMax, signal }, (destination) =>
-    asking(destination.path, async () => {
-      const current = state.destinations.get(destination.slug);
-      verdicts.set(verdictName(destination.slug), {
-        outcome: await checkDestination(clients, destination, current?.version, signal),
-        ...{ willRestart: false, changedFields: [] },
-      });
-    }),
-  );
-  await inParallel(only.has("hook") ? desired.hooks : [], { parallelMax, signal }, (hook) =>
-    asking(
-      hook.path,
-      async () => {
-        const outcome = await checkHook(clients, hook, state, signal);
-        verdicts.set(hookVerdict(hook.slug), { outcome, willRestart: false, changedFields: [] });
-      },
-      hookFieldOf,
-    ),
-  );
-  const devices = only.has("device") ? desired.devices : [];
-  await inParallel(devices, { parallelMax, signal }, (device) =>
-    asking(device.path, () => checkLabels(clients, deviceStep(device, state), signal)),
-  );
-  return { verdicts, problems, mayBeStale };
 }
 
 async function checkDestination(
@@ -196,7 +223,7 @@ async function checkDestination(
     { ...updateDestination(destination, 0), dryRun: true },
     { signal },
   );
-  return after!.version === version ? "noop" : "updated";
+  return after?.version === version ? "noop" : "updated";
 }
 
 const contradictions = new Set(["not_found", "already_exists"]);

@@ -1,6 +1,5 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { type Duration, durationFromMs, durationMs } from "@bufbuild/protobuf/wkt";
-import { type QuestionPolicy, QuestionPolicySchema } from "#gen/pinion/v1/activity_pb.js";
 import {
   type ConcurrencyGroup,
   ConcurrencyGroupSchema,
@@ -8,10 +7,11 @@ import {
   WatcherSpecSchema,
 } from "#gen/pinion/v1/watcher_pb.js";
 import { formatBudget, parseBudget } from "../print/budget.ts";
-import { dayMs, hourMs, minuteMs, secondMs } from "../print/lengths.ts";
 import { formatRate, parseRate } from "../print/rates.ts";
 import { parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
+import { lengthText } from "./lengths.ts";
+import { policyOf, type QuestionFields, questionsOfSpec, questionsOfTree } from "./question-fields.ts";
 import type { WatcherTree } from "./shape.ts";
 
 /**
@@ -56,16 +56,6 @@ export type WatcherFields = {
 
 /** An entry of `notify`: a destination by its slug, and the occasion. */
 export type NotifyFields = { to: string; when: string };
-
-/** A question policy, including defaults. */
-export type QuestionFields = { timeout: string; default: string; responders: string; wait_max: string };
-
-const questionDefaults: QuestionFields = {
-  timeout: "10m",
-  default: "deny",
-  responders: "users",
-  wait_max: "1h",
-};
 
 /** Values of a watcher for keys missing in the file. Defaults of the API; the name is the slug. */
 export const watcherDefaults = {
@@ -297,65 +287,4 @@ function rateText(text: string): string {
 
 function optional<Name extends string, Value>(name: Name, value: Value | undefined) {
   return value === undefined ? {} : ({ [name]: value } as Record<Name, Value>);
-}
-
-/** A policy with only defaults equals no policy. */
-function orNull(fields: QuestionFields): QuestionFields | null {
-  const names = Object.keys(questionDefaults) as (keyof QuestionFields)[];
-  return names.every((name) => fields[name] === questionDefaults[name]) ? null : fields;
-}
-
-function questionsOfTree(tree: WatcherTree["questions"]): QuestionFields | null {
-  const length = (text: string | undefined, otherwise: string) =>
-    text === undefined ? otherwise : lengthText(parseLength(text, "a length"));
-  return orNull({
-    timeout: length(tree?.timeout, questionDefaults.timeout),
-    default: tree?.default ?? questionDefaults.default,
-    responders: tree?.responders ?? questionDefaults.responders,
-    wait_max: length(tree?.wait_max, questionDefaults.wait_max),
-  });
-}
-
-function questionsOfSpec(policy: QuestionPolicy | undefined): QuestionFields | null {
-  const length = (duration: Duration | undefined, otherwise: string) =>
-    duration ? lengthText(durationMs(duration)) : otherwise;
-  return orNull({
-    timeout: length(policy?.timeout, questionDefaults.timeout),
-    default: words.questionDefault.word(policy?.defaultAnswer ?? 0) || questionDefaults.default,
-    responders: words.questionResponders.word(policy?.responders ?? 0) || questionDefaults.responders,
-    wait_max: length(policy?.waitMax, questionDefaults.wait_max),
-  });
-}
-
-function policyOf(fields: QuestionFields | null): QuestionPolicy | undefined {
-  return fields
-    ? create(QuestionPolicySchema, {
-        timeout: durationFromMs(parseLength(fields.timeout, "questions.timeout")),
-        defaultAnswer: words.questionDefault.value(fields.default, "questions.default"),
-        responders: words.questionResponders.value(fields.responders, "questions.responders"),
-        waitMax: durationFromMs(parseLength(fields.wait_max, "questions.wait_max")),
-      })
-    : undefined;
-}
-
-/** A duration in the file's notation: "24h", "1h30m", "0s". Equal durations give equal texts. */
-export function lengthText(ms: number): string {
-  if (ms === 0) return "0s";
-  let rest = ms;
-  let text = "";
-  // A single day is written as 24 hours.
-  const units: [size: number, name: string][] = [
-    [ms >= 2 * dayMs ? dayMs : Number.POSITIVE_INFINITY, "d"],
-    [hourMs, "h"],
-    [minuteMs, "m"],
-    [secondMs, "s"],
-    [1, "ms"],
-  ];
-  for (const [size, name] of units) {
-    const count = Math.floor(rest / size);
-    if (count === 0) continue;
-    text += `${count}${name}`;
-    rest -= count * size;
-  }
-  return text;
 }

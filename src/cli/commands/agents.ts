@@ -10,11 +10,12 @@ import {
 } from "#gen/pinion/v1/agent_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, wholeNumber } from "../print/paging.ts";
-import { type Column, details, plain, plainLines, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { list, wholeNumber } from "../print/paging.ts";
+import { type Column, details, plain, plainLines } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
 import { addAgentVersions } from "./versions.ts";
 
@@ -37,21 +38,13 @@ function addList(agents: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.agents.listAgents(request);
-        return { items: answer.agents, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListAgentsResponseSchema,
+        field: "agents",
+        read: (request) => clients.agents.listAgents(request),
+        none: "no agents; `pinion agents create --help` shows how to make one",
+        columns: agentColumns(cli),
       });
-      if (options.json) {
-        const answer = create(ListAgentsResponseSchema, {
-          agents: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListAgentsResponseSchema, answer);
-      }
-      if (page.items.length === 0)
-        return cli.note("no agents; `pinion agents create --help` shows how to make one");
-      for (const line of table(page.items, agentColumns(cli), cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [["agents list", "all of them"]]);
 }
@@ -74,7 +67,7 @@ function addGet(agents: Command, cli: Cli): void {
     .description("everything about one agent")
     .action(async (agentId: string | undefined, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const agent = (await clients.agents.getAgent({ agentId: agentId ?? "" })).agent!;
+      const agent = told((await clients.agents.getAgent({ agentId: agentId ?? "" })).agent, "agent");
       if (options.json) return printJson(cli, AgentSchema, agent);
       printAgent(cli, agent);
     });
@@ -221,9 +214,11 @@ function addCreate(agents: Command, cli: Cli): void {
         name: options.name ?? "",
         settings: settingsOf(options).settings,
       });
-      if (options.json) return printJson(cli, AgentSchema, answer.agent!);
+      if (options.json) return printJson(cli, AgentSchema, told(answer.agent, "agent"));
       if (answer.created) return cli.out(`${agentId} is created`);
-      cli.out(`${agentId} was there already, at version ${answer.agent!.version}; nothing changed`);
+      cli.out(
+        `${agentId} was there already, at version ${told(answer.agent, "agent").version}; nothing changed`,
+      );
     });
   addSettingsOptions(command);
   examples(command, [['agents create reviewer --identity "You review code." --model opus', ""]]);
@@ -273,10 +268,12 @@ function addUpdate(agents: Command, cli: Cli): void {
         expectedVersion: options.expectedVersion ?? 0,
         dryRun: options.dryRun ?? false,
       });
-      if (options.json) return printJson(cli, AgentSchema, answer.agent!);
+      if (options.json) return printJson(cli, AgentSchema, told(answer.agent, "agent"));
       if (answer.changedFields.length === 0) return cli.out(`${agentId}: nothing to change`);
       const verb = options.dryRun ? "would change" : "changed";
-      cli.out(`${agentId}: ${verb} ${answer.changedFields.join(", ")}; version ${answer.agent!.version}`);
+      cli.out(
+        `${agentId}: ${verb} ${answer.changedFields.join(", ")}; version ${told(answer.agent, "agent").version}`,
+      );
     });
   addSettingsOptions(command);
   examples(command, [

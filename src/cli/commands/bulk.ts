@@ -14,12 +14,13 @@ import {
 } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { type Clients, connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { canConfirm, confirm } from "../print/confirm.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, wholeNumber } from "../print/paging.ts";
-import { details, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { list, wholeNumber } from "../print/paging.ts";
+import { details, plain } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseMoment } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -164,8 +165,8 @@ const followMs = 60_000;
 async function follow(cli: Cli, clients: Clients, { id }: BulkOperation, signal: AbortSignal): Promise<void> {
   const until = Date.now() + followMs;
   while (Date.now() < until && !signal.aborted) {
-    const { operation } = await clients.runs.getBulkOperation({ operationId: id });
-    if (operation!.state !== BulkState.RUNNING) return cli.note(progressOf(operation!));
+    const operation = told((await clients.runs.getBulkOperation({ operationId: id })).operation, "operation");
+    if (operation.state !== BulkState.RUNNING) return cli.note(progressOf(operation));
     await new Promise((resolve) => setTimeout(resolve, followEveryMs));
   }
 }
@@ -209,31 +210,20 @@ export function addBulk(program: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.runs.listBulkOperations(request);
-        return { items: answer.operations, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListBulkOperationsResponseSchema,
+        field: "operations",
+        read: (request) => clients.runs.listBulkOperations(request),
+        none: "no operations; `pinion runs cancel --watcher …` starts one",
+        columns: [
+          { header: "OPERATION", cell: (it: BulkOperation) => it.id },
+          { header: "WHAT", cell: (it: BulkOperation) => verbs[it.kind] ?? "" },
+          { header: "STATE", cell: (it: BulkOperation) => words.bulkState.word(it.state) },
+          { header: "PROGRESS", cell: progressOf },
+          { header: "BEGAN", cell: (it: BulkOperation) => formatAgo(it.createdAt) },
+          { header: "BY", cell: (it: BulkOperation) => plain(it.actor) },
+        ],
       });
-      if (options.json) {
-        return printJson(
-          cli,
-          ListBulkOperationsResponseSchema,
-          create(ListBulkOperationsResponseSchema, {
-            operations: page.items,
-            nextPageToken: page.nextPageToken,
-          }),
-        );
-      }
-      if (page.items.length === 0)
-        return cli.note("no operations; `pinion runs cancel --watcher …` starts one");
-      const columns = [
-        { header: "OPERATION", cell: (it: BulkOperation) => it.id },
-        { header: "WHAT", cell: (it: BulkOperation) => verbs[it.kind] ?? "" },
-        { header: "STATE", cell: (it: BulkOperation) => words.bulkState.word(it.state) },
-        { header: "PROGRESS", cell: progressOf },
-        { header: "BEGAN", cell: (it: BulkOperation) => formatAgo(it.createdAt) },
-        { header: "BY", cell: (it: BulkOperation) => plain(it.actor) },
-      ];
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
     });
   examples(listing, [["bulk list", "what goes on, and what was done"]]);
   const one = (
@@ -254,10 +244,10 @@ export function addBulk(program: Command, cli: Cli): void {
     examples(command, [[`bulk ${name} 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e`, ""]]);
   };
   one("get", "how far an operation is, and what went wrong", async (clients, operationId) => {
-    return (await clients.runs.getBulkOperation({ operationId })).operation!;
+    return told((await clients.runs.getBulkOperation({ operationId })).operation, "operation");
   });
   one("stop", "end an operation: what was done stays done", async (clients, operationId) => {
-    return (await clients.runs.stopBulkOperation({ operationId })).operation!;
+    return told((await clients.runs.stopBulkOperation({ operationId })).operation, "operation");
   });
 }
 

@@ -1,4 +1,3 @@
-import { create } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import {
   type Conversation,
@@ -9,8 +8,9 @@ import {
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
 import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
-import { type Column, details, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
+import { details, plain } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
 
 /** `pinion conversations …`: the agents' conversations and snapshots. */
@@ -32,30 +32,20 @@ function addList(conversations: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ agent?: string; limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.turns.listConversations({ agentId: options.agent ?? "", ...request });
-        return { items: answer.conversations, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListConversationsResponseSchema,
+        field: "conversations",
+        read: (request) => clients.turns.listConversations({ agentId: options.agent ?? "", ...request }),
+        none: 'no conversations; `pinion turns start --user ada "hello"` begins one',
+        columns: [
+          { header: "CONVERSATION", cell: (conversation) => plain(conversation.id) },
+          { header: "AGENT", cell: (conversation) => conversation.agentId },
+          { header: "LATEST", cell: (conversation) => formatAgo(conversation.lastTurnAt) },
+          { header: "WAITING", cell: (conversation) => String(conversation.turnsWaiting), align: "right" },
+          { header: "SNAPSHOT", cell: snapshotText },
+          { header: "ACTIVE TURN", cell: (conversation) => conversation.activeTurnId },
+        ],
       });
-      if (options.json) {
-        const answer = create(ListConversationsResponseSchema, {
-          conversations: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListConversationsResponseSchema, answer);
-      }
-      if (page.items.length === 0) {
-        return cli.note('no conversations; `pinion turns start --user ada "hello"` begins one');
-      }
-      const columns: Column<Conversation>[] = [
-        { header: "CONVERSATION", cell: (conversation) => plain(conversation.id) },
-        { header: "AGENT", cell: (conversation) => conversation.agentId },
-        { header: "LATEST", cell: (conversation) => formatAgo(conversation.lastTurnAt) },
-        { header: "WAITING", cell: (conversation) => String(conversation.turnsWaiting), align: "right" },
-        { header: "SNAPSHOT", cell: snapshotText },
-        { header: "ACTIVE TURN", cell: (conversation) => conversation.activeTurnId },
-      ];
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [["conversations list --agent pinion-default", ""]]);
 }

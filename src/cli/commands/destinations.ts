@@ -1,31 +1,27 @@
 import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
-import { type SecretValue, SecretValueSchema } from "#gen/pinion/v1/agent_pb.js";
 import {
   CreateDestinationResponseSchema,
   DeliverySchema,
   DeliveryState,
   type Destination,
   DestinationSchema,
-  type DestinationSpec,
   DestinationSpecSchema,
-  EmailDestinationSchema,
   ListDestinationsResponseSchema,
-  PlatformDestinationSchema,
   ReplayDeliveriesResponseSchema,
   RotateDestinationSecretResponseSchema,
-  SlackDestinationSchema,
-  WebhookDestinationSchema,
 } from "#gen/pinion/v1/destination_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
-import { details, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
+import { type Column, details, plain } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 import { addDeliveries } from "./deliveries.ts";
+import { type SpecOptions, specOf } from "./destination-spec.ts";
 
 /** `pinion destinations …`: receivers of results. */
 export function addDestinations(program: Command, cli: Cli): void {
@@ -49,39 +45,27 @@ function addList(destinations: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.destinations.listDestinations(request);
-        return { items: answer.destinations, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListDestinationsResponseSchema,
+        field: "destinations",
+        read: (request) => clients.destinations.listDestinations(request),
+        none: "no destinations; `pinion destinations create --help` shows how to make one",
+        columns,
       });
-      if (options.json) {
-        const { items: destinations, nextPageToken } = page;
-        const answer = create(ListDestinationsResponseSchema, { destinations, nextPageToken });
-        return printJson(cli, ListDestinationsResponseSchema, answer);
-      }
-      if (page.items.length === 0)
-        return cli.note("no destinations; `pinion destinations create --help` shows how to make one");
-      for (const line of listing(cli, page.items)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [["destinations list", "all of them, with what waits and what was given up"]]);
 }
 
-function listing(cli: Cli, items: readonly Destination[]): string[] {
-  return table(
-    items,
-    [
-      { header: "DESTINATION", cell: ({ slug }) => slug },
-      { header: "KIND", cell: ({ spec }) => spec?.kind.case ?? "" },
-      { header: "ALERTS", cell: ({ spec }) => (spec?.takesAlerts ? "yes" : "no") },
-      { header: "WAIT", cell: ({ pendingDeliveries }) => String(pendingDeliveries), align: "right" },
-      { header: "DEAD", cell: ({ deadDeliveries }) => String(deadDeliveries), align: "right" },
-      { header: "LAST", cell: ({ lastDeliveredAt }) => formatAgo(lastDeliveredAt) },
-      { header: "WHERE", cell: (destination) => plain(whereOf(destination)), isFlexible: true },
-      { header: "ERROR", cell: ({ lastError }) => plain(lastError), isFlexible: true },
-    ],
-    cli.columns,
-  );
-}
+const columns: Column<Destination>[] = [
+  { header: "DESTINATION", cell: ({ slug }) => slug },
+  { header: "KIND", cell: ({ spec }) => spec?.kind.case ?? "" },
+  { header: "ALERTS", cell: ({ spec }) => (spec?.takesAlerts ? "yes" : "no") },
+  { header: "WAIT", cell: ({ pendingDeliveries }) => String(pendingDeliveries), align: "right" },
+  { header: "DEAD", cell: ({ deadDeliveries }) => String(deadDeliveries), align: "right" },
+  { header: "LAST", cell: ({ lastDeliveredAt }) => formatAgo(lastDeliveredAt) },
+  { header: "WHERE", cell: (destination) => plain(whereOf(destination)), isFlexible: true },
+  { header: "ERROR", cell: ({ lastError }) => plain(lastError), isFlexible: true },
+];
 
 function whereOf({ spec }: Destination): string {
   switch (spec?.kind.case) {
@@ -105,9 +89,12 @@ function addGet(destinations: Command, cli: Cli): void {
     .description("show a destination")
     .action(async (destinationId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const { destination } = await clients.destinations.getDestination({ destinationId });
-      if (options.json) return printJson(cli, DestinationSchema, destination!);
-      print(cli, destination!);
+      const destination = told(
+        (await clients.destinations.getDestination({ destinationId })).destination,
+        "destination",
+      );
+      if (options.json) return printJson(cli, DestinationSchema, destination);
+      print(cli, destination);
     });
   examples(command, [["destinations get ops", ""]]);
 }
@@ -134,22 +121,6 @@ function print(cli: Cli, destination: Destination): void {
   );
   for (const line of lines) cli.out(line);
 }
-
-type SpecOptions = {
-  name?: string;
-  alerts?: boolean;
-  webhook?: string;
-  secretEnv?: string;
-  slackWebhookEnv?: string;
-  slackBotEnv?: string;
-  channel?: string;
-  slackApi?: string;
-  email?: string;
-  smtpEnv?: string;
-  from?: string;
-  platform?: string;
-  chat?: string;
-};
 
 function withSpecOptions(command: Command): Command {
   return (
@@ -225,62 +196,24 @@ function addUpdate(destinations: Command, cli: Cli): void {
       .description("change what the options name; the rest stays"),
   ).action(async (destinationId: string, _options, command: Command) => {
     const { clients, options } = connect<SpecOptions>(cli, command);
-    const { destination: before } = await clients.destinations.getDestination({ destinationId });
-    const spec = specOf(cli, options, before!.spec!);
-    const { destination } = await clients.destinations.updateDestination({
-      ...{ destinationId, spec, expectedVersion: before!.version },
-    });
-    if (options.json) return printJson(cli, DestinationSchema, destination!);
-    const isSame = destination!.version === before!.version;
-    cli.out(`${destination!.slug}: ${isSame ? "nothing to change" : `version ${destination!.version}`}`);
+    const before = told(
+      (await clients.destinations.getDestination({ destinationId })).destination,
+      "destination",
+    );
+    const spec = specOf(cli, options, told(before.spec, "spec"));
+    const destination = told(
+      (
+        await clients.destinations.updateDestination({
+          ...{ destinationId, spec, expectedVersion: before.version },
+        })
+      ).destination,
+      "destination",
+    );
+    if (options.json) return printJson(cli, DestinationSchema, destination);
+    const isSame = destination.version === before.version;
+    cli.out(`${destination.slug}: ${isSame ? "nothing to change" : `version ${destination.version}`}`);
   });
   examples(command, [["destinations update ops --webhook https://example.org/new", ""]]);
-}
-
-/** The spec changed by the options. */
-function specOf(cli: Cli, options: SpecOptions, before: DestinationSpec): DestinationSpec {
-  const spec = create(DestinationSpecSchema, before);
-  if (options.name !== undefined) spec.name = options.name;
-  if (options.alerts !== undefined) spec.takesAlerts = options.alerts;
-  const { webhook, secretEnv, slackWebhookEnv, slackBotEnv, channel, slackApi, email, smtpEnv, from } =
-    options;
-  const { platform, chat } = options;
-  const kinds = [webhook, slackWebhookEnv, slackBotEnv, email, platform].filter((one) => one !== undefined);
-  if (kinds.length > 1) throw new Failure(exitCodes.usage, "a destination is of one kind");
-  const secret = (variable: string) => secretFrom(cli, variable);
-  const kindOf = (kind: "webhook" | "slack" | "email" | "platform", isNamed: boolean) =>
-    isNamed || (spec.kind.case === kind && kinds.length === 0);
-  if (kindOf("webhook", webhook !== undefined)) {
-    const value = spec.kind.case === "webhook" ? spec.kind.value : create(WebhookDestinationSchema);
-    if (webhook !== undefined) value.url = webhook;
-    if (secretEnv !== undefined) value.signingSecret = secret(secretEnv);
-    spec.kind = { case: "webhook", value };
-  } else if (kindOf("slack", slackWebhookEnv !== undefined || slackBotEnv !== undefined)) {
-    const value = spec.kind.case === "slack" ? spec.kind.value : create(SlackDestinationSchema);
-    if (slackWebhookEnv !== undefined) value.access = { case: "webhookUrl", value: secret(slackWebhookEnv) };
-    if (slackBotEnv !== undefined) value.access = { case: "botToken", value: secret(slackBotEnv) };
-    if (channel !== undefined) value.channel = channel;
-    if (slackApi !== undefined) value.apiUrl = slackApi;
-    spec.kind = { case: "slack", value };
-  } else if (kindOf("email", email !== undefined)) {
-    const value = spec.kind.case === "email" ? spec.kind.value : create(EmailDestinationSchema);
-    if (email !== undefined) value.to = email === "admins" ? [] : email.split(",").map((one) => one.trim());
-    if (smtpEnv !== undefined) value.smtpUrl = secret(smtpEnv);
-    if (from !== undefined) value.from = from;
-    spec.kind = { case: "email", value };
-  } else if (kindOf("platform", platform !== undefined)) {
-    const value = spec.kind.case === "platform" ? spec.kind.value : create(PlatformDestinationSchema);
-    if (platform !== undefined) value.platformId = platform;
-    if (chat !== undefined) value.chat = chat;
-    spec.kind = { case: "platform", value };
-  }
-  return spec;
-}
-
-function secretFrom(cli: Cli, variable: string): SecretValue {
-  const value = cli.env[variable];
-  if (!value) throw new Failure(exitCodes.usage, `${variable} is not set`);
-  return create(SecretValueSchema, { kind: { case: "value", value } });
 }
 
 function addDelete(destinations: Command, cli: Cli): void {
@@ -320,11 +253,14 @@ function addTest(destinations: Command, cli: Cli): void {
     .description("send a test message, and say what became of it")
     .action(async (destinationId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const { delivery } = await clients.destinations.testDestination({ destinationId });
-      if (options.json) printJson(cli, DeliverySchema, delivery!);
-      const isTaken = delivery!.state === DeliveryState.DELIVERED;
+      const delivery = told(
+        (await clients.destinations.testDestination({ destinationId })).delivery,
+        "delivery",
+      );
+      if (options.json) printJson(cli, DeliverySchema, delivery);
+      const isTaken = delivery.state === DeliveryState.DELIVERED;
       if (!isTaken) {
-        const why = plain(delivery!.lastError) || "nothing was heard of it in time";
+        const why = plain(delivery.lastError) || "nothing was heard of it in time";
         throw new Failure(exitCodes.failed, `the test did not arrive: ${why}`);
       }
       if (!options.json) cli.out(`${destinationId} took it`);

@@ -1,54 +1,24 @@
 import { existsSync } from "node:fs";
 import { homedir, hostname } from "node:os";
-import { dirname, join, resolve } from "node:path";
 import {
-  type DaemonEvent,
   enroll,
   forgetIdentity,
   installedAgents,
   isUnauthenticated,
   loadConfig,
-  loadLastingConfig,
   type ProxySetting,
-  runDaemon,
 } from "@pinion/client";
 import type { Command } from "commander";
-import pc from "picocolors";
-import { build } from "../../build.ts";
-import { logFormat, tracingConfig } from "../../config.ts";
-import { createLogger } from "../../log.ts";
-import { version } from "../../version.ts";
-import { type Cli, examples, interruptSignal } from "../cli.ts";
-import { type GlobalOptions, optionsOf, proxyOption, serverUrl } from "../context.ts";
+import { type Cli, examples } from "../cli.ts";
+import { optionsOf, proxyOption, serverUrl } from "../context.ts";
 import { writeWhole } from "../data-files.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
 import { addConformance } from "../device/conformance-command.ts";
-import { daemonArguments } from "../device/daemon-arguments.ts";
-import { deviceUrl, requireIdentity } from "../device/enrolled.ts";
+import { type DeviceOptions, runDeviceDaemon } from "../device/daemon.ts";
 import { addInstall } from "../device/install.ts";
-import { eventLine, eventRecord } from "../device/lines.ts";
-import { LogRing } from "../device/log-ring.ts";
 import { daemonPid, ownConfigFile, ownStateDir } from "../device/state-dir.ts";
-import { deviceToken } from "../device/token.ts";
-import { openDeviceTraces } from "../device/traces.ts";
 import { addUpgrade } from "../device/upgrade/command.ts";
-import { endTrialWhenIdle, tryProgram } from "../device/upgrade/trial.ts";
-import { lastUpgrade, Upgrader, whyUnavailable } from "../device/upgrade/upgrader.ts";
 import { exitCodes, Failure } from "../failures.ts";
-import { parseLength } from "../print/times.ts";
-import { surviveAsDaemon } from "../uncaught.ts";
-
-type DeviceOptions = GlobalOptions & {
-  stateDir?: string;
-  config?: string;
-  joinCode?: string;
-  label?: string;
-  tokenFile?: string;
-  anew?: boolean;
-  stopGrace?: string;
-  flush?: string;
-  backoffMax?: string;
-};
 
 /** `pinion device …`: this machine as a device. */
 export function addDevice(program: Command, cli: Cli): void {
@@ -162,116 +132,12 @@ function addRun(device: Command, cli: Cli): void {
     )
     .action(async (_options, command: Command) => {
       const options = optionsOf<DeviceOptions>(command);
-      await run(cli, options);
+      await runDeviceDaemon(cli, options);
     });
   examples(command, [
     ["device run", "a line for everything that happens"],
     ["device run --config ./device.toml --json", "the same as lines of JSON"],
   ]);
-}
-
-async function run(cli: Cli, options: DeviceOptions): Promise<void> {
-  const stateDir = options.stateDir ?? ownStateDir(cli.env);
-  const identity = await requireIdentity(stateDir);
-  const url = deviceUrl(identity, options, cli);
-  const configFile = options.config ?? ownConfigFile(cli.env);
-  // A missing file named by an option is an error; the default file is created.
-  if (!options.config && writeDeviceConfigOnce(configFile, { env: cli.env, workingDir: homedir() })) {
-    cli.note(`wrote ${configFile}: it says what this device may execute`);
-  }
-  const interrupt = interruptSignal();
-  const asJson = options.json === true;
-  const log = createLogger({
-    level: cli.env.PINION_LOG_LEVEL || (asJson ? "warn" : "silent"),
-    name: "pinion device",
-    format: logFormat(cli.env),
-  });
-  const tracing = tracingConfig(cli.env);
-  const traces = tracing && (await openDeviceTraces(tracing, { deviceId: identity.deviceId, log }));
-  const stopping = new AbortController();
-  const tell = (message: string) =>
-    asJson
-      ? cli.out(JSON.stringify({ type: "upgrade", at: new Date().toISOString(), message }))
-      : cli.note(message);
-  const upgrader = new Upgrader(
-    {
-      ...{ url, env: cli.env, stateDir, tell },
-      source: () => ({ url, ...proxyOf(), signal: interrupt.signal }),
-      unavailable: whyUnavailable({ isOfUp: upDirectory(stateDir) !== undefined }),
-      stop: () => stopping.abort(),
-    },
-    await lastUpgrade(stateDir),
-  );
-  const endRequests = onSignal("SIGUSR2", () => void upgrader.requested());
-  let startsAgain = false;
-  const onEvent = (event: DaemonEvent): void => {
-    traces?.note(event);
-    if (event.type === "connected") upgrader.offered(event.daemonVersion);
-    remember(ring, cli, event);
-    const line = asJson ? jsonLine(event) : eventLine(cli, event);
-    if (line !== undefined) cli.out(line);
-  };
-  const { config, problem } = loadLastingConfig(configFile, stateDir);
-  if (problem !== undefined) {
-    cli.note(`the configuration is wrong; the last good one is in force until it is mended:\n${problem}`);
-  }
-  const proxyOf = () =>
-    options.proxy !== undefined
-      ? proxyOption(options)
-      : config.proxy === undefined
-        ? {}
-        : { proxy: config.proxy };
-  const secrets = [cli.env.PINION_TOKEN ?? "", options.token ?? ""];
-  const ring = new LogRing([identity.token, ...secrets]);
-  const { token } = await deviceToken({ identity, tokenCommand: config.tokenCommand, env: cli.env });
-  using _survival = surviveAsDaemon(cli);
-  try {
-    if (!asJson) cli.note(`device ${identity.deviceId} dials ${url}; Ctrl-C stops it`);
-    await runDaemon({
-      url,
-      ...proxyOption(options),
-      token,
-      stateDir,
-      config,
-      configFile,
-      ...(problem === undefined ? {} : { configProblem: problem }),
-      onReload: onHangup,
-      hidden: hiddenOf(cli, { stateDir, configFile }),
-      signal: AbortSignal.any([interrupt.signal, stopping.signal]),
-      logger: log,
-      onEvent,
-      logExcerpt: (linesMax) => ring.excerpt(linesMax),
-      upgrades: {
-        describe: (current) => upgrader.describe(current),
-        begin(control) {
-          upgrader.begin(control);
-          void endTrialWhenIdle({
-            ...{ stateDir, signal: interrupt.signal, ...control },
-            end() {
-              startsAgain = true;
-              stopping.abort();
-            },
-          });
-        },
-      },
-      ...(traces ? { traceparentOf: traces.traceparentOf } : {}),
-      appVersion: version(),
-      ...(options.backoffMax
-        ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
-        : {}),
-      stopGraceMs: parseLength(options.stopGrace ?? "10s", "--stop-grace"),
-      flushMs: parseLength(options.flush ?? "5s", "--flush"),
-    });
-  } finally {
-    await traces?.close();
-    endRequests();
-    interrupt.dispose();
-  }
-  if (startsAgain) return cli.setExitCode(exitCodes.startAgain);
-  const { ready } = upgrader;
-  if (!ready || interrupt.signal.aborted) return;
-  const args = process.argv.slice(2);
-  cli.setExitCode(await tryProgram({ ...ready, args: daemonWords(args), env: cli.env, stateDir, tell }));
 }
 
 /** A daemon running with the state would go on with the old identity. */
@@ -285,47 +151,9 @@ async function forgetCopied(stateDir: string): Promise<void> {
   );
 }
 
-/** Calls `reload` at each SIGHUP; returns a function for removing the handler. */
-export function onHangup(reload: () => void): () => void {
-  return onSignal("SIGHUP", reload);
-}
-
-function onSignal(signal: NodeJS.Signals, handle: () => void): () => void {
-  process.on(signal, handle);
-  return () => process.off(signal, handle);
-}
-
-/** Output and activity are left out: the log is about the daemon, and leaves the machine. */
-function remember(ring: LogRing, cli: Cli, event: DaemonEvent): void {
-  if (event.type === "output" || event.type === "activity") return;
-  const line = eventLine({ ...cli, colors: pc.createColors(false) }, event);
-  // Without the time of day, which the ring writes with the date.
-  if (line !== undefined) ring.push(event.atMs, line.replace(/^\S+\s+/, ""));
-}
-
-/** The arguments of this daemon for a program that replaces it; `piniond` alone means `run`. */
-function daemonWords(args: readonly string[]): string[] {
-  return build.program === "piniond" ? daemonArguments(args) : [...args];
-}
-
 function keepToken(cli: Cli, file: string, token: string): void {
   if (file === "-") cli.out(token);
   else writeWhole(file, `${token}\n`, 0o600);
-}
-
-/**
- * Paths hidden from programs with `isolate = true`, besides the state: the configuration, this
- * user's tokens, and the data of `pinion up` if the daemon belongs to `up`.
- */
-function hiddenOf(cli: Cli, places: { stateDir: string; configFile: string }): string[] {
-  const up = upDirectory(places.stateDir);
-  return [resolve(places.configFile), dirname(ownConfigFile(cli.env)), ...(up === undefined ? [] : [up])];
-}
-
-/** The data directory of `pinion up`, if the state belongs to its daemon. */
-function upDirectory(stateDir: string): string | undefined {
-  const directory = dirname(resolve(stateDir));
-  return existsSync(join(directory, "secret-keys")) ? directory : undefined;
 }
 
 /** The configuration's `proxy`, if set. */
@@ -333,11 +161,4 @@ export function configuredProxy(configFile: string): { proxy?: ProxySetting } {
   if (!existsSync(configFile)) return {};
   const { proxy } = loadConfig(configFile);
   return proxy === undefined ? {} : { proxy };
-}
-
-/** Output events are not logged: the server relays the output, which may be large. */
-export function jsonLine(event: DaemonEvent): string | undefined {
-  return event.type === "output" || event.type === "activity"
-    ? undefined
-    : JSON.stringify(eventRecord(event));
 }

@@ -1,4 +1,3 @@
-import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import type { WorkspaceInfo } from "#gen/pinion/v1/activity_pb.js";
@@ -12,12 +11,13 @@ import {
 } from "#gen/pinion/v1/fleet_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceId, nameOf, sharedLabels } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, wholeNumber } from "../print/paging.ts";
+import { printList } from "../print/lists.ts";
+import { list, wholeNumber } from "../print/paging.ts";
 import { programText } from "../print/run-details.ts";
-import { type Column, details, plain, table } from "../print/table.ts";
+import { type Column, details, plain } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 import { addGrants } from "./grants.ts";
@@ -64,28 +64,13 @@ function addList(devices: Command, cli: Cli): void {
         selector: options.select ?? "",
         liveness: (options.status ?? []).map((word) => words.liveness.value(word, "--status")),
       };
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.fleet.listDevices({ ...request, ...filter });
-        return { items: answer.devices, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListDevicesResponseSchema,
+        field: "devices",
+        read: (request) => clients.fleet.listDevices({ ...request, ...filter }),
+        none: noDevice(options, wanted),
+        columns: (devices) => deviceColumns(cli, sharedLabels(devices), options.wide === true),
       });
-      if (options.json) {
-        return printJson(
-          cli,
-          ListDevicesResponseSchema,
-          create(ListDevicesResponseSchema, { devices: page.items, nextPageToken: page.nextPageToken }),
-        );
-      }
-      if (page.items.length === 0) {
-        if (options.status || options.select) return cli.note("no device is like that");
-        if (wanted.length > 0)
-          return cli.note(`no device has all of these labels: ${wanted.map(plain).join(", ")}`);
-        if (options.workers) return cli.note("no fleet workers; `pinion worker` runs one");
-        return cli.note("no devices yet; `pinion devices join-code` makes a code with which one can enrol");
-      }
-      const shared = sharedLabels(page.items);
-      for (const line of table(page.items, deviceColumns(cli, shared, options.wide === true), cli.columns))
-        cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [
     ["devices list", "who is there"],
@@ -94,6 +79,17 @@ function addList(devices: Command, cli: Cli): void {
     ["devices list --with gpu has:codex", "those with a label, given by people or reported by the device"],
     ["devices list --json", "the same for a program"],
   ]);
+}
+
+/** The sentence for a list without devices. */
+function noDevice(
+  { status, select, workers }: { status?: string[]; select?: string; workers?: boolean },
+  labels: string[],
+): string {
+  if (status || select) return "no device is like that";
+  if (labels.length > 0) return `no device has all of these labels: ${labels.map(plain).join(", ")}`;
+  if (workers) return "no fleet workers; `pinion worker` runs one";
+  return "no devices yet; `pinion devices join-code` makes a code with which one can enrol";
 }
 
 function deviceColumns(cli: Cli, shared: ReadonlySet<string>, isWide: boolean): Column<Device>[] {
@@ -135,7 +131,7 @@ function addGet(devices: Command, cli: Cli): void {
     .action(async (named: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
       const answer = await clients.fleet.getDevice({ deviceId: await deviceId(clients, named) });
-      printDevice(cli, answer.device!, options.json === true);
+      printDevice(cli, told(answer.device, "device"), options.json === true);
     });
   examples(command, [["devices get mac-7", "by its label"]]);
 }
@@ -243,8 +239,8 @@ function addRename(devices: Command, cli: Cli): void {
         label,
         updateMask: { paths: ["label"] },
       });
-      if (options.json) return printJson(cli, DeviceSchema, answer.device!);
-      cli.out(`${plain(named)} is now called ${plain(answer.device!.label)}`);
+      if (options.json) return printJson(cli, DeviceSchema, told(answer.device, "device"));
+      cli.out(`${plain(named)} is now called ${plain(told(answer.device, "device").label)}`);
     });
   examples(command, [['devices rename mac-7 "Ada\'s laptop"', "the id stays"]]);
 }
@@ -266,12 +262,17 @@ function addLabel(devices: Command, cli: Cli): void {
           "pinion devices label mac-7 gpu --remove old",
         );
       }
-      const { device } = await clients.fleet.labelDevice({
-        deviceId: await deviceId(clients, named),
-        ...{ add, remove },
-      });
-      if (options.json) return printJson(cli, DeviceSchema, device!);
-      const { labels } = device!;
+      const device = told(
+        (
+          await clients.fleet.labelDevice({
+            deviceId: await deviceId(clients, named),
+            ...{ add, remove },
+          })
+        ).device,
+        "device",
+      );
+      if (options.json) return printJson(cli, DeviceSchema, device);
+      const { labels } = device;
       cli.out(`${plain(named)} has ${labels.length > 0 ? labels.map(plain).join(", ") : "no labels"}`);
     });
   examples(command, [

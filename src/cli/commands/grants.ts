@@ -14,8 +14,9 @@ import { type Clients, connect } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { deviceId, memberId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
-import { type Column, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
+import { type Column, plain } from "../print/table.ts";
 import { formatAgo } from "../print/times.ts";
 
 /** `pinion devices grant|revoke|grants`: permissions given by device owners to others. */
@@ -140,20 +141,13 @@ function addList(devices: Command, cli: Cli): void {
     .action(async (named: string | undefined, _options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
       const filter = named === undefined ? {} : { deviceId: await deviceId(clients, named) };
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.fleet.listGrants({ ...request, ...filter });
-        return { items: answer.grants, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListGrantsResponseSchema,
+        field: "grants",
+        read: (request) => clients.fleet.listGrants({ ...request, ...filter }),
+        none: "no grants; `pinion devices grant` makes one",
+        columns: columns,
       });
-      if (options.json) {
-        return printJson(
-          cli,
-          ListGrantsResponseSchema,
-          create(ListGrantsResponseSchema, { grants: page.items, nextPageToken: page.nextPageToken }),
-        );
-      }
-      if (page.items.length === 0) return cli.note("no grants; `pinion devices grant` makes one");
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [["devices grants mac-7", "who may do what with it"]]);
 }

@@ -16,9 +16,10 @@ import {
 } from "#gen/pinion/v1/hook_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { asJson, printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
 import { details, plain, plainLines, table } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 
@@ -58,31 +59,22 @@ function addList(hooks: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ watcher: string; limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.hooks.listHooks({ ...request, watcherId: options.watcher });
-        return { items: answer.hooks, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListHooksResponseSchema,
+        field: "hooks",
+        read: (request) => clients.hooks.listHooks({ ...request, watcherId: options.watcher }),
+        none: "no hooks; `pinion hooks create --help` shows how to make one",
+        columns: [
+          { header: "HOOK", cell: (hook) => hook.slug },
+          { header: "WATCHER", cell: (hook) => hook.spec?.watcherId ?? "" },
+          {
+            header: "KIND",
+            cell: (hook) => wordOf(HookKind, hook.spec?.kind ?? 0),
+          },
+          { header: "LAST", cell: (hook) => formatAgo(hook.lastDeliveryAt) },
+          { header: "URL", cell: (hook) => plain(hook.url) },
+        ],
       });
-      if (options.json) {
-        const { items, nextPageToken } = page;
-        return printJson(
-          cli,
-          ListHooksResponseSchema,
-          create(ListHooksResponseSchema, { hooks: items, nextPageToken }),
-        );
-      }
-      if (page.items.length === 0)
-        return cli.note("no hooks; `pinion hooks create --help` shows how to make one");
-      const columns = [
-        { header: "HOOK", cell: (hook: (typeof page.items)[number]) => hook.slug },
-        { header: "WATCHER", cell: (hook: (typeof page.items)[number]) => hook.spec?.watcherId ?? "" },
-        {
-          header: "KIND",
-          cell: (hook: (typeof page.items)[number]) => wordOf(HookKind, hook.spec?.kind ?? 0),
-        },
-        { header: "LAST", cell: (hook: (typeof page.items)[number]) => formatAgo(hook.lastDeliveryAt) },
-        { header: "URL", cell: (hook: (typeof page.items)[number]) => plain(hook.url) },
-      ];
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
     });
   examples(command, [["hooks list", "all of them"]]);
 }
@@ -94,20 +86,21 @@ function addGet(hooks: Command, cli: Cli): void {
     .description("one hook, without its secret")
     .action(async (hookId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const hook = (await clients.hooks.getHook({ hookId })).hook!;
+      const hook = told((await clients.hooks.getHook({ hookId })).hook, "hook");
       if (options.json) return printJson(cli, HookSchema, hook);
+      const spec = told(hook.spec, "spec");
       const lines = details(
         [
           ["hook", hook.slug],
           ["id", hook.id],
           ["url", plain(hook.url)],
-          ["watcher", plain(hook.spec!.watcherId)],
-          ["kind", wordOf(HookKind, hook.spec!.kind)],
-          ["filter", plain(hook.spec!.filter)],
-          ["mapping", plain(hook.spec!.mapping)],
+          ["watcher", plain(spec.watcherId)],
+          ["kind", wordOf(HookKind, spec.kind)],
+          ["filter", plain(spec.filter)],
+          ["mapping", plain(spec.mapping)],
           ["secret", plain(hook.secretReference)],
-          ["a minute", String(hook.spec!.ratePerMinute)],
-          ["disabled", hook.spec!.isDisabled ? "yes" : ""],
+          ["a minute", String(spec.ratePerMinute)],
+          ["disabled", spec.isDisabled ? "yes" : ""],
           ["last delivery", formatMomentAgo(hook.lastDeliveryAt)],
           [
             "turned away",
@@ -168,7 +161,7 @@ function addCreate(hooks: Command, cli: Cli): void {
     const answer = await clients.hooks.createHook({ spec, slug: options.slug, secret });
     if (options.json) return printJson(cli, CreateHookResponseSchema, answer);
     cli.out(plain(answer.url));
-    cli.note(`hook ${answer.hook!.slug}; ${secretNote(answer)}`);
+    cli.note(`hook ${told(answer.hook, "hook").slug}; ${secretNote(answer)}`);
   });
   examples(command, [
     [
@@ -204,7 +197,10 @@ function addUpdate(hooks: Command, cli: Cli): void {
       const { spec, paths } = specOf(options);
       if (paths.length === 0)
         throw new Failure(exitCodes.usage, "nothing to change; see pinion hooks update --help");
-      const hook = (await clients.hooks.updateHook({ hookId, spec, updateMask: { paths } })).hook!;
+      const hook = told(
+        (await clients.hooks.updateHook({ hookId, spec, updateMask: { paths } })).hook,
+        "hook",
+      );
       if (options.json) return printJson(cli, HookSchema, hook);
       cli.out(`${hook.slug} is at version ${hook.version}`);
     });
@@ -273,7 +269,7 @@ function addInspect(hooks: Command, cli: Cli): void {
     .description("one delivery with its body, and what became of it")
     .action(async (hookId: string, id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const delivery = (await clients.hooks.getHookDelivery({ hookId, id })).delivery!;
+      const delivery = told((await clients.hooks.getHookDelivery({ hookId, id })).delivery, "delivery");
       if (options.json) return printJson(cli, HookDeliverySchema, delivery);
       cli.out(plainLines(JSON.stringify(asJson(HookDeliverySchema, delivery), null, 2)));
     });
@@ -288,7 +284,7 @@ function addReplay(hooks: Command, cli: Cli): void {
     .description("take a delivery in again, through the filter and the mapping as they are now")
     .action(async (hookId: string, id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const delivery = (await clients.hooks.replayHookDelivery({ hookId, id })).delivery!;
+      const delivery = told((await clients.hooks.replayHookDelivery({ hookId, id })).delivery, "delivery");
       if (options.json) return printJson(cli, HookDeliverySchema, delivery);
       cli.out(`${wordOf(HookOutcome, delivery.outcome)} ${plain(delivery.runId || delivery.reason)}`);
     });

@@ -6,7 +6,7 @@ import { logInByCode } from "../contexts/device-code.ts";
 import { contextsFile, type KeptContext, keptIn, readContexts, writeContexts } from "../contexts/file.ts";
 import { findKeychain, type KeychainName, keychainOf } from "../contexts/keychain.ts";
 import { askForToken } from "../contexts/token-prompt.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { plain } from "../print/table.ts";
 
 type LoginOptions = GlobalOptions & {
@@ -133,7 +133,7 @@ function forget(cli: Cli, name: string, keychain: KeychainName): void {
 async function requireTaken(options: LoginOptions, url: string, token: string): Promise<string> {
   const clients = createClients({ url, token, ...proxyOption(options) });
   try {
-    return (await clients.orgs.getOrg({})).org!.id;
+    return told((await clients.orgs.getOrg({})).org, "org").id;
   } finally {
     clients.close();
   }

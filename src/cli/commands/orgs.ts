@@ -1,4 +1,3 @@
-import { create } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import {
   AddMemberResponseSchema,
@@ -12,10 +11,12 @@ import {
 } from "#gen/pinion/v1/org_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { listMembers, memberId } from "../lookup.ts";
+import { told } from "../failures.ts";
+import { memberId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, wholeNumber } from "../print/paging.ts";
-import { type Column, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { list, wholeNumber } from "../print/paging.ts";
+import { type Column, plain } from "../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
 import { addMove } from "./org-move.ts";
@@ -69,11 +70,11 @@ function addGet(orgs: Command, cli: Cli): void {
     .description("the org that your token belongs to")
     .action(async (_options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const { org } = await clients.orgs.getOrg({});
-      if (options.json) return printJson(cli, OrgSchema, org!);
-      cli.out(`${org!.id}  ${plain(org!.name)}`);
-      cli.out(`default agent  ${org!.defaultAgentId || "none"}`);
-      cli.out(`created        ${formatMomentAgo(org!.createdAt)}`);
+      const org = told((await clients.orgs.getOrg({})).org, "org");
+      if (options.json) return printJson(cli, OrgSchema, org);
+      cli.out(`${org.id}  ${plain(org.name)}`);
+      cli.out(`default agent  ${org.defaultAgentId || "none"}`);
+      cli.out(`created        ${formatMomentAgo(org.createdAt)}`);
     });
   examples(command, [["orgs get", "where am I?"]]);
 }
@@ -86,19 +87,12 @@ function addList(orgs: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 100)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.orgs.listOrgs(request);
-        return { items: answer.orgs, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListOrgsResponseSchema,
+        field: "orgs",
+        read: (request) => clients.orgs.listOrgs(request),
+        columns: orgColumns,
       });
-      if (options.json) {
-        const answer = create(ListOrgsResponseSchema, {
-          orgs: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListOrgsResponseSchema, answer);
-      }
-      for (const line of table(page.items, orgColumns, cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [["orgs list", "who has a place here"]]);
 }
@@ -117,16 +111,12 @@ function addMembers(orgs: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 100)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
-      const page = await listMembers(clients, options.limit);
-      if (options.json) {
-        const answer = create(ListMembersResponseSchema, {
-          members: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListMembersResponseSchema, answer);
-      }
-      for (const line of table(page.items, memberColumns, cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
+      await printList(cli, options, {
+        schema: ListMembersResponseSchema,
+        field: "members",
+        read: (request) => clients.orgs.listMembers(request),
+        columns: memberColumns,
+      });
     });
   examples(command, [["orgs members", "who belongs to the org, and as what"]]);
 }
@@ -170,7 +160,7 @@ function addAddMember(orgs: Command, cli: Cli): void {
         keepServiceTokens: options.keepServiceTokens ?? false,
       });
       if (options.json) return printJson(cli, AddMemberResponseSchema, answer);
-      const member = answer.member!;
+      const member = told(answer.member, "member");
       if (answer.secret) cli.out(answer.secret);
       cli.note(
         `${plain(member.email)} is ${words.memberRole.word(member.role)} of the org` +

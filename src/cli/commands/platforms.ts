@@ -1,5 +1,4 @@
 import { readFileSync } from "node:fs";
-import { create } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import {
   type AgentPlatform,
@@ -9,10 +8,11 @@ import {
 } from "#gen/pinion/v1/agent_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
-import { type Column, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
+import { type Column, plain } from "../print/table.ts";
 import { formatAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -35,21 +35,13 @@ function addList(platforms: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 200)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ agent?: string; limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.agents.listPlatforms({ agentId: options.agent ?? "", ...request });
-        return { items: answer.platforms, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListPlatformsResponseSchema,
+        field: "platforms",
+        read: (request) => clients.agents.listPlatforms({ agentId: options.agent ?? "", ...request }),
+        none: "no platforms; `pinion platforms upsert --help` shows how to make one",
+        columns: platformColumns(cli),
       });
-      if (options.json) {
-        const answer = create(ListPlatformsResponseSchema, {
-          platforms: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListPlatformsResponseSchema, answer);
-      }
-      if (page.items.length === 0)
-        return cli.note("no platforms; `pinion platforms upsert --help` shows how to make one");
-      for (const line of table(page.items, platformColumns(cli), cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [
     ["platforms list", "all of them"],
@@ -124,7 +116,7 @@ function addUpsert(platforms: Command, cli: Cli): void {
       });
       if (options.json) return printJson(cli, UpsertPlatformResponseSchema, answer);
       const outcome = words.upsertOutcome.word(answer.outcome);
-      const status = words.platformStatus.word(answer.platform!.status);
+      const status = words.platformStatus.word(told(answer.platform, "platform").status);
       const what = answer.changedFields.length > 0 ? ` (${answer.changedFields.join(", ")})` : "";
       if (options.dryRun) {
         return cli.out(
@@ -191,9 +183,9 @@ function addStart(platforms: Command, cli: Cli): void {
     .description("start a platform, and wait until it runs")
     .action(async (stableId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const { platform } = await clients.agents.startPlatform({ stableId });
-      if (options.json) return printJson(cli, AgentPlatformSchema, platform!);
-      cli.out(`${stableId} is ${words.platformStatus.word(platform!.status)}`);
+      const platform = told((await clients.agents.startPlatform({ stableId })).platform, "platform");
+      if (options.json) return printJson(cli, AgentPlatformSchema, platform);
+      cli.out(`${stableId} is ${words.platformStatus.word(platform.status)}`);
     });
   examples(command, [["platforms start team-chat", ""]]);
 }
@@ -205,9 +197,9 @@ function addStop(platforms: Command, cli: Cli): void {
     .description("stop a platform until it is started again")
     .action(async (stableId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const { platform } = await clients.agents.stopPlatform({ stableId });
-      if (options.json) return printJson(cli, AgentPlatformSchema, platform!);
-      cli.out(`${stableId} is ${words.platformStatus.word(platform!.status)}`);
+      const platform = told((await clients.agents.stopPlatform({ stableId })).platform, "platform");
+      if (options.json) return printJson(cli, AgentPlatformSchema, platform);
+      cli.out(`${stableId} is ${words.platformStatus.word(platform.status)}`);
     });
   examples(command, [["platforms stop team-chat", ""]]);
 }

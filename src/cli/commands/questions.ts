@@ -4,10 +4,12 @@ import type { Command } from "commander";
 import { ListQuestionsResponseSchema, type RunQuestion, RunQuestionSchema } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { type Clients, connect } from "../context.ts";
+import { told } from "../failures.ts";
 import { runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
-import { cut, plain, plainLines, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
+import { type Column, cut, plain, plainLines } from "../print/table.ts";
 import { formatAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -38,47 +40,31 @@ function addList(runs: Command, cli: Cli): void {
         watcherId: options.watcher ?? "",
         isOpen: options.all !== true,
       };
-      const page = await collect(
-        options.limit,
-        async (request) => {
-          const answer = await clients.runs.listQuestions({ ...filter, ...request });
-          return { items: answer.questions, nextPageToken: answer.nextPageToken };
-        },
+      await printList(cli, options, {
+        schema: ListQuestionsResponseSchema,
+        field: "questions",
+        read: (request) => clients.runs.listQuestions({ ...filter, ...request }),
         pageSize,
-      );
-      if (options.json) {
-        const answer = create(ListQuestionsResponseSchema, {
-          questions: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListQuestionsResponseSchema, answer);
-      }
-      if (page.items.length === 0) return cli.note("nobody is asked anything");
-      for (const line of listing(cli, page.items)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
+        none: "nobody is asked anything",
+        columns,
+      });
     });
   examples(command, [["runs questions", "what waits for somebody"]]);
 }
 
-function listing(cli: Cli, questions: readonly RunQuestion[]): string[] {
-  return table(
-    questions,
-    [
-      { header: "RUN", cell: ({ runId, turnId }) => runId || `turn ${turnId}` },
-      { header: "QUESTION", cell: ({ question }) => plain(question?.id ?? "") },
-      { header: "STATE", cell: ({ state }) => words.questionState.word(state) },
-      { header: "ASKED", cell: ({ askedAt }) => formatAgo(askedAt) },
-      { header: "DEFAULT", cell: ({ deadlineAt, answeredAt }) => (answeredAt ? "" : formatAgo(deadlineAt)) },
-      { header: "OPTIONS", cell: (asked) => optionsOf(asked) },
-      {
-        header: "TITLE",
-        cell: ({ question }) => cut(plain(question?.title ?? ""), titleLength),
-        isFlexible: true,
-      },
-    ],
-    cli.columns,
-  );
-}
+const columns: Column<RunQuestion>[] = [
+  { header: "RUN", cell: ({ runId, turnId }) => runId || `turn ${turnId}` },
+  { header: "QUESTION", cell: ({ question }) => plain(question?.id ?? "") },
+  { header: "STATE", cell: ({ state }) => words.questionState.word(state) },
+  { header: "ASKED", cell: ({ askedAt }) => formatAgo(askedAt) },
+  { header: "DEFAULT", cell: ({ deadlineAt, answeredAt }) => (answeredAt ? "" : formatAgo(deadlineAt)) },
+  { header: "OPTIONS", cell: (asked) => optionsOf(asked) },
+  {
+    header: "TITLE",
+    cell: ({ question }) => cut(plain(question?.title ?? ""), titleLength),
+    isFlexible: true,
+  },
+];
 
 function optionsOf({ question, optionId }: RunQuestion): string {
   if (optionId !== "") return plain(question?.options.find(({ id }) => id === optionId)?.label || optionId);
@@ -114,15 +100,20 @@ function addAnswer(runs: Command, cli: Cli): void {
         for (const asked of questions) printQuestion(cli, asked);
         return;
       }
-      const { question } = await clients.runs.answerQuestion({
-        ...(await askerOf(clients, id)),
-        questionId: options.question ?? "",
-        optionId: option,
-        text: options.text,
-        always: options.always === true,
-      });
-      if (options.json) return printJson(cli, RunQuestionSchema, question!);
-      cli.out(`${plain(question?.question?.title ?? "")} → ${optionsOf(question!)}`);
+      const question = told(
+        (
+          await clients.runs.answerQuestion({
+            ...(await askerOf(clients, id)),
+            questionId: options.question ?? "",
+            optionId: option,
+            text: options.text,
+            always: options.always === true,
+          })
+        ).question,
+        "question",
+      );
+      if (options.json) return printJson(cli, RunQuestionSchema, question);
+      cli.out(`${plain(question?.question?.title ?? "")} → ${optionsOf(question)}`);
     });
   examples(command, [
     ["runs answer 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what is asked, and the options"],

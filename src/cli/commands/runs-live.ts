@@ -32,56 +32,28 @@ export async function watchRuns(
   options: { filter: LiveFilter; asJson: boolean; labels: Map<string, string>; signal: AbortSignal },
 ): Promise<void> {
   const { filter, signal } = options;
-  const view = options.asJson
-    ? new JsonLines(cli)
-    : cli.isTerminal && cli.env.TERM !== "dumb"
-      ? new LiveLines(cli, options.labels)
-      : new PlainLines(cli, options.labels);
-  const followed = new Set<string>();
-  /** Ended runs: a run's last event may arrive after the end of its stream. */
-  const ended = new Set<string>();
+  const view = viewOf(cli, options);
+  const runs = new FollowedRuns(clients, view, signal);
   const isWanted = (run: { watcherId: string; deviceId: string }) =>
     (filter.watcherId === "" || run.watcherId === filter.watcherId) &&
     (filter.deviceId === "" || run.deviceId === filter.deviceId);
-
-  function follow(runId: string): void {
-    if (followed.has(runId) || followed.size >= followedMax) return;
-    followed.add(runId);
-    waitForRun(clients, runId, {
-      signal,
-      onRun: show,
-      onOutput: (output) => view.showOutput(runId, output),
-    })
-      // The next event of the run follows the run again; the event stream goes on.
-      .catch(() => {})
-      .finally(() => followed.delete(runId));
-  }
-
-  function show(run: Run): void {
-    if (ended.has(run.id)) return;
-    if (isEnded(run)) {
-      ended.add(run.id);
-      if (ended.size > endedMax) ended.delete(ended.values().next().value!);
-    }
-    view.showRun(run);
-  }
-
   try {
     const events = clients.events.watchEvents({ kinds: ["run."] }, { signal });
     for await (const { update } of events) {
       if (update.case === "cursor") {
         // At the start and after every 15 s of silence: runs started before, or without a free slot
         // until now.
-        const { runs } = await clients.runs.listRuns({ ...filter, statuses: activeStatuses, pageSize: 500 });
+        const request = { ...filter, statuses: activeStatuses, pageSize: 500 };
+        const active = await clients.runs.listRuns(request);
         view.begin();
-        for (const run of runs.toReversed()) follow(run.id);
+        for (const run of active.runs.toReversed()) runs.follow(run.id);
       } else if (update.case === "event" && update.value.runId && isWanted(update.value)) {
         const { runId } = update.value;
-        if (followed.has(runId) || ended.has(runId)) continue;
+        if (runs.knows(runId)) continue;
         const { run } = await clients.runs.getRun({ runId });
         if (!run || !isWanted(run)) continue;
-        if (isEnded(run)) show(run);
-        else follow(runId);
+        if (isEnded(run)) runs.show(run);
+        else runs.follow(runId);
       }
     }
   } catch (error) {
@@ -89,6 +61,55 @@ export async function watchRuns(
   } finally {
     view.close();
   }
+}
+
+/** The runs with a stream of their own, and the latest ended ones. */
+class FollowedRuns {
+  readonly #clients: Clients;
+  readonly #view: View;
+  readonly #signal: AbortSignal;
+  readonly #followed = new Set<string>();
+  /** Ended runs: a run's last event may arrive after the end of its stream. */
+  readonly #ended = new Set<string>();
+
+  constructor(clients: Clients, view: View, signal: AbortSignal) {
+    this.#clients = clients;
+    this.#view = view;
+    this.#signal = signal;
+  }
+
+  knows(runId: string): boolean {
+    return this.#followed.has(runId) || this.#ended.has(runId);
+  }
+
+  follow(runId: string): void {
+    if (this.#followed.has(runId) || this.#followed.size >= followedMax) return;
+    this.#followed.add(runId);
+    waitForRun(this.#clients, runId, {
+      signal: this.#signal,
+      onRun: (run) => this.show(run),
+      onOutput: (output) => this.#view.showOutput(runId, output),
+    })
+      // The next event of the run follows the run again; the event stream goes on.
+      .catch(() => {})
+      .finally(() => this.#followed.delete(runId));
+  }
+
+  show(run: Run): void {
+    if (this.#ended.has(run.id)) return;
+    if (isEnded(run)) {
+      this.#ended.add(run.id);
+      const [oldest] = this.#ended;
+      if (this.#ended.size > endedMax && oldest !== undefined) this.#ended.delete(oldest);
+    }
+    this.#view.showRun(run);
+  }
+}
+
+function viewOf(cli: Cli, options: { asJson: boolean; labels: Map<string, string> }): View {
+  if (options.asJson) return new JsonLines(cli);
+  if (cli.isTerminal && cli.env.TERM !== "dumb") return new LiveLines(cli, options.labels);
+  return new PlainLines(cli, options.labels);
 }
 
 interface View {

@@ -1,30 +1,18 @@
-import { create } from "@bufbuild/protobuf";
 import { isEnded } from "@pinion/client";
 import type { Command } from "commander";
-import {
-  BulkKind,
-  type ChainLink,
-  ExplainRunResponseSchema,
-  GetTranscriptResponseSchema,
-  ListRunsResponseSchema,
-  type Run,
-  type RunCandidate,
-  type RunFact,
-  RunSchema,
-} from "#gen/pinion/v1/run_pb.js";
+import { BulkKind, GetTranscriptResponseSchema, RunSchema } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { type Clients, connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceId, deviceLabels, runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, wholeNumber } from "../print/paging.ts";
 import { lateResultsJson, printLateResults, printRun } from "../print/run-details.ts";
-import { type Column, plain, table } from "../print/table.ts";
-import { formatAgo, formatDuration, formatMoment } from "../print/times.ts";
 import { transcriptLines } from "../print/transcript.ts";
 import * as words from "../print/words.ts";
-import { addFilterOptions, type FilterOptions, meansMany, runBulk, spanOption } from "./bulk.ts";
+import { addFilterOptions, type FilterOptions, meansMany, runBulk } from "./bulk.ts";
 import { addQuestions } from "./questions.ts";
+import { addExplain } from "./run-explain.ts";
+import { addList } from "./run-list.ts";
 import { addSearch, addSummary } from "./run-statistics.ts";
 import { watchRun } from "./run-watch.ts";
 import { watchRuns } from "./runs-live.ts";
@@ -64,113 +52,6 @@ function addTranscript(runs: Command, cli: Cli): void {
   examples(command, [["runs transcript 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", ""]]);
 }
 
-function addList(runs: Command, cli: Cli): void {
-  const command = runs
-    .command("list")
-    .alias("ls")
-    .description("list runs, newest first")
-    .option("--watcher <watcher>", "only this watcher's (id or slug)")
-    .option("--device <device>", "only this device's (id or label)")
-    .option(
-      "--status <status>",
-      `only in this state: ${words.runStatus.all.join(", ")}; several with commas`,
-      list,
-    )
-    .option(
-      "--attention [reasons]",
-      `only runs that ended with reasons for people to look, or with one of these: ${words.attention.all.join(", ")}`,
-    )
-    .option("--label <label>", "only on devices with all of these labels; several with commas", list)
-    .option("--since <moment>", "only runs due since then: 2026-03-01, 2026-03-01T09:00Z, or 2h")
-    .option("--until <moment>", "and before then")
-    .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 20)
-    .action(async (_options, command: Command) => {
-      const { clients, options } = connect<{
-        attention?: true | string;
-        watcher?: string;
-        device?: string;
-        label?: string[];
-        since?: string;
-        until?: string;
-        status?: string[];
-        limit: number;
-      }>(cli, command);
-      const filter = {
-        watcherId: options.watcher ?? "",
-        deviceId: options.device ? await deviceId(clients, options.device) : "",
-        wantsAttention: options.attention === true,
-        attention:
-          typeof options.attention === "string"
-            ? list(options.attention, []).map((word) => words.attention.value(word, "--attention"))
-            : [],
-        statuses: (options.status ?? []).map((word) => words.runStatus.value(word, "--status")),
-        labels: options.label ?? [],
-        ...spanOption(options),
-      };
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.runs.listRuns({ ...filter, ...request });
-        return { items: answer.runs, nextPageToken: answer.nextPageToken };
-      });
-      if (options.json) {
-        const answer = create(ListRunsResponseSchema, {
-          runs: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListRunsResponseSchema, answer);
-      }
-      if (page.items.length === 0) {
-        const { watcher, device, status, attention, label, since, until } = options;
-        const isNarrowed = [watcher, device, status, attention, label, since, until].some(Boolean);
-        return cli.note(
-          isNarrowed ? "no run is like that" : "no runs; `pinion watchers trigger <watcher>` starts one",
-        );
-      }
-      const columns = runColumns(cli, await deviceLabels(clients), options.wide === true);
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
-    });
-  examples(command, [
-    ["runs list", "the latest"],
-    ["runs list --watcher daily-checkin --status failed,timeout --since 2d", "what went wrong"],
-    ["runs list --attention permission_denied,schema", "what ended for one of these reasons"],
-    ["runs list --json | jq -r '.runs[].id'", "for a program"],
-  ]);
-}
-
-/** The state, with a mark for open questions or attention. */
-function statusCell(cli: Cli, run: Run): string {
-  const status = words.paintState(cli, words.runStatus.word(run.status));
-  if (run.openQuestions > 0) return `${status} ${cli.colors.yellow("waits for an answer")}`;
-  return run.attention.length > 0 ? `${status} ${cli.colors.yellow("!")}` : status;
-}
-
-function runColumns(cli: Cli, labels: Map<string, string>, isWide: boolean): Column<Run>[] {
-  const columns: Column<Run>[] = [
-    // Never cut: people copy the id into the next command.
-    { header: "RUN", cell: (run) => run.id },
-    { header: "WATCHER", cell: (run) => run.watcherSlug || run.watcherId },
-    { header: "STATUS", cell: (run) => statusCell(cli, run) },
-    { header: "DUE", cell: (run) => (isWide ? formatMoment(run.dueAt) : formatAgo(run.dueAt)) },
-    { header: "TOOK", cell: (run) => formatDuration(run.duration), align: "right" },
-    { header: "DEVICE", cell: (run) => plain(labels.get(run.deviceId) ?? run.deviceId) },
-  ];
-  if (isWide) {
-    columns.push(
-      { header: "SOURCE", cell: (run) => words.runSource.word(run.source) },
-      { header: "ATTEMPT", cell: (run) => `${run.attempt}/${run.maxAttempts}`, align: "right" },
-      { header: "AGENT", cell: (run) => run.agentId },
-      { header: "KIND", cell: (run) => run.agentKind },
-      { header: "WINDOW", cell: (run) => run.windowId },
-    );
-  }
-  columns.push({
-    header: "REASON",
-    cell: (run) => plain([words.skipReason.word(run.skipReason), run.reason].filter(Boolean).join(": ")),
-    isFlexible: true,
-  });
-  return columns;
-}
-
 function addGet(runs: Command, cli: Cli): void {
   const command = runs
     .command("get")
@@ -179,7 +60,7 @@ function addGet(runs: Command, cli: Cli): void {
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
       const answer = await clients.runs.getRun({ runId: await runId(clients, id) });
-      const run = answer.run!;
+      const run = told(answer.run, "run");
       if (options.json) return printJson(cli, RunSchema, run, lateResultsJson(answer.lateResults));
       await printRun(cli, clients, run);
       printLateResults(cli, answer.lateResults);
@@ -242,7 +123,7 @@ async function watchAll(
   }
   const filter = {
     watcherId: options.watcher
-      ? (await clients.watchers.getWatcher({ watcherId: options.watcher })).watcher!.id
+      ? told((await clients.watchers.getWatcher({ watcherId: options.watcher })).watcher, "watcher").id
       : "",
     deviceId: options.device ? await deviceId(clients, options.device) : "",
   };
@@ -250,82 +131,6 @@ async function watchAll(
   await watchRuns(cli, clients, { filter, labels, asJson: options.json === true, signal });
   if (signal.aborted) return cli.setExitCode(exitCodes.interrupted);
   throw new Failure(exitCodes.unreachable, "the server ended the stream", "start the command again");
-}
-
-function addExplain(runs: Command, cli: Cli): void {
-  const command = runs
-    .command("explain")
-    .argument("<run>", "the run's id")
-    .description("why a run is where it is")
-    .action(async (id: string, _options, command: Command) => {
-      const { clients, options } = connect(cli, command);
-      const answer = await clients.runs.explainRun({ runId: await runId(clients, id) });
-      if (options.json) return printJson(cli, ExplainRunResponseSchema, answer);
-      const { bold, dim } = cli.colors;
-      const status = words.paintState(cli, words.runStatus.word(answer.run?.status ?? 0));
-      cli.out(`${status}  ${bold(plain(answer.summary))}`);
-      cli.out("");
-      for (const line of timeline(cli, answer.facts)) cli.out(line);
-      if (answer.chain.length > 0) cli.out("");
-      for (const line of chainLines(cli, answer.chain)) cli.out(line);
-      if (answer.candidates.length > 0) cli.out("");
-      for (const line of candidateLines(cli, answer.candidates)) cli.out(line);
-      if (answer.nextStep) cli.out(`\n${dim("next:")} ${plain(answer.nextStep)}`);
-    });
-  examples(command, [
-    ["runs explain 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "what happened, and what has to happen next"],
-  ]);
-}
-
-function chainLines(cli: Cli, chain: readonly ChainLink[]): string[] {
-  return table<ChainLink>(
-    chain,
-    [
-      {
-        header: "CHAIN",
-        cell: (link) => `${"  ".repeat(link.depth)}${plain(link.watcherSlug || link.watcherId)}`,
-      },
-      { header: "RUN", cell: (link) => link.runId || "none" },
-      {
-        header: "STATUS",
-        cell: (link) =>
-          link.runId
-            ? words.paintState(cli, words.runStatus.word(link.status))
-            : cli.colors.dim(plain(link.reason)),
-        isFlexible: true,
-      },
-    ],
-    cli.columns,
-  );
-}
-
-/** Candidate devices of the run, with the reason why each does not take the run. */
-function candidateLines(cli: Cli, candidates: readonly RunCandidate[]): string[] {
-  return table<RunCandidate>(
-    candidates,
-    [
-      { header: "DEVICE", cell: (device) => plain(device.label) },
-      {
-        header: "MATCHES",
-        cell: (device) => (device.matches ? cli.colors.green("yes") : cli.colors.dim("no")),
-      },
-      { header: "WHY NOT", cell: (device) => (device.takes ? "takes it" : plain(device.reason)) },
-    ],
-    Number.POSITIVE_INFINITY,
-  );
-}
-
-function timeline(cli: Cli, facts: readonly RunFact[]): string[] {
-  return table<RunFact>(
-    facts,
-    [
-      { header: "WHEN", cell: (fact) => cli.colors.dim(formatMoment(fact.at) || "now") },
-      { header: "", cell: (fact) => cli.colors.dim(formatAgo(fact.at)), align: "right" },
-      { header: "WHAT", cell: (fact) => cli.colors.cyan(plain(fact.kind)) },
-      { header: "", cell: (fact) => plain(fact.text) },
-    ],
-    Number.POSITIVE_INFINITY,
-  ).slice(1);
 }
 
 function addCancel(runs: Command, cli: Cli): void {
@@ -338,8 +143,10 @@ function addCancel(runs: Command, cli: Cli): void {
   ).action(async (id: string | undefined, _options, command: Command) => {
     const { clients, options } = connect<FilterOptions & { reason: string }>(cli, command);
     if (meansMany(id, options)) return runBulk(cli, clients, options, BulkKind.CANCEL);
-    const run = (await clients.runs.cancelRun({ runId: await runId(clients, id!), reason: options.reason }))
-      .run!;
+    const run = told(
+      (await clients.runs.cancelRun({ runId: await runId(clients, id!), reason: options.reason })).run,
+      "run",
+    );
     if (options.json) return printJson(cli, RunSchema, run);
     if (isEnded(run)) return cli.out(`${run.id} is ${words.runStatus.word(run.status)}`);
     cli.out(`${run.id} is ${words.runStatus.word(run.status)}; its device was asked to stop it`);
@@ -361,7 +168,7 @@ function addRetry(runs: Command, cli: Cli): void {
   ).action(async (id: string | undefined, _options, command: Command) => {
     const { clients, options } = connect<FilterOptions>(cli, command);
     if (meansMany(id, options)) return runBulk(cli, clients, options, BulkKind.RETRY);
-    const run = (await clients.runs.retryRun({ runId: await runId(clients, id!) })).run!;
+    const run = told((await clients.runs.retryRun({ runId: await runId(clients, id!) })).run, "run");
     if (options.json) return printJson(cli, RunSchema, run);
     cli.out(run.id);
     cli.note(`follow it: pinion runs watch ${run.id}`);

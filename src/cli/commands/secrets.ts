@@ -1,4 +1,3 @@
-import { create } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import { ListSecretsResponseSchema, type SecretState } from "#gen/pinion/v1/org_pb.js";
 import { requireKeyring } from "../../config.ts";
@@ -7,9 +6,9 @@ import { newKey } from "../../secrets.ts";
 import { type Cli, examples } from "../cli.ts";
 import { connect, dataDir, optionsOf } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
-import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
-import { type Column, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
+import { type Column, plain } from "../print/table.ts";
 import { formatAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
 import { keyFile, readKeys, writeKeys } from "../secret-keys.ts";
@@ -31,22 +30,18 @@ function addList(secrets: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 100)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.orgs.listSecrets(request);
-        return { items: answer.secrets, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListSecretsResponseSchema,
+        field: "secrets",
+        read: (request) => clients.orgs.listSecrets(request),
+        columns,
+        notes: (secrets) =>
+          secrets
+            .filter(({ problem }) => problem !== "")
+            .map(
+              ({ name, holderName, problem }) => `${plain(name)} of ${plain(holderName)}: ${plain(problem)}`,
+            ),
       });
-      if (options.json) {
-        const answer = create(ListSecretsResponseSchema, {
-          secrets: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListSecretsResponseSchema, answer);
-      }
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
-      for (const { name, holderName, problem } of page.items) {
-        if (problem) cli.note(`${plain(name)} of ${plain(holderName)}: ${plain(problem)}`);
-      }
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [["secrets list", "which secrets are there, and which cannot be used"]]);
 }

@@ -1,4 +1,3 @@
-import { create } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import {
   CreateSignInLinkResponseSchema,
@@ -9,8 +8,9 @@ import {
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
 import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
-import { type Column, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
+import { type Column, plain } from "../print/table.ts";
 import { formatAgo } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -44,19 +44,12 @@ function addList(signIns: Command, cli: Cli): void {
     .option("--limit <n>", "how many at most", wholeNumber(1, 10_000), 100)
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.signIns.listSignIns(request);
-        return { items: answer.signIns, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListSignInsResponseSchema,
+        field: "signIns",
+        read: (request) => clients.signIns.listSignIns(request),
+        columns: columns,
       });
-      if (options.json) {
-        const answer = create(ListSignInsResponseSchema, {
-          signIns: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListSignInsResponseSchema, answer);
-      }
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [["sign-ins list", "who is signed in, from where"]]);
 }

@@ -1,4 +1,3 @@
-import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import {
@@ -12,10 +11,12 @@ import {
 import { newToken } from "../../ids.ts";
 import { type Cli, examples } from "../cli.ts";
 import { connect, optionsOf } from "../context.ts";
+import { told } from "../failures.ts";
 import { deviceId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, wholeNumber } from "../print/paging.ts";
-import { type Column, plain, table } from "../print/table.ts";
+import { printList } from "../print/lists.ts";
+import { list, wholeNumber } from "../print/paging.ts";
+import { type Column, plain } from "../print/table.ts";
 import { formatAgo, formatMomentAgo, parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -79,7 +80,7 @@ function addCreate(tokens: Command, cli: Cli): void {
       });
       if (options.json) return printJson(cli, CreateTokenResponseSchema, answer);
       cli.out(answer.secret);
-      const token = answer.token!;
+      const token = told(answer.token, "token");
       cli.note(
         `scopes ${token.scopes.join(", ")}; ${token.expiresAt ? `good until ${formatMomentAgo(token.expiresAt)}` : "good for ever"}; ` +
           `keep it now, it is not shown again (pinion tokens revoke ${token.id})`,
@@ -105,17 +106,13 @@ function addList(tokens: Command, cli: Cli): void {
     .option("--all", "also revoked ones")
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ limit: number; all?: boolean }>(cli, command);
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.tokens.listTokens(request);
-        return { items: answer.tokens, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListTokensResponseSchema,
+        field: "tokens",
+        read: (request) => clients.tokens.listTokens(request),
+        isShown: (token) => options.all === true || token.revokedAt === undefined,
+        columns: tokenColumns(cli),
       });
-      const shown = options.all ? page.items : page.items.filter((token) => !token.revokedAt);
-      if (options.json) {
-        const answer = create(ListTokensResponseSchema, { tokens: shown, nextPageToken: page.nextPageToken });
-        return printJson(cli, ListTokensResponseSchema, answer);
-      }
-      for (const line of table(shown, tokenColumns(cli), cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [
     ["tokens list", "the ones that are good or expired"],
@@ -148,7 +145,7 @@ function addRevoke(tokens: Command, cli: Cli): void {
     .action(async (tokenId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
       const answer = await clients.tokens.revokeToken({ tokenId });
-      if (options.json) return printJson(cli, TokenSchema, answer.token!);
+      if (options.json) return printJson(cli, TokenSchema, told(answer.token, "token"));
       cli.out(`${plain(answer.token?.label ?? tokenId)} is revoked`);
     });
   examples(command, [["tokens revoke 0198c1de-8a52-7c57-b0d5-0f0c4b2f9d3e", "at once, on every replica"]]);

@@ -12,12 +12,13 @@ import {
 import { isUuid } from "../../ids.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { type Clients, connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceLabels, runId } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
-import { collect, list, wholeNumber } from "../print/paging.ts";
+import { printList } from "../print/lists.ts";
+import { list, wholeNumber } from "../print/paging.ts";
 import { lateResultsJson, printLateResults } from "../print/run-details.ts";
-import { type Column, details, plain, table } from "../print/table.ts";
+import { type Column, details, plain } from "../print/table.ts";
 import { formatAgo, formatDuration, formatMoment, formatMomentAgo, parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 import { watchTurn } from "./turn-watch.ts";
@@ -241,20 +242,13 @@ function addList(turns: Command, cli: Cli): void {
         agentId: options.agent ?? "",
         statuses: (options.status ?? []).map((word) => words.turnStatus.value(word, "--status")),
       };
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.turns.listTurns({ ...filter, ...request });
-        return { items: answer.turns, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListTurnsResponseSchema,
+        field: "turns",
+        read: (request) => clients.turns.listTurns({ ...filter, ...request }),
+        none: 'no turns; `pinion turns start "hello"` starts one',
+        columns: columns(cli),
       });
-      if (options.json) {
-        const answer = create(ListTurnsResponseSchema, {
-          turns: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListTurnsResponseSchema, answer);
-      }
-      if (page.items.length === 0) return cli.note('no turns; `pinion turns start "hello"` starts one');
-      for (const line of table(page.items, columns(cli), cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [
     ["turns list", "the latest"],
@@ -283,7 +277,10 @@ function addCancel(turns: Command, cli: Cli): void {
     .option("--reason <text>", "shown with the turn", "")
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect<{ reason: string }>(cli, command);
-      const turn = (await clients.turns.cancelTurn({ turnId: turnId(id), reason: options.reason })).turn!;
+      const turn = told(
+        (await clients.turns.cancelTurn({ turnId: turnId(id), reason: options.reason })).turn,
+        "turn",
+      );
       if (options.json) return printJson(cli, TurnSchema, turn);
       const status = words.turnStatus.word(turn.status);
       if (isTurnEnded(turn)) return cli.out(`${turn.id} is ${status}`);

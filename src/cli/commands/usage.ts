@@ -1,12 +1,12 @@
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
-import { SummarizeUsageResponseSchema, UsageGroup } from "#gen/pinion/v1/run_pb.js";
+import { SummarizeUsageResponseSchema, UsageGroup, type UsageSum } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples } from "../cli.ts";
-import { connect } from "../context.ts";
+import { type Clients, connect } from "../context.ts";
 import { deviceId, deviceLabels } from "../lookup.ts";
 import { formatCost } from "../print/budget.ts";
 import { printJson } from "../print/json.ts";
-import { plain, table } from "../print/table.ts";
+import { type Column, plain, table } from "../print/table.ts";
 import { parseLength } from "../print/times.ts";
 import * as words from "../print/words.ts";
 
@@ -38,38 +38,37 @@ export function addUsage(program: Command, cli: Cli): void {
       });
       if (options.json) return printJson(cli, SummarizeUsageResponseSchema, answer);
       if (answer.sums.length === 0) return cli.note("no agent has told what it used");
-      const names = await namesOf(groupBy);
-      const count = (value: bigint) => value.toLocaleString("en-US");
-      const lines = table(
-        answer.sums,
-        [
-          {
-            header: options.by.toUpperCase(),
-            cell: ({ group }) => plain(names.get(group) ?? group) || "(gone)",
-          },
-          { header: "RUNS", cell: ({ runs }) => count(runs), align: "right" },
-          { header: "TOKENS IN", cell: ({ inputTokens }) => count(inputTokens), align: "right" },
-          { header: "CACHED", cell: ({ cachedInputTokens }) => count(cachedInputTokens), align: "right" },
-          { header: "TOKENS OUT", cell: ({ outputTokens }) => count(outputTokens), align: "right" },
-          {
-            header: "COST",
-            cell: ({ costMicros, runsWithCost }) => (runsWithCost > 0n ? formatCost(costMicros) : ""),
-            align: "right",
-          },
-        ],
-        cli.columns,
-      );
+      const names = await namesOf(clients, groupBy);
+      const header = options.by.toUpperCase();
+      const lines = table(answer.sums, columnsOf(header, names), cli.columns);
       for (const line of lines) cli.out(line);
-
-      async function namesOf(group: UsageGroup): Promise<Map<string, string>> {
-        if (group === UsageGroup.DEVICE) return deviceLabels(clients);
-        if (group !== UsageGroup.WATCHER) return new Map();
-        const { watchers } = await clients.watchers.listWatchers({ pageSize: 500 });
-        return new Map(watchers.map(({ id, slug }) => [id, slug]));
-      }
     });
   examples(command, [
     ["usage", "by watcher, of the last 30 days"],
     ["usage --by day --since 7d", "day by day"],
   ]);
+}
+
+async function namesOf(clients: Clients, group: UsageGroup): Promise<Map<string, string>> {
+  if (group === UsageGroup.DEVICE) return deviceLabels(clients);
+  if (group !== UsageGroup.WATCHER) return new Map();
+  const { watchers } = await clients.watchers.listWatchers({ pageSize: 500 });
+  return new Map(watchers.map(({ id, slug }) => [id, slug]));
+}
+
+const count = (value: bigint) => value.toLocaleString("en-US");
+
+function columnsOf(header: string, names: Map<string, string>): Column<UsageSum>[] {
+  return [
+    { header, cell: ({ group }) => plain(names.get(group) ?? group) || "(gone)" },
+    { header: "RUNS", cell: ({ runs }) => count(runs), align: "right" },
+    { header: "TOKENS IN", cell: ({ inputTokens }) => count(inputTokens), align: "right" },
+    { header: "CACHED", cell: ({ cachedInputTokens }) => count(cachedInputTokens), align: "right" },
+    { header: "TOKENS OUT", cell: ({ outputTokens }) => count(outputTokens), align: "right" },
+    {
+      header: "COST",
+      cell: ({ costMicros, runsWithCost }) => (runsWithCost > 0n ? formatCost(costMicros) : ""),
+      align: "right",
+    },
+  ];
 }

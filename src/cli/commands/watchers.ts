@@ -1,4 +1,3 @@
-import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import type { Command } from "commander";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -11,18 +10,20 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { connect } from "../context.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { deviceId, deviceLabels } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
+import { printList } from "../print/lists.ts";
 import { findLocalZone, localTimeZone } from "../print/local-zone.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
+import { wholeNumber } from "../print/paging.ts";
 import { plain, table } from "../print/table.ts";
 import { formatAgo, formatMoment, formatMomentAgo, parseMoment } from "../print/times.ts";
 import { printWatcher, watcherColumns } from "../print/watcher-details.ts";
 import * as words from "../print/words.ts";
 import { watchRun } from "./run-watch.ts";
 import { addWatcherVersions } from "./versions.ts";
-import { addSpecOptions, inputOf, type SpecOptions, specOf } from "./watcher-options.ts";
+import { addSpecOptions, type SpecOptions } from "./watcher-options.ts";
+import { inputOf, specOf } from "./watcher-spec.ts";
 
 const attempts = wholeNumber(1, 20);
 
@@ -64,7 +65,7 @@ function addCreate(watchers: Command, cli: Cli): void {
         spec,
         requestId: options.requestId ?? "",
       });
-      const watcher = answer.watcher!;
+      const watcher = told(answer.watcher, "watcher");
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       cli.out(watcher.slug);
       if (watcher.noExecutorReason) {
@@ -100,22 +101,13 @@ function addList(watchers: Command, cli: Cli): void {
     .action(async (_options, command: Command) => {
       const { clients, options } = connect<{ device?: string; limit: number }>(cli, command);
       const filter = { deviceId: options.device ? await deviceId(clients, options.device) : "" };
-      const page = await collect(options.limit, async (request) => {
-        const answer = await clients.watchers.listWatchers({ ...filter, ...request });
-        return { items: answer.watchers, nextPageToken: answer.nextPageToken };
+      await printList(cli, options, {
+        schema: ListWatchersResponseSchema,
+        field: "watchers",
+        read: (request) => clients.watchers.listWatchers({ ...filter, ...request }),
+        none: "no watchers; `pinion watchers create --help` shows how to make one",
+        columns: async () => watcherColumns(cli, await deviceLabels(clients), options.wide === true),
       });
-      if (options.json) {
-        const answer = create(ListWatchersResponseSchema, {
-          watchers: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListWatchersResponseSchema, answer);
-      }
-      if (page.items.length === 0)
-        return cli.note("no watchers; `pinion watchers create --help` shows how to make one");
-      const columns = watcherColumns(cli, await deviceLabels(clients), options.wide === true);
-      for (const line of table(page.items, columns, cli.columns)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
     });
   examples(command, [
     ["watchers list", "all of them"],
@@ -130,7 +122,7 @@ function addGet(watchers: Command, cli: Cli): void {
     .description("everything about one watcher")
     .action(async (watcherId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const watcher = (await clients.watchers.getWatcher({ watcherId })).watcher!;
+      const watcher = told((await clients.watchers.getWatcher({ watcherId })).watcher, "watcher");
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       printWatcher(cli, watcher, await deviceLabels(clients));
     });
@@ -159,7 +151,7 @@ function addUpdate(watchers: Command, cli: Cli): void {
         updateMask: { paths },
         expectedVersion: options.expectedVersion ?? 0,
       });
-      const watcher = answer.watcher!;
+      const watcher = told(answer.watcher, "watcher");
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       cli.out(`${watcher.slug} is at version ${watcher.version}`);
       if (watcher.nextDueAt) cli.note(`fires ${formatMomentAgo(watcher.nextDueAt)}`);
@@ -180,7 +172,10 @@ function addPause(watchers: Command, cli: Cli): void {
     .option("--reason <text>", "shown to people", "")
     .action(async (watcherId: string, _options, command: Command) => {
       const { clients, options } = connect<{ reason: string }>(cli, command);
-      const watcher = (await clients.watchers.pauseWatcher({ watcherId, reason: options.reason })).watcher!;
+      const watcher = told(
+        (await clients.watchers.pauseWatcher({ watcherId, reason: options.reason })).watcher,
+        "watcher",
+      );
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       cli.out(`${watcher.slug} is ${words.watcherStatus.word(watcher.status)}`);
     });
@@ -194,7 +189,7 @@ function addResume(watchers: Command, cli: Cli): void {
     .description("start its schedule again, from the next slot after now")
     .action(async (watcherId: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
-      const watcher = (await clients.watchers.resumeWatcher({ watcherId })).watcher!;
+      const watcher = told((await clients.watchers.resumeWatcher({ watcherId })).watcher, "watcher");
       if (options.json) return printJson(cli, WatcherSchema, watcher);
       cli.out(`${watcher.slug} is ${words.watcherStatus.word(watcher.status)}`);
       if (watcher.nextDueAt) cli.note(`fires ${formatMomentAgo(watcher.nextDueAt)}`);
@@ -231,7 +226,7 @@ function addTrigger(watchers: Command, cli: Cli): void {
       );
       const input = inputOf(options);
       const answer = await clients.watchers.triggerWatcher({ watcherId, ...(input ? { input } : {}) });
-      const run = answer.run!;
+      const run = told(answer.run, "run");
       if (run.status === RunStatus.SKIPPED) {
         throw new Failure(
           exitCodes.conflict,

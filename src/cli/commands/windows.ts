@@ -1,12 +1,11 @@
-import { create } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import { ListWindowsResponseSchema, type Window } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
-import { printJson } from "../print/json.ts";
-import { collect, wholeNumber } from "../print/paging.ts";
+import { printList } from "../print/lists.ts";
+import { wholeNumber } from "../print/paging.ts";
 import { windowOutput } from "../print/run-details.ts";
-import { cut, plain, plainLines, table } from "../print/table.ts";
+import { type Column, cut, plain, plainLines } from "../print/table.ts";
 import { formatAgo, formatMoment } from "../print/times.ts";
 
 const windowPageSize = 100;
@@ -25,25 +24,15 @@ export function addWindows(program: Command, cli: Cli): void {
     .option("--output", "print each result whole instead of a table")
     .action(async (watcher: string, _options, command: Command) => {
       const { clients, options } = connect<{ limit: number; output?: boolean }>(cli, command);
-      const page = await collect(
-        options.limit,
-        async (request) => {
-          const answer = await clients.runs.listWindows({ watcherId: watcher, ...request });
-          return { items: answer.windows, nextPageToken: answer.nextPageToken };
-        },
-        windowPageSize,
-      );
-      if (options.json) {
-        const answer = create(ListWindowsResponseSchema, {
-          windows: page.items,
-          nextPageToken: page.nextPageToken,
-        });
-        return printJson(cli, ListWindowsResponseSchema, answer);
-      }
-      if (page.items.length === 0) return cli.note("no results yet; a completed run stores one");
-      if (options.output) return printWhole(cli, page.items);
-      for (const line of listing(cli, page.items)) cli.out(line);
-      if (page.hasMore) cli.note(`there are more; --limit ${options.limit * 2} shows them`);
+      await printList(cli, options, {
+        schema: ListWindowsResponseSchema,
+        field: "windows",
+        read: (request) => clients.runs.listWindows({ watcherId: watcher, ...request }),
+        pageSize: windowPageSize,
+        none: "no results yet; a completed run stores one",
+        show: options.output ? (windows) => printWhole(cli, windows) : undefined,
+        columns,
+      });
     });
   examples(command, [
     ["windows list daily-checkin", "one line each"],
@@ -58,20 +47,14 @@ function printWhole(cli: Cli, windows: readonly Window[]): void {
   }
 }
 
-function listing(cli: Cli, windows: readonly Window[]): string[] {
-  return table(
-    windows,
-    [
-      { header: "STORED", cell: (window) => formatAgo(window.createdAt) },
-      { header: "FROM", cell: (window) => formatMoment(window.windowStart) },
-      { header: "TO", cell: (window) => formatMoment(window.windowEnd) },
-      { header: "RUN", cell: (window) => window.runId },
-      {
-        header: "OUTPUT",
-        cell: (window) => cut(plain(window.result || windowOutput(window)), previewLength),
-        isFlexible: true,
-      },
-    ],
-    cli.columns,
-  );
-}
+const columns: Column<Window>[] = [
+  { header: "STORED", cell: (window) => formatAgo(window.createdAt) },
+  { header: "FROM", cell: (window) => formatMoment(window.windowStart) },
+  { header: "TO", cell: (window) => formatMoment(window.windowEnd) },
+  { header: "RUN", cell: (window) => window.runId },
+  {
+    header: "OUTPUT",
+    cell: (window) => cut(plain(window.result || windowOutput(window)), previewLength),
+    isFlexible: true,
+  },
+];

@@ -7,13 +7,13 @@ import { version } from "../../version.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { type GlobalOptions, optionsOf, proxyOption, readLine, serverUrl } from "../context.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
+import { jsonLine, onHangup } from "../device/daemon.ts";
 import { eventLine } from "../device/lines.ts";
 import { ownConfigFile, ownWorkerStateDir } from "../device/state-dir.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { wholeNumber } from "../print/paging.ts";
 import { parseLength } from "../print/times.ts";
 import { surviveAsDaemon } from "../uncaught.ts";
-import { jsonLine, onHangup } from "./device.ts";
 
 type WorkerOptions = GlobalOptions & {
   tokenFile?: string;

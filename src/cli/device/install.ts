@@ -1,33 +1,22 @@
-import { execFile } from "node:child_process";
 import { mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
-import { homedir, userInfo } from "node:os";
-import { dirname, join, resolve } from "node:path";
+import { userInfo } from "node:os";
+import { dirname, resolve } from "node:path";
 import { listKept, readStatus } from "@pinion/client";
 import type { Command } from "commander";
 import { build } from "../../build.ts";
 import { type Cli, type Environment, examples } from "../cli.ts";
-import { type GlobalOptions, optionsOf } from "../context.ts";
+import { optionsOf } from "../context.ts";
 import { writeWhole } from "../data-files.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { formatBytes } from "../print/bytes.ts";
 import { plain } from "../print/table.ts";
-import { findProgram, writeDeviceConfigOnce } from "./config.ts";
+import { writeDeviceConfigOnce } from "./config.ts";
 import { requireIdentity } from "./enrolled.ts";
 import { lastingSelfCommand } from "./self.ts";
-import { launchdLabel, launchdPlist, type Service, systemdName, systemdUnit } from "./service-units.ts";
+import { homeOf, type InstallOptions, logFileOf, placeOf } from "./service-place.ts";
+import type { Service } from "./service-units.ts";
 import { daemonPid, ownConfigFile, ownStateDir } from "./state-dir.ts";
 import { readRecord, type UpgradeRecord } from "./upgrade/record.ts";
-
-type InstallOptions = GlobalOptions & {
-  stateDir?: string;
-  config?: string;
-  system?: boolean;
-  print?: boolean;
-  start: boolean;
-  manager?: string;
-};
-
-type Manager = "systemd" | "launchd";
 
 /**
  * Variables of this shell passed to a service: program paths and access to the server. Never a key
@@ -55,9 +44,6 @@ const handedOn = [
 ];
 /** Others may read a service's file and environment, so a proxy's password must not be there. */
 const holdsPassword = (name: string, value: string) => /_proxy$/i.test(name) && value.includes("@");
-/** Time limit of systemctl and launchctl in ms; a stop waits for running programs. */
-const managerTimeoutMs = 60_000;
-
 /** `pinion device install|uninstall|status`: the daemon as a service of systemd or launchd. */
 export function addInstall(device: Command, cli: Cli): void {
   const common = (command: Command) =>
@@ -207,125 +193,6 @@ function upgradeWords({ state, from, to, at, running, problem }: UpgradeRecord):
   }
 }
 
-/** A service manager and its file for the daemon. */
-type Place = {
-  manager: Manager;
-  file: string;
-  textOf(service: Service): string;
-  /** Undefined if the manager's command is missing; `byHand` then gives the commands. */
-  start(isChanged: boolean): Promise<"done" | undefined>;
-  stop(): Promise<void>;
-  reload(): Promise<void>;
-  /** State in the manager's words; empty if unknown. */
-  state(): Promise<string>;
-  byHand: { start: string[]; log: string };
-};
-
-function placeOf(cli: Cli, options: InstallOptions): Place {
-  const manager = managerOf(options);
-  return manager === "systemd" ? systemdPlace(cli, options) : launchdPlace(cli, options);
-}
-
-function managerOf({ manager }: InstallOptions): Manager {
-  if (manager === "systemd" || manager === "launchd") return manager;
-  if (manager !== undefined) {
-    throw new Failure(exitCodes.usage, `"${manager}" is no service manager`, "it is systemd or launchd");
-  }
-  if (process.platform === "darwin") return "launchd";
-  if (process.platform === "linux") return "systemd";
-  throw new Failure(
-    exitCodes.failed,
-    `there is no service for ${process.platform} yet`,
-    "start `pinion device run` by what starts programs there",
-  );
-}
-
-function systemdPlace(cli: Cli, { system }: InstallOptions): Place {
-  const scope = system ? [] : ["--user"];
-  const configHome = cli.env.XDG_CONFIG_HOME || join(homeOf(cli.env), ".config");
-  const directory = system ? "/etc/systemd/system" : join(configHome, "systemd", "user");
-  const systemctl = (...args: string[]) => manage(cli, "systemctl", [...scope, ...args]);
-  const shown = (...args: string[]) => ["systemctl", ...scope, ...args].join(" ");
-  return {
-    manager: "systemd",
-    file: join(directory, systemdName),
-    textOf: systemdUnit,
-    async start(isChanged) {
-      if ((await systemctl("daemon-reload")) === undefined) return undefined;
-      await systemctl("enable", systemdName);
-      await systemctl(isChanged ? "restart" : "start", systemdName);
-      return "done";
-    },
-    async stop() {
-      await systemctl("disable", "--now", systemdName);
-    },
-    async reload() {
-      await systemctl("daemon-reload");
-    },
-    async state() {
-      return (await manage(cli, "systemctl", [...scope, "is-active", systemdName], { mayFail: true })) ?? "";
-    },
-    byHand: {
-      start: [shown("daemon-reload"), shown("enable", "--now", systemdName)],
-      log: `journalctl ${system ? "-u" : "--user -u"} ${systemdName}`,
-    },
-  };
-}
-
-function launchdPlace(cli: Cli, { system }: InstallOptions): Place {
-  const library = system ? "/Library/LaunchDaemons" : join(homeOf(cli.env), "Library", "LaunchAgents");
-  const file = join(library, `${launchdLabel}.plist`);
-  const domain = system ? "system" : `gui/${userInfo().uid}`;
-  const launchctl = (args: string[], options?: { mayFail: boolean }) =>
-    manage(cli, "launchctl", args, options);
-  return {
-    manager: "launchd",
-    file,
-    textOf: launchdPlist,
-    async start(isChanged) {
-      // Unloading fails for a service not loaded; the failure is ignored.
-      if (isChanged) await launchctl(["bootout", `${domain}/${launchdLabel}`], { mayFail: true });
-      const isLoaded = await launchctl(["bootstrap", domain, file], { mayFail: !isChanged });
-      return isLoaded === undefined ? undefined : "done";
-    },
-    async stop() {
-      await launchctl(["bootout", `${domain}/${launchdLabel}`], { mayFail: true });
-    },
-    async reload() {},
-    async state() {
-      const printed = (await launchctl(["print", `${domain}/${launchdLabel}`], { mayFail: true })) ?? "";
-      return /^\s*state = (.+)$/m.exec(printed)?.[1] ?? "";
-    },
-    byHand: {
-      start: [`launchctl bootstrap ${domain} ${file}`],
-      log: `tail -n 100 ${logFileOf(cli.env, system)}`,
-    },
-  };
-}
-
-/** Runs a service manager's command and returns its output; undefined if the command is missing. */
-async function manage(
-  cli: Cli,
-  program: string,
-  args: string[],
-  options: { mayFail?: boolean } = {},
-): Promise<string | undefined> {
-  const path = findProgram(program, cli.env);
-  if (!path) return undefined;
-  return new Promise((done, fail) => {
-    execFile(path, args, { timeout: managerTimeoutMs, env: cli.env }, (error, out, err) => {
-      if (!error || options.mayFail) return done(out.trim());
-      fail(
-        new Failure(
-          exitCodes.failed,
-          `${program} ${args.join(" ")} failed: ${err.trim() || error.message}`,
-          "the file is written; the command can be given again by hand",
-        ),
-      );
-    });
-  });
-}
-
 /** A daemon of another user than the files' owner finds no files. */
 function requireOwnHome(env: Environment): void {
   if (!env.SUDO_UID) return;
@@ -371,16 +238,6 @@ function serviceOf(cli: Cli, options: InstallOptions): Service {
     user: options.system ? cli.env.SUDO_USER || userInfo().username : undefined,
     logFile: logFileOf(cli.env, options.system),
   };
-}
-
-function logFileOf(env: Environment, system: boolean | undefined): string {
-  return system
-    ? "/Library/Logs/pinion-device.log"
-    : join(homeOf(env), "Library", "Logs", "pinion-device.log");
-}
-
-function homeOf(env: Environment): string {
-  return env.HOME || homedir();
 }
 
 function stateDirOf(env: Environment, options: InstallOptions): string {

@@ -42,9 +42,17 @@ export function eventLine(cli: Cli, event: DaemonEvent): string | undefined {
   return `${cli.colors.dim(time)}  ${word}  ${rest.filter(Boolean).join(" · ")}`.trimEnd();
 }
 
-function sentence(cli: Cli, event: DaemonEvent): [word: string, ...rest: string[]] | undefined {
-  const { green, yellow, red, cyan, dim } = cli.colors;
-  const pad = (word: string) => word.padEnd(12);
+type Sentence = [word: string, ...rest: string[]];
+
+const pad = (word: string) => word.padEnd(12);
+
+function sentence(cli: Cli, event: DaemonEvent): Sentence | undefined {
+  return ofConnection(cli, event) ?? ofAttempt(cli, event) ?? ofDaemon(cli, event);
+}
+
+/** Connecting and its failures. */
+function ofConnection(cli: Cli, event: DaemonEvent): Sentence | undefined {
+  const { green, yellow, red } = cli.colors;
   switch (event.type) {
     case "connected":
       return [green(pad("connected")), `session ${event.sessionEpoch}`, `replica ${event.replicaId}`];
@@ -62,6 +70,15 @@ function sentence(cli: Cli, event: DaemonEvent): [word: string, ...rest: string[
       return [yellow(pad("woke up")), `slept for ${formatLength(event.sleptMs)}`];
     case "fatal":
       return [red(pad("stopped")), plain(event.message)];
+    default:
+      return undefined;
+  }
+}
+
+/** The life of an attempt. */
+function ofAttempt(cli: Cli, event: DaemonEvent): Sentence | undefined {
+  const { green, yellow, red, cyan, dim } = cli.colors;
+  switch (event.type) {
     case "assignment":
       return [
         cyan(pad("assignment")),
@@ -100,6 +117,15 @@ function sentence(cli: Cli, event: DaemonEvent): [word: string, ...rest: string[
       ];
     case "started":
       return [pad("started"), event.executor, `run ${event.workId}`, `process ${event.pid}`];
+    default:
+      return undefined;
+  }
+}
+
+/** The daemon itself: its configuration, its start and its stop. */
+function ofDaemon(cli: Cli, event: DaemonEvent): Sentence | undefined {
+  const { green, yellow, red } = cli.colors;
+  switch (event.type) {
     case "configured":
       return event.problem === ""
         ? [green(pad("configured")), `${plain(event.file)} is in force`]

@@ -54,64 +54,54 @@ export async function openDeviceTraces(
 export function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTraces {
   const attempts = new Map<string, Traced>();
 
-  function end(traced: Traced, name: string, endMs: number, more: { spanId?: string; error?: string } = {}) {
-    const { context, workId, attempt, executor } = traced;
-    tracer.record({
-      name,
-      traceId: context.traceId,
-      parentSpanId: context.spanId,
-      startMs: traced.sinceMs,
-      endMs,
-      attributes: {
-        "pinion.run_id": workId,
-        "pinion.device_id": deviceId,
-        "pinion.attempt": attempt,
-        "pinion.executor": executor,
-      },
-      ...more,
-    });
+  function begin(event: Extract<DaemonEvent, { type: "assignment" }>): void {
+    const context = parseTraceparent(event.traceparent);
+    if (!context?.isSampled) return;
+    const [oldest] = attempts.keys();
+    if (attempts.size >= attemptsMax && oldest !== undefined) attempts.delete(oldest);
+    const { workId, attempt, attemptToken } = event;
+    attempts.set(attemptToken, { context, workId, attempt, executor: "", sinceMs: event.atMs });
+  }
+
+  const end = (traced: Traced, name: string, endMs: number, more?: { spanId?: string; error?: string }) => {
+    tracer.record(spanOf(traced, { name, endMs, deviceId, ...more }));
     traced.sinceMs = endMs;
+  };
+
+  function goOn(traced: Traced, event: AttemptEvent): void {
+    switch (event.type) {
+      case "accepted":
+        end(traced, "accept on device", event.atMs);
+        break;
+      case "started":
+        traced.executor = event.executor;
+        break;
+      case "finished": {
+        const { outcome, reason = outcome } = event.result;
+        const spanId = executeSpanId(traced.context.traceId, traced.attempt);
+        const error = outcome === "completed" ? {} : { error: reason };
+        end(traced, "execute", event.atMs, { spanId, ...error });
+        break;
+      }
+      case "acknowledged":
+        end(traced, "deliver", event.atMs);
+        attempts.delete(event.attemptToken);
+        break;
+      case "rejected":
+      case "cancelled":
+      case "aborted":
+        end(traced, event.type, event.atMs, { error: event.type });
+        attempts.delete(event.attemptToken);
+        break;
+    }
   }
 
   return {
     note(event) {
-      if (event.type === "assignment") {
-        const context = parseTraceparent(event.traceparent);
-        if (!context?.isSampled) return;
-        if (attempts.size >= attemptsMax) attempts.delete(attempts.keys().next().value!);
-        const { workId, attempt, attemptToken } = event;
-        attempts.set(attemptToken, { context, workId, attempt, executor: "", sinceMs: event.atMs });
-        return;
-      }
+      if (event.type === "assignment") return begin(event);
       if (!("attemptToken" in event)) return;
       const traced = attempts.get(event.attemptToken);
-      if (!traced) return;
-      switch (event.type) {
-        case "accepted":
-          end(traced, "accept on device", event.atMs);
-          break;
-        case "started":
-          traced.executor = event.executor;
-          break;
-        case "finished": {
-          const { outcome, reason } = event.result;
-          end(traced, "execute", event.atMs, {
-            spanId: executeSpanId(traced.context.traceId, traced.attempt),
-            ...(outcome === "completed" ? {} : { error: reason ?? outcome }),
-          });
-          break;
-        }
-        case "acknowledged":
-          end(traced, "deliver", event.atMs);
-          attempts.delete(event.attemptToken);
-          break;
-        case "rejected":
-        case "cancelled":
-        case "aborted":
-          end(traced, event.type, event.atMs, { error: event.type });
-          attempts.delete(event.attemptToken);
-          break;
-      }
+      if (traced) goOn(traced, event);
     },
     traceparentOf({ traceparent, attempt }) {
       const context = parseTraceparent(traceparent);
@@ -121,6 +111,27 @@ export function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTrac
     close: () => tracer.close(),
   };
 }
+
+/** The span from the last moment of the attempt to `endMs`. */
+function spanOf(
+  { context, workId, attempt, executor, sinceMs }: Traced,
+  { deviceId, ...step }: { name: string; endMs: number; deviceId: string; spanId?: string; error?: string },
+) {
+  return {
+    ...step,
+    traceId: context.traceId,
+    parentSpanId: context.spanId,
+    startMs: sinceMs,
+    attributes: {
+      "pinion.run_id": workId,
+      "pinion.device_id": deviceId,
+      "pinion.attempt": attempt,
+      "pinion.executor": executor,
+    },
+  };
+}
+
+type AttemptEvent = Extract<DaemonEvent, { attemptToken: string }>;
 
 /** Derived, because the program receives the id before its start. */
 function executeSpanId(traceId: string, attempt: number): string {

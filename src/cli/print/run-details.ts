@@ -57,59 +57,71 @@ export const lateResultsJson = (results: readonly LateResult[]) => ({
 /** Prints all data of a run, followed by its output. */
 export async function printRun(cli: Cli, clients: Clients, run: Run): Promise<void> {
   const labels = await deviceLabels(clients);
-  const lines = details(
-    [
-      ["run", run.id],
-      ["watcher", `${run.watcherSlug || run.watcherId} (version ${run.watcherVersion})`],
-      ["status", words.paintState(cli, words.runStatus.word(run.status))],
-      ["skipped for", words.skipReason.word(run.skipReason)],
-      ["reason", plain(run.reason)],
-      ["source", words.runSource.word(run.source)],
-      [
-        "device",
-        run.deviceId ? `${plain(labels.get(run.deviceId) ?? "")} ${run.deviceId}`.trim() : "none yet",
-      ],
-      ["agent", run.agentId ? `${run.agentId} (version ${run.agentVersion})` : ""],
-      ["executor", run.agentKind],
-      ["slot", formatMomentAgo(run.scheduledFor)],
-      ["window", run.windowStart ? `${formatMoment(run.windowStart)} to ${formatMoment(run.windowEnd)}` : ""],
-      ["due", formatMomentAgo(run.dueAt)],
-      ["not before", formatMoment(run.notBefore)],
-      ["expires", formatMomentAgo(run.startDeadlineAt)],
-      ["claimed", formatMoment(run.claimedAt)],
-      ["pushed", formatMoment(run.pushedAt)],
-      ["started", formatMoment(run.startedAt)],
-      ["last beat", formatMomentAgo(run.lastBeatAt)],
-      ["cancel asked", formatMoment(run.cancelRequestedAt)],
-      ["ended", formatMomentAgo(run.finishedAt)],
-      ["took", formatDuration(run.duration)],
-      ["timeout", formatDuration(run.timeout)],
-      ["attempt", `${run.attempt} of ${run.maxAttempts}`],
-      ["past attempts", run.pastAttempts.map(attemptLine).join("\n")],
-      ["exit code", run.exitCode === undefined ? "" : String(run.exitCode)],
-      ["signal", run.signal],
-      ["retry of", run.retryOf],
-      ["result", run.windowId],
-      [
-        "attention",
-        run.attention.map((reason) => cli.colors.yellow(words.attention.word(reason))).join(", "),
-      ],
-      ["denied", run.denials.map((denial) => denialLine(denial)).join("\n")],
-      ["questions", run.openQuestions > 0 ? `${run.openQuestions} open; pinion runs answer ${run.id}` : ""],
-      ["notes", run.notes.map(plain).join("\n")],
-      ["workspace", plain(run.workspace)],
-      ["kept", run.keptWorkspace ? keptLine(run.keptWorkspace) : ""],
-      ["program", run.executor ? plain(programText(run.executor)) : ""],
-      ["model", plain(run.modelUsed)],
-      ["stopped by", plain(run.stopReason)],
-      ["used", formatUsage(run.usage)],
-      ["session", plain(run.sessionId)],
-      ["started by", originLine(run)],
-      ["input", run.input ? plain(inputLine(run.input)) : ""],
-    ],
-    cli.colors.dim,
-  );
-  for (const line of lines) cli.out(line);
+  const rows = [...identityRows(cli, run, labels), ...timeRows(run), ...endRows(cli, run)];
+  for (const line of details(rows, cli.colors.dim)) cli.out(line);
+  await printResult(cli, clients, run);
+}
+
+type Rows = [name: string, value: string][];
+
+function identityRows(cli: Cli, run: Run, labels: Map<string, string>): Rows {
+  return [
+    ["run", run.id],
+    ["watcher", `${run.watcherSlug || run.watcherId} (version ${run.watcherVersion})`],
+    ["status", words.paintState(cli, words.runStatus.word(run.status))],
+    ["skipped for", words.skipReason.word(run.skipReason)],
+    ["reason", plain(run.reason)],
+    ["source", words.runSource.word(run.source)],
+    ["device", run.deviceId ? `${plain(labels.get(run.deviceId) ?? "")} ${run.deviceId}`.trim() : "none yet"],
+    ["agent", run.agentId ? `${run.agentId} (version ${run.agentVersion})` : ""],
+    ["executor", run.agentKind],
+  ];
+}
+
+function timeRows(run: Run): Rows {
+  return [
+    ["slot", formatMomentAgo(run.scheduledFor)],
+    ["window", run.windowStart ? `${formatMoment(run.windowStart)} to ${formatMoment(run.windowEnd)}` : ""],
+    ["due", formatMomentAgo(run.dueAt)],
+    ["not before", formatMoment(run.notBefore)],
+    ["expires", formatMomentAgo(run.startDeadlineAt)],
+    ["claimed", formatMoment(run.claimedAt)],
+    ["pushed", formatMoment(run.pushedAt)],
+    ["started", formatMoment(run.startedAt)],
+    ["last beat", formatMomentAgo(run.lastBeatAt)],
+    ["cancel asked", formatMoment(run.cancelRequestedAt)],
+    ["ended", formatMomentAgo(run.finishedAt)],
+    ["took", formatDuration(run.duration)],
+    ["timeout", formatDuration(run.timeout)],
+  ];
+}
+
+/** The attempts, and what the last one told. */
+function endRows(cli: Cli, run: Run): Rows {
+  return [
+    ["attempt", `${run.attempt} of ${run.maxAttempts}`],
+    ["past attempts", run.pastAttempts.map(attemptLine).join("\n")],
+    ["exit code", run.exitCode === undefined ? "" : String(run.exitCode)],
+    ["signal", run.signal],
+    ["retry of", run.retryOf],
+    ["result", run.windowId],
+    ["attention", run.attention.map((reason) => cli.colors.yellow(words.attention.word(reason))).join(", ")],
+    ["denied", run.denials.map((denial) => denialLine(denial)).join("\n")],
+    ["questions", run.openQuestions > 0 ? `${run.openQuestions} open; pinion runs answer ${run.id}` : ""],
+    ["notes", run.notes.map(plain).join("\n")],
+    ["workspace", plain(run.workspace)],
+    ["kept", run.keptWorkspace ? keptLine(run.keptWorkspace) : ""],
+    ["program", run.executor ? plain(programText(run.executor)) : ""],
+    ["model", plain(run.modelUsed)],
+    ["stopped by", plain(run.stopReason)],
+    ["used", formatUsage(run.usage)],
+    ["session", plain(run.sessionId)],
+    ["started by", originLine(run)],
+    ["input", run.input ? plain(inputLine(run.input)) : ""],
+  ];
+}
+
+async function printResult(cli: Cli, clients: Clients, run: Run): Promise<void> {
   if (run.outputHidden) {
     return cli.note(
       `what it said is for the device's owner to show: pinion devices grant ${run.deviceId} --to <you> --read`,

@@ -1,3 +1,4 @@
+import { create } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { ContinueMode, type QuestionPolicy } from "#gen/pinion/v1/activity_pb.js";
 import {
@@ -5,6 +6,8 @@ import {
   type RateLimit,
   SpreadMode,
   type Watcher,
+  type WatcherSpec,
+  WatcherSpecSchema,
   WatcherStatus,
 } from "#gen/pinion/v1/watcher_pb.js";
 import type { Cli } from "../cli.ts";
@@ -80,65 +83,79 @@ function rateLine({ key, perMinute }: RateLimit): string {
 }
 
 export function printWatcher(cli: Cli, watcher: Watcher, labels: Map<string, string>): void {
-  const spec = watcher.spec!;
-  const status = statusWord(watcher);
-  const why = watcher.pausedReason || watcher.noExecutorReason;
-  const lines = details(
-    [
-      ["watcher", watcher.slug],
-      ["id", watcher.id],
-      ["name", plain(spec.name)],
-      ["status", [words.paintState(cli, status), plain(why)].filter(Boolean).join(": ")],
-      [
-        "not run",
-        watcher.unrunnableSlots > 0 ? `${watcher.unrunnableSlots} due slots since its last run` : "",
-      ],
-      ["schedule", scheduleOf(watcher)],
-      ["next", formatMomentAgo(watcher.nextDueAt)],
-      ["queued slot", formatMomentAgo(watcher.queuedSlotAt)],
-      ["last end", formatMomentAgo(watcher.lastFiredAt)],
-      ["active run", watcher.activeRunId],
-      ["failures", watcher.consecutiveFailures > 0 ? `${watcher.consecutiveFailures} in a row` : ""],
-      ["backed off", watcher.backoffUntil ? `until ${formatMomentAgo(watcher.backoffUntil)}` : ""],
-      ["device", [executorOf(watcher, labels), spec.deviceId].filter(Boolean).join(" ")],
-      ["group", spec.group ? groupLine(spec.group) : ""],
-      ["rate limit", spec.rateLimit ? rateLine(spec.rateLimit) : ""],
-      ["priority", spec.priority === 0 ? "" : String(spec.priority)],
-      ["agent", spec.agentId],
-      ["executor", spec.agentKind || "the device's default"],
-      ["timeout", formatDuration(spec.timeout)],
-      ["attempts", String(spec.maxAttempts || 1)],
-      ["overlap", words.overlapPolicy.word(spec.overlap) || "skip"],
-      [
-        "catch-up",
-        `${words.catchupPolicy.word(spec.catchup) || "collapse"} ${formatDuration(spec.catchupWindow)}`.trim(),
-      ],
-      ["jitter", spec.jitter && durationMs(spec.jitter) > 0 ? `up to ${formatDuration(spec.jitter)}` : ""],
-      [
-        "cooldown",
-        spec.minCooldown && durationMs(spec.minCooldown) > 0 ? formatDuration(spec.minCooldown) : "",
-      ],
-      ["start deadline", formatDuration(spec.startDeadline)],
-      ["notification", words.notification.word(spec.notification)],
-      ["tells", spec.notify.map(({ to, when }) => `${to} (${words.notifyWhen.word(when)})`).join(", ")],
-      ["workspace", plain(spec.workspace)],
-      ["run budget", formatBudget(spec.runBudget)],
-      ["day budget", formatBudget(spec.dayBudget)],
-      ["begins with", spec.continueMode === ContinueMode.SESSION ? "the session of its last run" : ""],
-      ["questions", spec.questions ? questionsLine(spec.questions) : ""],
-      [
-        "after",
-        spec.after.length > 0 ? plain(`${spec.after.join(", ")}: ${spec.afterCondition || "completed"}`) : "",
-      ],
-      ["redacted", plain(spec.redact.join(", "))],
-      ["version", String(watcher.version)],
-      ["created", formatMomentAgo(watcher.createdAt)],
-      ["edited", formatMomentAgo(watcher.updatedAt)],
-    ],
-    cli.colors.dim,
-  );
-  for (const line of lines) cli.out(line);
+  const { spec = create(WatcherSpecSchema) } = watcher;
+  const rows = [
+    ...stateRows(cli, watcher, spec),
+    ["device", [executorOf(watcher, labels), spec.deviceId].filter(Boolean).join(" ")] as Row,
+    ...specRows(spec),
+    ...versionRows(watcher),
+  ];
+  for (const line of details(rows, cli.colors.dim)) cli.out(line);
   if (spec.extractionSchema)
     cli.out(`\n${cli.colors.dim("schema")}\n${JSON.stringify(spec.extractionSchema, null, 2)}`);
   cli.out(`\n${cli.colors.dim("prompt")}\n${plainLines(spec.prompt)}`);
+}
+
+type Row = [name: string, value: string];
+
+function stateRows(cli: Cli, watcher: Watcher, spec: WatcherSpec): Row[] {
+  const status = statusWord(watcher);
+  const why = watcher.pausedReason || watcher.noExecutorReason;
+  return [
+    ["watcher", watcher.slug],
+    ["id", watcher.id],
+    ["name", plain(spec.name)],
+    ["status", [words.paintState(cli, status), plain(why)].filter(Boolean).join(": ")],
+    ["not run", watcher.unrunnableSlots > 0 ? `${watcher.unrunnableSlots} due slots since its last run` : ""],
+    ["schedule", scheduleOf(watcher)],
+    ["next", formatMomentAgo(watcher.nextDueAt)],
+    ["queued slot", formatMomentAgo(watcher.queuedSlotAt)],
+    ["last end", formatMomentAgo(watcher.lastFiredAt)],
+    ["active run", watcher.activeRunId],
+    ["failures", watcher.consecutiveFailures > 0 ? `${watcher.consecutiveFailures} in a row` : ""],
+    ["backed off", watcher.backoffUntil ? `until ${formatMomentAgo(watcher.backoffUntil)}` : ""],
+  ];
+}
+
+function specRows(spec: WatcherSpec): Row[] {
+  return [
+    ["group", spec.group ? groupLine(spec.group) : ""],
+    ["rate limit", spec.rateLimit ? rateLine(spec.rateLimit) : ""],
+    ["priority", spec.priority === 0 ? "" : String(spec.priority)],
+    ["agent", spec.agentId],
+    ["executor", spec.agentKind || "the device's default"],
+    ["timeout", formatDuration(spec.timeout)],
+    ["attempts", String(spec.maxAttempts || 1)],
+    ["overlap", words.overlapPolicy.word(spec.overlap) || "skip"],
+    [
+      "catch-up",
+      `${words.catchupPolicy.word(spec.catchup) || "collapse"} ${formatDuration(spec.catchupWindow)}`.trim(),
+    ],
+    ["jitter", spec.jitter && durationMs(spec.jitter) > 0 ? `up to ${formatDuration(spec.jitter)}` : ""],
+    [
+      "cooldown",
+      spec.minCooldown && durationMs(spec.minCooldown) > 0 ? formatDuration(spec.minCooldown) : "",
+    ],
+    ["start deadline", formatDuration(spec.startDeadline)],
+    ["notification", words.notification.word(spec.notification)],
+    ["tells", spec.notify.map(({ to, when }) => `${to} (${words.notifyWhen.word(when)})`).join(", ")],
+    ["workspace", plain(spec.workspace)],
+    ["run budget", formatBudget(spec.runBudget)],
+    ["day budget", formatBudget(spec.dayBudget)],
+    ["begins with", spec.continueMode === ContinueMode.SESSION ? "the session of its last run" : ""],
+    ["questions", spec.questions ? questionsLine(spec.questions) : ""],
+    [
+      "after",
+      spec.after.length > 0 ? plain(`${spec.after.join(", ")}: ${spec.afterCondition || "completed"}`) : "",
+    ],
+    ["redacted", plain(spec.redact.join(", "))],
+  ];
+}
+
+function versionRows(watcher: Watcher): Row[] {
+  return [
+    ["version", String(watcher.version)],
+    ["created", formatMomentAgo(watcher.createdAt)],
+    ["edited", formatMomentAgo(watcher.updatedAt)],
+  ];
 }

@@ -5,7 +5,7 @@ import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import type { Clients } from "../context.ts";
 import { reportKind } from "../device/config.ts";
 import type { DeviceLog, LoggedEvent } from "../device/log.ts";
-import { exitCodes, Failure } from "../failures.ts";
+import { exitCodes, Failure, told } from "../failures.ts";
 import { formatLength } from "../print/lengths.ts";
 import { runOutput } from "../print/run-details.ts";
 import * as words from "../print/words.ts";
@@ -54,7 +54,7 @@ export async function firstWatcher(clients: Clients, deviceId: string): Promise<
       spec: { deviceId },
       updateMask: { paths: ["device_id"] },
     });
-    return answer.watcher!;
+    return told(answer.watcher, "watcher");
   }
   const answer = await clients.watchers.createWatcher({
     slug: ownWatcherSlug,
@@ -66,7 +66,7 @@ export async function firstWatcher(clients: Clients, deviceId: string): Promise<
       maxAttempts: 1,
     },
   });
-  return answer.watcher!;
+  return told(answer.watcher, "watcher");
 }
 
 async function findWatcher(clients: Clients, slug: string): Promise<Watcher | undefined> {
@@ -106,10 +106,10 @@ export async function runFirst({
   const stopListening = deviceLog.onEvent((event) => take(event));
   try {
     const answer = await clients.watchers.triggerWatcher({ watcherId: watcher.id }, { signal });
-    const id = answer.run!.id;
+    const id = told(answer.run, "run").id;
     view.run(id, watcher.slug);
     if (answer.alreadyQueued) view.note("this run was active already; it is followed instead of a new one");
-    const timeline = new Timeline(view, answer.run!);
+    const timeline = new Timeline(view, told(answer.run, "run"));
     take = (event) => timeline.take(event);
     for (const event of early) timeline.take(event);
     const run = await waitWithin(clients, id, { timeline, signal, withinMs });

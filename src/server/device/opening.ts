@@ -18,6 +18,7 @@ import { type Opening, openSession } from "./reconcile.ts";
 import type { Session } from "./session.ts";
 
 type Deps = { db: Db; log: Logger; replicaId: string; policy: FailurePolicy; ttlMs: number };
+type Device = NonNullable<Awaited<ReturnType<typeof devices.find>>>;
 type Greeting = Pick<Session, "orgId" | "deviceId" | "tokenId" | "isWorker">;
 
 /**
@@ -28,18 +29,36 @@ export async function open(deps: Deps, session: Greeting, hello: Hello): Promise
   const { orgId } = session;
   const opening = await (session.isWorker ? openWorker : openDevice)(deps, session, hello);
   // A verdict from behind the fence of a move would end what goes on.
-  if (hello.held.length > 0) await orgMoves.requireHere(deps.db, { orgId });
+  if (hello.held.length > opening.continuing.length) await orgMoves.requireHere(deps.db, { orgId });
   const { deviceId, epoch } = opening;
   deps.log.info({ orgId, deviceId, epoch, held: hello.held.length }, "a device session began");
   return opening;
 }
 
+/** A device that tells nothing new, as most do that come back, costs one transaction. */
 async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hello): Promise<Opening> {
   const { db } = deps;
-  const device = await devices.find(db, { orgId, deviceId });
+  const { held } = hello;
+  const openIn = (tx: Db) => openSession(tx, { ...deps, orgId, deviceId, held });
+  const found = await transaction(db, async (tx) => {
+    const device = await devices.find(tx, { orgId, deviceId });
+    if (!device) return { device };
+    requireIdentity(device, hello);
+    const isNew =
+      machines.isNewMachine(device, machineOf(hello)) || hellos.hasChanges(device, factsOf(hello));
+    return { device, opening: isNew ? undefined : await openIn(tx) };
+  });
+  const { device, opening } = found;
+  if (opening) return opening;
   if (!device) await orgMoves.requireHere(db, { orgId });
   if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
-  // The token identifies the device (R6); the message must agree.
+  await requireOneMachine(deps, device, hello);
+  await hellos.updateFromHello(db, device, factsOf(hello));
+  return transaction(db, openIn);
+}
+
+/** The token identifies the device (R6); the message must agree. */
+function requireIdentity(device: Device, hello: Hello): void {
   if (hello.installId !== device.install_id) {
     refuse("permission_denied", "the token belongs to another installation; enrol this one", {
       field: "hello.install_id",
@@ -51,24 +70,21 @@ async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hell
     });
   }
   requireAllowed(device.os as devices.Os, hello);
-  await requireOneMachine(deps, device, hello);
-  await hellos.updateFromHello(db, device, factsOf(hello));
-  const { held } = hello;
-  return transaction(db, (tx) => openSession(tx, { ...deps, orgId, deviceId, held }));
+}
+
+function machineOf({ machine }: Hello): machines.Machine | undefined {
+  if (!machine) return undefined;
+  const { machineHash, bootHash, hostName, arch } = machine;
+  return { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
 }
 
 /**
  * Refuses a second machine with a copy of the device's identity while the first machine's session
  * is alive.
  */
-async function requireOneMachine(
-  { db, ttlMs }: Deps,
-  device: NonNullable<Awaited<ReturnType<typeof devices.find>>>,
-  hello: Hello,
-): Promise<void> {
-  if (!hello.machine) return;
-  const { machineHash, bootHash, hostName, arch } = hello.machine;
-  const machine = { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
+async function requireOneMachine({ db, ttlMs }: Deps, device: Device, hello: Hello): Promise<void> {
+  const machine = machineOf(hello);
+  if (!machine) return;
   const other = await machines.findOtherMachine(db, device, { machine, ttlMs });
   if (other) refuse("failed_precondition", duplicateWords(other.hostName, machine.hostName));
   await machines.noteMachine(db, device, machine);

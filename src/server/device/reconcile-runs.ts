@@ -1,5 +1,5 @@
 import { appendSettled, settleEach } from "../../scheduler/settle.ts";
-import * as active from "../../store/work/active.ts";
+import type * as active from "../../store/work/active.ts";
 import * as attempts from "../../store/work/attempts.ts";
 import * as lateResults from "../../store/work/late-results.ts";
 import { findVerdicts, type Settlement } from "../../store/work/settlements.ts";
@@ -13,7 +13,6 @@ const resultWaitMs = 30_000;
 
 /** The reconciliation of the runs that a device holds. */
 export const runs: Reconciliation = {
-  lockActive: (tx, device) => active.lockActive(tx, "run", device),
   adopt: (tx, session, workIds) => attempts.adopt(tx, { ...session, workIds }),
   findVerdicts: async (tx, names) => (await findVerdicts(tx, names)).map(({ verdict }) => verdict),
   awaitResults: (tx, orgId, held) =>

@@ -1,5 +1,5 @@
 import { appendEnded, endEach } from "../../scheduler/turn-endings.ts";
-import * as active from "../../store/work/active.ts";
+import type * as active from "../../store/work/active.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
 import { findVerdicts, withdraw } from "../../store/work/turn-settlements.ts";
 import type { Reconciliation } from "./reconciliation.ts";
@@ -9,7 +9,6 @@ import type { Reconciliation } from "./reconciliation.ts";
  * or waits again if the worker had not accepted the turn.
  */
 export const turns: Reconciliation = {
-  lockActive: (tx, worker) => active.lockActive(tx, "turn", worker),
   adopt: (tx, session, workIds) => turnAttempts.adopt(tx, { ...session, workIds }),
   findVerdicts,
   // A turn is tried once, so no second attempt has to wait for a result.

@@ -3,7 +3,7 @@ import type { Logger } from "../../log.ts";
 import type { Ends } from "../../scheduler/doorbell.ts";
 import * as devices from "../../store/people/devices.ts";
 import type { Db } from "../../store/pg/database.ts";
-import type { HeldByServer } from "../../store/work/active.ts";
+import { type HeldByServer, lockActive } from "../../store/work/active.ts";
 import * as presence from "../../store/work/presence.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
 import { runs } from "./reconcile-runs.ts";
@@ -50,15 +50,10 @@ export async function openSession(
   },
 ): Promise<Opening> {
   const { orgId, deviceId, held } = options;
-  const { epoch, sessionId, replacedReplicaId, lastThereAt } = await presence.open(tx, options);
-  if (lastThereAt) await devices.noteAbsence(tx, { ...options, since: lastThereAt });
+  const { epoch, sessionId, replacedReplicaId, absentSince } = await presence.open(tx, options);
+  if (absentSince) await devices.noteAbsence(tx, { ...options, since: absentSince });
   const session: OpeningSession = { ...options, epoch, sessionId };
-  // All runs are locked before all turns.
-  const active: Continuing[] = [];
-  for (const kind of attemptKinds) {
-    const locked = await reconciliations[kind].lockActive(tx, { orgId, deviceId });
-    active.push(...locked.map((attempt) => ({ ...attempt, kind })));
-  }
+  const active: readonly Continuing[] = await lockActive(tx, { orgId, deviceId });
   const past = await judgePast(tx, session, without(held, active));
   const heldTokens = new Set(held.map(({ attemptToken }) => attemptToken));
   const continuing = active.filter(({ attemptToken }) => heldTokens.has(attemptToken));

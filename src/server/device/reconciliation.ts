@@ -23,7 +23,6 @@ export type OpeningSession = {
 
 /** The statements of an opening for one kind of work. */
 export type Reconciliation = {
-  lockActive(tx: Db, device: { orgId: string; deviceId: string }): Promise<HeldByServer[]>;
   /** Moves attempts to the new session. */
   adopt(tx: Db, session: OpeningSession, workIds: readonly string[]): Promise<void>;
   /** The verdicts of attempts that are not active, in order. */

@@ -33,9 +33,9 @@ export async function sweepSessions(
     )) {
       registry.of(gone.deviceId)?.settled(gone.attemptToken);
     }
-    for (const wanted of await active.listCancelling(db, of, cancelsPerSweepMax)) {
-      registry.of(wanted.deviceId)?.cancel(wanted);
-    }
+  }
+  for (const wanted of await active.listCancelling(db, cancelsPerSweepMax)) {
+    registry.of(wanted.deviceId)?.cancel(wanted);
   }
   const holding = all.filter((session) => session.activeCount > 0);
   for (const row of await questions.listAnswered(db, holding, answersAgainMs)) {
@@ -44,10 +44,10 @@ export async function sweepSessions(
   // In parts, so that heartbeats are answered between the parts.
   for (let at = 0; at < all.length; at += sessionsPerSweepPart) {
     const part = all.slice(at, at + sessionsPerSweepPart);
+    for (const claim of await active.listClaimed(db, part, claimAnswerMs)) {
+      registry.of(claim.deviceId)?.withdrawUnknown(claim);
+    }
     for (const kind of attemptKinds) {
-      for (const claim of await active.listClaimed(db, kind, part, claimAnswerMs)) {
-        registry.of(claim.deviceId)?.withdrawUnknown({ ...claim, kind });
-      }
       const waited = await works[kind].findWaited(part);
       for (const session of part) if (waited.has(session.deviceId)) expect(session, kind);
     }

@@ -74,6 +74,9 @@ export function changedEvent(deviceId: string, changes: readonly Change[]): Omit
   };
 }
 
+/** Whether a hello's facts change the device. */
+export const hasChanges = (device: DeviceRow, facts: HelloFacts) => changesOf(device, facts).length > 0;
+
 /** The changes in a hello's facts. */
 export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
   const changes: Change[] = [

@@ -72,9 +72,14 @@ export async function findOtherMachine(
   return { hostName: current.hostName ?? "" };
 }
 
+/** Whether the fingerprint differs from the device's last one; an unknown fingerprint does not. */
+export function isNewMachine(device: DeviceRow, machine: Machine | undefined): boolean {
+  return machine !== undefined && canonical(device.machine) !== canonical(machine);
+}
+
 /** Records the machine of a session about to open. */
 export async function noteMachine(db: Db, before: DeviceRow, machine: Machine): Promise<void> {
-  if (canonical(before.machine) === canonical(machine)) return;
+  if (!isNewMachine(before, machine)) return;
   await db
     .updateTable("device")
     .set({ machine: JSON.stringify(machine) })

@@ -103,33 +103,67 @@ export function unnest<Item>(
   items: readonly Item[],
   columns: Readonly<Record<string, Column<Item>>>,
 ): RawBuilder<unknown> {
-  const arrays: RawBuilder<unknown>[] = [];
-  const names: RawBuilder<unknown>[] = [];
-  const constants: RawBuilder<unknown>[] = [];
+  const arrays: string[] = [];
+  const constants: (string | null)[] = [];
   const isFew = items.length <= fewMax;
-  for (const [name, [type, value]] of Object.entries(columns)) {
+  let shape = `${alias} ${isFew}`;
+  for (const name in columns) {
+    const [type, value] = columns[name]!;
     // A statement of few items has one text: its plan is kept.
     const values: Values = isFew
       ? { array: `{${items.map((item) => elementOf(type, value(item))).join(",")}}` }
       : valuesOf(type, items, value);
-    if ("common" in values) {
-      constants.push(sql`${values.common}::${sql.raw(type)} as ${sql.ref(name)}`);
+    const isConstant = "common" in values;
+    if (isConstant) constants.push(values.common);
+    else arrays.push(values.array);
+    shape += ` ${name} ${type} ${isConstant}`;
+  }
+  // Equal items: the count is in the text.
+  if (arrays.length === 0) shape += ` ${items.length}`;
+  let texts = textsOf.get(shape);
+  if (!texts) {
+    if (textsOf.size >= shapesMax) textsOf.clear();
+    texts = expressionOf(shape, items.length).split(parameter);
+    textsOf.set(shape, texts);
+  }
+  return sql(texts as unknown as TemplateStringsArray, ...constants, ...arrays);
+}
+
+/**
+ * The texts between the parameters of an expression, by its shape. Made anew, the expressions of a
+ * statement cost more than the rest of the statement: some hundred parts, of which few ever change.
+ */
+const textsOf = new Map<string, readonly string[]>();
+/** The code has some dozens of shapes. */
+const shapesMax = 1_000;
+/** Stands for a parameter in a text; no identifier has it. */
+const parameter = "\0";
+
+/** The text of a shape, which names alias and columns. */
+function expressionOf(shape: string, count: number): string {
+  const [alias, isFew, ...words] = shape.split(" ") as [string, string, ...string[]];
+  const names: string[] = [];
+  const arrays: string[] = [];
+  const constants: string[] = [];
+  for (let at = 0; at + 2 < words.length; at += 3) {
+    const [name, type, isConstant] = words.slice(at, at + 3);
+    if (isConstant === "true") {
+      constants.push(`${parameter}::${type} as "${name}"`);
     } else {
-      arrays.push(sql`${values.array}::${sql.raw(type)}[]`);
-      names.push(sql.ref(name));
+      arrays.push(`${parameter}::${type}[]`);
+      names.push(`"${name}"`);
     }
   }
-  // Equal items: the count has to come from an array.
+  // The count has to come from an array.
   if (arrays.length === 0) {
-    arrays.push(sql`array_fill(0, array[${sql.lit(items.length)}])`);
-    names.push(sql.ref("filler"));
+    arrays.push(`array_fill(0, array[${count}])`);
+    names.push('"filler"');
   }
-  const columnsOf = sql.join([...names, sql.ref("ord")]);
-  const table = sql`unnest(${sql.join(arrays)}) with ordinality as ${sql.ref(alias)}(${columnsOf})`;
+  const columns = [...names, '"ord"'].join(", ");
+  const table = `unnest(${arrays.join(", ")}) with ordinality as "${alias}"(${columns})`;
   // The limit is in the text: PostgreSQL assumes ten rows for an unknown array, and would then
   // prefer a new plan for each single item.
-  if (isFew)
-    return sql`${sql.raw(fewMark)} (select * from ${table} limit ${sql.lit(fewMax)}) as ${sql.ref(alias)}`;
-  if (constants.length === 0) return sql`${sql.raw(manyMark)} ${table}`;
-  return sql`${sql.raw(manyMark)} (select *, ${sql.join(constants)} from ${table}) as ${sql.ref(alias)}`;
+  if (isFew === "true") return `${fewMark} (select * from ${table} limit ${fewMax}) as "${alias}"`;
+  if (constants.length === 0) return `${manyMark} ${table}`;
+  return `${manyMark} (select *, ${constants.join(", ")} from ${table}) as "${alias}"`;
 }

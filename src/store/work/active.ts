@@ -34,20 +34,25 @@ export type HeldByServer = {
   isCancelRequested: boolean;
 };
 
-/** The active attempts on a device or worker, locked. */
+/**
+ * The active attempts on a device or worker, locked: all runs before all turns, each in the order of
+ * their ids.
+ */
 export async function lockActive(
   tx: Db,
-  kind: WorkKind,
   device: { orgId: string; deviceId: string },
-): Promise<HeldByServer[]> {
-  const { live, holder } = tables[kind];
-  const { rows } = await sql<HeldByServer>`
-    ${ofFew} select id as "workId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
-      cancel_requested_at is not null as "isCancelRequested"
-    from ${live}
-    where org_id = ${device.orgId} and ${holder} = ${device.deviceId} and status <> 'pending'
+): Promise<(HeldByServer & { kind: WorkKind })[]> {
+  const locked = (kind: WorkKind) => sql`
+    select ${sql.lit(kind)} as kind, id, attempt_token, attempt, status, cancel_reason, cancel_requested_at
+    from ${tables[kind].live}
+    where org_id = ${device.orgId} and ${tables[kind].holder} = ${device.deviceId} and status <> 'pending'
     order by org_id, id
-    for update
+    for update`;
+  const { rows } = await sql<HeldByServer & { kind: WorkKind }>`
+    ${ofFew} with run_locked as materialized (${locked("run")}), turn_locked as materialized (${locked("turn")})
+    select kind, id as "workId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
+      cancel_requested_at is not null as "isCancelRequested"
+    from (select * from run_locked union all select * from turn_locked) as active
   `.execute(tx);
   return rows;
 }
@@ -67,40 +72,45 @@ export async function findGone(
   return rows.flatMap(({ ord }) => names.slice(ord - 1, ord));
 }
 
+type OfKind = { kind: WorkKind };
+
 /**
  * Unaccepted attempts that the sessions claimed at least `ageMs` milliseconds ago: a session
  * without such an attempt never received the answer to its claim.
  */
 export async function listClaimed(
   db: Db,
-  kind: WorkKind,
   sessions: readonly SessionName[],
   ageMs: number,
-): Promise<AttemptName[]> {
+): Promise<(AttemptName & OfKind)[]> {
   if (sessions.length === 0) return [];
-  const { live, holder } = tables[kind];
-  const input = unnest("i", sessions, sessionColumns);
-  const { rows } = await sql<AttemptName>`
-    select w.org_id as "orgId", w.${holder} as "deviceId", w.id as "workId", w.attempt_token as "attemptToken"
-    from ${input} join ${live} w on w.org_id = i.org_id and w.${holder} = i.device_id and w.claimed_epoch = i.epoch
-      and w.claimed_session = i.session_id
-    where w.status = 'claimed' and w.claimed_at < now() - ${ageMs} * interval '1 ms'
+  const claimed = (kind: WorkKind) => sql`
+    select ${sql.lit(kind)} as kind, w.org_id, w.${tables[kind].holder} as device_id, w.id, w.attempt_token
+    from input i join ${tables[kind].live} w on w.org_id = i.org_id and w.${tables[kind].holder} = i.device_id
+      and w.claimed_epoch = i.epoch and w.claimed_session = i.session_id
+    where w.status = 'claimed' and w.claimed_at < now() - ${ageMs} * interval '1 ms'`;
+  const { rows } = await sql<AttemptName & OfKind>`
+    with input as materialized (select * from ${unnest("i", sessions, sessionColumns)})
+    select kind, org_id as "orgId", device_id as "deviceId", id as "workId", attempt_token as "attemptToken"
+    from (${claimed("run")} union all ${claimed("turn")}) as claimed
   `.execute(db);
   return rows;
 }
 
-/** Attempts with a requested cancel, to tell their devices (again). At most `limit`. */
+/** Attempts with a requested cancel, to tell their devices (again). At most `limit` of each kind. */
 export async function listCancelling(
   db: Db,
-  kind: WorkKind,
   limit: number,
-): Promise<(AttemptName & { reason: string })[]> {
-  const { live, holder } = tables[kind];
-  const { rows } = await sql<AttemptName & { reason: string }>`
-    select org_id as "orgId", ${holder} as "deviceId", id as "workId", attempt_token as "attemptToken",
+): Promise<(AttemptName & OfKind & { reason: string })[]> {
+  const cancelling = (kind: WorkKind) => sql`
+    (select ${sql.lit(kind)} as kind, org_id, ${tables[kind].holder} as device_id, id, attempt_token, cancel_reason
+    from ${tables[kind].live}
+    where cancel_requested_at is not null and status <> 'pending' and ${tables[kind].holder} is not null
+    limit ${limit})`;
+  const { rows } = await sql<AttemptName & OfKind & { reason: string }>`
+    select kind, org_id as "orgId", device_id as "deviceId", id as "workId", attempt_token as "attemptToken",
       coalesce(cancel_reason, 'cancelled') as reason
-    from ${live} where cancel_requested_at is not null and status <> 'pending' and ${holder} is not null
-    limit ${limit}
+    from (${cancelling("run")} union all ${cancelling("turn")}) as cancelling
   `.execute(db);
   return rows;
 }

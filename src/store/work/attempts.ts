@@ -151,17 +151,24 @@ export function assignmentJoins(
 ) {
   const { runId, version, windowId, windowAt } = of;
   return sql`
+    -- "offset" keeps this and the look-up in window_kept apart: their first conditions spare it for nearly all runs, and
+    -- a plan made while a table was empty would otherwise read the whole table for each run.
     left join lateral (
       select input::text as input from run_start
-      -- A slot has no input, and is not looked up.
+      -- A slot has no input.
       where c.source not in ('scheduled', 'backfill') and org_id = c.org_id and run_id = ${runId}
+      offset 0
     ) rs on true
     left join watcher_revision wr on wr.org_id = c.org_id and wr.watcher_id = c.watcher_id and wr.version = ${version}
     left join agent_revision ar on ar.org_id = c.org_id and ar.agent_id = c.agent_id and ar.version = c.agent_version
     -- In the words of the view "window", but with the moment that names the partition.
     left join run_finished pw on pw.org_id = c.org_id and pw.id = ${windowId} and pw.finished_at = ${windowAt}
       and pw.output is not null
-    left join window_kept kw on pw.id is null and kw.org_id = c.org_id and kw.id = ${windowId}
+    left join lateral (
+      select id, run_id, window_start, window_end, model_used, extracted_data, created_at from window_kept
+      where pw.id is null and ${windowId} is not null and org_id = c.org_id and id = ${windowId}
+      offset 0
+    ) kw on true
     left join lateral (
       select jsonb_build_object('id', rp.session_id, 'run_id', rp.run_id) as agent_session
       from run_finished f join run_report rp on rp.org_id = f.org_id and rp.run_id = f.id

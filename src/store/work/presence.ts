@@ -34,8 +34,11 @@ export type Opened = {
   epoch: number;
   sessionId: string;
   replacedReplicaId: string | null;
-  /** The end of the device's last session, or its last heartbeat; null for a first session. */
-  lastThereAt: Date | null;
+  /**
+   * The end of the device's last session, or its last heartbeat, if it is longer ago than the TTL;
+   * otherwise null.
+   */
+  absentSince: Date | null;
 };
 
 /**
@@ -44,7 +47,7 @@ export type Opened = {
  */
 export async function open(
   tx: Db,
-  session: { orgId: string; deviceId: string; replicaId: string },
+  session: { orgId: string; deviceId: string; replicaId: string; ttlMs: number },
 ): Promise<Opened> {
   const { rows } = await sql<Opened>`
     ${ofFew} with before as materialized (
@@ -60,7 +63,8 @@ export async function open(
     on conflict (org_id, device_id) do update set
       epoch = p.epoch + 1, session_id = excluded.session_id, replica_id = excluded.replica_id, connected_at = now(), disconnected_at = null, last_beat_at = now()
     returning p.epoch, p.session_id as "sessionId", (select replica_id from before where disconnected_at is null) as "replacedReplicaId",
-      (select coalesce(disconnected_at, last_beat_at) from before) as "lastThereAt"
+      (select coalesce(disconnected_at, last_beat_at) from before
+        where now() - coalesce(disconnected_at, last_beat_at) > ${session.ttlMs} * interval '1 ms') as "absentSince"
   `.execute(tx);
   return rows[0]!;
 }

@@ -140,16 +140,17 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
         from usage_day u
         where u.org_id = w.org_id and u.watcher_id = w.id and u.day = (now() at time zone 'UTC')::date
       ) end as budget,
-      exists (select from agent a where a.org_id = w.org_id and a.id = w.agent_id) as "hasAgent",
+      a.version is not null as "hasAgent",
       ${offersOfWatcher} as offers,
       ${hasActiveRun("w.org_id", "w.id")} as "hasActiveRun",
-      (select max(q.scheduled_for) from backlog q
-        where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as "queuedSlotAt",
-      b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
+      b.queued_slot_at as "queuedSlotAt", b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
     from ${input} join watcher w on w.org_id = i.org_id and w.id = i.id
       join schedule_position s on s.org_id = i.org_id and s.watcher_id = i.id
+      left join agent a on a.org_id = w.org_id and a.id = w.agent_id
       left join lateral (
-        select scheduled_for, source, run_id from backlog b where b.org_id = w.org_id and b.watcher_id = w.id
+        select scheduled_for, source, run_id, (select max(q.scheduled_for) from backlog q
+          where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as queued_slot_at
+        from backlog b where b.org_id = w.org_id and b.watcher_id = w.id
         order by scheduled_for limit 1
       ) b on true
     order by i.ord

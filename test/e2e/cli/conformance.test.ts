@@ -73,8 +73,8 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "that names another installation",
       "hello",
       {
-        file: "device/connection.ts",
-        from: "installId: this.#options.installId",
+        file: "device/hello.ts",
+        from: "installId: options.installId",
         to: 'installId: "another-one"',
       },
     ],
@@ -100,7 +100,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "heartbeat-lists",
       {
         file: "device/connection.ts",
-        from: "attempts: () => this.#heartbeatList()",
+        from: "attempts: () => heartbeatList(this.#held())",
         to: "attempts: () => []",
       },
     ],
@@ -132,7 +132,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "that keeps results in memory only",
       "resend-after-kill",
       {
-        file: "device/delivery.ts",
+        file: "device/parcel-files.ts",
         from: "await this.#outbox.put({ completion: unsaved, finishedAtMs: entry.finishedAtMs });",
         to: "",
       },
@@ -141,7 +141,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "that sends an invalid result for ever",
       "invalid",
       {
-        file: "device/delivery.ts",
+        file: "device/verdicts.ts",
         from: '[CompletionVerdict.INVALID]: "invalid"',
         to: "[CompletionVerdict.INVALID]: undefined",
       },
@@ -150,8 +150,8 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "that cuts nothing",
       "output-limits",
       {
-        file: "device/attempts.ts",
-        from: "bytes.subarray(start, start + this.#limits.outputChunkBytesMax)",
+        file: "device/attempt-output.ts",
+        from: "bytes.subarray(start, start + this.chunkBytesMax)",
         to: "bytes.subarray(start)",
       },
     ],
@@ -159,8 +159,8 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "that lets an aborted attempt go on",
       "verdict-abort",
       {
-        file: "device/connection.ts",
-        from: "case HeldVerdict.ABORT:\n        this.#attempts.supersede(attemptToken);",
+        file: "device/server-messages.ts",
+        from: "case HeldVerdict.ABORT:\n        // A result finished since is sent all the same; its own verdict follows.\n        this.#parts.attempts.supersede(attemptToken);",
         to: "case HeldVerdict.ABORT:",
       },
     ],
@@ -170,7 +170,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       {
         file: "device/attempts.ts",
         from: 'this.#host.emit({ type: "cancel", ...attempt.names, reason: cancel.reason });',
-        to: "this.#sendCancelled(cancel);",
+        to: "this.#answers.cancelled(cancel);",
       },
     ],
     [

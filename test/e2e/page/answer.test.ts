@@ -10,6 +10,7 @@ import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { browserPath, findBarriers, patient, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
+import { richCompletion } from "../../support/rich-completion.ts";
 import { startTestReplica } from "../../support/server.ts";
 
 const hostile = [
@@ -50,38 +51,9 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
 
   test("the answer comes first, as Markdown that can do nothing; then its data, and what the agent did", async () => {
     const { replica, device, name, run } = await start();
-    device.send({
-      case: "complete",
-      value: {
-        ...name,
-        outcome: Outcome.COMPLETED,
-        output: '\u001b[31m{"type":"result"}\u001b[0m',
-        resultText: hostile,
-        structured: JSON.stringify({ severity: 3, findings: [{ file: "parser.ts", lines: 12 }] }),
-        usage: { inputTokens: 1_200n, outputTokens: 80n, costMicros: 4_200n, currency: "USD" },
-        modelUsed: "model-x",
-        attention: [AttentionReason.MAX_TURNS],
-        denials: [{ tool: "Bash", input: "git push", reason: "not pre-approved" }],
-        transcript: {
-          entries: [
-            { sequence: 1n, body: { case: "text", value: { text: "I look at the parser." } } },
-            {
-              sequence: 2n,
-              body: {
-                case: "toolCall",
-                value: {
-                  id: "t1",
-                  name: "Read",
-                  title: "Read parser.ts",
-                  status: ToolStatus.COMPLETED,
-                  result: "line 10",
-                },
-              },
-            },
-          ],
-        },
-      },
-    });
+    const printed = '\u001b[31m{"type":"result"}\u001b[0m';
+    const value = richCompletion(name, { output: printed, resultText: hostile });
+    device.send({ case: "complete", value });
     await device.next("completionAck");
     const page = await browser.signIn(replica, `#/runs/${run.id}`);
     const answer = page.getByRole("region", { name: "Answer" });

@@ -6,7 +6,7 @@ import { createInterface } from "node:readline";
 import { expect, onTestFinished, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
 import { startTimeOf } from "../../../clients/ts/src/process-table.ts";
-import { Events, makeStateDir, startDaemon, startPeer, until } from "./harness.ts";
+import { Events, makeStateDir, settledSession, startDaemon, startPeer, until } from "./harness.ts";
 
 const agent = (script: string) => `[executors.test]\ncommand = ["sh", "-c", ${JSON.stringify(script)}]\n`;
 
@@ -37,7 +37,7 @@ test("a daemon killed between the end of a program and the acknowledgement deliv
   peer.acknowledges = false;
   const stateDir = makeStateDir();
   const first = spawnDaemon(peer.url, stateDir, agent("echo precious"));
-  const session = await peer.session();
+  const session = await settledSession(peer);
   const { attemptToken } = session.assign();
   await session.next("complete");
   await killHard(first.child);
@@ -63,7 +63,7 @@ test("agents that a killed daemon left running are ended by the next one, which 
   const stateDir = makeStateDir();
   const script = "echo $$; setsid sh -c 'echo $$; exec sleep 600' & sh -c 'echo $$; exec sleep 600'";
   const first = spawnDaemon(peer.url, stateDir, agent(script));
-  const session = await peer.session();
+  const session = await settledSession(peer);
   const { workId } = session.assign();
   await first.events.next("started");
   let printed = "";

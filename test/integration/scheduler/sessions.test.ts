@@ -176,7 +176,7 @@ test("two hellos of one device at once get two epochs, and the later one is the 
   const device = await seedDevice(db);
   await openDevice(db, device, { replicaId: "before" });
   await using first = await hold(db);
-  const { epoch } = await presence.open(first.tx, { ...device, replicaId: "a" });
+  const { epoch } = await presence.open(first.tx, { ...device, replicaId: "a", ttlMs: 60_000 });
   const second = openDevice(db, device, { replicaId: "b" });
   await untilBlocked(db);
   await first.commit();
@@ -229,7 +229,7 @@ test("after a failover took the epoch back, the session before it can close, bea
   } as const;
   const action = "withdraw";
   expect(await settle(db, [{ ...late, action, session: oldSession }], policy)).toEqual([]);
-  expect(await active.listClaimed(db, "run", [oldSession], 0)).toEqual([]);
+  expect(await active.listClaimed(db, [oldSession], 0)).toEqual([]);
   expect(await presence.beat(db, [oldSession])).toEqual([{ ...oldSession, because: "replaced" }]);
   expect(await presence.close(db, [oldSession])).toEqual([]);
   expect(await presence.find(db, device)).toMatchObject({ replicaId: "b", disconnectedAt: null });
@@ -256,7 +256,10 @@ test.each([
       devices.remove(tx, { ...device, label: "", ownerId: null, isWorker: false }),
   ],
   ["ended", (tx: Db, device: DeviceName, epoch: number) => presence.close(tx, [sessionOf(device, epoch)])],
-  ["replaced", (tx: Db, device: DeviceName) => presence.open(tx, { ...device, replicaId: "b" })],
+  [
+    "replaced",
+    (tx: Db, device: DeviceName) => presence.open(tx, { ...device, replicaId: "b", ttlMs: 60_000 }),
+  ],
 ] as const)(
   "a beat that waits while its session ends does not guess; the next one is answered: %s",
   async (because, end) => {

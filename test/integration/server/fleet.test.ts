@@ -91,14 +91,19 @@ test("a device that holds no stream cannot be disconnected; one that does is dra
   await expect(mine.fleet.disconnectDevice({ deviceId })).rejects.toMatchObject({
     code: Code.FailedPrecondition,
   });
-  const { epoch } = await presence.open(database.db, { orgId: "acme", deviceId, replicaId: "r1" });
+  const { epoch } = await presence.open(database.db, {
+    orgId: "acme",
+    deviceId,
+    replicaId: "r1",
+    ttlMs: 60_000,
+  });
   await mine.fleet.disconnectDevice({ deviceId });
   expect(api.rung.disconnected).toMatchObject([{ deviceId, replicaId: "r1", epoch, reason: "operator" }]);
 });
 
 test("a deleted device takes its runs with it, orphans its watchers, and its token works no more", async () => {
   const { deviceId, secret } = await addDevice(database.db, tenant);
-  await presence.open(database.db, { orgId: "acme", deviceId, replicaId: "r1" });
+  await presence.open(database.db, { orgId: "acme", deviceId, replicaId: "r1", ttlMs: 60_000 });
   await mine.watchers.triggerWatcher({ watcherId: "daily-checkin" });
   expect((await mine.fleet.getDevice({ deviceId })).device).toMatchObject({
     liveness: Liveness.ONLINE,

@@ -41,6 +41,18 @@ test("a claim whose answer was lost is given back at the next sweep, and pushed"
   expect(first.workId).toBe(busy.id);
 });
 
+test("a cancellation that nobody heard of reaches the devices at the next sweep", async () => {
+  const { clients, url } = await startTestReplica(database.url, quickSweep);
+  const device = await enrolDevice(clients);
+  const stream = await connect(url, device);
+  const run = await startWork(clients, device);
+  const { workId, attemptToken } = await takeOn(stream);
+  await sql`update run set cancel_requested_at = now(), cancel_reason = 'enough' where id = ${run.id}`.execute(
+    database.db,
+  );
+  expect(await stream.next("cancel")).toMatchObject({ workId, attemptToken, reason: "enough" });
+});
+
 test("a device may write its ids in capitals", async () => {
   const { clients, url } = await startTestReplica(database.url);
   const device = await enrolDevice(clients);

@@ -174,7 +174,7 @@ test("liveness follows the database's clock: never, online, unsteady, offline", 
   const liveness = async () => (await devices.get(db, { ...name, ttlMs })).liveness;
   expect(await liveness()).toBe("never");
 
-  const { epoch, sessionId } = await presence.open(db, { ...name, replicaId: "r1" });
+  const { epoch, sessionId } = await presence.open(db, { ...name, replicaId: "r1", ttlMs: 60_000 });
   expect(await liveness()).toBe("online");
   await presence.close(db, [{ ...name, epoch, sessionId }]);
   expect(await liveness()).toBe("unsteady");
@@ -183,7 +183,7 @@ test("liveness follows the database's clock: never, online, unsteady, offline", 
   );
   expect(await liveness()).toBe("offline");
 
-  await presence.open(db, { ...name, replicaId: "r2" });
+  await presence.open(db, { ...name, replicaId: "r2", ttlMs: 60_000 });
   await sql`update presence set connected_at = now() - interval '1 hour', last_beat_at = now() - interval '61 seconds'`.execute(
     db,
   );
@@ -241,7 +241,7 @@ test("removing a device unpins its watchers as an edit of each, and its token is
   const { db } = database;
   const tenant = await addTenant(db, "acme");
   const { deviceId, secret, defaultWatcherId } = await addDevice(db, tenant);
-  await presence.open(db, { orgId: "acme", deviceId, replicaId: "r1" });
+  await presence.open(db, { orgId: "acme", deviceId, replicaId: "r1", ttlMs: 60_000 });
   const asked = { orgId: "acme", deviceId, actor: "user:x" };
   expect(await removeDevice(db, asked, surroundings)).toMatchObject({
     watchersUnpinned: 1,

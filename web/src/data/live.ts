@@ -166,3 +166,7 @@ export function hiddenFor(ms: number, outer: AbortSignal): { signal: AbortSignal
     },
   };
 }
+
+/** Whether an event is the end of a run. */
+export const endsRuns = ({ kind }: Happening) =>
+  /^run\.(completed|failed|timeout|cancelled|skipped)/.test(kind);

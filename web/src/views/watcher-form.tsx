@@ -1,7 +1,6 @@
 import { timestampMs } from "@bufbuild/protobuf/wkt";
-import { type Signal, useSignal } from "@preact/signals";
-import type { ComponentChildren } from "preact";
-import { useEffect, useId, useMemo } from "preact/hooks";
+import { useSignal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { agents, watchers as api, explainError } from "../data/api.ts";
 import { deviceOptions, executorsOf, workspacesOf } from "../data/devices.ts";
@@ -19,7 +18,8 @@ import {
   overlapChoices,
   responderChoices,
 } from "../words.ts";
-import { createNew, type Draft, draftOf, FieldError, update } from "./watcher-draft.ts";
+import { createNew, draftOf, FieldError, update } from "./watcher-draft.ts";
+import { Choice, Field, type FieldsProps, set, Text } from "./watcher-inputs.tsx";
 
 const previewAfterMs = 250;
 const previews = 3;
@@ -68,8 +68,6 @@ export function WatcherDialog({ watcher }: { watcher?: Watcher }) {
     </Dialog>
   );
 }
-
-type FieldsProps = { draft: Signal<Draft> };
 
 function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
   const known = useSignal<{ value: string; label: string }[]>([]);
@@ -291,88 +289,4 @@ function Agents({ draft }: FieldsProps) {
       </p>
     </details>
   );
-}
-
-/** Attributes for linking an input to its label and hint. */
-type Ties = { id: string; "aria-describedby"?: string };
-
-function Field(props: { label: string; hint?: string; children: (ties: Ties) => ComponentChildren }) {
-  const id = useId();
-  const hintId = `${id}-hint`;
-  return (
-    <div class="field">
-      <label for={id}>{props.label}</label> {props.hint && <small id={hintId}>{props.hint}</small>}
-      {props.children(props.hint ? { id, "aria-describedby": hintId } : { id })}
-    </div>
-  );
-}
-
-function Text(
-  props: FieldsProps & {
-    name: keyof Draft;
-    label: string;
-    hint?: string;
-    required?: boolean;
-    mono?: boolean;
-    /** Suggested values, besides free text. */
-    offers?: readonly { value: string; label: string }[];
-  },
-) {
-  const { draft, name } = props;
-  return (
-    <Field label={props.label} {...(props.hint ? { hint: props.hint } : {})}>
-      {(ties) => (
-        <>
-          <input
-            {...ties}
-            class={props.mono ? "mono" : ""}
-            value={draft.value[name]}
-            required={props.required ?? false}
-            list={props.offers ? `${ties.id}-offers` : undefined}
-            spellcheck={false}
-            autocomplete="off"
-            onInput={(event) => set(draft, name, event.currentTarget.value)}
-          />
-          {props.offers && (
-            <datalist id={`${ties.id}-offers`}>
-              {props.offers.map(({ value, label }) => (
-                <option key={value} value={value} label={label} />
-              ))}
-            </datalist>
-          )}
-        </>
-      )}
-    </Field>
-  );
-}
-
-function Choice(
-  props: FieldsProps & {
-    name: keyof Draft;
-    label: string;
-    choices: readonly { value: number; label: string }[];
-  },
-) {
-  const { draft, name } = props;
-  return (
-    <Field label={props.label}>
-      {(ties) => (
-        <select
-          {...ties}
-          value={draft.value[name]}
-          onChange={(event) => set(draft, name, event.currentTarget.value)}
-        >
-          {props.choices.map(({ value, label }) => (
-            <option key={value} value={value}>
-              {label}
-            </option>
-          ))}
-        </select>
-      )}
-    </Field>
-  );
-}
-
-function set(draft: Signal<Draft>, name: keyof Draft, value: string): void {
-  draft.value = { ...draft.value, [name]: value };
 }

@@ -1,7 +1,7 @@
 import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
-import type { AttemptContext } from "../device/attempts.ts";
+import type { AttemptContext } from "../device/attempt.ts";
 import type { AttemptResult } from "../device/completion.ts";
 import { messageOf } from "../device/errors.ts";
 import {
@@ -17,9 +17,10 @@ import type { Logger } from "../logger.ts";
 import type { AttemptFiles } from "../runner/attempt-files.ts";
 import type { DeviceConfig, ExecutorConfig } from "../runner/config.ts";
 import { type Confinement, findInPath, unconfined } from "../runner/confinement.ts";
+import type { AgentRun } from "./agent-attempt.ts";
 import { egressNote, egressProblem } from "./egress.ts";
 import { versionOf } from "./installed.ts";
-import { type AgentRun, runAgent } from "./run-agent.ts";
+import { runAgent } from "./run-agent.ts";
 import { readSecrets } from "./secrets.ts";
 import { type KeptSession, Sessions } from "./sessions.ts";
 import { type Place, Workspaces } from "./workspaces.ts";

@@ -1,35 +1,12 @@
 import { randomUUID } from "node:crypto";
 import type { GivenAnswer } from "../device/questions.ts";
-import { AttentionReason, ToolKind, ToolStatus } from "../gen/pinion/v1/activity_pb.js";
+import { AttentionReason, ToolStatus } from "../gen/pinion/v1/activity_pb.js";
+import { endOf, kindOf, ruleOf, textOfBlocks, titleOf, usageOf } from "./claude-messages.ts";
+import { argumentsOf } from "./claude-start.ts";
 import { type AgentDriver, type AgentHost, type Dialogue, endInWords, type TurnEnd } from "./driver.ts";
 import { at, isObject, type Line, listAt, numberAt, objectOf, textAt } from "./lines.ts";
 import { choiceQuestion, permissionQuestion } from "./permission.ts";
 import { retryAfterOf } from "./retry-later.ts";
-
-/** Attention reasons of Claude's error subtypes. */
-const ATTENTION_OF_SUBTYPE: Record<string, AttentionReason> = {
-  error_max_turns: AttentionReason.MAX_TURNS,
-  error_max_budget_usd: AttentionReason.BUDGET,
-  error_max_structured_output_retries: AttentionReason.SCHEMA,
-};
-
-const KIND_OF_TOOL: Record<string, ToolKind> = {
-  Read: ToolKind.READ,
-  NotebookRead: ToolKind.READ,
-  LS: ToolKind.READ,
-  Edit: ToolKind.EDIT,
-  MultiEdit: ToolKind.EDIT,
-  Write: ToolKind.EDIT,
-  NotebookEdit: ToolKind.EDIT,
-  Glob: ToolKind.SEARCH,
-  Grep: ToolKind.SEARCH,
-  WebSearch: ToolKind.SEARCH,
-  Bash: ToolKind.EXECUTE,
-  BashOutput: ToolKind.EXECUTE,
-  WebFetch: ToolKind.FETCH,
-  Task: ToolKind.THINK,
-  Agent: ToolKind.THINK,
-};
 
 /** Tools with access to hosts outside the rules. */
 const NETWORK_TOOLS = ["SandboxNetworkAccess", "WebFetch", "WebSearch"];
@@ -43,78 +20,6 @@ export const openClaudeCode: AgentDriver = async (host) => {
   const session = new ClaudeSession(host, await argumentsOf(host));
   return session;
 };
-
-async function argumentsOf(host: AgentHost): Promise<string[]> {
-  const { task, executor } = host;
-  const args = ["-p", "--input-format", "stream-json", "--output-format", "stream-json", "--verbose"];
-  if (executor.permissions === "bypass") args.push("--dangerously-skip-permissions");
-  else args.push("--permission-prompt-tool", "stdio", "--permission-mode", executor.claude.permissionMode);
-  if (task.systemPrompt !== "") {
-    // In files: a prompt may exceed the system's argument limit, and other users can read
-    // arguments.
-    args.push("--append-system-prompt-file", await host.file("system-prompt.md", task.systemPrompt));
-    // A resumed session would otherwise keep its first system prompt.
-    if (task.session !== undefined) args.push("--system-prompt-snapshot", "off");
-  }
-  const model = task.model || executor.model;
-  if (model) args.push("--model", model);
-  if (task.mcpServers.length > 0) {
-    const mcpServers = Object.fromEntries(
-      task.mcpServers.map(({ name, url, bearerToken }) => [
-        name,
-        {
-          type: "http",
-          url,
-          ...(bearerToken === undefined ? {} : { headers: { Authorization: `Bearer ${bearerToken}` } }),
-        },
-      ]),
-    );
-    args.push("--mcp-config", await host.file("mcp.json", JSON.stringify({ mcpServers })));
-  }
-  args.push("--settings", await host.file("settings.json", JSON.stringify(settingsOf(host))));
-  // A repository's own settings could open closed hosts, so only the settings of the device's owner
-  // apply.
-  if (task.allowedHosts !== undefined && task.enforcesEgress) {
-    args.push("--setting-sources", "user", "--strict-mcp-config");
-  }
-  if (task.schema !== undefined) args.push("--json-schema", JSON.stringify(task.schema));
-  if (executor.maxTurns !== undefined) args.push("--max-turns", String(executor.maxTurns));
-  if (task.budget.costMicrosMax > 0n) {
-    args.push("--max-budget-usd", String(Number(task.budget.costMicrosMax) / 1_000_000));
-  }
-  if (task.session !== undefined) args.push("--resume", task.session.id);
-  return args;
-}
-
-/** Rules and sandbox settings for this start only. */
-function settingsOf({ task }: AgentHost): Record<string, unknown> {
-  const allow = [...task.approvedTools];
-  const deny: string[] = [];
-  const hosts = task.allowedHosts;
-  if (hosts === undefined) return { permissions: { allow } };
-  // The provider runs the search, with any text chosen by the model.
-  deny.push("WebSearch");
-  if (hosts.length === 0) deny.push("WebFetch");
-  else allow.push(...hosts.map((name) => `WebFetch(domain:${wildcard(name)})`));
-  if (!task.enforcesEgress) return { permissions: { allow, deny } };
-  return {
-    permissions: { allow, deny },
-    sandbox: {
-      enabled: true,
-      failIfUnavailable: true,
-      allowUnsandboxedCommands: false,
-      autoAllowBashIfSandboxed: false,
-      network: {
-        allowedDomains: hosts.map(wildcard),
-        allowManagedDomainsOnly: false,
-        allowLocalBinding: false,
-      },
-    },
-  };
-}
-
-/** ".example.org" in Claude's notation. */
-const wildcard = (name: string) => (name.startsWith(".") ? `*${name}` : name);
 
 class ClaudeSession {
   readonly #host: AgentHost;
@@ -272,7 +177,7 @@ class ClaudeSession {
           record.tool({
             id: textAt(block, "id") ?? `${messageId}/${place}`,
             name,
-            kind: KIND_OF_TOOL[name] ?? (name.startsWith("mcp__") ? ToolKind.MCP : ToolKind.OTHER),
+            kind: kindOf(name),
             title: titleOf(name, input),
             status: ToolStatus.RUNNING,
             input,
@@ -324,19 +229,7 @@ class ClaudeSession {
   #result(message: Record<string, unknown>): void {
     const { record, task } = this.#host;
     record.sessionId = textAt(message, "session_id") ?? record.sessionId;
-    const [fresh, read, written] = [
-      "input_tokens",
-      "cache_read_input_tokens",
-      "cache_creation_input_tokens",
-    ].map((name) => numberAt(message, "usage", name) ?? 0) as [number, number, number];
-    const cost = numberAt(message, "total_cost_usd");
-    record.used({
-      inputTokens: fresh + read + written,
-      outputTokens: numberAt(message, "usage", "output_tokens"),
-      cachedInputTokens: read,
-      modelTurns: numberAt(message, "num_turns"),
-      ...(cost === undefined ? {} : { cost: { amount: cost, currency: "USD" } }),
-    });
+    record.used(usageOf(message));
     for (const denial of listAt(message, "permission_denials")) {
       record.denied({
         tool: textAt(denial, "tool_name") ?? "?",
@@ -344,41 +237,13 @@ class ClaudeSession {
         reason: "not permitted",
       });
     }
-    const text = textAt(message, "result") ?? "";
-    const subtype = textAt(message, "subtype") ?? "";
-    const stopReason = textAt(message, "stop_reason") ?? subtype;
-    const attention: AttentionReason[] = [];
-    const ofSubtype = ATTENTION_OF_SUBTYPE[subtype];
-    if (ofSubtype !== undefined) attention.push(ofSubtype);
-    if (stopReason === "refusal") attention.push(AttentionReason.REFUSAL);
-    const apiError = textAt(message, "api_error") ?? this.#apiError;
-    if (stopReason === "max_tokens" || apiError === "max_output_tokens")
-      attention.push(AttentionReason.MAX_TOKENS);
-    if (apiError === "connection_failed") attention.push(AttentionReason.ANSWER_CUT);
-    const structured = at(message, "structured_output");
-    const isDone = message.is_error !== true && subtype === "success";
-    const isDataOnly = task.schema !== undefined && structured !== undefined && text === "";
-    const end: TurnEnd = {
-      isDone,
-      text: isDataOnly ? JSON.stringify(structured, null, 2) : isDone ? text : "",
-      stopReason,
-      attention,
-      ...(structured === undefined ? {} : { structured }),
-    };
-    if (isDone) {
+    const end = endOf(message, { apiError: this.#apiError, hasSchema: task.schema !== undefined });
+    if (end.isDone) {
       this.#settle(end);
       return;
     }
-    const errors = listAt(message, "errors").filter((error) => typeof error === "string");
-    const problem = text || errors.join("\n") || `claude stopped: ${subtype}`;
-    const isSessionGone = /No conversation found/i.test(problem);
-    const retryAfterMs = this.#retryAfter(problem, numberAt(message, "api_error_status"));
-    this.#settle({
-      ...end,
-      problem,
-      ...(isSessionGone ? { isSessionGone } : {}),
-      ...(retryAfterMs === undefined ? {} : { retryAfterMs }),
-    });
+    const retryAfterMs = this.#retryAfter(end.problem ?? "", numberAt(message, "api_error_status"));
+    this.#settle({ ...end, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) });
   }
 
   /**
@@ -433,7 +298,7 @@ class ClaudeSession {
       tool,
       title: `${tool}: ${titleOf(tool, input)}`,
       text: textAt(request, "description") ?? textAt(request, "decision_reason") ?? "",
-      kind: KIND_OF_TOOL[tool] ?? ToolKind.OTHER,
+      kind: kindOf(tool),
       input,
       toolRule: suggestion ?? tool,
       options: undefined,
@@ -481,32 +346,4 @@ class ClaudeSession {
       JSON.stringify({ type: "control_response", response: { request_id: requestId, ...response } }),
     );
   }
-}
-
-/** Claude's suggested rule for "always", in the notation of its settings. */
-function ruleOf(suggestions: unknown): string | undefined {
-  for (const suggestion of Array.isArray(suggestions) ? suggestions : []) {
-    const [rule] = listAt(suggestion, "rules");
-    const tool = textAt(rule, "toolName");
-    if (textAt(suggestion, "type") !== "addRules" || tool === undefined) continue;
-    const content = textAt(rule, "ruleContent");
-    return content === undefined || content === "" ? tool : `${tool}(${content})`;
-  }
-  return undefined;
-}
-
-/** Title of a tool call, from its input. */
-function titleOf(tool: string, input: unknown): string {
-  for (const name of ["command", "file_path", "path", "pattern", "url", "query", "description", "prompt"]) {
-    const value = textAt(input, name);
-    if (value !== undefined && value !== "") return value;
-  }
-  return tool;
-}
-
-function textOfBlocks(content: unknown): unknown {
-  if (!Array.isArray(content)) return content ?? "";
-  return content
-    .map((block) => textAt(block, "text") ?? (isObject(block) ? `[${String(block.type)}]` : String(block)))
-    .join("\n");
 }

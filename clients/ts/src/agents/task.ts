@@ -154,3 +154,8 @@ export function headAndTail(text: string, charactersMax: number): string {
   const omitted = text.length - 2 * half;
   return `${text.slice(0, half)}\n… ${omitted} characters left out …\n${text.slice(-half)}`.toWellFormed();
 }
+
+/** The request for an answer in JSON, for agents that take no schema. */
+export function schemaPrompt(schema: unknown): string {
+  return `Your final answer must be JSON that matches this JSON schema, and nothing else: no text around it.\n${fenced(JSON.stringify(schema, null, 2), "json")}`;
+}

@@ -1,135 +1,28 @@
-import { createHash } from "node:crypto";
 import { setImmediate as nextTurn } from "node:timers/promises";
-import { create, toBinary } from "@bufbuild/protobuf";
 import { durationMs, type Timestamp } from "@bufbuild/protobuf/wkt";
-import { type Activity, ActivitySchema, type Question } from "../gen/pinion/v1/activity_pb.js";
+import type { Assignment, AttemptRef, Cancel, Completion } from "../gen/pinion/v1/device_pb.js";
 import {
-  type Assignment,
-  AssignmentKind,
-  type AttemptRef,
-  type Cancel,
-  type Completion,
-  type ConnectRequest,
-  RejectReason,
-  type Reoffer,
-  ReofferSchema,
-  type TurnReoffer,
-  TurnReofferSchema,
-} from "../gen/pinion/v1/device_pb.js";
-import { OutputStream } from "../gen/pinion/v1/run_pb.js";
-import { type AttemptResult, completionOf, isResult, truncateUtf8 } from "./completion.ts";
+  type Admission,
+  type AssignmentHandler,
+  type Attempt,
+  AttemptAborted,
+  type AttemptsHost,
+  type Rejection,
+} from "./attempt.ts";
+import { AttemptAnswers } from "./attempt-answers.ts";
+import { AttemptOutput } from "./attempt-output.ts";
+import { type AttemptResult, completionOf, isResult } from "./completion.ts";
 import { messageOf } from "./errors.ts";
-import type { AttemptNames, DeviceEventBody } from "./events.ts";
-import type { GivenAnswer } from "./questions.ts";
-import { defaultLimits, nowMs, type SessionLimits } from "./timing.ts";
-
-/** Abort reason of an attempt's signal (`signal.reason`). */
-export class AttemptAborted extends Error {
-  override name = "AttemptAborted";
-  /**
-   * `cancelled`: by the server. `superseded`: the run has another attempt. `stopping`: the daemon
-   * stops.
-   */
-  readonly why: "cancelled" | "superseded" | "stopping";
-
-  constructor(why: "cancelled" | "superseded" | "stopping", message: string) {
-    super(message);
-    this.why = why;
-  }
-}
-
-/** Functions of one attempt, given to the handler with the assignment. */
-export interface AttemptContext {
-  /**
-   * Aborted when the attempt has to end; the handler then stops its agent and settles. `reason` is
-   * an AttemptAborted.
-   */
-  signal: AbortSignal;
-  /** Streams output of any size to watching clients. Never waits; the session may drop pieces. */
-  output(stream: "stdout" | "stderr", data: Uint8Array | string): void;
-  /**
-   * Streams one activity and returns its sequence number, counted here from 1. The caller keeps the
-   * protocol's other rules. Never waits; the session may drop the activity. A server without the
-   * capability `activity` gets none.
-   */
-  activity(activity: Activity): bigint;
-  /**
-   * Asks a person and resolves to the answer, or to the default answer. Waits across reconnects.
-   * Never rejects.
-   */
-  ask(question: Question, options: { timeoutMs: number; signal: AbortSignal }): Promise<GivenAnswer>;
-}
-
-/** Refusal of an assignment before the accept. */
-export interface Rejection {
-  reason: "busy" | "unsupported" | "invalid";
-  /** For people. */
-  message: string;
-}
-
-export type AssignmentHandler = (assignment: Assignment, context: AttemptContext) => Promise<AttemptResult>;
-export type Admission = (assignment: Assignment) => Promise<Rejection | undefined> | Rejection | undefined;
+import type { AttemptNames } from "./events.ts";
+import { reofferOf, UUID } from "./reoffer.ts";
+import { nowMs, type SessionLimits } from "./timing.ts";
+import { Waiters } from "./waiters.ts";
 
 /**
  * Attempt tokens remembered after the end, so a late copy of an assignment starts no second
  * program.
  */
 const ENDED_MAX = 4096;
-/** Bound of a protocol field rule, in bytes. */
-const REJECT_MESSAGE_BYTES_MAX = 1000;
-const UUID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
-
-const rejectReasons: Record<Rejection["reason"] | "shutting_down", RejectReason> = {
-  busy: RejectReason.BUSY,
-  unsupported: RejectReason.UNSUPPORTED,
-  invalid: RejectReason.INVALID,
-  shutting_down: RejectReason.SHUTTING_DOWN,
-};
-
-/** An attempt in progress on this device. */
-interface Attempt {
-  readonly names: AttemptNames;
-  readonly assignment: Assignment;
-  readonly controller: AbortController;
-  /** `ending`: the signal is aborted and the handler has not settled yet. */
-  phase: "admitting" | "running" | "ending";
-  end: AttemptAborted["why"] | undefined;
-  /** The stream of the accept. */
-  acceptedOn: object | undefined;
-  sequence: bigint;
-  activities: bigint;
-}
-
-/** Functions of the connection used by the attempts. */
-export interface AttemptsHost {
-  maxConcurrency: number;
-  /** The open stream, if any; compared by identity only. */
-  stream(): object | undefined;
-  send(message: ConnectRequest["message"]): boolean;
-  sendOutput(message: ConnectRequest["message"], bytes: number): boolean;
-  /** True if the server of the open stream accepts activities. */
-  takesActivities(): boolean;
-  ask(
-    attempt: { workId: string; attemptToken: string },
-    question: Question,
-    options: { timeoutMs: number; signal: AbortSignal },
-  ): Promise<GivenAnswer>;
-  /** Puts a result into the outbox. */
-  deliver(completion: Completion, finishedAtMs: number, watcher: string): Promise<void>;
-  /** Result of an assignment whose run the server's database has lost. */
-  forgottenResult(assignment: Assignment): Promise<Completion | undefined> | undefined;
-  /** The outbox has a result of the attempt. */
-  isHeld(attemptToken: string): boolean;
-  /**
-   * The disk's error while results cannot be written; no work is accepted then. Undefined: no
-   * error.
-   */
-  diskProblem(): string | undefined;
-  /** Sends the attempt's result again. False if the outbox has none. */
-  resend(attemptToken: string): boolean;
-  emit(event: DeviceEventBody, atMs?: number): void;
-}
-
 /**
  * The attempts in progress on this device. An attempt begins with an assignment and ends with its
  * answer; the phases are:
@@ -154,12 +47,15 @@ export class Attempts {
   readonly #handle: AssignmentHandler;
   readonly #attempts = new Map<string, Attempt>();
   readonly #ended = new Set<string>();
-  readonly #waiters = new Set<() => void>();
-  #limits: SessionLimits = defaultLimits;
+  readonly #waiters = new Waiters();
+  readonly #answers: AttemptAnswers;
+  readonly #output: AttemptOutput;
   #isStopping = false;
 
   constructor(options: { host: AttemptsHost; admit: Admission; handle: AssignmentHandler }) {
     this.#host = options.host;
+    this.#answers = new AttemptAnswers(options.host);
+    this.#output = new AttemptOutput(options.host);
     this.#admit = options.admit;
     this.#handle = options.handle;
   }
@@ -169,7 +65,7 @@ export class Attempts {
   }
 
   set limits(limits: SessionLimits) {
-    this.#limits = limits;
+    this.#output.chunkBytesMax = limits.outputChunkBytesMax;
   }
 
   /** All attempts in progress except superseded ones; at most two times `maxConcurrency`. */
@@ -208,9 +104,9 @@ export class Attempts {
     if (forgotten !== undefined) {
       await this.#answerForgotten(names, forgotten);
     } else if (this.#isStopping) {
-      this.#reject(names, "shutting_down", "the daemon is stopping");
+      this.#answers.reject(names, "shutting_down", "the daemon is stopping");
     } else if (this.#busy() >= this.#host.maxConcurrency) {
-      this.#reject(names, "busy", `all ${this.#host.maxConcurrency} slots are taken`);
+      this.#answers.reject(names, "busy", `all ${this.#host.maxConcurrency} slots are taken`);
     } else {
       await this.#take(names, assignment);
     }
@@ -218,10 +114,9 @@ export class Attempts {
 
   /** After a database failover lost the run: the finished program does not run a second time. */
   async #answerForgotten(names: AttemptNames, forgotten: Completion): Promise<void> {
-    const { workId, attemptToken } = names;
+    const { attemptToken } = names;
     this.#rememberEnded(attemptToken);
-    this.#host.send({ case: "accept", value: { $typeName: "pinion.v1.Accept", workId, attemptToken } });
-    this.#host.emit({ type: "accepted", ...names });
+    this.#answers.sendAccept(names);
     await this.#host.deliver({ ...forgotten, attemptToken }, nowMs(), names.watcher);
   }
 
@@ -230,7 +125,7 @@ export class Attempts {
     const attempt = this.#attempts.get(cancel.attemptToken);
     if (attempt === undefined) {
       // A completion in the outbox also answers a cancel.
-      if (!this.#host.isHeld(cancel.attemptToken)) this.#sendCancelled(cancel);
+      if (!this.#host.isHeld(cancel.attemptToken)) this.#answers.cancelled(cancel);
       return;
     }
     this.#host.emit({ type: "cancel", ...attempt.names, reason: cancel.reason });
@@ -253,15 +148,7 @@ export class Attempts {
   async idle(ms: number): Promise<void> {
     this.refuseNew();
     if (this.#attempts.size === 0 || ms <= 0) return;
-    await new Promise<void>((resolve) => {
-      const done = () => {
-        clearTimeout(timer);
-        this.#waiters.delete(done);
-        resolve();
-      };
-      const timer = setTimeout(done, ms);
-      this.#waiters.add(done);
-    });
+    await this.#waiters.wait(ms);
   }
 
   /**
@@ -287,7 +174,8 @@ export class Attempts {
     }
     // An accept sent on an earlier stream may be lost; an accept sent on the open stream is on its
     // way.
-    if (attempt.phase === "running" && attempt.acceptedOn !== this.#host.stream()) this.#accept(attempt);
+    if (attempt.phase === "running" && attempt.acceptedOn !== this.#host.stream())
+      this.#answers.accept(attempt);
     return true;
   }
 
@@ -320,8 +208,8 @@ export class Attempts {
     const rejection = await this.#admission(assignment);
     if (rejection !== undefined || attempt.end === "stopping") {
       this.#forget(attempt, { isEnded: false });
-      if (rejection === undefined) this.#reject(names, "shutting_down", "the daemon is stopping");
-      else this.#reject(names, rejection.reason, rejection.message);
+      if (rejection === undefined) this.#answers.reject(names, "shutting_down", "the daemon is stopping");
+      else this.#answers.reject(names, rejection.reason, rejection.message);
       return;
     }
     if (attempt.end !== undefined) {
@@ -329,7 +217,7 @@ export class Attempts {
       return;
     }
     attempt.phase = "running";
-    this.#accept(attempt);
+    this.#answers.accept(attempt);
     // Starting a program blocks for milliseconds, so the accept is sent first.
     await nextTurn();
     if (attempt.end === undefined) await this.#run(attempt);
@@ -355,8 +243,8 @@ export class Attempts {
     try {
       result = await this.#handle(attempt.assignment, {
         signal: attempt.controller.signal,
-        output: (stream, data) => this.#output(attempt, stream, data),
-        activity: (activity) => this.#activity(attempt, activity),
+        output: (stream, data) => this.#output.output(attempt, stream, data),
+        activity: (activity) => this.#output.activity(attempt, activity),
         ask: (question, options) => this.#host.ask(attempt.names, question, options),
       });
       if (!isResult(result)) throw new TypeError("the handler did not say how the attempt ended");
@@ -380,16 +268,15 @@ export class Attempts {
     }
     if (attempt.end === "cancelled" && !isDone) {
       this.#forget(attempt, { isEnded: true });
-      this.#sendCancelled(names);
+      this.#answers.cancelled(names);
       this.#host.emit({ type: "cancelled", ...names });
       return;
     }
     const finishedAtMs = nowMs();
-    const completion = completionOf(names, result, measuredMs);
-    const reoffer = reofferOf(attempt.assignment);
-    if (reoffer) completion.reoffer = reoffer;
-    const turnReoffer = turnReofferOf(attempt.assignment);
-    if (turnReoffer) completion.turnReoffer = turnReoffer;
+    const completion = {
+      ...completionOf(names, result, measuredMs),
+      ...reofferOf(attempt.assignment),
+    };
     this.#host.emit(
       { type: "finished", ...names, result, durationMs: result.durationMs ?? measuredMs },
       finishedAtMs,
@@ -408,90 +295,10 @@ export class Attempts {
     attempt.controller.abort(reason);
   }
 
-  #accept(attempt: Attempt): void {
-    const { workId, attemptToken } = attempt.names;
-    attempt.acceptedOn = this.#host.stream();
-    this.#host.send({ case: "accept", value: { $typeName: "pinion.v1.Accept", workId, attemptToken } });
-    this.#host.emit({ type: "accepted", ...attempt.names });
-  }
-
   #rememberEnded(attemptToken: string): void {
     this.#ended.add(attemptToken);
     const [oldest] = this.#ended;
     if (this.#ended.size > ENDED_MAX && oldest !== undefined) this.#ended.delete(oldest);
-  }
-
-  #reject(names: AttemptNames, reason: keyof typeof rejectReasons, message: string): void {
-    this.#host.send({
-      case: "reject",
-      value: {
-        $typeName: "pinion.v1.Reject",
-        workId: names.workId,
-        attemptToken: names.attemptToken,
-        reason: rejectReasons[reason],
-        message: truncateUtf8(message.toWellFormed(), REJECT_MESSAGE_BYTES_MAX).text,
-      },
-    });
-    this.#host.emit({ type: "rejected", ...names, reason, message });
-  }
-
-  #sendCancelled(attempt: { workId: string; attemptToken: string }): void {
-    // Without a stream, the server asks again after the reconnect.
-    this.#host.send({
-      case: "cancelled",
-      value: { $typeName: "pinion.v1.Cancelled", workId: attempt.workId, attemptToken: attempt.attemptToken },
-    });
-  }
-
-  #output(attempt: Attempt, stream: "stdout" | "stderr", data: Uint8Array | string): void {
-    const bytes = typeof data === "string" ? Buffer.from(data, "utf8") : data;
-    const { workId, attemptToken } = attempt.names;
-    for (let start = 0; start < bytes.length; start += this.#limits.outputChunkBytesMax) {
-      const piece = bytes.subarray(start, start + this.#limits.outputChunkBytesMax);
-      attempt.sequence += 1n;
-      const isSent =
-        attempt.end !== "superseded" &&
-        this.#host.sendOutput(
-          {
-            case: "output",
-            value: {
-              $typeName: "pinion.v1.Output",
-              workId,
-              attemptToken,
-              sequence: attempt.sequence,
-              stream: stream === "stdout" ? OutputStream.STDOUT : OutputStream.STDERR,
-              data: piece,
-            },
-          },
-          piece.length,
-        );
-      this.#host.emit({
-        type: "output",
-        ...attempt.names,
-        stream,
-        data: piece,
-        sequence: attempt.sequence,
-        isSent,
-      });
-    }
-  }
-
-  #activity(attempt: Attempt, activity: Activity): bigint {
-    attempt.activities += 1n;
-    const { workId, attemptToken } = attempt.names;
-    const numbered = { ...activity, sequence: attempt.activities };
-    const isSent =
-      attempt.end !== "superseded" &&
-      this.#host.takesActivities() &&
-      this.#host.sendOutput(
-        {
-          case: "activity",
-          value: { $typeName: "pinion.v1.ActivityReport", workId, attemptToken, activities: [numbered] },
-        },
-        toBinary(ActivitySchema, numbered).length,
-      );
-    this.#host.emit({ type: "activity", ...attempt.names, activity: numbered, isSent });
-    return attempt.activities;
   }
 
   #forget(attempt: Attempt, options: { isEnded: boolean }): void {
@@ -501,7 +308,7 @@ export class Attempts {
     if (options.isEnded) {
       this.#rememberEnded(attemptToken);
     }
-    if (this.#attempts.size === 0) for (const done of [...this.#waiters]) done();
+    if (this.#attempts.size === 0) this.#waiters.wake();
   }
 }
 
@@ -518,30 +325,4 @@ function namesOf(assignment: Assignment): AttemptNames {
     attemptToken: assignment.attemptToken,
     watcher: assignment.watcher?.slug ?? "",
   };
-}
-
-/** The beginning of a message in bytes, for people who read a turn that the server lost. */
-const REOFFERED_INPUT_BYTES_MAX = 65_536;
-
-/** Data about the turn for offering the reply again; undefined for a run. */
-function turnReofferOf({ kind, turn, agent, attempt }: Assignment): TurnReoffer | undefined {
-  if (kind !== AssignmentKind.TURN || !turn || !agent || attempt < 1) return undefined;
-  const { conversationId, messageId, usesSnapshot } = turn;
-  return create(TurnReofferSchema, {
-    ...{ agentId: agent.id, conversationId, messageId, usesSnapshot, attempt },
-    input: truncateUtf8(turn.input, REOFFERED_INPUT_BYTES_MAX).text,
-    inputSha256: createHash("sha256").update(turn.input).digest(),
-  });
-}
-
-/** Data about the run for offering the result again; undefined for a turn. */
-function reofferOf({ kind, watcher, event, attempt }: Assignment): Reoffer | undefined {
-  if (kind !== AssignmentKind.WATCHER_RUN || !watcher || !event?.windowStart || !event.windowEnd)
-    return undefined;
-  if (!UUID.test(watcher.id) || attempt < 1) return undefined;
-  return create(ReofferSchema, {
-    ...{ watcherId: watcher.id, attempt, source: event.source },
-    ...(event.scheduledFor ? { scheduledFor: event.scheduledFor } : {}),
-    ...{ windowStart: event.windowStart, windowEnd: event.windowEnd },
-  });
 }

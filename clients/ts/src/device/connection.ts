@@ -1,172 +1,39 @@
 import { join } from "node:path";
-import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { renameToken } from "../cell.ts";
-import type { ExecutorInfoSchema, WorkspaceInfoSchema } from "../gen/pinion/v1/activity_pb.js";
-import {
-  type AttemptRef,
-  AttemptRefSchema,
-  CompletionVerdict,
-  type ConnectResponse,
-  DrainReason,
-  HeldAttemptState,
-  HeldVerdict,
-  type Hello,
-  HelloSchema,
-  LogExcerptSchema,
-  type LogRequest,
-  type Os,
-  type UpgradeInfoSchema,
-  type Welcome,
-} from "../gen/pinion/v1/device_pb.js";
-import { findIdentity, saveIdentity } from "../identity.ts";
+import { type Drain, DrainReason, type Welcome } from "../gen/pinion/v1/device_pb.js";
+import { replaceToken } from "../identity.ts";
 import { type Logger, silentLogger } from "../logger.ts";
-import type { MachineFingerprint } from "../machine.ts";
-import { type ProxySetting, proxyErrorOf, proxyFor } from "../network/proxy.ts";
-import { type KeepLimits, KeptResults } from "../outbox/kept.ts";
+import { KeptResults } from "../outbox/kept.ts";
 import { lockStateDir } from "../outbox/lock.ts";
 import { Outbox } from "../outbox/outbox.ts";
 import { ensurePrivateDirectory } from "../private-directory.ts";
-import { type Admission, type AssignmentHandler, Attempts } from "./attempts.ts";
-import { truncateUtf8 } from "./completion.ts";
+import { Attempts } from "./attempts.ts";
 import { type Acknowledged, Delivery } from "./delivery.ts";
 import { DeviceError, type DeviceErrorReason, messageOf } from "./errors.ts";
 import type { DeviceEvent, DeviceEventBody } from "./events.ts";
+import { type HeldAttempts, heartbeatList, helloOf } from "./hello.ts";
 import { type ConnectionState, Lifecycle } from "./lifecycle.ts";
+import {
+  type CloseOptions,
+  checkOptions,
+  type DeviceChanges,
+  type DeviceConnection,
+  type DeviceOptions,
+  defaultClose,
+  isSameDescription,
+  isTokenExposed,
+} from "./options.ts";
 import { decide, type History } from "./outcome.ts";
 import { Questions } from "./questions.ts";
+import { ServerMessages } from "./server-messages.ts";
 import { Session } from "./session.ts";
 import { defaultTiming, fallbackHeartbeatMs, nowMs, type SessionLimits, type Timing } from "./timing.ts";
-import { type Endpoint, parseEndpoint, type TlsOptions } from "./transport.ts";
+import type { Endpoint } from "./transport.ts";
 import { watchForWakeUp } from "./wake.ts";
 
-/** The client's version, sent as `app_version` unless the caller gives another. */
-export const CLIENT_VERSION = "0.1.0";
-
-export interface DeviceOptions {
-  /** "http://host:port" or "https://host:port". */
-  url: string;
-  /** The device's token, from enrolment. */
-  token: string;
-  /** Chosen once per installation; 8 to 100 bytes. */
-  installId: string;
-  os: Os;
-  /** Agent kinds supported by `onAssignment`. */
-  agentKinds: string[];
-  /** Bounds of the kept acknowledged results, in time and size; default: 24 h, 256 MiB. */
-  keep?: KeepLimits;
-  /** Directory of the outbox and the lock; created if missing. One daemon per directory. */
-  stateDir: string;
-  /**
-   * Does the work. Called once per attempt, after the accept. The resolved result is delivered
-   * exactly once, across reconnects and restarts. A rejection is reported as a failure with its
-   * message.
-   */
-  onAssignment: AssignmentHandler;
-  /** Maximum of concurrent attempts, 1 to 64; default 1. */
-  maxConcurrency?: number;
-  /**
-   * Called before an attempt is accepted; a returned rejection refuses the attempt. The caller may
-   * write a journal here.
-   */
-  admit?: Admission;
-  /**
-   * Called once, with the state directory locked and before the first dial, for example for ending
-   * leftover processes.
-   */
-  prepare?: () => Promise<void>;
-  /** Shown to people; an empty label keeps the server's label. */
-  label?: string;
-  appVersion?: string;
-  capabilities?: string[];
-  /** Details of the agent kinds, shown where a person chooses a kind. */
-  executors?: MessageInitShape<typeof ExecutorInfoSchema>[];
-  /** Workspaces offered to runs. */
-  workspaces?: MessageInitShape<typeof WorkspaceInfoSchema>[];
-  tls?: TlsOptions;
-  /** Left out: the variables HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY apply. */
-  proxy?: ProxySetting;
-  /**
-   * Problem of the daemon's configuration file while the previous version of the file stays in
-   * force.
-   */
-  configProblem?: string;
-  /** The latest lines of the daemon's log, at most so many, for a person who asks by the server. */
-  logExcerpt?: (linesMax: number) => { text: string; isTruncated: boolean };
-  /** How the daemon's own program is kept up to date. */
-  upgrade?: MessageInitShape<typeof UpgradeInfoSchema>;
-  /** Distinguishes this machine from another with a copy of the state; see `machineFingerprint`. */
-  machine?: MachineFingerprint;
-  /** Aborting closes the connection, with `close()`'s defaults. */
-  signal?: AbortSignal;
-  logger?: Logger;
-  /** Called for every event; must not throw and must not wait. */
-  onEvent?: (event: DeviceEvent) => void;
-  /** For tests and unusual networks. */
-  timing?: Partial<Timing>;
-}
-
-export interface CloseOptions {
-  /** Time in ms for running handlers to end by themselves; default 0. */
-  finishMs?: number;
-  /**
-   * Time in ms for handlers to settle after the abort of their signal; default 10 s. The others are
-   * reported as failed.
-   */
-  graceMs?: number;
-  /** Time in ms for acknowledgements; default 5 s. The rest stays in the outbox. */
-  flushMs?: number;
-}
-
-export const defaultClose: Required<CloseOptions> = { finishMs: 0, graceMs: 10_000, flushMs: 5_000 };
 /** Time for the server to end its side of a stream after this side has ended. */
 const GOODBYE_MS = 500;
-/**
- * The protocol's bound on the attempts listed in a hello or a heartbeat. Results beyond the bound
- * are sent without being listed.
- */
-const LISTED_MAX = 1000;
-/** Bound of a protocol field rule, in bytes. */
-const CONFIG_PROBLEM_BYTES_MAX = 1000;
-
-export interface DeviceConnection {
-  readonly state: ConnectionState;
-  /** Number of attempts in progress. */
-  readonly running: number;
-  /** Count of results without an acknowledgement. */
-  readonly unacknowledged: number;
-  /** Resolves after `close`; rejects with a DeviceError after a final error. */
-  readonly closed: Promise<void>;
-  /**
-   * Refuses new work, ends the running attempts, delivers the results and ends the stream; takes at
-   * most finishMs + graceMs + flushMs and a second.
-   */
-  close(options?: CloseOptions): Promise<void>;
-  /** Refuses new work from now on; running attempts go on. */
-  refuseNew(): void;
-  /**
-   * Changes the device's description. The server learns of the change by a new session; running
-   * attempts go on.
-   */
-  update(changes: DeviceChanges): void;
-}
-
-/** Options that may change while a device is connected. */
-export type DeviceChanges = Partial<
-  Pick<
-    DeviceOptions,
-    | "agentKinds"
-    | "executors"
-    | "workspaces"
-    | "maxConcurrency"
-    | "label"
-    | "configProblem"
-    | "proxy"
-    | "keep"
-    | "upgrade"
-  >
->;
-
 /**
  * Connects a device and reconnects after every failure (refused connections, silent networks, a
  * laptop's sleep, a server's restart) until `close` or until the server gives a final refusal.
@@ -185,6 +52,7 @@ class Connection implements DeviceConnection {
   readonly #logger: Logger;
   readonly #lifecycle: Lifecycle;
   readonly #attempts: Attempts;
+  readonly #messages: ServerMessages;
   readonly #questions = new Questions((message) => this.#session?.send(message) ?? false);
   #serverCapabilities = new Set<string>();
   readonly closed: Promise<void>;
@@ -243,6 +111,13 @@ class Connection implements DeviceConnection {
         emit: (event, atMs) => this.#emit(event, atMs),
       },
     });
+    this.#messages = new ServerMessages({
+      attempts: this.#attempts,
+      questions: this.#questions,
+      delivery: () => this.#delivery,
+      logExcerpt: (linesMax) => this.#options.logExcerpt?.(linesMax),
+      output: (message, bytes) => this.#session?.output(message, bytes),
+    });
   }
 
   get state(): ConnectionState {
@@ -279,9 +154,9 @@ class Connection implements DeviceConnection {
         this.#logger.warn({ error: messageOf(error) }, "cannot drop kept results beyond the new bounds");
       });
     }
-    const before = JSON.stringify(this.#options, comparable);
-    this.#options = { ...this.#options, ...changes };
-    if (JSON.stringify(this.#options, comparable) === before) return;
+    const before = this.#options;
+    this.#options = { ...before, ...changes };
+    if (isSameDescription(before, this.#options)) return;
     this.#attempts.maxConcurrency = this.#options.maxConcurrency ?? 1;
     const { proxy } = this.#options;
     if (proxy === undefined) delete this.#endpoint.proxy;
@@ -349,18 +224,11 @@ class Connection implements DeviceConnection {
       lifecycle: this.#lifecycle,
       timing: this.#timing,
       host: {
-        hello: () => this.#hello(),
-        attempts: () => this.#heartbeatList(),
+        hello: () => helloOf(this.#options, this.#held()),
+        attempts: () => heartbeatList(this.#held()),
         onWelcome: (welcome, limits) => this.#welcomed(welcome, limits),
-        onMessage: (message) => this.#received(message),
-        onDrain: (drain) =>
-          this.#emit({
-            type: "drained",
-            reason: DrainReason[drain.reason]?.toLowerCase() ?? String(drain.reason),
-            reconnectAfterMs: drain.reconnectAfter === undefined ? 0 : durationMs(drain.reconnectAfter),
-            message: drain.message,
-            ...(drain.cell === "" ? {} : { cell: drain.cell }),
-          }),
+        onMessage: (message) => this.#messages.received(message, nowMs()),
+        onDrain: (drain) => this.#emit(drainedEvent(drain)),
       },
     });
     this.#session = session;
@@ -398,11 +266,9 @@ class Connection implements DeviceConnection {
   async #follow(cell: string): Promise<void> {
     const before = this.#endpoint.token;
     // In place: the delivery of results has the same endpoint.
-    const token = renameToken(before, cell);
-    this.#endpoint.token = token;
+    this.#endpoint.token = renameToken(before, cell);
     try {
-      const identity = await findIdentity(this.#options.stateDir);
-      if (identity?.token === before) await saveIdentity(this.#options.stateDir, { ...identity, token });
+      await replaceToken(this.#options.stateDir, { before, after: this.#endpoint.token });
     } catch (error) {
       this.#logger.warn({ error: messageOf(error) }, "cannot store the token with the new cell's name");
     }
@@ -412,47 +278,8 @@ class Connection implements DeviceConnection {
     if (this.#lifecycle.fire("due")) this.#dial();
   }
 
-  /**
-   * Running attempts, and ended attempts without an acknowledgement: the server has the latter as
-   * open and would count them as lost.
-   */
-  #heartbeatList(): AttemptRef[] {
-    const running = this.#attempts.listed();
-    const tokens = new Set(running.map(({ attemptToken }) => attemptToken));
-    const ended = (this.#delivery?.held() ?? []).filter(({ attemptToken }) => !tokens.has(attemptToken));
-    return [...running, ...ended]
-      .slice(0, LISTED_MAX)
-      .map(({ workId, attemptToken }) => create(AttemptRefSchema, { workId, attemptToken }));
-  }
-
-  #hello(): Hello {
-    const running = this.#attempts
-      .listed()
-      .filter(({ attemptToken }) => this.#delivery?.has(attemptToken) !== true)
-      .map(({ workId, attemptToken }) => ({ workId, attemptToken, state: HeldAttemptState.RUNNING }));
-    const finished = (this.#delivery?.held() ?? []).map(({ workId, attemptToken }) => ({
-      workId,
-      attemptToken,
-      state: HeldAttemptState.FINISHED,
-    }));
-    return create(HelloSchema, {
-      installId: this.#options.installId,
-      os: this.#options.os,
-      appVersion: this.#options.appVersion ?? CLIENT_VERSION,
-      label: this.#options.label ?? "",
-      agentKinds: this.#options.agentKinds,
-      capabilities: [
-        ...(this.#options.capabilities ?? []),
-        ...(this.#options.logExcerpt === undefined ? [] : ["log"]),
-      ],
-      maxConcurrency: this.#options.maxConcurrency ?? 1,
-      held: [...running, ...finished].slice(0, LISTED_MAX),
-      configProblem: truncateUtf8(this.#options.configProblem ?? "", CONFIG_PROBLEM_BYTES_MAX).text,
-      ...(this.#options.machine === undefined ? {} : { machine: this.#options.machine }),
-      ...(this.#options.upgrade === undefined ? {} : { upgrade: this.#options.upgrade }),
-      executors: this.#options.executors ?? [],
-      workspaces: this.#options.workspaces ?? [],
-    });
+  #held(): HeldAttempts {
+    return { running: this.#attempts.listed(), finished: this.#delivery?.held() ?? [] };
   }
 
   #welcomed(welcome: Welcome, limits: SessionLimits): void {
@@ -468,68 +295,12 @@ class Connection implements DeviceConnection {
       daemonVersion: welcome.daemonVersion,
     });
     // Verdicts before deliveries, so stored results are not sent again.
-    for (const { attemptToken, verdict } of welcome.verdicts) this.#obey(attemptToken, verdict);
+    for (const { attemptToken, verdict } of welcome.verdicts) this.#messages.obey(attemptToken, verdict);
     this.#delivery?.storedIn(welcome.incarnation, { isWelcome: true });
     this.#delivery?.attach((completion) => {
       return this.#session?.send({ case: "complete", value: completion }) ?? false;
     }, limits);
     this.#questions.opened(this.#serverCapabilities.has("questions"));
-  }
-
-  /** A verdict is about the attempt as listed in the hello; the attempt may have finished since. */
-  #obey(attemptToken: string, verdict: HeldVerdict): void {
-    const told = { attemptToken, windowId: "", message: "" };
-    switch (verdict) {
-      case HeldVerdict.ABORT:
-        // A result finished since is sent all the same; its own verdict follows.
-        this.#attempts.supersede(attemptToken);
-        return;
-      case HeldVerdict.ALREADY_STORED:
-        this.#attempts.supersede(attemptToken);
-        void this.#delivery?.acknowledge({ ...told, verdict: CompletionVerdict.ALREADY_STORED });
-        return;
-      case HeldVerdict.CONTINUE:
-      case HeldVerdict.SEND_RESULT:
-      case HeldVerdict.UNSPECIFIED:
-        // Running attempts go on, and a new stream sends the whole outbox anyway.
-        return;
-    }
-  }
-
-  #received(message: ConnectResponse): void {
-    const { message: body } = message;
-    switch (body.case) {
-      case "assignment":
-        void this.#attempts.assign(body.value, nowMs());
-        return;
-      case "cancel":
-        this.#attempts.cancel(body.value);
-        return;
-      case "completionAck":
-        this.#delivery?.storedIn(body.value.incarnation, { isWelcome: false });
-        void this.#delivery?.acknowledge(body.value);
-        return;
-      case "answer":
-        this.#questions.answered(body.value);
-        return;
-      case "logRequest":
-        this.#sendLog(body.value);
-        return;
-      // `heartbeatAck` only feeds the watchdog; `welcome` and `drain` are handled by the session.
-      case "heartbeatAck":
-      case "welcome":
-      case "drain":
-      case undefined:
-        return;
-    }
-  }
-
-  /** On the lane of output: a log never delays a heartbeat or a result. */
-  #sendLog({ requestId, linesMax }: LogRequest): void {
-    const excerpt = this.#options.logExcerpt?.(linesMax);
-    if (excerpt === undefined) return;
-    const value = create(LogExcerptSchema, { requestId, ...excerpt });
-    this.#session?.output({ case: "logExcerpt", value }, Buffer.byteLength(excerpt.text));
   }
 
   #acknowledged({ entry, watcher, verdict, windowId, message }: Acknowledged): void {
@@ -595,29 +366,12 @@ class Connection implements DeviceConnection {
   }
 }
 
-/** Functions, signals and secrets are left out of the comparison. */
-function comparable(key: string, value: unknown): unknown {
-  return ["signal", "logger", "tls", "token"].includes(key) || typeof value === "bigint" ? undefined : value;
-}
-
-function isTokenExposed(url: string): boolean {
-  const { protocol, hostname } = new URL(url);
-  return protocol === "http:" && !/^(localhost|127\..*|\[::1\])$/.test(hostname);
-}
-
-function checkOptions(options: DeviceOptions): void {
-  try {
-    parseEndpoint(options);
-    proxyFor(options.url, options.proxy);
-  } catch (error) {
-    const advice = proxyErrorOf(error)?.advice;
-    throw new DeviceError("unusable", messageOf(error) + (advice === undefined ? "" : `; ${advice}`));
-  }
-  const bytes = Buffer.byteLength(options.installId);
-  if (bytes < 8 || bytes > 100) throw new DeviceError("unusable", "installId must have 8 to 100 bytes");
-  const concurrency = options.maxConcurrency ?? 1;
-  if (!Number.isInteger(concurrency) || concurrency < 1 || concurrency > 64) {
-    throw new DeviceError("unusable", "maxConcurrency must be a whole number from 1 to 64");
-  }
-  if (options.token === "") throw new DeviceError("unusable", "token is empty; enrol the device first");
+function drainedEvent(drain: Drain): DeviceEventBody {
+  return {
+    type: "drained",
+    reason: DrainReason[drain.reason]?.toLowerCase() ?? String(drain.reason),
+    reconnectAfterMs: drain.reconnectAfter === undefined ? 0 : durationMs(drain.reconnectAfter),
+    message: drain.message,
+    ...(drain.cell === "" ? {} : { cell: drain.cell }),
+  };
 }

@@ -1,5 +1,5 @@
 import { renameSync } from "node:fs";
-import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { hasCode } from "../device/errors.ts";
 import { readRegularFile } from "../regular-file.ts";
@@ -129,22 +129,32 @@ export class KeptResults {
    * Another database has the result: since before (its log goes on from the earlier log), or since
    * the answer to the repeated offer, at a position that is not known.
    */
-  async confirm(kept: Kept, by: KeptBy, acknowledgedAt?: bigint): Promise<void> {
+  confirm({ attemptToken }: Kept, by: KeptBy, acknowledgedAt?: bigint): void {
+    const kept = this.#kept.get(attemptToken);
+    if (kept === undefined) return;
     const isNew = acknowledgedAt !== undefined;
     const now: Kept = { ...kept, by, ...(isNew ? { acknowledgedAt, storedBefore: undefined } : {}) };
-    if (!this.#kept.has(kept.attemptToken)) return;
-    await rename(join(this.#directory, nameOf(kept)), join(this.#directory, nameOf(now)));
-    this.#kept.set(kept.attemptToken, now);
+    renameSync(join(this.#directory, nameOf(kept)), join(this.#directory, nameOf(now)));
+    this.#kept.set(attemptToken, now);
   }
 
-  /** Undefined if the record is gone or damaged; the entry is then dropped. */
-  async read(kept: Kept): Promise<OutboxRecord | undefined> {
-    const found = await readRegularFile(join(this.#directory, nameOf(kept)), { bytesMax: RECORD_BYTES_MAX });
-    if (found.kind === "unreadable") return undefined;
-    const record = found.kind === "absent" || found.kind === "unfit" ? undefined : decodeRecord(found.bytes);
-    if (record !== undefined && !("problem" in record)) return record;
-    await this.#drop(kept);
-    return undefined;
+  /**
+   * Undefined if the record is gone or damaged; the entry is then dropped. The file's name may change
+   * at any time, with the entry: a caller's entry may be an earlier one.
+   */
+  async read({ attemptToken }: Kept): Promise<OutboxRecord | undefined> {
+    for (;;) {
+      const kept = this.#kept.get(attemptToken);
+      if (kept === undefined) return undefined;
+      const path = join(this.#directory, nameOf(kept));
+      const found = await readRegularFile(path, { bytesMax: RECORD_BYTES_MAX });
+      if (found.kind === "unreadable") return undefined;
+      const record = found.kind === "read" ? decodeRecord(found.bytes) : undefined;
+      if (record !== undefined && !("problem" in record)) return record;
+      if (this.#kept.get(attemptToken) !== kept) continue;
+      await this.#drop(kept);
+      return undefined;
+    }
   }
 
   /** Drops results beyond the age limit, then the oldest beyond the size limit. */
@@ -159,8 +169,10 @@ export class KeptResults {
     }
   }
 
-  async #drop(kept: Kept): Promise<void> {
-    this.#kept.delete(kept.attemptToken);
+  async #drop({ attemptToken }: Kept): Promise<void> {
+    const kept = this.#kept.get(attemptToken);
+    if (kept === undefined) return;
+    this.#kept.delete(attemptToken);
     await rm(join(this.#directory, nameOf(kept)), { force: true, recursive: true });
   }
 }

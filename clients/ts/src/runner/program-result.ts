@@ -1,4 +1,4 @@
-import { AttemptAborted } from "../device/attempts.ts";
+import { AttemptAborted } from "../device/attempt.ts";
 import type { AttemptResult } from "../device/completion.ts";
 import type { AttemptFiles } from "./attempt-files.ts";
 import type { ChildEnd } from "./child.ts";

@@ -2,7 +2,7 @@ import { randomUUID } from "node:crypto";
 import { toJsonString } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { AgentRunner, type Description, type WorkPlace } from "../agents/agent-runner.ts";
-import type { AttemptContext, Rejection } from "../device/attempts.ts";
+import type { AttemptContext, Rejection } from "../device/attempt.ts";
 import type { AttemptResult } from "../device/completion.ts";
 import { messageOf } from "../device/errors.ts";
 import { type Assignment, AssignmentKind, AssignmentSchema } from "../gen/pinion/v1/device_pb.js";

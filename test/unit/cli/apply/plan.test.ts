@@ -5,10 +5,11 @@ import { DeviceSchema } from "#gen/pinion/v1/fleet_pb.js";
 import { WatcherSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { desiredOf } from "../../../../src/cli/apply/desired.ts";
 import { parseFile } from "../../../../src/cli/apply/file.ts";
+import { lengthText } from "../../../../src/cli/apply/lengths.ts";
 import { makePlan } from "../../../../src/cli/apply/plan.ts";
 import type { OrgState } from "../../../../src/cli/apply/state.ts";
 import type { Kind, Verdict } from "../../../../src/cli/apply/steps.ts";
-import { lengthText, specOfFields } from "../../../../src/cli/apply/watcher-fields.ts";
+import { specOfFields } from "../../../../src/cli/apply/watcher-fields.ts";
 
 const everything: ReadonlySet<Kind> = new Set(["agent", "platform", "watcher"]);
 const empty: OrgState = {

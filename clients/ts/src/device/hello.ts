@@ -1,0 +1,66 @@
+import { create } from "@bufbuild/protobuf";
+import {
+  type AttemptRef,
+  AttemptRefSchema,
+  HeldAttemptState,
+  type Hello,
+  HelloSchema,
+} from "../gen/pinion/v1/device_pb.js";
+import { truncateUtf8 } from "./completion.ts";
+import { CLIENT_VERSION, type DeviceOptions } from "./options.ts";
+
+/**
+ * The protocol's bound on the attempts listed in a hello or a heartbeat. Results beyond the bound
+ * are sent without being listed.
+ */
+const LISTED_MAX = 1000;
+/** Bound of a protocol field rule, in bytes. */
+const CONFIG_PROBLEM_BYTES_MAX = 1000;
+
+type Ref = Pick<AttemptRef, "workId" | "attemptToken">;
+
+/** The attempts of a device: those in progress, and those with a result in the outbox. */
+export interface HeldAttempts {
+  running: readonly Ref[];
+  finished: readonly Ref[];
+}
+
+/**
+ * Running attempts, and ended attempts without an acknowledgement: the server has the latter as
+ * open and would count them as lost.
+ */
+export function heartbeatList({ running, finished }: HeldAttempts): AttemptRef[] {
+  const tokens = new Set(running.map(({ attemptToken }) => attemptToken));
+  const ended = finished.filter(({ attemptToken }) => !tokens.has(attemptToken));
+  return [...running, ...ended]
+    .slice(0, LISTED_MAX)
+    .map(({ workId, attemptToken }) => create(AttemptRefSchema, { workId, attemptToken }));
+}
+
+/** The first message of a stream. */
+export function helloOf(options: DeviceOptions, held: HeldAttempts): Hello {
+  const tokens = new Set(held.finished.map(({ attemptToken }) => attemptToken));
+  const running = held.running
+    .filter(({ attemptToken }) => !tokens.has(attemptToken))
+    .map(({ workId, attemptToken }) => ({ workId, attemptToken, state: HeldAttemptState.RUNNING }));
+  const finished = held.finished.map(({ workId, attemptToken }) => ({
+    workId,
+    attemptToken,
+    state: HeldAttemptState.FINISHED,
+  }));
+  return create(HelloSchema, {
+    installId: options.installId,
+    os: options.os,
+    appVersion: options.appVersion ?? CLIENT_VERSION,
+    label: options.label ?? "",
+    agentKinds: options.agentKinds,
+    capabilities: [...(options.capabilities ?? []), ...(options.logExcerpt === undefined ? [] : ["log"])],
+    maxConcurrency: options.maxConcurrency ?? 1,
+    held: [...running, ...finished].slice(0, LISTED_MAX),
+    configProblem: truncateUtf8(options.configProblem ?? "", CONFIG_PROBLEM_BYTES_MAX).text,
+    ...(options.machine === undefined ? {} : { machine: options.machine }),
+    ...(options.upgrade === undefined ? {} : { upgrade: options.upgrade }),
+    executors: options.executors ?? [],
+    workspaces: options.workspaces ?? [],
+  });
+}

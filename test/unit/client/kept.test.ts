@@ -1,0 +1,50 @@
+import { randomUUID } from "node:crypto";
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { create } from "@bufbuild/protobuf";
+import { expect, onTestFinished, test } from "vitest";
+import { CompletionSchema, Outcome } from "#gen/pinion/v1/device_pb.js";
+import { type KeepLimits, KeptResults } from "../../../clients/ts/src/outbox/kept.ts";
+import { Outbox } from "../../../clients/ts/src/outbox/outbox.ts";
+
+const by = { systemIdentifier: "7420", timeline: 1 };
+
+/** A kept result, and its entry from before the database's position changed the file's name. */
+async function keepOne(limits?: KeepLimits) {
+  const directory = await mkdtemp(join(tmpdir(), "pinion-test-"));
+  onTestFinished(() => rm(directory, { recursive: true, force: true }));
+  const { outbox } = await Outbox.open(directory);
+  const kept = await KeptResults.open(directory, limits);
+  const [workId, attemptToken] = [randomUUID(), randomUUID()];
+  const completion = create(CompletionSchema, {
+    ...{ workId, attemptToken, outcome: Outcome.COMPLETED, output: "done" },
+  });
+  await outbox.put({ completion, finishedAtMs: Date.now() });
+  await kept.keep({ workId, attemptToken }, by, 1n);
+  const [before] = kept.list();
+  kept.passed(by, 2n, { isWelcome: false });
+  expect(kept.list()).toMatchObject([{ attemptToken, storedBefore: 2n }]);
+  return { kept, before: before!, files: () => readdir(join(directory, "kept")) };
+}
+
+test("a kept result whose file was renamed since its entry was read is found, and stays", async () => {
+  const { kept, before, files } = await keepOne();
+  expect((await kept.read(before))?.completion.output).toBe("done");
+  expect(kept.list()).toHaveLength(1);
+  expect(await files()).toHaveLength(1);
+});
+
+test("a kept result whose file was renamed since is confirmed for another database", async () => {
+  const { kept, before, files } = await keepOne();
+  kept.confirm(before, { ...by, timeline: 2 }, 3n);
+  expect(kept.list()).toMatchObject([{ by: { timeline: 2 }, storedBefore: undefined }]);
+  expect(await files()).toEqual([expect.stringMatching(/\.7420-2\.kept$/)]);
+});
+
+test("a kept result whose file was renamed since is dropped with its file", async () => {
+  const { kept, files } = await keepOne();
+  await kept.limit({ ms: 0, bytes: 0 });
+  expect(kept.list()).toEqual([]);
+  expect(await files()).toEqual([]);
+});
