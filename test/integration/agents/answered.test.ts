@@ -39,7 +39,7 @@ async function start(type: string, more: string) {
   const directory = mkdtempSync(join(tmpdir(), "pinion-answered-"));
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
   const file = join(directory, "answered");
-  const peer = await startPeer({ patienceMs: 60_000 });
+  const peer = await startPeer({ patienceMs: 100_000 });
   const script = join(directory, "agent.cjs");
   writeFileSync(script, program(type, file));
   const command = JSON.stringify([process.execPath, script]);
@@ -66,7 +66,9 @@ test.each(types)("%s: a run that is cancelled after its answer was read is compl
   expect(session.all("cancelled")).toEqual([]);
 });
 
-test("a run whose time is over after its answer was read, while its program ends, is completed", async () => {
+test("a run whose time is over after its answer was read, while its program ends, is completed", {
+  timeout: 120_000,
+}, async () => {
   // The program ends 11 s after its answer at the earliest, so its time is over before.
   const { session, untilAnswered } = await start("acp", 'kill_grace = "9s"');
   session.assign({ timeoutMs: 10_000 });
