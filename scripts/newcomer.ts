@@ -23,9 +23,9 @@ import {
 import { cpus, loadavg, tmpdir, totalmem } from "node:os";
 import { delimiter, join, resolve } from "node:path";
 import { parseArgs, promisify } from "node:util";
-import { makeProcessorTime, type ProcessorTime } from "./lib/processor-time.ts";
+import { makeProcessorTime, type ProcessorTime, processorSecondsOf } from "./lib/processor-time.ts";
 import { root } from "./lib/proto.ts";
-import { type Account, processorTimeOf, started, thenStopped, typed, untilPrinted } from "./lib/typed.ts";
+import { type Account, started, thenStopped, typed, untilPrinted } from "./lib/typed.ts";
 
 const run = promisify(execFile);
 const system = `${process.platform}-${process.arch}`;
@@ -143,7 +143,7 @@ async function binary(): Promise<void> {
   record({
     trial,
     step: "pinion --help, processor time",
-    seconds: await processorTimeOf(who, program),
+    seconds: processorSecondsOf([program, "--help"], who.env),
     limit: helpMax,
   });
   who.env.PINION_DOWNLOADS = downloads;

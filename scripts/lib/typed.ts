@@ -11,9 +11,6 @@ export type Account = {
   processor: ProcessorTime | undefined;
 };
 
-/** Repeats of a short command for a stable figure. */
-const repeats = 7;
-
 /** Starts a line in a shell of the account, as the leader of a process group. */
 export function started(who: Account, line: string, cwd = who.home) {
   const join = who.processor ? `echo $$ > '${who.processor.processesFile}'\n` : "";
@@ -67,25 +64,4 @@ export async function thenStopped<T>(child: ChildProcess, act: () => Promise<T>)
     if (child.exitCode === null && child.pid) process.kill(-child.pid, "SIGINT");
     await ended;
   }
-}
-
-/**
- * The processor time of `PROGRAM --help` in seconds, user and system: the smallest of some starts,
- * after one that fills the caches.
- */
-export async function processorTimeOf(who: Account, program: string): Promise<number> {
-  const times: number[] = [];
-  for (let at = 0; at <= repeats; at++) {
-    const out = await typed(who, `'${program}' --help > /dev/null; times`);
-    // The second line has the times of the shell's children: "0m0.050s 0m0.010s".
-    const [user, sys] = [
-      ...out
-        .trim()
-        .split("\n")
-        .at(-1)!
-        .matchAll(/(\d+)m([\d.]+)s/g),
-    ];
-    times.push([user, sys].reduce((sum, found) => sum + Number(found?.[1]) * 60 + Number(found?.[2]), 0));
-  }
-  return Math.min(...times.slice(1));
 }

@@ -1,6 +1,6 @@
 import type { Db } from "../store/pg/database.ts";
 import * as placements from "../store/work/placements.ts";
-import { knowing } from "./placer.ts";
+import { knowing } from "./placing-pass.ts";
 
 /** The facts for ExplainRun about a run that waits to be placed. */
 export type PlacementExplained = {

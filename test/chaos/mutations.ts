@@ -269,7 +269,7 @@ export const mutations: readonly Mutation[] = [
     name: "a wrong clock of the database is believed",
     replacements: [
       {
-        file: "src/scheduler/clock.ts",
+        file: "src/scheduler/clock-watch.ts",
         from: 'return departureMs <= jumpMsMin ? "forward" : "in_doubt";',
         to: 'return "forward";',
       },

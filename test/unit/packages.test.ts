@@ -251,6 +251,47 @@ test.runIf(nfpm)("nfpm makes a .deb with the same files, and a .rpm", () => {
   }
 });
 
+const hasRpm = findProgram("rpm", undefined) !== undefined;
+if (!hasRpm) noticeSkipped("a look into the .rpm", "no rpm here (apt-get install rpm)");
+
+test.runIf(nfpm && hasRpm)(
+  "nfpm makes packages that rpm reads, installs into a root of its own and removes",
+  () => {
+    const path = pathOf([...debian]);
+    execFileSync("ln", ["-s", nfpm!, join(path, "nfpm")]);
+    const wanted = ["--format", "rpm", "--system", "linux-x64"];
+    const { status, stderr, out } = build(wanted, path);
+    expect([status, stderr]).toEqual([0, expect.stringContaining("2 packages")]);
+    const rpm = (...args: string[]) =>
+      execFileSync("rpm", args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+    for (const name of names) {
+      const file = join(out, `${name}-1.2.0~rc.1-1.x86_64.rpm`);
+      expect(rpm("-qp", "--qf", "%{NAME} %{VERSION}-%{RELEASE} %{ARCH} %{LICENSE}", file)).toBe(
+        `${name} 1.2.0~rc.1-1 x86_64 Apache-2.0`,
+      );
+      expect(rpm("-K", file)).toContain("digests OK");
+      const files = rpm("-qpl", file).trim().split("\n");
+      expect(files).toContain(`/usr/bin/${name}`);
+      expect(files).toContain(`/usr/lib/systemd/system/${name}.service`);
+      expect(rpm("-qpc", file).trim().split("\n")).toContain(`/etc/${name}/${name}.env`);
+      for (const script of ["postinstall", "preuninstall", "postuninstall"]) {
+        expect(rpm("-qp", "--scripts", file)).toContain(`${script} scriptlet`);
+      }
+      // A root of its own is entered by root alone.
+      if (process.getuid?.() !== 0) continue;
+      const folder = mkdtempSync(join(place, "root-"));
+      const install = ["--root", folder, "--nodeps", "--noscripts"];
+      rpm(...install, "-i", file);
+      expect(execFileSync(join(folder, "usr/bin", name), { encoding: "utf8" })).toBe(
+        `${name} for linux-x64\n`,
+      );
+      expect(statSync(join(folder, "usr/bin", name)).mode & 0o777).toBe(0o755);
+      rpm(...install, "-e", name);
+      expect(existsSync(join(folder, "usr/bin", name))).toBe(false);
+    }
+  },
+);
+
 test.runIf(hasVerify)("systemd takes the units as they are", () => {
   const folder = mkdtempSync(join(place, "units-"));
   for (const name of names) {

@@ -21,7 +21,7 @@ const farMs = 3_600_000;
  * that the device has lately finished in this time, in milliseconds, so that a freed slot is filled
  * without a query and no run waits long.
  */
-const reserveMs = 7_000;
+const reserveMs = 4_000;
 const reserveMax = 32;
 /** The weight of the latest attempt in the moving average of the attempts' times. */
 const latestShare = 0.25;

@@ -18,6 +18,7 @@ import { delimiter, dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { transform } from "esbuild";
 import { afterAll, beforeAll, expect, test } from "vitest";
+import { processorSecondsOf } from "../../../scripts/lib/processor-time.ts";
 
 const root = resolve(import.meta.dirname, "../../..");
 const run = promisify(execFile);
@@ -120,6 +121,19 @@ test("with the packages that npm brings it starts on every Node that is here", (
     expect(wrong.code, node.version).toBe(2);
   }
 });
+
+test("the help takes 150 ms of a processor at most, and little more than the start of Node itself", () => {
+  const bare = (node: string) => processorSecondsOf([node, "-e", "0"], npmEnv);
+  for (const node of nodes) {
+    const env = { PATH: `${dirname(node.path)}:/usr/bin:/bin`, HOME: place };
+    const help = processorSecondsOf([pinion, "--help"], env);
+    // An old Node starts the Node that npm brought.
+    const isOld = Number(node.version.split(".")[0]) < 24;
+    const own = help - bare(node.path) - (isOld ? bare(process.execPath) : 0);
+    expect(own, `beyond the start of Node ${node.version}`).toBeLessThan(0.1);
+    if (!isOld) expect(help, node.version).toBeLessThan(0.15);
+  }
+}, 120_000);
 
 test("`pinion up` brings everything up from the package alone, and stores a first result", () => {
   const home = join(place, "home");

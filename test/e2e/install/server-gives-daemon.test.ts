@@ -20,6 +20,7 @@ import { delimiter, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { processorSecondsOf } from "../../../scripts/lib/processor-time.ts";
 import { untilStatus } from "../../integration/server/work.ts";
 import { useDatabase } from "../../support/database.ts";
 import { noticeSkipped } from "../../support/notice.ts";
@@ -119,6 +120,9 @@ describe.skipIf(!isPossible)("a server gives its own daemon", () => {
         await untilStatus(clients, { workId: run!.id }, RunStatus.COMPLETED, patienceMs);
         const { windows } = await clients.runs.listWindows({ watcherId: watcher!.id });
         expect(JSON.stringify(windows[0]?.extractedData)).toContain("Report of ");
+        expect(
+          processorSecondsOf([join(bin, "piniond"), "--help"], { PATH: "/usr/bin:/bin", HOME: home }),
+        ).toBeLessThan(0.15);
         // The installed files belong to the account, and no other files were left.
         expect(readdirSync(bin)).toEqual(["piniond"]);
 
