@@ -27,12 +27,7 @@ export function deviceAmong(devices: readonly Device[], named: string): Device {
   const isLabel = devices.some(({ label }) => label.toLowerCase() === named.toLowerCase());
   const isOfId = isBeginning(named) && devices.some(({ id }) => id.startsWith(named.toLowerCase()));
   if (isLabel || !isOfId) return oneByLabel(devices, named);
-  const id = oneBeginning(
-    "device",
-    devices.map((device) => device.id),
-    named,
-  );
-  return devices.find((device) => device.id === id)!;
+  return oneBeginning("device", devices, named);
 }
 
 /**
@@ -42,7 +37,8 @@ export function oneByLabel(devices: readonly Device[], label: string): Device {
   const exact = devices.filter((device) => device.label === label);
   const found =
     exact.length > 0 ? exact : devices.filter((device) => device.label.toLowerCase() === label.toLowerCase());
-  if (found.length === 1) return found[0]!;
+  const [first, ...others] = found;
+  if (first !== undefined && others.length === 0) return first;
   if (found.length > 1) {
     throw new Failure(
       exitCodes.usage,
@@ -107,17 +103,15 @@ export async function runId(clients: Clients, text: string): Promise<string> {
     const answer = await clients.runs.listRuns(page);
     return { items: answer.runs, nextPageToken: answer.nextPageToken };
   });
-  return oneBeginning(
-    "run",
-    items.map(({ id }) => id),
-    text,
-  );
+  return oneBeginning("run", items, text).id;
 }
 
-function oneBeginning(noun: string, ids: readonly string[], text: string): string {
-  const found = ids.filter((id) => id.startsWith(text.toLowerCase()));
-  if (found.length === 1) return found[0]!;
-  if (found.length === 0) {
+/** The single item with an id that begins with the text. */
+function oneBeginning<Item extends { id: string }>(noun: string, items: readonly Item[], text: string): Item {
+  const found = items.filter(({ id }) => id.startsWith(text.toLowerCase()));
+  const [first] = found;
+  if (first !== undefined && found.length === 1) return first;
+  if (first === undefined) {
     throw new Failure(
       exitCodes.notFound,
       `no ${noun}'s id begins with "${text}"`,
@@ -127,7 +121,10 @@ function oneBeginning(noun: string, ids: readonly string[], text: string): strin
   throw new Failure(
     exitCodes.usage,
     `${found.length} ${noun}s' ids begin with "${text}"`,
-    `write more of it: ${found.slice(0, 5).join(", ")}${found.length > 5 ? ", …" : ""}`,
+    `write more of it: ${found
+      .slice(0, 5)
+      .map(({ id }) => id)
+      .join(", ")}${found.length > 5 ? ", …" : ""}`,
   );
 }
 

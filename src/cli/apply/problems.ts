@@ -28,7 +28,7 @@ export function fileFailure(
   const shown = [...distinct.slice(0, problemsShownMax), ...(hidden > 0 ? [`… and ${hidden} more`] : [])];
   return new Failure(
     exitCodes.usage,
-    shown.length === 1 ? shown[0]! : `${distinct.length} problems in ${file}\n  ${shown.join("\n  ")}`,
+    shown.length === 1 ? shown.join("") : `${distinct.length} problems in ${file}\n  ${shown.join("\n  ")}`,
     "nothing was changed",
   );
 }

@@ -42,8 +42,9 @@ export function updateAgent(wanted: DesiredAgent, step: Pick<AgentStep, "changed
     updateMask: { paths },
     expectedVersion: step.version,
   };
-  if (step.changed.includes("name")) init.name = wanted.fields.name!;
-  if (step.changed.includes("device")) init.deviceId = wanted.fields.device!;
+  const { name, device } = wanted.fields;
+  if (step.changed.includes("name") && name !== undefined) init.name = name;
+  if (step.changed.includes("device") && device !== undefined) init.deviceId = device;
   return create(UpdateAgentSettingsRequestSchema, init);
 }
 

@@ -185,9 +185,9 @@ export function keysOfSchedule(schedule: string): {
   [key in "schedule" | "at" | "every" | "anchor"]?: string;
 } {
   const at = /^@at\s+(.+)$/i.exec(schedule);
-  if (at) return { at: at[1]! };
+  if (at?.[1] !== undefined) return { at: at[1] };
   const every = /^@every\s+(\S+)(?:\s+(?:from\s+)?(\S.*))?$/i.exec(schedule);
-  if (every) return { every: every[1]!, ...(every[2] ? { anchor: every[2] } : {}) };
+  if (every?.[1] !== undefined) return { every: every[1], ...(every[2] ? { anchor: every[2] } : {}) };
   return { schedule };
 }
 

@@ -178,8 +178,9 @@ function settingsOf(options: SettingsOptions): { settings: AgentSettings; paths:
   });
   set(options.mcp, "mcp_servers", (servers) => {
     settings.mcpServers = servers.map((server) => {
-      const [, name, url] = /^([^=]+)=(.*)$/.exec(server) ?? usage(`--mcp ${server}: write name=url`);
-      return { $typeName: "pinion.v1.McpServer", name: name!, url: url!, isInjected: false };
+      const [, name = "", url = ""] =
+        /^([^=]+)=(.*)$/.exec(server) ?? usage(`--mcp ${server}: write name=url`);
+      return { $typeName: "pinion.v1.McpServer", name, url, isInjected: false };
     });
   });
   return { settings, paths };

@@ -145,17 +145,14 @@ async function askAndStart(
     }
     if (!(await confirm(question, { signal }))) return cli.note("nothing was done");
   }
-  const { operation, ...started } = await clients.runs.startBulkOperation(asked);
+  const started = await clients.runs.startBulkOperation(asked);
   if (options.json) {
-    return printJson(
-      cli,
-      StartBulkOperationResponseSchema,
-      create(StartBulkOperationResponseSchema, { ...started, operation: operation! }),
-    );
+    return printJson(cli, StartBulkOperationResponseSchema, started);
   }
-  cli.out(operation!.id);
-  cli.note(`it goes on by itself: pinion bulk get ${operation!.id}`);
-  await follow(cli, clients, operation!, signal);
+  const operation = told(started.operation, "operation");
+  cli.out(operation.id);
+  cli.note(`it goes on by itself: pinion bulk get ${operation.id}`);
+  await follow(cli, clients, operation, signal);
 }
 
 /** Polling interval and time limit of the progress, in ms. */

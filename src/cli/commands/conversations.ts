@@ -7,6 +7,7 @@ import {
 } from "#gen/pinion/v1/turn_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
+import { told } from "../failures.ts";
 import { printJson } from "../print/json.ts";
 import { printList } from "../print/lists.ts";
 import { wholeNumber } from "../print/paging.ts";
@@ -58,26 +59,27 @@ function addGet(conversations: Command, cli: Cli): void {
     .option("--snapshot", "print what the agent's program left behind, and nothing else")
     .action(async (conversationId: string, _options, command: Command) => {
       const { clients, options } = connect<{ snapshot?: boolean }>(cli, command);
-      const { conversation, snapshot } = await clients.turns.getConversation({
+      const answer = await clients.turns.getConversation({
         conversationId,
         includeSnapshot: options.snapshot === true,
       });
-      if (options.snapshot) return cli.program(snapshot);
-      if (options.json) return printJson(cli, ConversationSchema, conversation!);
+      if (options.snapshot) return cli.program(answer.snapshot);
+      const conversation = told(answer.conversation, "conversation");
+      if (options.json) return printJson(cli, ConversationSchema, conversation);
       const lines = details(
         [
-          ["conversation", plain(conversation!.id)],
-          ["agent", conversation!.agentId],
-          ["snapshot", snapshotText(conversation!)],
-          ["active turn", conversation!.activeTurnId],
-          ["waiting", String(conversation!.turnsWaiting)],
-          ["begun", formatMomentAgo(conversation!.createdAt)],
-          ["latest", formatMomentAgo(conversation!.lastTurnAt)],
+          ["conversation", plain(conversation.id)],
+          ["agent", conversation.agentId],
+          ["snapshot", snapshotText(conversation)],
+          ["active turn", conversation.activeTurnId],
+          ["waiting", String(conversation.turnsWaiting)],
+          ["begun", formatMomentAgo(conversation.createdAt)],
+          ["latest", formatMomentAgo(conversation.lastTurnAt)],
         ],
         cli.colors.dim,
       );
       for (const line of lines) cli.out(line);
-      cli.note(`what was said: pinion turns list --conversation ${conversation!.id}`);
+      cli.note(`what was said: pinion turns list --conversation ${conversation.id}`);
     });
   examples(command, [
     ["conversations get pinion-default_ada_local", ""],

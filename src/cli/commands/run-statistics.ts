@@ -3,12 +3,12 @@ import type { Command } from "commander";
 import {
   type DeviceWork,
   type RunCount,
-  type RunHit,
   SearchRunsResponseSchema,
   SummarizeRunsResponseSchema,
 } from "#gen/pinion/v1/run_pb.js";
 import { type Cli, examples } from "../cli.ts";
 import { connect } from "../context.ts";
+import { told } from "../failures.ts";
 import { deviceId, deviceLabels } from "../lookup.ts";
 import { printJson } from "../print/json.ts";
 import { type Column, plain, table } from "../print/table.ts";
@@ -71,7 +71,7 @@ type Span = { at: Date; counts: RunCount[] };
 function spansOf(counts: readonly RunCount[]): Span[] {
   const spans = new Map<number, Span>();
   for (const count of counts) {
-    const at = timestampDate(count.start!);
+    const at = timestampDate(told(count.start, "start"));
     const span = spans.get(at.getTime()) ?? { at, counts: [] };
     span.counts.push(count);
     spans.set(at.getTime(), span);
@@ -107,14 +107,15 @@ export function addSearch(runs: Command, cli: Cli): void {
       if (answer.hits.length === 0) {
         return cli.note(`nothing was found in ${answer.resultsSearched} results and in the ids of runs`);
       }
-      const columns: Column<RunHit>[] = [
-        { header: "RUN", cell: ({ run }) => run!.id },
-        { header: "WATCHER", cell: ({ run }) => plain(run!.watcherSlug) },
-        { header: "STATUS", cell: ({ run }) => words.paintState(cli, words.runStatus.word(run!.status)) },
-        { header: "ENDED", cell: ({ run }) => formatAgo(run!.finishedAt) },
+      const hits = answer.hits.map(({ run, excerpt }) => ({ run: told(run, "run"), excerpt }));
+      const columns: Column<(typeof hits)[number]>[] = [
+        { header: "RUN", cell: ({ run }) => run.id },
+        { header: "WATCHER", cell: ({ run }) => plain(run.watcherSlug) },
+        { header: "STATUS", cell: ({ run }) => words.paintState(cli, words.runStatus.word(run.status)) },
+        { header: "ENDED", cell: ({ run }) => formatAgo(run.finishedAt) },
         { header: "RESULT", cell: ({ excerpt }) => plain(excerpt), isFlexible: true },
       ];
-      for (const line of table(answer.hits, columns, cli.columns)) cli.out(line);
+      for (const line of table(hits, columns, cli.columns)) cli.out(line);
     });
   examples(command, [
     ["runs search memory leak", "runs whose results hold these words"],

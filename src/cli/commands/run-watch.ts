@@ -68,8 +68,8 @@ class JsonView {
 
   async showEnd(): Promise<void> {}
 
-  #print(update: MessageInitShape<typeof WatchRunResponseSchema>["update"]): void {
-    printJsonLine(this.#cli, WatchRunResponseSchema, create(WatchRunResponseSchema, { update: update! }));
+  #print(update: NonNullable<MessageInitShape<typeof WatchRunResponseSchema>["update"]>): void {
+    printJsonLine(this.#cli, WatchRunResponseSchema, create(WatchRunResponseSchema, { update }));
   }
 }
 

@@ -138,11 +138,11 @@ class JsonLines implements View {
     this.#print(runId, { case: "output", value: output });
   }
 
-  #print(runId: string, update: MessageInitShape<typeof WatchRunResponseSchema>["update"]): void {
-    const message = asJson(
-      WatchRunResponseSchema,
-      create(WatchRunResponseSchema, { update: update! }),
-    ) as object;
+  #print(
+    runId: string,
+    update: NonNullable<MessageInitShape<typeof WatchRunResponseSchema>["update"]>,
+  ): void {
+    const message = asJson(WatchRunResponseSchema, create(WatchRunResponseSchema, { update })) as object;
     this.#cli.out(JSON.stringify({ run_id: runId, ...message }));
   }
 }

@@ -82,7 +82,7 @@ function addRotate(secrets: Command, cli: Cli): void {
         if (isFile) writeKeys(data, keys);
         return rotate(databaseUrl, keys.join(","));
       });
-      const current = keys[0]!.split(":")[0]!;
+      const [current = ""] = (keys[0] ?? "").split(":");
       if (options.json) cli.out(JSON.stringify({ key_id: current, rotated, failed }, null, 2));
       else
         cli.out(

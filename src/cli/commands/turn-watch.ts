@@ -38,8 +38,8 @@ type View = { turn(turn: Turn): void; output(output: RunOutput): void; end(turn:
 
 /** Updates of a turn for programs: the stream's own messages. */
 function jsonView(cli: Cli): View {
-  const print = (update: MessageInitShape<typeof WatchTurnResponseSchema>["update"]) =>
-    printJsonLine(cli, WatchTurnResponseSchema, create(WatchTurnResponseSchema, { update: update! }));
+  const print = (update: NonNullable<MessageInitShape<typeof WatchTurnResponseSchema>["update"]>) =>
+    printJsonLine(cli, WatchTurnResponseSchema, create(WatchTurnResponseSchema, { update }));
   return {
     turn: (turn) => print(isTurnEnded(turn) ? { case: "ended", value: turn } : { case: "turn", value: turn }),
     output: (output) => print({ case: "output", value: output }),

@@ -1,10 +1,10 @@
 import { randomUUID } from "node:crypto";
-import { create } from "@bufbuild/protobuf";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { isTurnEnded } from "@pinion/client";
 import type { Command } from "commander";
 import {
   ListTurnsResponseSchema,
+  type StartTurnResponse,
   StartTurnResponseSchema,
   type Turn,
   TurnSchema,
@@ -57,12 +57,12 @@ export function addFollowUp(runs: Command, cli: Cli): void {
     .option("--detach", "print the turn's id and do not wait")
     .action(async (run: string, input: string, _options, command: Command) => {
       const { clients, options } = connect<{ messageId?: string; detach?: boolean }>(cli, command);
-      const { turn, alreadyStarted } = await clients.turns.startTurn({
+      const started = await clients.turns.startTurn({
         resumeRunId: await runId(clients, run),
         messageId: options.messageId ?? randomUUID(),
         input,
       });
-      await showStarted(cli, clients, { turn: turn!, alreadyStarted }, options);
+      await showStarted(cli, clients, started, options);
     });
   examples(command, [
     [
@@ -75,13 +75,11 @@ export function addFollowUp(runs: Command, cli: Cli): void {
 async function showStarted(
   cli: Cli,
   clients: Clients,
-  started: { turn: Turn; alreadyStarted: boolean },
+  started: StartTurnResponse,
   options: { detach?: boolean; json?: boolean },
 ): Promise<void> {
-  const { turn } = started;
-  if (options.detach && options.json) {
-    return printJson(cli, StartTurnResponseSchema, create(StartTurnResponseSchema, started));
-  }
+  if (options.detach && options.json) return printJson(cli, StartTurnResponseSchema, started);
+  const turn = told(started.turn, "turn");
   if (options.detach) {
     cli.out(turn.id);
     return cli.note(`follow it: pinion turns watch ${turn.id}`);
@@ -109,7 +107,7 @@ function addStart(turns: Command, cli: Cli): void {
     .option("--detach", "print the turn's id and do not wait")
     .action(async (input: string, _options, command: Command) => {
       const { clients, options } = connect<StartOptions>(cli, command);
-      const { turn, alreadyStarted } = await clients.turns.startTurn({
+      const started = await clients.turns.startTurn({
         agentId: options.agent ?? "",
         conversationId: options.conversation ?? "",
         userId: options.user ?? "",
@@ -123,7 +121,7 @@ function addStart(turns: Command, cli: Cli): void {
           : { timeout: durationFromMs(parseLength(options.timeout, "--timeout")) }),
         withoutSnapshot: !options.snapshot,
       });
-      await showStarted(cli, clients, { turn: turn!, alreadyStarted }, options);
+      await showStarted(cli, clients, started, options);
     });
   examples(command, [
     ['turns start "what changed today?"', "to the default agent, and the answer as it comes"],
@@ -174,7 +172,7 @@ function addGet(turns: Command, cli: Cli): void {
     .action(async (id: string, _options, command: Command) => {
       const { clients, options } = connect(cli, command);
       const { turn: found, lateResults } = await clients.turns.getTurn({ turnId: turnId(id) });
-      const turn = found!;
+      const turn = told(found, "turn");
       if (options.json) return printJson(cli, TurnSchema, turn, lateResultsJson(lateResults));
       const labels = await deviceLabels(clients);
       const labelled = (deviceId: string) => `${plain(labels.get(deviceId) ?? "")} ${deviceId}`.trim();

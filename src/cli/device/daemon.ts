@@ -73,7 +73,7 @@ async function startOf(cli: Cli, options: DeviceOptions): Promise<Start> {
   return { cli, options, asJson: options.json === true, stateDir, identity, url, configFile, loaded };
 }
 
-/** Runs the daemon of this device until it is stopped, or until an upgrade replaces it. */
+/** Runs the daemon of this device until a stop or an upgrade. */
 export async function runDeviceDaemon(cli: Cli, options: DeviceOptions): Promise<void> {
   const start = await startOf(cli, options);
   const { asJson, stateDir, identity, url } = start;
@@ -175,7 +175,7 @@ function tellUpgrade({ cli, asJson }: Start, message: string): void {
   else cli.note(message);
 }
 
-/** Gives this process's place to the program that an upgrade brought. */
+/** Gives this process's place to the fetched program of an upgrade. */
 async function goOnWith(start: Start, program: NonNullable<Upgrader["ready"]>): Promise<void> {
   const { cli, stateDir } = start;
   const args = daemonWords(process.argv.slice(2));
@@ -201,7 +201,7 @@ function remember(ring: LogRing, cli: Cli, event: DaemonEvent): void {
   if (line !== undefined) ring.push(event.atMs, line.replace(/^\S+\s+/, ""));
 }
 
-/** The arguments of this daemon for a program that replaces it; `piniond` alone means `run`. */
+/** This daemon's arguments, for its successor; `piniond` alone means `run`. */
 function daemonWords(args: readonly string[]): string[] {
   return build.program === "piniond" ? daemonArguments(args) : [...args];
 }
@@ -221,7 +221,7 @@ function upDirectory(stateDir: string): string | undefined {
   return existsSync(join(directory, "secret-keys")) ? directory : undefined;
 }
 
-/** Output events are not logged: the server relays the output, which may be large. */
+/** Output events are not logged: the server relays the output, and the output may be large. */
 export function jsonLine(event: DaemonEvent): string | undefined {
   return event.type === "output" || event.type === "activity"
     ? undefined

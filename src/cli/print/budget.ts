@@ -13,10 +13,10 @@ export function parseBudget(text: string, option: string): Budget | undefined {
   if (text.trim() === "") return undefined;
   const budget = create(BudgetSchema);
   for (const part of parts) {
-    const tokens = tokensPattern.exec(part);
-    const cost = costPattern.exec(part);
-    if (tokens) budget.tokensMax = BigInt(tokens[1]!.replaceAll("_", ""));
-    else if (cost) budget.costMicrosMax = microsOf(cost[1]!);
+    const tokens = tokensPattern.exec(part)?.[1];
+    const cost = costPattern.exec(part)?.[1];
+    if (tokens !== undefined) budget.tokensMax = BigInt(tokens.replaceAll("_", ""));
+    else if (cost !== undefined) budget.costMicrosMax = microsOf(cost);
     else {
       throw new Failure(
         exitCodes.usage,

@@ -62,7 +62,7 @@ export function table<Row>(
   const flexible = filled.findIndex(({ column }) => column.isFlexible);
   const total = widths.reduce((sum, width) => sum + width, 0) + gap.length * (widths.length - 1);
   if (flexible >= 0 && total > widthMax) {
-    widths[flexible] = Math.max(flexibleWidthMin, widths[flexible]! - (total - widthMax));
+    widths[flexible] = Math.max(flexibleWidthMin, (widths[flexible] ?? 0) - (total - widthMax));
   }
   const fitted = widths.reduce((sum, width) => sum + width, 0) + gap.length * (widths.length - 1);
   if (fitted > widthMax && !isAligned) {
@@ -70,7 +70,7 @@ export function table<Row>(
     return rows.flatMap((_, row) =>
       block(
         headers,
-        filled.map(({ cells }) => cells[row]!),
+        filled.map(({ cells }) => cells[row] ?? ""),
         widthMax,
       ),
     );
@@ -78,16 +78,16 @@ export function table<Row>(
   const line = (cells: readonly string[]) =>
     cells
       .map((cell, index) => {
-        const width = widths[index]!;
+        const width = widths[index] ?? 0;
         const fitted = displayWidth(cell) > width ? cut(stripVTControlCharacters(cell), width) : cell;
         const padding = " ".repeat(Math.max(0, width - displayWidth(fitted)));
-        return filled[index]!.column.align === "right" ? padding + fitted : fitted + padding;
+        return filled[index]?.column.align === "right" ? padding + fitted : fitted + padding;
       })
       .join(gap)
       .trimEnd();
   return [
     line(filled.map(({ column }) => column.header)),
-    ...rows.map((_, row) => line(filled.map(({ cells }) => cells[row]!))),
+    ...rows.map((_, row) => line(filled.map(({ cells }) => cells[row] ?? ""))),
   ];
 }
 
@@ -102,7 +102,7 @@ function block(headers: readonly string[], cells: readonly string[], widthMax: n
   let line = "";
   for (const [index, cell] of rest.entries()) {
     if (cell === "") continue;
-    const pair = `${headers[index + 1]!.toLowerCase()} ${cell}`;
+    const pair = `${headers[index + 1]?.toLowerCase()} ${cell}`;
     const joined = line === "" ? indent + pair : line + gap + pair;
     if (displayWidth(joined) <= widthMax) {
       line = joined;

@@ -125,7 +125,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       {
         file: "device/delivery.ts",
         from: "parcel.sends += 1;",
-        to: "void this.#outbox.remove(parcel.entry); this.#forget(parcel);",
+        to: "void this.#files.remove(parcel.entry); this.#forget(parcel);",
       },
     ],
     [

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { expect, test } from "vitest";
 import { CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
 import { listKept } from "../../../clients/ts/src/index.ts";
-import { startDevice, startPeer, until } from "./harness.ts";
+import { settledSession, startDevice, startPeer, until } from "./harness.ts";
 
 const kept = (stateDir: string) => readdirSync(join(stateDir, "outbox", "kept"));
 const first = { systemIdentifier: "7420", timeline: 1, position: "0/3000148" };
@@ -24,7 +24,7 @@ async function begin(outcome: "completed" | "failed" = "completed") {
       return { outcome, output: `done ${programs}` };
     },
   });
-  const session = await peer.session();
+  const session = await settledSession(peer);
   const assignment = session.assign();
   await session.next("complete");
   await events.next("acknowledged");

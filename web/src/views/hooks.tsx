@@ -107,11 +107,9 @@ function OneHook({ id }: { id: string }) {
     [id],
     concerns,
   );
-  const shown = useSignal("");
   const found = reading.value.value;
   if (!found) return <ReadingState error={reading.error.value} again={reading.again} />;
   const { hook, deliveries } = found;
-  const { spec } = hook;
   return (
     <article class="page">
       <header class="head">
@@ -125,81 +123,96 @@ function OneHook({ id }: { id: string }) {
           </p>
         </div>
       </header>
-      <section class="sheet" aria-label="About the hook">
-        <dl>
-          <Fact name="starts">
-            <a href={linkTo("watchers", spec?.watcherId)}>{spec?.watcherId}</a>
-          </Fact>
-          <Fact name="senders">{hookKindWord(spec?.kind ?? HookKind.UNSPECIFIED)}</Fact>
-          {spec?.filter && (
-            <Fact name="filter">
-              <code>{spec.filter}</code>
-            </Fact>
-          )}
-          {spec?.mapping && (
-            <Fact name="mapping">
-              <code>{spec.mapping}</code>
-            </Fact>
-          )}
-          <Fact name="a minute">{spec?.ratePerMinute}</Fact>
-          {spec?.isDisabled && <Fact name="disabled">senders are answered 404</Fact>}
-          {hook.lastRefusedAt && (
-            <Fact name="turned away">
-              <Ago at={hook.lastRefusedAt} />: {hook.lastRefusedReason}
-            </Fact>
-          )}
-        </dl>
-      </section>
-      <section class="sheet" aria-label="Deliveries">
-        <h2>
-          Deliveries <small>the newest 100 at most</small>
-        </h2>
-        {deliveries.length === 0 ? (
-          <p class="muted">None yet. Deliveries whose sender was not verified are not kept.</p>
-        ) : (
-          <Table
-            label="Deliveries"
-            items={deliveries}
-            keyOf={(one) => one.id}
-            columns={[
-              { title: "Outcome", cell: (one) => <Outcome delivery={one} /> },
-              { title: "Event", cell: ({ event }) => <code>{event}</code> },
-              { title: "Came", cell: ({ receivedAt }) => <Ago at={receivedAt} /> },
-              {
-                title: "Run",
-                cell: ({ runId }) => (runId ? <a href={linkTo("runs", runId)}>{runId.slice(-8)}</a> : null),
-              },
-              {
-                title: "Again",
-                class: "number",
-                cell: ({ duplicates }) => duplicates || "",
-              },
-              { title: "Why", class: "wide-cell", cell: ({ reason }) => reason },
-              {
-                title: "",
-                class: "end",
-                cell: (one) => (
-                  <>
-                    <button
-                      type="button"
-                      class="quiet"
-                      aria-pressed={shown.value === one.id}
-                      onClick={() => {
-                        shown.value = shown.value === one.id ? "" : one.id;
-                      }}
-                    >
-                      Body
-                    </button>
-                    {may("write") && <Replay hookId={hook.id} delivery={one} done={reading.again} />}
-                  </>
-                ),
-              },
-            ]}
-          />
-        )}
-        {shown.value !== "" && <Body key={shown.value} hookId={hook.id} id={shown.value} />}
-      </section>
+      <AboutHook hook={hook} />
+      <Deliveries hook={hook} deliveries={deliveries} again={reading.again} />
     </article>
+  );
+}
+
+function AboutHook({ hook }: { hook: Hook }) {
+  const { spec } = hook;
+  return (
+    <section class="sheet" aria-label="About the hook">
+      <dl>
+        <Fact name="starts">
+          <a href={linkTo("watchers", spec?.watcherId)}>{spec?.watcherId}</a>
+        </Fact>
+        <Fact name="senders">{hookKindWord(spec?.kind ?? HookKind.UNSPECIFIED)}</Fact>
+        {spec?.filter && (
+          <Fact name="filter">
+            <code>{spec.filter}</code>
+          </Fact>
+        )}
+        {spec?.mapping && (
+          <Fact name="mapping">
+            <code>{spec.mapping}</code>
+          </Fact>
+        )}
+        <Fact name="a minute">{spec?.ratePerMinute}</Fact>
+        {spec?.isDisabled && <Fact name="disabled">senders are answered 404</Fact>}
+        {hook.lastRefusedAt && (
+          <Fact name="turned away">
+            <Ago at={hook.lastRefusedAt} />: {hook.lastRefusedReason}
+          </Fact>
+        )}
+      </dl>
+    </section>
+  );
+}
+
+function Deliveries(props: { hook: Hook; deliveries: HookDelivery[]; again: () => void }) {
+  const { hook, deliveries } = props;
+  const shown = useSignal("");
+  return (
+    <section class="sheet" aria-label="Deliveries">
+      <h2>
+        Deliveries <small>the newest 100 at most</small>
+      </h2>
+      {deliveries.length === 0 ? (
+        <p class="muted">None yet. Deliveries whose sender was not verified are not kept.</p>
+      ) : (
+        <Table
+          label="Deliveries"
+          items={deliveries}
+          keyOf={(one) => one.id}
+          columns={[
+            { title: "Outcome", cell: (one) => <Outcome delivery={one} /> },
+            { title: "Event", cell: ({ event }) => <code>{event}</code> },
+            { title: "Came", cell: ({ receivedAt }) => <Ago at={receivedAt} /> },
+            {
+              title: "Run",
+              cell: ({ runId }) => (runId ? <a href={linkTo("runs", runId)}>{runId.slice(-8)}</a> : null),
+            },
+            {
+              title: "Again",
+              class: "number",
+              cell: ({ duplicates }) => duplicates || "",
+            },
+            { title: "Why", class: "wide-cell", cell: ({ reason }) => reason },
+            {
+              title: "",
+              class: "end",
+              cell: (one) => (
+                <>
+                  <button
+                    type="button"
+                    class="quiet"
+                    aria-pressed={shown.value === one.id}
+                    onClick={() => {
+                      shown.value = shown.value === one.id ? "" : one.id;
+                    }}
+                  >
+                    Body
+                  </button>
+                  {may("write") && <Replay hookId={hook.id} delivery={one} done={props.again} />}
+                </>
+              ),
+            },
+          ]}
+        />
+      )}
+      {shown.value !== "" && <Body key={shown.value} hookId={hook.id} id={shown.value} />}
+    </section>
   );
 }
 

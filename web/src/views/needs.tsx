@@ -1,4 +1,4 @@
-/** Items that need a person: questions, failures, devices that are missed, budgets. */
+/** Items in need of a person: questions, failures, missed devices, budgets. */
 import { timestampMs } from "@bufbuild/protobuf/wkt";
 import type { ComponentChildren } from "preact";
 import { type Device, Liveness } from "#gen/pinion/v1/fleet_pb.js";
@@ -95,7 +95,7 @@ function questionNeed({ runId, watcherSlug, question, deadlineAt }: RunQuestion)
   };
 }
 
-/** A watcher without executor, a paused one, or one whose last run failed. */
+/** A watcher without executor, a paused watcher, or a watcher with a failed last run. */
 function watcherNeeds(watcher: Watcher): Need[] {
   const name = watcher.spec?.name || watcher.slug;
   const last = watcher.recentRuns[0];
@@ -131,7 +131,7 @@ function attentionNeed(run: Run): Need {
   return { key: `a${run.id}`, tone: "wait", word: "look", text, link: linkTo("runs", run.id) };
 }
 
-/** A device that is away while work waits for it. */
+/** A device is missed if work waits during its absence. */
 function isMissed(device: Device): boolean {
   if (device.isWorker || device.liveness !== Liveness.OFFLINE) return false;
   return device.pendingRuns > 0 || watchers.items.value.some(({ spec }) => spec?.deviceId === device.id);

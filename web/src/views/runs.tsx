@@ -44,30 +44,11 @@ export function RunsView() {
 
   const items = runs.items.value;
   const isFiltered = state + device + watcher + attention + label + since !== "";
-  const toggle = (name: string) => {
-    const next = new Set(wanted);
-    if (!next.delete(name)) next.add(name);
-    setQuery({ state: [...next].join(",") });
-  };
   return (
     <>
       <div class="tools">
         <h1 class="unseen">Runs</h1>
-        <div class="chips" role="group" aria-label="State">
-          <button
-            type="button"
-            aria-pressed={wanted.size === 0}
-            onClick={() => setQuery({ state: "" })}
-            data-filter
-          >
-            all
-          </button>
-          {runStatuses.map(({ name }) => (
-            <button key={name} type="button" aria-pressed={wanted.has(name)} onClick={() => toggle(name)}>
-              <Status word={name} />
-            </button>
-          ))}
-        </div>
+        <StateChips wanted={wanted} />
         <Picker
           label="Device"
           none="any device"
@@ -103,26 +84,7 @@ export function RunsView() {
           options={sinceOptions}
           onChange={(value) => setQuery({ since: value })}
         />
-        {may("write") && (
-          <span class="bulk-actions">
-            <button
-              type="button"
-              disabled={attention !== ""}
-              title={attention === "" ? undefined : "without the filter of attention"}
-              onClick={() => startBulk(BulkKind.RETRY)}
-            >
-              Retry all…
-            </button>
-            <button
-              type="button"
-              disabled={attention !== ""}
-              title={attention === "" ? undefined : "without the filter of attention"}
-              onClick={() => startBulk(BulkKind.CANCEL)}
-            >
-              Cancel all…
-            </button>
-          </span>
-        )}
+        {may("write") && <BulkButtons isDisabled={attention !== ""} start={startBulk} />}
       </div>
       {items.length > 0 ? (
         <Rows
@@ -135,37 +97,95 @@ export function RunsView() {
           onEnd={showOlder}
           hasMore={hasOlder.value}
         />
-      ) : runs.state.value !== "ready" ? (
-        <ListState of={runs} />
-      ) : isFiltered ? (
-        <Empty title="No run matches">
-          <p>Nothing is in this state, or from this watcher, device and time.</p>
-          <button
-            type="button"
-            onClick={() => setQuery(Object.fromEntries(filterNames.map((name) => [name, ""])))}
-          >
-            Show all runs
-          </button>
-        </Empty>
       ) : (
-        <Empty title="No run yet">
-          <p>A run is one execution of a watcher. They appear here the moment they are due.</p>
-          {devices.items.value.length === 0 ? (
-            <a class="button primary" href={linkTo("fleet")}>
-              Add a device first
-            </a>
-          ) : watchers.items.value.length === 0 ? (
-            <a class="button primary" href={linkTo("watchers")}>
-              Create a watcher first
-            </a>
-          ) : (
-            <a class="button primary" href={linkTo("watchers")}>
-              To the watchers, to trigger one
-            </a>
-          )}
-        </Empty>
+        <NoRuns isFiltered={isFiltered} />
       )}
     </>
+  );
+}
+
+/** A button for each state of runs; several may be pressed. */
+function StateChips({ wanted }: { wanted: ReadonlySet<string> }) {
+  const toggle = (name: string) => {
+    const next = new Set(wanted);
+    if (!next.delete(name)) next.add(name);
+    setQuery({ state: [...next].join(",") });
+  };
+  return (
+    <div class="chips" role="group" aria-label="State">
+      <button
+        type="button"
+        aria-pressed={wanted.size === 0}
+        onClick={() => setQuery({ state: "" })}
+        data-filter
+      >
+        all
+      </button>
+      {runStatuses.map(({ name }) => (
+        <button key={name} type="button" aria-pressed={wanted.has(name)} onClick={() => toggle(name)}>
+          <Status word={name} />
+        </button>
+      ))}
+    </div>
+  );
+}
+
+function BulkButtons(props: { isDisabled: boolean; start: (kind: PageBulkKind) => void }) {
+  const title = props.isDisabled ? "without the filter of attention" : undefined;
+  return (
+    <span class="bulk-actions">
+      <button
+        type="button"
+        disabled={props.isDisabled}
+        title={title}
+        onClick={() => props.start(BulkKind.RETRY)}
+      >
+        Retry all…
+      </button>
+      <button
+        type="button"
+        disabled={props.isDisabled}
+        title={title}
+        onClick={() => props.start(BulkKind.CANCEL)}
+      >
+        Cancel all…
+      </button>
+    </span>
+  );
+}
+
+function NoRuns({ isFiltered }: { isFiltered: boolean }) {
+  if (runs.state.value !== "ready") return <ListState of={runs} />;
+  if (isFiltered) {
+    return (
+      <Empty title="No run matches">
+        <p>Nothing is in this state, or from this watcher, device and time.</p>
+        <button
+          type="button"
+          onClick={() => setQuery(Object.fromEntries(filterNames.map((name) => [name, ""])))}
+        >
+          Show all runs
+        </button>
+      </Empty>
+    );
+  }
+  return (
+    <Empty title="No run yet">
+      <p>A run is one execution of a watcher. They appear here the moment they are due.</p>
+      {devices.items.value.length === 0 ? (
+        <a class="button primary" href={linkTo("fleet")}>
+          Add a device first
+        </a>
+      ) : watchers.items.value.length === 0 ? (
+        <a class="button primary" href={linkTo("watchers")}>
+          Create a watcher first
+        </a>
+      ) : (
+        <a class="button primary" href={linkTo("watchers")}>
+          To the watchers, to trigger one
+        </a>
+      )}
+    </Empty>
   );
 }
 

@@ -1,7 +1,7 @@
 import { join } from "node:path";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { renameToken } from "../cell.ts";
-import { type Drain, DrainReason, type Welcome } from "../gen/pinion/v1/device_pb.js";
+import { DrainReason, type Welcome } from "../gen/pinion/v1/device_pb.js";
 import { replaceToken } from "../identity.ts";
 import { type Logger, silentLogger } from "../logger.ts";
 import { KeptResults } from "../outbox/kept.ts";
@@ -10,6 +10,7 @@ import { Outbox } from "../outbox/outbox.ts";
 import { ensurePrivateDirectory } from "../private-directory.ts";
 import { Attempts } from "./attempts.ts";
 import { type Acknowledged, Delivery } from "./delivery.ts";
+import { Ending } from "./ending.ts";
 import { DeviceError, type DeviceErrorReason, messageOf } from "./errors.ts";
 import type { DeviceEvent, DeviceEventBody } from "./events.ts";
 import { type HeldAttempts, heartbeatList, helloOf } from "./hello.ts";
@@ -26,7 +27,7 @@ import {
 } from "./options.ts";
 import { decide, type History } from "./outcome.ts";
 import { Questions } from "./questions.ts";
-import { ServerMessages } from "./server-messages.ts";
+import { drainedEvent, ServerMessages } from "./server-messages.ts";
 import { Session } from "./session.ts";
 import { defaultTiming, fallbackHeartbeatMs, nowMs, type SessionLimits, type Timing } from "./timing.ts";
 import type { Endpoint } from "./transport.ts";
@@ -56,8 +57,7 @@ class Connection implements DeviceConnection {
   readonly #questions = new Questions((message) => this.#session?.send(message) ?? false);
   #serverCapabilities = new Set<string>();
   readonly closed: Promise<void>;
-  readonly #resolveClosed: () => void;
-  readonly #rejectClosed: (error: DeviceError) => void;
+  readonly #end = new Ending();
   #delivery: Delivery | undefined;
   #session: Session | undefined;
   #history: History = { failures: 0, refusals: 0 };
@@ -77,15 +77,7 @@ class Connection implements DeviceConnection {
     };
     this.#timing = { ...defaultTiming, ...options.timing };
     this.#logger = options.logger ?? silentLogger;
-    let settle: { resolve: () => void; reject: (error: DeviceError) => void };
-    this.closed = new Promise((resolve, reject) => {
-      settle = { resolve, reject };
-    });
-    this.#resolveClosed = () => settle.resolve();
-    this.#rejectClosed = (error) => settle.reject(error);
-    // A caller may handle only the `fatal` event; an unhandled rejection of the promise must not
-    // end the process.
-    this.closed.catch(() => {});
+    this.closed = this.#end.promise;
     this.#lifecycle = new Lifecycle((state, from) => this.#emit({ type: "state", state, from }));
     this.#attempts = new Attempts({
       admit: options.admit ?? (() => undefined),
@@ -133,13 +125,10 @@ class Connection implements DeviceConnection {
   }
 
   start(): void {
-    if (isTokenExposed(this.#options.url)) {
-      this.#logger.warn(
-        { url: this.#options.url },
-        "the token is sent without encryption; use an https:// URL",
-      );
+    const { signal, url } = this.#options;
+    if (isTokenExposed(url)) {
+      this.#logger.warn({ url }, "the token is sent without encryption; use an https:// URL");
     }
-    const { signal } = this.#options;
     const onAbort = () => void this.close();
     signal?.addEventListener("abort", onAbort, { once: true });
     const release = () => signal?.removeEventListener("abort", onAbort);
@@ -175,35 +164,29 @@ class Connection implements DeviceConnection {
   }
 
   async #prepare(): Promise<void> {
+    const { stateDir, keep, prepare } = this.#options;
     try {
-      await ensurePrivateDirectory(this.#options.stateDir);
-      this.#lock = await lockStateDir(this.#options.stateDir);
-      await this.#options.prepare?.();
-      const { outbox, entries, setAside } = await Outbox.open(join(this.#options.stateDir, "outbox"));
-      const kept = await KeptResults.open(join(this.#options.stateDir, "outbox"), this.#options.keep);
+      await ensurePrivateDirectory(stateDir);
+      this.#lock = await lockStateDir(stateDir);
+      await prepare?.();
+      const { outbox, entries, setAside } = await Outbox.open(join(stateDir, "outbox"));
+      const kept = await KeptResults.open(join(stateDir, "outbox"), keep);
       this.#kept = kept;
       this.#delivery = new Delivery({
-        outbox,
-        kept,
-        entries,
-        endpoint: this.#endpoint,
-        timing: this.#timing,
-        logger: this.#logger,
+        ...{ outbox, kept, entries },
+        ...{ endpoint: this.#endpoint, timing: this.#timing, logger: this.#logger },
         onAcknowledged: (acknowledged) => this.#acknowledged(acknowledged),
         onSetAside: (aside) => this.#setAside(aside),
       });
       for (const aside of setAside) this.#setAside(aside);
     } catch (error) {
       if (error instanceof DeviceError) this.#fail(error.reason, error.message);
-      else this.#fail("unusable", `cannot use ${this.#options.stateDir}: ${messageOf(error)}`);
+      else this.#fail("unusable", `cannot use ${stateDir}: ${messageOf(error)}`);
       return;
     }
     if (this.#closing !== undefined) return;
-    this.#wake = watchForWakeUp({
-      checkMs: this.#timing.wakeCheckMs,
-      jumpMs: this.#timing.wakeJumpMs,
-      onWake: (sleptMs) => this.#woke(sleptMs),
-    });
+    const { wakeCheckMs: checkMs, wakeJumpMs: jumpMs } = this.#timing;
+    this.#wake = watchForWakeUp({ checkMs, jumpMs, onWake: (sleptMs) => this.#woke(sleptMs) });
     if (this.#lifecycle.fire("started")) this.#dial();
   }
 
@@ -327,7 +310,7 @@ class Connection implements DeviceConnection {
     if (!this.#lifecycle.fire("failed")) return;
     this.#logger.error({ error }, message);
     this.#emit({ type: "fatal", error, message });
-    void this.#shutdown(defaultClose).then(() => this.#rejectClosed(new DeviceError(error, message)));
+    void this.#shutdown(defaultClose).then(() => this.#end.reject(new DeviceError(error, message)));
   }
 
   async #close(options: Required<CloseOptions>): Promise<void> {
@@ -336,7 +319,7 @@ class Connection implements DeviceConnection {
     await this.#attempts.stop(options.graceMs);
     if (this.#session?.isOpen === true) await this.#delivery?.flushed(options.flushMs);
     await this.#shutdown(options);
-    this.#resolveClosed();
+    this.#end.resolve();
   }
 
   /** Releases everything; running attempts end within the grace. */
@@ -364,14 +347,4 @@ class Connection implements DeviceConnection {
       this.#logger.error({ event: event.type, error: messageOf(error) }, "onEvent threw");
     }
   }
-}
-
-function drainedEvent(drain: Drain): DeviceEventBody {
-  return {
-    type: "drained",
-    reason: DrainReason[drain.reason]?.toLowerCase() ?? String(drain.reason),
-    reconnectAfterMs: drain.reconnectAfter === undefined ? 0 : durationMs(drain.reconnectAfter),
-    message: drain.message,
-    ...(drain.cell === "" ? {} : { cell: drain.cell }),
-  };
 }

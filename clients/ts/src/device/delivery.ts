@@ -11,13 +11,13 @@ import type { Kept, KeptResults } from "../outbox/kept.ts";
 import type { Outbox, OutboxEntry, SetAside } from "../outbox/outbox.ts";
 import { fitCompletion } from "./completion.ts";
 import type { Verdict } from "./events.ts";
-import { forgottenOf } from "./forgotten.ts";
+import { forgottenOf, type WorkAttempt } from "./forgotten.ts";
 import { KeptOffers } from "./kept-offers.ts";
 import { asSent, countOnTheirWay, isOverdue, type Parcel, parcelOf } from "./parcel.ts";
 import { ParcelFiles } from "./parcel-files.ts";
 import { defaultLimits, type SessionLimits, type Timing } from "./timing.ts";
 import { completeRun, type Endpoint, type StreamEnd } from "./transport.ts";
-import { isNotStored, unaryVerdicts, verdicts } from "./verdicts.ts";
+import { isNotStored, unaryMeaning, verdicts } from "./verdicts.ts";
 import { Waiters } from "./waiters.ts";
 
 /** Maximum of completions sent and not acknowledged; the others wait on disk. */
@@ -53,7 +53,6 @@ export interface Acknowledged {
  * Settling keeps the record (see `KeptResults`), or moves a refused record to `rejected/`.
  */
 export class Delivery {
-  readonly #outbox: Outbox;
   readonly #offers: KeptOffers;
   readonly #files: ParcelFiles;
   readonly #endpoint: Endpoint;
@@ -77,7 +76,6 @@ export class Delivery {
     onAcknowledged: (acknowledged: Acknowledged) => void;
     onSetAside: (setAside: SetAside) => void;
   }) {
-    this.#outbox = options.outbox;
     this.#endpoint = options.endpoint;
     this.#timing = options.timing;
     this.#logger = options.logger;
@@ -129,26 +127,15 @@ export class Delivery {
    * have the result yet, or its database lost the run, perhaps before the server noticed the
    * failover. The program must not run twice. Undefined for every other assignment, such as a retry.
    */
-  forgottenResult(assignment: {
-    workId: string;
-    attempt: number;
-  }): Promise<Completion | undefined> | undefined {
-    // A later attempt than a failed one is a retry, unless the database lost the failed one.
-    const waiting = [...this.#parcels.values()]
-      .filter(({ kept, entry }) => !kept && entry.workId === assignment.workId)
-      .map((parcel) => ({ isLost: false, read: () => this.#waitingCompletion(parcel) }));
-    const kept = this.#offers.ofWork(assignment.workId).map((one) => ({
-      isLost: this.#offers.mayBeLost(one),
-      read: async () => (await this.#offers.read(one))?.completion,
-    }));
+  forgottenResult({ workId, attempt }: WorkAttempt): Promise<Completion | undefined> | undefined {
+    const waiting = [...this.#parcels.values()].filter(({ kept, entry }) => !kept && entry.workId === workId);
+    const kept = this.#offers.ofWork(workId);
     if (waiting.length + kept.length === 0) return undefined;
-    return forgottenOf([...waiting, ...kept], assignment.attempt);
-  }
-
-  async #waitingCompletion({ unsaved, entry }: Parcel): Promise<Completion | undefined> {
-    if (unsaved) return unsaved;
-    const reading = await this.#outbox.read(entry);
-    return reading.kind === "record" ? reading.record.completion : undefined;
+    const results = [
+      ...waiting.map((parcel) => this.#files.resultOf(parcel)),
+      ...kept.map((one) => this.#offers.resultOf(one)),
+    ];
+    return forgottenOf(results, attempt);
   }
 
   /** Adds a completion. Resolves when the completion is durable and, with an open stream, sent. */
@@ -270,15 +257,11 @@ export class Delivery {
    * deadline.
    */
   async #pump(): Promise<void> {
-    const now = performance.now();
     for (const parcel of this.#parcels.values()) {
-      if (isOverdue(parcel, now, this.#timing)) {
-        this.#logger.warn(
-          { workId: parcel.entry.workId, sends: parcel.sends },
-          "no acknowledgement; sending again",
-        );
-        parcel.sentAt = undefined;
-      }
+      if (!isOverdue(parcel, performance.now(), this.#timing)) continue;
+      const { entry, sends } = parcel;
+      this.#logger.warn({ workId: entry.workId, sends }, "no acknowledgement; sending again");
+      parcel.sentAt = undefined;
     }
     // Completions never sent before go first: 16 unacknowledged completions must not block the
     // others.
@@ -336,19 +319,10 @@ export class Delivery {
       signal: this.#stopped.signal,
     });
     parcel.isBusy = false;
-    if (result.kind === "answered") {
-      const verdict = verdicts[result.response.verdict];
-      if (verdict !== undefined) await this.#settle(parcel, verdict, result.response);
-      return true;
-    }
-    const verdict = unaryVerdicts[result.code];
-    // A worker's lost run needs a stream; other completions may go by unary call.
-    if (verdict === undefined) return result.code === status.FAILED_PRECONDITION;
-    if (verdict === "unknown" && !broughtItsRun) {
-      this.#bringRun(parcel);
-      return true;
-    }
-    await this.#settle(parcel, verdict, { windowId: "", message: result.details });
+    const { verdict, told, isReached } = unaryMeaning(result);
+    if (verdict === undefined) return isReached;
+    if (verdict === "unknown" && result.kind !== "answered" && !broughtItsRun) this.#bringRun(parcel);
+    else await this.#settle(parcel, verdict, told);
     return true;
   }
 
@@ -359,16 +333,11 @@ export class Delivery {
   ): Promise<void> {
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return;
     this.#forget(parcel);
-    this.#onAcknowledged({
-      entry: parcel.entry,
-      watcher: parcel.watcher,
-      verdict,
-      windowId: told.windowId,
-      message: told.message,
-    });
+    const { entry, watcher } = parcel;
+    this.#onAcknowledged({ entry, watcher, verdict, windowId: told.windowId, message: told.message });
     if (parcel.kept) this.#offers.settled(parcel.kept);
-    else if (isNotStored(verdict)) await this.#files.reject(parcel.entry, told.message || verdict);
-    else if (!(await this.#offers.keep(parcel.entry))) await this.#files.remove(parcel.entry);
+    else if (isNotStored(verdict)) await this.#files.reject(entry, told.message || verdict);
+    else if (!(await this.#offers.keep(entry))) await this.#files.remove(entry);
     this.#tellIfFlushed();
     void this.#pump();
   }

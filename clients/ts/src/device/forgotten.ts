@@ -1,5 +1,11 @@
 import { type Completion, Outcome } from "../gen/pinion/v1/device_pb.js";
 
+/** An attempt at a run or turn, counted from 1. */
+export interface WorkAttempt {
+  workId: string;
+  attempt: number;
+}
+
 /** A result of a run or turn that is here, waiting or kept. */
 export interface ResultHere {
   /** The server's database may have lost the result. */

@@ -3,6 +3,7 @@ import type { Logger } from "../logger.ts";
 import { type Kept, type KeptBy, type KeptResults, positionOf } from "../outbox/kept.ts";
 import type { OutboxEntry } from "../outbox/outbox.ts";
 import { messageOf } from "./errors.ts";
+import type { ResultHere } from "./forgotten.ts";
 
 /**
  * The acknowledged results that are kept for a while, and their offer to another database: after a
@@ -90,9 +91,10 @@ export class KeptOffers {
     return this.#kept.list().filter((kept) => kept.workId === workId);
   }
 
-  /** Whether the server's database may have lost the result. */
-  mayBeLost(kept: Kept): boolean {
-    return !this.#isOfNow(kept) || this.#offered.has(kept.attemptToken);
+  /** A kept result as an answer to an assignment. */
+  resultOf(kept: Kept): ResultHere {
+    const isLost = !this.#isOfNow(kept) || this.#offered.has(kept.attemptToken);
+    return { isLost, read: async () => (await this.#kept.read(kept))?.completion };
   }
 
   read(kept: Kept) {

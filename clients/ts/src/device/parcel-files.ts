@@ -4,6 +4,7 @@ import type { Kept } from "../outbox/kept.ts";
 import type { Outbox, OutboxEntry, OutboxReading, SetAside } from "../outbox/outbox.ts";
 import type { OutboxRecord } from "../outbox/record.ts";
 import { messageOf } from "./errors.ts";
+import type { ResultHere } from "./forgotten.ts";
 import type { Parcel } from "./parcel.ts";
 
 /** The parcels' files in the outbox. A write that fails is repeated; the result stays in memory. */
@@ -68,6 +69,19 @@ export class ParcelFiles {
         this.#onSetAside(reading.setAside);
         return "gone";
     }
+  }
+
+  /**
+   * A waiting result as an answer to an assignment. A later attempt than a failed one is a retry,
+   * unless the database lost the failed one.
+   */
+  resultOf({ unsaved, entry }: Parcel): ResultHere {
+    const read = async () => {
+      if (unsaved) return unsaved;
+      const reading = await this.#outbox.read(entry);
+      return reading.kind === "record" ? reading.record.completion : undefined;
+    };
+    return { isLost: false, read };
   }
 
   async #readRecord({ entry, kept }: Parcel): Promise<OutboxReading> {

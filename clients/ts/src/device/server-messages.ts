@@ -1,14 +1,18 @@
 import { create } from "@bufbuild/protobuf";
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import {
   CompletionVerdict,
   type ConnectRequest,
   type ConnectResponse,
+  type Drain,
+  DrainReason,
   HeldVerdict,
   LogExcerptSchema,
   type LogRequest,
 } from "../gen/pinion/v1/device_pb.js";
 import type { Attempts } from "./attempts.ts";
 import type { Delivery } from "./delivery.ts";
+import type { DeviceEventBody } from "./events.ts";
 import type { Questions } from "./questions.ts";
 
 /** The parts of a connection that the server's messages are for. */
@@ -86,4 +90,15 @@ export class ServerMessages {
     const value = create(LogExcerptSchema, { requestId, ...excerpt });
     this.#parts.output({ case: "logExcerpt", value }, Buffer.byteLength(excerpt.text));
   }
+}
+
+/** A drain as an event. */
+export function drainedEvent(drain: Drain): DeviceEventBody {
+  return {
+    type: "drained",
+    reason: DrainReason[drain.reason]?.toLowerCase() ?? String(drain.reason),
+    reconnectAfterMs: drain.reconnectAfter === undefined ? 0 : durationMs(drain.reconnectAfter),
+    message: drain.message,
+    ...(drain.cell === "" ? {} : { cell: drain.cell }),
+  };
 }

@@ -1,5 +1,5 @@
 /**
- * The daemon's program from its server: the list of programs, and the fetch of one of them. The
+ * The daemon's program from its server: the list of programs, and the fetch of a program. The
  * SHA-256 of the list is compared before the file can be started.
  */
 import { execFile } from "node:child_process";
@@ -28,7 +28,7 @@ const downloadMsMax = 15 * 60_000;
 /** Time in ms for a fetched program to print its version. */
 const versionMsMax = 30_000;
 
-/** The program that the server lists for this system; undefined: none. */
+/** The program for this system in the server's list; undefined: none. */
 export async function findOffer(
   source: Source,
   wanted: { program: string; system: string },
@@ -61,7 +61,7 @@ export async function findOffer(
 }
 
 /**
- * Fetches a program into the folder of the present one, beside it, and returns the path. The file
+ * Fetches a program into the folder of the present program, and returns the path. The file
  * has the listed digest, is on the disk (fsync), and prints the offered version.
  */
 export async function fetchProgram(source: Source, offer: Offer, present: string): Promise<string> {
@@ -81,7 +81,7 @@ export async function fetchProgram(source: Source, offer: Offer, present: string
   }
 }
 
-/** Place of a fetched program: in the same folder, so that a rename replaces the present one. */
+/** Place of a fetched program: in the same folder, so a rename replaces the present program. */
 export function nextPlace(present: string): string {
   return join(dirname(present), `.${basename(present)}.next`);
 }

@@ -17,11 +17,11 @@ import { isNewer } from "./version.ts";
 
 /**
  * Time in ms for which a daemon goes on to take work while it waits for a moment without a running
- * program. Afterwards it refuses new work, which the server offers again later.
+ * program. Afterwards the daemon refuses new work; the server offers the work again later.
  */
 const patienceMs = 10 * 60_000;
 const pollMs = 250;
-/** A version that did not come up is not tried again by itself for this time in ms. */
+/** Pause in ms before a version is tried again by itself after a failed trial. */
 const restMs = 24 * 60 * 60_000;
 /** A failed fetch is tried again after this time in ms, at the next welcome. */
 const retryMs = 10 * 60_000;
@@ -31,7 +31,7 @@ export type UpgraderOptions = {
   env: Environment;
   stateDir: string;
   source: () => Source;
-  /** Why this daemon's program cannot replace itself; empty: it can. */
+  /** Reason why this daemon's program cannot replace itself; empty: none. */
   unavailable: string;
   /** Tells a line for people and the log. */
   tell(message: string): void;
@@ -169,7 +169,7 @@ export async function requireOffer(source: Source, { isAnyway }: { isAnyway: boo
 }
 
 /**
- * Why the program of this process cannot replace itself; empty: it can. `isOfUp`: the daemon
+ * Reason why the program of this process cannot replace itself; empty: none. `isOfUp`: the daemon
  * belongs to `pinion up`.
  */
 export function whyUnavailable({ isOfUp }: { isOfUp: boolean }): string {
@@ -187,13 +187,13 @@ export function whyUnavailable({ isOfUp }: { isOfUp: boolean }): string {
   }
 }
 
-/** A program from an unencrypted server could be anyone's on the way. */
+/** A program from an unencrypted server could be replaced on its way. */
 function isSafe(url: string): boolean {
   const { protocol, hostname } = new URL(url);
   return protocol === "https:" || /^(localhost|127\.[\d.]+|\[::1\])$/.test(hostname);
 }
 
-/** The last upgrade; one that was under way when its daemon ended has failed. */
+/** The last upgrade; an upgrade under way at the end of its daemon counts as failed. */
 export async function lastUpgrade(stateDir: string): Promise<UpgradeRecord | undefined> {
   const record = await readRecord(stateDir);
   if (!record || !["preparing", "waiting", "trying"].includes(record.state)) return record;

@@ -1,1 +1,0 @@
-import{Na as n}from"./chunk-TVHAHW6A.js";function o(){return n("span",{class:"none",children:"–"})}export{o as a};
