@@ -37,23 +37,13 @@ const firstWindowMs = 86_400_000;
  */
 export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
   const offsetMs = jitterOf(watcher.watcherId, watcher.jitterMs);
-  const due: Date[] = [];
-  const { schedule, timeZone, watcherId } = watcher;
-  let next = schedule === null ? null : watcher.nextSlotAt;
-  while (next && next.getTime() + offsetMs <= watcher.now.getTime() && due.length < slotsMax) {
-    due.push(next);
-    next = nextSlot({ schedule: schedule!, timeZone, watcherId }, next) ?? null;
-  }
+  const { orgId, watcherId } = watcher;
+  const { due, next } = dueSlots(watcher, offsetMs, slotsMax);
+  const nextDueAt = next && new Date(next.getTime() + offsetMs);
   const plan: Plan = {
     slots: [],
     aside: [],
-    move: {
-      orgId: watcher.orgId,
-      watcherId: watcher.watcherId,
-      nextSlotAt: next,
-      nextDueAt: next && new Date(next.getTime() + offsetMs),
-      lastRunAt: null,
-    },
+    move: { orgId, watcherId, nextSlotAt: next, nextDueAt, lastRunAt: null },
   };
   // The list has the slot before each slot; only the slot before the first is computed.
   const before = new Map(due.map((slot, index) => [slot, due[index - 1]]));
@@ -75,49 +65,67 @@ export function planDue(watcher: DueWatcher, slotsMax = slotsPerPassMax): Plan {
     return plan;
   }
 
-  const hasMore = next !== null && next.getTime() + offsetMs <= watcher.now.getTime();
+  const hasMore = nextDueAt !== null && nextDueAt <= watcher.now;
   const latest = hasMore ? undefined : due.pop();
   for (const slot of due) skip(slot, "missed", "a later slot stands in for it");
   if (!latest) return plan;
 
   const dueAt = new Date(latest.getTime() + offsetMs);
-  const lateMs = watcher.now.getTime() - dueAt.getTime();
-  const lateMsMax = watcher.catchup === "miss" ? onTimeMs : Math.max(watcher.catchupWindowMs, onTimeMs);
-  if (lateMs > lateMsMax) {
-    skip(latest, "missed", `nobody was there to fire it: ${Math.round(lateMs / 1000)} s late`);
-    return plan;
-  }
-  if (watcher.hasActiveRun && watcher.overlap === "skip") {
-    skip(latest, "overlap", "another run of the watcher was active");
-    return plan;
-  }
-  const cooldown = coolingDown(watcher, dueAt);
-  if (cooldown) {
-    skip(latest, "cooldown", cooldown);
-    return plan;
-  }
-  const spent = spentBudget(watcher);
-  if (spent) {
-    skip(latest, "budget", spent);
+  const why = whySkipped(watcher, dueAt);
+  if (why) {
+    skip(latest, why.skipReason, why.reason);
     return plan;
   }
   if (watcher.queuedSlotAt) {
     skip(watcher.queuedSlotAt, "overlap", "a later slot took its place in the queue");
   }
   if (watcher.hasActiveRun) {
-    plan.aside.push({
-      orgId: watcher.orgId,
-      watcherId: watcher.watcherId,
-      scheduledFor: latest,
-      source: "scheduled",
-    });
+    plan.aside.push({ orgId, watcherId, scheduledFor: latest, source: "scheduled" });
     return plan;
   }
   plan.slots.push({ ...recordOf(latest), dueAt });
   // A run on time counts from its slot: otherwise a cooldown equal to the schedule's interval would
   // skip every second slot.
-  plan.move.lastRunAt = lateMs <= onTimeMs ? dueAt : watcher.now;
+  plan.move.lastRunAt = lateMsOf(watcher, dueAt) <= onTimeMs ? dueAt : watcher.now;
   return plan;
+}
+
+/** The slots that are due, at most `slotsMax`, and the slot after them. */
+function dueSlots(
+  { schedule, timeZone, watcherId, nextSlotAt, now }: DueWatcher,
+  offsetMs: number,
+  slotsMax: number,
+): { due: Date[]; next: Date | null } {
+  const due: Date[] = [];
+  if (schedule === null) return { due, next: null };
+  let next = nextSlotAt;
+  while (next && next.getTime() + offsetMs <= now.getTime() && due.length < slotsMax) {
+    due.push(next);
+    next = nextSlot({ schedule, timeZone, watcherId }, next) ?? null;
+  }
+  return { due, next };
+}
+
+const lateMsOf = ({ now }: DueWatcher, dueAt: Date): number => now.getTime() - dueAt.getTime();
+
+/** Why the latest due slot does not run; undefined if the slot runs, or is queued. */
+function whySkipped(
+  watcher: DueWatcher,
+  dueAt: Date,
+): { skipReason: SkipReason; reason: string } | undefined {
+  const lateMs = lateMsOf(watcher, dueAt);
+  const lateMsMax = watcher.catchup === "miss" ? onTimeMs : Math.max(watcher.catchupWindowMs, onTimeMs);
+  if (lateMs > lateMsMax) {
+    const reason = `nobody was there to fire it: ${Math.round(lateMs / 1000)} s late`;
+    return { skipReason: "missed", reason };
+  }
+  if (watcher.hasActiveRun && watcher.overlap === "skip") {
+    return { skipReason: "overlap", reason: "another run of the watcher was active" };
+  }
+  const cooldown = coolingDown(watcher, dueAt);
+  if (cooldown) return { skipReason: "cooldown", reason: cooldown };
+  const spent = spentBudget(watcher);
+  return spent ? { skipReason: "budget", reason: spent } : undefined;
 }
 
 /**

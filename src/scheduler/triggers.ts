@@ -34,104 +34,145 @@ type Asked = {
  * run it and, for a retry, if a run is active; `resource_exhausted` for a new run beyond the org's
  * quota. A repeated request returns the first answer, with the run's current state.
  */
-export async function trigger(
-  db: Db,
-  asked: Asked,
-  options: {
-    doorbell: Doorbell;
-    retryOf?: { runId: string; windowStart: Date; windowEnd: Date };
-    request?: requests.Request;
-    /** Asked only where a new run would be made; without, the org may have any number. */
-    quotas?: Quotas;
-  },
-): Promise<Triggered> {
+export async function trigger(db: Db, asked: Asked, options: TriggerOptions): Promise<Triggered> {
   const { orgId } = asked;
-  const { request } = options;
-  const { runId, alreadyQueued, queuedRunId, written } = await transaction(db, async (tx) => {
-    const made = request && (await requests.begin(tx, request));
-    if (made) {
-      return {
-        runId: made.run_id as string,
-        alreadyQueued: made.already_queued as boolean,
-        queuedRunId: (made.queued_run_id as string | undefined) ?? "",
-        written: [],
-      };
-    }
-    const watcher = await schedules.lockOne(tx, asked);
-    if (!watcher) refuse("not_found", `no watcher ${asked.watcherId}`);
-    const active = watcher.hasActiveRun ? await runs.findActive(tx, asked) : undefined;
-    if (active && options.retryOf) {
-      refuse(
-        "failed_precondition",
-        `run ${active.id} of the watcher is ${active.status}; wait for its end, or cancel it`,
-      );
-    }
-    // A start that waits goes first, also in the moment between two runs.
-    if (options.retryOf && watcher.backlogRunId && watcher.overlap !== "skip") {
-      refuse(
-        "failed_precondition",
-        `run ${watcher.backlogRunId} of the watcher is about to begin; wait for its end, or cancel it`,
-      );
-    }
-    const repeated = options.retryOf && (await starts.find(tx, { orgId, runId: options.retryOf.runId }));
-    const input = repeated ? repeated.input : asked.input;
-    await requireAsked(tx, asked, input);
-    if (active || (watcher.backlogRunId && watcher.overlap !== "skip")) {
-      const start = { ...asked, input, source: "manual", origin: starts.noOrigin } as const;
-      const started = await startLocked(tx, watcher, start, { quotas: options.quotas });
-      const answer = answerOf(started);
-      if (request) {
-        await requests.record(tx, request, {
-          run_id: answer.runId,
-          already_queued: answer.alreadyQueued,
-          queued_run_id: answer.queuedRunId,
-        });
-      }
-      await events.appendAll(tx, started.events);
-      return { ...answer, written: started.written };
-    }
-    if (!watcher.hasAgent) {
-      refuse(
-        "failed_precondition",
-        "the watcher's agent does not exist; make an agent with its id again, or give the watcher another one",
-      );
-    }
-    if (watcher.status === "no_executor") {
-      refuse(
-        "failed_precondition",
-        "the watcher's device was deleted; pin it to another device, or unpin it",
-      );
-    }
-    const spent = spentBudget(watcher);
-    if (spent) {
-      refuse("failed_precondition", `${spent}; raise day_budget, or wait until 00:00 UTC`, {
-        field: "spec.day_budget",
-      });
-    }
-    await options.quotas?.requireRoom(tx, "runs", orgId);
-    const plan = planManual(watcher, {
-      ...(options.retryOf ? { retryOf: options.retryOf } : {}),
-      askedBy: asked.actor,
-    });
-    const runId = plan.slots[0]!.runId;
-    if (repeated || input !== undefined) {
-      const { actor, watcherId } = asked;
-      const { origin } = repeated ?? { origin: starts.noOrigin };
-      const isRetry = repeated !== undefined;
-      await starts.insert(tx, { orgId, watcherId, runId, actor, input, origin, isRetry });
-    }
-    const written = await schedules.record(tx, plan.slots, [plan.move]);
-    if (request) await requests.record(tx, request, { run_id: runId, already_queued: false });
-    await events.appendAll(
-      tx,
-      written.map((row) => ({ ...eventOf(row), actor: asked.actor })),
-    );
-    return { runId, alreadyQueued: false, queuedRunId: "", written };
-  });
+  const { runId, alreadyQueued, queuedRunId, written } = await transaction(db, (tx) =>
+    triggerIn(tx, asked, options),
+  );
   // Notifies before the answer is read, so that the push does not wait for the read.
   if (written.length > 0) options.doorbell.recorded(written);
   const run = await runs.find(db, { orgId, runId });
   return { run: run ?? refuse("not_found", `there is no run ${runId} any more`), alreadyQueued, queuedRunId };
+}
+
+type TriggerOptions = {
+  doorbell: Doorbell;
+  retryOf?: { runId: string; windowStart: Date; windowEnd: Date };
+  request?: requests.Request;
+  /** Asked only where a new run would be made; without, the org may have any number. */
+  quotas?: Quotas;
+};
+
+type Begun = {
+  runId: string;
+  alreadyQueued: boolean;
+  queuedRunId: string;
+  written: readonly schedules.RecordedRun[];
+};
+
+async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions): Promise<Begun> {
+  const { orgId } = asked;
+  const { request, retryOf } = options;
+  const made = request && (await requests.begin(tx, request));
+  if (made) {
+    return {
+      runId: made.run_id as string,
+      alreadyQueued: made.already_queued as boolean,
+      queuedRunId: (made.queued_run_id as string | undefined) ?? "",
+      written: [],
+    };
+  }
+  const watcher = await schedules.lockOne(tx, asked);
+  if (!watcher) refuse("not_found", `no watcher ${asked.watcherId}`);
+  const active = watcher.hasActiveRun ? await runs.findActive(tx, asked) : undefined;
+  // A start that waits goes first, also in the moment between two runs.
+  const isNextWaiting = watcher.backlogRunId !== null && watcher.overlap !== "skip";
+  if (retryOf) requireNoOther(watcher, active, isNextWaiting);
+  const repeated = retryOf && (await starts.find(tx, { orgId, runId: retryOf.runId }));
+  const input = repeated ? repeated.input : asked.input;
+  await requireAsked(tx, asked, input);
+  return active || isNextWaiting
+    ? startBeside(tx, watcher, { ...asked, input }, options)
+    : startNew(tx, watcher, { ...asked, input, repeated }, options);
+}
+
+/** Refuses a retry while another run of the watcher is active, or about to begin. */
+function requireNoOther(
+  watcher: schedules.DueWatcher,
+  active: { id: string; status: string } | undefined,
+  isNextWaiting: boolean,
+): void {
+  if (active) {
+    refuse(
+      "failed_precondition",
+      `run ${active.id} of the watcher is ${active.status}; wait for its end, or cancel it`,
+    );
+  }
+  if (isNextWaiting) {
+    refuse(
+      "failed_precondition",
+      `run ${watcher.backlogRunId} of the watcher is about to begin; wait for its end, or cancel it`,
+    );
+  }
+}
+
+/** Starts while a run is active: the watcher's overlap decides. */
+async function startBeside(
+  tx: Db,
+  watcher: schedules.DueWatcher,
+  asked: Asked,
+  { quotas, request }: TriggerOptions,
+): Promise<Begun> {
+  const start = { ...asked, input: asked.input, source: "manual", origin: starts.noOrigin } as const;
+  const started = await startLocked(tx, watcher, start, { quotas });
+  const answer = answerOf(started);
+  if (request) {
+    await requests.record(tx, request, {
+      run_id: answer.runId,
+      already_queued: answer.alreadyQueued,
+      queued_run_id: answer.queuedRunId,
+    });
+  }
+  await events.appendAll(tx, started.events);
+  return { ...answer, written: started.written };
+}
+
+/** Starts a run of a watcher without an active run. */
+async function startNew(
+  tx: Db,
+  watcher: schedules.DueWatcher,
+  { orgId, watcherId, actor, input, repeated }: Asked & { repeated: Repeated },
+  { quotas, request, retryOf }: TriggerOptions,
+): Promise<Begun> {
+  requireStartable(watcher);
+  await quotas?.requireRoom(tx, "runs", orgId);
+  const plan = planManual(watcher, { ...(retryOf ? { retryOf } : {}), askedBy: actor });
+  const [slot] = plan.slots;
+  if (!slot) throw new Error("a manual plan has a slot");
+  const { runId } = slot;
+  if (repeated || input !== undefined) {
+    const { origin } = repeated ?? { origin: starts.noOrigin };
+    const isRetry = repeated !== undefined;
+    await starts.insert(tx, { orgId, watcherId, runId, actor, input, origin, isRetry });
+  }
+  const written = await schedules.record(tx, plan.slots, [plan.move]);
+  if (request) await requests.record(tx, request, { run_id: runId, already_queued: false });
+  await events.appendAll(
+    tx,
+    written.map((row) => ({ ...eventOf(row), actor })),
+  );
+  return { runId, alreadyQueued: false, queuedRunId: "", written };
+}
+
+type Repeated = Awaited<ReturnType<typeof starts.find>>;
+
+/** Refuses with `failed_precondition` a watcher that cannot run now. */
+function requireStartable(watcher: schedules.DueWatcher): void {
+  if (!watcher.hasAgent) {
+    refuse(
+      "failed_precondition",
+      "the watcher's agent does not exist; make an agent with its id again, or give the watcher another one",
+    );
+  }
+  if (watcher.status === "no_executor") {
+    refuse("failed_precondition", "the watcher's device was deleted; pin it to another device, or unpin it");
+  }
+  const spent = spentBudget(watcher);
+  if (spent) {
+    refuse("failed_precondition", `${spent}; raise day_budget, or wait until 00:00 UTC`, {
+      field: "spec.day_budget",
+    });
+  }
 }
 
 /**

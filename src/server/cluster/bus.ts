@@ -82,8 +82,8 @@ export type BusMessage =
    * the output's end.
    */
   | { kind: "tail"; of: WorkKind; orgId: string; workId: string; attempt: number }
-  /** A watched run changed its state. */
-  | { kind: "run"; orgId: string; workId: string }
+  /** A watched run or turn changed its state. */
+  | { kind: "work_changed"; orgId: string; workId: string }
   /**
    * A client watches the org's transient events on the named replica, for the next minute;
    * transients.ts has the rest.

@@ -123,7 +123,7 @@ export function createFeed(options: { bus: Bus; replicaId: string; log: Logger }
     workChanged({ orgId, workId, isEnded }) {
       const key = keyOf({ orgId, workId });
       tellChange(key);
-      for (const to of interested(key)) bus.send(to, { kind: "run", orgId, workId });
+      for (const to of interested(key)) bus.send(to, { kind: "work_changed", orgId, workId });
       if (isEnded) tails.forget(key);
     },
     receive(message) {
@@ -131,7 +131,7 @@ export function createFeed(options: { bus: Bus; replicaId: string; log: Logger }
         case "events":
           events.wake(message.orgId);
           return true;
-        case "run":
+        case "work_changed":
           tellChange(keyOf(message));
           return true;
         case "output":

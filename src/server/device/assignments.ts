@@ -69,7 +69,7 @@ export class Assignments {
         freeSlots: () => this.freeSlots(),
         prepare: (run) => this.#assignmentOf(run),
         push: (run, claimMs, assignment) => this.#push(run, claimMs, assignment),
-        giveBack: (run, how) => this.#giveBack({ ...run, kind: "run", workId: run.runId }, how),
+        giveBack: (run, how) => this.#giveBack(workOf(run), how),
       },
       parts.services,
     );
@@ -92,7 +92,7 @@ export class Assignments {
   /** The attempts on the device by the session's memory, and the attempts held ahead for it. */
   list(): (AttemptName & { kind: AttemptKind })[] {
     const { orgId, deviceId } = this.#session;
-    const held = this.#ahead.list().map(({ run }) => ({ ...run, kind: "run" as const, workId: run.runId }));
+    const held = this.#ahead.list().map(({ run }) => workOf(run));
     return [...this.out.list(), ...held].map(({ kind, workId, attemptToken }) => {
       return { orgId, deviceId, kind, workId, attemptToken };
     });
@@ -144,10 +144,7 @@ export class Assignments {
 
   #push(run: ClaimedRun, claimMs: number, assignment?: Prepared): void {
     const { clock, telemetry } = this.#services;
-    const isPushed = this.#deliver(
-      { ...run, kind: "run", workId: run.runId },
-      () => assignment ?? this.#assignmentOf(run),
-    );
+    const isPushed = this.#deliver(workOf(run), () => assignment ?? this.#assignmentOf(run));
     if (!isPushed) return;
     // For a retried run the claim knows the start of the wait.
     const dueForMs = run.attempt > 1 ? run.dueForMs : Math.max(0, clock.now() - run.dueAt.getTime());
@@ -242,10 +239,7 @@ export class Assignments {
     const held = this.#ahead.remove(attempt.attemptToken);
     if (held) {
       // The device has never heard of the attempt.
-      this.#giveBack(
-        { ...held.run, kind: "run", workId: held.run.runId },
-        { action: "finish", status: "cancelled", reason: attempt.reason },
-      );
+      this.#giveBack(workOf(held.run), { action: "finish", status: "cancelled", reason: attempt.reason });
       this.#session.wake();
       return;
     }
@@ -309,3 +303,6 @@ export class Assignments {
     );
   }
 }
+
+/** A claimed run as the work of an attempt. */
+const workOf = (run: ClaimedRun) => ({ ...run, kind: "run" as const, workId: run.runId });
