@@ -24,6 +24,8 @@ import { makeStateDir, manualHandler, startDevice, startPeer, until } from "./ha
 const recordsIn = (stateDir: string) =>
   readdirSync(join(stateDir, "outbox")).filter((name) => name.endsWith(".completion"));
 
+const keptIn = (stateDir: string) => readdirSync(join(stateDir, "outbox", "kept"));
+
 /** A small separate disk, if the system permits mounting one. */
 function mountDisk(): string | undefined {
   const path = makeStateDir();
@@ -130,6 +132,34 @@ describe.skipIf(!canMount())("a disk that takes no writes", () => {
         () => recordsIn(stateDir).every((name) => !name.includes(kept.attemptToken)),
         "it is forgotten",
       );
+    },
+  );
+
+  test.each(Object.entries(faults))(
+    "%s: a result that was acknowledged meanwhile is offered to the next database, and kept on the disk later",
+    async (_, fault) => {
+      const peer = await startPeer();
+      peer.incarnation = { systemIdentifier: "7420", timeline: 1, position: "0/3000148" };
+      const stateDir = mountDisk()!;
+      const { onAssignment, calls } = manualHandler();
+      const { device } = startDevice(peer.url, { stateDir, onAssignment, timing: { ackDeadlineMs: 200 } });
+      const session = await peer.session();
+      const { workId } = session.assign();
+      await until(() => calls.length === 1, "the handler");
+      fault.break(stateDir);
+      calls[0]!.finish({ outcome: "completed", output: "done" });
+      await session.next("complete");
+      await until(() => device.unacknowledged === 0, "the acknowledgement");
+      expect(keptIn(stateDir)).toEqual([]);
+
+      peer.incarnation = { ...peer.incarnation, timeline: 2 };
+      session.end();
+      const promoted = await peer.session();
+      expect(await promoted.next("complete")).toMatchObject({
+        ...{ workId, output: "done", reoffer: { attempt: 1 } },
+      });
+      fault.mend(stateDir);
+      await until(() => keptIn(stateDir).some((name) => name.endsWith("7420-2.kept")), "it is on the disk");
     },
   );
 });

@@ -1,5 +1,5 @@
 import { randomUUID } from "node:crypto";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
@@ -21,7 +21,7 @@ async function keepOne(limits?: KeepLimits) {
     ...{ workId, attemptToken, outcome: Outcome.COMPLETED, output: "done" },
   });
   await outbox.put({ completion, finishedAtMs: Date.now() });
-  await kept.keep({ workId, attemptToken }, by, 1n);
+  await kept.keep({ workId, attemptToken }, by, { acknowledgedAt: 1n });
   const [before] = kept.list();
   kept.passed(by, 2n, { isWelcome: false });
   expect(kept.list()).toMatchObject([{ attemptToken, storedBefore: 2n }]);
@@ -47,4 +47,52 @@ test("a kept result whose file was renamed since is dropped with its file", asyn
   await kept.limit({ ms: 0, bytes: 0 });
   expect(kept.list()).toEqual([]);
   expect(await files()).toEqual([]);
+});
+
+test("a result that the disk did not take is kept in memory, follows the database, and reaches the disk later", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "pinion-test-"));
+  onTestFinished(() => rm(directory, { recursive: true, force: true }));
+  const kept = await KeptResults.open(directory);
+  const folder = join(directory, "kept");
+  // A disk that takes no file of the directory.
+  await rm(folder, { recursive: true });
+  const [workId, attemptToken] = [randomUUID(), randomUUID()];
+  const completion = create(CompletionSchema, {
+    ...{ workId, attemptToken, outcome: Outcome.COMPLETED, output: "done" },
+  });
+  const unsaved = { completion, finishedAtMs: 1 };
+  await kept.keep({ workId, attemptToken }, by, { acknowledgedAt: 1n, unsaved });
+  kept.passed(by, 2n, { isWelcome: false });
+  const [entry] = kept.list();
+  expect(entry).toMatchObject({ attemptToken, storedBefore: 2n });
+  expect((await kept.read(entry!))?.completion.output).toBe("done");
+  kept.confirm(entry!, { ...by, timeline: 2 }, 3n);
+  await mkdir(folder);
+  await kept.saveAll();
+  expect(await readdir(folder)).toEqual([expect.stringMatching(/\.7420-2\.kept$/)]);
+  const again = await KeptResults.open(directory);
+  expect((await again.read(again.list()[0]!))?.completion.output).toBe("done");
+});
+
+test("of results in memory the oldest are dropped beyond 32 MiB, and a result dropped during its write leaves no file", async () => {
+  const directory = await mkdtemp(join(tmpdir(), "pinion-test-"));
+  onTestFinished(() => rm(directory, { recursive: true, force: true }));
+  const kept = await KeptResults.open(directory);
+  const folder = join(directory, "kept");
+  await rm(folder, { recursive: true });
+  const tokens: string[] = [];
+  for (let count = 0; count < 5; count += 1) {
+    const [workId, attemptToken] = [randomUUID(), randomUUID()];
+    tokens.push(attemptToken);
+    const output = "x".repeat(10 * 1024 * 1024);
+    const completion = create(CompletionSchema, { workId, attemptToken, output });
+    await kept.keep({ workId, attemptToken }, by, { unsaved: { completion, finishedAtMs: 1 } });
+  }
+  expect(kept.list().map(({ attemptToken }) => attemptToken)).toEqual(tokens.slice(2));
+  await mkdir(folder);
+  const saving = kept.saveAll();
+  await kept.limit({ ms: 0, bytes: 0 });
+  await saving;
+  expect(kept.list()).toEqual([]);
+  expect(await readdir(folder)).toEqual([]);
 });

@@ -239,6 +239,7 @@ export class Delivery {
     if (this.#stopped.signal.aborted) return;
     this.#tick = setInterval(() => {
       void this.#files.saveAll();
+      void this.#offers.saveAll();
       void (this.#send === undefined ? this.#pumpUnary() : this.#pump());
     }, ms);
     this.#tick.unref();
@@ -337,7 +338,7 @@ export class Delivery {
     this.#onAcknowledged({ entry, watcher, verdict, windowId: told.windowId, message: told.message });
     if (parcel.kept) this.#offers.settled(parcel.kept);
     else if (isNotStored(verdict)) await this.#files.reject(entry, told.message || verdict);
-    else if (!(await this.#offers.keep(entry))) await this.#files.remove(entry);
+    else if (!(await this.#offers.keep(entry, parcel.unsaved))) await this.#files.remove(entry);
     this.#tellIfFlushed();
     void this.#pump();
   }

@@ -1,4 +1,4 @@
-import type { Incarnation } from "../gen/pinion/v1/device_pb.js";
+import type { Completion, Incarnation } from "../gen/pinion/v1/device_pb.js";
 import type { Logger } from "../logger.ts";
 import { type Kept, type KeptBy, type KeptResults, positionOf } from "../outbox/kept.ts";
 import type { OutboxEntry } from "../outbox/outbox.ts";
@@ -105,14 +105,20 @@ export class KeptOffers {
     return this.#by?.systemIdentifier === by.systemIdentifier && this.#by.timeline === by.timeline;
   }
 
+  /** Writes the kept results that the disk has not taken yet. */
+  saveAll(): Promise<void> {
+    return this.#kept.saveAll();
+  }
+
   /**
-   * Keeps an acknowledged result for a while. False if the acknowledging database is unknown or the
-   * write fails.
+   * Keeps an acknowledged result for a while; `unsaved`, while the disk takes no writes. False if the
+   * acknowledging database is unknown or the write fails.
    */
-  async keep(entry: OutboxEntry): Promise<boolean> {
+  async keep(entry: OutboxEntry, unsaved: Completion | undefined): Promise<boolean> {
     if (this.#by === undefined) return false;
     try {
-      await this.#kept.keep(entry, this.#by, this.#position);
+      const record = unsaved && { completion: unsaved, finishedAtMs: entry.finishedAtMs };
+      await this.#kept.keep(entry, this.#by, { acknowledgedAt: this.#position, unsaved: record });
       // The database may have failed over during the write.
       for (const kept of this.#kept.list()) if (kept.attemptToken === entry.attemptToken) this.#offer(kept);
       return true;

@@ -3,7 +3,8 @@ import { mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { hasCode } from "../device/errors.ts";
 import { readRegularFile } from "../regular-file.ts";
-import { decodeRecord, type OutboxRecord } from "./record.ts";
+import { writeDurably } from "./durable-file.ts";
+import { decodeRecord, encodeRecord, type OutboxRecord } from "./record.ts";
 
 /** Bounds of kept acknowledged results, in ms and bytes. */
 export interface KeepLimits {
@@ -19,7 +20,7 @@ export interface KeptBy {
   timeline: number;
 }
 
-/** An acknowledged result on disk. */
+/** An acknowledged result. */
 export interface Kept {
   workId: string;
   attemptToken: string;
@@ -31,6 +32,8 @@ export interface Kept {
   acknowledgedAt?: bigint | undefined;
   /** A position of the same log after the result was stored; undefined: not known yet. */
   storedBefore?: bigint | undefined;
+  /** The record in memory, while the disk takes no writes; undefined: the record is on disk. */
+  unsaved?: OutboxRecord | undefined;
 }
 
 /** A position of PostgreSQL's log as a number; undefined for any other text. */
@@ -43,18 +46,21 @@ const SUFFIX = ".kept";
 const NAME =
   /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.(\d{1,15})\.(\d{1,20})-(\d{1,10})(?:-([0-9a-f]{1,16}))?\.kept$/i;
 const RECORD_BYTES_MAX = 32 * 1024 * 1024;
+/** Bound on the records in memory together, in bytes: a largest record fits. */
+const UNSAVED_BYTES_MAX = RECORD_BYTES_MAX;
 
 /**
  * Acknowledged results, kept for a bounded time and size. A failover to a standby with replication
  * lag may lose results, and the new database gets these offered again. Records have the outbox's
  * format, with digests; the file name holds the acknowledging database, so keeping a record is a
- * rename.
+ * rename. A record that the disk does not take stays in memory until the disk takes it.
  */
 export class KeptResults {
   readonly #outbox: string;
   readonly #directory: string;
   #limits: KeepLimits;
   readonly #kept = new Map<string, Kept>();
+  #isSaving = false;
 
   private constructor(outbox: string, limits: KeepLimits) {
     this.#outbox = outbox;
@@ -82,16 +88,22 @@ export class KeptResults {
 
   /**
    * Moves the record of an acknowledged attempt out of the outbox. Does nothing if there is no
-   * record.
+   * record. `unsaved`: the record, if the outbox has not been able to write it.
    */
   async keep(
     attempt: { workId: string; attemptToken: string },
     by: KeptBy,
-    acknowledgedAt?: bigint,
+    { acknowledgedAt, unsaved }: { acknowledgedAt?: bigint | undefined; unsaved?: OutboxRecord | undefined },
   ): Promise<void> {
     const { workId, attemptToken } = attempt;
-    const from = join(this.#outbox, `${workId}.${attemptToken}.completion`);
     const kept: Kept = { workId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by, acknowledgedAt };
+    if (unsaved) {
+      this.#kept.set(attemptToken, { ...kept, unsaved, bytes: encodeRecord(unsaved).length });
+      await this.prune();
+      await this.saveAll();
+      return;
+    }
+    const from = join(this.#outbox, `${workId}.${attemptToken}.completion`);
     try {
       kept.bytes = (await stat(from)).size;
       // Synchronous, with the list: a reader finds the record in exactly one of the two places.
@@ -102,6 +114,29 @@ export class KeptResults {
     }
     this.#kept.set(attemptToken, kept);
     await this.prune();
+  }
+
+  /** Writes the records in memory; the first error of the disk ends the attempt, for the next call. */
+  async saveAll(): Promise<void> {
+    if (this.#isSaving) return;
+    this.#isSaving = true;
+    try {
+      for (const kept of this.list()) if (kept.unsaved) await this.#save(kept, kept.unsaved);
+    } catch {
+      // The disk still takes no writes.
+    } finally {
+      this.#isSaving = false;
+    }
+  }
+
+  async #save(kept: Kept, record: OutboxRecord): Promise<void> {
+    const path = this.#pathOf(kept);
+    await writeDurably(path, encodeRecord(record));
+    // The entry may have changed or gone during the write.
+    const now = this.#kept.get(kept.attemptToken);
+    if (now === undefined) return rm(path, { force: true });
+    renameSync(path, this.#pathOf(now));
+    this.#kept.set(kept.attemptToken, { ...now, unsaved: undefined });
   }
 
   /**
@@ -117,8 +152,7 @@ export class KeptResults {
       if (kept.acknowledgedAt === undefined || kept.acknowledgedAt >= position) continue;
       const now: Kept = { ...kept, storedBefore: position };
       try {
-        renameSync(join(this.#directory, nameOf(kept)), join(this.#directory, nameOf(now)));
-        this.#kept.set(kept.attemptToken, now);
+        this.#replace(kept, now);
       } catch {
         // The result is offered again without need.
       }
@@ -134,8 +168,16 @@ export class KeptResults {
     if (kept === undefined) return;
     const isNew = acknowledgedAt !== undefined;
     const now: Kept = { ...kept, by, ...(isNew ? { acknowledgedAt, storedBefore: undefined } : {}) };
-    renameSync(join(this.#directory, nameOf(kept)), join(this.#directory, nameOf(now)));
-    this.#kept.set(attemptToken, now);
+    this.#replace(kept, now);
+  }
+
+  #replace(kept: Kept, now: Kept): void {
+    if (!kept.unsaved) renameSync(this.#pathOf(kept), this.#pathOf(now));
+    this.#kept.set(kept.attemptToken, now);
+  }
+
+  #pathOf(kept: Kept): string {
+    return join(this.#directory, nameOf(kept));
   }
 
   /**
@@ -146,8 +188,8 @@ export class KeptResults {
     for (;;) {
       const kept = this.#kept.get(attemptToken);
       if (kept === undefined) return undefined;
-      const path = join(this.#directory, nameOf(kept));
-      const found = await readRegularFile(path, { bytesMax: RECORD_BYTES_MAX });
+      if (kept.unsaved) return kept.unsaved;
+      const found = await readRegularFile(this.#pathOf(kept), { bytesMax: RECORD_BYTES_MAX });
       if (found.kind === "unreadable") return undefined;
       const record = found.kind === "read" ? decodeRecord(found.bytes) : undefined;
       if (record !== undefined && !("problem" in record)) return record;
@@ -157,9 +199,10 @@ export class KeptResults {
     }
   }
 
-  /** Drops results beyond the age limit, then the oldest beyond the size limit. */
+  /** Drops results beyond the age limit, then the oldest beyond the limits of disk and memory. */
   async prune(): Promise<void> {
     const oldest = [...this.#kept.values()].sort((a, b) => a.acknowledgedAtMs - b.acknowledgedAtMs);
+    await this.#pruneMemory(oldest.filter(({ unsaved }) => unsaved !== undefined));
     let bytes = oldest.reduce((sum, kept) => sum + kept.bytes, 0);
     for (const kept of oldest) {
       const ageMs = Date.now() - kept.acknowledgedAtMs;
@@ -169,11 +212,20 @@ export class KeptResults {
     }
   }
 
+  async #pruneMemory(oldest: readonly Kept[]): Promise<void> {
+    let bytes = oldest.reduce((sum, kept) => sum + kept.bytes, 0);
+    for (const kept of oldest) {
+      if (bytes <= UNSAVED_BYTES_MAX) return;
+      bytes -= kept.bytes;
+      await this.#drop(kept);
+    }
+  }
+
   async #drop({ attemptToken }: Kept): Promise<void> {
     const kept = this.#kept.get(attemptToken);
     if (kept === undefined) return;
     this.#kept.delete(attemptToken);
-    await rm(join(this.#directory, nameOf(kept)), { force: true, recursive: true });
+    await rm(this.#pathOf(kept), { force: true, recursive: true });
   }
 }
 
