@@ -33,10 +33,13 @@ test("an answer that comes after a megabyte of noise is kept, and the beginning 
   expect(head.length + tail.length + omittedBytesOf(text)).toBe(10 + 50 * 64 * 1024 + 18);
 });
 
+/** A replacement character in the kept text would tell a split character. */
+const anyText = fc.string({ unit: "grapheme", maxLength: 400 }).filter((text) => !text.includes("\ufffd"));
+
 test("whatever comes in whatever pieces: within the limit all of it, beyond it head, marker and tail that add up", () => {
   fc.assert(
     fc.property(
-      fc.string({ unit: "grapheme", maxLength: 400 }),
+      anyText,
       fc.integer({ min: 0, max: 600 }),
       fc.array(fc.integer({ min: 1, max: 50 }), { minLength: 1 }),
       (whole, limit, sizes) => {
