@@ -39,6 +39,7 @@ export type HeldSeats = {
 
 /** Seats per claim statement. */
 const seatsPerBatchMax = 1_000;
+
 export function createDispatcher(options: ClaimsOptions): Dispatcher {
   const { log } = options;
   const woken = new Set<Seat>();
