@@ -100,10 +100,12 @@ export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<bool
       update schedule_position set last_slot_at = greatest(last_slot_at, ${scheduledFor})
       where org_id = ${orgId} and watcher_id = ${watcherId}
     `.execute(tx);
-    await sql`
-      delete from backlog where org_id = ${orgId} and watcher_id = ${watcherId} and scheduled_for = ${scheduledFor}
-    `.execute(tx);
   }
+  // The standby may still have the slot or the start waiting: it has run.
+  await sql`
+    delete from backlog where org_id = ${orgId} and watcher_id = ${watcherId}
+      and (run_id = ${runId} or (run_id is null and scheduled_for = ${scheduledFor}))
+  `.execute(tx);
   await sql`
     insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
       notification, source, scheduled_for, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status,

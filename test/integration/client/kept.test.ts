@@ -233,6 +233,35 @@ test("a retry, and whatever the same database assigns, runs", async () => {
   await until(() => programs() === 3, "it ran");
 });
 
+test("a retry that the server assigns again while the first result is read starts one program, and none once cancelled", async () => {
+  const peer = await startPeer();
+  peer.incarnation = first;
+  let programs = 0;
+  const { events, stateDir } = startDevice(peer.url, {
+    maxConcurrency: 4,
+    onAssignment: async () => {
+      programs += 1;
+      return { outcome: "failed", output: `try ${programs}` };
+    },
+  });
+  const session = await peer.session();
+  const { workId } = session.assign();
+  await events.next("acknowledged");
+  await until(() => kept(stateDir).length === 1, "the first result is kept");
+  const { attemptToken } = session.assign({ workId, attempt: 2 });
+  session.assign({ workId, attempt: 2, attemptToken });
+  await events.next("duplicate");
+  await events.next("acknowledged", () => true, 2);
+  expect(programs).toBe(2);
+  const third = session.assign({ workId, attempt: 3 });
+  session.cancel(third);
+  await session.next("cancelled");
+  session.assign();
+  await events.next("acknowledged", () => true, 3);
+  expect(programs).toBe(3);
+  expect(session.all("accept").filter((sent) => sent.attemptToken === third.attemptToken)).toEqual([]);
+});
+
 test("what is kept is bounded by size and by age, the oldest going first", async () => {
   const peer = await startPeer();
   peer.incarnation = first;

@@ -15,7 +15,7 @@ import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { SpreadMode, type WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { slotRunId } from "../../../src/ids.ts";
 import { createLogger } from "../../../src/log.ts";
-import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import * as incarnations from "../../../src/store/pg/incarnation.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
@@ -188,6 +188,22 @@ test("a slot that is recorded again has the same run, and does not get a second 
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
   await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
   expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.workId, status: "completed" }]);
+});
+
+test("a start that waits again, because its run was forgotten, does not run again after the result came back", async () => {
+  const { clients, device, stream } = await begin();
+  const { id: runId, watcherId } = await startWork(clients, device);
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, "the answer");
+  await forget(runId);
+  await sql`insert into backlog (org_id, watcher_id, scheduled_for, source, run_id)
+    values ('local', ${watcherId}, now() - interval '1 minute', 'manual', ${runId})`.execute(database.db);
+  expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
+  await materializeBacklogOnce(database.db, { doorbell: noteDoorbell(), log });
+  expect(await listRuns(database.db, { orgId: "local", watcherId })).toMatchObject([
+    { id: runId, status: "completed" },
+  ]);
+  expect(await listWindows(database.db, { runId })).toHaveLength(1);
 });
 
 /** A watcher that selects devices by a label of this test alone, and devices with the label. */

@@ -23,6 +23,7 @@ import { Waiters } from "./waiters.ts";
  * program.
  */
 const ENDED_MAX = 4096;
+
 /**
  * The attempts in progress on this device. An attempt begins with an assignment and ends with its
  * answer; the phases are:
@@ -47,6 +48,8 @@ export class Attempts {
   readonly #handle: AssignmentHandler;
   readonly #attempts = new Map<string, Attempt>();
   readonly #ended = new Set<string>();
+  /** Tokens of assignments for which an earlier result of their work is looked up. */
+  readonly #lookedUp = new Set<string>();
   readonly #waiters = new Waiters();
   readonly #answers: AttemptAnswers;
   readonly #output: AttemptOutput;
@@ -83,7 +86,7 @@ export class Attempts {
     const names = namesOf(assignment);
     // An assignment with invalid ids cannot be answered.
     if (!UUID.test(names.workId) || !UUID.test(names.attemptToken)) return;
-    if (this.#isCopy(names)) {
+    if (this.#lookedUp.has(names.attemptToken) || this.#isCopy(names)) {
       this.#host.emit({ type: "duplicate", ...names });
       return;
     }
@@ -100,7 +103,10 @@ export class Attempts {
       receivedAtMs,
     );
     const lookup = this.#host.forgottenResult(assignment);
+    this.#lookedUp.add(names.attemptToken);
     const forgotten = lookup && (await lookup);
+    // The server has taken the attempt back during the look-up.
+    if (!this.#lookedUp.delete(names.attemptToken)) return;
     if (forgotten !== undefined) {
       await this.#answerForgotten(names, forgotten);
     } else if (this.#isStopping) {
@@ -124,6 +130,7 @@ export class Attempts {
   cancel(cancel: Cancel): void {
     const attempt = this.#attempts.get(cancel.attemptToken);
     if (attempt === undefined) {
+      this.#lookedUp.delete(cancel.attemptToken);
       // A completion in the outbox also answers a cancel.
       if (!this.#host.isHeld(cancel.attemptToken)) this.#answers.cancelled(cancel);
       return;
@@ -134,6 +141,7 @@ export class Attempts {
 
   /** Aborts an attempt whose run has another attempt. */
   supersede(attemptToken: string): void {
+    this.#lookedUp.delete(attemptToken);
     const attempt = this.#attempts.get(attemptToken);
     if (attempt === undefined) return;
     this.#abort(attempt, new AttemptAborted("superseded", "the server gave the run to another attempt"));

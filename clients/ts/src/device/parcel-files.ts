@@ -106,7 +106,7 @@ export class ParcelFiles {
       await this.#outbox.put({ completion: unsaved, finishedAtMs: entry.finishedAtMs });
       parcel.unsaved = undefined;
       // An acknowledgement arrived during the write; its removal came before the file existed.
-      if (this.#parcels.get(entry.attemptToken) !== parcel) await this.remove(entry);
+      if (!this.#parcels.has(entry.attemptToken)) await this.remove(entry);
     } catch (error) {
       if (this.#diskProblem === undefined) {
         this.#logger.error(
