@@ -77,6 +77,9 @@ test("devices that come and go and runs that move on are seen on every replica w
   const run = await startWork(first, device);
   const assignment = await takeOn(stream);
   await stream.complete(assignment);
+  // The start of a run is told after its write, which the end of a stream does not wait for.
+  for (const reader of [here, there])
+    await eventually(() => expect(reader.kinds(device.deviceId)).toContain("run.started"));
   stream.cancel();
 
   for (const reader of [here, there]) {
