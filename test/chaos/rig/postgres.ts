@@ -48,6 +48,9 @@ const user = "pinion";
 const database = "pinion";
 const readyMsMax = 60_000;
 const readyPollMs = 50;
+/** The longest wait for the end of a full disk, and the pause between two starts. */
+const roomMsMax = 60_000;
+const roomPollMs = 500;
 const connectTimeoutMs = 5_000;
 const statementTimeoutMs = 20_000;
 const tablespace = "small";
@@ -174,7 +177,7 @@ async function openServer(place: Place): Promise<PostgresServer> {
     },
     async start() {
       if (child) return;
-      child = await launch(place, port);
+      child = await launchWithRoom(place, port);
     },
     async query<Row extends pg.QueryResultRow>(text: string, values: unknown[] = []) {
       const client = await connect(url);
@@ -191,6 +194,19 @@ async function openServer(place: Place): Promise<PostgresServer> {
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** Recovery writes: while the tables' disk is full, the start is repeated until the fault ends. */
+async function launchWithRoom(place: Place, port: number): Promise<ChildProcess> {
+  const deadline = performance.now() + roomMsMax;
+  while (true) {
+    try {
+      return await launch(place, port);
+    } catch (error) {
+      if (!/No space left on device/.test(String(error)) || performance.now() > deadline) throw error;
+      await delay(roomPollMs);
+    }
+  }
 }
 
 async function launch(place: Place, port: number): Promise<ChildProcess> {
