@@ -1,3 +1,5 @@
+import { editDistance } from "../../edit-distance.ts";
+
 /** Maximum edit distance of a suggestion: typing errors change, drop or add one or two letters. */
 const typoDistanceMax = 2;
 
@@ -8,18 +10,4 @@ export function nearest(name: string, known: readonly string[]): string | undefi
     .map((candidate) => ({ candidate, distance: editDistance(normal, candidate) }))
     .filter(({ candidate, distance }) => distance <= Math.min(typoDistanceMax, candidate.length / 2))
     .sort((a, b) => a.distance - b.distance)[0]?.candidate;
-}
-
-/** Levenshtein distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }

@@ -1,3 +1,4 @@
+import { editDistance } from "../../edit-distance.ts";
 import { zoneNames } from "./zone-names.ts";
 
 /**
@@ -181,18 +182,4 @@ function nearest(name: string, candidates: readonly string[]): string | undefine
       best = { candidate, errors };
   }
   return best?.candidate;
-}
-
-/** Levenshtein distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = row[j - 1]! + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, row[j]! + 1, next[j - 1]! + 1));
-    }
-    row = next;
-  }
-  return row[b.length]!;
 }
