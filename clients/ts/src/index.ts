@@ -118,7 +118,7 @@ export {
   confinementOf,
   isolationProblem,
 } from "./runner/confinement.ts";
-export { DEFAULT_ENV } from "./runner/inherited-variables.ts";
+export { DEFAULT_ENV, PROXY_ENV } from "./runner/inherited-variables.ts";
 export { type LoadedConfig, loadLastingConfig } from "./runner/live-config.ts";
 export { formatDuration, parseBytes, parseDurationMs } from "./runner/quantities.ts";
 export { type DaemonStatus, type EnvironmentFacts, readStatus } from "./status-file.ts";

@@ -1,7 +1,7 @@
 import { mkdirSync, readFileSync, rmSync, statSync } from "node:fs";
 import { userInfo } from "node:os";
 import { dirname, resolve } from "node:path";
-import { listKept, readStatus } from "@pinion/client";
+import { listKept, PROXY_ENV, readStatus } from "@pinion/client";
 import type { Command } from "commander";
 import { build } from "../../build.ts";
 import { type Cli, type Environment, examples } from "../cli.ts";
@@ -23,25 +23,11 @@ import { readRecord, type UpgradeRecord } from "./upgrade/record.ts";
  * or a token.
  */
 const handedOn = [
-  ...[
-    "PATH",
-    "LANG",
-    "NODE_EXTRA_CA_CERTS",
-    "PINION_LOG_LEVEL",
-    "PINION_OTLP_ENDPOINT",
-    "PINION_TRACE_RATIO",
-  ],
-  ...[
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-  ],
+  ...["PATH", "LANG", "NODE_EXTRA_CA_CERTS"],
+  ...["PINION_LOG_LEVEL", "PINION_OTLP_ENDPOINT", "PINION_TRACE_RATIO"],
+  ...PROXY_ENV,
 ];
+
 /** Others may read a service's file and environment, so a proxy's password must not be there. */
 const holdsPassword = (name: string, value: string) => /_proxy$/i.test(name) && value.includes("@");
 /** `pinion device install|uninstall|status`: the daemon as a service of systemd or launchd. */

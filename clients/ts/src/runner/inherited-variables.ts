@@ -1,17 +1,14 @@
 import type { ExecutorType } from "./executor-settings.ts";
 
+/** Variables that name the proxy to reach the network through. */
+export const PROXY_ENV = [
+  ...["HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"],
+  ...["http_proxy", "https_proxy", "all_proxy", "no_proxy"],
+];
+
 /** Variables for reaching the network through a proxy and for trusting the proxy's certificates. */
-export const NETWORK_ENV = [
-  ...[
-    "HTTP_PROXY",
-    "HTTPS_PROXY",
-    "ALL_PROXY",
-    "NO_PROXY",
-    "http_proxy",
-    "https_proxy",
-    "all_proxy",
-    "no_proxy",
-  ],
+const NETWORK_ENV = [
+  ...PROXY_ENV,
   ...["NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"],
   ...["GIT_SSL_CAINFO", "AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "PIP_CERT"],
 ];
