@@ -10,29 +10,18 @@ import {
   type UpdateAgentSettingsRequest,
 } from "#gen/pinion/v1/agent_pb.js";
 import { refuse } from "../../errors.ts";
-import type { Logger } from "../../log.ts";
 import * as agentEdits from "../../store/agents/agent-edits.ts";
 import * as agents from "../../store/agents/agents.ts";
 import { findDefaultAgentId } from "../../store/people/default-agents.ts";
-import type { Db } from "../../store/pg/database.ts";
 import * as revisions from "../../store/work/revisions.ts";
 import { principalOf } from "../access/principal.ts";
-import type { PlatformRunner } from "../platforms/runner.ts";
 import { agentMessage, settingsJson, settingsMessage } from "./agent-message.ts";
-import type { EventAnnouncer } from "./events.ts";
 import { timestampOf } from "./moments.ts";
 import { page } from "./page.ts";
-import { platformRpcs } from "./platforms.ts";
+import { type PlatformDeps, platformRpcs } from "./platforms.ts";
 
-interface Deps {
-  db: Db;
-  feed: EventAnnouncer;
-  runner: PlatformRunner;
-  log: Logger;
-  /** The public URL of the server; if set, agents receive its MCP server. */
-  publicUrl: string | undefined;
-  cell: string;
-}
+/** `publicUrl`: if set, agents receive the server's MCP server. */
+type Deps = PlatformDeps;
 
 type Served = ServiceImpl<typeof AgentService>;
 

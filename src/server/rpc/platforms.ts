@@ -23,11 +23,12 @@ import { outcomeMessages, platformMessage } from "./agent-message.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { page } from "./page.ts";
 
-interface Deps {
+export interface PlatformDeps {
   db: Db;
   feed: EventAnnouncer;
   runner: PlatformRunner;
   log: Logger;
+  /** The public URL of the server; if set, platforms have addresses. */
   publicUrl: string | undefined;
   cell: string;
 }
@@ -36,7 +37,7 @@ type Served = ServiceImpl<typeof AgentService>;
 
 /** The chat platforms of agents, a part of AgentService. */
 export function platformRpcs(
-  deps: Deps,
+  deps: PlatformDeps,
 ): Pick<
   Served,
   | "upsertPlatform"
@@ -95,7 +96,7 @@ export function platformRpcs(
 
 /** Platforms with what their instances say of themselves. */
 async function shown(
-  { db, publicUrl, cell }: Deps,
+  { db, publicUrl, cell }: PlatformDeps,
   orgId: string,
   rows: readonly platforms.Platform[],
 ): Promise<AgentPlatform[]> {
@@ -106,7 +107,7 @@ async function shown(
 
 /** Each platform by itself: a refused one does not stop the others. Results are in the request's order. */
 async function batchUpsert(
-  deps: Deps,
+  deps: PlatformDeps,
   request: BatchUpsertPlatformsRequest,
   context: HandlerContext,
 ): Promise<MessageInitShape<typeof BatchUpsertPlatformsResponseSchema>> {
