@@ -10,10 +10,24 @@ import { Outbox } from "../../../clients/ts/src/outbox/outbox.ts";
 
 const by = { systemIdentifier: "7420", timeline: 1 };
 
-/** A kept result, and its entry from before the database's position changed the file's name. */
-async function keepOne(limits?: KeepLimits) {
+async function outboxDirectory(): Promise<string> {
   const directory = await mkdtemp(join(tmpdir(), "pinion-test-"));
   onTestFinished(() => rm(directory, { recursive: true, force: true }));
+  return directory;
+}
+
+/** Kept results on a disk that takes no file until `mend`. */
+async function openWithoutDisk() {
+  const directory = await outboxDirectory();
+  const kept = await KeptResults.open(directory);
+  const folder = join(directory, "kept");
+  await rm(folder, { recursive: true });
+  return { kept, directory, mend: () => mkdir(folder), files: () => readdir(folder) };
+}
+
+/** A kept result, and its entry from before the database's position changed the file's name. */
+async function keepOne(limits?: KeepLimits) {
+  const directory = await outboxDirectory();
   const { outbox } = await Outbox.open(directory);
   const kept = await KeptResults.open(directory, limits);
   const [workId, attemptToken] = [randomUUID(), randomUUID()];
@@ -50,12 +64,7 @@ test("a kept result whose file was renamed since is dropped with its file", asyn
 });
 
 test("a result that the disk did not take is kept in memory, follows the database, and reaches the disk later", async () => {
-  const directory = await mkdtemp(join(tmpdir(), "pinion-test-"));
-  onTestFinished(() => rm(directory, { recursive: true, force: true }));
-  const kept = await KeptResults.open(directory);
-  const folder = join(directory, "kept");
-  // A disk that takes no file of the directory.
-  await rm(folder, { recursive: true });
+  const { kept, directory, mend, files } = await openWithoutDisk();
   const [workId, attemptToken] = [randomUUID(), randomUUID()];
   const completion = create(CompletionSchema, {
     ...{ workId, attemptToken, outcome: Outcome.COMPLETED, output: "done" },
@@ -67,19 +76,15 @@ test("a result that the disk did not take is kept in memory, follows the databas
   expect(entry).toMatchObject({ attemptToken, storedBefore: 2n });
   expect((await kept.read(entry!))?.completion.output).toBe("done");
   kept.confirm(entry!, { ...by, timeline: 2 }, 3n);
-  await mkdir(folder);
+  await mend();
   await kept.saveAll();
-  expect(await readdir(folder)).toEqual([expect.stringMatching(/\.7420-2\.kept$/)]);
+  expect(await files()).toEqual([expect.stringMatching(/\.7420-2\.kept$/)]);
   const again = await KeptResults.open(directory);
   expect((await again.read(again.list()[0]!))?.completion.output).toBe("done");
 });
 
 test("of results in memory the oldest are dropped beyond 32 MiB, and a result dropped during its write leaves no file", async () => {
-  const directory = await mkdtemp(join(tmpdir(), "pinion-test-"));
-  onTestFinished(() => rm(directory, { recursive: true, force: true }));
-  const kept = await KeptResults.open(directory);
-  const folder = join(directory, "kept");
-  await rm(folder, { recursive: true });
+  const { kept, mend, files } = await openWithoutDisk();
   const tokens: string[] = [];
   for (let count = 0; count < 5; count += 1) {
     const [workId, attemptToken] = [randomUUID(), randomUUID()];
@@ -89,10 +94,10 @@ test("of results in memory the oldest are dropped beyond 32 MiB, and a result dr
     await kept.keep({ workId, attemptToken }, by, { unsaved: { completion, finishedAtMs: 1 } });
   }
   expect(kept.list().map(({ attemptToken }) => attemptToken)).toEqual(tokens.slice(2));
-  await mkdir(folder);
+  await mend();
   const saving = kept.saveAll();
   await kept.limit({ ms: 0, bytes: 0 });
   await saving;
   expect(kept.list()).toEqual([]);
-  expect(await readdir(folder)).toEqual([]);
+  expect(await files()).toEqual([]);
 });

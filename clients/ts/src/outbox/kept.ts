@@ -32,8 +32,8 @@ export interface Kept {
   acknowledgedAt?: bigint | undefined;
   /** A position of the same log after the result was stored; undefined: not known yet. */
   storedBefore?: bigint | undefined;
-  /** The record in memory, while the disk takes no writes; undefined: the record is on disk. */
-  unsaved?: OutboxRecord | undefined;
+  /** The content of the file, while the disk takes no writes; undefined: the record is on disk. */
+  unsaved?: Uint8Array | undefined;
 }
 
 /** A position of PostgreSQL's log as a number; undefined for any other text. */
@@ -98,7 +98,8 @@ export class KeptResults {
     const { workId, attemptToken } = attempt;
     const kept: Kept = { workId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by, acknowledgedAt };
     if (unsaved) {
-      this.#kept.set(attemptToken, { ...kept, unsaved, bytes: encodeRecord(unsaved).length });
+      const content = encodeRecord(unsaved);
+      this.#kept.set(attemptToken, { ...kept, unsaved: content, bytes: content.length });
       await this.prune();
       await this.saveAll();
       return;
@@ -129,9 +130,9 @@ export class KeptResults {
     }
   }
 
-  async #save(kept: Kept, record: OutboxRecord): Promise<void> {
+  async #save(kept: Kept, content: Uint8Array): Promise<void> {
     const path = this.#pathOf(kept);
-    await writeDurably(path, encodeRecord(record));
+    await writeDurably(path, content);
     // The entry may have changed or gone during the write.
     const now = this.#kept.get(kept.attemptToken);
     if (now === undefined) return rm(path, { force: true });
@@ -188,8 +189,9 @@ export class KeptResults {
     for (;;) {
       const kept = this.#kept.get(attemptToken);
       if (kept === undefined) return undefined;
-      if (kept.unsaved) return kept.unsaved;
-      const found = await readRegularFile(this.#pathOf(kept), { bytesMax: RECORD_BYTES_MAX });
+      const found = kept.unsaved
+        ? { kind: "read" as const, bytes: kept.unsaved }
+        : await readRegularFile(this.#pathOf(kept), { bytesMax: RECORD_BYTES_MAX });
       if (found.kind === "unreadable") return undefined;
       const record = found.kind === "read" ? decodeRecord(found.bytes) : undefined;
       if (record !== undefined && !("problem" in record)) return record;
@@ -199,23 +201,21 @@ export class KeptResults {
     }
   }
 
-  /** Drops results beyond the age limit, then the oldest beyond the limits of disk and memory. */
+  /** Drops results beyond the age limit, then the oldest beyond the limits of memory and disk. */
   async prune(): Promise<void> {
-    const oldest = [...this.#kept.values()].sort((a, b) => a.acknowledgedAtMs - b.acknowledgedAtMs);
-    await this.#pruneMemory(oldest.filter(({ unsaved }) => unsaved !== undefined));
+    const all = this.list().sort((a, b) => a.acknowledgedAtMs - b.acknowledgedAtMs);
+    const inMemory = all.filter(({ unsaved }) => unsaved !== undefined);
+    await this.#fit(inMemory, UNSAVED_BYTES_MAX);
+    const left = all.filter(({ attemptToken }) => this.#kept.has(attemptToken));
+    await this.#fit(left, this.#limits.bytes);
+  }
+
+  /** Drops results beyond the age limit, then the oldest until the others fit. */
+  async #fit(oldest: readonly Kept[], bytesMax: number): Promise<void> {
     let bytes = oldest.reduce((sum, kept) => sum + kept.bytes, 0);
     for (const kept of oldest) {
       const ageMs = Date.now() - kept.acknowledgedAtMs;
-      if (ageMs <= this.#limits.ms && bytes <= this.#limits.bytes) break;
-      bytes -= kept.bytes;
-      await this.#drop(kept);
-    }
-  }
-
-  async #pruneMemory(oldest: readonly Kept[]): Promise<void> {
-    let bytes = oldest.reduce((sum, kept) => sum + kept.bytes, 0);
-    for (const kept of oldest) {
-      if (bytes <= UNSAVED_BYTES_MAX) return;
+      if (ageMs <= this.#limits.ms && bytes <= bytesMax) return;
       bytes -= kept.bytes;
       await this.#drop(kept);
     }
