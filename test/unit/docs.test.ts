@@ -42,6 +42,16 @@ test("every link leads to a file of the repository, and every anchor to a headin
   expect(broken).toEqual([]);
 });
 
+test("neither a page nor the command tells people to run a package of the name pinion, which is not ours", () => {
+  const sources = readdirSync(join(root, "src/cli"), { recursive: true, encoding: "utf8" })
+    .filter((file) => file.endsWith(".ts"))
+    .map((file) => join("src/cli", file));
+  const telling = [...pages, ...sources].filter((file) =>
+    /npx (-y )?pinion/.test(readFileSync(join(root, file), "utf8")),
+  );
+  expect(telling).toEqual([]);
+});
+
 test("every page can be reached from the README", () => {
   const seen = new Set<string>();
   const visit = (page: string) => {

@@ -205,7 +205,7 @@ function nextSteps(cli: Cli, options: UpOptions, machine: Machine, link: string 
     ...(link
       ? [
           `  ${bold("On the web")}: ${link}`,
-          `    ${dim(`signs you in, once, within 5 minutes; npx pinion sign-ins link${flags} prints another`)}`,
+          `    ${dim(`signs you in, once, within 5 minutes; ${callName()} sign-ins link${flags} prints another`)}`,
         ]
       : [
           `  ${bold("On the web")}: ${machine.url}/  ${dim(`sign in with the token in ${join(dirname(machine.configFile), "token")}`)}`,
