@@ -82,8 +82,19 @@ export const mutations: readonly Mutation[] = [
       },
     ],
     prefersUnary: true,
-    breaks: ["an acknowledgement is true", "one window per completed run"],
-    rig: { ...small, every: 5, lengthMs: 30_000, gapMs: 4_000, kinds: ["host_pause", "network_blackhole"] },
+    // A result of an earlier attempt also ends a run that waits for its next claim.
+    breaks: ["an acknowledgement is true", "one window per completed run", "one current attempt per run"],
+    // Finished programs wait in the outbox until their attempts were reaped, so each brings a result
+    // with the token of an earlier attempt.
+    rig: {
+      ...small,
+      every: 5,
+      workMsMax: 3_000,
+      lengthMs: 35_000,
+      gapMs: 8_000,
+      settleMsMax: 30_000,
+      kinds: ["partition_longer_than_ttl"],
+    },
   },
   {
     name: "the device loses its outbox",

@@ -203,17 +203,13 @@ function createVisits(
   };
 }
 
-export function createCrowd(options: CrowdOptions): Crowd {
-  const now = options.now ?? (() => performance.now());
-  const cutBy = (reason: CutReason) => options.onCut?.(reason);
-  const connections = new Connections({ ...options, cutBy, now });
-  const visits = createVisits(connections, { ...options, cutBy });
-  const allowances = createAllowances(options.requestsPerAddress, now);
-  const suspects = createSuspects(now);
-  const visitOf = new WeakMap<object, Visit>();
-  const timer = setInterval(() => endLate(now(), connections, visits.incomplete, cutBy), lookEveryMs);
-  timer.unref();
-
+/** Refusals of strangers' requests, and the suspects they make. */
+function createRefusals(
+  connections: Connections,
+  allowances: ReturnType<typeof createAllowances>,
+  options: { isBehindProxies: boolean; cutBy: (reason: CutReason) => void; now: () => number },
+) {
+  const suspects = createSuspects(options.now);
   const isSuspect = (network: string) => !options.isBehindProxies && suspects.has(network);
 
   function hangUp(connection: Connection, reason: "too_many_requests" | "slow_stranger"): void {
@@ -226,7 +222,7 @@ export function createCrowd(options: CrowdOptions): Crowd {
     const mayEnd = connection && !connection.isKnown && !options.isBehindProxies;
     const over = probePaths.has(path) ? undefined : allowances.take(network);
     if (over) {
-      cutBy("too_many_requests");
+      options.cutBy("too_many_requests");
       // Under a flood the end of a connection costs less than the refusal of its requests.
       const isEnough = over === "all" || (connection?.refusals ?? 0) >= refusalsMax;
       if (mayEnd && isEnough) hangUp(connection, "too_many_requests");
@@ -240,6 +236,21 @@ export function createCrowd(options: CrowdOptions): Crowd {
     hangUp(connection, "slow_stranger");
     return true;
   }
+
+  return { isSuspect, isRefused };
+}
+
+export function createCrowd(options: CrowdOptions): Crowd {
+  const now = options.now ?? (() => performance.now());
+  const cutBy = (reason: CutReason) => options.onCut?.(reason);
+  const connections = new Connections({ ...options, cutBy, now });
+  const visits = createVisits(connections, { ...options, cutBy });
+  const allowances = createAllowances(options.requestsPerAddress, now);
+  const visitOf = new WeakMap<object, Visit>();
+  const timer = setInterval(() => endLate(now(), connections, visits.incomplete, cutBy), lookEveryMs);
+  timer.unref();
+
+  const { isSuspect, isRefused } = createRefusals(connections, allowances, { ...options, cutBy, now });
 
   return {
     enter: (socket) => connections.enter(socket),
