@@ -6,7 +6,7 @@
  * first end is not started again.
  */
 import { compile, ExpressionError, jsonOf } from "../cel/expression.ts";
-import { newId } from "../ids.ts";
+import { followerRunId } from "../ids.ts";
 import { inputBytesMax, problemOf } from "../input.ts";
 import { canonicalJson, isShallow, type JsonValue } from "../json.ts";
 import type { Quotas } from "../store/people/quotas.ts";
@@ -167,43 +167,76 @@ async function start(
       return [{ run, fact, follower, input }];
     }),
   );
-  const allowed = await readable(tx, wanted, done.events);
+  const allowed = (await readable(tx, wanted, done.events)).map((one) => ({
+    ...one,
+    runId: followerRunId({ afterRunId: one.run.runId, watcherId: one.follower.watcherId }),
+  }));
   if (allowed.length === 0) return done;
   const free = await starts.lockFree(
     tx,
     allowed.map(({ follower }) => follower),
   );
-  for (const { run, fact, follower, input } of allowed) {
-    const { orgId, watcherId, slug } = follower;
-    const origin = {
-      ...starts.noOrigin,
-      afterRunId: run.runId,
-      afterWatcherSlug: fact.watcherSlug ?? "",
-      depth: fact.depth + 1,
-    };
-    const asked = await starts.findAsked(tx, follower);
-    const problem = asked && problemOf(asked.prompt, input);
-    if (problem) {
-      done.events.push(failed(run, { follower: slug, reason: problem }));
-      continue;
-    }
-    const begun = { orgId, watcherId, actor: "pinion", source: "after" as const, input, origin };
-    const locked = free.has(watcherId) ? await schedules.lockOne(tx, follower) : undefined;
-    if (locked) {
-      const { written, events } = await startLocked(tx, locked, begun, options);
-      done.events.push(...events);
-      done.started.push({ run, written, isWaiting: false });
-      continue;
-    }
-    // Another transaction holds the follower's lock, while runs are locked here: waiting could
-    // deadlock. The start joins the follower's queue.
-    const runId = newId();
-    if (await starts.insert(tx, { ...begun, runId })) {
-      await starts.wait(tx, { orgId, watcherId, runId, source: "after" });
-      done.started.push({ run, written: [], isWaiting: true });
-    }
+  const there = await starts.listThere(
+    tx,
+    allowed.map(({ run: { orgId }, runId }) => ({ orgId, runId })),
+  );
+  for (const wantedStart of allowed) {
+    const state = { isFree: free.has(wantedStart.follower.watcherId), isThere: there.has(wantedStart.runId) };
+    await startFollower(tx, wantedStart, state, done, options);
   }
   return done;
+}
+
+type Wanted = {
+  run: Followed;
+  fact: starts.EndedRun;
+  follower: starts.Follower;
+  input: ReturnType<typeof inputOf>;
+  runId: string;
+};
+
+/**
+ * Starts one follower. `isFree`: its row was locked. `isThere`: its run is; the database forgot the
+ * end in a failover, and the device of the follower's run was first to give its result back.
+ */
+async function startFollower(
+  tx: Db,
+  { run, fact, follower, input, runId }: Wanted,
+  { isFree, isThere }: { isFree: boolean; isThere: boolean },
+  done: Done,
+  options: { quotas?: Quotas | undefined },
+): Promise<void> {
+  const { orgId, watcherId, slug } = follower;
+  const origin = {
+    ...starts.noOrigin,
+    afterRunId: run.runId,
+    afterWatcherSlug: fact.watcherSlug ?? "",
+    depth: fact.depth + 1,
+  };
+  const begun = { orgId, watcherId, runId, actor: "pinion", source: "after" as const, input, origin };
+  if (isThere) {
+    await starts.insert(tx, begun);
+    return;
+  }
+  const asked = await starts.findAsked(tx, follower);
+  const problem = asked && problemOf(asked.prompt, input);
+  if (problem) {
+    done.events.push(failed(run, { follower: slug, reason: problem }));
+    return;
+  }
+  const locked = isFree ? await schedules.lockOne(tx, follower) : undefined;
+  if (locked) {
+    const { written, events } = await startLocked(tx, locked, begun, options);
+    done.events.push(...events);
+    done.started.push({ run, written, isWaiting: false });
+    return;
+  }
+  // Another transaction holds the follower's lock, while runs are locked here: waiting could
+  // deadlock. The start joins the follower's queue.
+  if (await starts.insert(tx, begun)) {
+    await starts.wait(tx, { orgId, watcherId, runId, source: "after" });
+    done.started.push({ run, written: [], isWaiting: true });
+  }
 }
 
 /**

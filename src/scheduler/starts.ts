@@ -21,6 +21,8 @@ export const startsWaitingMax = 100;
 const headsMax = 5;
 
 export type Start = schedules.WatcherName & {
+  /** The id of the run; undefined: a new one. */
+  runId?: string | undefined;
   actor: string;
   source: schedules.StartSource;
   /** Undefined: none. */
@@ -73,7 +75,7 @@ export async function startLocked(
   }
   const active = watcher.hasActiveRun ? await runs.findActive(tx, watcher) : undefined;
   const activeRunId = active?.id ?? null;
-  const runId = newId(watcher.now.getTime());
+  const runId = start.runId ?? newId(watcher.now.getTime());
   const done = (outcome: Started["outcome"], more: Partial<Started> = {}): Started => ({
     ...{ outcome, runId, activeRunId, reason: "", written, events },
     ...more,

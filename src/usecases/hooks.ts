@@ -2,7 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { compile, deliveryNames, ExpressionError, jsonOf, requireExpression } from "../cel/expression.ts";
 import { Refusal, refuse } from "../errors.ts";
-import { newId } from "../ids.ts";
+import { deliveryRunId, newId } from "../ids.ts";
 import { inputBytesMax, problemOf, requireInput } from "../input.ts";
 import type { JsonValue } from "../json.ts";
 import { type Started, startLocked } from "../scheduler/starts.ts";
@@ -13,6 +13,7 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import { rehearsable } from "../store/pg/dry-run.ts";
 import * as events from "../store/work/events.ts";
 import * as hooks from "../store/work/hooks.ts";
+import * as restorations from "../store/work/restorations.ts";
 import * as schedules from "../store/work/schedules.ts";
 import * as starts from "../store/work/starts.ts";
 import * as watchers from "../store/work/watchers.ts";
@@ -220,55 +221,59 @@ export async function take(
   incoming: Incoming,
   { doorbell, quotas }: Pick<Surroundings, "doorbell" | "quotas">,
 ): Promise<Taken> {
-  const { orgId } = hook;
   const judged = judge(hook, incoming);
-  const { taken, started } = await transaction(db, async (tx) => {
-    const left = await hooks.lock(tx, hook);
-    if (left === undefined) refuse("not_found", "there is no such hook");
-    const { key } = incoming;
-    const before = key === null ? undefined : await hooks.findRepeated(tx, { orgId, hookId: hook.id, key });
-    if (before) {
-      const { id, outcome, runId, reason } = before;
-      return { taken: { id, outcome, runId, reason, isRepeat: true }, started: undefined };
-    }
-    if (left < 1) {
-      const retryAfterMs = Math.ceil(((1 - left) * 60_000) / hook.ratePerMinute);
-      refuse("resource_exhausted", `the hook takes ${hook.ratePerMinute} deliveries a minute`, {
-        retryAfterMs,
-      });
-    }
-    await hooks.spend(tx, { orgId, id: hook.id, left });
-    const id = newId();
-    const { started, ...became } =
-      "input" in judged ? await start(tx, hook, id, judged.input, quotas) : judged;
-    const runId = started?.runId ?? null;
-    await hooks.insertDelivery(tx, {
-      ...{ orgId, id, hookId: hook.id, key, runId, replayOf: incoming.replayOf ?? null },
-      ...{
-        event: incoming.event,
-        bodyBytes: incoming.bodyBytes,
-        body: incoming.body,
-        headers: incoming.headers,
-      },
-      ...became,
-    });
-    const failed =
-      became.outcome === "failed"
-        ? [
-            {
-              ...{ orgId, kind: "hook.failed", actor: "pinion", watcherId: hook.watcherId },
-              data: { hook: hook.slug, delivery: id, reason: became.reason },
-            },
-          ]
-        : [];
-    await events.appendAll(tx, [...(started?.events ?? []), ...failed]);
-    return { taken: { id, runId, ...became, isRepeat: false }, started };
-  });
+  const { taken, started } = await transaction(db, (tx) => takeIn(tx, hook, incoming, judged, quotas));
   if (started && started.written.length > 0) doorbell.recorded(started.written);
   return taken;
 }
 
-type Became = { outcome: hooks.HookOutcome; reason: string; started?: Started };
+async function takeIn(
+  tx: Db,
+  hook: hooks.HookRow,
+  incoming: Incoming,
+  judged: ReturnType<typeof judge>,
+  quotas: Surroundings["quotas"],
+): Promise<{ taken: Taken; started: Started | undefined }> {
+  const { orgId } = hook;
+  const left = await hooks.lock(tx, hook);
+  if (left === undefined) refuse("not_found", "there is no such hook");
+  const { key } = incoming;
+  const before = key === null ? undefined : await hooks.findRepeated(tx, { orgId, hookId: hook.id, key });
+  if (before) {
+    const { id, outcome, runId, reason } = before;
+    return { taken: { id, outcome, runId, reason, isRepeat: true }, started: undefined };
+  }
+  if (left < 1) {
+    const retryAfterMs = Math.ceil(((1 - left) * 60_000) / hook.ratePerMinute);
+    refuse("resource_exhausted", `the hook takes ${hook.ratePerMinute} deliveries a minute`, {
+      retryAfterMs,
+    });
+  }
+  await hooks.spend(tx, { orgId, id: hook.id, left });
+  const id = newId();
+  const { started, ...became } =
+    "input" in judged ? await startOnce(tx, hook, { id, key }, judged.input, quotas) : judged;
+  const runId = became.runId ?? started?.runId ?? null;
+  const { event, bodyBytes, body, headers, replayOf = null } = incoming;
+  const { outcome, reason } = became;
+  await hooks.insertDelivery(tx, {
+    ...{ orgId, id, hookId: hook.id, key, runId, replayOf },
+    ...{ event, bodyBytes, body, headers, outcome, reason },
+  });
+  const failed =
+    outcome === "failed"
+      ? [
+          {
+            ...{ orgId, kind: "hook.failed", actor: "pinion", watcherId: hook.watcherId },
+            data: { hook: hook.slug, delivery: id, reason },
+          },
+        ]
+      : [];
+  await events.appendAll(tx, [...(started?.events ?? []), ...failed]);
+  return { taken: { id, runId, outcome, reason, isRepeat: false }, started };
+}
+
+type Became = { outcome: hooks.HookOutcome; reason: string; runId?: string; started?: Started };
 
 /** What the hook makes of a delivery: the input of a run, or why there is none. */
 function judge(hook: hooks.HookRow, { body, event, headers }: Incoming): { input: JsonValue } | Became {
@@ -300,10 +305,33 @@ function judge(hook: hooks.HookRow, { body, event, headers }: Incoming): { input
   }
 }
 
+/**
+ * Starts the delivery's run, unless the run is there although its delivery is not: the database forgot
+ * both in a failover, and the run came back from its device.
+ */
+async function startOnce(
+  tx: Db,
+  hook: hooks.HookRow,
+  delivery: { id: string; key: string | null },
+  input: JsonValue,
+  quotas: Surroundings["quotas"],
+): Promise<Became> {
+  const { key } = delivery;
+  const runId =
+    key === null
+      ? undefined
+      : await restorations.findStarted(tx, {
+          orgId: hook.orgId,
+          runId: deliveryRunId({ hookId: hook.id, key }),
+        });
+  if (runId === undefined) return start(tx, hook, delivery, input, quotas);
+  return { outcome: "started", reason: "its run came back from its device after a failover", runId };
+}
+
 async function start(
   tx: Db,
   hook: hooks.HookRow,
-  deliveryId: string,
+  { id, key }: { id: string; key: string | null },
   input: JsonValue,
   quotas: Surroundings["quotas"],
 ): Promise<Became> {
@@ -318,7 +346,8 @@ async function start(
     locked,
     {
       ...{ orgId, watcherId, actor: `hook:${hook.id}`, source: "hook", input },
-      origin: { ...starts.noOrigin, hookId: hook.id, hookSlug: hook.slug, hookDeliveryId: deliveryId },
+      runId: key === null ? undefined : deliveryRunId({ hookId: hook.id, key }, locked.now.getTime()),
+      origin: { ...starts.noOrigin, hookId: hook.id, hookSlug: hook.slug, hookDeliveryId: id },
     },
     { quotas },
   );

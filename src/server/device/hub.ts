@@ -55,7 +55,7 @@ export type Hub = {
    * Restores the run or turn that a completion brings along, after a failover; false if the
    * completion brings none.
    */
-  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<boolean>;
+  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<string | undefined>;
   /**
    * Stores the end of an attempt of a run or a turn, reported by the device or worker outside of
    * its stream.
@@ -288,12 +288,13 @@ function servicesOf(
     incarnation: deps.incarnation,
     daemonVersion: () => deps.offers.version(),
     async restore(forgotten) {
-      const isKnown = await transaction(db, (tx) => restorations.restore(tx, forgotten));
+      const runId = await transaction(db, (tx) => restorations.restore(tx, forgotten));
       const { orgId, deviceId, runId: workId } = forgotten;
       log.warn(
-        { orgId, deviceId, workId, isKnown },
+        { orgId, deviceId, workId, isKnown: runId !== undefined },
         "a device offers a result again that was acknowledged before",
       );
+      return runId;
     },
     async restoreTurn(forgotten) {
       const isKnown = await transaction(db, (tx) => turnRestorations.restoreTurn(tx, forgotten));

@@ -16,6 +16,60 @@ export async function listBusy(tx: Db, watcher: { orgId: string; watcherId: stri
   return new Set(rows.map((row) => row.id));
 }
 
+/** The devices whose copy of the run has ended: the database forgot the spreading, and they have run. */
+export async function listDone(
+  tx: Db,
+  { orgId, runId, deviceIds }: { orgId: string; runId: string; deviceIds: readonly string[] },
+): Promise<Set<string>> {
+  const copies = deviceIds.map((deviceId) => ({ deviceId, id: spreadRunId({ runId, deviceId }) }));
+  const input = unnest("i", copies, { id: ["uuid", (c) => c.id], device_id: ["uuid", (c) => c.deviceId] });
+  const { rows } = await sql<{ id: string }>`
+    select i.device_id as id from ${input}
+    where exists (select from run_finished f where f.org_id = ${orgId} and f.id = i.id)`.execute(tx);
+  return new Set(rows.map(({ id }) => id));
+}
+
+/**
+ * Ends the waiting of a held run of which every device has run its copy: the run gives way, and its
+ * slot has the run of one of them.
+ */
+export async function giveWay(
+  tx: Db,
+  run: { orgId: string; runId: string; deviceId: string },
+): Promise<void> {
+  const { orgId, runId } = run;
+  await sql`
+    with gone as (
+      delete from run where org_id = ${orgId} and id = ${runId} and is_held and spread_to is null
+      returning org_id, watcher_id, scheduled_for
+    ),
+    gate as (
+      delete from run_gate g using gone where g.org_id = gone.org_id and g.run_id = ${runId}
+    )
+    insert into slot (org_id, watcher_id, scheduled_for, run_id)
+    select org_id, watcher_id, scheduled_for, ${spreadRunId(run)}::uuid from gone where scheduled_for is not null
+    on conflict do nothing`.execute(tx);
+}
+
+/** Parts of {@link spread}: the starts and the gates of the copies, as the run has them. */
+const ofCopies = (runId: string) => sql`starts as (
+      insert into run_start (org_id, run_id, watcher_id, input, actor, hook_id, hook_slug, hook_delivery_id, after_run_id,
+        after_watcher_slug, depth, is_retry)
+      select s.org_id, o.id, s.watcher_id, s.input, s.actor, s.hook_id, s.hook_slug, s.hook_delivery_id, s.after_run_id,
+        -- As a retry has it: the end that started the first of them is not told a second time.
+        s.after_watcher_slug, s.depth, true
+      from others o join run_start s on s.org_id = (select org_id from parent limit 1) and s.run_id = ${runId}
+    ),
+    -- Each is for one device from here on.
+    gates as (
+      insert into run_gate (org_id, run_id, watcher_id, continues, group_name, group_max, group_per, priority, rate_key,
+        rate_per_minute)
+      select g.org_id, o.id, g.watcher_id, g.continues, g.group_name, g.group_max, g.group_per, g.priority, g.rate_key,
+        g.rate_per_minute
+      from others o, parent p join run_gate g on g.org_id = p.org_id and g.run_id = p.id
+      where p.stays_gated
+    )`;
+
 /**
  * Turns a held run into a run for each device, pinned to it: the run itself for the first device,
  * and copies for the others. The runs keep a gate if they have a group or a rate limit. Returns all
@@ -58,23 +112,7 @@ export async function spread(
       on conflict (org_id, watcher_id, spread_to) do nothing
       returning id, watcher_id, device_id, is_held
     ),
-    starts as (
-      insert into run_start (org_id, run_id, watcher_id, input, actor, hook_id, hook_slug, hook_delivery_id, after_run_id,
-        after_watcher_slug, depth, is_retry)
-      select s.org_id, o.id, s.watcher_id, s.input, s.actor, s.hook_id, s.hook_slug, s.hook_delivery_id, s.after_run_id,
-        -- As a retry has it: the end that started the first of them is not told a second time.
-        s.after_watcher_slug, s.depth, true
-      from others o join run_start s on s.org_id = (select org_id from parent limit 1) and s.run_id = ${runId}
-    ),
-    -- Each is for one device from here on.
-    gates as (
-      insert into run_gate (org_id, run_id, watcher_id, continues, group_name, group_max, group_per, priority, rate_key,
-        rate_per_minute)
-      select g.org_id, o.id, g.watcher_id, g.continues, g.group_name, g.group_max, g.group_per, g.priority, g.rate_key,
-        g.rate_per_minute
-      from others o, parent p join run_gate g on g.org_id = p.org_id and g.run_id = p.id
-      where p.stays_gated
-    ),
+    ${ofCopies(runId)},
     own_gate as (
       update run_gate g set selector = null, spread = null from parent p
       where p.stays_gated and g.org_id = p.org_id and g.run_id = p.id
