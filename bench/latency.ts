@@ -118,7 +118,10 @@ export async function measureWaits(
 }
 
 /** Triggers watchers that have run before; returns the time from each call to its frame. */
-async function measureTriggers(opened: Awaited<ReturnType<typeof openLifecycle>>, gapsMs: readonly number[]) {
+export async function measureTriggers(
+  opened: Awaited<ReturnType<typeof openLifecycle>>,
+  gapsMs: readonly number[],
+) {
   const services = await seedServices(opened.url, orgs, () => newToken("svc"));
   const { rows: watchers } = await query(
     opened.url,

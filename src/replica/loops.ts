@@ -103,7 +103,7 @@ function passOptions(
 function startWoken(foundation: Foundation, storage: Storage, access: Access, work: Work, own: Own) {
   const { config, log, metrics, clock } = foundation;
   const { db } = storage.work;
-  const { hub, feed, publisher, dispatcher } = work;
+  const { feed, publisher, hold } = work;
   const { judge } = own;
   const common = passOptions(foundation, storage, access, work, own);
   const materializer = startMaterializer({
@@ -111,7 +111,7 @@ function startWoken(foundation: Foundation, storage: Storage, access: Access, wo
     quotas: access.quotas,
     clock,
     aheadMs: config.lookAheadMs,
-    hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
+    hold,
   });
   const { leaseMs, ...out } = config.destinations;
   return {

@@ -4,7 +4,7 @@
  */
 import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
-import { createDispatcher, type Dispatcher } from "../scheduler/dispatcher.ts";
+import { createDispatcher, type Hold } from "../scheduler/dispatcher.ts";
 import { createEndings } from "../scheduler/endings.ts";
 import { createPlacer, type Placer } from "../scheduler/placer.ts";
 import { placerSubscriber } from "../scheduler/placing.ts";
@@ -38,7 +38,7 @@ export type Work = {
   inbox: Inbox;
   publisher: Publisher;
   streamEnds: StreamEnds;
-  dispatcher: Dispatcher;
+  hold: Hold;
   placer: Placer;
 };
 
@@ -103,7 +103,8 @@ export async function buildWork(
     await hub.close();
     await tails.idle();
   });
-  return { offers, hub, deviceLogs, feed, bus, inbox, publisher, streamEnds, dispatcher, placer };
+  const hold: Hold = (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device)));
+  return { offers, hub, deviceLogs, feed, bus, inbox, publisher, streamEnds, hold, placer };
 }
 
 function openEndings(

@@ -25,6 +25,9 @@ export type Dispatcher = {
   idle(): Promise<void>;
 };
 
+/** {@link Dispatcher.hold} for the sessions of devices. */
+export type Hold = (devices: readonly { orgId: string; deviceId: string | null }[]) => HeldSeats;
+
 /**
  * Seats reserved for a transaction that is not committed yet. The caller calls `deliver` or `drop`,
  * once.

@@ -1,5 +1,5 @@
 import type { Cancellation } from "../scheduler/cancels.ts";
-import { recordDue } from "../scheduler/materializer.ts";
+import { recordDue } from "../scheduler/record-due.ts";
 import { eventOf } from "../scheduler/recorded-event.ts";
 import type { Db } from "../store/pg/database.ts";
 import * as events from "../store/work/events.ts";

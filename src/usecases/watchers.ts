@@ -6,7 +6,7 @@
 import { refuse } from "../errors.ts";
 import { newId } from "../ids.ts";
 import { type Cancellation, nothingCancelled } from "../scheduler/cancels.ts";
-import { recordDue } from "../scheduler/materializer.ts";
+import { recordDue } from "../scheduler/record-due.ts";
 import { eventOf } from "../scheduler/recorded-event.ts";
 import { positionAfter } from "../scheduler/schedule/position.ts";
 import * as agents from "../store/agents/agents.ts";

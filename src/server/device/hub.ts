@@ -25,7 +25,7 @@ import type { Offers } from "../http/offers.ts";
 import type { Telemetry } from "../telemetry.ts";
 import { createBudget, createLimit } from "./bounds.ts";
 import type { DeviceLogs } from "./device-logs.ts";
-import { createDueWheel, type DueWheel } from "./due-wheel.ts";
+import { DueWheel } from "./due-wheel.ts";
 import { restoreForgotten } from "./forgotten.ts";
 import type { Link } from "./link.ts";
 import { invalidEndOf } from "./messages.ts";
@@ -77,6 +77,8 @@ export type Hub = {
   sweep(): Promise<void>;
   /** Calls back when the moment has come, by the database's clock. */
   at(moment: Date, callback: () => void): void;
+  /** Undefined, or a promise for the end of the rush that is on (rush.ts). */
+  calm(): Promise<void> | undefined;
   stats(): { sessions: number; attempts: number };
   /** Asks all devices to reconnect, spread over some seconds, because the database was replaced. */
   moveAll(message: string): void;
@@ -192,6 +194,7 @@ export function createHub(deps: HubDeps): Hub {
     sweep: () => sweepSessions({ db: deps.db, registry, works }, expect),
     // Slightly after the time, for callers that then query the database for due work.
     at: (moment, callback) => void wheel.at(moment.getTime() + afterDueMs, callback),
+    calm: () => wheel.calm(),
     moveAll(message) {
       for (const session of registry.streams()) session.drain(DrainReason.UNSPECIFIED, message);
     },
@@ -221,7 +224,7 @@ function createParts(deps: HubDeps): Parts {
     run: createRunWork({ ...deps, endings: deps.endings.run }),
     turn: createTurnWork({ db, endings: deps.endings.turn, ttlMs: config.ttlMs }),
   };
-  const wheel = createDueWheel({
+  const wheel = new DueWheel({
     clock: deps.clock,
     ask: () =>
       deps.clock.read(

@@ -111,7 +111,8 @@ export async function lockBacklogged(tx: Db, limit: number): Promise<DueWatcher[
 
 /** Locks a watcher, and waits for the current holder of the lock. */
 export async function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher | undefined> {
-  await sql`select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for no key update`.execute(
+  await sql`${ofFew}
+    select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for no key update`.execute(
     tx,
   );
   return (await readLocked(tx, [watcher]))[0];
