@@ -2,7 +2,7 @@ import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { isPassing, mayBeOfOneRow } from "../store/pg/failures.ts";
-import * as deliveries from "../store/work/deliveries.ts";
+import * as alerts from "../store/work/alerts.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
 import { type Clock, elapsedMs } from "./clock.ts";
@@ -193,6 +193,6 @@ export async function write(tx: Db, plans: readonly Plan[]): Promise<schedules.R
     plans.flatMap((plan) => plan.slots),
     plans.map((plan) => plan.move),
   );
-  await deliveries.alert(tx, written.flatMap(alertsOfSlot));
+  await alerts.alert(tx, written.flatMap(alertsOfSlot));
   return written;
 }

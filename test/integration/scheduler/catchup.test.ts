@@ -5,7 +5,7 @@ import { createLogger } from "../../../src/log.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { slotsPerTransactionMax } from "../../../src/scheduler/recording-pass.ts";
 import * as schedules from "../../../src/store/work/schedules.ts";
-import type { WatcherValues } from "../../../src/store/work/watchers.ts";
+import type { WatcherValues } from "../../../src/store/work/watcher-values.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hourly, listRuns, noteDoorbell, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
 
