@@ -4,7 +4,7 @@
  */
 import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
-import { createDispatcher, type Hold } from "../scheduler/dispatcher.ts";
+import { createDispatcher, type Dispatcher, type Hold } from "../scheduler/dispatcher.ts";
 import { createEndings } from "../scheduler/endings.ts";
 import { createPlacer, type Placer } from "../scheduler/placer.ts";
 import { placerSubscriber } from "../scheduler/placing.ts";
@@ -89,21 +89,25 @@ export async function buildWork(
   const streamEnds = createStreamEnds({ hub, bus, streams, authCache: guard.authCache });
   inbox.add(streamEnds);
   inbox.add(hub);
-
   const tails = createTails({ db, log, feed, bus });
   inbox.add(tails);
   const doorbell = createDoorbell({ rings, replicaId, hub, bus, clock });
   // The tails before the feed, because the feed drops the output of an ended run.
-  const waking = [doorbell, placerSubscriber(placer)];
-  for (const one of [telemetry, tails, feedSubscriber(feed), ...waking]) publisher.subscribe(one);
+  const subscribers = [telemetry, tails, feedSubscriber(feed), doorbell, placerSubscriber(placer)];
+  for (const one of subscribers) publisher.subscribe(one);
   feed.introduce();
   opened.defer(async () => {
     await Promise.all([endings.run.idle(), dispatcher.idle(), endings.turn.idle()]);
     await hub.close();
     await tails.idle();
   });
-  const hold: Hold = (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device)));
+  const hold = holdOf(dispatcher, hub);
   return { offers, hub, deviceLogs, feed, bus, inbox, publisher, streamEnds, hold, placer };
+}
+
+/** Finds the sessions of devices for the dispatcher. */
+function holdOf(dispatcher: Dispatcher, hub: Hub): Hold {
+  return (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device)));
 }
 
 function openEndings(

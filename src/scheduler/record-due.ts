@@ -3,6 +3,7 @@ import type { Quotas } from "../store/people/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
 import * as clockJumps from "../store/work/clock-jumps.ts";
 import * as schedules from "../store/work/schedules.ts";
+import type * as slotRows from "../store/work/slot-rows.ts";
 import { jumpMsMin } from "./clock-watch.ts";
 import { planDue } from "./plan.ts";
 import { write } from "./recording-pass.ts";
@@ -21,8 +22,8 @@ export async function recordDue(
   orgId: string,
   watcherId: string,
   quotas?: Quotas,
-): Promise<schedules.RecordedRun[]> {
-  const recorded: schedules.RecordedRun[] = [];
+): Promise<slotRows.RecordedRun[]> {
+  const recorded: slotRows.RecordedRun[] = [];
   for (let round = 0; round < roundsBeforeEditMax; round++) {
     const watcher = await schedules.lockOne(tx, { orgId, watcherId });
     if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return recorded;

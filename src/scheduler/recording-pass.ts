@@ -5,6 +5,7 @@ import { isPassing, mayBeOfOneRow } from "../store/pg/failures.ts";
 import * as alerts from "../store/work/alerts.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
+import * as slotRows from "../store/work/slot-rows.ts";
 import { type Clock, elapsedMs } from "./clock.ts";
 import type { Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
@@ -172,7 +173,7 @@ async function setAside(db: Db, name: schedules.WatcherName, reason: string): Pr
   });
 }
 
-async function writeWithEvents(tx: Db, planned: readonly Planned[]): Promise<schedules.RecordedRun[]> {
+async function writeWithEvents(tx: Db, planned: readonly Planned[]): Promise<slotRows.RecordedRun[]> {
   const written = await write(
     tx,
     planned.map(({ plan }) => plan),
@@ -182,13 +183,13 @@ async function writeWithEvents(tx: Db, planned: readonly Planned[]): Promise<sch
 }
 
 /** Writes plans of locked watchers; returns the rows, whose events the caller appends last. */
-export async function write(tx: Db, plans: readonly Plan[]): Promise<schedules.RecordedRun[]> {
+export async function write(tx: Db, plans: readonly Plan[]): Promise<slotRows.RecordedRun[]> {
   if (plans.length === 0) return [];
-  await schedules.putAside(
+  await slotRows.putAside(
     tx,
     plans.flatMap((plan) => plan.aside),
   );
-  const written = await schedules.record(
+  const written = await slotRows.record(
     tx,
     plans.flatMap((plan) => plan.slots),
     plans.map((plan) => plan.move),

@@ -1,10 +1,10 @@
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as schedules from "../store/work/schedules.ts";
+import * as slotRows from "../store/work/slot-rows.ts";
 import type { HeldSeats, Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 
 /** A slot to be recorded, with the pin of its watcher; null: no pin, or the run is placed first. */
-export type PlannedSlot = { slot: schedules.SlotRecord; deviceId: string | null };
+export type PlannedSlot = { slot: slotRows.SlotRecord; deviceId: string | null };
 
 /** Reserves the sessions of the replica whose devices may have these runs at once. */
 export type Claim = (slots: readonly PlannedSlot[]) => void;
@@ -14,7 +14,7 @@ export type Claim = (slots: readonly PlannedSlot[]) => void;
  * `claim` before it writes the run is claimed by the same statement, if its device's session is on
  * the replica and has room; after the commit the session has the run.
  */
-export async function recording<Done extends { written: readonly schedules.RecordedRun[] }>(
+export async function recording<Done extends { written: readonly slotRows.RecordedRun[] }>(
   db: Db,
   { doorbell, hold }: { doorbell: Doorbell; hold?: Hold | undefined },
   fn: (tx: Db, claim: Claim) => Promise<Done>,
@@ -39,7 +39,7 @@ export async function recording<Done extends { written: readonly schedules.Recor
     throw error;
   }
   if (done.written.length > 0) doorbell.recorded(done.written);
-  seats?.deliver(done.written.filter(schedules.isClaimed));
+  seats?.deliver(done.written.filter(slotRows.isClaimed));
   return done;
 }
 

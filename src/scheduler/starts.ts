@@ -10,6 +10,7 @@ import type { Db } from "../store/pg/database.ts";
 import type { NewEvent } from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
 import * as schedules from "../store/work/schedules.ts";
+import * as slotRows from "../store/work/slot-rows.ts";
 import * as starts from "../store/work/starts.ts";
 import { type Plan, planBacklog, planSkipped, planStart } from "./plan.ts";
 import { eventOf } from "./recorded-event.ts";
@@ -36,7 +37,7 @@ export type Started = {
   activeRunId: string | null;
   reason: string;
   /** For the doorbell, after the commit. */
-  written: schedules.RecordedRun[];
+  written: slotRows.RecordedRun[];
   /** For the caller to append, as the last statement. */
   events: NewEvent[];
 };
@@ -52,10 +53,10 @@ export async function startLocked(
   options: { quotas?: Quotas | undefined } = {},
 ): Promise<Started> {
   const events: NewEvent[] = [];
-  const written: schedules.RecordedRun[] = [];
+  const written: slotRows.RecordedRun[] = [];
   const record = async (plans: Plan[], actor?: string) => {
     if (options.quotas) await keepWithin(tx, options.quotas, plans);
-    const rows = await schedules.record(
+    const rows = await slotRows.record(
       tx,
       plans.flatMap((plan) => plan.slots),
       plans.map((plan) => plan.move),

@@ -8,6 +8,7 @@ import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
 import type { WatcherName } from "../store/work/schedules.ts";
 import * as schedules from "../store/work/schedules.ts";
+import * as slotRows from "../store/work/slot-rows.ts";
 import * as starts from "../store/work/starts.ts";
 import type { Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
@@ -60,7 +61,7 @@ type Begun = {
   runId: string;
   alreadyQueued: boolean;
   queuedRunId: string;
-  written: readonly schedules.RecordedRun[];
+  written: readonly slotRows.RecordedRun[];
 };
 
 async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: Claim): Promise<Begun> {
@@ -149,7 +150,7 @@ async function startNew(
     await starts.insert(tx, { orgId, watcherId, runId, actor, input, origin, isRetry });
   }
   claim([{ slot, deviceId: watcher.deviceId }]);
-  const written = await schedules.record(tx, plan.slots, [plan.move]);
+  const written = await slotRows.record(tx, plan.slots, [plan.move]);
   if (request) await requests.record(tx, request, { run_id: runId, already_queued: false });
   await events.appendAll(
     tx,
@@ -271,7 +272,7 @@ export async function backfill(
       }
       slot = nextSlot(schedule, slot);
     }
-    const accepted = await schedules.putAside(
+    const accepted = await slotRows.putAside(
       tx,
       slots.map((scheduledFor) => ({ ...asked, scheduledFor, source: "backfill" as const })),
     );

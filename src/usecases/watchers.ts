@@ -22,7 +22,7 @@ import * as chains from "../store/work/chains.ts";
 import * as destinations from "../store/work/destinations.ts";
 import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
-import type { RecordedRun } from "../store/work/schedules.ts";
+import type { RecordedRun } from "../store/work/slot-rows.ts";
 import { fieldsOf, notifyOf, valuesOf, type WatcherValues } from "../store/work/watcher-values.ts";
 import * as watchers from "../store/work/watchers.ts";
 import { announceAll, cancelOfWatcher, type Surroundings } from "./surroundings.ts";

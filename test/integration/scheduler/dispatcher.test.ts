@@ -7,7 +7,7 @@ import { createDispatcher } from "../../../src/scheduler/dispatcher.ts";
 import type { Endings } from "../../../src/scheduler/endings.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import type { ClaimedRun } from "../../../src/store/work/attempts.ts";
-import type { RecordedRun } from "../../../src/store/work/schedules.ts";
+import type { RecordedRun } from "../../../src/store/work/slot-rows.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   type DeviceName,
