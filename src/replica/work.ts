@@ -4,7 +4,7 @@
  */
 import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
-import { createDispatcher, type Dispatcher, type Hold } from "../scheduler/dispatcher.ts";
+import { Dispatcher, type Hold } from "../scheduler/dispatcher.ts";
 import { createEndings } from "../scheduler/endings.ts";
 import { createPlacer, type Placer } from "../scheduler/placer.ts";
 import { placerSubscriber } from "../scheduler/placing.ts";
@@ -72,7 +72,7 @@ export async function buildWork(
   const placer = openPlacer({ ...common, ttlMs: config.session.ttlMs, publisher, inbox, bus, opened });
   const endings = openEndings(common, telemetry);
   const timers = { ttlMs: config.session.ttlMs, timeoutGraceMs: turnTimeoutGraceMs };
-  const dispatcher = createDispatcher({
+  const dispatcher = new Dispatcher({
     ...common,
     turns: { timers, endings: endings.turn },
     onBatch: telemetry.batch("claims"),
