@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import type { Look } from "../pg/looks.ts";
 import { unnest } from "../pg/unnest.ts";
 import { type SessionKey, type SessionName, sessionColumns } from "./presence.ts";
 import { turnWaitMsMax } from "./questions.ts";
@@ -277,6 +278,42 @@ export type OverdueTurn = {
   lastBeatAt: Date | null;
 };
 
+type SilenceRules = { ttlMs: number; isQuiet: boolean };
+
+/** Open turns with the rule by which each is overdue; null: none. */
+function overdue({ ttlMs, isQuiet }: SilenceRules) {
+  return sql`
+    select t.org_id, t.id, t.attempt_token, t.deadline_at, r.rule
+    from turn t cross join lateral (
+      select case
+        when t.status = 'pending' then case
+          when t.start_deadline_at < now() then 'not_started'
+          -- It was armed while its device was being deleted, and was not seen by whoever did that.
+          when t.device_id is not null and not exists (
+            select from device d where d.org_id = t.org_id and d.id = t.device_id) then 'no_device'
+        end
+        -- Its timeout stands still while a person is asked; asked about only where it would have passed.
+        when t.expires_at < now() and t.expires_at < now() - least(${turnWaitMsMax} * interval '1 ms', (
+            select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
+              interval '0')
+            from question q
+            where q.org_id = t.org_id and q.work_id = t.id and q.attempt_token = t.attempt_token))
+          then 'expired'
+        when ${isQuiet} then null
+        when t.cancel_requested_at < now() - ${ttlMs} * interval '1 ms' then 'cancelled'
+        when t.deadline_at < now() then 'silent'
+      end as rule
+    ) r`;
+}
+
+/** Whether there may be overdue turns, by the rules of {@link lockOverdue}. */
+export function lookOverdue(rules: SilenceRules): Look<boolean> {
+  return {
+    expression: sql`exists (select from (${overdue(rules)}) o where o.rule is not null)`,
+    read: Boolean,
+  };
+}
+
 /**
  * Locks up to `limit` turns past their deadline, by the database's clock (R7), with the rule that
  * applies to each. Only live turns are read, however many have ended. Rows locked by another
@@ -285,33 +322,11 @@ export type OverdueTurn = {
  */
 export async function lockOverdue(
   tx: Db,
-  options: { ttlMs: number; isQuiet: boolean; limit: number },
+  options: SilenceRules & { limit: number },
 ): Promise<OverdueTurn[]> {
   const { rows } = await sql<OverdueTurn>`
     with overdue as materialized (
-      select t.org_id, t.id, t.attempt_token, t.deadline_at, r.rule
-      from turn t cross join lateral (
-        select case
-          when t.status = 'pending' then case
-            when t.start_deadline_at < now() then 'not_started'
-            -- It was armed while its device was being deleted, and was not seen by whoever did that.
-            when t.device_id is not null and not exists (
-              select from device d where d.org_id = t.org_id and d.id = t.device_id) then 'no_device'
-          end
-          -- Its timeout stands still while a person is asked; asked about only where it would have passed.
-          when t.expires_at < now() and t.expires_at < now() - least(${turnWaitMsMax} * interval '1 ms', (
-              select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
-                interval '0')
-              from question q
-              where q.org_id = t.org_id and q.work_id = t.id and q.attempt_token = t.attempt_token))
-            then 'expired'
-          when ${options.isQuiet} then null
-          when t.cancel_requested_at < now() - ${options.ttlMs} * interval '1 ms' then 'cancelled'
-          when t.deadline_at < now() then 'silent'
-        end as rule
-      ) r
-      where r.rule is not null
-      limit ${options.limit}
+      select o.* from (${overdue(options)}) o where o.rule is not null limit ${options.limit}
     )
     select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status, o.rule,
       t.last_beat_at as "lastBeatAt"
