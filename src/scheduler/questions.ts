@@ -137,12 +137,7 @@ export async function closeDueOnce(db: Db, bell: QuestionBell): Promise<number> 
 }
 
 /** Starts the loop that ends questions at their deadlines. Poke the loop after a new question. */
-export function startQuestions(options: {
-  db: Db;
-  looks?: Looks;
-  log: Logger;
-  bell: QuestionBell;
-}): Loop {
+export function startQuestions(options: { db: Db; looks?: Looks; log: Logger; bell: QuestionBell }): Loop {
   const { db, looks = looksAlone(db), log, bell } = options;
   return startLoop({
     name: "questions",

@@ -1,8 +1,8 @@
 import { bisect } from "../bisect.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
+import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import type { SessionName } from "../store/work/presence.ts";
 import {
   type EndedTurn,

@@ -6,24 +6,24 @@ import {
   DrainReason,
   HeldAttemptState,
   type Hello,
-  type LogExcerpt,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Seat } from "../../scheduler/claims.ts";
 import { isPassing } from "../../store/pg/failures.ts";
-import { storableText } from "../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../store/work/attempts.ts";
 import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
+import type { WheelTimer } from "../../timer-wheel.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import type { Principal } from "../access/principal.ts";
 import { Assignments, type SessionView } from "./assignments.ts";
 import { AttemptMessages } from "./attempt-messages.ts";
 import { Handling } from "./handling.ts";
 import type { Link } from "./link.ts";
-import { drainOf, normalizeName, normalizeNames, response, welcomeOf } from "./messages.ts";
+import { LogRequests } from "./log-requests.ts";
+import { drainOf, normalizeName, normalizeNames, welcomeOf } from "./messages.ts";
 import { isPlainlyValid } from "./plain-requests.ts";
 import type { AnswerMessage } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
@@ -41,9 +41,6 @@ const leavingMs = 2_000;
  */
 const shutdownSpreadMs = 5_000;
 const moveSpreadMs = 200;
-/** Requests for the log that wait for the device, at most, and for how long, in ms. */
-const logsWantedMax = 8;
-const logWantedMs = 20_000;
 
 /**
  * A device's live stream on the replica, with a memory of the attempts on the device. The database
@@ -79,16 +76,18 @@ export class Session implements Seat, SessionView {
    * passes first.
    */
   #isMoved = false;
-  /** The asking replica of each wanted excerpt of the log. */
-  readonly #logsWanted = new Map<string, string>();
+  /** Made at its first use. */
+  #logRequests: LogRequests | undefined;
   #epoch = 0;
   #sessionId = "";
   /** The times of the hello and of the welcome, by the monotonic clock in milliseconds. */
   #greetedAt = Number.POSITIVE_INFINITY;
   #openedAt = Number.POSITIVE_INFINITY;
   #heardAt = performance.now();
-  #timer: NodeJS.Timeout | undefined;
-  #ageTimer: NodeJS.Timeout | undefined;
+  /** Ends the session without a hello, and after a silence. */
+  #silence: WheelTimer;
+  /** Ends or drains the session after a time. */
+  #age: WheelTimer | undefined;
 
   constructor(options: { principal: Principal; link: Link; services: SessionServices<Session> }) {
     const { principal, services } = options;
@@ -111,12 +110,10 @@ export class Session implements Seat, SessionView {
     const parts = { link, services, handling, assignments: this.#assignments };
     this.#messages = new AttemptMessages(this, parts);
     const { helloDeadlineMs } = services.timers;
-    this.#timer = setTimeout(() => {
-      this.close(
-        "no_hello",
-        new Refusal("deadline_exceeded", `no hello within ${helloDeadlineMs} ms; send it first`),
-      );
-    }, helloDeadlineMs);
+    this.#silence = services.after(helloDeadlineMs, () => {
+      const message = `no hello within ${helloDeadlineMs} ms; send it first`;
+      this.close("no_hello", new Refusal("deadline_exceeded", message));
+    });
   }
 
   /** Made at its first use, because an idle session logs nothing. */
@@ -256,27 +253,16 @@ export class Session implements Seat, SessionView {
       return;
     }
     if (request.message.case === "hello") return this.#open(request.message.value);
-    if (request.message.case === "logExcerpt") this.#logArrived(request.message.value);
+    if (request.message.case === "logExcerpt") this.#logRequests?.arrived(request.message.value);
     else this.#messages.receive(request);
     return undefined;
   }
 
   /** Asks the device for the end of its log, for a person on the replica `replyTo`. */
   askForLog(asked: { requestId: string; linesMax: number; replyTo: string }): void {
-    const { requestId, linesMax, replyTo } = asked;
-    if (this.#state !== "serving" || this.#logsWanted.size >= logsWantedMax) return;
-    this.#logsWanted.set(requestId, replyTo);
-    setTimeout(() => this.#logsWanted.delete(requestId), logWantedMs).unref();
-    this.#link.send(response({ case: "logRequest", value: { requestId, linesMax } }));
-  }
-
-  /** An excerpt that was not asked for is dropped. */
-  #logArrived({ requestId, text, isTruncated }: LogExcerpt): void {
-    const replyTo = this.#logsWanted.get(requestId);
-    if (replyTo === undefined) return;
-    this.#logsWanted.delete(requestId);
-    const { orgId } = this;
-    this.#services.logArrived({ orgId, requestId, replyTo, text: storableText(text), isTruncated });
+    if (this.#state !== "serving") return;
+    this.#logRequests ??= new LogRequests(this.orgId, this.#link, this.#services);
+    this.#logRequests.ask(asked);
   }
 
   /**
@@ -298,7 +284,7 @@ export class Session implements Seat, SessionView {
   async #open(hello: Hello): Promise<void> {
     this.#state = "opening";
     this.#greetedAt = performance.now();
-    clearTimeout(this.#timer);
+    this.#silence.cancel();
     this.#isOpening = true;
     let opening: Opening;
     try {
@@ -306,20 +292,24 @@ export class Session implements Seat, SessionView {
     } catch (error) {
       this.#isOpening = false;
       if (this.#isClosed()) return this.#tellClosed("gone_while_opening");
-      const refusal =
-        error instanceof Refusal
-          ? error
-          : isPassing(error)
-            ? new Refusal("unavailable", "the database is away; connect again", { retryAfterMs: 5_000 })
-            : undefined;
-      if (!refusal) this.log.error({ err: error }, "a session could not be opened");
-      this.close(
-        "not_opened",
-        refusal ?? new Refusal("unavailable", "the session could not be opened; connect again"),
-      );
+      this.close("not_opened", this.#refusalOf(error));
       return;
     }
     this.#isOpening = false;
+    this.#serve(hello, opening);
+  }
+
+  /** Of an error while the session was opened. */
+  #refusalOf(error: unknown): Refusal {
+    if (error instanceof Refusal) return error;
+    if (isPassing(error)) {
+      return new Refusal("unavailable", "the database is away; connect again", { retryAfterMs: 5_000 });
+    }
+    this.log.error({ err: error }, "a session could not be opened");
+    return new Refusal("unavailable", "the session could not be opened; connect again");
+  }
+
+  #serve(hello: Hello, opening: Opening): void {
     this.#epoch = opening.epoch;
     this.#sessionId = opening.sessionId;
     this.#openedAt = performance.now();
@@ -331,7 +321,8 @@ export class Session implements Seat, SessionView {
     if (this.#isClosed()) {
       // The replaced stream and the released attempts are announced all the same.
       this.#services.opened(this, opening);
-      return this.#tellClosed("gone_while_opening");
+      this.#tellClosed("gone_while_opening");
+      return;
     }
     const ended = new Set(
       hello.held.filter(({ state }) => state === HeldAttemptState.FINISHED).map((held) => held.attemptToken),
@@ -351,9 +342,8 @@ export class Session implements Seat, SessionView {
       }),
     );
     this.#watch();
-    this.#ageTimer = setTimeout(
-      () => this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),
-      this.#services.timers.ageMsMax * (0.9 + 0.2 * Math.random()),
+    this.#age = this.#services.after(timers.ageMsMax * (0.9 + 0.2 * Math.random()), () =>
+      this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),
     );
     for (const held of opening.continuing) {
       if (held.isCancelRequested) this.cancel({ ...held, reason: held.cancelReason ?? "cancelled" });
@@ -383,7 +373,7 @@ export class Session implements Seat, SessionView {
       );
       return;
     }
-    this.#timer = setTimeout(() => this.#watch(), leftMs + 1);
+    this.#silence = this.#services.after(leftMs, () => this.#watch());
   }
 
   /** A newer session of the device took over. */
@@ -444,8 +434,7 @@ export class Session implements Seat, SessionView {
     this.#assignments.giveBackAll();
     const spreadMs = reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs;
     this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * spreadMs }));
-    clearTimeout(this.#ageTimer);
-    this.#ageTimer = setTimeout(() => this.close("drained"), drainGraceMs + shutdownSpreadMs);
+    this.#endAfter(drainGraceMs + shutdownSpreadMs, "drained");
   }
 
   /** The device has closed its side; it still reads the answers to its last messages. */
@@ -457,8 +446,12 @@ export class Session implements Seat, SessionView {
     if (this.#state === "serving") this.#state = "draining";
     this.#assignments.giveBackAll();
     this.#hasLeft = true;
-    clearTimeout(this.#ageTimer);
-    this.#ageTimer = setTimeout(() => this.close("device_left"), leavingMs);
+    this.#endAfter(leavingMs, "device_left");
+  }
+
+  #endAfter(ms: number, cause: string): void {
+    this.#age?.cancel();
+    this.#age = this.#services.after(ms, () => this.close(cause));
   }
 
   /** The stream failed under the session: an unreadable or too large message, or a lost peer. */
@@ -473,8 +466,8 @@ export class Session implements Seat, SessionView {
   close(cause: string, error?: unknown): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
-    clearTimeout(this.#timer);
-    clearTimeout(this.#ageTimer);
+    this.#silence.cancel();
+    this.#age?.cancel();
     const pushed = this.#assignments.end();
     this.#link.end(error);
     this.#handling.stop();

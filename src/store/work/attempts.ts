@@ -2,8 +2,8 @@ import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import type { Look } from "../pg/looks.ts";
 import { relaxed } from "../pg/relaxed.ts";
-import { ofAnySize, ofFew, unnest } from "../pg/unnest.ts";
-import type { SessionName } from "./presence.ts";
+import { ofAnySize, unnest } from "../pg/unnest.ts";
+import { type Adopted, adoptedColumns } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /**
@@ -387,13 +387,13 @@ export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<vo
  * Moves attempts to a new session and marks them as running, whether or not the old session's
  * accept arrived.
  */
-export async function adopt(tx: Db, session: SessionName & { workIds: readonly string[] }): Promise<void> {
-  if (session.workIds.length === 0) return;
+export async function adopt(tx: Db, attempts: readonly Adopted[]): Promise<void> {
+  if (attempts.length === 0) return;
   await sql`
-    ${ofFew} update run set status = 'running', claimed_epoch = ${session.epoch}, claimed_session = ${session.sessionId},
-      started_at = coalesce(started_at, now()), last_beat_at = now()
-    where org_id = ${session.orgId} and device_id = ${session.deviceId} and status <> 'pending'
-      and id = any(${session.workIds as string[]}::uuid[])
+    ${ofAnySize} update run r set status = 'running', claimed_epoch = i.epoch, claimed_session = i.session_id,
+      started_at = coalesce(r.started_at, now()), last_beat_at = now()
+    from ${unnest("i", attempts, adoptedColumns)}
+    where r.org_id = i.org_id and r.id = i.work_id and r.device_id = i.device_id and r.status <> 'pending'
   `.execute(tx);
 }
 

@@ -320,10 +320,7 @@ export function lookOverdue(rules: SilenceRules): Look<boolean> {
  * replica are skipped. `isQuiet` leaves out the rules about silence: after an outage of the
  * database every holder seems silent.
  */
-export async function lockOverdue(
-  tx: Db,
-  options: SilenceRules & { limit: number },
-): Promise<OverdueTurn[]> {
+export async function lockOverdue(tx: Db, options: SilenceRules & { limit: number }): Promise<OverdueTurn[]> {
   const { rows } = await sql<OverdueTurn>`
     with overdue as materialized (
       select o.* from (${overdue(options)}) o where o.rule is not null limit ${options.limit}

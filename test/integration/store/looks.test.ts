@@ -50,7 +50,9 @@ test("a look that the database refuses fails alone", async () => {
 test("a look sees what there is to do", async () => {
   const { run } = await seedRunning(t.db);
   const looks = createLooks(t.db);
-  await sql`update run set cancel_requested_at = now() - interval '1 day' where id = ${run.runId}`.execute(t.db);
+  await sql`update run set cancel_requested_at = now() - interval '1 day' where id = ${run.runId}`.execute(
+    t.db,
+  );
   expect(await looks.ask(attempts.lookLost(reapRules))).toBe(true);
   expect(await looks.ask(active.lookWaiting(5_000))).toMatchObject({ isCancelling: true });
 });
