@@ -1,5 +1,6 @@
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as attempts from "../store/work/attempts.ts";
 import * as runs from "../store/work/runs.ts";
 import type { FailurePolicy, Settled, Settlement } from "../store/work/settlements.ts";
@@ -24,7 +25,13 @@ const attemptsPerPassMax = 500;
  */
 export const withdrawnDelayMs = 15_000;
 
-type PassOptions = { policy: FailurePolicy; log?: Logger; limit?: number };
+type PassOptions = {
+  policy: FailurePolicy;
+  log?: Logger;
+  limit?: number;
+  /** Default: each look is a statement of its own. */
+  looks?: Looks | undefined;
+};
 
 export type Reaped = Settled & { rule: attempts.LostAttempt["rule"] };
 
@@ -36,8 +43,9 @@ export async function reapOnce(
   db: Db,
   options: PassOptions & { rules: attempts.ReapRules },
 ): Promise<Reaped[]> {
-  // Nearly always no attempt is lost; one statement then suffices.
-  if ((await attempts.lockLost(db, options.rules, 1)).length === 0) return [];
+  // Nearly always no attempt is lost; a look then suffices.
+  const { looks = looksAlone(db) } = options;
+  if (!(await looks.ask(attempts.lookLost(options.rules)))) return [];
   return transaction(db, async (tx) => {
     const lost = await attempts.lockLost(tx, options.rules, options.limit ?? attemptsPerPassMax);
     const rules = new Map(lost.map((attempt) => [attempt.runId, attempt.rule]));
@@ -107,8 +115,9 @@ async function expire(
   db: Db,
   options: PassOptions,
 ): Promise<Awaited<ReturnType<typeof settleEachWithEvents>> & { nextMs: number | undefined }> {
-  // Nearly always no run is past its deadline; one statement then suffices.
-  const nextMs = await runs.findNextExpiryMs(db);
+  // Nearly always no run is past its deadline; a look then suffices.
+  const { looks = looksAlone(db) } = options;
+  const nextMs = await looks.ask(runs.nextExpiryMs);
   if (nextMs !== 0) return { settled: [], refused: [], nextMs };
   const found = await transaction(db, async (tx) => {
     const expired = await runs.lockExpired(tx, options.limit ?? attemptsPerPassMax);
@@ -139,6 +148,7 @@ async function expire(
  */
 export function startReaper(options: {
   db: Db;
+  looks?: Looks;
   doorbell: Pick<Doorbell, "settled" | "turnsEnded">;
   log: Logger;
   rules: attempts.ReapRules;
@@ -162,7 +172,9 @@ export function startReaper(options: {
   }
 
   async function reapTurns(isQuiet: boolean): Promise<number> {
-    const ended = await sweepTurnsOnce(db, { ttlMs, isQuiet, limit: attemptsPerPassMax, log });
+    const ended = await sweepTurnsOnce(db, {
+      ...{ ttlMs, isQuiet, limit: attemptsPerPassMax, log, looks: options.looks },
+    });
     noteReaped("ended turns that were not answered in time", ended);
     options.doorbell.turnsEnded(ended);
     return ended.length;
@@ -206,6 +218,7 @@ export function startReaper(options: {
 /** Starts the expirer: it sleeps until the next start deadline passes. */
 export function startExpirer(options: {
   db: Db;
+  looks?: Looks;
   doorbell: Doorbell;
   log: Logger;
   policy: FailurePolicy;

@@ -12,6 +12,7 @@ import { failTurnsOfSessions } from "../../scheduler/turn-sweep.ts";
 import * as clock from "../../store/pg/clock.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
+import type { Looks } from "../../store/pg/looks.ts";
 import * as active from "../../store/work/active.ts";
 import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
 import * as restorations from "../../store/work/restorations.ts";
@@ -91,6 +92,7 @@ export type Hub = {
 
 export type HubDeps = {
   db: Db;
+  looks: Looks;
   /** The open streams by token, which end with their tokens. */
   streams: Streams;
   log: Logger;
@@ -189,7 +191,7 @@ export function createHub(deps: HubDeps): Hub {
       const session = deviceId === null ? undefined : registry.of(deviceId);
       return session?.orgId === orgId ? session : undefined;
     },
-    sweep: () => sweepSessions({ db: deps.db, registry, works }, expect),
+    sweep: () => sweepSessions({ db: deps.db, looks: deps.looks, registry, works }, expect),
     // Slightly after the time, for callers that then query the database for due work.
     at: (moment, callback) => void wheel.at(moment.getTime() + afterDueMs, callback),
     moveAll(message) {

@@ -1,5 +1,6 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import type { Look } from "../pg/looks.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 import { type SessionName, sessionColumns } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
@@ -95,6 +96,27 @@ export async function listClaimed(
     from (${claimed("run")} union all ${claimed("turn")}) as claimed
   `.execute(db);
   return rows;
+}
+
+export type Waiting = { isCancelling: boolean; isClaimed: boolean; isWaiting: Record<WorkKind, boolean> };
+
+/**
+ * Whether there is work for sessions to look for, anywhere: attempts with a requested cancel,
+ * attempts claimed at least `ageMs` milliseconds ago and not accepted, and work that may be claimed.
+ */
+export function lookWaiting(ageMs: number): Look<Waiting> {
+  const anyOf = (kind: WorkKind, condition: RawBuilder<unknown>) =>
+    sql`exists (select from ${tables[kind].live} where ${condition})`;
+  const any = (condition: RawBuilder<unknown>) =>
+    sql`${anyOf("run", condition)} or ${anyOf("turn", condition)}`;
+  const pending = sql`status = 'pending' and (not_before is null or not_before <= now())`;
+  return {
+    expression: sql`jsonb_build_object(
+      'isCancelling', ${any(sql`cancel_requested_at is not null and status <> 'pending'`)},
+      'isClaimed', ${any(sql`status = 'claimed' and claimed_at < now() - ${ageMs} * interval '1 ms'`)},
+      'isWaiting', jsonb_build_object('run', ${anyOf("run", pending)}, 'turn', ${anyOf("turn", pending)}))`,
+    read: (value) => value as Waiting,
+  };
 }
 
 /** Attempts with a requested cancel, to tell their devices (again). At most `limit` of each kind. */
