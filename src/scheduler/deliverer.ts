@@ -14,7 +14,9 @@ import { within } from "../abort.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { type Looks, looksAlone } from "../store/pg/looks.ts";
+import * as alerts from "../store/work/alerts.ts";
 import * as deliveries from "../store/work/deliveries.ts";
+import { type Facts, gather } from "../store/work/delivery-facts.ts";
 import * as events from "../store/work/events.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
@@ -30,11 +32,7 @@ export type Sent =
  * Sends a delivery; never rejects for errors of the receiver, and ends soon after the signal is
  * aborted.
  */
-export type Send = (
-  delivery: deliveries.Claimed,
-  facts: deliveries.Facts,
-  signal: AbortSignal,
-) => Promise<Sent>;
+export type Send = (delivery: deliveries.Claimed, facts: Facts, signal: AbortSignal) => Promise<Sent>;
 
 /** Maximum concurrent tries on a replica, per destination and in all. */
 const perDestinationMax = 4;
@@ -96,7 +94,7 @@ export function startDeliverer(options: {
     else busy.set(destinationId, now);
   }
 
-  async function attempt(delivery: deliveries.Claimed, facts: deliveries.Facts | undefined): Promise<void> {
+  async function attempt(delivery: deliveries.Claimed, facts: Facts | undefined): Promise<void> {
     const deadline = AbortSignal.timeout(Math.min(tryMs, leaseMs / 2));
     const signal = AbortSignal.any([deadline, stopping.signal]);
     const sent = facts
@@ -118,7 +116,7 @@ export function startDeliverer(options: {
     if (isDead) options.onEvents?.(delivery.orgId);
   }
 
-  function begin(delivery: deliveries.Claimed, facts: deliveries.Facts | undefined): void {
+  function begin(delivery: deliveries.Claimed, facts: Facts | undefined): void {
     count(delivery.destinationId, 1);
     const tried = attempt(delivery, facts)
       .catch((error: unknown) => {
@@ -144,7 +142,7 @@ export function startDeliverer(options: {
     log,
     async pass(_, wasPoked) {
       if (performance.now() >= awayAt) {
-        await transaction(db, (tx) => deliveries.alertAway(tx));
+        await transaction(db, (tx) => alerts.alertAway(tx));
         awayAt = performance.now() + awayEveryMs;
       }
       const limit = triesMax - tries.size;
@@ -155,7 +153,7 @@ export function startDeliverer(options: {
       if (nextMs !== 0) return untilDue(nextMs);
       const claimed = await deliveries.claim(db, { limit, perDestinationMax, busy, leaseMs });
       if (claimed.length === 0) return untilDue(await looks.ask(deliveries.nextMs));
-      const facts = await deliveries.gather(db, claimed);
+      const facts = await gather(db, claimed);
       for (const delivery of claimed) begin(delivery, facts.get(delivery.id));
       return 0;
     },

@@ -3,15 +3,9 @@ import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
 import { type Looks, looksAlone } from "../store/pg/looks.ts";
+import { lockOfSessions, lockOverdue, lookOverdue, type OverdueTurn } from "../store/work/lost-turns.ts";
 import type { SessionName } from "../store/work/presence.ts";
-import {
-  type EndedTurn,
-  lockOfSessions,
-  lockOverdue,
-  lookOverdue,
-  type OverdueTurn,
-  type TerminalReply,
-} from "../store/work/turn-settlements.ts";
+import type { EndedTurn, TerminalReply } from "../store/work/turn-settlements.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
 
 /**

@@ -163,7 +163,15 @@ export async function noteAbsences(tx: Db, ttlMs: number, absences: readonly Abs
 /** What a hello is compared with. */
 const knownColumns = [
   ...(["org_id", "id", "install_id", "os", "label", "app_version", "agent_kinds", "capabilities"] as const),
-  ...(["max_concurrency", "executors", "workspaces", "config_problem", "upgrade", "machine", "duplicate"] as const),
+  ...([
+    "max_concurrency",
+    "executors",
+    "workspaces",
+    "config_problem",
+    "upgrade",
+    "machine",
+    "duplicate",
+  ] as const),
 ];
 
 /** A device as known from its last hello. */

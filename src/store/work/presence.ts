@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import { relaxed } from "../pg/relaxed.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
 
@@ -61,8 +62,7 @@ export async function open(
   tx: Db,
   { replicaId, ttlMs, ...device }: DeviceName & { replicaId: string; ttlMs: number },
 ): Promise<Opened> {
-  const [opened] = await openAll(tx, { replicaId, ttlMs }, [device]);
-  return opened!;
+  return onlyRow(await openAll(tx, { replicaId, ttlMs }, [device]));
 }
 
 /**

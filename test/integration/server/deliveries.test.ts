@@ -11,6 +11,7 @@ import { DeliveryState, type DestinationSpecSchema, NotifyWhen } from "#gen/pini
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { newKey } from "../../../src/secrets.ts";
+import * as alerts from "../../../src/store/work/alerts.ts";
 import * as deliveries from "../../../src/store/work/deliveries.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
@@ -511,15 +512,15 @@ test("a device that was away for a day, and a budget that is used up, are told o
     insert into presence (org_id, device_id, epoch, last_beat_at)
     values ('local', ${gone.deviceId}, 1, now() - interval '25 hours')`.execute(database.db);
   const { transaction } = await import("../../../src/store/pg/database.ts");
-  expect(await transaction(database.db, (tx) => deliveries.alertAway(tx))).toBe(1);
-  expect(await transaction(database.db, (tx) => deliveries.alertAway(tx))).toBe(0);
+  expect(await transaction(database.db, (tx) => alerts.alertAway(tx))).toBe(1);
+  expect(await transaction(database.db, (tx) => alerts.alertAway(tx))).toBe(0);
   const budget = {
     ...{ orgId: "local", watcherId: null, kind: "budget.reached" as const },
     subject: { reason: "5 of 5 tokens", day: "2026-12-01" },
     onceKey: "budget x 2026-12-01",
   };
-  expect(await transaction(database.db, (tx) => deliveries.alert(tx, [budget, budget]))).toBe(1);
-  expect(await transaction(database.db, (tx) => deliveries.alert(tx, [budget]))).toBe(0);
+  expect(await transaction(database.db, (tx) => alerts.alert(tx, [budget, budget]))).toBe(1);
+  expect(await transaction(database.db, (tx) => alerts.alert(tx, [budget]))).toBe(0);
   await until(() => expect(kindsOf(receiver.received).sort()).toEqual(["budget.reached", "device.away"]));
   await here.clients.destinations.deleteDestination({ destinationId: slug });
 });

@@ -8,10 +8,10 @@ import * as attempts from "../../../src/store/work/attempts.ts";
 import * as bulks from "../../../src/store/work/bulks.ts";
 import * as clockJumps from "../../../src/store/work/clock-jumps.ts";
 import * as deliveries from "../../../src/store/work/deliveries.ts";
+import { lookOverdue } from "../../../src/store/work/lost-turns.ts";
 import * as placements from "../../../src/store/work/placements.ts";
 import * as questions from "../../../src/store/work/questions.ts";
 import * as runs from "../../../src/store/work/runs.ts";
-import { lookOverdue } from "../../../src/store/work/turn-settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import { reapRules, seedRunning } from "../../support/rows.ts";
 
