@@ -4,6 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import { Webhook } from "standardwebhooks";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
@@ -87,6 +88,11 @@ const kindsOf = (received: readonly Received[]) =>
 async function statesOf(slug: string) {
   const { deliveries: rows } = await here.clients.destinations.listDeliveries({ destinationId: slug });
   return rows;
+}
+
+/** The try has ended, and the next one waits: the end of a try would overwrite a change by the test. */
+function expectEnded({ nextAttemptAt }: { nextAttemptAt?: Timestamp | undefined }): void {
+  expect(timestampMs(nextAttemptAt!)).toBeGreaterThan(Date.now());
 }
 
 test("a result reaches a webhook once, signed as Standard Webhooks has it, with a link to its run", async () => {
@@ -268,6 +274,7 @@ test("what nobody takes for three days, or the receiver refuses for good, is dea
   const [old] = await until(async () => {
     const rows = await statesOf(slug);
     expect(rows[0]!.attempts).toBe(1);
+    expectEnded(rows[0]!);
     return rows;
   });
   receiver.behave(503);
@@ -276,7 +283,9 @@ test("what nobody takes for three days, or the receiver refuses for good, is dea
     database.db,
   );
   await until(async () => {
-    expect((await statesOf(slug))[0]).toMatchObject({ attempts: 2, state: DeliveryState.PENDING });
+    const [row] = await statesOf(slug);
+    expect(row).toMatchObject({ attempts: 2, state: DeliveryState.PENDING });
+    expectEnded(row!);
   });
   await sql`update delivery set since = now() - interval '3 days', attempts = 30, next_at = now() where id = ${old!.id}`.execute(
     database.db,
