@@ -10,15 +10,6 @@ export type WheelTimer = {
   cancel(): void;
 };
 
-export type TimerWheel = {
-  /** Calls back after `ms` milliseconds, never earlier, and up to two ticks later. */
-  after(ms: number, callback: () => void): WheelTimer;
-  /** Number of pending calls. */
-  readonly size: number;
-  /** Cancels all. */
-  close(): void;
-};
-
 const tickMsDefault = 250;
 
 class Entry implements WheelTimer {
@@ -37,67 +28,71 @@ class Entry implements WheelTimer {
 }
 
 /** Does not keep the process alive. An error of a callback is an uncaught error of the process. */
-export function createTimerWheel(tickMs = tickMsDefault): TimerWheel {
+export class TimerWheel {
+  readonly #tickMs: number;
   /** By tick, counted from the start of the process. */
-  const slots = new Map<number, Set<Entry>>();
-  let timer: NodeJS.Timeout | undefined;
-  let done = 0;
+  readonly #slots = new Map<number, Set<Entry>>();
   // A callback is no part of the request that happened to set it.
-  const outside = AsyncLocalStorage.snapshot();
-  const tickOf = (ms: number) => Math.floor(ms / tickMs);
+  readonly #outside = AsyncLocalStorage.snapshot();
+  #timer: NodeJS.Timeout | undefined;
+  #done = 0;
 
-  function start(): void {
-    done = tickOf(performance.now());
-    timer = outside(() => setInterval(turn, tickMs));
-    timer.unref();
+  constructor(tickMs = tickMsDefault) {
+    this.#tickMs = tickMs;
   }
 
-  function turn(): void {
-    const now = tickOf(performance.now());
+  /** Calls back after `ms` milliseconds, never earlier, and up to two ticks later. */
+  after(ms: number, callback: () => void): WheelTimer {
+    const now = performance.now();
+    const tick = Math.floor((now + ms) / this.#tickMs) + 1;
+    if (!this.#timer) {
+      this.#done = Math.floor(now / this.#tickMs);
+      this.#timer = this.#outside(() => setInterval(() => this.#turn(), this.#tickMs));
+      this.#timer.unref();
+    }
+    const slot = this.#slots.get(tick) ?? new Set();
+    this.#slots.set(tick, slot);
+    const entry = new Entry(callback, slot);
+    slot.add(entry);
+    return entry;
+  }
+
+  /** Number of pending calls. */
+  get size(): number {
+    let size = 0;
+    for (const slot of this.#slots.values()) size += slot.size;
+    return size;
+  }
+
+  /** Cancels all. */
+  close(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    this.#slots.clear();
+  }
+
+  #turn(): void {
+    const now = Math.floor(performance.now() / this.#tickMs);
     // The process may have stood still, so several ticks may have passed.
-    while (done < now && slots.size > 0) {
-      const slot = slots.get(++done);
+    while (this.#done < now && this.#slots.size > 0) {
+      const slot = this.#slots.get(++this.#done);
       if (!slot) continue;
-      slots.delete(done);
+      this.#slots.delete(this.#done);
       for (const entry of slot) call(entry);
     }
-    done = now;
-    if (slots.size > 0) return;
-    clearInterval(timer);
-    timer = undefined;
+    this.#done = now;
+    if (this.#slots.size === 0) this.close();
   }
+}
 
-  function call(entry: Entry): void {
-    entry.slot = undefined;
-    try {
-      entry.callback();
-    } catch (error) {
-      // The other callbacks of the tick are called all the same.
-      process.nextTick(() => {
-        throw error;
-      });
-    }
+function call(entry: Entry): void {
+  entry.slot = undefined;
+  try {
+    entry.callback();
+  } catch (error) {
+    // The other callbacks of the tick are called all the same.
+    process.nextTick(() => {
+      throw error;
+    });
   }
-
-  return {
-    after(ms, callback) {
-      const tick = tickOf(performance.now() + ms) + 1;
-      if (!timer) start();
-      const slot = slots.get(tick) ?? new Set();
-      slots.set(tick, slot);
-      const entry = new Entry(callback, slot);
-      slot.add(entry);
-      return entry;
-    },
-    get size() {
-      let size = 0;
-      for (const slot of slots.values()) size += slot.size;
-      return size;
-    },
-    close() {
-      clearInterval(timer);
-      timer = undefined;
-      slots.clear();
-    },
-  };
 }

@@ -51,17 +51,9 @@ export async function buildWork(
   { guard, streams, quotas }: Access,
 ): Promise<Work> {
   const { db } = storage.work;
-  const { looks } = storage;
   const publisher = createPublisher({ log });
   const common = {
-    db,
-    looks,
-    log,
-    replicaId,
-    cell: config.cell,
-    clock,
-    telemetry,
-    streams,
+    ...{ db, looks: storage.looks, log, replicaId, cell: config.cell, clock, telemetry, streams },
     policy: { ...config.failures, quotas },
     doorbell: publisher,
   };

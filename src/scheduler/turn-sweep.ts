@@ -2,7 +2,7 @@ import { bisect } from "../bisect.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
-import { type Looks, looksAlone } from "../store/pg/looks.ts";
+import { looksAlone } from "../store/pg/looks.ts";
 import { lockOfSessions, lockOverdue, lookOverdue, type OverdueTurn } from "../store/work/lost-turns.ts";
 import type { SessionName } from "../store/work/presence.ts";
 import type { EndedTurn, TerminalReply } from "../store/work/turn-settlements.ts";
@@ -22,11 +22,11 @@ const turnsPerPassMax = 500;
  */
 export async function sweepTurnsOnce(
   db: Db,
-  options: { ttlMs: number; isQuiet?: boolean; limit?: number; log?: Logger; looks?: Looks | undefined },
+  options: { ttlMs: number; isQuiet?: boolean; limit?: number; log?: Logger },
 ): Promise<EndedTurn[]> {
-  const { ttlMs, isQuiet = false, limit = turnsPerPassMax, log, looks = looksAlone(db) } = options;
+  const { ttlMs, isQuiet = false, limit = turnsPerPassMax, log } = options;
   // Nearly always no turn is overdue; a look then suffices.
-  if (!(await looks.ask(lookOverdue({ ttlMs, isQuiet })))) return [];
+  if (!(await looksAlone(db).ask(lookOverdue({ ttlMs, isQuiet })))) return [];
   return transaction(db, async (tx) => {
     const overdue = await lockOverdue(tx, { ttlMs, isQuiet, limit });
     const ended = await endEach(tx, overdue.map(endingOf), log);

@@ -1,11 +1,11 @@
 import { afterEach, expect, test, vi } from "vitest";
-import { createTimerWheel } from "../../src/timer-wheel.ts";
+import { TimerWheel } from "../../src/timer-wheel.ts";
 
 afterEach(() => vi.useRealTimers());
 
 function setUp() {
   vi.useFakeTimers();
-  const wheel = createTimerWheel(250);
+  const wheel = new TimerWheel(250);
   const calls: string[] = [];
   const after = (ms: number, name = String(ms)) => wheel.after(ms, () => calls.push(name));
   return { wheel, calls, after };

@@ -10,7 +10,7 @@ import type { Db } from "../../store/pg/database.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import type { Looks } from "../../store/pg/looks.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
-import { createTimerWheel, type TimerWheel } from "../../timer-wheel.ts";
+import { TimerWheel } from "../../timer-wheel.ts";
 import type { Streams } from "../access/streams.ts";
 import type { Feed } from "../cluster/feed.ts";
 import type { Offers } from "../http/offers.ts";
@@ -111,5 +111,5 @@ export function createParts(deps: HubDeps): Parts {
       }
       return { verdict: "unknown", windowId: null };
     });
-  return { registry, works, wheel, timers: createTimerWheel(), presence, report };
+  return { registry, works, wheel, timers: new TimerWheel(), presence, report };
 }

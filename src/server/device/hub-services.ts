@@ -1,6 +1,7 @@
+import type { Logger } from "../../log.ts";
 import { announceEnds } from "../../scheduler/doorbell.ts";
 import { ask, closeByDevice } from "../../scheduler/questions.ts";
-import { transaction } from "../../store/pg/database.ts";
+import { type Db, transaction } from "../../store/pg/database.ts";
 import * as restorations from "../../store/work/restorations.ts";
 import * as turnRestorations from "../../store/work/turn-restorations.ts";
 import type { HubDeps, Parts } from "./hub-parts.ts";
@@ -26,38 +27,15 @@ export function servicesOf(
   const ofLargeFleet = { ...config, heartbeatIntervalMs: Math.min(heartbeatIntervalMs * 1.5, ttlMs / 2) };
   const open = createOpenings({ ...deps, ttlMs, waitingMax: config.streamsMax });
   return {
-    ...{
-      replicaId: deps.replicaId,
-      cell: deps.cell,
-      log,
-      clock: deps.clock,
-      wheel,
-      telemetry,
-      works,
-      report,
-    },
-    after: timers.after,
+    ...{ replicaId: deps.replicaId, cell: deps.cell, clock: deps.clock },
+    ...{ log, wheel, telemetry, works, report },
+    after: (ms, callback) => timers.after(ms, callback),
     get timers() {
       return registry.sessionsCount < largeFleetSessions ? config : ofLargeFleet;
     },
     incarnation: deps.incarnation,
     daemonVersion: () => deps.offers.version(),
-    async restore(forgotten) {
-      const isKnown = await transaction(db, (tx) => restorations.restore(tx, forgotten));
-      const { orgId, deviceId, runId: workId } = forgotten;
-      log.warn(
-        { orgId, deviceId, workId, isKnown },
-        "a device offers a result again that was acknowledged before",
-      );
-    },
-    async restoreTurn(forgotten) {
-      const isKnown = await transaction(db, (tx) => turnRestorations.restoreTurn(tx, forgotten));
-      const { orgId, deviceId, turnId } = forgotten;
-      log.warn(
-        { orgId, deviceId, turnId, isKnown },
-        "a worker offers a reply again that was acknowledged before",
-      );
-    },
+    ...restoring(db, log),
     async open(session, hello) {
       await deps.offers.refresh();
       return open(session, hello);
@@ -79,6 +57,27 @@ export function servicesOf(
       telemetry.streamEnded(cause);
       log.info({ orgId, deviceId, epoch, cause }, "a device session ended");
       if (epoch > 0) presence.end(session, isBroken ? { pushed } : undefined);
+    },
+  };
+}
+
+function restoring(db: Db, log: Logger): Pick<SessionServices<Session>, "restore" | "restoreTurn"> {
+  return {
+    async restore(forgotten) {
+      const isKnown = await transaction(db, (tx) => restorations.restore(tx, forgotten));
+      const { orgId, deviceId, runId: workId } = forgotten;
+      log.warn(
+        { orgId, deviceId, workId, isKnown },
+        "a device offers a result again that was acknowledged before",
+      );
+    },
+    async restoreTurn(forgotten) {
+      const isKnown = await transaction(db, (tx) => turnRestorations.restoreTurn(tx, forgotten));
+      const { orgId, deviceId, turnId } = forgotten;
+      log.warn(
+        { orgId, deviceId, turnId, isKnown },
+        "a worker offers a reply again that was acknowledged before",
+      );
     },
   };
 }

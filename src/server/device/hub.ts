@@ -13,6 +13,7 @@ import type { Link } from "./link.ts";
 import { invalidEndOf } from "./messages.ts";
 import type { Registry } from "./registry.ts";
 import { Session } from "./session.ts";
+import type { SessionServices } from "./session-services.ts";
 import { sweepSessions } from "./sweep.ts";
 import { createTokenStreams } from "./token-streams.ts";
 import { type AttemptKind, attemptKinds } from "./work.ts";
@@ -69,12 +70,12 @@ export type Hub = {
  * Milliseconds after a time by the estimated clock until the time has come by the database's clock.
  */
 const afterDueMs = 2;
+
 export function createHub(deps: HubDeps): Hub {
-  const { config } = deps;
-  const tokenStreams = createTokenStreams();
   const parts = createParts(deps);
   const { registry, works, wheel } = parts;
   const services = servicesOf(deps, parts);
+  const begin = createBeginning(deps, registry, services);
   const expect = (session: Session, kind: AttemptKind) => {
     session.mayHave(kind);
     deps.dispatcher.wake(session);
@@ -84,25 +85,7 @@ export function createHub(deps: HubDeps): Hub {
   return {
     begin(principal, link) {
       if (isDraining) refuse("unavailable", "the replica stops; connect to another", { retryAfterMs: 1_000 });
-      if (registry.streamsCount >= config.streamsMax) {
-        const message = `the replica holds ${config.streamsMax} streams already; connect to another`;
-        refuse("resource_exhausted", message, { retryAfterMs: 5_000 });
-      }
-      const { leaving } = principal;
-      if (leaving && leaving.cell === undefined) throw refusalOf(leaving);
-      tokenStreams.requireRoom(principal);
-      const session = new Session({ principal, link, services });
-      const { orgId, tokenId } = principal;
-      const uncount = tokenStreams.add(session);
-      const end = (leaving?: Leaving) => (leaving ? session.leaveCell(leaving) : session.revoked());
-      const forget = deps.streams.add({ orgId, tokenId, end });
-      registry.add(session, () => {
-        uncount();
-        forget();
-      });
-      // After the headers of the answer.
-      if (leaving) setImmediate(() => session.leaveCell(leaving));
-      return session;
+      return begin(principal, link);
     },
     restore: (device, completion) => restoreForgotten(services, device, completion),
     report: (report) => parts.report(report, undefined),
@@ -139,6 +122,36 @@ export function createHub(deps: HubDeps): Hub {
       await parts.presence.close();
       await Promise.all(attemptKinds.map((kind) => works[kind].idle()));
     },
+  };
+}
+
+/** Begins sessions, within the bounds of streams. */
+function createBeginning(
+  { config, streams }: HubDeps,
+  registry: Registry,
+  services: SessionServices<Session>,
+): Hub["begin"] {
+  const tokenStreams = createTokenStreams();
+  return (principal, link) => {
+    if (registry.streamsCount >= config.streamsMax) {
+      const message = `the replica holds ${config.streamsMax} streams already; connect to another`;
+      refuse("resource_exhausted", message, { retryAfterMs: 5_000 });
+    }
+    const { leaving } = principal;
+    if (leaving && leaving.cell === undefined) throw refusalOf(leaving);
+    tokenStreams.requireRoom(principal);
+    const session = new Session({ principal, link, services });
+    const { orgId, tokenId } = principal;
+    const uncount = tokenStreams.add(session);
+    const end = (leaving?: Leaving) => (leaving ? session.leaveCell(leaving) : session.revoked());
+    const forget = streams.add({ orgId, tokenId, end });
+    registry.add(session, () => {
+      uncount();
+      forget();
+    });
+    // After the headers of the answer.
+    if (leaving) setImmediate(() => session.leaveCell(leaving));
+    return session;
   };
 }
 

@@ -1,6 +1,6 @@
 import type { Http2Server, ServerHttp2Session } from "node:http2";
 import type { Logger } from "../../log.ts";
-import { createTimerWheel, type TimerWheel, type WheelTimer } from "../../timer-wheel.ts";
+import { TimerWheel, type WheelTimer } from "../../timer-wheel.ts";
 import type { Crowd } from "./crowd.ts";
 import type { LastLine } from "./last-line.ts";
 
@@ -26,7 +26,7 @@ const streamsBeforeMore = 50;
 export function watchSessions(http2: Http2Server, options: SessionOptions): Set<ServerHttp2Session> {
   const { lastLine, crowd } = options;
   const sessions = new Set<ServerHttp2Session>();
-  const wheel = createTimerWheel();
+  const wheel = new TimerWheel();
   http2.on("session", (session) => {
     lastLine.guard(session, () => session.destroy());
     limitStreams(session, crowd);
