@@ -194,7 +194,7 @@ export const nextMs: Look<number | undefined> = {
   expression: sql`
     ${heads}
     select greatest(0, extract(epoch from min(greatest(next_at, lease_until)) - clock_timestamp()) * 1000)::float8
-    from head`,
+    from head having count(*) > 0`,
   read: (ms) => (ms as number | null) ?? undefined,
 };
 
