@@ -2,7 +2,6 @@ import {
   type AttemptRef,
   type Completion,
   type ConnectRequest,
-  ConnectRequestSchema,
   DrainReason,
   HeldAttemptState,
   type Hello,
@@ -16,15 +15,15 @@ import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import type { WheelTimer } from "../../timer-wheel.ts";
-import { checkMessage } from "../access/interceptors/validate.ts";
 import type { Principal } from "../access/principal.ts";
 import { Assignments, type SessionView } from "./assignments.ts";
 import { AttemptMessages } from "./attempt-messages.ts";
 import { Handling } from "./handling.ts";
 import type { Link } from "./link.ts";
 import { LogRequests } from "./log-requests.ts";
-import { drainOf, normalizeName, normalizeNames, welcomeOf } from "./messages.ts";
-import { isPlainlyValid } from "./plain-requests.ts";
+import { drainOf, normalizeName, welcomeOf } from "./messages.ts";
+import { type Parting, partings } from "./partings.ts";
+import { problemOf } from "./problems.ts";
 import type { AnswerMessage } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
 import type { SessionServices } from "./session-services.ts";
@@ -219,38 +218,17 @@ export class Session implements Seat, SessionView {
    */
   receive(request: ConnectRequest): Promise<void> | undefined {
     this.#heardAt = performance.now();
-    const input = request.message.case;
-    if (!input) {
-      const refusal = new Refusal("invalid_argument", "message: exactly one is required", {
-        field: "message",
-      });
-      this.close("bad_message", refusal);
-      return;
+    const problem = problemOf(this.#state, request);
+    if (problem === "ignored") return undefined;
+    // A completion that can never be stored is answered, so that the device does not send it for
+    // ever.
+    if (problem?.completion) {
+      this.#handling.track(this.#messages.turnDown(problem.completion, problem.refusal.message));
+      return undefined;
     }
-    const reaction = reactions[this.#state][input];
-    if (reaction === "ignore") return;
-    if (reaction === "refuse_before_hello" || reaction === "refuse_second_hello") {
-      const why =
-        reaction === "refuse_before_hello"
-          ? `${input} before the hello was answered; send hello first, and wait for welcome`
-          : "a second hello; a stream has one, so open another stream";
-      this.close("out_of_order", new Refusal("failed_precondition", why));
-      return;
-    }
-    normalizeNames(request);
-    const violation = isPlainlyValid(request) ? undefined : checkMessage(ConnectRequestSchema, request);
-    if (violation) {
-      // A completion that can never be stored is answered, so that the device does not send it for
-      // ever.
-      if (request.message.case === "complete") {
-        this.#handling.track(this.#messages.turnDown(request.message.value, violation.message));
-      } else {
-        this.close(
-          "bad_message",
-          new Refusal("invalid_argument", violation.message, { field: violation.field }),
-        );
-      }
-      return;
+    if (problem) {
+      this.close(problem.cause, problem.refusal);
+      return undefined;
     }
     if (request.message.case === "hello") return this.#open(request.message.value);
     if (request.message.case === "logExcerpt") this.#logRequests?.arrived(request.message.value);
@@ -378,11 +356,7 @@ export class Session implements Seat, SessionView {
 
   /** A newer session of the device took over. */
   replaced(): void {
-    if (this.#state === "closed") return;
-    const message = "a newer connection of this device took over";
-    this.#link.send(drainOf({ reason: DrainReason.REPLACED, message, reconnectAfterMs: 0 }));
-    this.#isMoved = true;
-    this.close("replaced");
+    this.#part(partings.replaced);
   }
 
   /**
@@ -390,21 +364,19 @@ export class Session implements Seat, SessionView {
    * open a new session.
    */
   unseated(): void {
-    if (this.#state === "closed") return;
-    const message = "the database holds this connection for ended; connect again";
-    this.#link.send(drainOf({ reason: DrainReason.UNSPECIFIED, message, reconnectAfterMs: 0 }));
-    this.#isMoved = true;
-    this.close("unseated");
+    this.#part(partings.unseated);
   }
 
   /** The device's token has ended. */
   revoked(): void {
+    this.#part(this.isWorker ? partings.workerRevoked : partings.revoked);
+  }
+
+  #part({ cause, reason, message, isMoved, refusal }: Parting): void {
     if (this.#state === "closed") return;
-    const message = this.isWorker
-      ? "the fleet worker was deleted or its token revoked; start it with a good one"
-      : "the device was deleted or its token revoked; enrol it again";
-    this.#link.send(drainOf({ reason: DrainReason.REVOKED, message, reconnectAfterMs: 0 }));
-    this.close("revoked", new Refusal("unauthenticated", message));
+    this.#link.send(drainOf({ reason, message, reconnectAfterMs: 0 }));
+    if (isMoved) this.#isMoved = true;
+    this.close(cause, refusal && new Refusal(refusal, message));
   }
 
   /** The org leaves the cell: the device comes back, to the new cell if that is known. */

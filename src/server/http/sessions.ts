@@ -10,6 +10,8 @@ import type { LastLine } from "./last-line.ts";
  */
 const pingIntervalMsDefault = 30_000;
 const pingTimeoutMsDefault = 10_000;
+/** A ping is late by two ticks at most. */
+const ticksPerInterval = 60;
 /**
  * A session without any stream for this time, in milliseconds, is closed; its client opens another
  * when needed.
@@ -26,7 +28,7 @@ const streamsBeforeMore = 50;
 export function watchSessions(http2: Http2Server, options: SessionOptions): Set<ServerHttp2Session> {
   const { lastLine, crowd } = options;
   const sessions = new Set<ServerHttp2Session>();
-  const wheel = new TimerWheel();
+  const wheel = new TimerWheel((options.pingIntervalMs ?? pingIntervalMsDefault) / ticksPerInterval);
   http2.on("session", (session) => {
     lastLine.guard(session, () => session.destroy());
     limitStreams(session, crowd);
