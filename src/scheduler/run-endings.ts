@@ -1,14 +1,14 @@
 import type { Db } from "../store/pg/database.ts";
 import { storableText } from "../store/pg/storable.ts";
 import * as attempts from "../store/work/attempts.ts";
+import { complete, findVerdicts, isCompleted } from "../store/work/completions.ts";
 import * as lateResults from "../store/work/late-results.ts";
 import type { AgentReport } from "../store/work/reports.ts";
 import * as reports from "../store/work/reports.ts";
 import {
+  type AttemptSettlement,
   type FailurePolicy,
-  findVerdicts,
   type Settled,
-  type Settlement,
   settle,
 } from "../store/work/settlements.ts";
 import { problemsOf } from "./answers.ts";
@@ -72,7 +72,9 @@ export async function storeCurrent(
   const distinct = firstOfEach(asked);
   await checkAnswers(tx, distinct);
   const settlements = [...distinct.values()].map(settlementOf);
-  const settled = await settle(tx, settlements, policy);
+  const settled = settlements.every(isCompleted)
+    ? await complete(tx, settlements)
+    : await settle(tx, settlements, policy);
   const verdicts = new Map<string, ReportVerdict>();
   for (const run of settled) verdicts.set(nameOfSettled(run), { verdict: "stored", windowId: run.windowId });
 
@@ -152,7 +154,7 @@ function endedReportOf(run: Settled, report: AgentReport | undefined): reports.E
   ];
 }
 
-function settlementOf(report: Report): Settlement {
+function settlementOf(report: Report): AttemptSettlement {
   return {
     answer: report.agent,
     ...(report.agent ? { attention: report.agent.attention } : {}),

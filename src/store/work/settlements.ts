@@ -156,6 +156,19 @@ export type Settled = {
   isLate?: boolean;
 };
 
+/** The time of a push or a start of the run `r`, which the settlement `i` may know before the row does. */
+export const earlier = (what: "pushed" | "started") =>
+  sql.raw(`coalesce(r.${what}_at, case when i.${what}_ago_ms is not null
+    then greatest(r.claimed_at, now() - i.${what}_ago_ms * interval '1 ms') end)`);
+
+/** The columns of an ended run that a completion writes, too (completions.ts). */
+export const endedColumns = sql`
+  org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source,
+  scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms, max_attempts, retry_of, status,
+  attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at, started_at, last_beat_at, cancel_requested_at,
+  cancel_reason, reason, past_attempts, finished_at, is_reported, exit_code, signal, duration_ms, window_id, output,
+  is_output_truncated, answer`;
+
 /**
  * Settles up to thousands of attempts in one statement; returns the settlements with a current
  * token. Run ids must be distinct. A caller with further writes in the same transaction, such as
@@ -223,10 +236,7 @@ export async function settle(
           for update
         ) r
         cross join lateral (
-          select coalesce(r.pushed_at, case when i.pushed_ago_ms is not null
-              then greatest(r.claimed_at, now() - i.pushed_ago_ms * interval '1 ms') end) as was_pushed_at,
-            coalesce(r.started_at, case when i.started_ago_ms is not null
-              then greatest(r.claimed_at, now() - i.started_ago_ms * interval '1 ms') end) as was_started_at
+          select ${earlier("pushed")} as was_pushed_at, ${earlier("started")} as was_started_at
         ) m
         -- What Pinion itself ends after a cancellation was asked for was cancelled; what a device reports, counts.
         cross join lateral (
@@ -276,19 +286,15 @@ export async function settle(
       delete from run r using held h where h.fate = 'finished' and r.org_id = h.org_id and r.id = h.id
     ),
     ended as (
-      insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-        notification, source, scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms,
-        max_attempts, retry_of, status, attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at,
-        started_at, last_beat_at, cancel_requested_at, cancel_reason, reason, past_attempts, finished_at, skip_reason,
-        is_reported, exit_code, signal, duration_ms, output_tail, window_id, output, is_output_truncated, answer)
+      insert into run_finished (${endedColumns}, skip_reason, output_tail)
       select h.org_id, h.id, h.watcher_id, h.watcher_version, h.agent_id, h.agent_version, h.device_id, h.agent_kind,
         h.notification, h.source, h.scheduled_for, h.window_start, h.window_end, h.due_at, h.created_at, h.start_deadline_at,
         h.timeout_ms, h.max_attempts, h.retry_of, h.outcome, h.attempt, h.attempt_token, h.not_before, h.claimed_at,
         h.claimed_epoch, h.was_pushed_at, h.was_started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
-        h.past_attempts, h.ended_at, h.skipped_because, h.reporter is not null, h.exit_code, h.signal, h.duration_ms,
-        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id,
+        h.past_attempts, h.ended_at, h.reporter is not null, h.exit_code, h.signal, h.duration_ms, h.window_id,
         case when h.window_id is not null then h.output end, case when h.window_id is not null then h.is_truncated end,
-        case when h.window_id is not null then h.answer::jsonb end
+        case when h.window_id is not null then h.answer::jsonb end, h.skipped_because,
+        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end
       from held h where h.fate = 'finished'
     ),
     returned as (
@@ -364,40 +370,3 @@ export function answerOf({ answer }: Pick<Settlement, "answer">): string | null 
 }
 
 export type AttemptName = { orgId: string; deviceId: string; workId: string; attemptToken: string };
-export type PastVerdict = { verdict: "already_stored" | "superseded" | "unknown"; windowId: string | null };
-
-/** The verdicts of attempts whose token is not current, in their order. */
-export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Promise<PastVerdict[]> {
-  if (attempts.length === 0) return [];
-  const input = unnest("i", attempts, {
-    org_id: ["text", (a) => a.orgId],
-    device_id: ["uuid", (a) => a.deviceId],
-    run_id: ["uuid", (a) => a.workId],
-    token: ["uuid", (a) => a.attemptToken],
-  });
-  const { rows } = await sql<PastVerdict>`
-    -- The window is the last attempt's; an earlier one that failed has none.
-    select case when l.is_last then f.window_id end as "windowId",
-      case
-        when l.is_last and f.is_reported then 'already_stored'
-        when p.entry is not null and (p.entry->>'is_reported')::boolean then 'already_stored'
-        when l.is_last or p.entry is not null then 'superseded'
-        else 'unknown'
-      end as verdict
-    from ${input}
-      left join run_finished f on f.org_id = i.org_id and f.id = i.run_id
-      left join run r on r.org_id = i.org_id and r.id = i.run_id
-      cross join lateral (
-        select coalesce(f.attempt_token = i.token and f.device_id = i.device_id, false) as is_last
-      ) l
-      left join lateral (
-        -- Another worker may have the run by now: each attempt says where it was. One that does not was pinned.
-        select entry from jsonb_array_elements(coalesce(f.past_attempts, r.past_attempts)) entry
-        where entry->>'token' = i.token::text
-          and coalesce((entry->>'device_id')::uuid, f.device_id, r.device_id) = i.device_id
-        limit 1
-      ) p on true
-    order by i.ord
-  `.execute(db);
-  return rows;
-}

@@ -1,9 +1,10 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
+import type { PastVerdict } from "./completions.ts";
 import { type SessionKey, type SessionName, sessionColumns } from "./presence.ts";
 import { turnWaitMsMax } from "./questions.ts";
-import { type AttemptName, outputTailCharacters, type PastVerdict } from "./settlements.ts";
+import { type AttemptName, outputTailCharacters } from "./settlements.ts";
 import type { FinishedTurnStatus, LiveTurnStatus } from "./turns.ts";
 
 /**
