@@ -13,7 +13,9 @@
 import { within } from "../abort.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import * as alerts from "../store/work/alerts.ts";
 import * as deliveries from "../store/work/deliveries.ts";
+import { type Facts, gather } from "../store/work/delivery-facts.ts";
 import * as events from "../store/work/events.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
@@ -29,11 +31,7 @@ export type Sent =
  * Sends a delivery; never rejects for errors of the receiver, and ends soon after the signal is
  * aborted.
  */
-export type Send = (
-  delivery: deliveries.Claimed,
-  facts: deliveries.Facts,
-  signal: AbortSignal,
-) => Promise<Sent>;
+export type Send = (delivery: deliveries.Claimed, facts: Facts, signal: AbortSignal) => Promise<Sent>;
 
 /** Maximum concurrent tries on a replica, per destination and in all. */
 const perDestinationMax = 4;
@@ -94,7 +92,7 @@ export function startDeliverer(options: {
     else busy.set(destinationId, now);
   }
 
-  async function attempt(delivery: deliveries.Claimed, facts: deliveries.Facts | undefined): Promise<void> {
+  async function attempt(delivery: deliveries.Claimed, facts: Facts | undefined): Promise<void> {
     const deadline = AbortSignal.timeout(Math.min(tryMs, leaseMs / 2));
     const signal = AbortSignal.any([deadline, stopping.signal]);
     const sent = facts
@@ -116,7 +114,7 @@ export function startDeliverer(options: {
     if (isDead) options.onEvents?.(delivery.orgId);
   }
 
-  function begin(delivery: deliveries.Claimed, facts: deliveries.Facts | undefined): void {
+  function begin(delivery: deliveries.Claimed, facts: Facts | undefined): void {
     count(delivery.destinationId, 1);
     const tried = attempt(delivery, facts)
       .catch((error: unknown) => {
@@ -138,7 +136,7 @@ export function startDeliverer(options: {
     log,
     async pass() {
       if (performance.now() >= awayAt) {
-        await transaction(db, (tx) => deliveries.alertAway(tx));
+        await transaction(db, (tx) => alerts.alertAway(tx));
         awayAt = performance.now() + awayEveryMs;
       }
       const limit = triesMax - tries.size;
@@ -153,7 +151,7 @@ export function startDeliverer(options: {
           ? options.sweepMs
           : Math.min(Math.ceil(nextMs), options.sweepMs);
       }
-      const facts = await deliveries.gather(db, claimed);
+      const facts = await gather(db, claimed);
       for (const delivery of claimed) begin(delivery, facts.get(delivery.id));
       return 0;
     },

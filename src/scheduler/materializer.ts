@@ -4,8 +4,8 @@ import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { isPassing, mayBeOfOneRow } from "../store/pg/failures.ts";
+import * as alerts from "../store/work/alerts.ts";
 import * as clockJumps from "../store/work/clock-jumps.ts";
-import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
 import { type Clock, ClockInDoubt, elapsedMs } from "./clock.ts";
@@ -286,7 +286,7 @@ async function write(tx: Db, plans: readonly Plan[]): Promise<schedules.Recorded
     plans.flatMap((plan) => plan.slots),
     plans.map((plan) => plan.move),
   );
-  await deliveries.alert(tx, written.flatMap(alertsOfSlot));
+  await alerts.alert(tx, written.flatMap(alertsOfSlot));
   return written;
 }
 

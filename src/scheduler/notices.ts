@@ -1,5 +1,6 @@
 /** Chooses the destinations told of ends of runs. Pure; deliveries.ts writes the rows. */
-import type { Alert, Notice, NotifyEntry, NotifyReason } from "../store/work/deliveries.ts";
+import type { Alert } from "../store/work/alerts.ts";
+import type { Notice, NotifyEntry, NotifyReason } from "../store/work/deliveries.ts";
 import type { QuestionRow } from "../store/work/questions.ts";
 import type { RecordedRun } from "../store/work/schedules.ts";
 import type { Settled } from "../store/work/settlements.ts";

@@ -3,6 +3,7 @@ import * as workers from "../store/people/workers.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { isPassing, isUnavailable } from "../store/pg/failures.ts";
 import * as clockJumps from "../store/work/clock-jumps.ts";
+import * as partitions from "../store/work/partitions.ts";
 import * as replicas from "../store/work/replicas.ts";
 import * as retention from "../store/work/retention.ts";
 import type { Clock } from "./clock.ts";
@@ -64,7 +65,7 @@ export async function retainOnce(
  */
 async function tend(db: Db, options: { days: number; log: Logger; at: Date }): Promise<boolean> {
   try {
-    const tended = await transaction(db, (tx) => retention.tendPartitions(tx, options.days, options.at));
+    const tended = await transaction(db, (tx) => partitions.tend(tx, options.days, options.at));
     if (tended && tended.dropped.length > 0)
       options.log.info({ dropped: tended.dropped }, "dropped old runs");
     return true;

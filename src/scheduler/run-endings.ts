@@ -2,7 +2,8 @@ import type { Db } from "../store/pg/database.ts";
 import { storableText } from "../store/pg/storable.ts";
 import * as attempts from "../store/work/attempts.ts";
 import { complete, findVerdicts, isCompleted } from "../store/work/completions.ts";
-import * as lateResults from "../store/work/late-results.ts";
+import * as lateReports from "../store/work/late-reports.ts";
+import type { KeptResult, LateVerdict } from "../store/work/late-results.ts";
 import type { AgentReport } from "../store/work/reports.ts";
 import * as reports from "../store/work/reports.ts";
 import {
@@ -95,13 +96,13 @@ export async function storeCurrent(
 }
 
 /**
- * Stores reports of attempts that were taken away, in the caller's transaction (late-results.ts).
+ * Stores reports of attempts that were taken away, in the caller's transaction (late-reports.ts).
  */
 export async function storeLate(
   tx: Db,
   asked: readonly Report[],
   policy: FailurePolicy,
-): Promise<{ verdicts: lateResults.LateVerdict[]; settled: Settled[]; kept: lateResults.KeptResult[] }> {
+): Promise<{ verdicts: LateVerdict[]; settled: Settled[]; kept: KeptResult[] }> {
   const distinct = firstOfEach(asked);
   await checkAnswers(tx, distinct, { isLate: true });
   const settlements = [...distinct.values()].map(settlementOf);
@@ -110,15 +111,13 @@ export async function storeLate(
     ...textsOf(report),
     answer: report.agent,
   }));
-  const { verdicts, settled, kept } = await lateResults.store(tx, late, policy);
+  const { verdicts, settled, kept } = await lateReports.store(tx, late, policy);
   await reports.store(
     tx,
     settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent)),
   );
   await appendLate(tx, settlements, settled, kept, { quotas: policy.quotas });
-  const byName = new Map(
-    late.map((report, index) => [nameOf(report), verdicts[index] as lateResults.LateVerdict]),
-  );
+  const byName = new Map(late.map((report, index) => [nameOf(report), verdicts[index] as LateVerdict]));
   return { settled, kept, verdicts: verdictsOf(asked, byName) };
 }
 

@@ -3,6 +3,7 @@ import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, undoable } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
+import * as alerts from "../store/work/alerts.ts";
 import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import type { KeptResult } from "../store/work/late-results.ts";
@@ -39,7 +40,7 @@ async function tellOf(
     tx,
     settled.flatMap((run) => noticesOf(run, settlementOf(run)?.attention)),
   );
-  await deliveries.alert(tx, settled.flatMap(alertsOf));
+  await alerts.alert(tx, settled.flatMap(alertsOf));
 }
 
 /**

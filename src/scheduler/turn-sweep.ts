@@ -2,14 +2,9 @@ import { bisect } from "../bisect.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
+import { lockOfSessions, lockOverdue, type OverdueTurn } from "../store/work/lost-turns.ts";
 import type { SessionName } from "../store/work/presence.ts";
-import {
-  type EndedTurn,
-  lockOfSessions,
-  lockOverdue,
-  type OverdueTurn,
-  type TerminalReply,
-} from "../store/work/turn-settlements.ts";
+import type { EndedTurn, TerminalReply } from "../store/work/turn-settlements.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
 
 /**

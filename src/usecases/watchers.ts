@@ -23,11 +23,12 @@ import * as destinations from "../store/work/destinations.ts";
 import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
 import type { RecordedRun } from "../store/work/schedules.ts";
+import { fieldsOf, notifyOf, valuesOf, type WatcherValues } from "../store/work/watcher-values.ts";
 import * as watchers from "../store/work/watchers.ts";
 import { announceAll, cancelOfWatcher, type Surroundings } from "./surroundings.ts";
 
 type Watcher = watchers.Watcher;
-type Values = watchers.WatcherValues;
+type Values = WatcherValues;
 
 /** A watcher named by its id or its slug, and who acts. */
 type Asked = { orgId: string; watcher: string; actor: string };
@@ -134,7 +135,7 @@ async function writeEdit(
 ): Promise<Omit<events.NewEvent, "orgId">[]> {
   const { orgId, actor } = edit;
   const watcherId = current.id;
-  const before = watchers.valuesOf(current);
+  const before = valuesOf(current);
   const wanted = await withDestinations(tx, orgId, edit.change(current));
   const isAfterNew = JSON.stringify(wanted.after) !== JSON.stringify(before.after);
   const values = {
@@ -144,7 +145,7 @@ async function writeEdit(
       : { agentId: await requireAgentId(tx, { orgId, agentId: wanted.agentId }) }),
     ...(isAfterNew ? { after: await chains.follow(tx, { orgId, watcherId, after: wanted.after }) } : {}),
   };
-  const { changed, changes } = describe(watchers.fieldsOf(before), watchers.fieldsOf(values));
+  const { changed, changes } = describe(fieldsOf(before), fieldsOf(values));
   const isAdopted = current.status === "no_executor" && edit.isPinDecided;
   if (changed.length === 0 && !isAdopted) return [];
   if (values.deviceId && changed.includes("device_id")) {
@@ -183,7 +184,7 @@ async function withDestinations(tx: Db, orgId: string, values: Values): Promise<
 
 /** What runs on a device say is told by those alone who may read the device. */
 async function requireTellable(tx: Db, orgId: string, values: Values): Promise<void> {
-  if (values.deviceId && watchers.notifyOf(values))
+  if (values.deviceId && notifyOf(values))
     await rights.requireStill(tx, { orgId, deviceId: values.deviceId, deed: "read" });
 }
 
@@ -239,7 +240,7 @@ export async function resume(db: Db, options: Asked, surroundings: Surroundings)
       await events.append(tx, orgId, due.map(eventOf));
       return { watcher: current, due };
     }
-    const values = watchers.valuesOf(current);
+    const values = valuesOf(current);
     await requireTellable(tx, orgId, values);
     await watchers.setActive(tx, {
       ...{ orgId, watcherId, sponsor: actor },

@@ -11,7 +11,7 @@ import type { TestProject } from "vitest/node";
 import { openDatabase } from "../../src/store/pg/database.ts";
 import { type Embedded, startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../../src/store/pg/migrate.ts";
-import { tendPartitions } from "../../src/store/work/retention.ts";
+import * as partitions from "../../src/store/work/partitions.ts";
 import { buildCommand } from "./built-command.ts";
 
 declare module "vitest" {
@@ -77,7 +77,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
 /** The days' partitions, which each replica would create at its start: sixteen tables in every clone. */
 async function openPartitions(url: string): Promise<void> {
   const database = openDatabase({ url, poolMax: 1, applicationName: "pinion test" });
-  await database.db.transaction().execute((tx) => tendPartitions(tx, daysKept));
+  await database.db.transaction().execute((tx) => partitions.tend(tx, daysKept));
   await database.close();
 }
 

@@ -21,6 +21,7 @@ import * as replicas from "../../src/store/work/replicas.ts";
 import * as runs from "../../src/store/work/runs.ts";
 import type { RecordedRun, WatcherName } from "../../src/store/work/schedules.ts";
 import type { FailurePolicy, Settled } from "../../src/store/work/settlements.ts";
+import type { WatcherValues } from "../../src/store/work/watcher-values.ts";
 import * as watchers from "../../src/store/work/watchers.ts";
 import { enroll } from "../../src/usecases/enrolments.ts";
 import type { Surroundings } from "../../src/usecases/surroundings.ts";
@@ -137,7 +138,7 @@ export async function seedDevice(
   return { orgId: org, deviceId };
 }
 
-export const watcherValues: watchers.WatcherValues = {
+export const watcherValues: WatcherValues = {
   name: "Test",
   prompt: "say it",
   agentId: "",
@@ -164,7 +165,7 @@ export const watcherValues: watchers.WatcherValues = {
 export async function seedWatcher(
   db: Db,
   device: DeviceName,
-  values: Partial<watchers.WatcherValues> = {},
+  values: Partial<WatcherValues> = {},
 ): Promise<WatcherName> {
   const wanted = {
     orgId: device.orgId,
@@ -306,7 +307,7 @@ export async function triggerRun(db: Db, watcher: WatcherName): Promise<runs.Run
  */
 export async function seedRunning(
   db: Db,
-  values: Partial<watchers.WatcherValues> = {},
+  values: Partial<WatcherValues> = {},
 ): Promise<{ device: DeviceName; epoch: number; watcher: WatcherName; run: Claimed }> {
   const device = await seedDevice(db);
   const { epoch } = await openDevice(db, device);

@@ -17,7 +17,7 @@ export async function checkBus(env: Record<string, string | undefined>): Promise
   }
   if (!nats) return [];
   const servers = nats.servers.join(", ");
-  const { inspectNats } = await import("../../server/cluster/bus-nats.ts");
+  const { inspectNats } = await import("../../server/cluster/nats-line.ts");
   try {
     const { version, roundTripMs } = await inspectNats(nats);
     const found = `NATS ${version} at ${servers} answers in ${formatLength(roundTripMs)}`;

@@ -5,7 +5,8 @@ import type { Send, Sent } from "../../scheduler/deliverer.ts";
 import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
 import * as members from "../../store/people/members.ts";
 import type { Db } from "../../store/pg/database.ts";
-import type { Facts } from "../../store/work/deliveries.ts";
+import type { Facts } from "../../store/work/delivery-facts.ts";
+import { placeOf } from "../../store/work/destination-secrets.ts";
 import * as destinations from "../../store/work/destinations.ts";
 import { sendEmail } from "./email.ts";
 import { type Message, messageOf } from "./message.ts";
@@ -108,7 +109,7 @@ function opened(row: Row, field: string, how: How): string {
 }
 
 function open(row: Row, field: string, stored: string, { keyring, references }: How): string {
-  if (!isReference(stored)) return keyring.open(stored, destinations.placeOf({ ...row, field }));
+  if (!isReference(stored)) return keyring.open(stored, placeOf({ ...row, field }));
   const name = requireReference(stored, field);
   return (
     references.find(row.orgId, name) ??

@@ -1,7 +1,7 @@
 /** Agents' activities in the feed: an activity as bytes, small enough for one notification. */
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { type Activity, ActivitySchema } from "#gen/pinion/v1/activity_pb.js";
-import { activityStreamsMin } from "../cluster/feed.ts";
+import { activityStreamsMin } from "../cluster/work-feed.ts";
 
 /** The stream number of activities in the feed; all values OUTPUT_STREAM_… are smaller. */
 export const activityStream = activityStreamsMin;

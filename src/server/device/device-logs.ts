@@ -1,7 +1,9 @@
 /**
- * The ends of daemons' logs, on a person's request: asked of the device's session on any replica,
- * and brought back in pieces that fit into notifications. Nothing is stored, everything is a hint:
- * a lost message ends as a time-out.
+ * The end of a daemon's log, on a person's request. The replica of the request rings the device's
+ * session on any replica; the session's replica sends the log back in pieces that fit into
+ * notifications. Nothing is stored: after a lost message the request ends with a time-out.
+ *
+ *   ask ──log_wanted──▶ session ─▶ device ─▶ arrived ──log_piece──▶ receive ─▶ answer of ask
  */
 import { randomUUID } from "node:crypto";
 import { within } from "../../abort.ts";
@@ -22,13 +24,16 @@ export type DeviceLogs = {
   receive(message: BusMessage): boolean;
 };
 
-/** How long an answer may take, in ms. */
+/** Maximum milliseconds until the answer of a device. */
 const answerMsMax = 15_000;
+/** Maximum requests that wait for answers on a replica. */
 const askedMax = 64;
 /** Bytes of a piece before base64, so that a piece fits into one notification. */
 const pieceBytes = 4_000;
 /** Pieces of an excerpt: the message's bound of 32 KiB, and one more. */
 const piecesMax = 10;
+
+type LogPiece = Extract<BusMessage, { kind: "log_piece" }>;
 
 type Asked = {
   orgId: string;
@@ -42,50 +47,33 @@ export function createDeviceLogs(options: {
   ring(message: Extract<BusMessage, { kind: "log_wanted" }>): void;
 }): DeviceLogs {
   const { replicaId, bus, ring } = options;
-  const asked = new Map<string, Asked>();
+  const askedOf = new Map<string, Asked>();
 
-  function take(piece: Extract<BusMessage, { kind: "log_piece" }>): void {
-    const waiting = asked.get(piece.requestId);
-    const isFit =
-      waiting?.orgId === piece.orgId &&
-      piece.count <= piecesMax &&
-      piece.index >= 0 &&
-      piece.index < piece.count;
-    if (!waiting || !isFit) return;
-    waiting.pieces.set(piece.index, Buffer.from(piece.data, "base64"));
-    if (waiting.pieces.size < piece.count) return;
-    const bytes = Array.from({ length: piece.count }, (_, index) => waiting.pieces.get(index)!);
-    waiting.done({ text: Buffer.concat(bytes).toString("utf8"), isTruncated: piece.isTruncated });
+  function take(piece: LogPiece): void {
+    const asked = askedOf.get(piece.requestId);
+    if (asked?.orgId !== piece.orgId || !isFit(piece)) return;
+    asked.pieces.set(piece.index, Buffer.from(piece.data, "base64"));
+    if (asked.pieces.size === piece.count) asked.done(excerptOf(asked.pieces, piece.isTruncated));
   }
 
   return {
     async ask({ orgId, deviceId, linesMax }) {
-      if (asked.size >= askedMax) {
-        throw new Refusal("resource_exhausted", "too many logs are being read; try again", {
-          retryAfterMs: 1_000,
-        });
-      }
+      if (askedOf.size >= askedMax) throw retriable("resource_exhausted", "too many logs are being read");
       const requestId = randomUUID();
       try {
         const answer = new Promise<LogExcerptOf>((done) => {
-          asked.set(requestId, { orgId, pieces: new Map(), done });
+          askedOf.set(requestId, { orgId, pieces: new Map(), done });
         });
         ring({ kind: "log_wanted", orgId, deviceId, requestId, linesMax, replyTo: replicaId });
         const excerpt = await within(answer, answerMsMax);
         if (excerpt) return excerpt;
-        throw new Refusal("unavailable", "the device did not send its log in time; try again", {
-          retryAfterMs: 1_000,
-        });
+        throw retriable("unavailable", "the device did not send its log in time");
       } finally {
-        asked.delete(requestId);
+        askedOf.delete(requestId);
       }
     },
-    arrived({ orgId, requestId, replyTo, text, isTruncated }) {
-      const bytes = Buffer.from(text);
-      const count = Math.max(1, Math.ceil(bytes.length / pieceBytes));
-      for (let index = 0; index < count; index++) {
-        const data = bytes.subarray(index * pieceBytes, (index + 1) * pieceBytes).toString("base64");
-        const piece = { kind: "log_piece" as const, orgId, requestId, index, count, data, isTruncated };
+    arrived({ replyTo, ...excerpt }) {
+      for (const piece of piecesOf(excerpt)) {
         if (replyTo === replicaId) take(piece);
         else bus.send(replyTo, piece);
       }
@@ -96,4 +84,28 @@ export function createDeviceLogs(options: {
       return true;
     },
   };
+}
+
+function retriable(reason: "resource_exhausted" | "unavailable", message: string): Refusal {
+  return new Refusal(reason, `${message}; try again`, { retryAfterMs: 1_000 });
+}
+
+function isFit({ index, count }: LogPiece): boolean {
+  return count <= piecesMax && index >= 0 && index < count;
+}
+
+/** The excerpt of all pieces, which may have arrived in any order. */
+function excerptOf(pieces: ReadonlyMap<number, Buffer>, isTruncated: boolean): LogExcerptOf {
+  const inOrder = [...pieces].sort(([one], [other]) => one - other).map(([, bytes]) => bytes);
+  return { text: Buffer.concat(inOrder).toString("utf8"), isTruncated };
+}
+
+function piecesOf(excerpt: LogExcerptOf & { orgId: string; requestId: string }): LogPiece[] {
+  const { orgId, requestId, isTruncated } = excerpt;
+  const bytes = Buffer.from(excerpt.text);
+  const count = Math.max(1, Math.ceil(bytes.length / pieceBytes));
+  return Array.from({ length: count }, (_, index) => {
+    const data = bytes.subarray(index * pieceBytes, (index + 1) * pieceBytes).toString("base64");
+    return { kind: "log_piece", orgId, requestId, index, count, data, isTruncated };
+  });
 }

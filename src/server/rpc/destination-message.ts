@@ -14,7 +14,8 @@ import { refuse } from "../../errors.ts";
 import { isReference, requireReference } from "../../secrets.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import type { DeliveryRow } from "../../store/work/deliveries.ts";
-import * as destinations from "../../store/work/destinations.ts";
+import { newSigningSecret, type WantedSecret } from "../../store/work/destination-secrets.ts";
+import type * as destinations from "../../store/work/destinations.ts";
 import { isSigningSecret } from "../destinations/webhook.ts";
 import { given } from "./given.ts";
 import { timestampOf } from "./moments.ts";
@@ -127,7 +128,7 @@ function webhookValues(common: Common, { url, signingSecret }: KindOf<"webhook">
   }
   const values = { ...common, kind: "webhook" as const, config: { url } };
   if (asked || current) return { ...values, secrets: { signing_secret: asked ?? "keep" } };
-  const made = destinations.newSigningSecret();
+  const made = newSigningSecret();
   return { ...values, secrets: { signing_secret: { value: made } }, made };
 }
 
@@ -173,7 +174,7 @@ function emailValues(
   return { ...common, kind: "email", config, secrets: smtp ? { smtp_url: smtp } : {} };
 }
 
-function wanted(secret: SecretValue | undefined, field: string): destinations.WantedSecret | undefined {
+function wanted(secret: SecretValue | undefined, field: string): WantedSecret | undefined {
   if (!secret || secret.kind.case === undefined) return undefined;
   if (secret.kind.case === "keep") return "keep";
   if (isReference(secret.kind.value)) requireReference(secret.kind.value, field);
@@ -183,7 +184,7 @@ function wanted(secret: SecretValue | undefined, field: string): destinations.Wa
 /** The URLs of a spec's destination that are readable or newly given, to check the hosts. */
 export function urlsOf(values: destinations.DestinationValues): { field: string; url: URL }[] {
   const { webhook_url: webhookUrl, smtp_url: smtpUrl } = values.secrets;
-  const dialled = (field: string, secret: destinations.WantedSecret | undefined) =>
+  const dialled = (field: string, secret: WantedSecret | undefined) =>
     secret && secret !== "keep" && !isReference(secret.value) ? [{ field, url: new URL(secret.value) }] : [];
   return [
     ...(values.kind === "webhook" ? [{ field: "spec.webhook.url", url: new URL(values.config.url) }] : []),

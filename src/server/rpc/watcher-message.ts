@@ -17,6 +17,7 @@ import { conditionNames } from "../../scheduler/chains.ts";
 import { checkSchedule, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
 import { lackOf } from "../../store/work/device-offers.ts";
 import type { RunSummary } from "../../store/work/run-summaries.ts";
+import type { Placement, WatcherValues } from "../../store/work/watcher-values.ts";
 import type * as watchers from "../../store/work/watchers.ts";
 import { agentWorkMessage, agentWorkOf } from "../agent-work.ts";
 import { notificationOf } from "../enums.ts";
@@ -26,27 +27,27 @@ import { runSummaryMessage } from "./run-message.ts";
 
 /** Watchers between rows and messages. */
 
-const overlaps: Record<OverlapPolicy, watchers.WatcherValues["overlap"]> = {
+const overlaps: Record<OverlapPolicy, WatcherValues["overlap"]> = {
   [OverlapPolicy.UNSPECIFIED]: "skip",
   [OverlapPolicy.SKIP]: "skip",
   [OverlapPolicy.QUEUE_ONE]: "queue_one",
   [OverlapPolicy.QUEUE_ALL]: "queue_all",
 };
-const overlapMessages: Record<watchers.WatcherValues["overlap"], OverlapPolicy> = {
+const overlapMessages: Record<WatcherValues["overlap"], OverlapPolicy> = {
   skip: OverlapPolicy.SKIP,
   queue_one: OverlapPolicy.QUEUE_ONE,
   queue_all: OverlapPolicy.QUEUE_ALL,
 };
-const catchups: Record<CatchupPolicy, watchers.WatcherValues["catchup"]> = {
+const catchups: Record<CatchupPolicy, WatcherValues["catchup"]> = {
   [CatchupPolicy.UNSPECIFIED]: "collapse",
   [CatchupPolicy.COLLAPSE]: "collapse",
   [CatchupPolicy.MISS]: "miss",
 };
-const catchupMessages: Record<watchers.WatcherValues["catchup"], CatchupPolicy> = {
+const catchupMessages: Record<WatcherValues["catchup"], CatchupPolicy> = {
   collapse: CatchupPolicy.COLLAPSE,
   miss: CatchupPolicy.MISS,
 };
-const notifications: Record<Notification, watchers.WatcherValues["notification"]> = {
+const notifications: Record<Notification, WatcherValues["notification"]> = {
   [Notification.UNSPECIFIED]: "none",
   [Notification.NONE]: "none",
   [Notification.ON_FAILURE]: "on_failure",
@@ -127,7 +128,7 @@ export function watcherSpec(row: watchers.Watcher): WatcherSpec {
     ...(row.extraction_schema === null ? {} : { extractionSchema: row.extraction_schema as JsonObject }),
     ...agentWorkMessage(row.agent_work),
     after: row.after,
-    ...placementMessage(row.placement as watchers.Placement | null),
+    ...placementMessage(row.placement as Placement | null),
   });
 }
 
@@ -139,7 +140,7 @@ export function watcherSpec(row: watchers.Watcher): WatcherSpec {
 export function watcherValues(
   spec: WatcherSpec,
   options: { rules?: ScheduleRules; current?: watchers.Watcher } = {},
-): watchers.WatcherValues {
+): WatcherValues {
   const schedule = spec.schedule.trim();
   const timeZone = spec.timeZone || "UTC";
   const { current } = options;

@@ -2,9 +2,11 @@
  * What adapters of chat platforms keep between messages, for all replicas: values, lists, queues,
  * locks and subscriptions. Each function is one statement. An expired entry reads as absent.
  */
+
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import { storableJson, storableText } from "../pg/storable.ts";
 import type { Named } from "./platforms.ts";
 
@@ -107,7 +109,7 @@ export async function enqueue(db: Db, entry: Entry & { value: unknown; maxSize: 
     on conflict (org_id, stable_id, space, key)
       do update set value = ${newest(sql`s.value || excluded.value`, max)}, touched_at = now()
     returning jsonb_array_length(value) as depth`.execute(db);
-  return rows[0]!.depth;
+  return onlyRow(rows).depth;
 }
 
 /** Takes the first item of a queue that has not expired (`expiresAt`, in ms); null for none. */

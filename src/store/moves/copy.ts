@@ -2,7 +2,9 @@
  * Copies an org's rows of one table to another database, and compares the copies by digests. Rows
  * travel as texts of the table's row type, so no value passes through a type of JavaScript.
  */
+
 import pg from "pg";
+import { onlyRow } from "../pg/only-row.ts";
 import type { OrgTable } from "./tables.ts";
 
 /** Rows per batch at the beginning, at most, and the bytes that a batch should have. */
@@ -77,7 +79,7 @@ export async function digestOf(
     from (select md5(${rowText(table, people)}) as h from ${pg.escapeIdentifier(table.name)} t where t.${table.key} = $1) x`,
     [orgId],
   );
-  return { rows: Number(rows[0]!.rows), digest: rows[0]!.digest };
+  return { rows: Number(onlyRow(rows).rows), digest: onlyRow(rows).digest };
 }
 
 async function* batchesOf(

@@ -1,6 +1,7 @@
 import pg from "pg";
 import { Refusal } from "../../errors.ts";
 import { connectionOptions } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import { prepareCopy } from "./copy.ts";
 import { passFence } from "./fence.ts";
 import { type OrgTable, tablesOf } from "./tables.ts";
@@ -67,7 +68,7 @@ export async function withEnds<T>(
           "select pg_try_advisory_lock(7420002, hashtext($1)) as mine",
           [orgId],
         );
-        if (!rows[0]!.mine)
+        if (!onlyRow(rows).mine)
           throw new Refusal("failed_precondition", `the org "${orgId}" is being moved by another command`);
       }
       return await fn({ source, target }, await tablesOf(source));
@@ -128,7 +129,7 @@ async function factsOf(client: pg.Client, orgId: string) {
       exists (select from org where id = $1) as "hasOrg"`,
     [orgId],
   );
-  return { ...rows[0]!, move: await rowOf(client, orgId) };
+  return { ...onlyRow(rows), move: await rowOf(client, orgId) };
 }
 
 export async function rowOf(client: pg.Client, orgId: string): Promise<Row | undefined> {

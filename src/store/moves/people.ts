@@ -1,5 +1,7 @@
 /** The people of an org that moves: their rows, and how they sign in. */
+
 import pg from "pg";
+import { onlyRow } from "../pg/only-row.ts";
 import type { People } from "./copy.ts";
 import type { OrgTable } from "./tables.ts";
 
@@ -36,7 +38,7 @@ export async function copyPeople(
       `select id from "user" where id = $1 or email = $2 order by email = $2 desc nulls last limit 1`,
       [id, email],
     );
-    if (rows[0]!.id !== id) others.set(id, rows[0]!.id);
+    if (onlyRow(rows).id !== id) others.set(id, onlyRow(rows).id);
   }
   const { rows: identities } = await source.query<Record<"issuer" | "subject" | "user_id", string>>(
     "select issuer, subject, user_id from user_identity where user_id = any($1)",

@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import type { Role } from "../pg/schema.ts";
 
 /** A person in an org. */
@@ -51,7 +52,7 @@ export async function ensureUser(db: Db, options: { email: string; name: string 
     -- Nothing changes, but the row is locked and returned.
     on conflict (email) do update set email = excluded.email
     returning id`.execute(db);
-  return rows[0]!.id;
+  return onlyRow(rows).id;
 }
 
 /**

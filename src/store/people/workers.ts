@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import * as events from "../work/events.ts";
 import * as devices from "./devices.ts";
 import * as hellos from "./hellos.ts";
@@ -249,7 +250,7 @@ export async function findFleet(
       (select count(*) from run r where r.org_id = ${options.orgId} and r.device_id is null and not r.is_held) as pending
     from fleet
   `.execute(db);
-  return rows[0]!;
+  return onlyRow(rows);
 }
 
 /**

@@ -2,6 +2,7 @@
  * A PostgreSQL's version and settings, for `pinion doctor`. Reads only, except for {@link
  * confirmClock}.
  */
+
 import { sql } from "kysely";
 import { within } from "../../abort.ts";
 import { newId } from "../../ids.ts";
@@ -10,6 +11,7 @@ import * as clockJumps from "../work/clock-jumps.ts";
 import { type Db, openDatabase } from "./database.ts";
 import { notify, openListener } from "./listener.ts";
 import { listMigrations } from "./migrate.ts";
+import { onlyRow } from "./only-row.ts";
 import { isOtherwise } from "./session-settings.ts";
 
 export type Inspection = {
@@ -175,12 +177,6 @@ async function readStandbys(db: Db): Promise<Inspection["replication"]["standbys
       (extract(epoch from flush_lag) * 1000)::float8 as "lagMs"
     from pg_stat_replication where state is distinct from 'backup' order by application_name`.execute(db);
   return rows;
-}
-
-/** The row of a statement that always has one. */
-function onlyRow<Row>([row]: readonly Row[]): Row {
-  if (row === undefined) throw new Error("a statement of one row answered none");
-  return row;
 }
 
 /** Undefined also without the table, or without the right to read it. */

@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import type { DatabaseNumbers } from "../../gauges.ts";
 import { type Db, transaction } from "./database.ts";
+import { onlyRow } from "./only-row.ts";
 
 /** Milliseconds. Slower numbers are not worth their cost; the next scrape tries again. */
 const statementTimeoutMs = 2_000;
@@ -37,12 +38,12 @@ export function readNumbers(db: Db): Promise<DatabaseNumbers> {
       from pg_stat_activity
       where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
     `.execute(tx);
-    const { pending, claimed, running, connected, away, none } = rows[0]!;
+    const { pending, claimed, running, connected, away, none } = onlyRow(rows);
     return {
       activeRuns: { pending, claimed, running },
       oldestPendingMs: { connected, away, none },
-      oldestTransactionMs: activity.rows[0]!.transaction,
-      oldestSnapshotAge: activity.rows[0]!.snapshot,
+      oldestTransactionMs: onlyRow(activity.rows).transaction,
+      oldestSnapshotAge: onlyRow(activity.rows).snapshot,
     };
   });
 }

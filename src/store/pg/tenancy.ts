@@ -10,10 +10,12 @@
  * Work across orgs uses a `db`: the scheduler's passes, the sessions' batches, the guard's lookups,
  * and the few calls that begin before the org is known (docs/security.md lists them).
  */
+
 import { AsyncLocalStorage } from "node:async_hooks";
 import { type Kysely, type PostgresPool, type PostgresPoolClient, sql } from "kysely";
 import pg from "pg";
 import { Refusal } from "../../errors.ts";
+import { onlyRow } from "./only-row.ts";
 import { isBegin, lastResult, within } from "./pooled.ts";
 import type { Schema } from "./schema.ts";
 
@@ -70,7 +72,7 @@ export async function requireRoles(db: Kysely<Schema>): Promise<void> {
           and not pg_has_role('pinion_server', 'pinion_scheduler', 'member')) as is_confined,
       pg_has_role(current_user, 'pinion_scheduler', 'usage')
         or (select rolbypassrls from pg_roles where rolname = current_user) as may_pass`.execute(db);
-  const { user, may_confine, is_confined, may_pass } = rows[0]!;
+  const { user, may_confine, is_confined, may_pass } = onlyRow(rows);
   if (!is_confined) {
     throw new Refusal(
       "failed_precondition",

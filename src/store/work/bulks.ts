@@ -2,6 +2,7 @@ import { sql } from "kysely";
 import { newId } from "../../ids.ts";
 import { hasLabel } from "../people/device-labels.ts";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import { unnest } from "../pg/unnest.ts";
 
 /** Bulk operations: their runs and their progress. Each run is an item, processed once. */
@@ -237,5 +238,5 @@ export async function isRunning(db: Db): Promise<boolean> {
   const { rows } = await sql<{ is: boolean }>`
     select exists (select from bulk_operation where state = 'running') as is
   `.execute(db);
-  return rows[0]!.is;
+  return onlyRow(rows).is;
 }

@@ -1,15 +1,9 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
+import { earlier, endedColumns } from "./attempt-rules.ts";
 import type { NotifyEntry } from "./deliveries.ts";
-import {
-  type AttemptName,
-  type AttemptSettlement,
-  answerOf,
-  earlier,
-  endedColumns,
-  type Settled,
-} from "./settlements.ts";
+import { type AttemptName, type AttemptSettlement, answerOf, type Settled } from "./settlements.ts";
 
 /**
  * Completions: the end of nearly every run, in a statement of its own. A completion decides nothing

@@ -1,15 +1,16 @@
-import { randomBytes } from "node:crypto";
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { isUuid, newId } from "../../ids.ts";
-import { isReference, type Keyring, type SecretPlace } from "../../secrets.ts";
+import type { Keyring } from "../../secrets.ts";
 import { describe } from "../people/changes.ts";
 import { marksAfter } from "../people/secret-marks.ts";
 import { beginRotation, type Rotated } from "../people/secret-rotation.ts";
 import { canonical } from "../pg/canonical.ts";
 import { type Db, transaction } from "../pg/database.ts";
 import { rehearsable } from "../pg/dry-run.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import type { Json } from "../pg/schema.ts";
+import { newSigningSecret, placeOf, sealAll, type WantedSecret } from "./destination-secrets.ts";
 import * as events from "./events.ts";
 
 /**
@@ -37,9 +38,6 @@ export type DestinationRow = {
   lastDeliveredAt: Date | null;
   lastError: string;
 };
-
-/** The new value of a secret; "keep" leaves the stored value. */
-export type WantedSecret = { value: string } | "keep";
 
 export type DestinationValues = {
   name: string;
@@ -174,22 +172,8 @@ export function update(
   return rehearsable(db, options.isDryRun, async (tx) => {
     const current = await lock(tx, options);
     const values = options.change(current);
-    if (expectedVersion !== 0 && expectedVersion !== current.version) {
-      refuse(
-        "aborted",
-        `the destination is at version ${current.version}, not ${expectedVersion}; read it again`,
-        {
-          retryAfterMs: 0,
-        },
-      );
-    }
-    if (values.kind !== current.kind) {
-      refuse(
-        "failed_precondition",
-        `"${current.slug}" is of kind ${current.kind} and stays so; delete it first, or choose another slug`,
-        { field: "spec" },
-      );
-    }
+    requireVersion(current, expectedVersion);
+    requireKind(current, values.kind);
     const secrets = sealAll({ ...options, id: current.id, values }, current.secrets);
     const after = { ...current, ...values, secrets };
     const { changed, changes } = describe(fieldsOf(current), fieldsOf(after));
@@ -202,20 +186,39 @@ export function update(
         secrets = ${JSON.stringify(secrets)}, secret_marks = ${marksAfter(current.secrets, secrets, marks)},
         takes_alerts = ${values.takesAlerts}, version = version + 1, updated_at = now()
       where org_id = ${orgId} and id = ${current.id} returning ${columns}`.execute(tx);
+    const updated = onlyRow(rows);
     await events.append(tx, orgId, [
       {
         kind: "destination.updated",
         actor,
         data: {
           ...named(current),
-          version: rows[0]!.version,
+          version: updated.version,
           changed: [...changed, ...resealed.map((key) => `secrets.${key}`)],
           changes,
         },
       },
     ]);
-    return rows[0]!;
+    return updated;
   });
+}
+
+/** Refuses with `aborted`; version 0 stands for any version. */
+function requireVersion({ version }: DestinationRow, expectedVersion: number): void {
+  if (expectedVersion === 0 || expectedVersion === version) return;
+  refuse("aborted", `the destination is at version ${version}, not ${expectedVersion}; read it again`, {
+    retryAfterMs: 0,
+  });
+}
+
+/** Refuses with `failed_precondition`. */
+function requireKind({ slug, kind }: DestinationRow, wanted: DestinationKind): void {
+  if (wanted === kind) return;
+  refuse(
+    "failed_precondition",
+    `"${slug}" is of kind ${kind} and stays so; delete it first, or choose another slug`,
+    { field: "spec" },
+  );
 }
 
 /**
@@ -267,20 +270,16 @@ export function rotate(
         past_secret = ${overlapMs > 0 ? (current.secrets.signing_secret ?? null) : null},
         past_secret_until = now() + ${overlapMs} * interval '1 ms'
       where org_id = ${orgId} and id = ${current.id} returning ${columns}`.execute(tx);
+    const destination = onlyRow(rows);
     await events.append(tx, orgId, [
       {
         kind: "destination.rotated",
         actor,
-        data: { ...named(current), version: rows[0]!.version, overlap_ms: overlapMs },
+        data: { ...named(current), version: destination.version, overlap_ms: overlapMs },
       },
     ]);
-    return { destination: rows[0]!, secret };
+    return { destination, secret };
   });
-}
-
-/** A secret in the format of Standard Webhooks: 32 random bytes. */
-export function newSigningSecret(): string {
-  return `whsec_${randomBytes(32).toString("base64")}`;
 }
 
 /**
@@ -310,48 +309,6 @@ async function lock(tx: Db, named: Named, how: "no key update" | "update" = "no 
   const { rows } = await sql<DestinationRow>`
     select ${columns} from destination where ${match(named)} for ${sql.raw(how)}`.execute(tx);
   return rows[0] ?? notFound(named.destination);
-}
-
-/**
- * The place of a destination's secret in the keyring. No platform has an agent with an empty name,
- * so the place is unique.
- */
-export function placeOf(options: { orgId: string; id: string; field: string }): SecretPlace {
-  const { orgId, id, field } = options;
-  return { orgId, agentId: "", platformId: `destination ${id}`, field };
-}
-
-/**
- * The secrets as stored. An unchanged secret keeps its ciphertext, so that equal calls change
- * nothing.
- */
-function sealAll(
-  options: Keys & { orgId: string; id: string; values: DestinationValues },
-  stored: Record<string, string>,
-): Record<string, string> {
-  const { keyring } = options;
-  const seal = (field: string, wanted: WantedSecret): string => {
-    const before = Object.hasOwn(stored, field) ? stored[field] : undefined;
-    if (wanted === "keep") {
-      return (
-        before ??
-        refuse("invalid_argument", `spec.${field}: there is none to keep`, { field: `spec.${field}` })
-      );
-    }
-    if (isReference(wanted.value)) return wanted.value;
-    const place = placeOf({ ...options, field });
-    if (before !== undefined && !isReference(before)) {
-      try {
-        if (keyring.open(before, place) === wanted.value) return before;
-      } catch {
-        // The secret's key is lost: the given secret replaces it.
-      }
-    }
-    return keyring.seal(wanted.value, place);
-  };
-  return Object.fromEntries(
-    Object.entries(options.values.secrets).map(([field, wanted]) => [field, seal(field, wanted)]),
-  );
 }
 
 /**

@@ -1,16 +1,7 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
-import {
-  type AttemptName,
-  answerOf,
-  doublingsMax,
-  type FailurePolicy,
-  outputTailCharacters,
-  type Settled,
-  type Settlement,
-  watcherBackoffMsMax,
-} from "./settlements.ts";
+import type { AttemptName, Settlement } from "./settlements.ts";
 
 /**
  * Late results (R10): the end of an attempt that had been taken away before its device reported.
@@ -19,7 +10,8 @@ import {
  *             waiting for its next attempt (which is dropped) or ended without a result
  *   kept      a later attempt exists, or the run has a result: the report is stored beside the run
  *
- * A report is stored once per attempt token; an existing result is never overwritten.
+ * A report is stored once per attempt token; an existing result is never overwritten. Reports of
+ * runs are stored by late-reports.ts, replies of turns by late-replies.ts.
  */
 
 /** A device's report of an attempt that is no longer current. */
@@ -61,271 +53,39 @@ export const lateResultsMax = 20;
  */
 export const lateBytesMax = 2_097_152;
 
-type Stored = LateVerdict & {
-  isKept: boolean;
-  settled: Omit<Settled, "dueAt" | "notBefore"> & { dueAt: string };
-  deviceId: string;
-};
+/** The tables of a kind of work, in the order of their locks. */
+type SubjectTables = readonly ["run", "run_finished"] | readonly ["turn", "turn_finished"];
 
 /**
- * Stores late reports in the caller's transaction, in their order; pairs of run id and token must
- * be distinct. Locks live runs, ended runs, and then their watchers, each in the common order for
- * locking several.
+ * Locks the live rows and then the ended rows of the reports' work, in the common order for locking
+ * several. Two statements, before the statement that decides: a statement sees no writes of the
+ * transactions that it has waited for.
  */
-export async function store(
+export async function lockSubjects(
   tx: Db,
-  reports: readonly LateReport[],
-  policy: FailurePolicy,
-): Promise<{ verdicts: LateVerdict[]; settled: Settled[]; kept: KeptResult[] }> {
-  const verdicts: LateVerdict[] = [];
-  const settled: Settled[] = [];
-  const kept: KeptResult[] = [];
-  for (const round of roundsOf(reports)) {
-    const rows = await storeRound(
-      tx,
-      round.map((index) => reports[index]!),
-      policy,
-    );
-    rows.forEach((row, place) => {
-      const report = reports[round[place]!]!;
-      verdicts[round[place]!] = { verdict: row.verdict, windowId: row.windowId };
-      if (row.verdict === "stored_late") {
-        settled.push({ ...row.settled, dueAt: new Date(row.settled.dueAt), notBefore: null });
-      }
-      if (row.isKept) {
-        const { watcherId, attempt } = row.settled;
-        const { orgId, deviceId, workId, attemptToken, status: outcome } = report;
-        kept.push({ orgId, deviceId, workId, attemptToken, watcherId, attempt, outcome });
-      }
-    });
-  }
-  return { verdicts, settled, kept };
-}
-
-/**
- * Groups the reports by index into rounds with one report per run: each report sees the changes of
- * earlier rounds.
- */
-function roundsOf(reports: readonly LateReport[]): number[][] {
-  const rounds: number[][] = [];
-  const seen = new Map<string, number>();
-  reports.forEach(({ orgId, workId }, index) => {
-    const name = `${orgId} ${workId}`;
-    const round = seen.get(name) ?? 0;
-    seen.set(name, round + 1);
-    rounds[round] ??= [];
-    rounds[round].push(index);
-  });
-  return rounds;
-}
-
-async function storeRound(tx: Db, reports: readonly LateReport[], policy: FailurePolicy): Promise<Stored[]> {
+  tables: SubjectTables,
+  reports: readonly { orgId: string; workId: string }[],
+): Promise<void> {
   const names = unnest("i", reports, {
     org_id: ["text", (r) => r.orgId],
-    run_id: ["uuid", (r) => r.workId],
+    work_id: ["uuid", (r) => r.workId],
   });
-  // Separate statements: the decisions below must see the writes of transactions that these locks
-  // waited for. A run that ends meanwhile is missed by the first statement and found by the second.
-  await sql`
-    select from (select * from ${names} order by org_id, run_id) i
-      cross join lateral (select from run where org_id = i.org_id and id = i.run_id for update) r
-  `.execute(tx);
-  await sql`
-    select from (select * from ${names} order by org_id, run_id) i
-      cross join lateral (select from run_finished where org_id = i.org_id and id = i.run_id for update) r
-  `.execute(tx);
-  const input = unnest("i", reports, {
-    org_id: ["text", (r) => r.orgId],
-    run_id: ["uuid", (r) => r.workId],
-    token: ["uuid", (r) => r.attemptToken],
-    reporter: ["uuid", (r) => r.deviceId],
-    outcome: ["text", (r) => r.status],
-    output: ["text", (r) => r.output],
-    is_truncated: ["boolean", (r) => r.isOutputTruncated],
-    answer: ["text", (r) => answerOf(r)],
-    is_later: ["boolean", (r) => r.laterMs !== undefined],
-    exit_code: ["int", (r) => r.exitCode ?? null],
-    signal: ["text", (r) => r.signal],
-    why: ["text", (r) => r.reason],
-    duration_ms: ["bigint", (r) => r.durationMs ?? null],
-  });
-  const { rows } = await sql<Stored>`
-    with judged as materialized (
-      select i.*, r.id is not null as is_live, s.past, s.watcher_id, s.finished_at, s.window_start, s.window_end, s.due_at,
-        s.is_pinned, s.agent_id, s.agent_kind, p.entry, s.status as was, coalesce(case when t.is_last then s.attempt end, (p.entry->>'attempt')::int, 0) as attempt,
-        case when t.is_last then s.window_id end as stored_window_id, k.kept, k.bytes,
-        case
-          when not t.is_last and p.entry is null then 'unknown'
-          when case when t.is_last then s.is_reported else (p.entry->>'is_reported')::boolean end then 'already_stored'
-          when k.is_there then 'there'
-          -- A later attempt was claimed: the run is that one's.
-          when not t.is_last and not (s.attempt_token is null and p.place = jsonb_array_length(s.past)) then 'kept'
-          when i.outcome = 'completed' then 'settles'
-          -- A failure ends what waits for no further attempt, and what Pinion had given up on; what a person has cancelled stays so.
-          when i.outcome in ('failed', 'timeout') and (case when r.id is not null
-            then not i.is_later and (p.entry->>'attempt')::int >= s.max_attempts else s.status <> 'cancelled' end) then 'settles'
-          when i.outcome = 'cancelled' and i.output <> '' and r.id is null and s.status = 'cancelled' then 'settles'
-          -- The answer to a cancel says that the program is gone, and nothing else.
-          when i.outcome = 'cancelled' and i.output = '' then 'nothing'
-          else 'kept'
-        end as fate
-      from ${input}
-        left join run r on r.org_id = i.org_id and r.id = i.run_id
-        left join run_finished f on f.org_id = i.org_id and f.id = i.run_id
-        cross join lateral (
-          select coalesce(r.past_attempts, f.past_attempts) as past, coalesce(r.watcher_id, f.watcher_id) as watcher_id,
-            coalesce(r.attempt_token, f.attempt_token) as attempt_token, coalesce(r.attempt, f.attempt) as attempt,
-            coalesce(r.device_id, f.device_id) as device_id, coalesce(r.max_attempts, f.max_attempts) as max_attempts,
-            coalesce(r.window_start, f.window_start) as window_start, coalesce(r.window_end, f.window_end) as window_end,
-            coalesce(r.due_at, f.due_at) as due_at, coalesce(r.status, f.status) as status,
-            coalesce(r.agent_id, f.agent_id) as agent_id, coalesce(r.agent_kind, f.agent_kind) as agent_kind,
-            coalesce(r.is_pinned, true) as is_pinned, f.is_reported, f.window_id, f.finished_at
-        ) s
-        cross join lateral (
-          select coalesce(f.attempt_token = i.token and f.device_id = i.reporter, false) as is_last
-        ) t
-        left join lateral (
-          -- Another worker may have the run by now: each attempt says where it was. One that does not was pinned.
-          select entry, place from jsonb_array_elements(s.past) with ordinality a(entry, place)
-          where entry->>'token' = i.token::text and coalesce((entry->>'device_id')::uuid, s.device_id) = i.reporter
-          order by place desc limit 1
-        ) p on true
-        cross join lateral (
-          select count(*) as kept, coalesce(sum(octet_length(l.output) + octet_length(l.answer::text)), 0) as bytes,
-            coalesce(bool_or(l.attempt_token = i.token), false) as is_there
-          from late_result l where l.org_id = i.org_id and l.subject_id = i.run_id
-        ) k
-    ),
-    decided as materialized (
-      select j.*, j.fate = 'settles' as is_settling, j.fate = 'kept' and j.kept < ${lateResultsMax} as is_keeping,
-        case when j.fate = 'settles' and j.outcome = 'completed' then j.run_id end as window_id,
-        j.bytes + octet_length(j.output) + coalesce(octet_length(j.answer), 0) > ${lateBytesMax} as is_too_much
-      from judged j
-    ),
-    held as materialized (
-      select d.*, n.failures, q.pauses, w.status as watcher_status, w.notify, w.consecutive_failures > 0 as was_failing,
-        w.last_window_id as prior_window_id,
-        d.is_settling and d.is_live and (exists (select from backlog b where b.org_id = d.org_id and b.watcher_id = d.watcher_id)
-          or exists (select from watcher o where o.org_id = d.org_id and o.id = d.watcher_id and o.overlap <> 'skip')) as has_backlog
-      from (select * from decided order by org_id, watcher_id) d
-        left join lateral (
-          select status, consecutive_failures, notify, last_window_id from watcher
-          where d.is_settling and d.outcome <> 'cancelled' and org_id = d.org_id and id = d.watcher_id
-          for no key update
-        ) w on true
-        cross join lateral (
-          select case
-            -- Those that failed after this run had ended without a result still count; those before it do not.
-            when d.outcome = 'completed' and d.is_live then 0
-            when d.outcome = 'completed' then (
-              select count(*) filter (where x.finished_at > d.finished_at)::int from (
-                select finished_at from run_finished
-                where org_id = d.org_id and watcher_id = d.watcher_id and status in ('failed', 'timeout') and id <> d.run_id
-                order by id desc limit w.consecutive_failures
-              ) x)
-            -- It was counted when Pinion gave up on it, or is of another time.
-            when d.is_live then w.consecutive_failures + 1
-            else w.consecutive_failures
-          end as failures
-        ) n
-        cross join lateral (
-          select coalesce(n.failures > w.consecutive_failures and n.failures >= ${policy.pauseAfter} and w.status = 'active', false) as pauses
-        ) q
-    ),
-    removed as (
-      delete from run r using held h where h.is_settling and h.is_live and r.org_id = h.org_id and r.id = h.run_id
-    ),
-    ended as (
-      insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-        notification, source, scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms,
-        max_attempts, retry_of, status, attempt, attempt_token, not_before, claimed_at, last_beat_at, reason, past_attempts,
-        is_reported, exit_code, signal, duration_ms, output_tail, window_id, output, is_output_truncated, answer)
-      select r.org_id, r.id, r.watcher_id, r.watcher_version, r.agent_id, r.agent_version, h.reporter, r.agent_kind,
-        r.notification, r.source, r.scheduled_for, r.window_start, r.window_end, r.due_at, r.created_at, r.start_deadline_at,
-        r.timeout_ms, r.max_attempts, r.retry_of, h.outcome, h.attempt, h.token, null, (h.entry->>'claimed_at')::timestamptz,
-        (h.entry->>'last_beat_at')::timestamptz, h.why, r.past_attempts - (jsonb_array_length(r.past_attempts) - 1),
-        true, h.exit_code, h.signal, h.duration_ms,
-        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id,
-        case when h.window_id is not null then h.output end, case when h.window_id is not null then h.is_truncated end,
-        case when h.window_id is not null then h.answer::jsonb end
-      from held h join run r on r.org_id = h.org_id and r.id = h.run_id
-      where h.is_settling and h.is_live
-    ),
-    mended as (
-      -- When it ended stays as it was known; when its result came, the late result says.
-      update run_finished f set status = h.outcome, skip_reason = null, is_reported = true, attempt = h.attempt,
-        attempt_token = h.token, device_id = h.reporter,
-        claimed_at = coalesce(f.claimed_at, (h.entry->>'claimed_at')::timestamptz),
-        last_beat_at = coalesce(f.last_beat_at, (h.entry->>'last_beat_at')::timestamptz),
-        past_attempts = case when f.attempt_token is null then f.past_attempts - (jsonb_array_length(f.past_attempts) - 1)
-          else f.past_attempts end,
-        reason = case when h.outcome = 'cancelled' then coalesce(nullif(h.why, ''), f.reason) else h.why end,
-        exit_code = h.exit_code, signal = h.signal, duration_ms = h.duration_ms,
-        output_tail = case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end,
-        window_id = h.window_id, output = case when h.window_id is not null then h.output end,
-        is_output_truncated = case when h.window_id is not null then h.is_truncated end,
-        answer = case when h.window_id is not null then h.answer::jsonb end, stored_at = now()
-      from held h
-      where h.is_settling and not h.is_live and f.org_id = h.org_id and f.id = h.run_id and f.finished_at = h.finished_at
-    ),
-    counted as (
-      -- A claim that was withdrawn did not count; as its program has run, it does.
-      update run r set attempt = greatest(r.attempt, h.attempt)
-      from held h
-      where h.fate = 'kept' and h.is_live and h.was = 'pending' and h.outcome in ('failed', 'timeout') and not h.is_later and r.org_id = h.org_id and r.id = h.run_id
-    ),
-    noted as (
-      insert into late_result (org_id, subject_id, kind, attempt, attempt_token, device_id, outcome, has_settled, output,
-        is_output_truncated, exit_code, signal, reason, duration_ms, answer)
-      select h.org_id, h.run_id, 'run', h.attempt, h.token, h.reporter, h.outcome, h.is_settling,
-        case when h.is_settling then '' when h.is_too_much then right(h.output, ${outputTailCharacters}) else h.output end,
-        h.is_truncated or (h.is_keeping and h.is_too_much), h.exit_code, h.signal, h.why, h.duration_ms,
-        case when h.is_settling or h.is_too_much then '{}' else coalesce(h.answer::jsonb, '{}') end
-      from held h where h.is_settling or h.is_keeping
-    ),
-    fired as (
-      update watcher w set
-        last_fired_at = now(),
-        last_window_id = case when h.window_end >= coalesce(w.window_cursor_at, h.window_end)
-          then coalesce(h.window_id, w.last_window_id) else w.last_window_id end,
-        last_window_at = case when h.window_id is not null and h.window_end >= coalesce(w.window_cursor_at, h.window_end)
-          then coalesce(h.finished_at, now()) else w.last_window_at end,
-        window_cursor_at = case when h.window_id is null then w.window_cursor_at
-          else greatest(w.window_cursor_at, h.window_end) end,
-        consecutive_failures = h.failures,
-        backoff_until = case
-          when h.failures < ${policy.backoffAfter} then null
-          when h.failures <= w.consecutive_failures then w.backoff_until
-          else now() + least(${policy.watcherBackoffMs}::float8
-            * power(2, least(h.failures - ${policy.backoffAfter}, ${doublingsMax})), ${watcherBackoffMsMax}) * interval '1 ms'
-        end,
-        status = case when h.pauses then 'paused' else w.status end,
-        paused_reason = case when h.pauses
-          then h.failures || ' failures in a row; the last: ' || h.why else w.paused_reason end
-      from held h
-      where h.is_settling and h.watcher_status is not null and w.org_id = h.org_id and w.id = h.watcher_id
-    ),
-    stopped as (
-      -- A slot that is due already is left to the materializer, which records it.
-      update schedule_position s set next_slot_at = null, next_due_at = null
-      from held h
-      where h.pauses and s.org_id = h.org_id and s.watcher_id = h.watcher_id and s.next_due_at > now()
-    )
-    select h.reporter as "deviceId", h.is_keeping as "isKept",
-      case h.fate when 'settles' then 'stored_late' when 'already_stored' then 'already_stored' when 'unknown' then 'unknown'
-        when 'kept' then case when h.is_keeping then 'superseded' else 'full' end
-        else 'superseded' end as verdict,
-      coalesce(h.window_id, case when h.fate = 'already_stored' then h.stored_window_id end) as "windowId",
-      jsonb_build_object('orgId', h.org_id, 'runId', h.run_id, 'attemptToken', h.token, 'watcherId', h.watcher_id,
-        'deviceId', h.reporter, 'agentId', h.agent_id, 'isPinned', h.is_pinned, 'dueAt', h.due_at, 'action', 'finished', 'status', h.outcome,
-        'reason', h.why, 'attempt', h.attempt, 'windowId', h.window_id, 'hasBacklog', h.has_backlog,
-        'isWatcherPaused', h.pauses, 'consecutiveFailures', coalesce(h.failures, 0), 'notify', h.notify,
-        'wasFailing', coalesce(h.was_failing, false), 'priorWindowId', h.prior_window_id, 'isLate', true,
-        'hasFollowers', h.is_settling and exists (select from watcher_after a where a.org_id = h.org_id and a.after_id = h.watcher_id)) as settled
-    from held h order by h.ord
-  `.execute(tx);
-  return rows;
+  for (const table of tables) {
+    await sql`
+      select from (select distinct org_id, work_id from ${names} order by org_id, work_id) i
+        cross join lateral (select from ${sql.table(table)} where org_id = i.org_id and id = i.work_id for update) t
+    `.execute(tx);
+  }
 }
+
+/**
+ * The stored late results of a subject: their number, their bytes, and whether the attempt `i.token`
+ * is one of them.
+ */
+export const storedOf = (subjectId: RawBuilder<unknown>) => sql`
+  select count(*) as kept, coalesce(sum(octet_length(l.output) + octet_length(l.answer::text)), 0) as bytes,
+    coalesce(bool_or(l.attempt_token = i.token), false) as is_there
+  from late_result l where l.org_id = i.org_id and l.subject_id = ${subjectId}`;
 
 export type LateResultRow = {
   attempt: number;

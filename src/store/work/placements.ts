@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import type { Labelled } from "../../labels.ts";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import { unnest } from "../pg/unnest.ts";
 import { workspaceOfWatcher } from "./device-offers.ts";
 
@@ -35,7 +36,7 @@ export async function tidy(tx: Db, orgId: string): Promise<number> {
     )
     select ((select count(*) from run_gate where org_id = ${orgId}) - (select count(*) from ended))::int as live
   `.execute(tx);
-  return rows[0]!.live;
+  return onlyRow(rows).live;
 }
 
 /** For the presence `p`: whether its device has a stream and sent a heartbeat within the TTL. */

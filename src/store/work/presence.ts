@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import { relaxed } from "../pg/relaxed.ts";
 import { ofFew, unnest } from "../pg/unnest.ts";
 
@@ -66,7 +67,7 @@ export async function open(
       (select coalesce(disconnected_at, last_beat_at) from before
         where now() - coalesce(disconnected_at, last_beat_at) > ${session.ttlMs} * interval '1 ms') as "absentSince"
   `.execute(tx);
-  return rows[0]!;
+  return onlyRow(rows);
 }
 
 /**

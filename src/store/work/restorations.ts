@@ -3,6 +3,7 @@ import { slotRunId, spreadRunId } from "../../ids.ts";
 import { factsOf, type Labelled } from "../../labels.ts";
 import { matches } from "../../selector.ts";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 
 /**
  * Restores runs that the database lost in a failover to a standby that lagged, while their devices
@@ -78,7 +79,7 @@ export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<bool
       or exists (select from run_finished where org_id = ${orgId} and id = ${runId})
       or (select count(*) > 0 from live) or (select count(*) > 0 from ended) as "isThere"
   `.execute(tx);
-  if (rows[0]!.isThere) return true;
+  if (onlyRow(rows).isThere) return true;
   if (scheduledFor) {
     // The slot has its row under its own id, under another recorded id, or not at all.
     const slotId = slotRunId({ orgId, watcherId, scheduledFor });

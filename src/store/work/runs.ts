@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import { hasLabel } from "../people/device-labels.ts";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import type { FinishedStatus, SkipReason } from "./settlements.ts";
 
 /** Runs for readers, and requests to end runs. */
@@ -226,5 +227,5 @@ export async function countOnDevice(
     select count(*) filter (where status <> 'pending') as active, count(*) filter (where status = 'pending') as pending
     from run where org_id = ${device.orgId} and device_id = ${device.deviceId}
   `.execute(db);
-  return rows[0]!;
+  return onlyRow(rows);
 }

@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 
 /**
  * Searches by people. Results have no word index: the index would cost every run some time, and
@@ -64,9 +65,9 @@ export async function results(
       ts_headline('simple', f.text, a.query, 'MaxWords=24, MinWords=12, StartSel="", StopSel=""') as excerpt
     from found f cross join asked a left join run_all r on r.org_id = ${orgId} and r.id = f.run_id
     order by f.id desc`.execute(db);
-  if (rows.length > 0) return { hits: rows, searched: rows[0]!.searched };
+  if (rows.length > 0) return { hits: rows, searched: onlyRow(rows).searched };
   const count = await sql<{ searched: number }>`
     select count(*)::int as searched from (
       select from "window" where org_id = ${orgId} limit ${resultsSearchedMax}) newest`.execute(db);
-  return { hits: [], searched: count.rows[0]!.searched };
+  return { hits: [], searched: onlyRow(count.rows).searched };
 }

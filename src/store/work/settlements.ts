@@ -3,6 +3,7 @@ import type { Quotas } from "../people/quotas.ts";
 import type { Db } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
+import { earlier, endedColumns, endsAsCancelled, isOfSession, pastAttemptsWith } from "./attempt-rules.ts";
 import type { NotifyEntry } from "./deliveries.ts";
 import type { SessionKey } from "./presence.ts";
 
@@ -156,19 +157,6 @@ export type Settled = {
   isLate?: boolean;
 };
 
-/** The time of a push or a start of the run `r`, which the settlement `i` may know before the row does. */
-export const earlier = (what: "pushed" | "started") =>
-  sql.raw(`coalesce(r.${what}_at, case when i.${what}_ago_ms is not null
-    then greatest(r.claimed_at, now() - i.${what}_ago_ms * interval '1 ms') end)`);
-
-/** The columns of an ended run that a completion writes, too (completions.ts). */
-export const endedColumns = sql`
-  org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source,
-  scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms, max_attempts, retry_of, status,
-  attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at, started_at, last_beat_at, cancel_requested_at,
-  cancel_reason, reason, past_attempts, finished_at, is_reported, exit_code, signal, duration_ms, window_id, output,
-  is_output_truncated, answer`;
-
 /**
  * Settles up to thousands of attempts in one statement; returns the settlements with a current
  * token. Run ids must be distinct. A caller with further writes in the same transaction, such as
@@ -231,7 +219,7 @@ export async function settle(
           select * from run
           where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token
             and (i.reporter is null or device_id = i.reporter)
-            and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))
+            and ${isOfSession}
             and (i.action <> 'withdraw' or status = 'claimed')
           for update
         ) r
@@ -240,7 +228,7 @@ export async function settle(
         ) m
         -- What Pinion itself ends after a cancellation was asked for was cancelled; what a device reports, counts.
         cross join lateral (
-          select r.cancel_requested_at is not null and i.reporter is null and i.outcome in ('failed', 'timeout') as is_cancelled
+          select ${endsAsCancelled("r")} as is_cancelled
         ) a
         cross join lateral (
           select case when a.is_cancelled then 'cancelled' else i.outcome end as outcome,
@@ -312,11 +300,11 @@ export async function settle(
         attempt = case when h.fate in ('withdrawn', 'deferred') then greatest(h.attempt - 1, 0) else h.attempt end,
         deferrals = case when h.fate = 'deferred' then h.deferrals + 1 else h.deferrals end,
         not_before = h.again_at,
-        -- Only the last ones are kept: a device that never accepts must not grow the row.
-        past_attempts = (case when jsonb_array_length(h.past_attempts) >= 20 then h.past_attempts - 0 else h.past_attempts end)
-          || jsonb_build_array(jsonb_build_object(
-            'attempt', h.attempt, 'token', h.attempt_token, 'device_id', h.device_id, 'claimed_at', h.claimed_at, 'ended_at', now(),
-            'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null))
+        past_attempts = ${pastAttemptsWith(
+          "h",
+          sql`'device_id', h.device_id, 'claimed_at', h.claimed_at, 'ended_at', now(),
+          'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null`,
+        )}
       from held h
       where h.again_at is not null and r.org_id = h.org_id and r.id = h.id
     ),

@@ -1,4 +1,4 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 import type { Want } from "./attempts.ts";
@@ -7,7 +7,7 @@ import type { AttemptName } from "./settlements.ts";
 
 /**
  * Attempts of turns: a session claims a turn together with its conversation's lease, accepts it,
- * and sends heartbeats. In the fields of attempts, the run id is the turn's id. turn-settlements.ts
+ * and sends heartbeats. In the fields of attempts, `workId` is the turn's id. turn-settlements.ts
  * ends attempts.
  */
 
@@ -60,7 +60,27 @@ export type TurnTimers = {
  */
 export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers): Promise<ClaimedTurn[]> {
   if (wants.length === 0) return [];
-  const wanted = unnest("w", wants, {
+  const { rows } = await sql<ClaimedTurn>`
+    -- Rows are looked up by their keys, and each set carries the columns that later sets need: the planner takes each
+    -- set for a few rows, and a join of two sets would be a loop within a loop.
+    with seated as materialized (${openSessions(inputOf(wants))}),
+    pool as materialized (${slotsOfPools}),
+    picked as materialized (${oldestTurns}),
+    ready as materialized (${turnsWithLease}),
+    slot as (${slotsInTurn}),
+    granted as materialized (${turnsWithSession(wants)}),
+    held as (${leasesTaken(timers)}),
+    claimed as (${turnsClaimed(timers)})
+    ${assignments}
+  `.execute(db);
+  return rows;
+}
+
+/** The end of a claim or heartbeat that comes at this moment. */
+const untilOf = (ttlMs: number) => sql`now() + ${ttlMs} * interval '1 ms'`;
+
+const inputOf = (wants: readonly Want[]) =>
+  unnest("w", wants, {
     org_id: ["text", (w) => w.orgId],
     device_id: ["uuid", (w) => w.deviceId],
     epoch: ["bigint", (w) => w.epoch],
@@ -68,93 +88,102 @@ export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers):
     slots: ["int", (w) => w.slots],
     kinds: ["jsonb", (w) => w.kinds && JSON.stringify([...w.kinds].sort())],
   });
-  const until = sql`now() + ${timers.ttlMs} * interval '1 ms'`;
-  const { rows } = await sql<ClaimedTurn>`
-    -- Rows are looked up by their keys, one after the other, and what is known of a turn goes along with it: the planner
-    -- takes each of these sets for a few rows, and a join of two of them would be a loop within a loop.
-    with seated as materialized (
-      select p.org_id, p.device_id, p.epoch, p.session_id, w.slots, case when d.is_worker then w.kinds end as kinds,
-        case when d.is_worker then ${fleetPoolId}::uuid else d.id end as pool_id
-      from ${wanted}
-        cross join lateral (
-          select org_id, device_id, epoch, session_id from presence
-          where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and session_id = w.session_id
-            and disconnected_at is null
-          -- Heartbeats pass this lock, a newer hello does not: it waits for our commit, or we leave the turns to it.
-          for key share skip locked
-        ) p
-        cross join lateral (select id, is_worker from device where org_id = p.org_id and id = p.device_id) d
-    ),
-    pool as materialized (
-      select org_id, pool_id, kinds, sum(slots)::int as slots from seated group by org_id, pool_id, kinds
-    ),
-    -- Once for all sessions that share a pool: to a second look in the same transaction, what the first has locked is free.
-    picked as materialized (
-      select t.* from pool q
-        cross join lateral (
-          select t.org_id, t.id, t.seq, t.pool_id, t.agent_id, t.conversation_id, t.is_gated from turn t
-          where t.org_id = q.org_id and t.pool_id = q.pool_id and t.status = 'pending'
-            and (t.not_before is null or t.not_before <= now()) and t.start_deadline_at > now()
-            and (q.kinds is null or t.agent_kind = '' or q.kinds ? t.agent_kind)
-            and not (t.is_gated and exists (
-              select from turn e
-              where e.org_id = t.org_id and e.agent_id = t.agent_id and e.conversation_id = t.conversation_id
-                and e.seq < t.seq and e.is_gated and (e.status = 'pending' or e.deadline_at > now())))
-          order by t.seq limit q.slots
-          for update of t skip locked
-        ) t
-    ),
-    ready as materialized (
-      select k.*, l.snapshot_version, l.snapshot,
-        row_number() over (partition by k.org_id, k.pool_id order by k.seq) as place
-      from picked k
-        left join lateral (
-          select snapshot_version, snapshot from conversation
-          where k.is_gated and org_id = k.org_id and agent_id = k.agent_id and id = k.conversation_id
-            and (lease_turn_id is null or lease_expires_at < now())
-          for update skip locked
-        ) l on true
-      where not k.is_gated or l.snapshot_version is not null
-    ),
-    slot as (
-      -- Round robin: the first slot of each session comes before the second of any.
-      select s.org_id, s.pool_id, s.device_id, s.epoch, s.session_id,
-        row_number() over (partition by s.org_id, s.pool_id order by n, s.device_id) as place
-      from seated s cross join lateral generate_series(1, s.slots) n
-    ),
-    granted as materialized (
-      select r.*, s.device_id, s.epoch, s.session_id, case when r.is_gated then nextval('conversation_epoch') end as lease_epoch
-      from ready r join slot s on s.org_id = r.org_id and s.pool_id = r.pool_id and s.place = r.place
-      -- There are no more; said so that the planner looks the turns up, and does not read all that live.
-      limit ${wants.reduce((sum, want) => sum + want.slots, 0)}
-    ),
-    held as (
-      update conversation c set lease_epoch = g.lease_epoch, lease_turn_id = g.id, lease_device_id = g.device_id,
-        lease_expires_at = ${until}
-      from granted g
-      where g.is_gated and c.org_id = g.org_id and c.agent_id = g.agent_id and c.id = g.conversation_id
-    ),
-    claimed as (
-      update turn t set status = 'claimed', attempt = t.attempt + 1, attempt_token = gen_random_uuid(),
-        holder_id = g.device_id, claimed_epoch = g.epoch, claimed_session = g.session_id, claimed_at = now(), deadline_at = ${until},
-        expires_at = now() + (t.timeout_ms + ${timers.timeoutGraceMs}) * interval '1 ms',
-        lease_epoch = g.lease_epoch, snapshot_version = g.snapshot_version
-      from granted g where t.org_id = g.org_id and t.id = g.id
-      returning t.*, g.snapshot
-    )
-    select c.org_id as "orgId", c.id as "turnId", c.holder_id as "deviceId", c.attempt_token as "attemptToken", c.attempt,
-      c.agent_kind as "agentKind", c.timeout_ms as "timeoutMs", c.agent_id as "agentId",
-      c.agent_version as "agentVersion", r.name as "agentName", r.settings as "agentSettings",
-      c.conversation_id as "conversationId", c.message_id as "messageId", c.run_id as "runId", c.input,
-      c.agent_session_id as "agentSessionId", c.resume_run_id as "resumeRunId",
-      c.is_gated as "isGated", c.snapshot, coalesce(c.snapshot_version, 0) as "snapshotVersion",
-      c.deadline_at as "deadlineAt"
-    from claimed c
-      left join agent_revision r on r.org_id = c.org_id and r.agent_id = c.agent_id and r.version = c.agent_version
-    order by c.seq
-  `.execute(db);
-  return rows;
-}
+
+/**
+ * The wanting sessions that are still the current sessions of their devices, each with its pool of
+ * turns.
+ */
+const openSessions = (input: RawBuilder<unknown>) => sql`
+select p.org_id, p.device_id, p.epoch, p.session_id, w.slots, case when d.is_worker then w.kinds end as kinds,
+  case when d.is_worker then ${fleetPoolId}::uuid else d.id end as pool_id
+from ${input}
+  cross join lateral (
+    select org_id, device_id, epoch, session_id from presence
+    where org_id = w.org_id and device_id = w.device_id and epoch = w.epoch and session_id = w.session_id
+      and disconnected_at is null
+    -- Heartbeats pass this lock. A newer hello does not: either the hello waits for this commit, or this claim skips the session.
+    for key share skip locked
+  ) p
+  cross join lateral (select id, is_worker from device where org_id = p.org_id and id = p.device_id) d`;
+
+/**
+ * The free slots of each pool: all sessions that share a pool claim together, because rows locked
+ * by a first look would be free to a second look of the same transaction.
+ */
+const slotsOfPools = sql`
+select org_id, pool_id, kinds, sum(slots)::int as slots from seated group by org_id, pool_id, kinds`;
+
+/** For each pool its oldest waiting turns, locked; of a conversation only the oldest live turn. */
+const oldestTurns = sql`
+select t.* from pool q
+  cross join lateral (
+    select t.org_id, t.id, t.seq, t.pool_id, t.agent_id, t.conversation_id, t.is_gated from turn t
+    where t.org_id = q.org_id and t.pool_id = q.pool_id and t.status = 'pending'
+      and (t.not_before is null or t.not_before <= now()) and t.start_deadline_at > now()
+      and (q.kinds is null or t.agent_kind = '' or q.kinds ? t.agent_kind)
+      and not (t.is_gated and exists (
+        select from turn e
+        where e.org_id = t.org_id and e.agent_id = t.agent_id and e.conversation_id = t.conversation_id
+          and e.seq < t.seq and e.is_gated and (e.status = 'pending' or e.deadline_at > now())))
+    order by t.seq limit q.slots
+    for update of t skip locked
+  ) t`;
+
+/** The turns that may start: without a conversation gate, or with a lease that is free, locked. */
+const turnsWithLease = sql`
+select k.*, l.snapshot_version, l.snapshot,
+  row_number() over (partition by k.org_id, k.pool_id order by k.seq) as place
+from picked k
+  left join lateral (
+    select snapshot_version, snapshot from conversation
+    where k.is_gated and org_id = k.org_id and agent_id = k.agent_id and id = k.conversation_id
+      and (lease_turn_id is null or lease_expires_at < now())
+    for update skip locked
+  ) l on true
+where not k.is_gated or l.snapshot_version is not null`;
+
+/** The slots of the sessions, in turn. */
+const slotsInTurn = sql`
+-- Round robin: the first slots of all sessions come before the second slots.
+select s.org_id, s.pool_id, s.device_id, s.epoch, s.session_id,
+  row_number() over (partition by s.org_id, s.pool_id order by n, s.device_id) as place
+from seated s cross join lateral generate_series(1, s.slots) n`;
+
+/** Each turn with the session that gets it, and the epoch of its lease. */
+const turnsWithSession = (wants: readonly Want[]) => sql`
+select r.*, s.device_id, s.epoch, s.session_id, case when r.is_gated then nextval('conversation_epoch') end as lease_epoch
+from ready r join slot s on s.org_id = r.org_id and s.pool_id = r.pool_id and s.place = r.place
+-- No more rows exist; with the limit the planner looks the turns up and does not read all live turns.
+limit ${wants.reduce((sum, want) => sum + want.slots, 0)}`;
+
+/** The leases of the claimed turns, written. */
+const leasesTaken = (timers: TurnTimers) => sql`
+update conversation c set lease_epoch = g.lease_epoch, lease_turn_id = g.id, lease_device_id = g.device_id,
+  lease_expires_at = ${untilOf(timers.ttlMs)}
+from granted g
+where g.is_gated and c.org_id = g.org_id and c.agent_id = g.agent_id and c.id = g.conversation_id`;
+
+/** The claimed turns, written. */
+const turnsClaimed = (timers: TurnTimers) => sql`
+update turn t set status = 'claimed', attempt = t.attempt + 1, attempt_token = gen_random_uuid(),
+  holder_id = g.device_id, claimed_epoch = g.epoch, claimed_session = g.session_id, claimed_at = now(), deadline_at = ${untilOf(timers.ttlMs)},
+  expires_at = now() + (t.timeout_ms + ${timers.timeoutGraceMs}) * interval '1 ms',
+  lease_epoch = g.lease_epoch, snapshot_version = g.snapshot_version
+from granted g where t.org_id = g.org_id and t.id = g.id
+returning t.*, g.snapshot`;
+
+/** The contents of the assignments, oldest turn first. */
+const assignments = sql`
+  select c.org_id as "orgId", c.id as "turnId", c.holder_id as "deviceId", c.attempt_token as "attemptToken", c.attempt,
+    c.agent_kind as "agentKind", c.timeout_ms as "timeoutMs", c.agent_id as "agentId",
+    c.agent_version as "agentVersion", r.name as "agentName", r.settings as "agentSettings",
+    c.conversation_id as "conversationId", c.message_id as "messageId", c.run_id as "runId", c.input,
+    c.agent_session_id as "agentSessionId", c.resume_run_id as "resumeRunId",
+    c.is_gated as "isGated", c.snapshot, coalesce(c.snapshot_version, 0) as "snapshotVersion",
+    c.deadline_at as "deadlineAt"
+  from claimed c
+    left join agent_revision r on r.org_id = c.org_id and r.agent_id = c.agent_id and r.version = c.agent_version
+  order by c.seq`;
 
 /** The given devices and workers with waiting turns. Reads only, and locks nothing. */
 export async function findWaited(
@@ -199,7 +228,7 @@ export async function accept(db: Db, names: readonly AttemptName[]): Promise<("r
           where org_id = i.org_id and id = i.turn_id and attempt_token = i.token
           for update
         ) t
-      -- Not asked within: there is an index by holder, and all turns of a holder are not what is looked for.
+      -- Asked outside of the lookup: with the holder inside, the planner would read all turns of the holder by its index.
       where t.holder_id = i.device_id
     ),
     started as (
@@ -222,7 +251,7 @@ export async function accept(db: Db, names: readonly AttemptName[]): Promise<("r
  */
 export async function beat(db: Db, names: readonly AttemptName[], ttlMs: number): Promise<void> {
   if (names.length === 0) return;
-  const until = sql`now() + ${ttlMs} * interval '1 ms'`;
+  const until = untilOf(ttlMs);
   await sql`
     with beating as materialized (
       select t.*, v.is_leased, l.is_locked
@@ -236,7 +265,7 @@ export async function beat(db: Db, names: readonly AttemptName[], ttlMs: number)
           select lease_turn_id = t.id and lease_epoch = t.lease_epoch as is_leased from conversation
           where t.is_gated and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
         ) v on true
-        -- Whoever has the conversation at this moment, to start its next turn perhaps, is not waited for: the turn's
+        -- A transaction that has the conversation locked, perhaps to start its next turn, is not waited for: the turn's
         -- deadline alone keeps the lease, too.
         left join lateral (
           select true as is_locked from conversation
@@ -261,7 +290,7 @@ export async function adopt(
   session: SessionName & { workIds: readonly string[]; ttlMs: number },
 ): Promise<void> {
   if (session.workIds.length === 0) return;
-  const until = sql`now() + ${session.ttlMs} * interval '1 ms'`;
+  const until = untilOf(session.ttlMs);
   await sql`
     with mine as (
       update turn set status = 'running', claimed_epoch = ${session.epoch}, claimed_session = ${session.sessionId},
@@ -278,8 +307,8 @@ export async function adopt(
 }
 
 /**
- * The worker of the token that holds a turn's attempt, or ended with it; undefined for an attempt
- * of none.
+ * The worker of the token that holds a turn's attempt, or held the attempt at its end or at its
+ * withdrawal; undefined if the attempt belongs to none of the token's workers.
  */
 export async function findHolder(
   db: Db,

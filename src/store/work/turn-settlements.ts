@@ -1,11 +1,11 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
+import { endsAsCancelled, isOfSession, pastAttemptsWith } from "./attempt-rules.ts";
 import type { PastVerdict } from "./completions.ts";
-import { type SessionKey, type SessionName, sessionColumns } from "./presence.ts";
-import { turnWaitMsMax } from "./questions.ts";
+import type { SessionKey } from "./presence.ts";
 import { type AttemptName, outputTailCharacters } from "./settlements.ts";
-import type { FinishedTurnStatus, LiveTurnStatus } from "./turns.ts";
+import type { FinishedTurnStatus } from "./turns.ts";
 
 /**
  * The ends of turns. A live turn is a marker: one terminal reply is owed. {@link
@@ -78,7 +78,23 @@ export type EndedTurn = {
  */
 export async function commitTerminalReply(db: Db, replies: readonly TerminalReply[]): Promise<EndedTurn[]> {
   if (replies.length === 0) return [];
-  const input = unnest("i", replies, {
+  const { rows } = await sql<Omit<EndedTurn, "next"> & { hasNext: boolean; nextDeviceId: string | null }>`
+    -- "held" has all decisions about a turn; the other parts only write, each from "held" alone. (The planner takes
+    -- "held" for a few rows; a join of two of these sets would be a loop within a loop.)
+    with held as materialized (${turnsToEnd(inputOf(replies))}),
+    gone as (${markersDeleted}),
+    freed as (${leasesFreed}),
+    ended as (${turnsFinished})
+    ${endedTurnsWithNext}
+  `.execute(db);
+  return rows.map(({ hasNext, nextDeviceId, ...ended }) => ({
+    ...ended,
+    next: hasNext ? { deviceId: nextDeviceId } : undefined,
+  }));
+}
+
+const inputOf = (replies: readonly TerminalReply[]) =>
+  unnest("i", replies, {
     org_id: ["text", (r) => r.orgId],
     turn_id: ["uuid", (r) => r.turnId],
     token: ["uuid", (r) => r.attemptToken],
@@ -96,91 +112,96 @@ export async function commitTerminalReply(db: Db, replies: readonly TerminalRepl
     signal: ["text", (r) => r.signal ?? ""],
     duration_ms: ["bigint", (r) => r.durationMs ?? null],
   });
-  const { rows } = await sql<Omit<EndedTurn, "next"> & { hasNext: boolean; nextDeviceId: string | null }>`
-    -- All that is decided about a turn is decided in "held": what follows only writes, each statement from "held" alone.
-    -- (The planner takes "held" for a few rows; a join of two of these sets would be a loop within a loop.)
-    with held as materialized (
-      select t.*, i.reporter, i.reply, i.is_truncated, i.next_snapshot, i.agent_session, i.exit_code, i.signal, i.duration_ms,
-        l.leased_version is not null as is_leased, f.is_fenced, s.is_storing, l.leased_version + 1 as next_version,
-        e.end_status, e.end_status <> 'cancelled' and (f.is_fenced or i.may_retry) as is_retryable,
-        case when f.is_fenced then 'its worker had lost the conversation''s lease when it answered'
-          when a.is_cancelled then concat_ws('; ', nullif(t.cancel_reason, ''), nullif(i.why, ''))
-          when i.outcome = 'cancelled' then coalesce(nullif(i.why, ''), t.cancel_reason, '')
-          else i.why end as end_reason
-      -- One order for all who lock several turns. Whoever locks a conversation for its lease has the turn that holds it.
-      from (select * from ${input} order by org_id, turn_id) i
-        cross join lateral (
-          select * from turn
-          where org_id = i.org_id and id = i.turn_id and attempt_token is not distinct from i.token
-            and (i.reporter is null or holder_id = i.reporter)
-            and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))
-          for update
-        ) t
-        left join lateral (
-          select snapshot_version as leased_version from conversation
-          where t.is_gated and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
-            and lease_turn_id = t.id and lease_epoch = t.lease_epoch
-          for update
-        ) l on true
-        cross join lateral (
-          select t.is_gated and i.reporter is not null and not coalesce(l.leased_version = t.snapshot_version, false) as is_fenced
-        ) f
-        -- What Pinion itself ends after a cancellation was asked for was cancelled; what a worker reports, counts.
-        cross join lateral (
-          select t.cancel_requested_at is not null and i.reporter is null and i.outcome in ('failed', 'timeout') as is_cancelled
-        ) a
-        cross join lateral (
-          select case when f.is_fenced then 'failed' when a.is_cancelled then 'cancelled' else i.outcome end as end_status
-        ) e
-        cross join lateral (
-          select coalesce(l.leased_version is not null and not f.is_fenced and i.next_snapshot is not null
-            and i.outcome = 'completed', false) as is_storing
-        ) s
-    ),
-    gone as (
-      delete from turn t using held h where t.org_id = h.org_id and t.id = h.id
-    ),
-    freed as (
-      update conversation c set lease_turn_id = null, lease_device_id = null, lease_expires_at = null,
-        last_turn_at = now(),
-        snapshot = case when h.is_storing then decode(h.next_snapshot, 'base64') else c.snapshot end,
-        snapshot_version = c.snapshot_version + h.is_storing::int
-      from held h
-      where h.is_leased and c.org_id = h.org_id and c.agent_id = h.agent_id and c.id = h.conversation_id
-    ),
-    ended as (
-      insert into turn_finished (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id,
-        agent_kind, input, is_gated, timeout_ms, created_at, start_deadline_at, status, attempt, attempt_token, holder_id,
-        claimed_at, started_at, last_beat_at, cancel_requested_at, reason, is_retryable, is_reported, reply,
-        is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, past_attempts, agent_session_id, output_tail)
-      select h.org_id, h.id, h.agent_id, h.agent_version, h.conversation_id, h.message_id, h.run_id, h.device_id,
-        h.agent_kind, h.input, h.is_gated, h.timeout_ms, h.created_at, h.start_deadline_at, h.end_status, h.attempt,
-        h.attempt_token, h.holder_id, h.claimed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.end_reason,
-        h.is_retryable, h.reporter is not null and not h.is_fenced,
-        case when h.end_status = 'completed' then h.reply else '' end, h.end_status = 'completed' and h.is_truncated,
-        h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end, h.past_attempts,
-        h.agent_session,
-        case when h.end_status <> 'completed' and not h.is_fenced then right(h.reply, ${outputTailCharacters}) else '' end
-      from held h
-    )
-    select h.org_id as "orgId", h.id as "turnId", h.agent_id as "agentId", h.conversation_id as "conversationId",
-      h.message_id as "messageId", h.run_id as "runId", h.attempt_token as "attemptToken", h.attempt,
-      h.holder_id as "holderId", h.end_status as status, h.end_reason as reason, h.is_retryable as "isRetryable",
-      case when h.is_fenced then 'superseded' else 'stored' end as verdict,
-      n.id is not null as "hasNext", n.device_id as "nextDeviceId"
-    from held h
-      left join lateral (
-        select t.id, t.device_id from turn t
-        where h.is_gated and t.org_id = h.org_id and t.agent_id = h.agent_id and t.conversation_id = h.conversation_id
-          and t.is_gated and t.status = 'pending' and t.id <> h.id
-        order by t.seq limit 1
-      ) n on true
-  `.execute(db);
-  return rows.map(({ hasNext, nextDeviceId, ...ended }) => ({
-    ...ended,
-    next: hasNext ? { deviceId: nextDeviceId } : undefined,
-  }));
-}
+
+/** The turn under the reply's attempt, locked. */
+const lockedTurn = sql`
+  cross join lateral (
+    select * from turn
+    where org_id = i.org_id and id = i.turn_id and attempt_token is not distinct from i.token
+      and (i.reporter is null or holder_id = i.reporter) and ${isOfSession}
+    for update
+  ) t`;
+
+/** The lease of the turn's conversation, locked, if the turn still has the lease. */
+const heldLease = sql`
+  left join lateral (
+    select snapshot_version as leased_version from conversation
+    where t.is_gated and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id
+      and lease_turn_id = t.id and lease_epoch = t.lease_epoch
+    for update
+  ) l on true`;
+
+/**
+ * The turns to end, each with its reply, its lease and the decisions: `is_fenced` (the reporter has
+ * lost the lease), `is_storing` (the snapshot is stored), and the status and reason of the end.
+ */
+const turnsToEnd = (input: RawBuilder<unknown>) => sql`
+  select t.*, i.reporter, i.reply, i.is_truncated, i.next_snapshot, i.agent_session, i.exit_code, i.signal, i.duration_ms,
+    l.leased_version is not null as is_leased, f.is_fenced, s.is_storing, l.leased_version + 1 as next_version,
+    e.end_status, e.end_status <> 'cancelled' and (f.is_fenced or i.may_retry) as is_retryable,
+    case when f.is_fenced then 'its worker had lost the conversation''s lease when it answered'
+      when a.is_cancelled then concat_ws('; ', nullif(t.cancel_reason, ''), nullif(i.why, ''))
+      when i.outcome = 'cancelled' then coalesce(nullif(i.why, ''), t.cancel_reason, '')
+      else i.why end as end_reason
+  -- One order for all statements that lock several turns. A conversation is locked after the turn that has its lease.
+  from (select * from ${input} order by org_id, turn_id) i
+    ${lockedTurn}
+    ${heldLease}
+    cross join lateral (
+      select t.is_gated and i.reporter is not null and not coalesce(l.leased_version = t.snapshot_version, false) as is_fenced
+    ) f
+    cross join lateral (select ${endsAsCancelled("t")} as is_cancelled) a
+    cross join lateral (
+      select case when f.is_fenced then 'failed' when a.is_cancelled then 'cancelled' else i.outcome end as end_status
+    ) e
+    cross join lateral (
+      select coalesce(l.leased_version is not null and not f.is_fenced and i.next_snapshot is not null
+        and i.outcome = 'completed', false) as is_storing
+    ) s`;
+
+/** The markers: rows of `turn`, deleted. */
+const markersDeleted = sql`
+  delete from turn t using held h where t.org_id = h.org_id and t.id = h.id`;
+
+/** The leases of the ended turns, freed; the snapshot that a turn leaves is stored. */
+const leasesFreed = sql`
+  update conversation c set lease_turn_id = null, lease_device_id = null, lease_expires_at = null,
+    last_turn_at = now(),
+    snapshot = case when h.is_storing then decode(h.next_snapshot, 'base64') else c.snapshot end,
+    snapshot_version = c.snapshot_version + h.is_storing::int
+  from held h
+  where h.is_leased and c.org_id = h.org_id and c.agent_id = h.agent_id and c.id = h.conversation_id`;
+
+/** The ended turns with their replies, as rows of `turn_finished`. */
+const turnsFinished = sql`
+  insert into turn_finished (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id,
+    agent_kind, input, is_gated, timeout_ms, created_at, start_deadline_at, status, attempt, attempt_token, holder_id,
+    claimed_at, started_at, last_beat_at, cancel_requested_at, reason, is_retryable, is_reported, reply,
+    is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, past_attempts, agent_session_id, output_tail)
+  select h.org_id, h.id, h.agent_id, h.agent_version, h.conversation_id, h.message_id, h.run_id, h.device_id,
+    h.agent_kind, h.input, h.is_gated, h.timeout_ms, h.created_at, h.start_deadline_at, h.end_status, h.attempt,
+    h.attempt_token, h.holder_id, h.claimed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.end_reason,
+    h.is_retryable, h.reporter is not null and not h.is_fenced,
+    case when h.end_status = 'completed' then h.reply else '' end, h.end_status = 'completed' and h.is_truncated,
+    h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end, h.past_attempts,
+    h.agent_session,
+    case when h.end_status <> 'completed' and not h.is_fenced then right(h.reply, ${outputTailCharacters}) else '' end
+  from held h`;
+
+/** The ended turns for the caller, each with the next turn of its conversation. */
+const endedTurnsWithNext = sql`
+  select h.org_id as "orgId", h.id as "turnId", h.agent_id as "agentId", h.conversation_id as "conversationId",
+    h.message_id as "messageId", h.run_id as "runId", h.attempt_token as "attemptToken", h.attempt,
+    h.holder_id as "holderId", h.end_status as status, h.end_reason as reason, h.is_retryable as "isRetryable",
+    case when h.is_fenced then 'superseded' else 'stored' end as verdict,
+    n.id is not null as "hasNext", n.device_id as "nextDeviceId"
+  from held h
+    left join lateral (
+      select t.id, t.device_id from turn t
+      where h.is_gated and t.org_id = h.org_id and t.agent_id = h.agent_id and t.conversation_id = h.conversation_id
+        and t.is_gated and t.status = 'pending' and t.id <> h.id
+      order by t.seq limit 1
+    ) n on true`;
 
 export type Withdrawal = {
   orgId: string;
@@ -233,7 +254,7 @@ export async function withdraw(
             past_attempts, attempt, cancel_requested_at is null as is_wanted
           from turn
           where org_id = i.org_id and id = i.turn_id and attempt_token = i.token and status = 'claimed'
-            and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))
+            and ${isOfSession}
           for update
         ) t
         left join lateral (
@@ -252,10 +273,8 @@ export async function withdraw(
       update turn t set status = 'pending', attempt_token = null, holder_id = null, claimed_epoch = null, claimed_session = null, claimed_at = null,
         started_at = null, last_beat_at = null, deadline_at = null, expires_at = null, lease_epoch = null,
         snapshot_version = null, attempt = greatest(t.attempt - 1, 0), reason = h.why, not_before = h.again_at,
-        -- Its worker may have begun it all the same, and its reply is known then. Only the last ones are kept.
-        past_attempts = (case when jsonb_array_length(h.past_attempts) >= 20 then h.past_attempts - 0 else h.past_attempts end)
-          || jsonb_build_array(jsonb_build_object('attempt', h.attempt, 'token', h.attempt_token, 'holder_id', h.holder_id,
-            'ended_at', now(), 'reason', h.why))
+        -- The worker may have begun the turn nevertheless; past_attempts lets Pinion know its reply.
+        past_attempts = ${pastAttemptsWith("h", sql`'holder_id', h.holder_id, 'ended_at', now(), 'reason', h.why`)}
       from held h where h.is_wanted and t.org_id = h.org_id and t.id = h.id
     )
     select h.org_id as "orgId", h.id as "turnId", h.attempt_token as "attemptToken", h.holder_id as "holderId",
@@ -266,89 +285,6 @@ export async function withdraw(
     withdrawn: rows.flatMap(({ notBefore, ...turn }) => (notBefore ? [{ ...turn, notBefore }] : [])),
     unwanted: rows.filter((turn) => !turn.notBefore),
   };
-}
-
-/** A live turn to end, locked. */
-export type OverdueTurn = {
-  orgId: string;
-  turnId: string;
-  attemptToken: string | null;
-  status: LiveTurnStatus;
-  rule: "not_started" | "no_device" | "expired" | "cancelled" | "silent";
-  lastBeatAt: Date | null;
-};
-
-/**
- * Locks up to `limit` turns past their deadline, by the database's clock (R7), with the rule that
- * applies to each. Only live turns are read, however many have ended. Rows locked by another
- * replica are skipped. `isQuiet` leaves out the rules about silence: after an outage of the
- * database every holder seems silent.
- */
-export async function lockOverdue(
-  tx: Db,
-  options: { ttlMs: number; isQuiet: boolean; limit: number },
-): Promise<OverdueTurn[]> {
-  const { rows } = await sql<OverdueTurn>`
-    with overdue as materialized (
-      select t.org_id, t.id, t.attempt_token, t.deadline_at, r.rule
-      from turn t cross join lateral (
-        select case
-          when t.status = 'pending' then case
-            when t.start_deadline_at < now() then 'not_started'
-            -- It was armed while its device was being deleted, and was not seen by whoever did that.
-            when t.device_id is not null and not exists (
-              select from device d where d.org_id = t.org_id and d.id = t.device_id) then 'no_device'
-          end
-          -- Its timeout stands still while a person is asked; asked about only where it would have passed.
-          when t.expires_at < now() and t.expires_at < now() - least(${turnWaitMsMax} * interval '1 ms', (
-              select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
-                interval '0')
-              from question q
-              where q.org_id = t.org_id and q.work_id = t.id and q.attempt_token = t.attempt_token))
-            then 'expired'
-          when ${options.isQuiet} then null
-          when t.cancel_requested_at < now() - ${options.ttlMs} * interval '1 ms' then 'cancelled'
-          when t.deadline_at < now() then 'silent'
-        end as rule
-      ) r
-      where r.rule is not null
-      limit ${options.limit}
-    )
-    select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status, o.rule,
-      t.last_beat_at as "lastBeatAt"
-    -- Judged again on the row as it is locked: it may have been claimed, or have beaten.
-    from turn t join overdue o on o.org_id = t.org_id and o.id = t.id
-      and t.attempt_token is not distinct from o.attempt_token and t.deadline_at is not distinct from o.deadline_at
-    order by t.org_id, t.id
-    for update of t skip locked
-  `.execute(tx);
-  return rows;
-}
-
-export type LockedTurn = {
-  orgId: string;
-  turnId: string;
-  attemptToken: string;
-  status: "claimed" | "running";
-};
-
-/**
- * Locks the turns held by the sessions, whose streams broke. Turns adopted by newer sessions are
- * not included.
- */
-export async function lockOfSessions(tx: Db, sessions: readonly SessionName[]): Promise<LockedTurn[]> {
-  if (sessions.length === 0) return [];
-  const input = unnest("i", sessions, sessionColumns);
-  const { rows } = await sql<LockedTurn>`
-    select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status
-    from turn t join ${input} on t.org_id = i.org_id and t.holder_id = i.device_id and t.claimed_epoch = i.epoch
-      and t.claimed_session = i.session_id
-    where t.status <> 'pending'
-    -- One order for all who lock several turns; so they are not looked up session by session.
-    order by t.org_id, t.id
-    for update of t
-  `.execute(tx);
-  return rows;
 }
 
 /** The verdicts of attempts at turns whose token is not current, in their order. */

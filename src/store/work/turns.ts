@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { type Db, transaction } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 
 /**
  * Turns for their starters and readers, and requests to end turns. turn-settlements.ts ends turns.
@@ -190,7 +191,7 @@ async function requireRoom(tx: Db, turn: NewTurn): Promise<void> {
       limit ${turnsPerConversationMax}
     ) t
   `.execute(tx);
-  if (rows[0]!.waiting < turnsPerConversationMax) return;
+  if (onlyRow(rows).waiting < turnsPerConversationMax) return;
   refuse(
     "resource_exhausted",
     `${turnsPerConversationMax} turns of the conversation wait already; try again later`,

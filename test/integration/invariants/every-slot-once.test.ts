@@ -9,7 +9,7 @@ import { backfill } from "../../../src/scheduler/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import type { WatcherName } from "../../../src/store/work/schedules.ts";
 import { settle } from "../../../src/store/work/settlements.ts";
-import * as watchers from "../../../src/store/work/watchers.ts";
+import { valuesOf, type WatcherValues } from "../../../src/store/work/watcher-values.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
@@ -31,7 +31,7 @@ const log = createLogger({ name: "test", level: "silent" });
 const pass = (db: Db = database.db, limit?: number) =>
   materializeOnce(db, { doorbell: noteDoorbell(), log, ...(limit ? { limit } : {}) });
 
-async function seedDue(slotAt: Date, values: Partial<watchers.WatcherValues> = {}): Promise<WatcherName> {
+async function seedDue(slotAt: Date, values: Partial<WatcherValues> = {}): Promise<WatcherName> {
   const watcher = await seedWatcher(database.db, await seedDevice(database.db), {
     schedule: hourly().schedule,
     ...values,
@@ -109,7 +109,7 @@ test("R2: an edit of the schedule while a slot is due records the slot first, un
       watcher: watcher.watcherId,
       actor: "pinion",
       expectedVersion: 0,
-      change: (current) => ({ ...watchers.valuesOf(current), schedule: "0 0 1 1 *", prompt: "new" }),
+      change: (current) => ({ ...valuesOf(current), schedule: "0 0 1 1 *", prompt: "new" }),
       isPinDecided: false,
     },
     surroundings,
@@ -133,7 +133,7 @@ test("R2: an edit waits for a materializer that holds the watcher, and records n
       watcher: watcher.watcherId,
       actor: "pinion",
       expectedVersion: 0,
-      change: (current) => ({ ...watchers.valuesOf(current), schedule: "0 0 1 1 *" }),
+      change: (current) => ({ ...valuesOf(current), schedule: "0 0 1 1 *" }),
       isPinDecided: false,
     },
     surroundings,

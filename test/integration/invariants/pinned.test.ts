@@ -1,7 +1,7 @@
 /** R4: a pinned run belongs to its device, and keeps the settings of its materialization. */
 import { expect, test } from "vitest";
 import * as attempts from "../../../src/store/work/attempts.ts";
-import * as watchers from "../../../src/store/work/watchers.ts";
+import { valuesOf } from "../../../src/store/work/watcher-values.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
@@ -109,7 +109,7 @@ test("R4: edits of the watcher and its agent do not reach a run that waits alrea
       actor: "pinion",
       expectedVersion: 0,
       change: (current) => ({
-        ...watchers.valuesOf(current),
+        ...valuesOf(current),
         name: "New",
         prompt: "new",
         deviceId: other.deviceId,

@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { materializeOnce, slotsPerTransactionMax } from "../../../src/scheduler/materializer.ts";
 import * as schedules from "../../../src/store/work/schedules.ts";
-import type { WatcherValues } from "../../../src/store/work/watchers.ts";
+import type { WatcherValues } from "../../../src/store/work/watcher-values.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hourly, listRuns, noteDoorbell, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
 

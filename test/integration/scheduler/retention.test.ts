@@ -7,7 +7,7 @@ import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts"
 import { backfill } from "../../../src/scheduler/triggers.ts";
 import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
-import * as retention from "../../../src/store/work/retention.ts";
+import { tend } from "../../../src/store/work/partitions.ts";
 import * as windows from "../../../src/store/work/windows.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
@@ -116,13 +116,13 @@ test("runs that ended while no partition was there are kept, and go with their a
 test("two replicas that tend the partitions at once do it once", async () => {
   const { db } = database;
   await using first = await hold(db);
-  expect((await retention.tendPartitions(first.tx, 30))?.created).toHaveLength(16);
+  expect((await tend(first.tx, 30))?.created).toHaveLength(16);
   await using second = await hold(db);
-  expect(await retention.tendPartitions(second.tx, 30)).toBeNull();
+  expect(await tend(second.tx, 30)).toBeNull();
   await first.commit();
   await second.commit();
   await using third = await hold(db);
-  expect(await retention.tendPartitions(third.tx, 30)).toEqual({ created: [], dropped: [] });
+  expect(await tend(third.tx, 30)).toEqual({ created: [], dropped: [] });
 });
 
 test("a slot that was recorded for long ago is not forgotten: a repeated backfill does not run it again", async () => {

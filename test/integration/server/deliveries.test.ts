@@ -4,6 +4,7 @@
  */
 import { randomUUID } from "node:crypto";
 import type { MessageInitShape } from "@bufbuild/protobuf";
+import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import { Webhook } from "standardwebhooks";
 import { afterAll, beforeAll, expect, test, vi } from "vitest";
@@ -11,6 +12,7 @@ import { DeliveryState, type DestinationSpecSchema, NotifyWhen } from "#gen/pini
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { newKey } from "../../../src/secrets.ts";
+import * as alerts from "../../../src/store/work/alerts.ts";
 import * as deliveries from "../../../src/store/work/deliveries.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
@@ -86,6 +88,11 @@ const kindsOf = (received: readonly Received[]) =>
 async function statesOf(slug: string) {
   const { deliveries: rows } = await here.clients.destinations.listDeliveries({ destinationId: slug });
   return rows;
+}
+
+/** The try has ended, and the next one waits: the end of a try would overwrite a change by the test. */
+function expectEnded({ nextAttemptAt }: { nextAttemptAt?: Timestamp | undefined }): void {
+  expect(timestampMs(nextAttemptAt!)).toBeGreaterThan(Date.now());
 }
 
 test("a result reaches a webhook once, signed as Standard Webhooks has it, with a link to its run", async () => {
@@ -267,6 +274,7 @@ test("what nobody takes for three days, or the receiver refuses for good, is dea
   const [old] = await until(async () => {
     const rows = await statesOf(slug);
     expect(rows[0]!.attempts).toBe(1);
+    expectEnded(rows[0]!);
     return rows;
   });
   receiver.behave(503);
@@ -275,7 +283,9 @@ test("what nobody takes for three days, or the receiver refuses for good, is dea
     database.db,
   );
   await until(async () => {
-    expect((await statesOf(slug))[0]).toMatchObject({ attempts: 2, state: DeliveryState.PENDING });
+    const [row] = await statesOf(slug);
+    expect(row).toMatchObject({ attempts: 2, state: DeliveryState.PENDING });
+    expectEnded(row!);
   });
   await sql`update delivery set since = now() - interval '3 days', attempts = 30, next_at = now() where id = ${old!.id}`.execute(
     database.db,
@@ -511,15 +521,15 @@ test("a device that was away for a day, and a budget that is used up, are told o
     insert into presence (org_id, device_id, epoch, last_beat_at)
     values ('local', ${gone.deviceId}, 1, now() - interval '25 hours')`.execute(database.db);
   const { transaction } = await import("../../../src/store/pg/database.ts");
-  expect(await transaction(database.db, (tx) => deliveries.alertAway(tx))).toBe(1);
-  expect(await transaction(database.db, (tx) => deliveries.alertAway(tx))).toBe(0);
+  expect(await transaction(database.db, (tx) => alerts.alertAway(tx))).toBe(1);
+  expect(await transaction(database.db, (tx) => alerts.alertAway(tx))).toBe(0);
   const budget = {
     ...{ orgId: "local", watcherId: null, kind: "budget.reached" as const },
     subject: { reason: "5 of 5 tokens", day: "2026-12-01" },
     onceKey: "budget x 2026-12-01",
   };
-  expect(await transaction(database.db, (tx) => deliveries.alert(tx, [budget, budget]))).toBe(1);
-  expect(await transaction(database.db, (tx) => deliveries.alert(tx, [budget]))).toBe(0);
+  expect(await transaction(database.db, (tx) => alerts.alert(tx, [budget, budget]))).toBe(1);
+  expect(await transaction(database.db, (tx) => alerts.alert(tx, [budget]))).toBe(0);
   await until(() => expect(kindsOf(receiver.received).sort()).toEqual(["budget.reached", "device.away"]));
   await here.clients.destinations.deleteDestination({ destinationId: slug });
 });

@@ -4,6 +4,7 @@ import { jitterOf } from "../../../src/scheduler/schedule/schedule.ts";
 import { trigger } from "../../../src/scheduler/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/events.ts";
+import { valuesOf, type WatcherValues } from "../../../src/store/work/watcher-values.ts";
 import * as watchers from "../../../src/store/work/watchers.ts";
 import { remove as removeDevice } from "../../../src/usecases/devices.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
@@ -20,7 +21,7 @@ beforeEach(async () => {
   tenant = await addTenant(db, "acme");
 });
 
-const values: watchers.WatcherValues = {
+const values: WatcherValues = {
   name: "Nightly",
   prompt: "look",
   agentId: "",
@@ -43,22 +44,18 @@ const values: watchers.WatcherValues = {
   placement: null,
 };
 
-function add(slug: string, changes: Partial<watchers.WatcherValues> = {}, requestId = "") {
+function add(slug: string, changes: Partial<WatcherValues> = {}, requestId = "") {
   const wanted = { orgId: "acme", actor: "user:x", slug, requestId, values: { ...values, ...changes } };
   return usecases.create(db, wanted, surroundings);
 }
 
-function edit(
-  watcher: string,
-  change: Partial<watchers.WatcherValues>,
-  options: { expectedVersion?: number } = {},
-) {
+function edit(watcher: string, change: Partial<WatcherValues>, options: { expectedVersion?: number } = {}) {
   const asked = {
     orgId: "acme",
     actor: "user:x",
     watcher,
     expectedVersion: options.expectedVersion ?? 0,
-    change: (current: watchers.Watcher) => ({ ...watchers.valuesOf(current), ...change }),
+    change: (current: watchers.Watcher) => ({ ...valuesOf(current), ...change }),
     isPinDecided: "deviceId" in change,
   };
   return usecases.update(db, asked, surroundings);
