@@ -74,22 +74,24 @@ export function useNativeStreams(http2: Http2Server): void {
  * Hands on a few new connections in each turn of the event loop. The data a connection has sent by
  * then is processed in one go, so a thousand simultaneous connections would make all other clients
  * wait for the thousand. Addresses with a known connection go first; the others take turns, so that
- * a crowd from some addresses does not hold up another address.
+ * a crowd from some addresses does not hold up another address. Suspect addresses come last, one
+ * connection in each turn.
  */
 export function paceConnections(server: NetServer, crowd: Crowd | undefined): void {
   const emit = server.emit;
   const known = createTurns<Socket>();
   const others = createTurns<Socket>();
+  const suspects = createTurns<Socket>();
   let isPacing = false;
   const next = () => {
     for (let handed = 0; handed < connectionsPerTurn; ) {
-      const socket = known.take() ?? others.take();
+      const socket = known.take() ?? others.take() ?? (handed === 0 ? suspects.take() : undefined);
       if (!socket) break;
       if (socket.destroyed) continue;
       handed += 1;
       Reflect.apply(emit, server, ["connection", socket]);
     }
-    isPacing = known.size + others.size > 0;
+    isPacing = known.size + others.size + suspects.size > 0;
     if (isPacing) setImmediate(next);
   };
   server.emit = (event: string, ...args: unknown[]): boolean => {
@@ -97,7 +99,7 @@ export function paceConnections(server: NetServer, crowd: Crowd | undefined): vo
     const [socket] = args as [Socket];
     // An error before the connection is handed on needs no handling.
     socket.on("error", () => {});
-    const turns = crowd?.hasKnownNeighbour(socket) ? known : others;
+    const turns = crowd?.hasKnownNeighbour(socket) ? known : crowd?.isSuspect(socket) ? suspects : others;
     crowd?.enter(socket);
     turns.add(networkOf(socket.remoteAddress ?? ""), socket);
     if (!isPacing) setImmediate(next);

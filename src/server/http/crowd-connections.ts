@@ -86,6 +86,7 @@ export class Connections {
     this.#leaveStrangers(connection);
     connection.isKnown = true;
     if (this.#all.has(connection.key)) this.#known.add(connection.network);
+    connection.known();
   }
 
   hangUp(connection: Connection, reason: CutReason): void {
@@ -128,6 +129,7 @@ function connectionOf(socket: Socket, since: number): Connection {
     key: keyOf(socket),
     network: networkOf(socket.remoteAddress ?? ""),
     close: () => socket.destroy(),
+    known: () => {},
     ...{ requests: 0, refusals: 0, incomplete: 0, since },
     ...{ hasAsked: false, isKnown: false },
   };

@@ -12,6 +12,9 @@
  *   all bodies together are limited.
  * - Requests without a token are counted by address and in all; requests above the limits are
  *   refused before any work is done, and their connections are closed soon.
+ * - After such an end, new connections of the address may open few streams until a token on them has
+ *   been verified, and wait for the connections of other addresses (suspects.ts). Above the limit of
+ *   all addresses together this holds for every new connection.
  * - New connections of addresses that have a known connection are served before others, which take
  *   turns by address.
  *
@@ -26,6 +29,7 @@ import { createBuckets, networkOf } from "../../buckets.ts";
 import type { CutReason } from "../../metrics.ts";
 import { createBodyBudget } from "./body-budget.ts";
 import { Connections, type Peer } from "./crowd-connections.ts";
+import { createSuspects } from "./suspects.ts";
 import { type Connection, type CrowdInside, Visit } from "./visit.ts";
 
 export type CrowdOptions = {
@@ -69,6 +73,10 @@ const refusalsMax = 8;
  * many.
  */
 const incompletePerConnectionMax = 16;
+/** The same on a connection of a suspect address. */
+const incompletePerSuspectMax = 2;
+/** Maximum concurrent streams of a connection of a suspect address. */
+const suspectStreamsMax = 8;
 /**
  * Requests per second without a token, of all addresses together. Limits their cost for all other
  * clients.
@@ -85,8 +93,12 @@ type Asked = IncomingMessage | ServerHttp2Stream;
 export type Crowd = {
   /** Counts a connection in until it closes. */
   enter(socket: Socket): void;
-  /** Notes that the peer speaks HTTP/2 and closes by `close`. */
-  speaksHttp2(peer: Peer, close: () => void): void;
+  /**
+   * Notes that the peer speaks HTTP/2, closes by `close`, and may open any number of streams once
+   * `known` was called. Returns the maximum number of streams until then; undefined for the port's
+   * own limit.
+   */
+  speaksHttp2(peer: Peer, session: { close: () => void; known: () => void }): number | undefined;
   /**
    * Counts a request in until `over` has closed. Undefined if the address has made too many
    * requests; the caller then refuses the request.
@@ -106,6 +118,8 @@ export type Crowd = {
   isKnown(peer: Peer): boolean;
   /** Whether the peer's address has another connection over which a valid token came. */
   hasKnownNeighbour(peer: Peer): boolean;
+  /** Whether the peer's address has lost a stranger's connection for its requests. */
+  isSuspect(peer: Peer): boolean;
   stats(): CrowdStats;
   close(): void;
 };
@@ -130,6 +144,10 @@ function createAllowances(requestsPerAddress: number, now: () => number) {
     now,
   });
   return {
+    /** Whether the allowance of all addresses is used up. */
+    get areUsedUp(): boolean {
+      return requestsPerAddress !== 0 && everybodys.peek(allKey) > 0;
+    },
     /** Takes one request; returns the allowance that is used up, if one is. */
     take(network: string): "address" | "all" | undefined {
       if (requestsPerAddress === 0) return undefined;
@@ -191,9 +209,17 @@ export function createCrowd(options: CrowdOptions): Crowd {
   const connections = new Connections({ ...options, cutBy, now });
   const visits = createVisits(connections, { ...options, cutBy });
   const allowances = createAllowances(options.requestsPerAddress, now);
+  const suspects = createSuspects(now);
   const visitOf = new WeakMap<object, Visit>();
   const timer = setInterval(() => endLate(now(), connections, visits.incomplete, cutBy), lookEveryMs);
   timer.unref();
+
+  const isSuspect = (network: string) => !options.isBehindProxies && suspects.has(network);
+
+  function hangUp(connection: Connection, reason: "too_many_requests" | "slow_stranger"): void {
+    suspects.note(connection.network);
+    connections.hangUp(connection, reason);
+  }
 
   /** Whether a stranger's request is refused; may close the connection. */
   function isRefused(connection: Connection | undefined, network: string, path: string): boolean {
@@ -203,21 +229,26 @@ export function createCrowd(options: CrowdOptions): Crowd {
       cutBy("too_many_requests");
       // Under a flood the end of a connection costs less than the refusal of its requests.
       const isEnough = over === "all" || (connection?.refusals ?? 0) >= refusalsMax;
-      if (mayEnd && isEnough) connections.hangUp(connection, "too_many_requests");
+      if (mayEnd && isEnough) hangUp(connection, "too_many_requests");
       else if (connection) connection.refusals += 1;
       return true;
     }
     // A client with a token may begin with as many calls as its connection has streams.
-    if (!mayEnd || connection.incomplete < incompletePerConnectionMax) return false;
-    connections.hangUp(connection, "slow_stranger");
+    if (!mayEnd) return false;
+    const isOfSuspect = connection.incomplete >= incompletePerSuspectMax && isSuspect(connection.network);
+    if (connection.incomplete < incompletePerConnectionMax && !isOfSuspect) return false;
+    hangUp(connection, "slow_stranger");
     return true;
   }
 
   return {
     enter: (socket) => connections.enter(socket),
-    speaksHttp2(peer, close) {
+    speaksHttp2(peer, { close, known }) {
       const connection = connections.find(peer);
-      if (connection) connection.close = close;
+      if (!connection) return undefined;
+      Object.assign(connection, { close, known });
+      const isLimited = isSuspect(connection.network) || (!options.isBehindProxies && allowances.areUsedUp);
+      return isLimited ? suspectStreamsMax : undefined;
     },
     begin(asked, { headers, path, peer, cut, over }) {
       const connection = connections.find(peer);
@@ -233,6 +264,7 @@ export function createCrowd(options: CrowdOptions): Crowd {
     find: (asked) => visitOf.get(asked),
     isKnown: (peer) => connections.find(peer)?.isKnown ?? false,
     hasKnownNeighbour: (peer) => connections.hasKnown(networkOf(peer.remoteAddress ?? "")),
+    isSuspect: (peer) => isSuspect(networkOf(peer.remoteAddress ?? "")),
     stats: () => ({
       connections: connections.counts,
       bytes: { known: visits.bytes.known.bytes, stranger: visits.bytes.stranger.bytes },

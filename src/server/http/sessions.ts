@@ -27,7 +27,7 @@ export function watchSessions(http2: Http2Server, options: SessionOptions): Set<
   const sessions = new Set<ServerHttp2Session>();
   http2.on("session", (session) => {
     lastLine.guard(session, () => session.destroy());
-    crowd?.speaksHttp2(session.socket, () => session.destroy());
+    limitStreams(session, crowd);
     sessions.add(session);
     const streams = countStreams(session, crowd);
     const stop = pingSilent(session, streams, options);
@@ -46,6 +46,24 @@ type SessionOptions = {
   crowd?: Crowd | undefined;
   lastLine: LastLine;
 };
+
+/**
+ * Gives a session of a suspect peer few streams. The library enforces the limit from here on, before
+ * the peer has heard of the limit; streams above it are refused, and may be tried again.
+ */
+function limitStreams(session: ServerHttp2Session, crowd: Crowd | undefined): void {
+  const setMax = (maxConcurrentStreams: number) => {
+    if (!session.destroyed && !session.closed) session.settings({ maxConcurrentStreams });
+  };
+  let isLimited = false;
+  const max = crowd?.speaksHttp2(session.socket, {
+    close: () => session.destroy(),
+    known: () => isLimited && setMax(knownStreamsMax),
+  });
+  if (max === undefined) return;
+  isLimited = true;
+  setMax(max);
+}
 
 type StreamCount = { open: number; idleSince: number };
 

@@ -2,6 +2,8 @@ import type { createBodyBudget, Held } from "./body-budget.ts";
 
 export type Connection = {
   close(): void;
+  /** Called once, when a valid token has come over the connection. */
+  known(): void;
   key: string;
   network: string;
   requests: number;

@@ -6,6 +6,7 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
+import { untilStatus } from "../server/work.ts";
 
 const database = useDatabase();
 
@@ -23,6 +24,8 @@ async function meet() {
   const assignment = await stream.next("assignment");
   stream.accept(assignment);
   await stream.beat([assignment]);
+  // The session answers a heartbeat before the accept is stored.
+  await untilStatus(clients, assignment, RunStatus.RUNNING);
   const statusOf = async () => (await clients.runs.getRun({ runId: assignment.workId })).run!.status;
   return { clients, url, mine, stranger, stream, strangers, watcher: watcher!, assignment, statusOf };
 }

@@ -155,6 +155,59 @@ test("an address that goes on asking too much loses its connection; under a floo
   expect(crowd.ask(withToken, { authorization: "Bearer x" }).visit).toBeDefined();
 });
 
+/** What becomes of a connection that speaks HTTP/2. */
+function speak(crowd: ReturnType<typeof open>["crowd"], peer: Peer) {
+  const known = vi.fn();
+  return { streamsMax: crowd.speaksHttp2(peer, { close: () => peer.destroy(), known }), known };
+}
+
+/** Loses a connection for requests that never came whole. */
+function misbehave({ dial, ask }: ReturnType<typeof open>, address: string): void {
+  const peer = dial(address);
+  for (let count = 0; count < 17; count++) ask(peer);
+  expect(peer.destroyed).toBe(true);
+}
+
+test("an address that lost a connection for its requests gets few streams for a minute, until a token is verified", () => {
+  const opened = open();
+  const { crowd, dial, ask, wait } = opened;
+  misbehave(opened, "192.0.2.1");
+  const next = dial("192.0.2.1");
+  expect([crowd.isSuspect(next), crowd.isSuspect(dial("192.0.2.2"))]).toEqual([true, false]);
+  const { streamsMax, known } = speak(crowd, next);
+  expect(streamsMax).toBe(8);
+  ask(next, { authorization: "Bearer x" }).visit!.recognise("token");
+  expect(known).toHaveBeenCalledOnce();
+  expect(speak(crowd, dial("192.0.2.2")).streamsMax).toBeUndefined();
+  wait(60_000);
+  expect(speak(crowd, dial("192.0.2.1")).streamsMax).toBeUndefined();
+});
+
+test("a suspect's next connection is closed with its third request that is not whole; one with a token stays", () => {
+  const opened = open();
+  const { dial, ask } = opened;
+  misbehave(opened, "192.0.2.1");
+  const next = dial("192.0.2.1");
+  for (let count = 0; count < 2; count++) ask(next);
+  expect(next.destroyed).toBe(false);
+  expect(ask(next, { authorization: "Bearer x" }).visit).toBeDefined();
+  expect(next.destroyed).toBe(false);
+  ask(next);
+  expect(next.destroyed).toBe(true);
+});
+
+test("under a flood of all addresses every new connection gets few streams; a proxy's never does", () => {
+  const { crowd, dial, ask } = open({ requestsPerAddress: 1_000 });
+  const flooding = dial("192.0.2.1");
+  expect(speak(crowd, flooding).streamsMax).toBeUndefined();
+  for (let count = 0; count < 2_000; count++) ask(flooding).end();
+  expect(speak(crowd, dial("192.0.2.2")).streamsMax).toBe(8);
+  const proxied = open({ requestsPerAddress: 1_000, isBehindProxies: true });
+  const proxy = proxied.dial("192.0.2.1");
+  for (let count = 0; count < 2_100; count++) proxied.ask(proxy).end();
+  expect(speak(proxied.crowd, proxied.dial("192.0.2.1")).streamsMax).toBeUndefined();
+});
+
 test("an address with a known connection goes before others, until that connection closes", () => {
   const { dial, ask, crowd } = open();
   const first = dial("192.0.2.1");
