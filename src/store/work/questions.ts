@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 import { storableJson, storableText } from "../pg/storable.ts";
 import type { NotifyEntry } from "./deliveries.ts";
 
