@@ -105,7 +105,9 @@ class Recorder {
   }
 }
 
-/** Starts that wait go first, also in the moment between two runs. Returns the watcher after them. */
+/**
+ * Starts that wait go first, also in the moment between two runs. Returns the watcher after them.
+ */
 async function startEarlier(
   tx: Db,
   locked: schedules.DueWatcher,
@@ -134,7 +136,9 @@ async function startAlone(tx: Db, { watcher, start, runId, recorder }: Starting)
   return row?.status === "skipped" ? { outcome: "skipped", reason: row.reason } : { outcome: "started" };
 }
 
-/** A start while another run of the watcher is active: equal to another start, queued or skipped. */
+/**
+ * A start while another run of the watcher is active: equal to another start, queued or skipped.
+ */
 async function startBeside(
   tx: Db,
   { watcher, start, runId, active, recorder }: Starting & { active: { id: string } },

@@ -62,7 +62,8 @@ export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<bool
 /** Adds the attempt to the past attempts of its run; returns whether the database has the run. */
 async function noteAttempt(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
   const { orgId, deviceId, runId, attemptToken, attempt, watcherId } = forgotten;
-  // Separate statements: a run that ends meanwhile, and so changes its table, is missed by the first
+  // Separate statements: a run that ends meanwhile, and so changes its table, is missed by the
+  // first
   // lock and found by the second; the statement after the locks sees the run's table.
   await sql`select from run where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
   await sql`select from run_finished where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
@@ -116,7 +117,9 @@ async function takeSlot(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
   return true;
 }
 
-/** Removes the slot or start from the watcher's queue, where the standby may still have it waiting. */
+/**
+ * Removes the slot or start from the watcher's queue, where the standby may still have it waiting.
+ */
 async function leaveQueue(
   tx: Db,
   { orgId, runId, watcherId, scheduledFor }: ForgottenAttempt,
