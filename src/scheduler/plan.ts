@@ -253,8 +253,7 @@ export function planManual(
   return {
     slots: [
       {
-        orgId: watcher.orgId,
-        watcherId: watcher.watcherId,
+        ...unskipped(watcher),
         runId: newId(now.getTime()),
         isNew: true,
         scheduledFor: null,
@@ -262,10 +261,7 @@ export function planManual(
         dueAt: now,
         windowStart: retried?.windowStart ?? windowStart,
         windowEnd: retried?.windowEnd ?? now,
-        skipReason: null,
-        reason: "",
         retryOf: retried?.runId ?? null,
-        isGated: watcher.isGated,
         askedBy: options.askedBy,
       },
     ],
@@ -324,8 +320,7 @@ function slotRecord(
         (schedule === null ? undefined : previousSlot({ schedule, timeZone, watcherId }, slot)) ??
         new Date(slot.getTime() - firstWindowMs));
   return {
-    orgId: watcher.orgId,
-    watcherId: watcher.watcherId,
+    ...unskipped(watcher),
     runId: runIdOf(watcher, slot),
     // A schedule only moves forward, so no row exists beyond its last recorded slot. Slots of
     // edited, moved-back or backfilled schedules are looked up.
@@ -335,12 +330,14 @@ function slotRecord(
     dueAt: new Date(slot.getTime() + jitterOf(watcher.watcherId, watcher.jitterMs)),
     windowStart,
     windowEnd: slot,
-    skipReason: null,
-    reason: "",
-    retryOf: null,
-    isGated: watcher.isGated,
   };
 }
+
+/** The fields that every new record of a run of the watcher has. */
+const unskipped = ({ orgId, watcherId, isGated }: DueWatcher) => ({
+  ...{ orgId, watcherId, isGated },
+  ...{ skipReason: null, reason: "", retryOf: null },
+});
 
 /**
  * Milliseconds. Devices keep results for some days at most; an old slot that is backfilled again,

@@ -1,6 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import type { Role, TokenKind } from "../pg/schema.ts";
+import type { Role, TokenKind } from "../pg/schema-people.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
 import * as orgMoves from "../work/org-moves.ts";
 

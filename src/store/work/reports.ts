@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 import { storableJson, storableText } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 
