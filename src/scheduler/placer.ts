@@ -44,7 +44,7 @@ type PlacerOptions = {
   db: Db;
   log: Logger;
   ttlMs: number;
-  quotas: Pick<Quotas, "find" | "add">;
+  quotas: Pick<Quotas, "findRoom" | "add">;
   /** Rings the devices, after the commit. */
   ring: (placed: readonly Rung[]) => void;
   /** Runs changed; their watchers are woken. */

@@ -42,7 +42,8 @@ async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<boolean
     for update of w
   `.execute(tx);
   const [found] = rows;
-  return found !== undefined && (found.isFixed || matches(found.selector!, factsOf(found)));
+  if (!found) return false;
+  return found.isFixed || (found.selector !== null && matches(found.selector, factsOf(found)));
 }
 
 /**
