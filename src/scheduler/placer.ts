@@ -48,7 +48,7 @@ type PlacerOptions = {
   looks?: Looks;
   log: Logger;
   ttlMs: number;
-  quotas: Pick<Quotas, "find" | "add">;
+  quotas: Pick<Quotas, "findRoom" | "add">;
   /** Rings the devices, after the commit. */
   ring: (placed: readonly Rung[]) => void;
   /** Runs changed; their watchers are woken. */

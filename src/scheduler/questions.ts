@@ -53,8 +53,6 @@ export async function answer(
   given: {
     orgId: string;
     workId: string;
-    /** `runId` names a turn. */
-    isTurn: boolean;
     questionId: string;
     optionId: string;
     text: string;
@@ -163,11 +161,11 @@ function eventOf(row: QuestionRow, actor: string): Omit<events.NewEvent, "orgId"
   return {
     kind: kinds[row.state],
     actor,
-    runId: row.isTurn ? null : row.workId,
+    runId: row.runId,
     watcherId: row.watcherId,
     deviceId: row.deviceId,
     data: {
-      ...(row.isTurn ? { turn_id: row.workId } : {}),
+      ...(row.turnId ? { turn_id: row.turnId } : {}),
       question_id: row.id,
       title,
       ...(row.state === "open" ? { deadline_at: row.deadlineAt.toISOString() } : { option_id: row.optionId }),

@@ -1,7 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import type { Look } from "../pg/looks.ts";
-import type { Role, TokenKind } from "../pg/schema.ts";
+import type { Role, TokenKind } from "../pg/schema-people.ts";
 import { unnest } from "../pg/unnest.ts";
 import * as orgMoves from "../work/org-moves.ts";
 

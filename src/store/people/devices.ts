@@ -2,7 +2,7 @@ import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { DeviceRow } from "../pg/schema.ts";
+import type { DeviceRow } from "../pg/schema-people.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
 import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";

@@ -1,7 +1,7 @@
 import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 import { storableJson } from "../pg/storable.ts";
 import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";
