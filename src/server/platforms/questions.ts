@@ -179,11 +179,7 @@ async function answer(
 ): Promise<void> {
   const actor = `platform:${stableId}/${senderId}`;
   try {
-    await answers.answer(
-      db,
-      { orgId, workId, isTurn: true, questionId, optionId, text, actor },
-      { bell, mayAnswer() {} },
-    );
+    await answers.answer(db, { orgId, workId, questionId, optionId, text, actor }, { bell, mayAnswer() {} });
   } catch (error) {
     if (!(error instanceof Refusal) || error.reason !== "failed_precondition") throw error;
   }

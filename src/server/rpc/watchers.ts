@@ -44,7 +44,7 @@ interface Deps {
   /** For the use-cases. */
   surroundings: Surroundings;
   feed: EventAnnouncer;
-  quotas: Pick<Quotas, "find">;
+  quotas: Pick<Quotas, "findRoom">;
   /** Shortest time between two slots, unless the org says otherwise. */
   intervalMsMin: number;
 }
@@ -159,7 +159,7 @@ function watcherEdits(
       };
       const watcher = await usecases.create(db, wanted, surroundings);
       if (!request.dryRun) return changed(deps, watcher);
-      const room = (await deps.quotas.find(db, "watchers", [orgId])).get(orgId)!.room;
+      const { room } = await deps.quotas.findRoom(db, "watchers", orgId);
       return { watcher: watcherMessage(watcher), watchersLeft: Math.min(room, int32Max) };
     },
 

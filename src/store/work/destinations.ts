@@ -9,7 +9,7 @@ import { canonical } from "../pg/canonical.ts";
 import { type Db, transaction } from "../pg/database.ts";
 import { rehearsable } from "../pg/dry-run.ts";
 import { onlyRow } from "../pg/only-row.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 import { newSigningSecret, placeOf, sealAll, type WantedSecret } from "./destination-secrets.ts";
 import * as events from "./events.ts";
 

@@ -1,7 +1,8 @@
 import { type Selectable, sql } from "kysely";
 import { findSource } from "../people/sources.ts";
 import type { Db } from "../pg/database.ts";
-import type { EventTable, Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
+import type { EventTable } from "../pg/schema-work.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
 
 export type EventRow = Selectable<EventTable>;

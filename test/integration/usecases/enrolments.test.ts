@@ -5,7 +5,7 @@ import * as credentials from "../../../src/store/people/credentials.ts";
 import * as devices from "../../../src/store/people/devices.ts";
 import * as joinCodes from "../../../src/store/people/join-codes.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
-import type { Role } from "../../../src/store/pg/schema.ts";
+import type { Role } from "../../../src/store/pg/schema-people.ts";
 import * as enrolments from "../../../src/usecases/enrolments.ts";
 import * as members from "../../../src/usecases/members.ts";
 import { useDatabase } from "../../support/database.ts";
