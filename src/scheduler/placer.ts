@@ -59,70 +59,90 @@ type PlacerOptions = {
 
 export function createPlacer(options: PlacerOptions): Placer {
   const { db, log, looks = looksAlone(db) } = options;
-  const asked = new Set<string>();
   const known = new KnownOrgs(options.announce);
-  const timers = new OrgTimers((orgId) => ask(orgId));
-  let running: Promise<void> | undefined;
-  let isStopped = false;
-
-  function ask(orgId: string): void {
-    if (isStopped) return;
-    asked.add(orgId);
-    running ??= drain();
-  }
-
-  async function drain(): Promise<void> {
-    // Requests in the same turn of the event loop share a pass.
-    await Promise.resolve();
-    for (const orgId of asked) {
-      asked.delete(orgId);
-      try {
-        await serve(orgId);
-      } catch (error) {
-        // The sweep comes again.
-        log[isUnavailable(error) ? "warn" : "error"]({ err: error, orgId }, "runs were not placed");
-      }
-    }
-    running = undefined;
-    if (asked.size > 0) running = drain();
-  }
-
-  async function serve(orgId: string): Promise<void> {
+  const timers = new OrgTimers((orgId) => passes.ask(orgId));
+  const passes = new OrgPasses(log, async (orgId) => {
     const passed = await placeOnce(db, { ...options, orgId });
     options.ring(passed.rung);
     options.moved(passed.moved);
     if (passed.live === 0) known.forget(orgId);
     else known.remember(orgId);
-    if (passed.isMore) ask(orgId);
+    if (passed.isMore) passes.ask(orgId);
     else if (passed.againMs !== undefined) timers.set(orgId, Date.now() + passed.againMs);
-  }
-
+  });
   return {
     recorded(orgId, dueAt) {
       known.remember(orgId);
-      if (dueAt.getTime() <= Date.now()) ask(orgId);
+      if (dueAt.getTime() <= Date.now()) passes.ask(orgId);
       else timers.set(orgId, dueAt.getTime());
     },
     freed(orgId) {
-      if (known.has(orgId)) ask(orgId);
+      if (known.has(orgId)) passes.ask(orgId);
     },
     freedAt(orgId, at) {
       if (known.has(orgId)) timers.set(orgId, at.getTime());
     },
-    changed: (orgId) => ask(orgId),
+    changed: (orgId) => passes.ask(orgId),
     heard: (orgId) => known.hear(orgId),
     async sweep() {
-      for (const orgId of await looks.ask(placements.gatedOrgs)) ask(orgId);
-      await running;
+      for (const orgId of await looks.ask(placements.gatedOrgs)) passes.ask(orgId);
+      await passes.current;
     },
-    async idle() {
-      while (running) await running;
-    },
+    idle: () => passes.idle(),
     stop() {
-      isStopped = true;
+      passes.stop();
       timers.stop();
     },
   };
+}
+
+/** The requested passes, one org after another. */
+class OrgPasses {
+  readonly #log: Logger;
+  readonly #serve: (orgId: string) => Promise<void>;
+  readonly #asked = new Set<string>();
+  #running: Promise<void> | undefined;
+  #isStopped = false;
+
+  constructor(log: Logger, serve: (orgId: string) => Promise<void>) {
+    this.#log = log;
+    this.#serve = serve;
+  }
+
+  /** The passes under way. */
+  get current(): Promise<void> | undefined {
+    return this.#running;
+  }
+
+  ask(orgId: string): void {
+    if (this.#isStopped) return;
+    this.#asked.add(orgId);
+    this.#running ??= this.#drain();
+  }
+
+  async idle(): Promise<void> {
+    while (this.#running) await this.#running;
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+  }
+
+  async #drain(): Promise<void> {
+    // Requests in the same turn of the event loop share a pass.
+    await Promise.resolve();
+    for (const orgId of this.#asked) {
+      this.#asked.delete(orgId);
+      try {
+        await this.#serve(orgId);
+      } catch (error) {
+        // The sweep comes again.
+        this.#log[isUnavailable(error) ? "warn" : "error"]({ err: error, orgId }, "runs were not placed");
+      }
+    }
+    this.#running = undefined;
+    if (this.#asked.size > 0) this.#running = this.#drain();
+  }
 }
 
 /** The orgs that are assumed to have gated runs, each for a minute. */
