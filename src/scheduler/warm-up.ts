@@ -1,6 +1,7 @@
 import { newId } from "../ids.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as attempts from "../store/work/attempts.ts";
+import { complete } from "../store/work/completions.ts";
 import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
 import type { FailurePolicy } from "../store/work/settlements.ts";
@@ -47,7 +48,9 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
       }
       await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
       await attempts.beat(tx, [attempt]);
-      await settle(tx, [{ ...attempt, action: "finish", status: "completed", reason: "" }], policy);
+      const completed = { ...attempt, action: "finish_or_retry", status: "completed", reason: "" } as const;
+      await complete(tx, [completed]);
+      await settle(tx, [completed], policy);
       await events.append(tx, orgId, [{ kind: "warm.up", actor: "pinion" }]);
       throw new Undone();
     });

@@ -80,6 +80,11 @@ export const mutations: readonly Mutation[] = [
         from: "where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token",
         to: "where org_id = i.org_id and id = i.run_id",
       },
+      {
+        file: "src/store/work/completions.ts",
+        from: " and r.attempt_token = i.token",
+        to: "",
+      },
     ],
     prefersUnary: true,
     breaks: ["an acknowledgement is true", "one window per completed run"],
@@ -192,6 +197,11 @@ export const mutations: readonly Mutation[] = [
         file: "src/store/work/settlements.ts",
         from: "case when h.window_id is not null then h.output end,",
         to: "case when h.window_id is not null then left(h.output, 40) end,",
+      },
+      {
+        file: "src/store/work/completions.ts",
+        from: "id, output, is_truncated, answer::jsonb",
+        to: "id, left(output, 40), is_truncated, answer::jsonb",
       },
     ],
     breaks: ["an acknowledgement is true", "one window per completed run"],

@@ -1,8 +1,9 @@
 import { appendSettled, settleEach } from "../../scheduler/settle.ts";
 import type * as active from "../../store/work/active.ts";
 import * as attempts from "../../store/work/attempts.ts";
+import { findVerdicts } from "../../store/work/completions.ts";
 import * as lateResults from "../../store/work/late-results.ts";
-import { findVerdicts, type Settlement } from "../../store/work/settlements.ts";
+import type { Settlement } from "../../store/work/settlements.ts";
 import type { Reconciliation } from "./reconciliation.ts";
 
 /**

@@ -3,7 +3,8 @@ import type { Logger } from "../../log.ts";
 import type { Ends } from "../../scheduler/doorbell.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { HeldByServer } from "../../store/work/active.ts";
-import type { AttemptName, FailurePolicy, PastVerdict } from "../../store/work/settlements.ts";
+import type { PastVerdict } from "../../store/work/completions.ts";
+import type { AttemptName, FailurePolicy } from "../../store/work/settlements.ts";
 
 /** An attempt in a hello's list of held attempts. */
 export type Held = { workId: string; attemptToken: string; state: HeldAttemptState };

@@ -3,6 +3,7 @@ import type { Quotas } from "../people/quotas.ts";
 import type { Db } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
+import { earlier, endedColumns, endsAsCancelled, isOfSession, pastAttemptsWith } from "./attempt-rules.ts";
 import type { NotifyEntry } from "./deliveries.ts";
 import type { SessionKey } from "./presence.ts";
 
@@ -218,19 +219,16 @@ export async function settle(
           select * from run
           where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token
             and (i.reporter is null or device_id = i.reporter)
-            and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))
+            and ${isOfSession}
             and (i.action <> 'withdraw' or status = 'claimed')
           for update
         ) r
         cross join lateral (
-          select coalesce(r.pushed_at, case when i.pushed_ago_ms is not null
-              then greatest(r.claimed_at, now() - i.pushed_ago_ms * interval '1 ms') end) as was_pushed_at,
-            coalesce(r.started_at, case when i.started_ago_ms is not null
-              then greatest(r.claimed_at, now() - i.started_ago_ms * interval '1 ms') end) as was_started_at
+          select ${earlier("pushed")} as was_pushed_at, ${earlier("started")} as was_started_at
         ) m
         -- What Pinion itself ends after a cancellation was asked for was cancelled; what a device reports, counts.
         cross join lateral (
-          select r.cancel_requested_at is not null and i.reporter is null and i.outcome in ('failed', 'timeout') as is_cancelled
+          select ${endsAsCancelled("r")} as is_cancelled
         ) a
         cross join lateral (
           select case when a.is_cancelled then 'cancelled' else i.outcome end as outcome,
@@ -276,19 +274,15 @@ export async function settle(
       delete from run r using held h where h.fate = 'finished' and r.org_id = h.org_id and r.id = h.id
     ),
     ended as (
-      insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-        notification, source, scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms,
-        max_attempts, retry_of, status, attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at,
-        started_at, last_beat_at, cancel_requested_at, cancel_reason, reason, past_attempts, finished_at, skip_reason,
-        is_reported, exit_code, signal, duration_ms, output_tail, window_id, output, is_output_truncated, answer)
+      insert into run_finished (${endedColumns}, skip_reason, output_tail)
       select h.org_id, h.id, h.watcher_id, h.watcher_version, h.agent_id, h.agent_version, h.device_id, h.agent_kind,
         h.notification, h.source, h.scheduled_for, h.window_start, h.window_end, h.due_at, h.created_at, h.start_deadline_at,
         h.timeout_ms, h.max_attempts, h.retry_of, h.outcome, h.attempt, h.attempt_token, h.not_before, h.claimed_at,
         h.claimed_epoch, h.was_pushed_at, h.was_started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
-        h.past_attempts, h.ended_at, h.skipped_because, h.reporter is not null, h.exit_code, h.signal, h.duration_ms,
-        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end, h.window_id,
+        h.past_attempts, h.ended_at, h.reporter is not null, h.exit_code, h.signal, h.duration_ms, h.window_id,
         case when h.window_id is not null then h.output end, case when h.window_id is not null then h.is_truncated end,
-        case when h.window_id is not null then h.answer::jsonb end
+        case when h.window_id is not null then h.answer::jsonb end, h.skipped_because,
+        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end
       from held h where h.fate = 'finished'
     ),
     returned as (
@@ -306,11 +300,11 @@ export async function settle(
         attempt = case when h.fate in ('withdrawn', 'deferred') then greatest(h.attempt - 1, 0) else h.attempt end,
         deferrals = case when h.fate = 'deferred' then h.deferrals + 1 else h.deferrals end,
         not_before = h.again_at,
-        -- Only the last ones are kept: a device that never accepts must not grow the row.
-        past_attempts = (case when jsonb_array_length(h.past_attempts) >= 20 then h.past_attempts - 0 else h.past_attempts end)
-          || jsonb_build_array(jsonb_build_object(
-            'attempt', h.attempt, 'token', h.attempt_token, 'device_id', h.device_id, 'claimed_at', h.claimed_at, 'ended_at', now(),
-            'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null))
+        past_attempts = ${pastAttemptsWith(
+          "h",
+          sql`'device_id', h.device_id, 'claimed_at', h.claimed_at, 'ended_at', now(),
+          'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null`,
+        )}
       from held h
       where h.again_at is not null and r.org_id = h.org_id and r.id = h.id
     ),
@@ -364,40 +358,3 @@ export function answerOf({ answer }: Pick<Settlement, "answer">): string | null 
 }
 
 export type AttemptName = { orgId: string; deviceId: string; workId: string; attemptToken: string };
-export type PastVerdict = { verdict: "already_stored" | "superseded" | "unknown"; windowId: string | null };
-
-/** The verdicts of attempts whose token is not current, in their order. */
-export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Promise<PastVerdict[]> {
-  if (attempts.length === 0) return [];
-  const input = unnest("i", attempts, {
-    org_id: ["text", (a) => a.orgId],
-    device_id: ["uuid", (a) => a.deviceId],
-    run_id: ["uuid", (a) => a.workId],
-    token: ["uuid", (a) => a.attemptToken],
-  });
-  const { rows } = await sql<PastVerdict>`
-    -- The window is the last attempt's; an earlier one that failed has none.
-    select case when l.is_last then f.window_id end as "windowId",
-      case
-        when l.is_last and f.is_reported then 'already_stored'
-        when p.entry is not null and (p.entry->>'is_reported')::boolean then 'already_stored'
-        when l.is_last or p.entry is not null then 'superseded'
-        else 'unknown'
-      end as verdict
-    from ${input}
-      left join run_finished f on f.org_id = i.org_id and f.id = i.run_id
-      left join run r on r.org_id = i.org_id and r.id = i.run_id
-      cross join lateral (
-        select coalesce(f.attempt_token = i.token and f.device_id = i.device_id, false) as is_last
-      ) l
-      left join lateral (
-        -- Another worker may have the run by now: each attempt says where it was. One that does not was pinned.
-        select entry from jsonb_array_elements(coalesce(f.past_attempts, r.past_attempts)) entry
-        where entry->>'token' = i.token::text
-          and coalesce((entry->>'device_id')::uuid, f.device_id, r.device_id) = i.device_id
-        limit 1
-      ) p on true
-    order by i.ord
-  `.execute(db);
-  return rows;
-}
