@@ -3,7 +3,8 @@ import type { Db } from "../pg/database.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
 import { earlier, endedColumns } from "./attempt-rules.ts";
 import type { NotifyEntry } from "./deliveries.ts";
-import { type AttemptName, type AttemptSettlement, answerOf, type Settled } from "./settlements.ts";
+import type { AttemptName, AttemptSettlement, Settled } from "./settlements.ts";
+import { answerOf } from "./windows.ts";
 
 /**
  * Completions: the end of nearly every run, in a statement of its own. A completion decides nothing
