@@ -93,7 +93,7 @@ function passOptions(
   { judge }: Own,
 ) {
   return {
-    ...{ db: storage.work.db, log, judge, sweepMs: config.sweepIntervalMs },
+    ...{ db: storage.work.db, looks: storage.looks, log, judge, sweepMs: config.sweepIntervalMs },
     policy: { ...config.failures, quotas },
     doorbell: publisher,
   };
@@ -103,6 +103,7 @@ function passOptions(
 function startWoken(foundation: Foundation, storage: Storage, access: Access, work: Work, own: Own) {
   const { config, log, metrics, clock } = foundation;
   const { db } = storage.work;
+  const { looks } = storage;
   const { hub, feed, publisher, dispatcher } = work;
   const { judge } = own;
   const common = passOptions(foundation, storage, access, work, own);
@@ -117,10 +118,10 @@ function startWoken(foundation: Foundation, storage: Storage, access: Access, wo
   return {
     materializer,
     replanner: startReplanner({ db, log, judge, onReplanned: () => materializer.poke() }),
-    questions: startQuestions({ db, log, bell: publisher }),
+    questions: startQuestions({ db, looks, log, bell: publisher }),
     bulks: startBulks(common),
     deliverer: startDeliverer({
-      ...{ db, log, leaseMs, sweepMs: config.sweepIntervalMs },
+      ...{ db, looks, log, leaseMs, sweepMs: config.sweepIntervalMs },
       send: createSender({
         ...{ db, publicUrl: config.publicUrl, ...out, ...config.secrets },
         toPlatform: own.platforms.post,

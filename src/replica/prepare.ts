@@ -21,9 +21,9 @@ import type { Work } from "./work.ts";
  */
 export async function prepare(
   { config, replicaId, log, clock, opened }: Foundation,
-  { work: { db } }: Storage,
+  { work: { db }, looks }: Storage,
 ): Promise<Clock> {
-  const judge = await startClock({ db, log, replicaId, policy: config.clockJump });
+  const judge = await startClock({ db, looks, log, replicaId, policy: config.clockJump });
   // Work that is held until it is due is not due by a clock in doubt.
   clock.doubt(judge.doubts);
   opened.defer(() => judge.stop());

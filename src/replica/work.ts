@@ -22,6 +22,7 @@ import { createStreamEnds, type StreamEnds } from "../server/device/stream-ends.
 import { createTails } from "../server/device/tails.ts";
 import { createOffers, type Offers } from "../server/http/offers.ts";
 import type { Db } from "../store/pg/database.ts";
+import type { Looks } from "../store/pg/looks.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
@@ -52,13 +53,7 @@ export async function buildWork(
   const { db } = storage.work;
   const publisher = createPublisher({ log });
   const common = {
-    db,
-    log,
-    replicaId,
-    cell: config.cell,
-    clock,
-    telemetry,
-    streams,
+    ...{ db, looks: storage.looks, log, replicaId, cell: config.cell, clock, telemetry, streams },
     policy: { ...config.failures, quotas },
     doorbell: publisher,
   };
@@ -121,13 +116,14 @@ function openPlacer(
   options: Pick<Foundation, "log" | "opened"> &
     Pick<Work, "publisher" | "inbox" | "bus"> & {
       db: Db;
+      looks: Looks;
       ttlMs: number;
       policy: { quotas: Access["quotas"] };
     },
 ): Placer {
-  const { db, log, ttlMs, policy, publisher, inbox, bus, opened } = options;
+  const { db, looks, log, ttlMs, policy, publisher, inbox, bus, opened } = options;
   const placer = createPlacer({
-    ...{ db, log, ttlMs, quotas: policy.quotas },
+    ...{ db, looks, log, ttlMs, quotas: policy.quotas },
     ring: publisher.placed,
     moved: publisher.moved,
     announce: (orgId) => bus.broadcast({ kind: "held", orgId }),

@@ -13,6 +13,7 @@
 import { within } from "../abort.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as alerts from "../store/work/alerts.ts";
 import * as deliveries from "../store/work/deliveries.ts";
 import { type Facts, gather } from "../store/work/delivery-facts.ts";
@@ -71,6 +72,7 @@ export type Deliverer = Loop;
 
 export function startDeliverer(options: {
   db: Db;
+  looks?: Looks;
   log: Logger;
   send: Send;
   /** Maximum milliseconds of sleep, for rows of other replicas. */
@@ -79,7 +81,7 @@ export function startDeliverer(options: {
   onEvents?: (orgId: string) => void;
   onTried?: (outcome: Sent["outcome"] | "dead") => void;
 }): Deliverer {
-  const { db, log } = options;
+  const { db, log, looks = looksAlone(db) } = options;
   const leaseMs = options.leaseMs ?? leaseMsDefault;
   const busy = new Map<string, number>();
   const tries = new Set<Promise<void>>();
@@ -131,10 +133,14 @@ export function startDeliverer(options: {
     tries.add(tried);
   }
 
+  /** A delivery that is due and not claimed waits for a try here, or is held by another replica. */
+  const untilDue = (nextMs: number | undefined) =>
+    nextMs ? Math.min(Math.ceil(nextMs), options.sweepMs) : options.sweepMs;
+
   const loop = startLoop({
     name: "deliverer",
     log,
-    async pass() {
+    async pass(_, wasPoked) {
       if (performance.now() >= awayAt) {
         await transaction(db, (tx) => alerts.alertAway(tx));
         awayAt = performance.now() + awayEveryMs;
@@ -142,15 +148,11 @@ export function startDeliverer(options: {
       const limit = triesMax - tries.size;
       // The end of a try pokes the loop.
       if (limit === 0) return options.sweepMs;
+      // A poke tells of a delivery; without one, a look nearly always tells of none.
+      const nextMs = wasPoked ? 0 : await looks.ask(deliveries.nextMs);
+      if (nextMs !== 0) return untilDue(nextMs);
       const claimed = await deliveries.claim(db, { limit, perDestinationMax, busy, leaseMs });
-      if (claimed.length === 0) {
-        const nextMs = await deliveries.findNextMs(db);
-        // A delivery that is due and not claimed waits for a try here, or is held by another
-        // replica.
-        return nextMs === undefined || nextMs === 0
-          ? options.sweepMs
-          : Math.min(Math.ceil(nextMs), options.sweepMs);
-      }
+      if (claimed.length === 0) return untilDue(await looks.ask(deliveries.nextMs));
       const facts = await gather(db, claimed);
       for (const delivery of claimed) begin(delivery, facts.get(delivery.id));
       return 0;

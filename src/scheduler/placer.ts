@@ -2,6 +2,7 @@ import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
 import { isUnavailable } from "../store/pg/failures.ts";
+import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as placements from "../store/work/placements.ts";
 import { placeOnce, type Rung } from "./placing-pass.ts";
 
@@ -37,11 +38,14 @@ export type Placer = {
  */
 const knownMs = 60_000;
 const announceMs = 10_000;
+/** Milliseconds that an announcement may take to arrive. */
+const announcedWithinMs = 2_000;
 /** Maximum number of pending timers for passes. */
 const timersMax = 1_000;
 
 type PlacerOptions = {
   db: Db;
+  looks?: Looks;
   log: Logger;
   ttlMs: number;
   quotas: Pick<Quotas, "findRoom" | "add">;
@@ -54,7 +58,7 @@ type PlacerOptions = {
 };
 
 export function createPlacer(options: PlacerOptions): Placer {
-  const { db, log } = options;
+  const { db, log, looks = looksAlone(db) } = options;
   const asked = new Set<string>();
   const known = new KnownOrgs(options.announce);
   const timers = new OrgTimers((orgId) => ask(orgId));
@@ -108,7 +112,7 @@ export function createPlacer(options: PlacerOptions): Placer {
     changed: (orgId) => ask(orgId),
     heard: (orgId) => known.hear(orgId),
     async sweep() {
-      for (const orgId of await placements.listOrgs(db)) ask(orgId);
+      for (const orgId of await looks.ask(placements.gatedOrgs)) ask(orgId);
       await running;
     },
     async idle() {
@@ -122,8 +126,9 @@ export function createPlacer(options: PlacerOptions): Placer {
 }
 
 /** The orgs that are assumed to have gated runs, each for a minute. */
-class KnownOrgs {
-  readonly #until = new Map<string, number>();
+export class KnownOrgs {
+  /** Times in milliseconds since 1970. */
+  readonly #known = new Map<string, { heardAt: number; until: number }>();
   readonly #announcedAt = new Map<string, number>();
   readonly #announce: (orgId: string) => void;
 
@@ -132,10 +137,10 @@ class KnownOrgs {
   }
 
   has(orgId: string): boolean {
-    const until = this.#until.get(orgId);
-    if (until === undefined) return false;
-    if (until > Date.now()) return true;
-    this.forget(orgId);
+    const known = this.#known.get(orgId);
+    if (!known) return false;
+    if (known.until > Date.now()) return true;
+    this.#known.delete(orgId);
     this.#announcedAt.delete(orgId);
     return false;
   }
@@ -151,11 +156,17 @@ class KnownOrgs {
 
   /** Another replica has seen gated runs. */
   hear(orgId: string): void {
-    this.#until.set(orgId, Date.now() + knownMs);
+    const now = Date.now();
+    this.#known.set(orgId, { heardAt: now, until: now + knownMs });
   }
 
+  /**
+   * No gated run is left. An org heard of lately stays known for a while: its next gated run, on the
+   * replica that announced the org, is announced only when `announceMs` have passed.
+   */
   forget(orgId: string): void {
-    this.#until.delete(orgId);
+    const known = this.#known.get(orgId);
+    if (known) known.until = known.heardAt + announceMs + announcedWithinMs;
   }
 }
 

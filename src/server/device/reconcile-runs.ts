@@ -14,7 +14,7 @@ const resultWaitMs = 30_000;
 
 /** The reconciliation of the runs that a device holds. */
 export const runs: Reconciliation = {
-  adopt: (tx, session, workIds) => attempts.adopt(tx, { ...session, workIds }),
+  adopt: (tx, { attempts: adopted }) => attempts.adopt(tx, adopted),
   findVerdicts: async (tx, names) => (await findVerdicts(tx, names)).map(({ verdict }) => verdict),
   awaitResults: (tx, orgId, held) =>
     lateResults.awaitResults(tx, { orgId, attempts: held, waitMs: resultWaitMs }),

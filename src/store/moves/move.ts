@@ -26,6 +26,8 @@ const closingMs = 6_000;
  */
 const drainMsMax = 20_000;
 const pollMs = 200;
+/** Milliseconds between words about a table that takes long. */
+const sayEveryMs = 2_000;
 /** A sequence at the target that is behind goes this far beyond the source's. */
 const sequenceMargin = 1_000_000;
 
@@ -187,6 +189,7 @@ async function copyAll(
 ): Promise<void> {
   const people = await copyPeople(ends, tables, { orgId });
   const { copied } = (await rowOf(ends.target, orgId))!;
+  let saidAt = performance.now();
   for (const table of tables) {
     if (copied[table.name]) continue;
     const { rows } = await copyTable(ends, table, {
@@ -196,6 +199,11 @@ async function copyAll(
           "update org_move set copied = copied || jsonb_build_object($2::text, $3::jsonb) where org_id = $1",
           [orgId, table.name, JSON.stringify(digest)],
         );
+      },
+      async onRows(soFar) {
+        if (performance.now() - saidAt < sayEveryMs) return;
+        saidAt = performance.now();
+        await say({ step: "copying", table: table.name, rows: soFar });
       },
     });
     await say({ step: "copied", table: table.name, rows });

@@ -1,8 +1,9 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import type { Look } from "../pg/looks.ts";
 import { relaxed } from "../pg/relaxed.ts";
-import { ofAnySize, ofFew, unnest } from "../pg/unnest.ts";
-import type { SessionName } from "./presence.ts";
+import { ofAnySize, unnest } from "../pg/unnest.ts";
+import { type Adopted, adoptedColumns } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /**
@@ -386,13 +387,13 @@ export async function beat(db: Db, attempts: readonly AttemptName[]): Promise<vo
  * Moves attempts to a new session and marks them as running, whether or not the old session's
  * accept arrived.
  */
-export async function adopt(tx: Db, session: SessionName & { workIds: readonly string[] }): Promise<void> {
-  if (session.workIds.length === 0) return;
+export async function adopt(tx: Db, attempts: readonly Adopted[]): Promise<void> {
+  if (attempts.length === 0) return;
   await sql`
-    ${ofFew} update run set status = 'running', claimed_epoch = ${session.epoch}, claimed_session = ${session.sessionId},
-      started_at = coalesce(started_at, now()), last_beat_at = now()
-    where org_id = ${session.orgId} and device_id = ${session.deviceId} and status <> 'pending'
-      and id = any(${session.workIds as string[]}::uuid[])
+    ${ofAnySize} update run r set status = 'running', claimed_epoch = i.epoch, claimed_session = i.session_id,
+      started_at = coalesce(r.started_at, now()), last_beat_at = now()
+    from ${unnest("i", attempts, adoptedColumns)}
+    where r.org_id = i.org_id and r.id = i.work_id and r.device_id = i.device_id and r.status <> 'pending'
   `.execute(tx);
 }
 
@@ -428,46 +429,60 @@ export type ReapRules = {
  */
 const unlistedShare = sql.lit(0.6);
 
+/** Active attempts with the rule that takes each for lost; null: none does. */
+function suspects(rules: ReapRules) {
+  const ms = (value: number) => sql`${value} * interval '1 ms'`;
+  return sql`
+    select r.org_id, r.id, r.attempt_token, r.last_beat_at, r.status,
+      greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) as heard_at,
+      case
+        when r.cancel_requested_at < now() - ${ms(rules.ttlMs)} then 'cancelled'
+        when (p.epoch is null or p.disconnected_at is not null or v.last_beat_at is null
+            or v.last_beat_at < now() - ${ms(rules.ttlMs)})
+          and greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) < now() - ${ms(rules.ttlMs)}
+          then 'stream_broken'
+        -- The answer to the claim was lost, or its session: nobody else asks whether the device accepted.
+        when r.status = 'claimed' and r.last_beat_at is null
+          and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.silentAttemptMs)}
+          then 'never_accepted'
+        -- Its device is online, and has beaten twice without it. The session that has it sees so by itself; here it is seen of
+        -- an attempt that no session remembers, as after a failover that took its end back.
+        when r.status = 'running' and p.disconnected_at is null
+          and p.last_beat_at > greatest(r.last_beat_at, r.started_at, r.claimed_at) + ${unlistedShare} * ${ms(rules.ttlMs)}
+          then 'not_listed'
+        when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
+        when r.last_beat_at is null and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
+        -- Its timeout stands still while a person is asked; asked about only where it would have passed.
+        when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)}
+          and r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} - (
+            select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
+              interval '0')
+            from question q
+            where q.org_id = r.org_id and q.work_id = r.id and q.attempt_token = r.attempt_token)
+          then 'overdue'
+      end as rule
+    from run r
+      left join presence p on p.org_id = r.org_id and p.device_id = r.device_id
+      left join replica v on v.id = p.replica_id
+    where r.status <> 'pending'`;
+}
+
+/** Whether there may be lost attempts. */
+export function lookLost(rules: ReapRules): Look<boolean> {
+  return {
+    expression: sql`exists (select from (${suspects(rules)}) s where s.rule is not null)`,
+    read: Boolean,
+  };
+}
+
 /**
  * Locks up to `limit` lost attempts, by the database's clock (R7), with the rule that applies to
  * each. Rows locked by another replica are skipped, so any number of replicas may reap at once.
  */
 export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise<LostAttempt[]> {
-  const ms = (value: number) => sql`${value} * interval '1 ms'`;
   const { rows } = await sql<LostAttempt>`
     with suspect as materialized (
-      select r.org_id, r.id, r.attempt_token, r.last_beat_at, r.status,
-        greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) as heard_at,
-        case
-          when r.cancel_requested_at < now() - ${ms(rules.ttlMs)} then 'cancelled'
-          when (p.epoch is null or p.disconnected_at is not null or v.last_beat_at is null
-              or v.last_beat_at < now() - ${ms(rules.ttlMs)})
-            and greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) < now() - ${ms(rules.ttlMs)}
-            then 'stream_broken'
-          -- The answer to the claim was lost, or its session: nobody else asks whether the device accepted.
-          when r.status = 'claimed' and r.last_beat_at is null
-            and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.silentAttemptMs)}
-            then 'never_accepted'
-          -- Its device is online, and has beaten twice without it. The session that has it sees so by itself; here it is seen of
-          -- an attempt that no session remembers, as after a failover that took its end back.
-          when r.status = 'running' and p.disconnected_at is null
-            and p.last_beat_at > greatest(r.last_beat_at, r.started_at, r.claimed_at) + ${unlistedShare} * ${ms(rules.ttlMs)}
-            then 'not_listed'
-          when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
-          when r.last_beat_at is null and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
-          -- Its timeout stands still while a person is asked; asked about only where it would have passed.
-          when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)}
-            and r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} - (
-              select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
-                interval '0')
-              from question q
-              where q.org_id = r.org_id and q.work_id = r.id and q.attempt_token = r.attempt_token)
-            then 'overdue'
-        end as rule
-      from run r
-        left join presence p on p.org_id = r.org_id and p.device_id = r.device_id
-        left join replica v on v.id = p.replica_id
-      where r.status <> 'pending'
+      ${suspects(rules)}
     )
     select r.org_id as "orgId", r.id as "runId", r.device_id as "deviceId", r.attempt_token as "attemptToken", s.rule,
       r.status, r.cancel_reason as "cancelReason", r.last_beat_at as "lastBeatAt",

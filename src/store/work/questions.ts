@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
+import type { Look } from "../pg/looks.ts";
 import type { Json } from "../pg/schema-columns.ts";
 import { storableJson, storableText } from "../pg/storable.ts";
 import type { NotifyEntry } from "./deliveries.ts";
@@ -212,13 +213,12 @@ export async function closeDue(tx: Db, limit: number): Promise<QuestionRow[]> {
 /**
  * Milliseconds until the next deadline, by the database's clock; undefined without open questions.
  */
-export async function findNextDeadlineMs(db: Db): Promise<number | undefined> {
-  const { rows } = await sql<{ ms: number }>`
-    select greatest(0, extract(epoch from deadline_at - clock_timestamp()) * 1000)::float8 as ms
-    from question where state = 'open' order by deadline_at limit 1
-  `.execute(db);
-  return rows[0]?.ms;
-}
+export const nextDeadlineMs: Look<number | undefined> = {
+  expression: sql`
+    select greatest(0, extract(epoch from deadline_at - clock_timestamp()) * 1000)::float8
+    from question where state = 'open' order by deadline_at limit 1`,
+  read: (ms) => (ms as number | null) ?? undefined,
+};
 
 /**
  * Questions of the devices answered within `withinMs` milliseconds, to repeat answers whose message
