@@ -1,5 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import type { FinishedRunStatus, SkipReason } from "../pg/schema-work.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
 import { earlier, endedColumns, endsAsCancelled, isOfSession, pastAttemptsWith } from "./attempt-rules.ts";
 import type { NotifyEntry } from "./deliveries.ts";
@@ -14,7 +15,7 @@ import {
 } from "./watcher-outcomes.ts";
 import { type Answer, answerOf } from "./windows.ts";
 
-export type { FailurePolicy };
+export type { FailurePolicy, SkipReason };
 
 /**
  * Settling: the statement that takes an attempt away from its run, or ends the run. Two other
@@ -36,15 +37,7 @@ export type { FailurePolicy };
  * its token when a newer session continues it.
  */
 
-export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
-export type SkipReason =
-  | "overlap"
-  | "cooldown"
-  | "missed"
-  | "offline_expired"
-  | "no_executor"
-  | "limit"
-  | "budget";
+export type FinishedStatus = FinishedRunStatus;
 
 export type Settlement = {
   orgId: string;
