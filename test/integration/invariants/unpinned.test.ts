@@ -10,17 +10,16 @@ import { transaction } from "../../../src/store/pg/database.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";
 import * as runClaims from "../../../src/store/work/run-claims.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold } from "../../support/locks.ts";
 import {
   accept,
   agePresence,
   ageRun,
   claim,
   findRun,
-  hold,
   listKinds,
   openDevice,
   orgId,
-  policy,
   reapRules,
   reportOf,
   seedDevice,
@@ -28,9 +27,9 @@ import {
   seedWatcher,
   seedWorker,
   sessionOf,
-  storeOnce,
   triggerRun,
 } from "../../support/rows.ts";
+import { policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 
