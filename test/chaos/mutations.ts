@@ -38,7 +38,7 @@ export const mutations: readonly Mutation[] = [
     name: "the claim looks at no pin",
     replacements: [
       {
-        file: "src/store/work/attempts.ts",
+        file: "src/store/work/run-claims.ts",
         from: "and device_id = s.device_id and",
         to: "and",
       },
@@ -79,6 +79,11 @@ export const mutations: readonly Mutation[] = [
         file: "src/store/work/settlements.ts",
         from: "where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token",
         to: "where org_id = i.org_id and id = i.run_id",
+      },
+      {
+        file: "src/store/work/completions.ts",
+        from: " and r.attempt_token = i.token",
+        to: "",
       },
     ],
     prefersUnary: true,
@@ -203,6 +208,11 @@ export const mutations: readonly Mutation[] = [
         file: "src/store/work/settlements.ts",
         from: "case when h.window_id is not null then h.output end,",
         to: "case when h.window_id is not null then left(h.output, 40) end,",
+      },
+      {
+        file: "src/store/work/completions.ts",
+        from: "id, output, is_truncated, answer::jsonb",
+        to: "id, left(output, 40), is_truncated, answer::jsonb",
       },
     ],
     breaks: ["an acknowledgement is true", "one window per completed run"],
@@ -384,7 +394,7 @@ export const mutations: readonly Mutation[] = [
     name: "an attempt keeps the token of the attempt before",
     replacements: [
       {
-        file: "src/store/work/attempts.ts",
+        file: "src/store/work/run-claims.ts",
         from: "attempt = r.attempt + 1, attempt_token = gen_random_uuid(),",
         to: "attempt = r.attempt + 1,\n        attempt_token = coalesce((r.past_attempts->-1->>'token')::uuid, gen_random_uuid()),",
       },

@@ -203,13 +203,15 @@ function createVisits(
   };
 }
 
-/** Refusals of strangers' requests, and the suspects they make. */
-function createRefusals(
-  connections: Connections,
-  allowances: ReturnType<typeof createAllowances>,
-  options: { isBehindProxies: boolean; cutBy: (reason: CutReason) => void; now: () => number },
-) {
-  const suspects = createSuspects(options.now);
+type Parts = {
+  connections: Connections;
+  allowances: ReturnType<typeof createAllowances>;
+  suspects: ReturnType<typeof createSuspects>;
+  cutBy: (reason: CutReason) => void;
+};
+
+/** Judges strangers' requests. */
+function createGate(options: CrowdOptions, { connections, allowances, suspects, cutBy }: Parts) {
   const isSuspect = (network: string) => !options.isBehindProxies && suspects.has(network);
 
   function hangUp(connection: Connection, reason: "too_many_requests" | "slow_stranger"): void {
@@ -222,7 +224,7 @@ function createRefusals(
     const mayEnd = connection && !connection.isKnown && !options.isBehindProxies;
     const over = probePaths.has(path) ? undefined : allowances.take(network);
     if (over) {
-      options.cutBy("too_many_requests");
+      cutBy("too_many_requests");
       // Under a flood the end of a connection costs less than the refusal of its requests.
       const isEnough = over === "all" || (connection?.refusals ?? 0) >= refusalsMax;
       if (mayEnd && isEnough) hangUp(connection, "too_many_requests");
@@ -246,11 +248,12 @@ export function createCrowd(options: CrowdOptions): Crowd {
   const connections = new Connections({ ...options, cutBy, now });
   const visits = createVisits(connections, { ...options, cutBy });
   const allowances = createAllowances(options.requestsPerAddress, now);
+  const suspects = createSuspects(now);
   const visitOf = new WeakMap<object, Visit>();
   const timer = setInterval(() => endLate(now(), connections, visits.incomplete, cutBy), lookEveryMs);
   timer.unref();
 
-  const { isSuspect, isRefused } = createRefusals(connections, allowances, { ...options, cutBy, now });
+  const { isSuspect, isRefused } = createGate(options, { connections, allowances, suspects, cutBy });
 
   return {
     enter: (socket) => connections.enter(socket),

@@ -14,8 +14,9 @@ import { createLogger } from "../../../src/log.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
-import { hourly, listRuns, listWindows, noteDoorbell, putSchedule } from "../../support/rows.ts";
+import { hourly, listRuns, listWindows, putSchedule } from "../../support/rows.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
+import { noteDoorbell } from "../../support/surroundings.ts";
 import { getRun, takeOn } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
