@@ -111,7 +111,7 @@ async function endOf(tx: Db, end: () => Promise<Settled[]>) {
 
 const byRun = (a: Settled, b: Settled) => (a.runId < b.runId ? -1 : 1);
 
-test("a completion ends its run as the settlement of everything does, for any run, watcher and report", async () => {
+test("R5: a completion ends its run as the settlement of everything does, for any run, watcher and report", async () => {
   const { db } = database;
   const given = process.env.PINION_TEST_SEED;
   const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
