@@ -24,7 +24,13 @@ export type Mutation = {
     Partial<
       Pick<
         ChaosOptions,
-        "every" | "workMsMax" | "trafficDevices" | "outageMsMax" | "settleMsMax" | "durationFactor"
+        | "workers"
+        | "every"
+        | "workMsMax"
+        | "trafficDevices"
+        | "outageMsMax"
+        | "settleMsMax"
+        | "durationFactor"
       >
     > & {
       kinds: readonly FaultKind[];
@@ -73,17 +79,33 @@ export const mutations: readonly Mutation[] = [
     },
   },
   {
-    name: "settling looks at no attempt token",
+    // The token, the device and the session of an attempt are each a fence: all three are gone.
+    name: "settling looks at no fence of an attempt",
     replacements: [
       {
         file: "src/store/work/settlements.ts",
         from: "where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token",
         to: "where org_id = i.org_id and id = i.run_id",
       },
+      { file: "src/store/work/settlements.ts", from: "and (i.reporter is null or device_id = i.reporter)", to: "" },
+      {
+        file: "src/store/work/settlements.ts",
+        from: "and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))",
+        to: "",
+      },
     ],
     prefersUnary: true,
     breaks: ["an acknowledgement is true", "one window per completed run"],
-    rig: { ...small, every: 5, lengthMs: 30_000, gapMs: 4_000, kinds: ["host_pause", "network_blackhole"] },
+    // The run of a paused worker goes to another worker, and both report.
+    rig: {
+      ...small,
+      devices: 4,
+      workers: 8,
+      every: 5,
+      lengthMs: 30_000,
+      gapMs: 4_000,
+      kinds: ["host_pause", "network_blackhole"],
+    },
   },
   {
     name: "the device loses its outbox",
