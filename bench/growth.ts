@@ -5,6 +5,7 @@
 import type { Bench } from "./lib/bench.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { atMost, type Row, shown } from "./lib/report.ts";
+import { addFinished } from "./lib/seed.ts";
 import { type LifecycleResult, openLifecycle, runLifecycle } from "./lifecycle.ts";
 
 const full = {
@@ -69,25 +70,6 @@ export const bench: Bench = async ({ isSmoke }) => {
     await cluster.close();
   }
 };
-
-/** Runs of the last days with their slots, as they stand in the tables after they ended. */
-async function addFinished(url: string, count: number): Promise<void> {
-  if (count <= 0) return;
-  await query(
-    url,
-    `with w as materialized (select org_id, id, device_id, row_number() over (order by id) - 1 as ord from watcher)
-    insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-      notification, source, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status, attempt, reason,
-      past_attempts, finished_at)
-    select w.org_id, uuid_v7(), w.id, 1, 'bench', 1, w.device_id, '', 'none', 'scheduled', at - interval '1 hour', at, at, at,
-      3600000, 1, 'completed', 1, '', '[]', at
-    from generate_series(1, $1::int) i
-      cross join lateral (select now() - (i % 600000) * interval '1 second' as at) t
-      join w on w.ord = i % (select count(*) from watcher)`,
-    [count],
-  );
-  await query(url, "vacuum analyze run_finished");
-}
 
 /** Watchers that are not due, pinned to the existing devices, like paused watchers. */
 async function addWatchers(url: string, count: number): Promise<void> {

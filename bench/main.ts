@@ -23,6 +23,7 @@ const benches = [
   "soak",
   "turns",
   "in-and-out",
+  "org-move",
 ] as const;
 
 const { values, positionals } = parseArgs({

@@ -14,8 +14,10 @@ import * as attempts from "../src/store/work/attempts.ts";
 import * as events from "../src/store/work/events.ts";
 import * as presence from "../src/store/work/presence.ts";
 import * as replicas from "../src/store/work/replicas.ts";
+import * as runClaims from "../src/store/work/run-claims.ts";
 import * as schedules from "../src/store/work/schedules.ts";
 import { settle } from "../src/store/work/settlements.ts";
+import * as slotRows from "../src/store/work/slot-rows.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { percentiles } from "./lib/percentiles.ts";
 import { shown } from "./lib/report.ts";
@@ -96,7 +98,7 @@ async function liveOnce(db: Db): Promise<void> {
   const [run] = await transaction(db, async (tx) => {
     const plans = (await schedules.lockDue(tx, 1_000)).map((watcher) => planDue(watcher));
     const slots = plans.flatMap((plan) => plan.slots);
-    const recorded = await schedules.record(
+    const recorded = await slotRows.record(
       tx,
       slots,
       plans.map((plan) => plan.move),
@@ -107,7 +109,7 @@ async function liveOnce(db: Db): Promise<void> {
   await schedules.lookAhead(db, 0);
   const device = { orgId: run!.orgId, deviceId: run!.deviceId! };
   const { epoch, sessionId } = await presence.open(db, { ...device, replicaId, ttlMs: 60_000 });
-  const [claimed] = await attempts.claim(db, [{ ...device, epoch, sessionId, slots: 1, kinds: null }]);
+  const [claimed] = await runClaims.claim(db, [{ ...device, epoch, sessionId, slots: 1, kinds: null }]);
   await attempts.accept(db, [{ ...claimed!, workId: claimed!.runId, pushedAgoMs: 1, acceptedAgoMs: 1 }]);
   await transaction(db, async (tx) => {
     const [settled] = await settle(

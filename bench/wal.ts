@@ -8,17 +8,17 @@ import { planDue } from "../src/scheduler/plan.ts";
 import { eventOf } from "../src/scheduler/recorded-event.ts";
 import { appendSettled } from "../src/scheduler/settle.ts";
 import { openDatabase, transaction } from "../src/store/pg/database.ts";
+import { type Completed, complete } from "../src/store/work/completions.ts";
 import * as events from "../src/store/work/events.ts";
 import * as presence from "../src/store/work/presence.ts";
 import * as replicas from "../src/store/work/replicas.ts";
 import * as schedules from "../src/store/work/schedules.ts";
-import { type Settlement, settle } from "../src/store/work/settlements.ts";
+import * as slotRows from "../src/store/work/slot-rows.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { cpuSeconds } from "./lib/cpu.ts";
 import { makeDue, seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
 
 const [runs = 4_000, ...sizes] = process.argv.slice(2).map(Number);
-const policy = { retryBackoffMs: 1_000, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 1_000 };
 const orgs = 10;
 const replicaId = "replica-1";
 
@@ -107,22 +107,22 @@ async function measure(batch: number): Promise<void> {
           slots.map((slot) => ({ ...slot, claimant: seats.get(watcher.deviceId!) })),
         );
         const moves = plans.map((plan) => plan.move);
-        const written = await schedules.record(tx, slots, moves);
+        const written = await slotRows.record(tx, slots, moves);
         await events.appendAll(tx, written.map(eventOf));
         return written;
       });
       if (recorded.length === 0) break;
       done += recorded.length;
-      const settlements = recorded.map(
-        (run): Settlement => ({
+      const completions = recorded.filter(slotRows.isClaimed).map(
+        (run): Completed => ({
           ...{ orgId: run.orgId, workId: run.runId, attemptToken: run.attemptToken, deviceId: run.deviceId },
           ...{ action: "finish_or_retry", status: "completed", reason: "", output: "done", exitCode: 0 },
           ...{ durationMs: 1, pushedAgoMs: 1, startedAgoMs: 1 },
         }),
       );
       await transaction(db, async (tx) => {
-        const settled = await settle(tx, settlements, policy);
-        await appendSettled(tx, settlements, settled, { quotas: undefined });
+        const settled = await complete(tx, completions);
+        await appendSettled(tx, completions, settled, { quotas: undefined });
       });
     }
     if (done !== runs) throw new Error(`${done} of ${runs} runs were made`);

@@ -40,8 +40,8 @@ export class Bell {
     this.#wake?.();
   }
 
-  /** Resolves when the bell has been rung, after `ms`, or when the signal aborts, whichever is first. */
-  async wait(ms: number, signal: AbortSignal): Promise<void> {
+  /** Resolves when the bell has been rung (true), after `ms`, or when the signal aborts, whichever is first. */
+  async wait(ms: number, signal: AbortSignal): Promise<boolean> {
     if (!this.#isRung && !signal.aborted) {
       await new Promise<void>((resolve) => {
         const done = () => {
@@ -56,6 +56,8 @@ export class Bell {
         this.#wake = done;
       });
     }
+    const wasRung = this.#isRung;
     this.#isRung = false;
+    return wasRung;
   }
 }

@@ -1,25 +1,32 @@
 /**
- * What a run is started with: JSON that somebody else wrote. It is data, wherever it goes: a prompt names its values
- * (`{{ input.commit.sha }}`), they are put in once, fenced, and are never read as a prompt.
+ * The input of a run: JSON from outside of Pinion, for example from the sender of a hook. An input
+ * is data everywhere: a prompt names values of the input (`{{ input.commit.sha }}`), and each value
+ * is inserted once, fenced, and never read as a prompt.
  */
 import { refuse } from "./errors.ts";
 import { canonicalJson, inputDepthMax, isShallow, type JsonValue } from "./json.ts";
 
-/** Of its canonical text. */
+/** Maximum bytes of an input, as canonical JSON. */
 export const inputBytesMax = 65_536;
-/** Values that one prompt may name. */
+/** Maximum references of a prompt. */
 const referencesMax = 100;
-/** Of a prompt with its values, in bytes: an assignment has 4 MiB for everything. */
+/** Maximum bytes of a prompt with its values: a whole assignment has 4 MiB. */
 const promptBytesMax = 1_048_576;
-/** A text on one line up to this length stands in its sentence; any other has lines of its own. */
+/**
+ * A text of one line up to this length is inserted in its sentence; a longer text gets its own
+ * lines.
+ */
 const inlineCharactersMax = 200;
 
-/** Whatever begins like a reference: one that is written otherwise is a mistake, and not a text. */
+/**
+ * A text that begins like a reference; if the text is no well-formed reference, it is a mistake.
+ */
 const referencePattern = /\{\{\s*input(?![A-Za-z0-9_])[^{}]*(?:\}\}|$|(?=\{))/gm;
 const wellFormedPattern = /^\{\{\s*(input(?:\.[A-Za-z0-9_$-]+)*)\s*\}\}$/;
 
 /**
- * Refuses with `invalid_argument` an input that is larger than {@link inputBytesMax} as JSON, or nested too deeply.
+ * Refuses with `invalid_argument` an input that is larger than {@link inputBytesMax} as JSON, or
+ * nested too deeply.
  */
 export function requireInput(value: JsonValue, field = "input"): JsonValue {
   if (!isShallow(value)) {
@@ -44,7 +51,9 @@ export function referencesOf(prompt: string): string[] {
   return [...names];
 }
 
-/** Refuses with `invalid_argument` a prompt whose references cannot be read, or that has too many. */
+/**
+ * Refuses with `invalid_argument` a prompt with a malformed reference, or with too many references.
+ */
 export function checkReferences(prompt: string, field = "spec.prompt"): void {
   let count = 0;
   for (const [found] of prompt.matchAll(referencePattern)) {
@@ -62,7 +71,7 @@ export function checkReferences(prompt: string, field = "spec.prompt"): void {
   }
 }
 
-/** The value of a dotted name; undefined: there is none. A number is a place in a list, from 0. */
+/** The value of a dotted name; undefined: no such value. A number is a place in a list, from 0. */
 export function findValue(input: JsonValue, name: string): JsonValue | undefined {
   let value: JsonValue | undefined = input;
   for (const part of name.split(".").slice(1)) {
@@ -73,7 +82,10 @@ export function findValue(input: JsonValue, name: string): JsonValue | undefined
   return value;
 }
 
-/** Why a run of the prompt cannot begin with this input; undefined: it can. An absent input is undefined. */
+/**
+ * The reason why a run of the prompt cannot begin with the input; undefined: the run can begin. An
+ * absent input is undefined.
+ */
 export function problemOf(prompt: string, input: JsonValue | undefined): string | undefined {
   const names = referencesOf(prompt);
   if (names.length === 0) return undefined;
@@ -91,7 +103,7 @@ export function problemOf(prompt: string, input: JsonValue | undefined): string 
   return undefined;
 }
 
-/** The prompt with the values in their places, each fenced; a value that is not there leaves its reference. */
+/** The prompt with fenced values in place of the references; a reference without a value stays. */
 export function render(prompt: string, input: JsonValue): string {
   let isAny = false;
   const rendered = prompt.replace(referencePattern, (found) => {
@@ -108,7 +120,7 @@ export function render(prompt: string, input: JsonValue): string {
 function fencedValue(name: string, value: JsonValue): string {
   const text = typeof value === "string" ? value : JSON.stringify(value, null, 2);
   const longest = Math.max(0, ...[...text.matchAll(/`+/g)].map(([run]) => run.length));
-  // A line ends with more than "\n"; a text of spaces alone would not be seen.
+  // Other characters than "\n" end a line, too. A text of spaces would be invisible in a sentence.
   const isInline =
     text.length <= inlineCharactersMax && !/[\p{Cc}\u2028\u2029]/u.test(text) && text.trim() !== "";
   if (isInline) {
@@ -122,7 +134,7 @@ function fencedValue(name: string, value: JsonValue): string {
 
 const concealed = "[redacted]";
 
-/** The input as people see it: what the dotted paths name is left out; "*" is every element. */
+/** The input for people, without the values at the dotted paths; "*" stands for every element. */
 export function redactInput(input: JsonValue, paths: readonly string[]): JsonValue {
   if (paths.length === 0) return input;
   return conceal(

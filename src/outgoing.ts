@@ -1,6 +1,7 @@
 /**
- * How this process reaches the world over HTTP: hooks out, traces, downloads. One meaning of HTTP_PROXY, HTTPS_PROXY,
- * ALL_PROXY and NO_PROXY for all of them, which is the device client's (docs/proxies.md).
+ * Outgoing HTTP requests of the server: messages to webhooks, traces, downloads. All of them read
+ * HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY in the same way as the device client
+ * (docs/proxies.md).
  */
 import type { Agent } from "node:http";
 import {
@@ -16,14 +17,15 @@ import type { Reach } from "./addresses.ts";
 
 export { ProxyError, proxyErrorOf } from "@pinion/client/network";
 
-/** The agent of a request to a URL: through the proxy that the environment names for it, if it names one. */
+/** The agent of a request to a URL: through the URL's proxy, if the environment names a proxy. */
 export function outgoingAgent(url: string | URL, proxy?: ProxySetting): Agent {
   return httpAgentFor(url, proxy ? { proxy } : {});
 }
 
 /**
- * A request of node:http or node:https, as the URL says, through the proxy that leads there. The caller writes the body, ends
- * it, and listens for errors; a proxy's refusal is one, a ProxyError. Throws a ProxyError if the setting names no usable proxy.
+ * A request of node:http or node:https, by the URL, through the URL's proxy. The caller writes and
+ * ends the body, and listens for errors; a refusal by the proxy is a ProxyError. Throws a ProxyError
+ * if the setting names no usable proxy.
  */
 export function outgoingRequest(
   url: URL,
@@ -38,17 +40,19 @@ export function outgoingRequest(
 export type Answer = {
   status: number;
   headers: IncomingMessage["headers"];
-  /** At most {@link answerBytesMax} of it. */
+  /** The first {@link answerBytesMax} bytes of the answer. */
   text: string;
 };
 
-/** What is read of an answer; the rest is left. */
+/** Maximum bytes read of an answer; the connection is closed after them. */
 const answerBytesMax = 65_536;
 
 /**
- * Posts a body to where people of an org may have it sent. Addresses are those that `reach` allows, judged as they are dialled;
- * behind a proxy, which looks the name up itself, by a look-up here before it. Redirects that keep the method (307, 308) are
- * followed, up to `redirectsMax`, under the same rule. Rejects with an AddressRefused, a ProxyError, or what the network says.
+ * Posts a body to a URL that people of an org have chosen. `reach` decides about each address when
+ * the address is dialled. A proxy looks names up itself, so a name is looked up and judged here
+ * before the request goes to the proxy. Redirects that keep the method (307, 308) are followed up to
+ * `redirectsMax` times, under the same rule. Rejects with an AddressRefused, a ProxyError, or an
+ * error of the network.
  */
 export async function post(
   url: URL,
@@ -76,7 +80,7 @@ async function postOnce(
   url: URL,
   { headers, body, reach, signal }: Parameters<typeof post>[1],
 ): Promise<Answer> {
-  // A socket looks up names alone, and a proxy what it is given.
+  // The socket calls `reach.lookup` for names only, and never for an address or behind a proxy.
   if (isIP(url.hostname.replace(/^\[|\]$/g, "")) !== 0 || proxyFor(url))
     await reach.requireHost(url.hostname);
   return new Promise((resolve, reject) => {

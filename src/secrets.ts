@@ -1,12 +1,13 @@
 /**
- * Secrets at rest, and references to secrets that are somewhere else.
+ * Sealed secrets, and references to secrets of the server's environment.
  *
- * A sealed secret is `enc:v1:<key id>:<nonce>:<ciphertext and tag>`, AES-256-GCM with a random nonce of 96 bits, the
- * last two parts base64url. Where it belongs (org, agent, platform, field) is authenticated with it: a ciphertext that
- * is moved to another place, or another tenant, does not open.
+ * A sealed secret is `enc:v1:<key id>:<nonce>:<ciphertext and tag>`, AES-256-GCM with a random nonce
+ * of 96 bits; the last two parts are base64url. The place of the secret (org, agent, platform,
+ * field) is authenticated with the ciphertext: a ciphertext that was moved to another place, or to
+ * another tenant, does not open.
  *
- * - S1 What is sealed for one place opens at that place and at no other.
- * - S2 New secrets are sealed with the first key; a key that is not first any more still opens what it sealed.
+ * - S1 A secret opens only at the place for which the secret was sealed.
+ * - S2 New secrets are sealed with the first key; a former first key still opens its secrets.
  * - S3 No message or error of this file contains a secret, a ciphertext or a key.
  */
 import { createCipheriv, createDecipheriv, randomBytes } from "node:crypto";
@@ -14,36 +15,47 @@ import { refuse } from "./errors.ts";
 
 const algorithm = "aes-256-gcm";
 const keyBytes = 32;
-/** What NIST SP 800-38D recommends for GCM; 2^32 secrets per key keep a collision below 2^-32. */
+/**
+ * The nonce length that NIST SP 800-38D recommends for GCM; with up to 2^32 secrets per key the
+ * probability of a repeated nonce stays below 2^-32.
+ */
 const nonceBytes = 12;
 const tagBytes = 16;
 const sealedPattern = /^enc:v1:([A-Za-z0-9_-]{1,32}):([A-Za-z0-9_-]{16}):([A-Za-z0-9_-]+)$/;
 const keyIdPattern = /^[A-Za-z0-9_-]{1,32}$/;
-/** Keys that may be in use at once: the current one, and those that are being rotated out. */
+/** Maximum keys: the current key, and older keys until their secrets are sealed anew. */
 const keysMax = 16;
 
-/** Where a secret belongs. */
+/** The place of a secret: the field that holds the secret. */
 export type SecretPlace = { orgId: string; agentId: string; platformId: string; field: string };
 
 export type Keyring = {
-  /** The key that seals; undefined if there is none. */
+  /** The key for new secrets; undefined without any key. */
   currentKeyId: string | undefined;
-  /** Refuses with `failed_precondition` if there is no key. */
+  /** Refuses with `failed_precondition` without any key. */
   seal(secret: string, place: SecretPlace): string;
-  /** Refuses with `failed_precondition` what another key or another place sealed, or what was changed. */
+  /**
+   * Refuses with `failed_precondition` a secret of a missing key or of another place, and a changed
+   * ciphertext.
+   */
   open(sealed: string, place: SecretPlace): string;
-  /** Whether another key than the current one sealed it. */
+  /** Whether the secret was sealed with another key than the current key. */
   isOutdated(sealed: string): boolean;
-  /** The id of the key that sealed it, and whether the key is here; undefined for malformed texts. */
+  /**
+   * The id of the secret's key, and whether the keyring has the key; undefined for malformed texts.
+   */
   keyOf(sealed: string): { id: string; isHere: boolean } | undefined;
 };
 
-/** Thrown for keys that cannot be used; the message never holds one. */
+/** Thrown for unusable keys; the message contains no key. */
 export class KeyError extends Error {
   override name = "KeyError";
 }
 
-/** Keys as they are configured: "id:base64,id2:base64", the current one first. Empty: none. Throws a KeyError. */
+/**
+ * The keyring of the configured keys: "id:base64,id2:base64", the current key first; empty: no key.
+ * Throws a {@link KeyError}.
+ */
 export function createKeyring(text: string): Keyring {
   const keys = parseKeys(text);
   const current = keys.entries().next().value;
@@ -64,12 +76,13 @@ export function createKeyring(text: string): Keyring {
       return `enc:v1:${id}:${nonce.toString("base64url")}:${sealed.toString("base64url")}`;
     },
     open(sealed, place) {
-      const [, id, nonce, body] = sealedPattern.exec(sealed) ?? cannotOpen(place, "it is malformed");
+      const [, id = "", nonce = "", body = ""] =
+        sealedPattern.exec(sealed) ?? cannotOpen(place, "it is malformed");
       const key =
-        keys.get(id!) ?? cannotOpen(place, `the server lacks its key "${id}"; see PINION_SECRET_KEYS`);
-      const bytes = Buffer.from(body!, "base64url");
+        keys.get(id) ?? cannotOpen(place, `the server lacks its key "${id}"; see PINION_SECRET_KEYS`);
+      const bytes = Buffer.from(body, "base64url");
       if (bytes.length < tagBytes) cannotOpen(place, "it is malformed");
-      const decipher = createDecipheriv(algorithm, key, Buffer.from(nonce!, "base64url"), {
+      const decipher = createDecipheriv(algorithm, key, Buffer.from(nonce, "base64url"), {
         authTagLength: tagBytes,
       });
       decipher.setAAD(placeBytes(place));
@@ -99,7 +112,7 @@ function cannotOpen(place: SecretPlace, why: string): never {
   refuse("failed_precondition", `the secret "${place.field}" cannot be opened: ${why}`);
 }
 
-/** JSON, so that no two places give the same bytes. */
+/** The bytes of a place: JSON, so that two places never have the same bytes. */
 function placeBytes({ orgId, agentId, platformId, field }: SecretPlace): Buffer {
   return Buffer.from(JSON.stringify([orgId, agentId, platformId, field]));
 }
@@ -131,7 +144,7 @@ function parseKeys(text: string): Map<string, Buffer> {
   return keys;
 }
 
-/** A new key as PINION_SECRET_KEYS takes it, its id made from the day and a few random letters. */
+/** A new key in the form of PINION_SECRET_KEYS; the id has the day and six random letters. */
 export function newKey(now: Date = new Date()): string {
   const id = `k${now.toISOString().slice(0, 10).replaceAll("-", "")}-${randomBytes(3).toString("hex")}`;
   return `${id}:${randomBytes(keyBytes).toString("base64")}`;
@@ -139,12 +152,14 @@ export function newKey(now: Date = new Date()): string {
 
 const referencePattern = /^secret:\/\/([A-Z][A-Z0-9_]{0,63})$/;
 
-/** Whether a text is meant as a reference; {@link requireReference} says whether it is a good one. */
+/**
+ * Whether a text is meant as a reference; {@link requireReference} refuses malformed references.
+ */
 export function isReference(text: string): boolean {
   return text.startsWith("secret://");
 }
 
-/** The name of a reference. Refuses with `invalid_argument` what begins like one and is none. */
+/** The name in a reference. Refuses with `invalid_argument` a malformed reference. */
 export function requireReference(text: string, field: string): string {
   return (
     referencePattern.exec(text)?.[1] ??
@@ -152,13 +167,19 @@ export function requireReference(text: string, field: string): string {
   );
 }
 
-/** What references mean on this server: only orgs that may use them see any. */
+/** The secrets that references name on this server; only the allowed orgs have references. */
 export type References = {
-  /** Undefined if there is none of that name, or if the org may not use it; which of the two is not told. */
+  /**
+   * Undefined for an unknown name, and for an org that may not use references, without a
+   * difference.
+   */
   find(orgId: string, name: string): string | undefined;
 };
 
-/** @param orgIds Orgs that may use references; "*" means all. @param values By name, as in secret://NAME. */
+/**
+ * @param orgIds Orgs that may use references; "*" means all.
+ * @param values Secrets by name, as in secret://NAME.
+ */
 export function createReferences(
   orgIds: readonly string[],
   values: Readonly<Record<string, string>>,

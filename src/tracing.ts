@@ -4,24 +4,26 @@ import type { Logger } from "./log.ts";
 import { outgoingAgent } from "./outgoing.ts";
 
 /**
- * OpenTelemetry traces, exported as OTLP over HTTP. The libraries are loaded only where an endpoint is configured.
+ * OpenTelemetry traces, exported as OTLP over HTTP. The libraries are loaded only if an endpoint is
+ * configured.
  *
- * The trace of a run needs no column and no context that is handed around: its trace id is the run's id, its root span's
- * id is made from that, and whether it is sampled follows from its random bits. So every replica and the device agree,
- * and a span is written down once, by whoever sees its end.
+ * The trace of a run needs no column and no context in messages: the trace id is the run's id, the
+ * id of the root span is made from the trace id, and the random bits of the trace id decide about
+ * sampling. So all replicas and the device agree, and each span is recorded once, by the process
+ * that sees the span's end.
  */
 export type Tracer = {
   record(span: Span): void;
-  /** Whether so many of all traces, by the configured share, have this one among them. */
+  /** Whether the trace belongs to the configured share of traces that are kept. */
   isSampled(traceId: string): boolean;
-  /** Sends what waits, at most for `closeWithinMs`. */
+  /** Sends the waiting spans, for at most `closeWithinMs`. */
   close(): Promise<void>;
 };
 
 export type Span = {
   name: string;
   traceId: string;
-  /** Left out: a random one. */
+  /** Absent: a random id. */
   spanId?: string;
   parentSpanId?: string | undefined;
   kind?: "internal" | "server";
@@ -29,11 +31,11 @@ export type Span = {
   startMs: number;
   endMs: number;
   attributes: Record<string, string | number | boolean | undefined>;
-  /** Why it failed, if it did. */
+  /** The reason of a failure; absent or empty: no failure. */
   error?: string | undefined;
 };
 
-/** Where spans go, and how many. */
+/** The receiver of the spans, and the share of traces that are kept. */
 export type TracingConfig = {
   /** The full URL that takes OTLP over HTTP, for example http://collector:4318/v1/traces. */
   url: string;
@@ -41,21 +43,23 @@ export type TracingConfig = {
   ratio: number;
 };
 
-/** Spans that wait to be sent; beyond it the oldest traces lose some. */
+/** Maximum spans that wait to be sent; further spans are dropped. */
 const spansWaitingMax = 8_192;
 const spansPerRequestMax = 512;
 const sendEveryMs = 1_000;
 const sendWithinMs = 10_000;
 const closeWithinMs = 2_000;
-/** A collector that is away is worth a line this often. */
+/** Minimum milliseconds between two warnings about a collector that takes no spans. */
 const warnEveryMs = 60_000;
 
-/** The trace of a run: its UUID is as long as a trace id, and random enough to be one. */
+/** The trace id of a run: the run's UUID, which has the length and the randomness of a trace id. */
 export function traceIdOf(runId: string): string {
   return runId.replaceAll("-", "").toLowerCase();
 }
 
-/** A span's id that everybody who knows its trace can tell. */
+/**
+ * A span's id, made from the trace id and the span's name, so that all processes make the same id.
+ */
 export function spanIdOf(traceId: string, name: string): string {
   return createHash("sha256").update(`${traceId} ${name}`).digest("hex").slice(0, 16);
 }
@@ -71,7 +75,7 @@ export function formatTraceparent(context: TraceContext): string {
 
 export type TraceContext = { traceId: string; spanId: string; isSampled: boolean };
 
-/** What a `traceparent` says; undefined for none, and for one that breaks the rules. */
+/** The context in a `traceparent`; undefined without a header, and for a malformed header. */
 export function parseTraceparent(text: string | null | undefined): TraceContext | undefined {
   const match = /^(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(?:-.*)?$/.exec(text ?? "");
   if (!match) return undefined;
@@ -80,12 +84,18 @@ export function parseTraceparent(text: string | null | undefined): TraceContext 
   return { traceId, spanId, isSampled: (Number.parseInt(flags, 16) & 1) === 1 };
 }
 
-/** The last 52 bits, which are random in a UUIDv7 and in every other trace id: compared with the share that is kept. */
+/**
+ * Whether a trace is kept at the ratio: compares the last 52 bits of the trace id, which are random
+ * in a UUIDv7 and in every other trace id.
+ */
 export function isWithinRatio(traceId: string, ratio: number): boolean {
   return Number.parseInt(traceId.slice(-13), 16) / 2 ** 52 < ratio;
 }
 
-/** Loads OpenTelemetry and begins to export. A collector that is away costs spans, and a line now and then. */
+/**
+ * Loads OpenTelemetry and begins to export. While the collector is away, spans are lost, with a
+ * warning once in `warnEveryMs`.
+ */
 export async function openTracer(
   config: TracingConfig,
   options: { service: string; version: string; instanceId: string; log: Logger },
@@ -141,7 +151,7 @@ export async function openTracer(
   };
 }
 
-/** Tells now and then of spans that were not taken. */
+/** Warns of spans that the collector did not take, once in `warnEveryMs`. */
 function warner(log: Logger): (spans: number, why: string) => void {
   let warnedAt = Number.NEGATIVE_INFINITY;
   return (spans, why) => {
@@ -151,7 +161,7 @@ function warner(log: Logger): (spans: number, why: string) => void {
   };
 }
 
-/** Turns our spans into spans of OpenTelemetry. */
+/** Converts spans of Pinion into spans of OpenTelemetry. */
 function readableIn(
   api: typeof import("@opentelemetry/api"),
   common: Pick<ReadableSpan, "resource" | "instrumentationScope">,
@@ -162,7 +172,8 @@ function readableIn(
     traceFlags: api.TraceFlags.SAMPLED,
   });
   return (span) => {
-    // Clocks of several machines: a span that seems to end before it begins took no time.
+    // The times may come from clocks of two machines: an end before the beginning counts as no
+    // time.
     const endMs = Math.max(span.startMs, span.endMs);
     const spanContext = contextOf(span.traceId, span.spanId ?? randomBytes(8).toString("hex"));
     return {

@@ -40,6 +40,16 @@ export function cpuSeconds(pid: number, options: { withChildren?: boolean } = {}
   return ticks / ticksPerSecond;
 }
 
+/** The most resident memory that a process has had, in KiB; 0 for an ended process. */
+export function peakKiB(pid: number): number {
+  try {
+    const line = /^VmHWM:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"));
+    return Number(line?.[1] ?? 0);
+  } catch {
+    return 0;
+  }
+}
+
 /** Resident memory of a process, in KiB. */
 export function residentKiB(pid: number): number {
   const line = /^VmRSS:\s+(\d+) kB/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"));

@@ -125,3 +125,22 @@ export async function makeDueAt(url: string, moments: readonly Date[]): Promise<
     [moments],
   );
 }
+
+/** Runs of the last days with their slots, as they stand in the tables after they ended. */
+export async function addFinished(url: string, count: number, outputCharacters = 0): Promise<void> {
+  if (count <= 0) return;
+  await query(
+    url,
+    `with w as materialized (select org_id, id, device_id, row_number() over (order by id) - 1 as ord from watcher)
+    insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+      notification, source, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status, attempt, reason,
+      past_attempts, finished_at, output_tail)
+    select w.org_id, uuid_v7(), w.id, 1, 'bench', 1, w.device_id, '', 'none', 'scheduled', at - interval '1 hour', at, at, at,
+      3600000, 1, 'completed', 1, '', '[]', at, repeat('x', $2::int)
+    from generate_series(1, $1::int) i
+      cross join lateral (select now() - (i % 600000) * interval '1 second' as at) t
+      join w on w.ord = i % (select count(*) from watcher)`,
+    [count, outputCharacters],
+  );
+  await query(url, "vacuum analyze run_finished");
+}

@@ -39,14 +39,18 @@ export const sessionsSettings = {
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
 };
 
+/** The limits of a session, which its welcome tells the device. */
+export type SessionTimers = {
+  heartbeatIntervalMs: number;
+  ttlMs: number;
+  helloDeadlineMs: number;
+  acceptDeadlineMs: number;
+  ageMsMax: number;
+  messageBytesMax: number;
+};
+
 export type SessionsConfig = {
-  session: {
-    heartbeatIntervalMs: number;
-    ttlMs: number;
-    helloDeadlineMs: number;
-    acceptDeadlineMs: number;
-    ageMsMax: number;
-    messageBytesMax: number;
+  session: SessionTimers & {
     streamsMax: number;
     /** Device streams over gRPC are served on the bare HTTP/2 stream. */
     isBare: boolean;

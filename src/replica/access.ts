@@ -11,12 +11,12 @@ import type { Storage } from "./storage.ts";
 
 export type Access = { guard: Guard; streams: Streams; limits: Limits; quotas: Quotas };
 
-export function buildAccess({ config, log, opened }: Foundation, { work, requests }: Storage): Access {
+export function buildAccess({ config, log, opened }: Foundation, { work, looks, requests }: Storage): Access {
   const guard = createGuard({ db: requests.db, log });
   opened.defer(() => guard.close());
   return {
     guard,
-    streams: createStreams({ db: work.db }),
+    streams: createStreams({ db: work.db, looks }),
     limits: createLimits(config.rates),
     quotas: createQuotas(config.quotas),
   };

@@ -9,7 +9,7 @@ import type { Subscriber } from "../scheduler/publisher.ts";
 import { startQuestions } from "../scheduler/questions.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { startReplanner } from "../scheduler/replan.ts";
-import { startRetention } from "../scheduler/retention.ts";
+import { type Retained, startRetention } from "../scheduler/retention.ts";
 import { createSender } from "../server/destinations/sender.ts";
 import type { HealthState } from "../server/http/health.ts";
 import { startHealthLook } from "../server/http/probes.ts";
@@ -43,6 +43,7 @@ type Own = {
   health: HealthState;
   replica: replicas.Replica;
   judge: Clock;
+  retained: Retained | undefined;
   platforms: PlatformHost;
   isStopping: () => boolean;
 };
@@ -93,7 +94,7 @@ function passOptions(
   { judge }: Own,
 ) {
   return {
-    ...{ db: storage.work.db, log, judge, sweepMs: config.sweepIntervalMs },
+    ...{ db: storage.work.db, looks: storage.looks, log, judge, sweepMs: config.sweepIntervalMs },
     policy: { ...config.failures, quotas },
     doorbell: publisher,
   };
@@ -103,7 +104,8 @@ function passOptions(
 function startWoken(foundation: Foundation, storage: Storage, access: Access, work: Work, own: Own) {
   const { config, log, metrics, clock } = foundation;
   const { db } = storage.work;
-  const { hub, feed, publisher, dispatcher } = work;
+  const { looks } = storage;
+  const { feed, publisher, hold } = work;
   const { judge } = own;
   const common = passOptions(foundation, storage, access, work, own);
   const materializer = startMaterializer({
@@ -111,16 +113,16 @@ function startWoken(foundation: Foundation, storage: Storage, access: Access, wo
     quotas: access.quotas,
     clock,
     aheadMs: config.lookAheadMs,
-    hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
+    hold,
   });
   const { leaseMs, ...out } = config.destinations;
   return {
     materializer,
     replanner: startReplanner({ db, log, judge, onReplanned: () => materializer.poke() }),
-    questions: startQuestions({ db, log, bell: publisher }),
+    questions: startQuestions({ db, looks, log, bell: publisher }),
     bulks: startBulks(common),
     deliverer: startDeliverer({
-      ...{ db, log, leaseMs, sweepMs: config.sweepIntervalMs },
+      ...{ db, looks, log, leaseMs, sweepMs: config.sweepIntervalMs },
       send: createSender({
         ...{ db, publicUrl: config.publicUrl, ...out, ...config.secrets },
         toPlatform: own.platforms.post,
@@ -146,7 +148,10 @@ function startRegular(
     repeat(foundation, "placing", config.sweepIntervalMs, () => work.placer.sweep()),
     startExpirer(common),
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
-    startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
+    startRetention({
+      ...{ ...common, days: config.retentionDays, conversationDays: config.conversationDays },
+      begun: own.retained,
+    }),
     repeat(foundation, "stream-tokens", tokensEveryMs, () => access.streams.endExpired()),
   ];
 }

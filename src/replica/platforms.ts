@@ -14,11 +14,12 @@ export function buildPlatforms(
   { bus, feed, inbox, publisher }: Work,
 ): PlatformHost {
   const { db } = storage.work;
+  const { looks } = storage;
   const { publicUrl, cell } = config;
   const { reach } = config.destinations;
   const { leaseMs: ttlMs, packages } = config.platforms;
   const host = createPlatformHost({
-    ...{ db, log, replicaId, ttlMs, feed, quotas, publicUrl, bell: publisher, ...config.secrets },
+    ...{ db, looks, log, replicaId, ttlMs, feed, quotas, publicUrl, bell: publisher, ...config.secrets },
     lines: createLines({ db, log, reach, publicUrl, cell, packages: createPackages(packages) }),
     announce: (hint) => bus.broadcast({ kind: "platform", ...hint }),
   });

@@ -9,6 +9,7 @@ import { provisionDefaultAgents } from "../store/people/default-agents.ts";
 import { ensureBootstrap } from "../store/people/orgs.ts";
 import { type Database, openDatabase } from "../store/pg/database.ts";
 import { findBeginning, type Incarnation, isSame, read } from "../store/pg/incarnation.ts";
+import { createLooks, type Looks } from "../store/pg/looks.ts";
 import { isPooler } from "../store/pg/pooled.ts";
 import { requireRoles } from "../store/pg/tenancy.ts";
 import { requireCell } from "../store/work/cells.ts";
@@ -17,6 +18,8 @@ import type { Foundation } from "./foundation.ts";
 export type Storage = {
   /** For the scheduler's loops and the sessions' batches. */
   work: Database;
+  /** The looks of its loops, in common statements. */
+  looks: Looks;
   /** For requests, so requests never delay a completion. */
   requests: Database;
   /** The token of the first start; only on an empty database. */
@@ -73,7 +76,8 @@ export async function openStorage(
     log.warn({ platforms: left }, "platforms hold secrets that are not encrypted; set PINION_SECRET_KEYS");
   const incarnation = watchIncarnation(work, { log, isPooled });
   await incarnation.look();
-  return { work, requests, bootstrapToken: bootstrap && named(bootstrap.secret), incarnation };
+  const looks = createLooks(work.db);
+  return { work, looks, requests, bootstrapToken: bootstrap && named(bootstrap.secret), incarnation };
 }
 
 export function watchIncarnation(

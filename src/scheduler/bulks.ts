@@ -3,6 +3,7 @@ import type { Logger } from "../log.ts";
 import * as requests from "../store/people/requests.ts";
 import * as rights from "../store/people/rights.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as bulks from "../store/work/bulks.ts";
 import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
@@ -259,21 +260,23 @@ async function retryOne(
 }
 
 /** Processes operations, batch after batch. `sweepMs`: milliseconds of sleep without a poke. */
-export function startBulks(options: PassOptions & { db: Db; sweepMs: number }): Loop {
+export function startBulks(options: PassOptions & { db: Db; looks?: Looks; sweepMs: number }): Loop {
+  const { looks = looksAlone(options.db) } = options;
   let waits = false;
   return startLoop({
     name: "bulks",
     log: options.log,
     async pass() {
-      const did = await bulkOnce(options.db, options);
-      if (did) {
+      if (!(await looks.ask(bulks.isRunning))) {
+        waits = false;
+        return options.sweepMs;
+      }
+      if (await bulkOnce(options.db, options)) {
         waits = true;
         return betweenBatchesMs;
       }
       // Some wait for the end of others, for a while after the last batch.
-      const ms = waits ? Math.min(activeAgainMs / 4, options.sweepMs) : options.sweepMs;
-      waits = waits && (await bulks.isRunning(options.db));
-      return ms;
+      return waits ? Math.min(activeAgainMs / 4, options.sweepMs) : options.sweepMs;
     },
   });
 }

@@ -17,6 +17,7 @@ import { chainDepthMax } from "../store/work/chains.ts";
 import type { NewEvent } from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
 import type { Settled, Settlement } from "../store/work/settlements.ts";
+import type * as slotRows from "../store/work/slot-rows.ts";
 import * as starts from "../store/work/starts.ts";
 import type { Followed } from "./doorbell.ts";
 import { startLocked } from "./starts.ts";
@@ -102,7 +103,7 @@ export function judge(condition: string, input: ReturnType<typeof inputOf>): boo
  */
 export async function startFollowers(
   tx: Db,
-  ended: readonly { run: Followed; settlement: Settlement | undefined }[],
+  ended: readonly Ended[],
   options: { quotas?: Quotas | undefined },
 ): Promise<NewEvent[]> {
   const followed = ended.filter(
@@ -122,49 +123,34 @@ export async function startFollowers(
   return followed.map(({ run }) => failed(run, { follower: "", reason }));
 }
 
+type Ended = { run: Followed; settlement: Settlement | undefined };
+
 type Done = {
-  started: { run: Followed; written: schedules.RecordedRun[]; isWaiting: boolean }[];
+  started: { run: Followed; written: slotRows.RecordedRun[]; isWaiting: boolean }[];
   events: NewEvent[];
+};
+
+/** A start that a follower's condition wants. */
+type Wanted = {
+  run: Followed;
+  fact: starts.EndedRun;
+  follower: starts.Follower;
+  input: ReturnType<typeof inputOf>;
 };
 
 async function start(
   tx: Db,
-  followed: readonly { run: Followed; settlement: Settlement | undefined }[],
+  followed: readonly Ended[],
   options: { quotas?: Quotas | undefined },
 ): Promise<Done> {
+  const runs = followed.map(({ run }) => run);
+  const followers = await starts.listFollowers(tx, runs);
+  const facts = new Map((await starts.findEnded(tx, runs)).map((fact) => [fact.runId, fact]));
   const done: Done = { started: [], events: [] };
-  const followers = await starts.listFollowers(
-    tx,
-    followed.map(({ run }) => run),
-  );
-  const facts = new Map(
-    (
-      await starts.findEnded(
-        tx,
-        followed.map(({ run }) => run),
-      )
-    ).map((fact) => [fact.runId, fact]),
-  );
   const wanted = followers.flatMap((follower) =>
-    followed.flatMap(({ run, settlement }) => {
-      const fact = facts.get(run.runId);
-      if (!fact || run.orgId !== follower.orgId || run.watcherId !== follower.afterId) return [];
-      const { status, reason, attempt } = run;
-      const input = inputOf({ ...settlement, run: fact, status, reason, attempt });
-      const verdict = judge(follower.condition, input);
-      if (verdict === false) return [];
-      if (verdict !== true) {
-        done.events.push(
-          failed(run, { follower: follower.slug, reason: `after_condition: ${verdict.error}` }),
-        );
-        return [];
-      }
-      if (fact.depth >= chainDepthMax) {
-        const reason = `the chain has ${chainDepthMax} runs, and may have no more`;
-        done.events.push(failed(run, { follower: follower.slug, reason }));
-        return [];
-      }
-      return [{ run, fact, follower, input }];
+    followed.flatMap((ended) => {
+      const fact = facts.get(ended.run.runId);
+      return fact ? wantedStart(ended, fact, follower, done.events) : [];
     }),
   );
   const allowed = await readable(tx, wanted, done.events);
@@ -173,52 +159,84 @@ async function start(
     tx,
     allowed.map(({ follower }) => follower),
   );
-  for (const { run, fact, follower, input } of allowed) {
-    const { orgId, watcherId, slug } = follower;
-    const origin = {
-      ...starts.noOrigin,
-      afterRunId: run.runId,
-      afterWatcherSlug: fact.watcherSlug ?? "",
-      depth: fact.depth + 1,
-    };
-    const asked = await starts.findAsked(tx, follower);
-    const problem = asked && problemOf(asked.prompt, input);
-    if (problem) {
-      done.events.push(failed(run, { follower: slug, reason: problem }));
-      continue;
-    }
-    const begun = { orgId, watcherId, actor: "pinion", source: "after" as const, input, origin };
-    const locked = free.has(watcherId) ? await schedules.lockOne(tx, follower) : undefined;
-    if (locked) {
-      const { written, events } = await startLocked(tx, locked, begun, options);
-      done.events.push(...events);
-      done.started.push({ run, written, isWaiting: false });
-      continue;
-    }
-    // Another transaction holds the follower's lock, while runs are locked here: waiting could
-    // deadlock. The start joins the follower's queue.
-    const runId = newId();
-    if (await starts.insert(tx, { ...begun, runId })) {
-      await starts.wait(tx, { orgId, watcherId, runId, source: "after" });
-      done.started.push({ run, written: [], isWaiting: true });
-    }
-  }
+  for (const one of allowed)
+    await startOne(tx, one, done, { ...options, isFree: free.has(one.follower.watcherId) });
   return done;
+}
+
+/** The start of the follower, if its condition is true; a condition that fails becomes an event. */
+function wantedStart(
+  { run, settlement }: Ended,
+  fact: starts.EndedRun,
+  follower: starts.Follower,
+  events: NewEvent[],
+): Wanted[] {
+  if (run.orgId !== follower.orgId || run.watcherId !== follower.afterId) return [];
+  const { status, reason, attempt } = run;
+  const input = inputOf({ ...settlement, run: fact, status, reason, attempt });
+  const verdict = judge(follower.condition, input);
+  if (verdict === false) return [];
+  const problem =
+    verdict !== true
+      ? `after_condition: ${verdict.error}`
+      : fact.depth >= chainDepthMax
+        ? `the chain has ${chainDepthMax} runs, and may have no more`
+        : undefined;
+  if (problem === undefined) return [{ run, fact, follower, input }];
+  events.push(failed(run, { follower: follower.slug, reason: problem }));
+  return [];
+}
+
+/** Starts the follower, or puts the start into the follower's queue if its watcher is not free. */
+async function startOne(
+  tx: Db,
+  { run, fact, follower, input }: Wanted,
+  done: Done,
+  options: { quotas?: Quotas | undefined; isFree: boolean },
+): Promise<void> {
+  const { orgId, watcherId, slug } = follower;
+  const asked = await starts.findAsked(tx, follower);
+  const problem = asked && problemOf(asked.prompt, input);
+  if (problem) {
+    done.events.push(failed(run, { follower: slug, reason: problem }));
+    return;
+  }
+  const origin = {
+    ...starts.noOrigin,
+    afterRunId: run.runId,
+    afterWatcherSlug: fact.watcherSlug ?? "",
+    depth: fact.depth + 1,
+  };
+  const begun = { orgId, watcherId, actor: "pinion", source: "after" as const, input, origin };
+  const locked = options.isFree ? await schedules.lockOne(tx, follower) : undefined;
+  if (locked) {
+    const { written, events } = await startLocked(tx, locked, begun, options);
+    done.events.push(...events);
+    done.started.push({ run, written, isWaiting: false });
+    return;
+  }
+  // Another transaction holds the follower's lock, while runs are locked here: waiting could
+  // deadlock. The start joins the follower's queue.
+  const runId = newId();
+  if (await starts.insert(tx, { ...begun, runId })) {
+    await starts.wait(tx, { orgId, watcherId, runId, source: "after" });
+    done.started.push({ run, written: [], isWaiting: true });
+  }
 }
 
 /**
  * The starts whose follower's sponsor may read the device of the ended run at this moment: the
  * follower is given the run's texts, and the right may have been taken back since the edit.
  */
-async function readable<Wanted extends { run: Followed; follower: starts.Follower }>(
-  tx: Db,
-  wanted: readonly Wanted[],
-  refused: NewEvent[],
-): Promise<Wanted[]> {
+async function readable(tx: Db, wanted: readonly Wanted[], refused: NewEvent[]): Promise<Wanted[]> {
   const allowed = new Set<Wanted>();
   const bySponsor = Map.groupBy(wanted, ({ follower }) => `${follower.orgId} ${follower.sponsor}`);
   for (const theirs of bySponsor.values()) {
-    const { orgId, sponsor } = theirs[0]!.follower;
+    const [
+      {
+        follower: { orgId, sponsor },
+      },
+    ] = theirs as [Wanted, ...Wanted[]];
     const who = rights.whoOf(sponsor);
     const deviceIds = [...new Set(theirs.flatMap(({ run }) => run.deviceId ?? []))];
     const found = who ? await rights.standings(tx, { orgId, who, deviceIds }) : [];

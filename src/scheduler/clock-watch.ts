@@ -1,5 +1,6 @@
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import type { Looks } from "../store/pg/looks.ts";
 import * as jumps from "../store/work/clock-jumps.ts";
 import * as events from "../store/work/events.ts";
 
@@ -67,6 +68,8 @@ export type Options = {
   log: Logger;
   replicaId: string;
   policy: ClockPolicy;
+  /** Default: each reading is a statement of its own. */
+  looks?: Looks;
   /** Another monotonic clock than {@link elapsedMs}, for tests of long waits. */
   elapsed?: () => number;
 };
@@ -241,9 +244,9 @@ export class ClockWatch {
   }
 
   async #read(): Promise<{ found: jumps.Reading; reading: ClockReading }> {
-    const { db, elapsed } = this.#options;
+    const { looks, elapsed } = this.#options;
     const sentAtMs = elapsed();
-    const found = await jumps.read(db);
+    const found = await looks.ask(jumps.reading);
     return { found, reading: { databaseMs: found.now.getTime(), sentAtMs, receivedAtMs: elapsed() } };
   }
 

@@ -1,4 +1,5 @@
 import { uptime } from "node:os";
+import { looksAlone } from "../store/pg/looks.ts";
 import { ClockWatch, type Options } from "./clock-watch.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
@@ -42,8 +43,8 @@ export const elapsedMs = () => uptime() * 1_000;
  * Judges the clock once, and then every five seconds. Rejects if the database is away at the start.
  */
 export async function startClock(options: Options): Promise<Clock> {
-  const { elapsed = elapsedMs } = options;
-  const watch = new ClockWatch({ ...options, elapsed });
+  const { elapsed = elapsedMs, looks = looksAlone(options.db) } = options;
+  const watch = new ClockWatch({ ...options, elapsed, looks });
   await watch.begin();
   const loop: Loop = startLoop({
     name: "clock",

@@ -111,11 +111,13 @@ type Options = {
 
 export function createEndings(of: EndingsOf, options: Options): Endings {
   const { log } = options;
-  const reports = createReports(of, options);
+  // Completions apart: a batch of nothing else is one short statement (store/work/completions.ts).
+  const [completions, failures] = [createReports(of, options), createReports(of, options)];
   const [withdrawals, ends] = [createSettling(of, options), createSettling(of, options)];
 
   return {
     async report(report) {
+      const reports = report.status === "completed" ? completions : failures;
       const answer = await reports.add(report).catch((error: unknown): never => {
         const subject = { err: error, orgId: report.orgId, workId: report.workId, kind: of.noun };
         if (isFinal(error)) {
@@ -138,7 +140,7 @@ export function createEndings(of: EndingsOf, options: Options): Endings {
     },
     settle: (ending) => (ending.action === "withdraw" ? withdrawals : ends).add(ending),
     async idle() {
-      await Promise.all([reports.idle(), withdrawals.idle(), ends.idle()]);
+      await Promise.all([completions, failures, withdrawals, ends].map((batcher) => batcher.idle()));
     },
   };
 }

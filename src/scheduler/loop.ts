@@ -14,12 +14,30 @@ export type Loop = {
 const failureDelayMsMax = 5_000;
 
 /**
+ * Milliseconds between the moments at which idle loops wake, counted from the start of the process:
+ * loops that look at one moment share a statement (store/pg/looks.ts).
+ */
+export const commonMs = 4_000;
+/** Milliseconds that a pass may be later than it asked for, to reach a common moment. */
+const slackMs = 5;
+
+/**
+ * Milliseconds to wait: a wait shorter than `commonMs` is exact, a longer one ends at the last common
+ * moment before its end.
+ */
+export function untilNextPass(waitMs: number, now = performance.now()): number {
+  if (waitMs < commonMs) return waitMs;
+  return Math.max(0, Math.floor((now + waitMs + slackMs) / commonMs) * commonMs - now);
+}
+
+/**
  * Runs `pass` until stopped. A pass returns the milliseconds until the next pass. A failed pass is
  * logged and repeated after a delay that doubles from 100 ms (R9: no failure ends a loop).
  */
 export function startLoop(options: {
   name: string;
-  pass: (signal: AbortSignal) => Promise<number>;
+  /** `wasPoked`: the pass was requested, and not only due. */
+  pass: (signal: AbortSignal, wasPoked: boolean) => Promise<number>;
   log: Logger;
   /** Reports passes that failed because the database was away. */
   onUnavailable?: () => void;
@@ -30,11 +48,12 @@ export function startLoop(options: {
 
   async function run(): Promise<void> {
     let failures = 0;
+    let wasPoked = false;
     while (!signal.aborted) {
       try {
-        const waitMs = await options.pass(signal);
+        const waitMs = await options.pass(signal, wasPoked);
         failures = 0;
-        await bell.wait(waitMs, signal);
+        wasPoked = await bell.wait(untilNextPass(waitMs), signal);
       } catch (error) {
         failures += 1;
         const isAway = isUnavailable(error);

@@ -2,8 +2,8 @@
 import type { Alert } from "../store/work/alerts.ts";
 import type { Notice, NotifyEntry, NotifyReason } from "../store/work/deliveries.ts";
 import type { QuestionRow } from "../store/work/questions.ts";
-import type { RecordedRun } from "../store/work/schedules.ts";
 import type { Settled } from "../store/work/settlements.ts";
+import type { RecordedRun } from "../store/work/slot-rows.ts";
 
 /**
  * The notices of a run's end: at most one per destination, by the first entry that applies. Only
@@ -50,12 +50,12 @@ function holds(when: NotifyReason, run: Settled, attention: readonly string[]): 
 
 /** The notices of a run's question when it is asked. */
 export function noticesOfQuestion(question: QuestionRow): Notice[] {
-  const { orgId, watcherId, workId, attemptToken, id } = question;
+  const { orgId, watcherId, runId, attemptToken, id } = question;
   // The person who started a turn waits for its reply and sees the question there.
-  if (question.isTurn || watcherId === null) return [];
+  if (runId === null || watcherId === null) return [];
   const asked = (question.notify ?? []).filter(({ when }) => when === "question");
   return destinationsOf(asked).map((to) => ({
-    ...{ orgId, to, watcherId, runId: workId },
+    ...{ orgId, to, watcherId, runId },
     kind: "question.asked",
     reason: "question",
     subject: { questionId: id, attemptToken },

@@ -30,7 +30,7 @@ export type Pass = {
   againMs: number | undefined;
 };
 
-type PassOptions = { orgId: string; ttlMs: number; quotas: Pick<Quotas, "find" | "add"> };
+type PassOptions = { orgId: string; ttlMs: number; quotas: Pick<Quotas, "findRoom" | "add"> };
 type Reason = { runId: string; watcherId: string; reason: string; before: string };
 type NewEvent = Omit<events.NewEvent, "orgId">;
 
@@ -194,7 +194,7 @@ async function noteStarts(
 /** Turns a run into a run for each matching device, or returns the reason for waiting. */
 async function spreadOut(
   tx: Db,
-  options: { orgId: string; quotas: Pick<Quotas, "find" | "add">; run: placements.Held; plan: Plan },
+  options: { orgId: string; quotas: Pick<Quotas, "findRoom" | "add">; run: placements.Held; plan: Plan },
 ): Promise<{ runs: spreads.Spread[] } | { waits: string }> {
   const { orgId, run, plan, quotas } = options;
   const eligible = plan.eligible(run);
@@ -204,7 +204,7 @@ async function spreadOut(
   if (deviceIds.length === 0) {
     return { waits: "its watcher has a live run on every device that matches its selector" };
   }
-  const { room, max } = (await quotas.find(tx, "runs", [orgId])).get(orgId)!;
+  const { room, max } = await quotas.findRoom(tx, "runs", orgId);
   if (deviceIds.length - 1 > room) {
     return { waits: `it would become ${deviceIds.length} runs, and the org may have ${max} active ones` };
   }

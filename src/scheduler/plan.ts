@@ -1,11 +1,12 @@
 import { newId, slotRunId } from "../ids.ts";
 import { lackOf } from "../store/work/device-offers.ts";
-import type { DueWatcher, ScheduleMove, SlotRecord, StartSource } from "../store/work/schedules.ts";
+import type { DueWatcher, StartSource } from "../store/work/schedules.ts";
 import type { SkipReason } from "../store/work/settlements.ts";
+import type { ScheduleMove, SlotRecord } from "../store/work/slot-rows.ts";
 import { jitterOf, nextSlot, previousSlot } from "./schedule/schedule.ts";
 
 /**
- * The rows for the due slots of a watcher, as a pure value; schedules.record writes them.
+ * The rows for the due slots of a watcher, as a pure value; slotRows.record writes them.
  *
  * R2: every due slot is in `slots` (as a run or as skipped) or, once, in `aside`. R3: `move` is
  * written with them.
@@ -177,23 +178,9 @@ export function planBacklog(watcher: DueWatcher): Plan {
   }
   const record = slotRecord(watcher, slot, source);
   if (source === "backfill") record.dueAt = watcher.now;
-  const reason = whyNoExecutor(watcher);
-  if (reason !== undefined) {
-    plan.slots.push({ ...record, skipReason: "no_executor", reason });
-    return plan;
-  }
-  if (source === "scheduled" && watcher.status === "paused") {
-    plan.slots.push({ ...record, skipReason: "cooldown", reason: "the watcher was paused" });
-    return plan;
-  }
-  const cooldown = source === "scheduled" ? coolingDown(watcher, watcher.now) : undefined;
-  if (cooldown) {
-    plan.slots.push({ ...record, skipReason: "cooldown", reason: cooldown });
-    return plan;
-  }
-  const spent = spentBudget(watcher);
-  if (spent) {
-    plan.slots.push({ ...record, skipReason: "budget", reason: spent });
+  const skip = whyNotNow(watcher, { isAutomatic: source === "scheduled" });
+  if (skip) {
+    plan.slots.push({ ...record, ...skip });
     return plan;
   }
   plan.slots.push(record);
@@ -210,20 +197,21 @@ export function planStart(
   watcher: DueWatcher,
   start: { source: StartSource; runId: string; waitsSince?: Date; askedBy?: string },
 ): Plan {
-  const plan = planManual(watcher);
-  const slot = { ...plan.slots[0]!, ...start };
-  const skip = whyNotStart(watcher, start.source);
-  if (!skip) return { ...plan, slots: [slot] };
-  return { ...plan, slots: [{ ...slot, ...skip }], move: stay(watcher) };
+  const slot = { ...manualRecord(watcher), ...start };
+  const skip = whyNotNow(watcher, { isAutomatic: start.source !== "manual" });
+  return skip
+    ? { slots: [{ ...slot, ...skip }], aside: [], move: stay(watcher) }
+    : { slots: [slot], aside: [], move: { ...stay(watcher), lastRunAt: watcher.now } };
 }
 
-function whyNotStart(
+/** Why a run that could begin now is skipped; pauses and cooldowns apply to automatic runs only. */
+function whyNotNow(
   watcher: DueWatcher,
-  source: StartSource,
+  { isAutomatic }: { isAutomatic: boolean },
 ): { skipReason: SkipReason; reason: string } | undefined {
   const reason = whyNoExecutor(watcher);
   if (reason !== undefined) return { skipReason: "no_executor", reason };
-  if (source !== "manual") {
+  if (isAutomatic) {
     if (watcher.status === "paused") return { skipReason: "cooldown", reason: "the watcher was paused" };
     const cooldown = coolingDown(watcher, watcher.now);
     if (cooldown) return { skipReason: "cooldown", reason: cooldown };
@@ -237,40 +225,36 @@ export function planSkipped(
   watcher: DueWatcher,
   start: { source: StartSource; runId: string; waitsSince?: Date; skipReason: SkipReason; reason: string },
 ): Plan {
-  const plan = planManual(watcher);
-  return { ...plan, slots: [{ ...plan.slots[0]!, ...start }], move: stay(watcher) };
+  return { slots: [{ ...manualRecord(watcher), ...start }], aside: [], move: stay(watcher) };
 }
 
 /** A run requested by a person. Moves no schedule (R3). */
-export function planManual(
-  watcher: DueWatcher,
-  options: { retryOf?: { runId: string; windowStart: Date; windowEnd: Date }; askedBy?: string } = {},
-): Plan {
+export function planManual(watcher: DueWatcher, options: ManualOptions = {}): Plan {
+  return {
+    slots: [manualRecord(watcher, options)],
+    aside: [],
+    move: { ...stay(watcher), lastRunAt: watcher.now },
+  };
+}
+
+type ManualOptions = { retryOf?: { runId: string; windowStart: Date; windowEnd: Date }; askedBy?: string };
+
+/** A run without a slot: due now, for the time since the last stored window. */
+function manualRecord(watcher: DueWatcher, { retryOf, askedBy }: ManualOptions = {}): SlotRecord {
   const { now, windowCursorAt } = watcher;
   const windowStart =
     windowCursorAt && windowCursorAt < now ? windowCursorAt : new Date(now.getTime() - firstWindowMs);
-  const retried = options.retryOf;
   return {
-    slots: [
-      {
-        orgId: watcher.orgId,
-        watcherId: watcher.watcherId,
-        runId: newId(now.getTime()),
-        isNew: true,
-        scheduledFor: null,
-        source: "manual",
-        dueAt: now,
-        windowStart: retried?.windowStart ?? windowStart,
-        windowEnd: retried?.windowEnd ?? now,
-        skipReason: null,
-        reason: "",
-        retryOf: retried?.runId ?? null,
-        isGated: watcher.isGated,
-        askedBy: options.askedBy,
-      },
-    ],
-    aside: [],
-    move: { ...stay(watcher), lastRunAt: now },
+    ...unskipped(watcher),
+    runId: newId(now.getTime()),
+    isNew: true,
+    scheduledFor: null,
+    source: "manual",
+    dueAt: now,
+    windowStart: retryOf?.windowStart ?? windowStart,
+    windowEnd: retryOf?.windowEnd ?? now,
+    retryOf: retryOf?.runId ?? null,
+    askedBy,
   };
 }
 
@@ -324,8 +308,7 @@ function slotRecord(
         (schedule === null ? undefined : previousSlot({ schedule, timeZone, watcherId }, slot)) ??
         new Date(slot.getTime() - firstWindowMs));
   return {
-    orgId: watcher.orgId,
-    watcherId: watcher.watcherId,
+    ...unskipped(watcher),
     runId: runIdOf(watcher, slot),
     // A schedule only moves forward, so no row exists beyond its last recorded slot. Slots of
     // edited, moved-back or backfilled schedules are looked up.
@@ -335,12 +318,14 @@ function slotRecord(
     dueAt: new Date(slot.getTime() + jitterOf(watcher.watcherId, watcher.jitterMs)),
     windowStart,
     windowEnd: slot,
-    skipReason: null,
-    reason: "",
-    retryOf: null,
-    isGated: watcher.isGated,
   };
 }
+
+/** The fields that every new record of a run of the watcher has. */
+const unskipped = ({ orgId, watcherId, isGated }: DueWatcher) => ({
+  ...{ orgId, watcherId, isGated },
+  ...{ skipReason: null, reason: "", retryOf: null },
+});
 
 /**
  * Milliseconds. Devices keep results for some days at most; an old slot that is backfilled again,

@@ -6,6 +6,7 @@
 import { refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as deliveries from "../store/work/deliveries.ts";
 import * as events from "../store/work/events.ts";
 import * as questions from "../store/work/questions.ts";
@@ -52,8 +53,6 @@ export async function answer(
   given: {
     orgId: string;
     workId: string;
-    /** `runId` names a turn. */
-    isTurn: boolean;
     questionId: string;
     optionId: string;
     text: string;
@@ -118,11 +117,11 @@ export async function closeByDevice(
 const questionsPerPassMax = 500;
 /** Maximum milliseconds until the next check: another replica may have stored a question. */
 const lookAgainMs = 15_000;
+/** Minimum milliseconds until the next check of questions that were not due, or held elsewhere. */
+const againMs = 100;
 
 /** Ends questions past their deadline; safe on all replicas at once. Returns the number ended. */
 export async function closeDueOnce(db: Db, bell: QuestionBell): Promise<number> {
-  // Nearly always no question is due; one statement then suffices.
-  if ((await questions.findNextDeadlineMs(db)) === undefined) return 0;
   const ended = await transaction(db, async (tx) => {
     const rows = await questions.closeDue(tx, questionsPerPassMax);
     await events.appendAll(
@@ -136,14 +135,16 @@ export async function closeDueOnce(db: Db, bell: QuestionBell): Promise<number> 
 }
 
 /** Starts the loop that ends questions at their deadlines. Poke the loop after a new question. */
-export function startQuestions(options: { db: Db; log: Logger; bell: QuestionBell }): Loop {
+export function startQuestions(options: { db: Db; looks?: Looks; log: Logger; bell: QuestionBell }): Loop {
+  const { db, looks = looksAlone(db), log, bell } = options;
   return startLoop({
     name: "questions",
-    log: options.log,
+    log,
     async pass() {
-      if ((await closeDueOnce(options.db, options.bell)) >= questionsPerPassMax) return 0;
-      const nextMs = (await questions.findNextDeadlineMs(options.db)) ?? lookAgainMs;
-      return Math.min(Math.max(nextMs, 100), lookAgainMs);
+      const nextMs = (await looks.ask(questions.nextDeadlineMs)) ?? lookAgainMs;
+      if (nextMs > 0) return Math.min(Math.max(nextMs, againMs), lookAgainMs);
+      // None: another replica holds the questions that are due.
+      return (await closeDueOnce(db, bell)) > 0 ? 0 : againMs;
     },
   });
 }
@@ -160,11 +161,11 @@ function eventOf(row: QuestionRow, actor: string): Omit<events.NewEvent, "orgId"
   return {
     kind: kinds[row.state],
     actor,
-    runId: row.isTurn ? null : row.workId,
+    runId: row.runId,
     watcherId: row.watcherId,
     deviceId: row.deviceId,
     data: {
-      ...(row.isTurn ? { turn_id: row.workId } : {}),
+      ...(row.turnId ? { turn_id: row.turnId } : {}),
       question_id: row.id,
       title,
       ...(row.state === "open" ? { deadline_at: row.deadlineAt.toISOString() } : { option_id: row.optionId }),

@@ -1,6 +1,8 @@
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as attempts from "../store/work/attempts.ts";
+import { lookOverdue } from "../store/work/lost-turns.ts";
 import * as runs from "../store/work/runs.ts";
 import type { FailurePolicy, Settled, Settlement } from "../store/work/settlements.ts";
 import { type Clock, sharedCheckMs } from "./clock.ts";
@@ -36,8 +38,8 @@ export async function reapOnce(
   db: Db,
   options: PassOptions & { rules: attempts.ReapRules },
 ): Promise<Reaped[]> {
-  // Nearly always no attempt is lost; one statement then suffices.
-  if ((await attempts.lockLost(db, options.rules, 1)).length === 0) return [];
+  // Nearly always no attempt is lost; a look then suffices.
+  if (!(await looksAlone(db).ask(attempts.lookLost(options.rules)))) return [];
   return transaction(db, async (tx) => {
     const lost = await attempts.lockLost(tx, options.rules, options.limit ?? attemptsPerPassMax);
     const rules = new Map(lost.map((attempt) => [attempt.runId, attempt.rule]));
@@ -99,18 +101,18 @@ const refusedMs = 1_000;
  * logged and left (R9).
  */
 export async function expireOnce(db: Db, options: PassOptions): Promise<Settled[]> {
-  return (await expire(db, options)).settled;
+  return (await expire(db, options, await runs.findNextExpiryMs(db))).settled;
 }
 
-/** `nextMs`: the milliseconds until the next start deadline, before the pass; undefined for none. */
+/** `nextMs`: the milliseconds until the next start deadline; undefined for none. */
 async function expire(
   db: Db,
   options: PassOptions,
-): Promise<Awaited<ReturnType<typeof settleEachWithEvents>> & { nextMs: number | undefined }> {
-  // Nearly always no run is past its deadline; one statement then suffices.
-  const nextMs = await runs.findNextExpiryMs(db);
-  if (nextMs !== 0) return { settled: [], refused: [], nextMs };
-  const found = await transaction(db, async (tx) => {
+  nextMs: number | undefined,
+): ReturnType<typeof settleEachWithEvents> {
+  // Nearly always no run is past its deadline; a look then suffices.
+  if (nextMs !== 0) return { settled: [], refused: [] };
+  return transaction(db, async (tx) => {
     const expired = await runs.lockExpired(tx, options.limit ?? attemptsPerPassMax);
     return settleEachWithEvents(
       tx,
@@ -128,17 +130,11 @@ async function expire(
       { log: options.log },
     );
   });
-  return { ...found, nextMs };
 }
 
-/**
- * Starts the reaper of runs and turns. Silence has no consequences for one TTL after the start,
- * after the database was away or its clock was set, and after the process stood still (a stopped
- * process, a suspended machine), because all work looks stale then. Absolute limits of turns apply,
- * except while the clock is in doubt.
- */
-export function startReaper(options: {
+type ReaperOptions = {
   db: Db;
+  looks?: Looks;
   doorbell: Pick<Doorbell, "settled" | "turnsEnded">;
   log: Logger;
   rules: attempts.ReapRules;
@@ -146,35 +142,20 @@ export function startReaper(options: {
   intervalMs: number;
   onReaped?: (reaped: readonly Reaped[]) => void;
   judge?: Pick<Clock, "check">;
-}): Loop {
-  const { db, rules, intervalMs, log } = options;
+};
+
+/**
+ * Starts the reaper of runs and turns. Silence has no consequences for one TTL after the start,
+ * after the database was away or its clock was set, and after the process stood still (a stopped
+ * process, a suspended machine), because all work looks stale then. Absolute limits of turns apply,
+ * except while the clock is in doubt.
+ */
+export function startReaper(options: ReaperOptions): Loop {
+  const { db, rules, intervalMs, log, judge, looks = looksAlone(db) } = options;
   const { ttlMs } = rules;
   let quietUntil = performance.now() + ttlMs;
   let lastPassAt = performance.now();
   let isAway = false;
-
-  async function reapRuns(): Promise<number> {
-    const settled = await reapOnce(db, options);
-    noteReaped("reaped lost attempts", settled);
-    options.doorbell.settled(settled);
-    options.onReaped?.(settled);
-    return settled.length;
-  }
-
-  async function reapTurns(isQuiet: boolean): Promise<number> {
-    const ended = await sweepTurnsOnce(db, { ttlMs, isQuiet, limit: attemptsPerPassMax, log });
-    noteReaped("ended turns that were not answered in time", ended);
-    options.doorbell.turnsEnded(ended);
-    return ended.length;
-  }
-
-  function noteReaped(
-    what: string,
-    reaped: readonly { reason: string; attemptToken: string | null }[],
-  ): void {
-    const [first] = reaped;
-    if (first) log.warn({ count: reaped.length, first: first.attemptToken, reason: first.reason }, what);
-  }
 
   return startLoop({
     name: "reaper",
@@ -186,38 +167,70 @@ export function startReaper(options: {
       const now = performance.now();
       if (now - lastPassAt > intervalMs + ttlMs / 2) quietUntil = now + ttlMs;
       lastPassAt = now;
+      const [clock, isOverdue, isLost] = await Promise.all([
+        judge?.check(sharedCheckMs),
+        looks.ask(lookOverdue({ ttlMs, isQuiet: false })),
+        looks.ask(attempts.lookLost(rules)),
+      ]);
       // After a change of the clock all work looks stale, too.
-      const clock = await options.judge?.check(sharedCheckMs);
       if (clock?.isInDoubt) return intervalMs;
       if (clock && clock.settledForMs < ttlMs)
         quietUntil = Math.max(quietUntil, now + ttlMs - clock.settledForMs);
       const isQuiet = isAway || now < quietUntil;
-      const turns = await reapTurns(isQuiet);
+      const turns = isOverdue ? await reapTurns(options, isQuiet) : 0;
       // The database answers. From here on devices can send heartbeats again; the length of the
       // outage after the last try is unknown.
       if (isAway) quietUntil = performance.now() + ttlMs;
       isAway = false;
-      const runs = isQuiet ? 0 : await reapRuns();
+      const runs = isLost && !isQuiet ? await reapRuns(options) : 0;
       return Math.max(turns, runs) === attemptsPerPassMax ? 0 : intervalMs;
     },
   });
 }
 
+async function reapRuns(options: ReaperOptions): Promise<number> {
+  const settled = await reapOnce(options.db, options);
+  noteReaped(options, "reaped lost attempts", settled);
+  options.doorbell.settled(settled);
+  options.onReaped?.(settled);
+  return settled.length;
+}
+
+async function reapTurns(options: ReaperOptions, isQuiet: boolean): Promise<number> {
+  const { db, rules, log } = options;
+  const ended = await sweepTurnsOnce(db, { ttlMs: rules.ttlMs, isQuiet, limit: attemptsPerPassMax, log });
+  noteReaped(options, "ended turns that were not answered in time", ended);
+  options.doorbell.turnsEnded(ended);
+  return ended.length;
+}
+
+function noteReaped(
+  { log }: Pick<ReaperOptions, "log">,
+  what: string,
+  reaped: readonly { reason: string; attemptToken: string | null }[],
+): void {
+  const [first] = reaped;
+  if (first) log.warn({ count: reaped.length, first: first.attemptToken, reason: first.reason }, what);
+}
+
 /** Starts the expirer: it sleeps until the next start deadline passes. */
 export function startExpirer(options: {
   db: Db;
+  looks?: Looks;
   doorbell: Doorbell;
   log: Logger;
   policy: FailurePolicy;
   sweepMs: number;
   judge?: Pick<Clock, "check">;
 }): Loop {
+  const { db, judge, looks = looksAlone(db) } = options;
   return startLoop({
     name: "expirer",
     log: options.log,
     async pass() {
-      if ((await options.judge?.check(sharedCheckMs))?.isInDoubt) return options.sweepMs;
-      const { settled, refused, nextMs } = await expire(options.db, options);
+      const [clock, nextMs] = await Promise.all([judge?.check(sharedCheckMs), looks.ask(runs.nextExpiryMs)]);
+      if (clock?.isInDoubt) return options.sweepMs;
+      const { settled, refused } = await expire(db, options, nextMs);
       options.doorbell.settled(settled);
       if (settled.length === attemptsPerPassMax) return 0;
       // Refused runs stay expired, and are not tried again at once.

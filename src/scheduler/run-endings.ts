@@ -1,15 +1,15 @@
 import type { Db } from "../store/pg/database.ts";
 import { storableText } from "../store/pg/storable.ts";
 import * as attempts from "../store/work/attempts.ts";
+import { complete, findVerdicts, isCompleted } from "../store/work/completions.ts";
 import * as lateReports from "../store/work/late-reports.ts";
 import type { KeptResult, LateVerdict } from "../store/work/late-results.ts";
 import type { AgentReport } from "../store/work/reports.ts";
 import * as reports from "../store/work/reports.ts";
 import {
+  type AttemptSettlement,
   type FailurePolicy,
-  findVerdicts,
   type Settled,
-  type Settlement,
   settle,
 } from "../store/work/settlements.ts";
 import { problemsOf } from "./answers.ts";
@@ -73,7 +73,9 @@ export async function storeCurrent(
   const distinct = firstOfEach(asked);
   await checkAnswers(tx, distinct);
   const settlements = [...distinct.values()].map(settlementOf);
-  const settled = await settle(tx, settlements, policy);
+  const settled = settlements.every(isCompleted)
+    ? await complete(tx, settlements)
+    : await settle(tx, settlements, policy);
   const verdicts = new Map<string, ReportVerdict>();
   for (const run of settled) verdicts.set(nameOfSettled(run), { verdict: "stored", windowId: run.windowId });
 
@@ -151,7 +153,7 @@ function endedReportOf(run: Settled, report: AgentReport | undefined): reports.E
   ];
 }
 
-function settlementOf(report: Report): Settlement {
+function settlementOf(report: Report): AttemptSettlement {
   return {
     answer: report.agent,
     ...(report.agent ? { attention: report.agent.attention } : {}),

@@ -10,6 +10,7 @@ import type { Db } from "../store/pg/database.ts";
 import type { NewEvent } from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
 import * as schedules from "../store/work/schedules.ts";
+import * as slotRows from "../store/work/slot-rows.ts";
 import * as starts from "../store/work/starts.ts";
 import { type Plan, planBacklog, planSkipped, planStart } from "./plan.ts";
 import { eventOf } from "./recorded-event.ts";
@@ -36,7 +37,7 @@ export type Started = {
   activeRunId: string | null;
   reason: string;
   /** For the doorbell, after the commit. */
-  written: schedules.RecordedRun[];
+  written: slotRows.RecordedRun[];
   /** For the caller to append, as the last statement. */
   events: NewEvent[];
 };
@@ -51,76 +52,120 @@ export async function startLocked(
   start: Start,
   options: { quotas?: Quotas | undefined } = {},
 ): Promise<Started> {
-  const events: NewEvent[] = [];
-  const written: schedules.RecordedRun[] = [];
-  const record = async (plans: Plan[], actor?: string) => {
-    if (options.quotas) await keepWithin(tx, options.quotas, plans);
-    const rows = await schedules.record(
-      tx,
+  const recorder = new Recorder(tx, start, options.quotas);
+  const watcher = await startEarlier(tx, locked, recorder);
+  const runId = newId(watcher.now.getTime());
+  const active = watcher.hasActiveRun ? await runs.findActive(tx, watcher) : undefined;
+  const decided = active
+    ? await startBeside(tx, { watcher, start, runId, active, recorder })
+    : await startAlone(tx, { watcher, start, runId, recorder });
+  const { written, events } = recorder;
+  return { runId, activeRunId: active?.id ?? null, reason: "", ...decided, written, events };
+}
+
+/** Writes runs, and keeps their rows for the doorbell and their events for the log. */
+class Recorder {
+  readonly written: slotRows.RecordedRun[] = [];
+  readonly events: NewEvent[] = [];
+  readonly #tx: Db;
+  readonly #start: Start;
+  readonly #quotas: Quotas | undefined;
+
+  constructor(tx: Db, start: Start, quotas: Quotas | undefined) {
+    this.#tx = tx;
+    this.#start = start;
+    this.#quotas = quotas;
+  }
+
+  /** Writes runs of other starts. */
+  async record(plans: Plan[]): Promise<void> {
+    const rows = await this.#write(plans);
+    this.events.push(...rows.map((row) => eventOf(row)));
+  }
+
+  /** Writes the run of the start itself: its events name the actor and the start's origin. */
+  async recordOwn(plan: Plan): Promise<slotRows.RecordedRun[]> {
+    const rows = await this.#write([plan]);
+    for (const row of rows) {
+      const event = eventOf(row);
+      const data = { ...event.data, ...dataOf(this.#start) };
+      this.events.push({ ...event, ...(this.#start.actor ? { actor: this.#start.actor } : {}), data });
+    }
+    return rows;
+  }
+
+  async #write(plans: Plan[]): Promise<slotRows.RecordedRun[]> {
+    if (this.#quotas) await keepWithin(this.#tx, this.#quotas, plans);
+    const rows = await slotRows.record(
+      this.#tx,
       plans.flatMap((plan) => plan.slots),
       plans.map((plan) => plan.move),
     );
-    written.push(...rows);
-    events.push(...rows.map((row) => ({ ...eventOf(row), ...(actor ? { actor } : {}) })));
+    this.written.push(...rows);
     return rows;
-  };
-  let watcher = locked;
-  const queues = watcher.overlap !== "skip";
-  // Earlier starts go first, also in the moment between two runs.
-  for (let heads = 0; queues && !watcher.hasActiveRun && watcher.backlogRunId && heads < headsMax; heads++) {
-    await record([planBacklog(watcher)]);
-    watcher = (await schedules.lockOne(tx, watcher))!;
   }
-  const active = watcher.hasActiveRun ? await runs.findActive(tx, watcher) : undefined;
-  const activeRunId = active?.id ?? null;
-  const runId = newId(watcher.now.getTime());
-  const done = (outcome: Started["outcome"], more: Partial<Started> = {}): Started => ({
-    ...{ outcome, runId, activeRunId, reason: "", written, events },
-    ...more,
-  });
-  if (active) {
-    const waiting = await starts.listWaiting(tx, watcher);
-    const equal = await starts.findEqual(tx, {
-      orgId: start.orgId,
-      runIds: [active.id, ...waiting.map((one) => one.runId)],
-      input: start.input,
-    });
-    if (equal) return done("already_queued", { runId: equal });
-    if (!(await insert(tx, start, runId))) return done("already_queued");
-    const isFull = watcher.overlap === "queue_all" && waiting.length >= startsWaitingMax;
-    if (!queues || isFull) {
-      const reason = isFull
-        ? `${startsWaitingMax} starts of the watcher wait already`
-        : "another run of the watcher was active, with another input";
-      const { source } = start;
-      const plan = planSkipped(watcher, { source, runId, skipReason: "overlap", reason });
-      await recordOwn(plan);
-      return done("skipped", { reason });
-    }
-    if (watcher.overlap === "queue_one" && waiting.length > 0) {
-      const reason = "a later start took its place in the queue";
-      await record(waiting.map((one) => planSkipped(watcher, { ...one, skipReason: "overlap", reason })));
-    }
-    const { orgId, watcherId, source } = start;
-    await starts.wait(tx, { orgId, watcherId, runId, source });
-    return done("queued", { reason: `it waits for the end of run ${active.id}` });
-  }
-  if (!(await insert(tx, start, runId))) return done("already_queued");
-  const [row] = await recordOwn(
-    planStart(watcher, {
-      ...{ source: start.source, runId },
-      ...(start.source === "manual" ? { askedBy: start.actor } : {}),
-    }),
-  );
-  if (row?.status === "skipped") return done("skipped", { reason: row.reason });
-  return done("started");
+}
 
-  async function recordOwn(plan: Plan) {
-    const before = events.length;
-    const rows = await record([plan], start.actor);
-    for (const event of events.slice(before)) event.data = { ...event.data, ...dataOf(start) };
-    return rows;
+/**
+ * Starts that wait go first, also in the moment between two runs. Returns the watcher after them.
+ */
+async function startEarlier(
+  tx: Db,
+  locked: schedules.DueWatcher,
+  recorder: Recorder,
+): Promise<schedules.DueWatcher> {
+  let watcher = locked;
+  if (watcher.overlap === "skip") return watcher;
+  for (let heads = 0; !watcher.hasActiveRun && watcher.backlogRunId && heads < headsMax; heads++) {
+    await recorder.record([planBacklog(watcher)]);
+    watcher = (await schedules.lockOne(tx, watcher)) ?? watcher;
   }
+  return watcher;
+}
+
+type Decided = Pick<Started, "outcome"> & Partial<Pick<Started, "runId" | "reason">>;
+
+type Starting = { watcher: schedules.DueWatcher; start: Start; runId: string; recorder: Recorder };
+
+/** A start while no run of the watcher is active: a run, or a skipped run. */
+async function startAlone(tx: Db, { watcher, start, runId, recorder }: Starting): Promise<Decided> {
+  if (!(await insert(tx, start, runId))) return { outcome: "already_queued" };
+  const { source, actor } = start;
+  const [row] = await recorder.recordOwn(
+    planStart(watcher, { source, runId, ...(source === "manual" ? { askedBy: actor } : {}) }),
+  );
+  return row?.status === "skipped" ? { outcome: "skipped", reason: row.reason } : { outcome: "started" };
+}
+
+/**
+ * A start while another run of the watcher is active: equal to another start, queued or skipped.
+ */
+async function startBeside(
+  tx: Db,
+  { watcher, start, runId, active, recorder }: Starting & { active: { id: string } },
+): Promise<Decided> {
+  const { orgId, watcherId, source, input } = start;
+  const waiting = await starts.listWaiting(tx, watcher);
+  const runIds = [active.id, ...waiting.map((one) => one.runId)];
+  const equal = await starts.findEqual(tx, { orgId, runIds, input });
+  if (equal) return { outcome: "already_queued", runId: equal };
+  if (!(await insert(tx, start, runId))) return { outcome: "already_queued" };
+  const isFull = watcher.overlap === "queue_all" && waiting.length >= startsWaitingMax;
+  if (watcher.overlap === "skip" || isFull) {
+    const reason = isFull
+      ? `${startsWaitingMax} starts of the watcher wait already`
+      : "another run of the watcher was active, with another input";
+    await recorder.recordOwn(planSkipped(watcher, { source, runId, skipReason: "overlap", reason }));
+    return { outcome: "skipped", reason };
+  }
+  if (watcher.overlap === "queue_one" && waiting.length > 0) {
+    const reason = "a later start took its place in the queue";
+    await recorder.record(
+      waiting.map((one) => planSkipped(watcher, { ...one, skipReason: "overlap", reason })),
+    );
+  }
+  await starts.wait(tx, { orgId, watcherId, runId, source });
+  return { outcome: "queued", reason: `it waits for the end of run ${active.id}` };
 }
 
 /** A plain trigger stores only its run. */

@@ -3,9 +3,10 @@ import type { Logger } from "../log.ts";
 import { type Db, undoable } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
 import { storableText } from "../store/pg/storable.ts";
+import type { PastVerdict } from "../store/work/completions.ts";
 import * as events from "../store/work/events.ts";
 import * as lateReplies from "../store/work/late-replies.ts";
-import type { AttemptName, PastVerdict } from "../store/work/settlements.ts";
+import type { AttemptName } from "../store/work/settlements.ts";
 import {
   commitTerminalReply,
   type EndedTurn,

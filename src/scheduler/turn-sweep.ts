@@ -2,7 +2,8 @@ import { bisect } from "../bisect.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
-import { lockOfSessions, lockOverdue, type OverdueTurn } from "../store/work/lost-turns.ts";
+import { looksAlone } from "../store/pg/looks.ts";
+import { lockOfSessions, lockOverdue, lookOverdue, type OverdueTurn } from "../store/work/lost-turns.ts";
 import type { SessionName } from "../store/work/presence.ts";
 import type { EndedTurn, TerminalReply } from "../store/work/turn-settlements.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
@@ -24,8 +25,8 @@ export async function sweepTurnsOnce(
   options: { ttlMs: number; isQuiet?: boolean; limit?: number; log?: Logger },
 ): Promise<EndedTurn[]> {
   const { ttlMs, isQuiet = false, limit = turnsPerPassMax, log } = options;
-  // Nearly always no turn is overdue; one statement then suffices.
-  if ((await lockOverdue(db, { ttlMs, isQuiet, limit: 1 })).length === 0) return [];
+  // Nearly always no turn is overdue; a look then suffices.
+  if (!(await looksAlone(db).ask(lookOverdue({ ttlMs, isQuiet })))) return [];
   return transaction(db, async (tx) => {
     const overdue = await lockOverdue(tx, { ttlMs, isQuiet, limit });
     const ended = await endEach(tx, overdue.map(endingOf), log);

@@ -1,10 +1,13 @@
 import { newId } from "../ids.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as attempts from "../store/work/attempts.ts";
+import { complete } from "../store/work/completions.ts";
 import * as events from "../store/work/events.ts";
+import * as runClaims from "../store/work/run-claims.ts";
 import * as schedules from "../store/work/schedules.ts";
 import type { FailurePolicy } from "../store/work/settlements.ts";
 import { settle } from "../store/work/settlements.ts";
+import * as slotRows from "../store/work/slot-rows.ts";
 
 /** Ends the warm-up's transaction without a trace. */
 class Undone extends Error {}
@@ -23,7 +26,7 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
     await transaction(db, async (tx) => {
       await schedules.lockDue(tx, 1);
       await schedules.lockOne(tx, { orgId, watcherId });
-      await schedules.record(
+      await slotRows.record(
         tx,
         [
           {
@@ -43,11 +46,13 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
         [{ orgId, watcherId, nextSlotAt: null, nextDueAt: null, lastRunAt: null }],
       );
       for (const kinds of [null, []]) {
-        await attempts.claim(tx, [{ orgId, deviceId, epoch: 0, sessionId: attemptToken, slots: 1, kinds }]);
+        await runClaims.claim(tx, [{ orgId, deviceId, epoch: 0, sessionId: attemptToken, slots: 1, kinds }]);
       }
       await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
       await attempts.beat(tx, [attempt]);
-      await settle(tx, [{ ...attempt, action: "finish", status: "completed", reason: "" }], policy);
+      const completed = { ...attempt, action: "finish_or_retry", status: "completed", reason: "" } as const;
+      await complete(tx, [completed]);
+      await settle(tx, [completed], policy);
       await events.append(tx, orgId, [{ kind: "warm.up", actor: "pinion" }]);
       throw new Undone();
     });

@@ -1,4 +1,4 @@
-/** What people do to hooks, and what becomes of a delivery: one transaction each. */
+/** Edits of hooks by people, and deliveries to hooks by senders; each is one transaction. */
 import { randomBytes, randomUUID } from "node:crypto";
 import { compile, deliveryNames, ExpressionError, jsonOf, requireExpression } from "../cel/expression.ts";
 import { Refusal, refuse } from "../errors.ts";
@@ -34,7 +34,10 @@ function checkValues(values: Values): void {
   requireExpression(values.mapping, deliveryNames, "spec.mapping");
 }
 
-/** The secret that was given, or a new one; of Standard Webhooks it is base64. A reference stays one. */
+/**
+ * The given secret, or a new secret if none is given; a secret of Standard Webhooks is base64. A
+ * reference stays a reference.
+ */
 function secretOf(kind: hooks.HookKind, given: string): string {
   if (isReference(given)) {
     requireReference(given, "secret");
@@ -51,12 +54,15 @@ function secretOf(kind: hooks.HookKind, given: string): string {
   return given;
 }
 
-/** As stored: sealed for its place, or a reference to a secret of the server. */
+/** The stored form of a secret: sealed for its place, or a reference to a secret of the server. */
 function stored(keyring: Keyring, secret: string, hook: Pick<hooks.HookRow, "orgId" | "id">): string {
   return isReference(secret) ? secret : keyring.seal(secret, hooks.placeOf(hook));
 }
 
-/** Whether a stored secret is the given one. A secret that cannot be opened is another one. */
+/**
+ * Whether the stored secret of the hook equals the given secret. A stored secret that cannot be
+ * opened counts as different.
+ */
 function isStored(keyring: Keyring, secret: string, hook: hooks.HookRow): boolean {
   if (isReference(secret) || isReference(hook.secret)) return secret === hook.secret;
   try {
@@ -67,7 +73,10 @@ function isStored(keyring: Keyring, secret: string, hook: hooks.HookRow): boolea
   }
 }
 
-/** What is shown once: nothing of a reference, which the server's operator keeps. */
+/**
+ * The secret as shown once to its maker; a reference is not shown, because the operator has its
+ * secret.
+ */
 const shownOnce = (secret: string) => (isReference(secret) ? "" : secret);
 
 /** A new hook, with the event `hook.created`. */
@@ -110,7 +119,9 @@ export function create(
   });
 }
 
-/** How long an old secret stays good when an edit brings another one. */
+/**
+ * Milliseconds for which the old secret still verifies deliveries after an edit with a new secret.
+ */
 export const overlapMsDefault = 86_400_000;
 
 /** Edits a hook, with the event `hook.updated`; an edit that changes nothing writes nothing. */
@@ -119,7 +130,7 @@ export function update(
   options: Asked & {
     expectedVersion: number;
     change: (hook: hooks.HookRow) => Values;
-    /** The secret that the hook shall have; empty: the secret stays. */
+    /** The hook's new secret; empty: the secret stays. */
     secret: string;
     keyring: Keyring;
     isDryRun: boolean;
@@ -197,9 +208,9 @@ export function remove(db: Db, options: Asked): Promise<void> {
   });
 }
 
-/** Something that was verified. */
+/** A delivery with a verified signature. */
 export type Incoming = {
-  /** The id that the sender gave; null: none. */
+  /** The sender's id of the delivery; null: none. */
   key: string | null;
   event: string;
   headers: Record<string, string>;
@@ -211,8 +222,9 @@ export type Incoming = {
 export type Taken = Pick<hooks.DeliveryRow, "id" | "outcome" | "runId" | "reason"> & { isRepeat: boolean };
 
 /**
- * Takes a delivery in, once: a second one of its key is answered as the first was, on whichever replica it comes. What becomes of
- * it is recorded in the same transaction. Refuses with `resource_exhausted` beyond the hook's rate, and `not_found` for a hook that is gone.
+ * Takes a delivery, once for each key: a second delivery with the same key gets the answer of the
+ * first, on any replica. The delivery's outcome and its run are written in the same transaction.
+ * Refuses with `resource_exhausted` beyond the hook's rate, and with `not_found` for a deleted hook.
  */
 export async function take(
   db: Db,
@@ -270,7 +282,7 @@ export async function take(
 
 type Became = { outcome: hooks.HookOutcome; reason: string; started?: Started };
 
-/** What the hook makes of a delivery: the input of a run, or why there is none. */
+/** The input of the run that the delivery starts, or the reason why the delivery starts none. */
 function judge(hook: hooks.HookRow, { body, event, headers }: Incoming): { input: JsonValue } | Became {
   if (hook.kind === "github" && event === "ping") {
     return { outcome: "filtered", reason: "a ping: GitHub tries whether the hook is there" };

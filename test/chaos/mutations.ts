@@ -44,7 +44,7 @@ export const mutations: readonly Mutation[] = [
     name: "the claim looks at no pin",
     replacements: [
       {
-        file: "src/store/work/attempts.ts",
+        file: "src/store/work/run-claims.ts",
         from: "and device_id = s.device_id and",
         to: "and",
       },
@@ -87,15 +87,25 @@ export const mutations: readonly Mutation[] = [
         from: "where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token",
         to: "where org_id = i.org_id and id = i.run_id",
       },
-      { file: "src/store/work/settlements.ts", from: "and (i.reporter is null or device_id = i.reporter)", to: "" },
       {
         file: "src/store/work/settlements.ts",
-        from: "and (i.epoch is null or (claimed_epoch = i.epoch and claimed_session = i.session_id))",
+        from: "and (i.reporter is null or device_id = i.reporter)",
+        to: "",
+      },
+      {
+        file: "src/store/work/settlements.ts",
+        from: "and ${isOfSession}\n      and (i.action",
+        to: "and (i.action",
+      },
+      {
+        file: "src/store/work/completions.ts",
+        from: " and r.attempt_token = i.token and r.device_id = i.reporter",
         to: "",
       },
     ],
     prefersUnary: true,
-    breaks: ["an acknowledgement is true", "one window per completed run"],
+    // A result of an earlier attempt also ends a run that waits for its next claim.
+    breaks: ["an acknowledgement is true", "one window per completed run", "one current attempt per run"],
     // The run of a paused worker goes to another worker, and both report.
     rig: {
       ...small,
@@ -214,6 +224,11 @@ export const mutations: readonly Mutation[] = [
         file: "src/store/work/settlements.ts",
         from: "case when h.window_id is not null then h.output end,",
         to: "case when h.window_id is not null then left(h.output, 40) end,",
+      },
+      {
+        file: "src/store/work/completions.ts",
+        from: "id, output, is_truncated, answer::jsonb",
+        to: "id, left(output, 40), is_truncated, answer::jsonb",
       },
     ],
     breaks: ["an acknowledgement is true", "one window per completed run"],
@@ -395,7 +410,7 @@ export const mutations: readonly Mutation[] = [
     name: "an attempt keeps the token of the attempt before",
     replacements: [
       {
-        file: "src/store/work/attempts.ts",
+        file: "src/store/work/run-claims.ts",
         from: "attempt = r.attempt + 1, attempt_token = gen_random_uuid(),",
         to: "attempt = r.attempt + 1,\n        attempt_token = coalesce((r.past_attempts->-1->>'token')::uuid, gen_random_uuid()),",
       },

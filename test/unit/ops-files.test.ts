@@ -125,9 +125,11 @@ test("the page on operations has a row for every metric, and for none that does 
   );
 });
 
-test("benches measure replicas with the options of Node that the image has", () => {
+test("benches measure replicas with the options of Node that the image and the packages have", () => {
   const entry = /^ENTRYPOINT (.*)$/m.exec(read("Dockerfile"))?.[1] ?? "";
   expect(JSON.parse(entry)).toEqual(["node", ...replicaNodeOptions, "main.js"]);
+  const given = /^Environment=NODE_OPTIONS=(.*)$/m.exec(read("ops/packages/pinion.service"))?.[1] ?? "";
+  expect(given.split(" ")).toEqual(replicaNodeOptions);
 });
 
 test("what the Dockerfile copies exists and is not ignored, and it runs as somebody who is not root", () => {

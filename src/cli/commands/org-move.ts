@@ -89,7 +89,9 @@ async function moveOf(cli: Cli, orgId: string, options: Options): Promise<MoveOp
   return { sourceUrl, targetUrl, orgId, cell: options.to };
 }
 
-function lineOf({ step, table, rows }: Progress, cell: string): string {
+/** What the person reads about a step. */
+export function lineOf({ step, table, rows }: Progress, cell: string): string {
+  if (step === "copying") return `copying ${table}: ${rows} rows so far`;
   if (table !== undefined) return `copied ${table}: ${rows} rows, the same here and there`;
   return {
     checked: "both databases fit",

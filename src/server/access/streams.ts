@@ -6,6 +6,7 @@
 
 import * as credentials from "../../store/people/credentials.ts";
 import type { Db } from "../../store/pg/database.ts";
+import { type Looks, looksAlone } from "../../store/pg/looks.ts";
 import type { Leaving } from "../../store/work/org-moves.ts";
 
 export type OpenStream = {
@@ -26,7 +27,7 @@ export type Streams = {
   endExpired(): Promise<void>;
 };
 
-export function createStreams(options: { db: Db }): Streams {
+export function createStreams({ db, looks = looksAlone(db) }: { db: Db; looks?: Looks }): Streams {
   /** Many streams may share a token. */
   const open = new Map<string, Set<OpenStream>>();
   /**
@@ -67,7 +68,8 @@ export function createStreams(options: { db: Db }): Streams {
     revoke: (tokenId) => end(tokenId),
     async endExpired() {
       held ??= encode();
-      const ended = await credentials.findEnded(options.db, held.tokens);
+      if (!held.tokens) return;
+      const ended = await looks.ask(credentials.ended(held.tokens));
       for (const [tokenId, leaving] of ended) end(tokenId, leaving);
     },
   };

@@ -2,7 +2,7 @@
 import { create, toBinary, toJson } from "@bufbuild/protobuf";
 import { AttentionReason, TranscriptSchema, type Usage } from "#gen/pinion/v1/activity_pb.js";
 import { type Completion, CompletionSchema } from "#gen/pinion/v1/device_pb.js";
-import type { Json } from "../../store/pg/schema.ts";
+import type { Json } from "../../store/pg/schema-columns.ts";
 import type { AgentReport, UsageCounts } from "../../store/work/reports.ts";
 import { attentionNames } from "../enums.ts";
 

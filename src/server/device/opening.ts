@@ -1,33 +1,145 @@
 import { type JsonObject, toJson } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { type Hello, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
-import { refuse } from "../../errors.ts";
+import { createBatcher } from "../../batcher.ts";
+import { Refusal, refuse } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import * as devices from "../../store/people/devices.ts";
 import * as hellos from "../../store/people/hellos.ts";
 import * as machines from "../../store/people/machines.ts";
 import * as workers from "../../store/people/workers.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
+import { mayBeOfOneRow } from "../../store/pg/failures.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import * as events from "../../store/work/events.ts";
 import * as orgMoves from "../../store/work/org-moves.ts";
 import type { FailurePolicy } from "../../store/work/settlements.ts";
 import { osNameOf } from "../enums.ts";
 import { requireAllowed } from "./allowed.ts";
-import { type Opening, openSession } from "./reconcile.ts";
+import { createLimit } from "./bounds.ts";
+import { type Opening, openSession, openSessions } from "./reconcile.ts";
 import type { Session } from "./session.ts";
 
 type Deps = { db: Db; log: Logger; replicaId: string; policy: FailurePolicy; ttlMs: number };
-type Device = NonNullable<Awaited<ReturnType<typeof devices.find>>>;
 type Greeting = Pick<Session, "orgId" | "deviceId" | "tokenId" | "isWorker">;
+type Greeted = { session: Greeting; hello: Hello };
 
 /**
  * Opens the session of a hello: checks the identity, stores the hello's facts, and reconciles the
  * held attempts.
  */
 export async function open(deps: Deps, session: Greeting, hello: Hello): Promise<Opening> {
+  if (session.isWorker) return finish(deps, { session, hello }, await openWorker(deps, session, hello));
+  const [first] = await openReturning(deps, [{ session, hello }]);
+  return openRest(deps, { session, hello }, first!);
+}
+
+/** Hellos whose sessions are opened in one transaction, at most. */
+const togetherMax = 50;
+/** Sessions opened at once in a transaction of their own, which leave connections to other work. */
+const apartMax = 3;
+
+/** Opens the sessions of many hellos: what {@link open} does for one of them. */
+export function createOpenings(
+  deps: Deps & { waitingMax: number },
+): (session: Greeting & Pick<Session, "state">, hello: Hello) => Promise<Opening> {
+  const apart = createLimit(apartMax);
+  const returning = createBatcher<Greeted & { session: Pick<Session, "state"> }, First | undefined>({
+    run: async (greeted) => {
+      // A device that has given up dials again: its abandoned hellos cost the other devices nothing.
+      const waiting = greeted.filter(({ session }) => session.state !== "closed");
+      const firsts = await openReturning(deps, waiting);
+      return greeted.map((one) => firsts[waiting.indexOf(one)]);
+    },
+    itemsMax: togetherMax,
+    queueMax: deps.waitingMax,
+    mayIsolate: mayBeOfOneRow,
+    overflow: () => new Refusal("unavailable", "too many devices connect at once", { retryAfterMs: 5_000 }),
+  });
+  return async (session, hello) => {
+    if (session.isWorker) {
+      return apart(async () => {
+        if (session.state === "closed") abandoned();
+        return finish(deps, { session, hello }, await openWorker(deps, session, hello));
+      });
+    }
+    const first = (await returning.add({ session, hello })) ?? abandoned();
+    const rest = () => openRest(deps, { session, hello }, first);
+    return "opening" in first ? rest() : apart(rest);
+  };
+}
+
+function abandoned(): never {
+  throw new Refusal("unavailable", "the stream ended while it waited");
+}
+
+/**
+ * What the common transaction found: an opened session, or the device (undefined: deleted) of a
+ * hello that needs a transaction of its own.
+ */
+type First = { opening: Opening } | { device: devices.Known | undefined };
+
+/**
+ * Opens the sessions of devices that tell nothing new, as most do that come back: they share a
+ * transaction, and in a storm some dozens do.
+ */
+async function openReturning(deps: Deps, greeted: readonly Greeted[]): Promise<First[]> {
+  if (greeted.length === 0) return [];
+  return transaction(deps.db, async (tx) => {
+    const found = await devices.findKnown(
+      tx,
+      greeted.map(({ session }) => session),
+    );
+    const seen = new Set<string>();
+    const returning = greeted.filter(({ session: { deviceId }, hello }, index) => {
+      const device = found[index];
+      if (!device || seen.has(deviceId) || !isReturning(device, hello)) return false;
+      seen.add(deviceId);
+      return true;
+    });
+    const openings = await openSessions(
+      tx,
+      deps,
+      returning.map(({ session: { orgId, deviceId }, hello }) => ({ orgId, deviceId, held: hello.held })),
+    );
+    const opened = new Map(returning.map((one, index) => [one, openings[index]!]));
+    return greeted.map((one, index) => {
+      const opening = opened.get(one);
+      return opening ? { opening } : { device: found[index] };
+    });
+  });
+}
+
+/** Whether a hello agrees in all with what is known of its device. */
+function isReturning(device: devices.Known & { attemptTokens: readonly string[] }, hello: Hello): boolean {
+  const held = new Set(hello.held.map(({ attemptToken }) => attemptToken));
+  return (
+    hello.installId === device.install_id &&
+    osNameOf(hello.os) === device.os &&
+    device.attemptTokens.length === held.size &&
+    device.attemptTokens.every((token) => held.has(token)) &&
+    !machines.isNewMachine(device, machineOf(hello)) &&
+    !hellos.hasChanges(device, factsOf(hello))
+  );
+}
+
+async function openRest(deps: Deps, { session, hello }: Greeted, first: First): Promise<Opening> {
+  if ("opening" in first) return finish(deps, { session, hello }, first.opening);
+  const { db } = deps;
+  const { orgId, deviceId } = session;
+  const { device } = first;
+  if (!device) await orgMoves.requireHere(db, { orgId });
+  if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
+  requireIdentity(device, hello);
+  await requireOneMachine(deps, device, hello);
+  await hellos.updateFromHello(db, device, factsOf(hello));
+  const { held } = hello;
+  const opening = await transaction(db, (tx) => openSession(tx, { ...deps, orgId, deviceId, held }));
+  return finish(deps, { session, hello }, opening);
+}
+
+async function finish(deps: Deps, { session, hello }: Greeted, opening: Opening): Promise<Opening> {
   const { orgId } = session;
-  const opening = await (session.isWorker ? openWorker : openDevice)(deps, session, hello);
   // A verdict from behind the fence of a move would end what goes on.
   if (hello.held.length > opening.continuing.length) await orgMoves.requireHere(deps.db, { orgId });
   const { deviceId, epoch } = opening;
@@ -35,30 +147,8 @@ export async function open(deps: Deps, session: Greeting, hello: Hello): Promise
   return opening;
 }
 
-/** A device that tells nothing new, as most do that come back, costs one transaction. */
-async function openDevice(deps: Deps, { orgId, deviceId }: Greeting, hello: Hello): Promise<Opening> {
-  const { db } = deps;
-  const { held } = hello;
-  const openIn = (tx: Db) => openSession(tx, { ...deps, orgId, deviceId, held });
-  const found = await transaction(db, async (tx) => {
-    const device = await devices.find(tx, { orgId, deviceId });
-    if (!device) return { device };
-    requireIdentity(device, hello);
-    const isNew =
-      machines.isNewMachine(device, machineOf(hello)) || hellos.hasChanges(device, factsOf(hello));
-    return { device, opening: isNew ? undefined : await openIn(tx) };
-  });
-  const { device, opening } = found;
-  if (opening) return opening;
-  if (!device) await orgMoves.requireHere(db, { orgId });
-  if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
-  await requireOneMachine(deps, device, hello);
-  await hellos.updateFromHello(db, device, factsOf(hello));
-  return transaction(db, openIn);
-}
-
 /** The token identifies the device (R6); the message must agree. */
-function requireIdentity(device: Device, hello: Hello): void {
+function requireIdentity(device: devices.Known, hello: Hello): void {
   if (hello.installId !== device.install_id) {
     refuse("permission_denied", "the token belongs to another installation; enrol this one", {
       field: "hello.install_id",
@@ -82,7 +172,7 @@ function machineOf({ machine }: Hello): machines.Machine | undefined {
  * Refuses a second machine with a copy of the device's identity while the first machine's session
  * is alive.
  */
-async function requireOneMachine({ db, ttlMs }: Deps, device: Device, hello: Hello): Promise<void> {
+async function requireOneMachine({ db, ttlMs }: Deps, device: devices.Known, hello: Hello): Promise<void> {
   const machine = machineOf(hello);
   if (!machine) return;
   const other = await machines.findOtherMachine(db, device, { machine, ttlMs });

@@ -28,7 +28,7 @@ export type PresenceWriter = {
   close(): Promise<void>;
 };
 
-export function startPresenceWriter(options: {
+type Options = {
   db: Db;
   log: Logger;
   /** Reports a heartbeat of a session that is not its device's open session. */
@@ -47,73 +47,85 @@ export function startPresenceWriter(options: {
   onBatch?: (size: number, ms: number) => void;
   /** Reports the written end of a session without a newer session. */
   onEnded: (session: presence.SessionName) => void;
-}): PresenceWriter {
-  const { db, log } = options;
-  let beaten = new Map<string, presence.SessionName>();
-  let listed = new Map<string, AttemptName & { kind: AttemptKind }>();
-  let ended = new Map<string, presence.SessionName & { pushed: ReadonlySet<string> | undefined }>();
+};
+
+/** What waits to be written: sessions by device, attempts by token, ended sessions by id. */
+type Batch = {
+  beaten: Map<string, presence.SessionName>;
+  listed: Map<string, AttemptName & { kind: AttemptKind }>;
+  ended: Map<string, presence.SessionName & { pushed: ReadonlySet<string> | undefined }>;
+};
+
+const emptyBatch = (): Batch => ({ beaten: new Map(), listed: new Map(), ended: new Map() });
+
+export function startPresenceWriter(options: Options): PresenceWriter {
+  let waiting = emptyBatch();
   let writing: Promise<void> | undefined;
+  const isIdle = () => waiting.beaten.size + waiting.ended.size === 0;
 
   async function write(): Promise<void> {
     // Items that arrive in the same turn join the batch.
     await Promise.resolve();
-    const batch = { beaten, listed, ended };
-    beaten = new Map();
-    listed = new Map();
-    ended = new Map();
-    const startedAt = performance.now();
-    const beats = batch.beaten.size;
+    const batch = waiting;
+    waiting = emptyBatch();
     try {
-      // Beats first: a heartbeat before its session's end must not be written after the end.
-      const stale = await presence.beat(db, [...batch.beaten.values()]);
-      batch.beaten = new Map();
-      for (const session of stale) options.onStale(session);
-      const inProgress = [...batch.listed.values()];
-      for (const of of attemptKinds) {
-        await options.works[of].beat(inProgress.filter(({ kind }) => kind === of));
-      }
-      batch.listed = new Map();
-      const sessions = [...batch.ended.values()];
-      const closed = await presence.close(db, sessions);
-      for (const session of closed) options.onEnded(session);
-      // After their end is committed nothing more is claimed for them.
-      await options.onBroken(
-        sessions.flatMap(({ pushed, ...session }) => (pushed ? [{ ...session, pushed }] : [])),
-      );
-      batch.ended = new Map();
-      if (beats > 0) options.onBatch?.(beats, performance.now() - startedAt);
+      await writeBatch(options, batch);
     } catch (error) {
-      beaten = new Map([...batch.beaten, ...beaten]);
-      listed = new Map([...batch.listed, ...listed]);
-      ended = new Map([...batch.ended, ...ended]);
-      log.warn(
-        { err: error, beats: beaten.size, ends: ended.size },
-        "presence was not written; will try again",
-      );
+      // Newer items take precedence.
+      waiting.beaten = new Map([...batch.beaten, ...waiting.beaten]);
+      waiting.listed = new Map([...batch.listed, ...waiting.listed]);
+      waiting.ended = new Map([...batch.ended, ...waiting.ended]);
+      const [beats, ends] = [waiting.beaten.size, waiting.ended.size];
+      options.log.warn({ err: error, beats, ends }, "presence was not written; will try again");
     }
     writing = undefined;
   }
 
   const timer = setInterval(
     () => {
-      if (beaten.size + ended.size > 0) writing ??= write();
+      if (!isIdle()) writing ??= write();
     },
     Math.min(options.heartbeatIntervalMs / writesPerInterval, options.ttlMs / writesPerTtl),
   );
 
   return {
     beat(session, attemptsBeating) {
-      beaten.set(session.deviceId, session);
-      for (const attempt of attemptsBeating) listed.set(attempt.attemptToken, attempt);
+      waiting.beaten.set(session.deviceId, session);
+      for (const attempt of attemptsBeating) waiting.listed.set(attempt.attemptToken, attempt);
     },
     end({ orgId, deviceId, epoch, sessionId }, broken) {
-      ended.set(sessionId, { orgId, deviceId, epoch, sessionId, pushed: broken?.pushed });
+      waiting.ended.set(sessionId, { orgId, deviceId, epoch, sessionId, pushed: broken?.pushed });
       writing ??= write();
     },
     async close() {
       clearInterval(timer);
       await writing;
-      if (beaten.size + ended.size > 0) await write();
+      if (!isIdle()) await write();
     },
   };
+}
+
+/** Removes from the batch what has been written, so that a failure leaves what has not. */
+async function writeBatch(options: Options, batch: Batch): Promise<void> {
+  const { db } = options;
+  const startedAt = performance.now();
+  const beats = batch.beaten.size;
+  // Beats first: a heartbeat before its session's end must not be written after the end.
+  const stale = await presence.beat(db, [...batch.beaten.values()]);
+  batch.beaten = new Map();
+  for (const session of stale) options.onStale(session);
+  const inProgress = [...batch.listed.values()];
+  for (const of of attemptKinds) {
+    await options.works[of].beat(inProgress.filter(({ kind }) => kind === of));
+  }
+  batch.listed = new Map();
+  const sessions = [...batch.ended.values()];
+  const closed = await presence.close(db, sessions);
+  for (const session of closed) options.onEnded(session);
+  // After their end is committed nothing more is claimed for them.
+  await options.onBroken(
+    sessions.flatMap(({ pushed, ...session }) => (pushed ? [{ ...session, pushed }] : [])),
+  );
+  batch.ended = new Map();
+  if (beats > 0) options.onBatch?.(beats, performance.now() - startedAt);
 }

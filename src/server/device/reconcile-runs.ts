@@ -1,8 +1,9 @@
 import { appendSettled, settleEach } from "../../scheduler/settle.ts";
 import type * as active from "../../store/work/active.ts";
 import * as attempts from "../../store/work/attempts.ts";
+import { findVerdicts } from "../../store/work/completions.ts";
 import * as lateResults from "../../store/work/late-results.ts";
-import { findVerdicts, type Settlement } from "../../store/work/settlements.ts";
+import type { Settlement } from "../../store/work/settlements.ts";
 import type { Reconciliation } from "./reconciliation.ts";
 
 /**
@@ -13,7 +14,7 @@ const resultWaitMs = 30_000;
 
 /** The reconciliation of the runs that a device holds. */
 export const runs: Reconciliation = {
-  adopt: (tx, session, workIds) => attempts.adopt(tx, { ...session, workIds }),
+  adopt: (tx, { attempts: adopted }) => attempts.adopt(tx, adopted),
   findVerdicts: async (tx, names) => (await findVerdicts(tx, names)).map(({ verdict }) => verdict),
   awaitResults: (tx, orgId, held) =>
     lateResults.awaitResults(tx, { orgId, attempts: held, waitMs: resultWaitMs }),

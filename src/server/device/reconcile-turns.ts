@@ -9,7 +9,7 @@ import type { Reconciliation } from "./reconciliation.ts";
  * or waits again if the worker had not accepted the turn.
  */
 export const turns: Reconciliation = {
-  adopt: (tx, session, workIds) => turnAttempts.adopt(tx, { ...session, workIds }),
+  adopt: turnAttempts.adopt,
   findVerdicts,
   // A turn is tried once, so no second attempt has to wait for a result.
   async awaitResults() {},

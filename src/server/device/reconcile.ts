@@ -29,39 +29,69 @@ export type Continuing = HeldByServer & { kind: AttemptKind };
 
 const reconciliations: Readonly<Record<AttemptKind, Reconciliation>> = { run: runs, turn: turns };
 
+type Options = { replicaId: string; policy: FailurePolicy; ttlMs: number; log?: Logger };
+
+/** A device, and the attempts that its hello lists. */
+export type Greeting = { orgId: string; deviceId: string; held: readonly Held[] };
+
+/** Opens a session: {@link openSessions} for one device. */
+export async function openSession(tx: Db, options: Options & Greeting): Promise<Opening> {
+  const [opening] = await openSessions(tx, options, [options]);
+  return opening!;
+}
+
 /**
- * Opens a session: takes the device's next epoch, and reconciles the attempts that the device holds
- * with the attempts that the server has on record for the device, in one transaction.
+ * Opens sessions of different devices, in order: takes each device's next epoch, and reconciles the
+ * attempts that the device holds with the attempts that the server has on record for the device, in
+ * one transaction. Devices with the same attempts on both sides share every statement.
  *
  *   active, and held      ──▶ continues in the new session
  *   active, and not held  ──▶ ends, or waits again
  *   held, and not active  ──▶ judged by its past
  */
-export async function openSession(
+export async function openSessions(
   tx: Db,
-  options: {
-    orgId: string;
-    deviceId: string;
-    replicaId: string;
-    held: readonly Held[];
-    policy: FailurePolicy;
-    ttlMs: number;
-    log?: Logger;
-  },
-): Promise<Opening> {
-  const { orgId, deviceId, held } = options;
-  const { epoch, sessionId, replacedReplicaId, absentSince } = await presence.open(tx, options);
-  if (absentSince) await devices.noteAbsence(tx, { ...options, since: absentSince });
-  const session: OpeningSession = { ...options, epoch, sessionId };
-  const active: readonly Continuing[] = await lockActive(tx, { orgId, deviceId });
-  const past = await judgePast(tx, session, without(held, active));
-  const heldTokens = new Set(held.map(({ attemptToken }) => attemptToken));
-  const continuing = active.filter(({ attemptToken }) => heldTokens.has(attemptToken));
-  const ends = await settleActive(tx, session, { continuing, missing: without(active, continuing) });
-  return {
-    ...{ deviceId, epoch, sessionId, replacedReplicaId, continuing, ...ends },
-    verdicts: held.map((attempt) => judge(attempt, past.get(attempt.attemptToken))),
-  };
+  options: Options,
+  greetings: readonly Greeting[],
+): Promise<Opening[]> {
+  const { ttlMs } = options;
+  const opened = await presence.openAll(tx, options, greetings);
+  const sessions = greetings.map(({ orgId, deviceId, held }, index) => {
+    return { ...options, orgId, deviceId, held, ...opened[index]! };
+  });
+  const absent = sessions.flatMap(({ orgId, deviceId, absentSince: since }) =>
+    since ? [{ orgId, deviceId, since }] : [],
+  );
+  await devices.noteAbsences(tx, ttlMs, absent);
+  const active = Map.groupBy(await lockActive(tx, greetings), ({ deviceId }) => deviceId);
+  const found = sessions.map((session) => ({ session, ...sort(session, active.get(session.deviceId)) }));
+  for (const kind of attemptKinds) {
+    const attempts = found.flatMap(({ session, continuing }) =>
+      continuing.filter((attempt) => attempt.kind === kind).map(({ workId }) => ({ ...session, workId })),
+    );
+    await reconciliations[kind].adopt(tx, { ttlMs, attempts });
+  }
+  const openings: Opening[] = [];
+  const appends: (() => Promise<void>)[] = [];
+  for (const { session, continuing, missing } of found) {
+    const past = await judgePast(tx, session, without(session.held, continuing));
+    const { deviceId, held, epoch, sessionId, replacedReplicaId } = session;
+    openings.push({
+      ...{ deviceId, epoch, sessionId, replacedReplicaId, continuing },
+      ...(await endMissing(tx, session, missing, appends)),
+      verdicts: held.map((attempt) => judge(attempt, past.get(attempt.attemptToken))),
+    });
+  }
+  // Appending events takes the org's lock, so no other statement follows.
+  for (const append of appends) await append();
+  return openings;
+}
+
+/** The active attempts that the device holds, and the others. */
+function sort({ held }: Greeting, active: readonly Continuing[] = []) {
+  const tokens = new Set(held.map(({ attemptToken }) => attemptToken));
+  const continuing = active.filter(({ attemptToken }) => tokens.has(attemptToken));
+  return { continuing, missing: without(active, continuing) };
 }
 
 /** The verdicts of held attempts that are not active, by token. */
@@ -70,6 +100,7 @@ async function judgePast(
   { orgId, deviceId }: OpeningSession,
   held: readonly Held[],
 ): Promise<ReadonlyMap<string, Verdict>> {
+  if (held.length === 0) return new Map();
   const names = held.map(({ workId, attemptToken }) => ({ orgId, deviceId, workId, attemptToken }));
   const past = new Map<string, Verdict>(names.map(({ attemptToken }) => [attemptToken, "unknown"]));
   for (const kind of attemptKinds) {
@@ -85,23 +116,21 @@ async function judgePast(
   return past;
 }
 
-async function settleActive(
+/** Adds the writes of the events to `appends`. */
+async function endMissing(
   tx: Db,
   session: OpeningSession,
-  { continuing, missing }: Record<"continuing" | "missing", readonly Continuing[]>,
+  missing: readonly Continuing[],
+  appends: (() => Promise<void>)[],
 ): Promise<Ends> {
   const all: Ends = { settled: [], turnsEnded: [], turnsWithdrawn: [] };
-  const appends: (() => Promise<void>)[] = [];
+  if (missing.length === 0) return all;
   for (const kind of attemptKinds) {
-    const isOfKind = (attempt: Continuing) => attempt.kind === kind;
-    const workIds = continuing.filter(isOfKind).map(({ workId }) => workId);
-    await reconciliations[kind].adopt(tx, session, workIds);
-    const { ends, append } = await reconciliations[kind].endMissing(tx, session, missing.filter(isOfKind));
+    const ofKind = missing.filter((attempt) => attempt.kind === kind);
+    const { ends, append } = await reconciliations[kind].endMissing(tx, session, ofKind);
     Object.assign(all, ends);
     appends.push(append);
   }
-  // Appending events takes the org's lock, so no other statement follows.
-  for (const append of appends) await append();
   return all;
 }
 

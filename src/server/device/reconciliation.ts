@@ -3,7 +3,9 @@ import type { Logger } from "../../log.ts";
 import type { Ends } from "../../scheduler/doorbell.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { HeldByServer } from "../../store/work/active.ts";
-import type { AttemptName, FailurePolicy, PastVerdict } from "../../store/work/settlements.ts";
+import type { PastVerdict } from "../../store/work/completions.ts";
+import type { Adopted } from "../../store/work/presence.ts";
+import type { AttemptName, FailurePolicy } from "../../store/work/settlements.ts";
 
 /** An attempt in a hello's list of held attempts. */
 export type Held = { workId: string; attemptToken: string; state: HeldAttemptState };
@@ -23,8 +25,8 @@ export type OpeningSession = {
 
 /** The statements of an opening for one kind of work. */
 export type Reconciliation = {
-  /** Moves attempts to the new session. */
-  adopt(tx: Db, session: OpeningSession, workIds: readonly string[]): Promise<void>;
+  /** Moves attempts to their devices' new sessions. */
+  adopt(tx: Db, options: { ttlMs: number; attempts: readonly Adopted[] }): Promise<void>;
   /** The verdicts of attempts that are not active, in order. */
   findVerdicts(tx: Db, attempts: readonly AttemptName[]): Promise<readonly Verdict[]>;
   /** The device is about to send the results of attempts that were taken away. */

@@ -1,4 +1,5 @@
 import type { Hello } from "#gen/pinion/v1/device_pb.js";
+import type { SessionTimers } from "../../config/sessions.ts";
 import type { DatabaseClock } from "../../database-clock.ts";
 import type { Logger } from "../../log.ts";
 import type { Report, ReportVerdict } from "../../scheduler/endings.ts";
@@ -9,6 +10,7 @@ import type { Asked } from "../../store/work/questions.ts";
 import type { ForgottenAttempt } from "../../store/work/restorations.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
 import type { ForgottenTurn } from "../../store/work/turn-restorations.ts";
+import type { TimerWheel } from "../../timer-wheel.ts";
 import type { OutputChunk } from "../cluster/feed.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { LogExcerptOf } from "./device-logs.ts";
@@ -22,14 +24,9 @@ export type SessionServices<Self> = {
   replicaId: string;
   /** The name in agents' tokens; "" for none. */
   cell: string;
-  timers: {
-    heartbeatIntervalMs: number;
-    ttlMs: number;
-    helloDeadlineMs: number;
-    acceptDeadlineMs: number;
-    ageMsMax: number;
-    messageBytesMax: number;
-  };
+  timers: SessionTimers;
+  /** A timer of the replica's wheel: up to half a second late. */
+  after: TimerWheel["after"];
   log: Logger;
   /** The database's clock, and callbacks at its times. */
   clock: Pick<DatabaseClock, "now">;

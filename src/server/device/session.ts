@@ -2,29 +2,28 @@ import {
   type AttemptRef,
   type Completion,
   type ConnectRequest,
-  ConnectRequestSchema,
   DrainReason,
   HeldAttemptState,
   type Hello,
-  type LogExcerpt,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import type { Seat } from "../../scheduler/claims.ts";
 import { isPassing } from "../../store/pg/failures.ts";
-import { storableText } from "../../store/pg/storable.ts";
-import type { ClaimedRun } from "../../store/work/attempts.ts";
 import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
+import type { ClaimedRun } from "../../store/work/run-claims.ts";
 import type { AttemptName } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
-import { checkMessage } from "../access/interceptors/validate.ts";
+import type { WheelTimer } from "../../timer-wheel.ts";
 import type { Principal } from "../access/principal.ts";
 import { Assignments, type SessionView } from "./assignments.ts";
 import { AttemptMessages } from "./attempt-messages.ts";
 import { Handling } from "./handling.ts";
 import type { Link } from "./link.ts";
-import { drainOf, normalizeName, normalizeNames, response, welcomeOf } from "./messages.ts";
-import { isPlainlyValid } from "./plain-requests.ts";
+import { LogRequests } from "./log-requests.ts";
+import { drainOf, normalizeName, welcomeOf } from "./messages.ts";
+import { type Parting, partings } from "./partings.ts";
+import { problemOf } from "./problems.ts";
 import type { AnswerMessage } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
 import type { SessionServices } from "./session-services.ts";
@@ -41,9 +40,6 @@ const leavingMs = 2_000;
  */
 const shutdownSpreadMs = 5_000;
 const moveSpreadMs = 200;
-/** Requests for the log that wait for the device, at most, and for how long, in ms. */
-const logsWantedMax = 8;
-const logWantedMs = 20_000;
 
 /**
  * A device's live stream on the replica, with a memory of the attempts on the device. The database
@@ -79,16 +75,18 @@ export class Session implements Seat, SessionView {
    * passes first.
    */
   #isMoved = false;
-  /** The asking replica of each wanted excerpt of the log. */
-  readonly #logsWanted = new Map<string, string>();
+  /** Made at its first use. */
+  #logRequests: LogRequests | undefined;
   #epoch = 0;
   #sessionId = "";
   /** The times of the hello and of the welcome, by the monotonic clock in milliseconds. */
   #greetedAt = Number.POSITIVE_INFINITY;
   #openedAt = Number.POSITIVE_INFINITY;
   #heardAt = performance.now();
-  #timer: NodeJS.Timeout | undefined;
-  #ageTimer: NodeJS.Timeout | undefined;
+  /** Ends the session without a hello, and after a silence. */
+  #silence: WheelTimer;
+  /** Ends or drains the session after a time. */
+  #age: WheelTimer | undefined;
 
   constructor(options: { principal: Principal; link: Link; services: SessionServices<Session> }) {
     const { principal, services } = options;
@@ -111,12 +109,10 @@ export class Session implements Seat, SessionView {
     const parts = { link, services, handling, assignments: this.#assignments };
     this.#messages = new AttemptMessages(this, parts);
     const { helloDeadlineMs } = services.timers;
-    this.#timer = setTimeout(() => {
-      this.close(
-        "no_hello",
-        new Refusal("deadline_exceeded", `no hello within ${helloDeadlineMs} ms; send it first`),
-      );
-    }, helloDeadlineMs);
+    this.#silence = services.after(helloDeadlineMs, () => {
+      const message = `no hello within ${helloDeadlineMs} ms; send it first`;
+      this.close("no_hello", new Refusal("deadline_exceeded", message));
+    });
   }
 
   /** Made at its first use, because an idle session logs nothing. */
@@ -222,61 +218,29 @@ export class Session implements Seat, SessionView {
    */
   receive(request: ConnectRequest): Promise<void> | undefined {
     this.#heardAt = performance.now();
-    const input = request.message.case;
-    if (!input) {
-      const refusal = new Refusal("invalid_argument", "message: exactly one is required", {
-        field: "message",
-      });
-      this.close("bad_message", refusal);
-      return;
+    const problem = problemOf(this.#state, request);
+    if (problem === "ignored") return undefined;
+    // A completion that can never be stored is answered, so that the device does not send it for
+    // ever.
+    if (problem?.completion) {
+      this.#handling.track(this.#messages.turnDown(problem.completion, problem.refusal.message));
+      return undefined;
     }
-    const reaction = reactions[this.#state][input];
-    if (reaction === "ignore") return;
-    if (reaction === "refuse_before_hello" || reaction === "refuse_second_hello") {
-      const why =
-        reaction === "refuse_before_hello"
-          ? `${input} before the hello was answered; send hello first, and wait for welcome`
-          : "a second hello; a stream has one, so open another stream";
-      this.close("out_of_order", new Refusal("failed_precondition", why));
-      return;
-    }
-    normalizeNames(request);
-    const violation = isPlainlyValid(request) ? undefined : checkMessage(ConnectRequestSchema, request);
-    if (violation) {
-      // A completion that can never be stored is answered, so that the device does not send it for
-      // ever.
-      if (request.message.case === "complete") {
-        this.#handling.track(this.#messages.turnDown(request.message.value, violation.message));
-      } else {
-        this.close(
-          "bad_message",
-          new Refusal("invalid_argument", violation.message, { field: violation.field }),
-        );
-      }
-      return;
+    if (problem) {
+      this.close(problem.cause, problem.refusal);
+      return undefined;
     }
     if (request.message.case === "hello") return this.#open(request.message.value);
-    if (request.message.case === "logExcerpt") this.#logArrived(request.message.value);
+    if (request.message.case === "logExcerpt") this.#logRequests?.arrived(request.message.value);
     else this.#messages.receive(request);
     return undefined;
   }
 
   /** Asks the device for the end of its log, for a person on the replica `replyTo`. */
   askForLog(asked: { requestId: string; linesMax: number; replyTo: string }): void {
-    const { requestId, linesMax, replyTo } = asked;
-    if (this.#state !== "serving" || this.#logsWanted.size >= logsWantedMax) return;
-    this.#logsWanted.set(requestId, replyTo);
-    setTimeout(() => this.#logsWanted.delete(requestId), logWantedMs).unref();
-    this.#link.send(response({ case: "logRequest", value: { requestId, linesMax } }));
-  }
-
-  /** An excerpt that was not asked for is dropped. */
-  #logArrived({ requestId, text, isTruncated }: LogExcerpt): void {
-    const replyTo = this.#logsWanted.get(requestId);
-    if (replyTo === undefined) return;
-    this.#logsWanted.delete(requestId);
-    const { orgId } = this;
-    this.#services.logArrived({ orgId, requestId, replyTo, text: storableText(text), isTruncated });
+    if (this.#state !== "serving") return;
+    this.#logRequests ??= new LogRequests(this.orgId, this.#link, this.#services);
+    this.#logRequests.ask(asked);
   }
 
   /**
@@ -298,7 +262,7 @@ export class Session implements Seat, SessionView {
   async #open(hello: Hello): Promise<void> {
     this.#state = "opening";
     this.#greetedAt = performance.now();
-    clearTimeout(this.#timer);
+    this.#silence.cancel();
     this.#isOpening = true;
     let opening: Opening;
     try {
@@ -306,20 +270,24 @@ export class Session implements Seat, SessionView {
     } catch (error) {
       this.#isOpening = false;
       if (this.#isClosed()) return this.#tellClosed("gone_while_opening");
-      const refusal =
-        error instanceof Refusal
-          ? error
-          : isPassing(error)
-            ? new Refusal("unavailable", "the database is away; connect again", { retryAfterMs: 5_000 })
-            : undefined;
-      if (!refusal) this.log.error({ err: error }, "a session could not be opened");
-      this.close(
-        "not_opened",
-        refusal ?? new Refusal("unavailable", "the session could not be opened; connect again"),
-      );
+      this.close("not_opened", this.#refusalOf(error));
       return;
     }
     this.#isOpening = false;
+    this.#serve(hello, opening);
+  }
+
+  /** Of an error while the session was opened. */
+  #refusalOf(error: unknown): Refusal {
+    if (error instanceof Refusal) return error;
+    if (isPassing(error)) {
+      return new Refusal("unavailable", "the database is away; connect again", { retryAfterMs: 5_000 });
+    }
+    this.log.error({ err: error }, "a session could not be opened");
+    return new Refusal("unavailable", "the session could not be opened; connect again");
+  }
+
+  #serve(hello: Hello, opening: Opening): void {
     this.#epoch = opening.epoch;
     this.#sessionId = opening.sessionId;
     this.#openedAt = performance.now();
@@ -331,7 +299,8 @@ export class Session implements Seat, SessionView {
     if (this.#isClosed()) {
       // The replaced stream and the released attempts are announced all the same.
       this.#services.opened(this, opening);
-      return this.#tellClosed("gone_while_opening");
+      this.#tellClosed("gone_while_opening");
+      return;
     }
     const ended = new Set(
       hello.held.filter(({ state }) => state === HeldAttemptState.FINISHED).map((held) => held.attemptToken),
@@ -351,9 +320,8 @@ export class Session implements Seat, SessionView {
       }),
     );
     this.#watch();
-    this.#ageTimer = setTimeout(
-      () => this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),
-      this.#services.timers.ageMsMax * (0.9 + 0.2 * Math.random()),
+    this.#age = this.#services.after(timers.ageMsMax * (0.9 + 0.2 * Math.random()), () =>
+      this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),
     );
     for (const held of opening.continuing) {
       if (held.isCancelRequested) this.cancel({ ...held, reason: held.cancelReason ?? "cancelled" });
@@ -383,16 +351,12 @@ export class Session implements Seat, SessionView {
       );
       return;
     }
-    this.#timer = setTimeout(() => this.#watch(), leftMs + 1);
+    this.#silence = this.#services.after(leftMs, () => this.#watch());
   }
 
   /** A newer session of the device took over. */
   replaced(): void {
-    if (this.#state === "closed") return;
-    const message = "a newer connection of this device took over";
-    this.#link.send(drainOf({ reason: DrainReason.REPLACED, message, reconnectAfterMs: 0 }));
-    this.#isMoved = true;
-    this.close("replaced");
+    this.#part(partings.replaced);
   }
 
   /**
@@ -400,21 +364,19 @@ export class Session implements Seat, SessionView {
    * open a new session.
    */
   unseated(): void {
-    if (this.#state === "closed") return;
-    const message = "the database holds this connection for ended; connect again";
-    this.#link.send(drainOf({ reason: DrainReason.UNSPECIFIED, message, reconnectAfterMs: 0 }));
-    this.#isMoved = true;
-    this.close("unseated");
+    this.#part(partings.unseated);
   }
 
   /** The device's token has ended. */
   revoked(): void {
+    this.#part(this.isWorker ? partings.workerRevoked : partings.revoked);
+  }
+
+  #part({ cause, reason, message, isMoved, refusal }: Parting): void {
     if (this.#state === "closed") return;
-    const message = this.isWorker
-      ? "the fleet worker was deleted or its token revoked; start it with a good one"
-      : "the device was deleted or its token revoked; enrol it again";
-    this.#link.send(drainOf({ reason: DrainReason.REVOKED, message, reconnectAfterMs: 0 }));
-    this.close("revoked", new Refusal("unauthenticated", message));
+    this.#link.send(drainOf({ reason, message, reconnectAfterMs: 0 }));
+    if (isMoved) this.#isMoved = true;
+    this.close(cause, refusal && new Refusal(refusal, message));
   }
 
   /** The org leaves the cell: the device comes back, to the new cell if that is known. */
@@ -444,8 +406,7 @@ export class Session implements Seat, SessionView {
     this.#assignments.giveBackAll();
     const spreadMs = reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs;
     this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * spreadMs }));
-    clearTimeout(this.#ageTimer);
-    this.#ageTimer = setTimeout(() => this.close("drained"), drainGraceMs + shutdownSpreadMs);
+    this.#endAfter(drainGraceMs + shutdownSpreadMs, "drained");
   }
 
   /** The device has closed its side; it still reads the answers to its last messages. */
@@ -457,8 +418,12 @@ export class Session implements Seat, SessionView {
     if (this.#state === "serving") this.#state = "draining";
     this.#assignments.giveBackAll();
     this.#hasLeft = true;
-    clearTimeout(this.#ageTimer);
-    this.#ageTimer = setTimeout(() => this.close("device_left"), leavingMs);
+    this.#endAfter(leavingMs, "device_left");
+  }
+
+  #endAfter(ms: number, cause: string): void {
+    this.#age?.cancel();
+    this.#age = this.#services.after(ms, () => this.close(cause));
   }
 
   /** The stream failed under the session: an unreadable or too large message, or a lost peer. */
@@ -473,8 +438,8 @@ export class Session implements Seat, SessionView {
   close(cause: string, error?: unknown): void {
     if (this.#state === "closed") return;
     this.#state = "closed";
-    clearTimeout(this.#timer);
-    clearTimeout(this.#ageTimer);
+    this.#silence.cancel();
+    this.#age?.cancel();
     const pushed = this.#assignments.end();
     this.#link.end(error);
     this.#handling.stop();

@@ -1,4 +1,5 @@
 import type { Db } from "../../store/pg/database.ts";
+import type { Looks } from "../../store/pg/looks.ts";
 import * as active from "../../store/work/active.ts";
 import * as questions from "../../store/work/questions.ts";
 import { answerMessage } from "./questions.ts";
@@ -19,11 +20,12 @@ const claimAnswerMs = 5_000;
  * for work of a kind.
  */
 export async function sweepSessions(
-  { db, registry, works }: { db: Db; registry: Registry; works: Works },
+  { db, looks, registry, works }: { db: Db; looks: Looks; registry: Registry; works: Works },
   expect: (session: Session, kind: AttemptKind) => void,
 ): Promise<void> {
   const all = registry.sessions();
   if (all.length === 0) return;
+  const { isCancelling, isClaimed, isWaiting } = await looks.ask(active.lookWaiting(claimAnswerMs));
   const out = all.flatMap((session) => session.attemptsOut());
   for (const of of attemptKinds) {
     for (const gone of await active.findGone(
@@ -34,7 +36,7 @@ export async function sweepSessions(
       registry.of(gone.deviceId)?.settled(gone.attemptToken);
     }
   }
-  for (const wanted of await active.listCancelling(db, cancelsPerSweepMax)) {
+  for (const wanted of isCancelling ? await active.listCancelling(db, cancelsPerSweepMax) : []) {
     registry.of(wanted.deviceId)?.cancel(wanted);
   }
   const holding = all.filter((session) => session.activeCount > 0);
@@ -44,10 +46,10 @@ export async function sweepSessions(
   // In parts, so that heartbeats are answered between the parts.
   for (let at = 0; at < all.length; at += sessionsPerSweepPart) {
     const part = all.slice(at, at + sessionsPerSweepPart);
-    for (const claim of await active.listClaimed(db, part, claimAnswerMs)) {
+    for (const claim of isClaimed ? await active.listClaimed(db, part, claimAnswerMs) : []) {
       registry.of(claim.deviceId)?.withdrawUnknown(claim);
     }
-    for (const kind of attemptKinds) {
+    for (const kind of attemptKinds.filter((kind) => isWaiting[kind])) {
       const waited = await works[kind].findWaited(part);
       for (const session of part) if (waited.has(session.deviceId)) expect(session, kind);
     }

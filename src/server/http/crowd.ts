@@ -203,17 +203,15 @@ function createVisits(
   };
 }
 
-export function createCrowd(options: CrowdOptions): Crowd {
-  const now = options.now ?? (() => performance.now());
-  const cutBy = (reason: CutReason) => options.onCut?.(reason);
-  const connections = new Connections({ ...options, cutBy, now });
-  const visits = createVisits(connections, { ...options, cutBy });
-  const allowances = createAllowances(options.requestsPerAddress, now);
-  const suspects = createSuspects(now);
-  const visitOf = new WeakMap<object, Visit>();
-  const timer = setInterval(() => endLate(now(), connections, visits.incomplete, cutBy), lookEveryMs);
-  timer.unref();
+type Parts = {
+  connections: Connections;
+  allowances: ReturnType<typeof createAllowances>;
+  suspects: ReturnType<typeof createSuspects>;
+  cutBy: (reason: CutReason) => void;
+};
 
+/** Judges strangers' requests. */
+function createGate(options: CrowdOptions, { connections, allowances, suspects, cutBy }: Parts) {
   const isSuspect = (network: string) => !options.isBehindProxies && suspects.has(network);
 
   function hangUp(connection: Connection, reason: "too_many_requests" | "slow_stranger"): void {
@@ -240,6 +238,22 @@ export function createCrowd(options: CrowdOptions): Crowd {
     hangUp(connection, "slow_stranger");
     return true;
   }
+
+  return { isSuspect, isRefused };
+}
+
+export function createCrowd(options: CrowdOptions): Crowd {
+  const now = options.now ?? (() => performance.now());
+  const cutBy = (reason: CutReason) => options.onCut?.(reason);
+  const connections = new Connections({ ...options, cutBy, now });
+  const visits = createVisits(connections, { ...options, cutBy });
+  const allowances = createAllowances(options.requestsPerAddress, now);
+  const suspects = createSuspects(now);
+  const visitOf = new WeakMap<object, Visit>();
+  const timer = setInterval(() => endLate(now(), connections, visits.incomplete, cutBy), lookEveryMs);
+  timer.unref();
+
+  const { isSuspect, isRefused } = createGate(options, { connections, allowances, suspects, cutBy });
 
   return {
     enter: (socket) => connections.enter(socket),

@@ -1,5 +1,6 @@
 import type { Http2Server, ServerHttp2Session } from "node:http2";
 import type { Logger } from "../../log.ts";
+import { TimerWheel, type WheelTimer } from "../../timer-wheel.ts";
 import type { Crowd } from "./crowd.ts";
 import type { LastLine } from "./last-line.ts";
 
@@ -9,6 +10,8 @@ import type { LastLine } from "./last-line.ts";
  */
 const pingIntervalMsDefault = 30_000;
 const pingTimeoutMsDefault = 10_000;
+/** A ping is late by two ticks at most. */
+const ticksPerInterval = 60;
 /**
  * A session without any stream for this time, in milliseconds, is closed; its client opens another
  * when needed.
@@ -25,12 +28,13 @@ const streamsBeforeMore = 50;
 export function watchSessions(http2: Http2Server, options: SessionOptions): Set<ServerHttp2Session> {
   const { lastLine, crowd } = options;
   const sessions = new Set<ServerHttp2Session>();
+  const wheel = new TimerWheel((options.pingIntervalMs ?? pingIntervalMsDefault) / ticksPerInterval);
   http2.on("session", (session) => {
     lastLine.guard(session, () => session.destroy());
     limitStreams(session, crowd);
     sessions.add(session);
     const streams = countStreams(session, crowd);
-    const stop = pingSilent(session, streams, options);
+    const stop = pingSilent(session, streams, { ...options, wheel });
     session.once("close", () => {
       stop();
       sessions.delete(session);
@@ -92,16 +96,16 @@ function countStreams(session: ServerHttp2Session, crowd: Crowd | undefined): Re
 function pingSilent(
   session: ServerHttp2Session,
   streams: Readonly<StreamCount>,
-  options: SessionOptions,
+  options: SessionOptions & { wheel: TimerWheel },
 ): () => void {
   const intervalMs = options.pingIntervalMs ?? pingIntervalMsDefault;
   const timeoutMs = options.pingTimeoutMs ?? pingTimeoutMsDefault;
-  let timer: NodeJS.Timeout;
+  const { wheel } = options;
+  let timer: WheelTimer;
   let bytesRead = 0;
   const lookLater = () => {
     // Randomized by up to +20 %, so that sessions opened together are not pinged together.
-    timer = setTimeout(look, intervalMs * (1 + Math.random() * 0.2));
-    timer.unref();
+    timer = wheel.after(intervalMs * (1 + Math.random() * 0.2), look);
   };
   const look = () => {
     if (session.destroyed) return;
@@ -113,15 +117,14 @@ function pingSilent(
     else ping();
   };
   const ping = () => {
-    timer = setTimeout(() => {
+    timer = wheel.after(timeoutMs, () => {
       options.log.debug("a peer does not answer the ping; its session is destroyed");
       // A polite close would wait for the same peer.
       session.destroy();
-    }, timeoutMs);
-    timer.unref();
+    });
     try {
       session.ping((error) => {
-        clearTimeout(timer);
+        timer.cancel();
         if (error || session.destroyed) return;
         // The answer itself is not the peer's own word.
         bytesRead = session.socket.bytesRead;
@@ -129,9 +132,9 @@ function pingSilent(
       });
     } catch {
       // The session ended at the same moment.
-      clearTimeout(timer);
+      timer.cancel();
     }
   };
   lookLater();
-  return () => clearTimeout(timer);
+  return () => timer.cancel();
 }

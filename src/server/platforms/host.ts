@@ -14,6 +14,7 @@ import type { QuestionBell } from "../../scheduler/questions.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Looks } from "../../store/pg/looks.ts";
 import { wordsOf } from "../destinations/answer.ts";
 import type { ToPlatform } from "../destinations/sender.ts";
 import { createEar } from "./ear.ts";
@@ -45,6 +46,7 @@ export type PlatformHost = PlatformStarter & {
 export type HostDeps = SecretSources & {
   /** Across orgs. */
   db: Db;
+  looks: Looks;
   log: Logger;
   replicaId: string;
   ttlMs: number;

@@ -5,6 +5,7 @@ import * as leases from "../../store/agents/platform-leases.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Looks } from "../../store/pg/looks.ts";
 import { wordsOf } from "../destinations/answer.ts";
 import { type Ear, type Line, PlatformRefused } from "./lines/line.ts";
 import type { Lines } from "./lines/lines.ts";
@@ -38,6 +39,7 @@ export type Instance = {
 type Deps = SecretSources & {
   /** Across orgs. */
   db: Db;
+  looks: Looks;
   log: Logger;
   replicaId: string;
   ttlMs: number;
@@ -135,10 +137,10 @@ export class Instances {
 
   /** Takes over platforms without a lease; returns the number of platforms taken. */
   async takeOver(): Promise<number> {
-    const { db, replicaId, ttlMs, lines } = this.#deps;
+    const { db, looks, replicaId, ttlMs, lines } = this.#deps;
     const from = performance.now();
     const taken = await leases.takeAbandoned(db, {
-      ...{ replicaId, ttlMs, kinds: lines.kinds, limit: takenPerPassMax },
+      ...{ looks, replicaId, ttlMs, kinds: lines.kinds, limit: takenPerPassMax },
     });
     const left = [...taken];
     const work = Array.from({ length: Math.min(openedAtOnceMax, left.length) }, async () => {

@@ -14,7 +14,7 @@ import type * as agents from "../../store/agents/agents.ts";
 import type { Instance } from "../../store/agents/platform-leases.ts";
 import type * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
-import type { Json } from "../../store/pg/schema.ts";
+import type { Json } from "../../store/pg/schema-columns.ts";
 import { hasUrlPassword, isSecretKey } from "../platforms/kinds.ts";
 import { usesWebhook, webhookPath } from "../platforms/lines/lines.ts";
 import { timestampOf } from "./moments.ts";

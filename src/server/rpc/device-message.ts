@@ -44,7 +44,7 @@ function duplicateOf(duplicate: unknown): MessageInitShape<typeof DeviceSchema> 
   if (!duplicate) return {};
   const { hostName, seenAt } = duplicate as { hostName: string; seenAt: string };
   if (Date.now() - Date.parse(seenAt) > duplicateShownMs) return {};
-  return { duplicate: { hostName, seenAt: timestampOf(new Date(seenAt))! } };
+  return { duplicate: { hostName, seenAt: timestampOf(new Date(seenAt)) } };
 }
 
 export function deviceMessage(row: devices.Device, lastRun?: RunSummary): Device {

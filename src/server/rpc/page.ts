@@ -27,10 +27,10 @@ export async function page<Row, Key>(
 ): Promise<{ rows: Row[]; nextPageToken: string }> {
   const size = request.pageSize || (options.sizeDefault ?? pageSizeDefault);
   const rows = await options.fetch(readToken(request, options.key), size + 1);
-  if (rows.length <= size) return { rows, nextPageToken: "" };
+  const last = rows[size - 1];
+  if (last === undefined || rows.length <= size) return { rows, nextPageToken: "" };
   rows.length = size;
-  const last = options.keyOf(rows[size - 1]!);
-  const token = JSON.stringify([listOf(request), last]);
+  const token = JSON.stringify([listOf(request), options.keyOf(last)]);
   return { rows, nextPageToken: Buffer.from(token).toString("base64url") };
 }
 

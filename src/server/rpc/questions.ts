@@ -35,7 +35,7 @@ const lenient = { ignoreUnknownFields: true };
 export function questionMessage(row: questions.QuestionRow): RunQuestion {
   const { responders } = fromJson(QuestionPolicySchema, row.policy as JsonObject, lenient);
   return create(RunQuestionSchema, {
-    ...(row.isTurn ? { turnId: row.workId } : { runId: row.workId }),
+    ...{ runId: row.runId ?? "", turnId: row.turnId ?? "" },
     ...{ watcherId: row.watcherId ?? "", deviceId: row.deviceId, attempt: row.attempt },
     watcherSlug: row.watcherSlug ?? "",
     question: fromJson(QuestionSchema, row.question as JsonObject, lenient),
@@ -97,7 +97,7 @@ export async function answerQuestion(
   const asker = await askerOf(db, orgId, request);
   const row = await answers.answer(
     db,
-    { orgId, ...asker.named, questionId, optionId, text, actor },
+    { orgId, workId: asker.id, questionId, optionId, text, actor },
     {
       bell,
       async mayAnswer(question) {
@@ -117,11 +117,11 @@ async function askerOf(
   db: Db,
   orgId: string,
   { runId, turnId }: AnswerQuestionRequest,
-): Promise<{ agentId: string; named: { workId: string; isTurn: boolean } }> {
-  const isTurn = turnId !== "";
-  const found = isTurn ? await turns.find(db, { orgId, turnId }) : await runs.find(db, { orgId, runId });
-  if (!found) refuse("not_found", isTurn ? `there is no turn ${turnId}` : `there is no run ${runId}`);
-  return { agentId: found.agentId, named: { workId: found.id, isTurn } };
+): Promise<{ id: string; agentId: string }> {
+  if (runId !== "") {
+    return (await runs.find(db, { orgId, runId })) ?? refuse("not_found", `there is no run ${runId}`);
+  }
+  return (await turns.find(db, { orgId, turnId })) ?? refuse("not_found", `there is no turn ${turnId}`);
 }
 
 async function requireResponder(db: Db, principal: Principal, row: questions.QuestionRow): Promise<void> {

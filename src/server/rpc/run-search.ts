@@ -90,7 +90,7 @@ export async function searchRuns(
   return {
     hits: rows.map((row) => ({
       run: runMessage(row, { report: told.get(row.id) }),
-      excerpt: excerpts.get(row.id)!,
+      excerpt: excerpts.get(row.id) ?? "",
     })),
     resultsSearched: found.searched,
   };

@@ -92,7 +92,7 @@ export function watcherMessage(
     noExecutorReason: noExecutorReasonOf(row),
     unrunnableSlots: row.unrunnable_slots,
     recentRuns: extras.recentRuns.map(runSummaryMessage),
-    nextSlots: extras.nextSlots.map((at) => timestampOf(at)!),
+    nextSlots: extras.nextSlots.map((at) => timestampOf(at)),
   });
 }
 

@@ -18,6 +18,7 @@ import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as revisions from "../../store/work/revisions.ts";
 import * as runSummaries from "../../store/work/run-summaries.ts";
+import * as watcherPins from "../../store/work/watcher-pins.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import * as usecases from "../../usecases/watchers.ts";
@@ -43,7 +44,7 @@ interface Deps {
   /** For the use-cases. */
   surroundings: Surroundings;
   feed: EventAnnouncer;
-  quotas: Pick<Quotas, "find">;
+  quotas: Pick<Quotas, "findRoom">;
   /** Shortest time between two slots, unless the org says otherwise. */
   intervalMsMin: number;
 }
@@ -158,7 +159,7 @@ function watcherEdits(
       };
       const watcher = await usecases.create(db, wanted, surroundings);
       if (!request.dryRun) return changed(deps, watcher);
-      const room = (await deps.quotas.find(db, "watchers", [orgId])).get(orgId)!.room;
+      const { room } = await deps.quotas.findRoom(db, "watchers", orgId);
       return { watcher: watcherMessage(watcher), watchersLeft: Math.min(room, int32Max) };
     },
 
@@ -205,7 +206,7 @@ function startRpcs(deps: Deps): Pick<Served, "triggerWatcher" | "backfillWatcher
   return {
     async triggerWatcher({ watcherId: watcher, requestId, input }, context) {
       const { orgId, actor } = principalOf(context);
-      const { id } = await watchers.get(db, { orgId, watcher });
+      const { id } = await watcherPins.get(db, { orgId, watcher });
       const request = { orgId, actor, requestId, rpc: "WatcherService/TriggerWatcher" };
       const asked = { orgId, actor, watcherId: id, input: inputOf(input) };
       return triggeredMessage(db, await trigger(db, asked, { ...surroundings, request }));

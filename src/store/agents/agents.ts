@@ -4,7 +4,7 @@ import { describe } from "../people/changes.ts";
 import { requirePinnable } from "../people/pins.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 import * as events from "../work/events.ts";
 import * as platforms from "./platforms.ts";
 

@@ -8,6 +8,7 @@
  */
 import { sql } from "kysely";
 import { type Db, transaction } from "../pg/database.ts";
+import { type Looks, looksAlone } from "../pg/looks.ts";
 import { storableText } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 import type { Named, Platform } from "./platforms.ts";
@@ -65,16 +66,16 @@ export async function take(
  */
 export async function takeAbandoned(
   db: Db,
-  wanted: { replicaId: string; ttlMs: number; kinds: readonly string[]; limit: number },
+  wanted: { replicaId: string; ttlMs: number; kinds: readonly string[]; limit: number; looks?: Looks },
 ): Promise<(Lease & { platform: Platform })[]> {
-  const { replicaId, ttlMs, kinds, limit } = wanted;
+  const { replicaId, ttlMs, kinds, limit, looks = looksAlone(db) } = wanted;
   const abandoned = sql`
     from platform p left join platform_instance i using (org_id, stable_id)
     where p.status = 'running' and p.kind = any(${kinds as string[]}::text[]) and ${isFree}
       and (i.retry_at is null or i.retry_at <= clock_timestamp())`;
-  // Nearly always no platform is abandoned; one statement then suffices.
-  const { rows: found } = await sql`select ${abandoned} limit 1`.execute(db);
-  if (found.length === 0) return [];
+  // Nearly always no platform is abandoned; a look then suffices.
+  const isAny = await looks.ask({ expression: sql`exists (select ${abandoned})`, read: Boolean });
+  if (!isAny) return [];
   return transaction(db, async (tx) => {
     const { rows } = await sql<Platform>`
       select p.org_id, p.stable_id, p.agent_id, p.kind, p.config, p.secrets, p.version, p.epoch, p.created_at,

@@ -7,7 +7,7 @@ import { isReference, type Keyring } from "../../secrets.ts";
 import { beginRotation, type Rotated } from "../people/secret-rotation.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 import type { Named, Platform, PlatformValues, WantedSecret } from "./platforms.ts";
 
 /**

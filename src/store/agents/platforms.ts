@@ -3,7 +3,8 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json, PlatformRow } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
+import type { PlatformRow } from "../pg/schema-work.ts";
 import * as events from "../work/events.ts";
 
 /** A platform as read. A start beyond its deadline shows as failed (P2). */

@@ -10,7 +10,7 @@ import type { OrgTable } from "./tables.ts";
 /** Rows per batch at the beginning, at most, and the bytes that a batch should have. */
 const rowsAtFirst = 50;
 const rowsMax = 5_000;
-const batchBytes = 4_000_000;
+const batchBytes = 1_000_000;
 
 export type Digest = { rows: number; digest: string };
 
@@ -35,7 +35,18 @@ export async function prepareCopy(client: pg.ClientBase): Promise<void> {
 export async function copyTable(
   { source, target }: { source: pg.ClientBase; target: pg.ClientBase },
   table: OrgTable,
-  { orgId, people, note }: { orgId: string; people: People; note: (copied: Digest) => Promise<void> },
+  {
+    orgId,
+    people,
+    note,
+    onRows,
+  }: {
+    orgId: string;
+    people: People;
+    note: (copied: Digest) => Promise<void>;
+    /** After each batch: the rows so far. */
+    onRows: (rows: number) => Promise<unknown>;
+  },
 ): Promise<Digest> {
   const name = pg.escapeIdentifier(table.name);
   const columns = table.columns
@@ -44,12 +55,15 @@ export async function copyTable(
     .join(", ");
   return inTransaction(target, async () => {
     await target.query(`delete from ${name} where ${table.key} = $1`, [orgId]);
+    let written = 0;
     for await (const rows of batchesOf(source, table, { orgId, people })) {
       // overriding: an identity keeps the value that cursors and devices know.
       await target.query(
         `insert into ${name} (${columns}) overriding system value select ${columns} from unnest($1::text[]::${name}[])`,
         [rows],
       );
+      written += rows.length;
+      await onRows(written);
     }
     const none: People = new Map();
     const [before, after] = await Promise.all([

@@ -12,6 +12,7 @@ export type Step =
   | "drained"
   | "fenced"
   | "prepared"
+  | "copying"
   | "copied"
   | "counted"
   | "switched"
@@ -19,7 +20,7 @@ export type Step =
   | "aborted"
   | "forgotten";
 
-/** `table` and `rows`: of a copied table. */
+/** `table` and `rows`: of a table that is copied, and the rows so far. */
 export type Progress = { step: Step; table?: string; rows?: number };
 
 export type MoveOptions = {

@@ -8,8 +8,10 @@
  * The source's `moved` decides: before it the org is the source's, and a move can be aborted; after
  * it the org is the target's.
  */
+
 import pg from "pg";
 import { Refusal } from "../../errors.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import { copyTable, digestOf, inTransaction } from "./copy.ts";
 import { check, type Ends, type MoveOptions, type Progress, rowOf, withEnds } from "./ends.ts";
 import { lowerFence, raiseFence } from "./fence.ts";
@@ -26,6 +28,8 @@ const closingMs = 6_000;
  */
 const drainMsMax = 20_000;
 const pollMs = 200;
+/** Milliseconds between words about a table that takes long. */
+const sayEveryMs = 2_000;
 /** A sequence at the target that is behind goes this far beyond the source's. */
 const sequenceMargin = 1_000_000;
 
@@ -187,6 +191,7 @@ async function copyAll(
 ): Promise<void> {
   const people = await copyPeople(ends, tables, { orgId });
   const { copied } = (await rowOf(ends.target, orgId))!;
+  let saidAt = performance.now();
   for (const table of tables) {
     if (copied[table.name]) continue;
     const { rows } = await copyTable(ends, table, {
@@ -196,6 +201,11 @@ async function copyAll(
           "update org_move set copied = copied || jsonb_build_object($2::text, $3::jsonb) where org_id = $1",
           [orgId, table.name, JSON.stringify(digest)],
         );
+      },
+      async onRows(soFar) {
+        if (performance.now() - saidAt < sayEveryMs) return;
+        saidAt = performance.now();
+        await say({ step: "copying", table: table.name, rows: soFar });
       },
     });
     await say({ step: "copied", table: table.name, rows });
@@ -225,7 +235,7 @@ async function open(
     "select extract(epoch from clock_timestamp() - fenced_at)::float8 * 1000 as ms from org_move where org_id = $1",
     [orgId],
   );
-  const fencedMs = Math.round(fences[0]!.ms);
+  const fencedMs = Math.round(onlyRow(fences).ms);
   const arriving = await rowOf(target, orgId);
   if (!arriving) return { rows: 0, fencedMs };
   await lowerFence(target, {

@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Role } from "../pg/schema.ts";
+import type { Role } from "../pg/schema-people.ts";
 import * as members from "./members.ts";
 
 /** The caller who creates a credential, or changes the org's members. */

@@ -3,7 +3,7 @@
  * masked and long texts cut.
  */
 import { canonical } from "../pg/canonical.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 
 /** Maximum characters of a text, enough to recognize its subject; revisions have the whole text. */
 const charactersMax = 300;

@@ -1,7 +1,8 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import type { Role, TokenKind } from "../pg/schema.ts";
-import { ofAnySize, unnest } from "../pg/unnest.ts";
+import type { Look } from "../pg/looks.ts";
+import type { Role, TokenKind } from "../pg/schema-people.ts";
+import { unnest } from "../pg/unnest.ts";
 import * as orgMoves from "../work/org-moves.ts";
 
 /** A token as the guard sees it. */
@@ -73,7 +74,7 @@ export async function findByHashes(db: Db, hashes: readonly Buffer[]): Promise<(
 
 type HeldToken = { orgId: string; tokenId: string };
 
-/** Tokens as an input of {@link findEnded}, encoded once for any number of statements. */
+/** Tokens as an input of {@link ended}, encoded once for any number of statements. */
 export type HeldTokens = { readonly input: RawBuilder<unknown> };
 
 /** Undefined for no tokens. */
@@ -90,20 +91,20 @@ export function heldTokens(held: readonly HeldToken[]): HeldTokens | undefined {
  * The ids of tokens that are revoked, expired or deleted (undefined), or whose org is leaving. One
  * statement for all.
  */
-export async function findEnded(
-  db: Db,
-  held: HeldTokens | undefined,
-): Promise<Map<string, orgMoves.Leaving | undefined>> {
-  if (!held) return new Map();
-  const { rows } = await sql<{ id: string; leaving: orgMoves.LeavingColumn }>`
-    ${ofAnySize} select h.id, case when m.org_id is not null then ${orgMoves.leavingOfRow} end as leaving
-    from ${held.input}
-      left join token t on t.org_id = h.org_id and t.id = h.id
-      left join org_move m on m.org_id = h.org_id
-    where t.id is null or t.revoked_at is not null or t.expires_at <= now() or m.org_id is not null`.execute(
-    db,
-  );
-  return new Map(rows.map(({ id, leaving }) => [id, orgMoves.leavingIn(leaving)]));
+export function ended(held: HeldTokens): Look<Map<string, orgMoves.Leaving | undefined>> {
+  return {
+    expression: sql`
+      select jsonb_agg(jsonb_build_object('id', h.id,
+        'leaving', case when m.org_id is not null then ${orgMoves.leavingOfRow} end))
+      from ${held.input}
+        left join token t on t.org_id = h.org_id and t.id = h.id
+        left join org_move m on m.org_id = h.org_id
+      where t.id is null or t.revoked_at is not null or t.expires_at <= now() or m.org_id is not null`,
+    read(value) {
+      const rows = (value ?? []) as { id: string; leaving: orgMoves.LeavingColumn }[];
+      return new Map(rows.map(({ id, leaving }) => [id, orgMoves.leavingIn(leaving)]));
+    },
+  };
 }
 
 /**

@@ -3,7 +3,7 @@ import * as agents from "../agents/agents.ts";
 import { healAgent } from "../agents/healing.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 import * as events from "../work/events.ts";
 import * as members from "./members.ts";
 

@@ -1,7 +1,7 @@
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { PresenceRow } from "../pg/schema.ts";
+import type { PresenceRow } from "../pg/schema-work.ts";
 import * as events from "../work/events.ts";
 import { find, notFound } from "./devices.ts";
 

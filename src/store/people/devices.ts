@@ -2,7 +2,8 @@ import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { DeviceRow } from "../pg/schema.ts";
+import type { DeviceRow } from "../pg/schema-people.ts";
+import { ofAnySize, unnest } from "../pg/unnest.ts";
 import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";
 import { hasLabel } from "./device-labels.ts";
@@ -135,22 +136,67 @@ export function find(db: Db, options: { orgId: string; deviceId: string }): Prom
 /** The number of remembered absences of a device. */
 const absencesMax = 20;
 
-/** Remembers an absence until now; one within the TTL is none. */
-export async function noteAbsence(
-  tx: Db,
-  { orgId, deviceId, since, ttlMs }: { orgId: string; deviceId: string; since: Date; ttlMs: number },
-): Promise<void> {
+export type Absence = { orgId: string; deviceId: string; since: Date };
+
+/** Remembers absences until now; one within the TTL is none. */
+export async function noteAbsences(tx: Db, ttlMs: number, absences: readonly Absence[]): Promise<void> {
+  if (absences.length === 0) return;
+  const input = unnest("i", absences, {
+    org_id: ["text", (absence) => absence.orgId],
+    device_id: ["uuid", (absence) => absence.deviceId],
+    since: ["timestamptz", (absence) => absence.since],
+  });
   await sql`
-    update device set absences = (
+    update device d set absences = (
       select coalesce(jsonb_agg(a.span order by a.place), '[]') from (
         select span, place
-        from jsonb_array_elements(absences || jsonb_build_object('from', ${since}::timestamptz, 'to', now()))
+        from jsonb_array_elements(d.absences || jsonb_build_object('from', i.since, 'to', now()))
           with ordinality as each (span, place)
         order by place desc limit ${absencesMax}
       ) a
     )
-    where org_id = ${orgId} and id = ${deviceId} and now() - ${since}::timestamptz > ${ttlMs} * interval '1 ms'
+    from ${input}
+    where d.org_id = i.org_id and d.id = i.device_id and now() - i.since > ${ttlMs} * interval '1 ms'
   `.execute(tx);
+}
+
+/** What a hello is compared with. */
+const knownColumns = [
+  ...(["org_id", "id", "install_id", "os", "label", "app_version", "agent_kinds", "capabilities"] as const),
+  ...([
+    "max_concurrency",
+    "executors",
+    "workspaces",
+    "config_problem",
+    "upgrade",
+    "machine",
+    "duplicate",
+  ] as const),
+];
+
+/** A device as known from its last hello. */
+export type Known = Pick<DeviceRow, (typeof knownColumns)[number]>;
+
+/** Devices, and the tokens of the attempts on each, without a lock; in order, undefined for none. */
+export async function findKnown(
+  db: Db,
+  devices: readonly { orgId: string; deviceId: string }[],
+): Promise<((Known & { attemptTokens: string[] }) | undefined)[]> {
+  const input = unnest("i", devices, {
+    org_id: ["text", (device) => device.orgId],
+    device_id: ["uuid", (device) => device.deviceId],
+  });
+  const { rows } = await sql<Known & { ord: number; attemptTokens: string[] }>`
+    ${ofAnySize} select i.ord, ${sql.join(knownColumns.map((column) => sql.ref(`d.${column}`)))},
+      array(
+        select attempt_token from run where org_id = d.org_id and device_id = d.id and status <> 'pending'
+        union all
+        select attempt_token from turn where org_id = d.org_id and holder_id = d.id and status <> 'pending'
+      )::text[] as "attemptTokens"
+    from ${input} join device d on d.org_id = i.org_id and d.id = i.device_id
+  `.execute(db);
+  const byOrd = new Map(rows.map(({ ord, ...device }) => [ord, device]));
+  return devices.map((_, index) => byOrd.get(index + 1));
 }
 
 /** The number of other devices of the org with the label. */

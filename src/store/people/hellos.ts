@@ -1,10 +1,11 @@
 import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { DeviceRow, Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 import { storableJson } from "../pg/storable.ts";
 import * as events from "../work/events.ts";
 import { describe } from "./changes.ts";
+import type { Known } from "./devices.ts";
 
 /** A hello's facts about its device. An empty label keeps the stored label. */
 export type HelloFacts = {
@@ -26,7 +27,7 @@ export type HelloFacts = {
  * Stores the changed facts of a hello in the device, as just read, with the event `device.updated`.
  * A hello without changes costs nothing. True if the device changed.
  */
-export async function updateFromHello(db: Db, before: DeviceRow, facts: HelloFacts): Promise<boolean> {
+export async function updateFromHello(db: Db, before: Known, facts: HelloFacts): Promise<boolean> {
   if (changesOf(before, facts).length === 0) return false;
   const { org_id: orgId, id: deviceId } = before;
   return transaction(db, async (tx) => {
@@ -75,10 +76,10 @@ export function changedEvent(deviceId: string, changes: readonly Change[]): Omit
 }
 
 /** Whether a hello's facts change the device. */
-export const hasChanges = (device: DeviceRow, facts: HelloFacts) => changesOf(device, facts).length > 0;
+export const hasChanges = (device: Known, facts: HelloFacts) => changesOf(device, facts).length > 0;
 
 /** The changes in a hello's facts. */
-export function changesOf(device: DeviceRow, facts: HelloFacts): Change[] {
+export function changesOf(device: Known, facts: HelloFacts): Change[] {
   const changes: Change[] = [
     { column: "app_version", from: device.app_version, to: facts.appVersion },
     { column: "label", from: device.label, to: facts.label === "" ? device.label : facts.label },

@@ -2,8 +2,8 @@ import { sql } from "kysely";
 import { canonical } from "../pg/canonical.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { DeviceRow } from "../pg/schema.ts";
 import * as events from "../work/events.ts";
+import type { Known } from "./devices.ts";
 
 /** The machine of a session. Empty hashes are unknown. */
 export type Machine = { machineHash: string; bootHash: string; hostName: string; arch: string };
@@ -28,7 +28,7 @@ const duplicateWriteMs = 60_000;
  */
 export async function findOtherMachine(
   db: Db,
-  before: DeviceRow,
+  before: Known,
   options: { machine: Machine; ttlMs: number },
 ): Promise<{ hostName: string } | undefined> {
   const { org_id: orgId, id: deviceId } = before;
@@ -73,12 +73,12 @@ export async function findOtherMachine(
 }
 
 /** Whether the fingerprint differs from the device's last one; an unknown fingerprint does not. */
-export function isNewMachine(device: DeviceRow, machine: Machine | undefined): boolean {
+export function isNewMachine(device: Known, machine: Machine | undefined): boolean {
   return machine !== undefined && canonical(device.machine) !== canonical(machine);
 }
 
 /** Records the machine of a session about to open. */
-export async function noteMachine(db: Db, before: DeviceRow, machine: Machine): Promise<void> {
+export async function noteMachine(db: Db, before: Known, machine: Machine): Promise<void> {
   if (!isNewMachine(before, machine)) return;
   await db
     .updateTable("device")

@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { onlyRow } from "../pg/only-row.ts";
-import type { Role } from "../pg/schema.ts";
+import type { Role } from "../pg/schema-people.ts";
 
 /** A person in an org. */
 export type Member = {

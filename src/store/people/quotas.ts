@@ -17,6 +17,8 @@ export type Quota = { max: number; room: number };
 export type Quotas = {
   /** The remaining quota of each org. */
   find(db: Db, noun: Noun, orgIds: readonly string[]): Promise<ReadonlyMap<string, Quota>>;
+  /** The remaining quota of one org. */
+  findRoom(db: Db, noun: Noun, orgId: string): Promise<Quota>;
   /** Adds `count` creations to the cached count. */
   add(noun: Noun, orgId: string, count: number): void;
   /**
@@ -47,6 +49,11 @@ export function createQuotas(defaults: QuotaDefaults): Quotas {
     return count.counted >= count.max && ageMs < fullBelievedMs ? count : undefined;
   }
 
+  const roomOf = (noun: Noun, orgId: string): Quota => {
+    const { max, used } = counts.get(keyOf(noun, orgId)) ?? { max: defaults[noun], used: 0 };
+    return { max, room: Math.max(0, max - used) };
+  };
+
   const quotas: Quotas = {
     async find(db, noun, orgIds) {
       const unknown = orgIds.filter((orgId) => !believed(noun, orgId));
@@ -54,22 +61,22 @@ export function createQuotas(defaults: QuotaDefaults): Quotas {
       for (const { orgId, max, used } of rows) {
         const key = keyOf(noun, orgId);
         counts.delete(key);
-        if (counts.size >= countsMax) counts.delete(counts.keys().next().value!);
+        const [oldest] = counts.keys();
+        if (oldest !== undefined && counts.size >= countsMax) counts.delete(oldest);
         counts.set(key, { max, used, counted: used, at: performance.now() });
       }
-      return new Map(
-        orgIds.map((orgId) => {
-          const { max, used } = counts.get(keyOf(noun, orgId)) ?? { max: defaults[noun], used: 0 };
-          return [orgId, { max, room: Math.max(0, max - used) }];
-        }),
-      );
+      return new Map(orgIds.map((orgId) => [orgId, roomOf(noun, orgId)]));
+    },
+    async findRoom(db, noun, orgId) {
+      await quotas.find(db, noun, [orgId]);
+      return roomOf(noun, orgId);
     },
     add(noun, orgId, made) {
       const known = counts.get(keyOf(noun, orgId));
       if (known) known.used += made;
     },
     async requireRoom(db, noun, orgId) {
-      const { max, room } = (await quotas.find(db, noun, [orgId])).get(orgId)!;
+      const { max, room } = await quotas.findRoom(db, noun, orgId);
       if (room > 0) return quotas.add(noun, orgId, 1);
       refuse("resource_exhausted", `the org is at its limit of ${max} ${meanings[noun]}; ${advice[noun]}`, {
         retryAfterMs: retryAfterMs[noun],

@@ -7,7 +7,7 @@
  */
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 
 /** Milliseconds within which a repeat creates nothing. */
 export const repeatMs = 86_400_000;

@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { sql } from "kysely";
 import { Refusal } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
+import { onlyRow } from "../pg/only-row.ts";
 
 export type Permission = "use" | "manage" | "read";
 
@@ -128,8 +129,7 @@ export async function standings(
 
 /** Whether the caller may currently use every device of the org. */
 export async function isEverywhere(db: Db, { orgId, ...who }: Who & { orgId: string }): Promise<boolean> {
-  const [standing] = await standings(db, { orgId, who, deviceIds: [noDevice] });
-  return standing!.isEverywhere;
+  return onlyRow(await standings(db, { orgId, who, deviceIds: [noDevice] })).isEverywhere;
 }
 
 const noDevice = "00000000-0000-0000-0000-000000000000";
@@ -151,6 +151,6 @@ export async function requireStill(
 ): Promise<void> {
   const who = caller.getStore();
   if (!who) return;
-  const [standing] = await standings(tx, { orgId, who, deviceIds: [deviceId] });
-  if (!rightTo(deed, standing!)) refuseDeed(deed, standing!);
+  const standing = onlyRow(await standings(tx, { orgId, who, deviceIds: [deviceId] }));
+  if (!rightTo(deed, standing)) refuseDeed(deed, standing);
 }

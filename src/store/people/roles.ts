@@ -6,7 +6,7 @@
  * - A person's token has no scope above the role: a member's token never has "admin".
  */
 import { refuse } from "../../errors.ts";
-import type { Role } from "../pg/schema.ts";
+import type { Role } from "../pg/schema-people.ts";
 
 const beyond: Record<Role, readonly string[]> = { owner: [], admin: [], member: ["admin"] };
 /** The scopes included in a higher scope; they stay when the higher scope is removed. */

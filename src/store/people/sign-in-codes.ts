@@ -7,7 +7,8 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { newCode, secretHash } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
-import type { Json, SignInCodeKind } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
+import type { SignInCodeKind } from "../pg/schema-people.ts";
 
 /** Maximum open codes of an address: people start few, and strangers may start them. */
 const openPerAddressMax = 30;

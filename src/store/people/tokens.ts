@@ -3,7 +3,7 @@ import { refuse } from "../../errors.ts";
 import { newToken, secretHash } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Role, TokenKind, TokenRow } from "../pg/schema.ts";
+import type { Role, TokenKind, TokenRow } from "../pg/schema-people.ts";
 import * as events from "../work/events.ts";
 import * as grants from "./grants.ts";
 import * as requests from "./requests.ts";

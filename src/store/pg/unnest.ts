@@ -69,6 +69,7 @@ function momentText(moment: Date): string {
 const fewMark = "/* few */";
 const manyMark = "/* many */";
 const anySizeMark = "/* any size */";
+const changingMark = "/* changing */";
 
 /**
  * For a statement without such inputs whose plan is to be kept, too. The statement must name its
@@ -83,12 +84,16 @@ export const ofFew = sql.raw(fewMark);
  */
 export const ofAnySize = sql.raw(anySizeMark);
 
+/** For a statement whose text changes with its parts: its plan is never kept. */
+export const ofChangingText = sql.raw(changingMark);
+
 /**
  * Whether a statement's plan may be kept (see prepared.ts): "few" if all of its inputs have few
  * items, "many" if its plan suits any number. Otherwise the best plan for few items would join
  * thousands of items in nested loops.
  */
 export function keptSizeOf(text: string): "few" | "many" | undefined {
+  if (text.startsWith(changingMark)) return undefined;
   if (!text.includes(manyMark)) return text.includes(fewMark) ? "few" : undefined;
   return text.includes(anySizeMark) ? "many" : undefined;
 }
@@ -107,8 +112,7 @@ export function unnest<Item>(
   const constants: (string | null)[] = [];
   const isFew = items.length <= fewMax;
   let shape = `${alias} ${isFew}`;
-  for (const name in columns) {
-    const [type, value] = columns[name]!;
+  for (const [name, [type, value]] of Object.entries(columns)) {
     // A statement of few items has one text: its plan is kept.
     const values: Values = isFew
       ? { array: `{${items.map((item) => elementOf(type, value(item))).join(",")}}` }

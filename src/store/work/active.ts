@@ -1,7 +1,8 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import { ofFew, unnest } from "../pg/unnest.ts";
-import { type SessionName, sessionColumns } from "./presence.ts";
+import type { Look } from "../pg/looks.ts";
+import { ofAnySize, unnest } from "../pg/unnest.ts";
+import { type DeviceName, deviceColumns, type SessionName, sessionColumns } from "./presence.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /**
@@ -34,24 +35,25 @@ export type HeldByServer = {
   isCancelRequested: boolean;
 };
 
+export type HeldOnDevice = HeldByServer & DeviceName & { kind: WorkKind };
+
 /**
- * The active attempts on a device or worker, locked: all runs before all turns, each in the order of
+ * The active attempts on devices or workers, locked: all runs before all turns, each in the order of
  * their ids.
  */
-export async function lockActive(
-  tx: Db,
-  device: { orgId: string; deviceId: string },
-): Promise<(HeldByServer & { kind: WorkKind })[]> {
+export async function lockActive(tx: Db, devices: readonly DeviceName[]): Promise<HeldOnDevice[]> {
   const locked = (kind: WorkKind) => sql`
-    select ${sql.lit(kind)} as kind, id, attempt_token, attempt, status, cancel_reason, cancel_requested_at
-    from ${tables[kind].live}
-    where org_id = ${device.orgId} and ${tables[kind].holder} = ${device.deviceId} and status <> 'pending'
-    order by org_id, id
-    for update`;
-  const { rows } = await sql<HeldByServer & { kind: WorkKind }>`
-    ${ofFew} with run_locked as materialized (${locked("run")}), turn_locked as materialized (${locked("turn")})
-    select kind, id as "workId", attempt_token as "attemptToken", attempt, status, cancel_reason as "cancelReason",
-      cancel_requested_at is not null as "isCancelRequested"
+    select ${sql.lit(kind)} as kind, i.org_id, i.device_id, w.id, w.attempt_token, w.attempt, w.status,
+      w.cancel_reason, w.cancel_requested_at
+    from input i join ${tables[kind].live} w on w.org_id = i.org_id and w.${tables[kind].holder} = i.device_id
+    where w.status <> 'pending'
+    order by w.org_id, w.id
+    for update of w`;
+  const { rows } = await sql<HeldOnDevice>`
+    ${ofAnySize} with input as materialized (select i.org_id, i.device_id from ${unnest("i", devices, deviceColumns)}),
+    run_locked as materialized (${locked("run")}), turn_locked as materialized (${locked("turn")})
+    select kind, org_id as "orgId", device_id as "deviceId", id as "workId", attempt_token as "attemptToken", attempt,
+      status, cancel_reason as "cancelReason", cancel_requested_at is not null as "isCancelRequested"
     from (select * from run_locked union all select * from turn_locked) as active
   `.execute(tx);
   return rows;
@@ -95,6 +97,27 @@ export async function listClaimed(
     from (${claimed("run")} union all ${claimed("turn")}) as claimed
   `.execute(db);
   return rows;
+}
+
+export type Waiting = { isCancelling: boolean; isClaimed: boolean; isWaiting: Record<WorkKind, boolean> };
+
+/**
+ * Whether there is work for sessions to look for, anywhere: attempts with a requested cancel,
+ * attempts claimed at least `ageMs` milliseconds ago and not accepted, and work that may be claimed.
+ */
+export function lookWaiting(ageMs: number): Look<Waiting> {
+  const anyOf = (kind: WorkKind, condition: RawBuilder<unknown>) =>
+    sql`exists (select from ${tables[kind].live} where ${condition})`;
+  const any = (condition: RawBuilder<unknown>) =>
+    sql`${anyOf("run", condition)} or ${anyOf("turn", condition)}`;
+  const pending = sql`status = 'pending' and (not_before is null or not_before <= now())`;
+  return {
+    expression: sql`jsonb_build_object(
+      'isCancelling', ${any(sql`cancel_requested_at is not null and status <> 'pending'`)},
+      'isClaimed', ${any(sql`status = 'claimed' and claimed_at < now() - ${ageMs} * interval '1 ms'`)},
+      'isWaiting', jsonb_build_object('run', ${anyOf("run", pending)}, 'turn', ${anyOf("turn", pending)}))`,
+    read: (value) => value as Waiting,
+  };
 }
 
 /** Attempts with a requested cancel, to tell their devices (again). At most `limit` of each kind. */

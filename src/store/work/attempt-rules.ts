@@ -38,3 +38,16 @@ export const pastAttemptsWith = (work: string, more: RawBuilder<unknown>) => {
   return sql`(case when jsonb_array_length(${past}) >= ${pastAttemptsMax} then ${past} - 0 else ${past} end)
     || jsonb_build_array(jsonb_build_object('attempt', ${sql.ref(`${work}.attempt`)}, 'token', ${sql.ref(`${work}.attempt_token`)}, ${more}))`;
 };
+
+/** The time of a push or a start of the run `r`, which the settlement `i` may know before the row does. */
+export const earlier = (what: "pushed" | "started") =>
+  sql.raw(`coalesce(r.${what}_at, case when i.${what}_ago_ms is not null
+    then greatest(r.claimed_at, now() - i.${what}_ago_ms * interval '1 ms') end)`);
+
+/** The columns of an ended run that a completion writes, too (completions.ts). */
+export const endedColumns = sql`
+  org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source,
+  scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms, max_attempts, retry_of, status,
+  attempt, attempt_token, not_before, claimed_at, claimed_epoch, pushed_at, started_at, last_beat_at, cancel_requested_at,
+  cancel_reason, reason, past_attempts, finished_at, is_reported, exit_code, signal, duration_ms, window_id, output,
+  is_output_truncated, answer`;

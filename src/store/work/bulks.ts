@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import { newId } from "../../ids.ts";
 import { hasLabel } from "../people/device-labels.ts";
 import type { Db } from "../pg/database.ts";
-import { onlyRow } from "../pg/only-row.ts";
+import type { Look } from "../pg/looks.ts";
 import { unnest } from "../pg/unnest.ts";
 
 /** Bulk operations: their runs and their progress. Each run is an item, processed once. */
@@ -234,9 +234,7 @@ export async function finish(
 }
 
 /** Whether any operation of any org is running. */
-export async function isRunning(db: Db): Promise<boolean> {
-  const { rows } = await sql<{ is: boolean }>`
-    select exists (select from bulk_operation where state = 'running') as is
-  `.execute(db);
-  return onlyRow(rows).is;
-}
+export const isRunning: Look<boolean> = {
+  expression: sql`exists (select from bulk_operation where state = 'running')`,
+  read: Boolean,
+};

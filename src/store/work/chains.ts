@@ -29,7 +29,7 @@ export async function follow(
     if (id === null) refuse("invalid_argument", `${field}: there is no watcher "${name}"`, { field });
     if (id === watcherId) refuse("invalid_argument", `${field}: a watcher cannot follow itself`, { field });
   }
-  const ids = [...new Set(found.rows.map(({ id }) => id!))];
+  const ids = [...new Set(found.rows.flatMap(({ id }) => id ?? []))];
   await sql`delete from watcher_after where org_id = ${orgId} and watcher_id = ${watcherId}
     and after_id <> all(${ids}::uuid[])`.execute(tx);
   await sql`
@@ -80,7 +80,7 @@ function findPath(edges: ReadonlyMap<string, string[]>, watcherId: string): stri
     for (const next of edges.get(id) ?? []) {
       if (next === watcherId) {
         const path = [watcherId];
-        for (let at = id; at !== watcherId; at = cameFrom.get(at)!) path.unshift(at);
+        for (let at = id; at !== watcherId; at = cameFrom.get(at) ?? watcherId) path.unshift(at);
         return [watcherId, ...path];
       }
       if (cameFrom.has(next)) continue;

@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import { type Look, looksAlone } from "../pg/looks.ts";
 import { onlyRow } from "../pg/only-row.ts";
 
 /**
@@ -35,25 +36,30 @@ const jumpOf = sql`
     'resolution', resolution, 'resolvedBy', resolved_by)
   from clock_jump order by (resolution is null) desc, id desc limit 1`;
 
-/** Reads the clock and its jumps. */
-export async function read(db: Db): Promise<Reading> {
-  const { rows } = await sql<{
-    now: Date;
-    seenAt: Date | null;
-    last: (Omit<ClockJump, "noticedAt" | "expectedAt"> & { noticedAt: number; expectedAt: number }) | null;
-  }>`
-    select clock_timestamp() as now, (select seen_at from clock) as "seenAt", (${jumpOf}) as last
-  `.execute(db);
-  const { now, seenAt, last } = onlyRow(rows);
-  return {
-    ...{ now, seenAt },
-    last: last && {
-      ...last,
-      noticedAt: new Date(last.noticedAt),
-      expectedAt: new Date(last.expectedAt),
-    },
-  };
-}
+const epochMs = (moment: string) => sql`extract(epoch from ${sql.raw(moment)})::float8 * 1000`;
+
+type Moments = { now: number; seenAt: number | null };
+type LastJump = Omit<ClockJump, "noticedAt" | "expectedAt"> & { noticedAt: number; expectedAt: number };
+
+/** The clock and its jumps. */
+export const reading: Look<Reading> = {
+  expression: sql`jsonb_build_object('now', ${epochMs("clock_timestamp()")},
+    'seenAt', (select ${epochMs("seen_at")} from clock), 'last', (${jumpOf}))`,
+  read(value) {
+    const { now, seenAt, last } = value as Moments & { last: LastJump | null };
+    return {
+      now: new Date(now),
+      seenAt: seenAt === null ? null : new Date(seenAt),
+      last: last && {
+        ...last,
+        noticedAt: new Date(last.noticedAt),
+        expectedAt: new Date(last.expectedAt),
+      },
+    };
+  },
+};
+
+export const read = (db: Db): Promise<Reading> => looksAlone(db).ask(reading);
 
 /**
  * Whether a time that the caller's transaction has by the database's clock is in doubt: `jumped`, a

@@ -1,6 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
+import type { Look } from "../pg/looks.ts";
 import { storableJson, storableText } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 
@@ -189,14 +190,13 @@ export async function claim(
  * Milliseconds until the next delivery may be claimed, by the database's clock; undefined if none
  * waits.
  */
-export async function findNextMs(db: Db): Promise<number | undefined> {
-  const { rows } = await sql<{ ms: number | null }>`
+export const nextMs: Look<number | undefined> = {
+  expression: sql`
     ${heads}
-    select greatest(0, extract(epoch from min(greatest(next_at, lease_until)) - clock_timestamp()) * 1000)::float8 as ms
-    from head
-  `.execute(db);
-  return rows[0]?.ms ?? undefined;
-}
+    select greatest(0, extract(epoch from min(greatest(next_at, lease_until)) - clock_timestamp()) * 1000)::float8
+    from head having count(*) > 0`,
+  read: (ms) => (ms as number | null) ?? undefined,
+};
 
 /** How a try ended. */
 export type Ending = {

@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import type { Look } from "../pg/looks.ts";
 import { unnest } from "../pg/unnest.ts";
 import { timeAsked } from "./attempt-rules.ts";
 import { type SessionName, sessionColumns } from "./presence.ts";
@@ -21,36 +22,45 @@ export type OverdueTurn = {
   lastBeatAt: Date | null;
 };
 
+type SilenceRules = { ttlMs: number; isQuiet: boolean };
+
+/** Live turns with the rule by which each is overdue; null: none. */
+const overdueTurns = ({ ttlMs, isQuiet }: SilenceRules) => sql`
+    select t.org_id, t.id, t.attempt_token, t.deadline_at, r.rule
+    from turn t cross join lateral (
+      select case
+        when t.status = 'pending' then case
+          when t.start_deadline_at < now() then 'not_started'
+          -- A turn armed while its device was being deleted was not seen by the deletion.
+          when t.device_id is not null and not exists (
+            select from device d where d.org_id = t.org_id and d.id = t.device_id) then 'no_device'
+        end
+        when t.expires_at < now() and t.expires_at < now() - least(${turnWaitMsMax} * interval '1 ms', (${timeAsked("t")}))
+          then 'expired'
+        when ${isQuiet} then null
+        when t.cancel_requested_at < now() - ${ttlMs} * interval '1 ms' then 'cancelled'
+        when t.deadline_at < now() then 'silent'
+      end as rule
+    ) r`;
+
+/** Whether there may be overdue turns, by the rules of {@link lockOverdue}. */
+export function lookOverdue(rules: SilenceRules): Look<boolean> {
+  return {
+    expression: sql`exists (select from (${overdueTurns(rules)}) o where o.rule is not null)`,
+    read: Boolean,
+  };
+}
+
 /**
  * Locks up to `limit` turns past their deadline, by the database's clock (R7), with the rule that
  * applies to each. Only live turns are read, however many have ended. Rows locked by another
  * replica are skipped. `isQuiet` leaves out the rules about silence: after an outage of the
  * database every holder seems silent.
  */
-export async function lockOverdue(
-  tx: Db,
-  options: { ttlMs: number; isQuiet: boolean; limit: number },
-): Promise<OverdueTurn[]> {
+export async function lockOverdue(tx: Db, options: SilenceRules & { limit: number }): Promise<OverdueTurn[]> {
   const { rows } = await sql<OverdueTurn>`
     with overdue as materialized (
-      select t.org_id, t.id, t.attempt_token, t.deadline_at, r.rule
-      from turn t cross join lateral (
-        select case
-          when t.status = 'pending' then case
-            when t.start_deadline_at < now() then 'not_started'
-            -- A turn armed while its device was being deleted was not seen by the deletion.
-            when t.device_id is not null and not exists (
-              select from device d where d.org_id = t.org_id and d.id = t.device_id) then 'no_device'
-          end
-          when t.expires_at < now() and t.expires_at < now() - least(${turnWaitMsMax} * interval '1 ms', (${timeAsked("t")}))
-            then 'expired'
-          when ${options.isQuiet} then null
-          when t.cancel_requested_at < now() - ${options.ttlMs} * interval '1 ms' then 'cancelled'
-          when t.deadline_at < now() then 'silent'
-        end as rule
-      ) r
-      where r.rule is not null
-      limit ${options.limit}
+      select o.* from (${overdueTurns(options)}) o where o.rule is not null limit ${options.limit}
     )
     select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status, o.rule,
       t.last_beat_at as "lastBeatAt"

@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import type { Labelled } from "../../labels.ts";
 import type { Db } from "../pg/database.ts";
+import type { Look } from "../pg/looks.ts";
 import { onlyRow } from "../pg/only-row.ts";
 import { unnest } from "../pg/unnest.ts";
 import { workspaceOfWatcher } from "./device-offers.ts";
@@ -21,10 +22,10 @@ export async function lockOrg(tx: Db, orgId: string): Promise<void> {
 }
 
 /** Orgs with gated runs, live or recently ended. */
-export async function listOrgs(db: Db): Promise<string[]> {
-  const { rows } = await sql<{ orgId: string }>`select distinct org_id as "orgId" from run_gate`.execute(db);
-  return rows.map((row) => row.orgId);
-}
+export const gatedOrgs: Look<string[]> = {
+  expression: sql`array(select distinct org_id from run_gate)`,
+  read: (orgIds) => orgIds as string[],
+};
 
 /** Removes the gates of ended runs; answers how many gated runs live. */
 export async function tidy(tx: Db, orgId: string): Promise<number> {

@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { onlyRow } from "../pg/only-row.ts";
 import { relaxed } from "../pg/relaxed.ts";
-import { ofFew, unnest } from "../pg/unnest.ts";
+import { ofAnySize, unnest } from "../pg/unnest.ts";
 
 /**
  * Presence: the replica with a device's stream, the session's epoch, and the time of the device's
@@ -16,15 +16,30 @@ import { ofFew, unnest } from "../pg/unnest.ts";
  */
 export type SessionName = { orgId: string; deviceId: string; epoch: number; sessionId: string };
 
+export type DeviceName = Pick<SessionName, "orgId" | "deviceId">;
+
 /** Identifies a session among its device's sessions. */
 export type SessionKey = Pick<SessionName, "epoch" | "sessionId">;
 
+/** The columns of a batch of devices. */
+export const deviceColumns = {
+  org_id: ["text", (d: DeviceName) => d.orgId],
+  device_id: ["uuid", (d: DeviceName) => d.deviceId],
+} as const;
+
 /** The columns of a batch of sessions, common to all statements that compare sessions. */
 export const sessionColumns = {
-  org_id: ["text", (s: SessionName) => s.orgId],
-  device_id: ["uuid", (s: SessionName) => s.deviceId],
+  ...deviceColumns,
   epoch: ["bigint", (s: SessionName) => s.epoch],
   session_id: ["uuid", (s: SessionName) => s.sessionId],
+} as const;
+
+/** An attempt that goes on in a session. */
+export type Adopted = SessionName & { workId: string };
+
+export const adoptedColumns = {
+  ...sessionColumns,
+  work_id: ["uuid", (a: Adopted) => a.workId],
 } as const;
 
 /**
@@ -42,32 +57,54 @@ export type Opened = {
   absentSince: Date | null;
 };
 
-/**
- * Opens a session: the device's epoch grows by one, also after a session on another replica, and
- * the session gets a random id.
- */
+/** Opens a session: {@link openAll} for one device. */
 export async function open(
   tx: Db,
-  session: { orgId: string; deviceId: string; replicaId: string; ttlMs: number },
+  { replicaId, ttlMs, ...device }: DeviceName & { replicaId: string; ttlMs: number },
 ): Promise<Opened> {
+  return onlyRow(await openAll(tx, { replicaId, ttlMs }, [device]));
+}
+
+/**
+ * Opens sessions, in order, of different devices: a device's epoch grows by one, also after a session
+ * on another replica, and the session gets a random id.
+ */
+export async function openAll(
+  tx: Db,
+  { replicaId, ttlMs }: { replicaId: string; ttlMs: number },
+  devices: readonly DeviceName[],
+): Promise<Opened[]> {
+  if (devices.length === 0) return [];
   const { rows } = await sql<Opened>`
-    ${ofFew} with before as materialized (
+    ${ofAnySize} with input as materialized (
+      select i.org_id, i.device_id, i.ord from ${unnest("i", devices, deviceColumns)}
+    ),
+    before as materialized (
       -- A claim for the older session holds this row's key, so what it claims is committed before we look for it.
-      select replica_id, disconnected_at, last_beat_at from presence
-      where org_id = ${session.orgId} and device_id = ${session.deviceId}
-      for update
+      select p.org_id, p.device_id, p.replica_id, p.disconnected_at, p.last_beat_at
+      from input i join presence p on p.org_id = i.org_id and p.device_id = i.device_id
+      order by p.org_id, p.device_id
+      for update of p
+    ),
+    opened as (
+      insert into presence as p (org_id, device_id, epoch, session_id, replica_id, connected_at, last_beat_at)
+      -- The count makes the older sessions be read before their rows change.
+      select i.org_id, i.device_id, 1, gen_random_uuid(), ${replicaId}, now(), now()
+      from input i cross join (select count(*) from before) as older
+      order by i.org_id, i.device_id
+      on conflict (org_id, device_id) do update set
+        epoch = p.epoch + 1, session_id = excluded.session_id, replica_id = excluded.replica_id, connected_at = now(), disconnected_at = null, last_beat_at = now()
+      returning p.org_id, p.device_id, p.epoch, p.session_id
     )
-    insert into presence as p (org_id, device_id, epoch, session_id, replica_id, connected_at, last_beat_at)
-    -- The count makes the older session be read before its row changes.
-    select ${session.orgId}, ${session.deviceId}::uuid, 1, gen_random_uuid(), ${session.replicaId}, now(), now()
-    from (select count(*) from before) as older
-    on conflict (org_id, device_id) do update set
-      epoch = p.epoch + 1, session_id = excluded.session_id, replica_id = excluded.replica_id, connected_at = now(), disconnected_at = null, last_beat_at = now()
-    returning p.epoch, p.session_id as "sessionId", (select replica_id from before where disconnected_at is null) as "replacedReplicaId",
-      (select coalesce(disconnected_at, last_beat_at) from before
-        where now() - coalesce(disconnected_at, last_beat_at) > ${session.ttlMs} * interval '1 ms') as "absentSince"
+    select o.epoch, o.session_id as "sessionId",
+      case when b.disconnected_at is null then b.replica_id end as "replacedReplicaId",
+      case when now() - coalesce(b.disconnected_at, b.last_beat_at) > ${ttlMs} * interval '1 ms'
+        then coalesce(b.disconnected_at, b.last_beat_at) end as "absentSince"
+    from input i join opened o on o.org_id = i.org_id and o.device_id = i.device_id
+      left join before b on b.org_id = o.org_id and b.device_id = o.device_id
+    order by i.ord
   `.execute(tx);
-  return onlyRow(rows);
+  return rows;
 }
 
 /**
@@ -139,10 +176,7 @@ export async function locate(
   devices: readonly { orgId: string; deviceId: string }[],
 ): Promise<{ orgId: string; deviceId: string; replicaId: string }[]> {
   if (devices.length === 0) return [];
-  const input = unnest("i", devices, {
-    org_id: ["text", (d) => d.orgId],
-    device_id: ["uuid", (d) => d.deviceId],
-  });
+  const input = unnest("i", devices, deviceColumns);
   const { rows } = await sql<{ orgId: string; deviceId: string; replicaId: string }>`
     select distinct p.org_id as "orgId", p.device_id as "deviceId", p.replica_id as "replicaId"
     from ${input} join presence p on p.org_id = i.org_id and p.device_id = i.device_id

@@ -1,7 +1,8 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Look } from "../pg/looks.ts";
+import type { Json } from "../pg/schema-columns.ts";
 import { storableJson, storableText } from "../pg/storable.ts";
 import type { NotifyEntry } from "./deliveries.ts";
 
@@ -15,9 +16,11 @@ export type QuestionState = "open" | "answered" | "expired" | "withdrawn";
 
 export type QuestionRow = {
   orgId: string;
-  /** The run, or the turn. */
+  /** The run or turn of the attempt. */
   workId: string;
-  isTurn: boolean;
+  /** The same id by the kind of work; the other id is null. */
+  runId: string | null;
+  turnId: string | null;
   attemptToken: string;
   id: string;
   attempt: number;
@@ -58,7 +61,9 @@ const isWaitedFor = sql`(
     where t.org_id = q.org_id and t.id = q.work_id and t.attempt_token = q.attempt_token))`;
 
 const columns = sql`
-  q.org_id as "orgId", q.work_id as "workId", q.is_turn as "isTurn", q.attempt_token as "attemptToken", q.id, q.attempt,
+  q.org_id as "orgId", q.work_id as "workId",
+  case when not q.is_turn then q.work_id end as "runId", case when q.is_turn then q.work_id end as "turnId",
+  q.attempt_token as "attemptToken", q.id, q.attempt,
   q.watcher_id as "watcherId", w.slug as "watcherSlug", w.notify, q.device_id as "deviceId", q.question, q.policy,
   q.asked_at as "askedAt",
   q.deadline_at as "deadlineAt", q.state, q.option_id as "optionId", q.text, q.answered_by as "answeredBy",
@@ -131,20 +136,19 @@ async function find(
 }
 
 /**
- * Locks the question of an answer: the named question of the run's latest attempt, or its only open
+ * Locks the question of an answer: the named question of the work's latest attempt, or its only open
  * question. Refuses with `not_found`, and with `failed_precondition` if several are open and none
  * is named.
  */
 export async function lockForAnswer(
   tx: Db,
-  which: { orgId: string; workId: string; isTurn: boolean; questionId: string },
+  which: { orgId: string; workId: string; questionId: string },
 ): Promise<QuestionRow> {
-  const { orgId, workId, isTurn, questionId } = which;
-  const whose = `${isTurn ? "turn" : "run"} ${workId}`;
+  const { orgId, workId, questionId } = which;
   const match = questionId === "" ? sql`q.state = 'open'` : sql`q.id = ${storableText(questionId)}`;
   const { rows } = await sql<QuestionRow>`
     select ${columns} from question q ${withSlug}
-    where q.org_id = ${orgId} and q.work_id = ${workId} and q.is_turn = ${isTurn} and ${match}
+    where q.org_id = ${orgId} and q.work_id = ${workId} and ${match}
     order by q.attempt desc, q.asked_at desc
     limit 2
     for update of q
@@ -152,7 +156,7 @@ export async function lockForAnswer(
   if (!rows[0]) {
     refuse(
       "not_found",
-      questionId === "" ? `${whose} has no open question` : `${whose} has no question "${questionId}"`,
+      questionId === "" ? `${workId} has no open question` : `${workId} has no question "${questionId}"`,
     );
   }
   if (questionId === "" && rows.length > 1) {
@@ -209,13 +213,12 @@ export async function closeDue(tx: Db, limit: number): Promise<QuestionRow[]> {
 /**
  * Milliseconds until the next deadline, by the database's clock; undefined without open questions.
  */
-export async function findNextDeadlineMs(db: Db): Promise<number | undefined> {
-  const { rows } = await sql<{ ms: number }>`
-    select greatest(0, extract(epoch from deadline_at - clock_timestamp()) * 1000)::float8 as ms
-    from question where state = 'open' order by deadline_at limit 1
-  `.execute(db);
-  return rows[0]?.ms;
-}
+export const nextDeadlineMs: Look<number | undefined> = {
+  expression: sql`
+    select greatest(0, extract(epoch from deadline_at - clock_timestamp()) * 1000)::float8
+    from question where state = 'open' order by deadline_at limit 1`,
+  read: (ms) => (ms as number | null) ?? undefined,
+};
 
 /**
  * Questions of the devices answered within `withinMs` milliseconds, to repeat answers whose message

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import type { Json } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
 import { storableJson, storableText } from "../pg/storable.ts";
 import { unnest } from "../pg/unnest.ts";
 
@@ -76,17 +76,17 @@ export async function store(tx: Db, ended: readonly EndedReport[]): Promise<void
     from ${input}
   `.execute(tx);
 
-  const used = ended.filter((e) => e.report.usage);
+  const used = ended.flatMap((e) => (e.report.usage ? [{ ...e, usage: e.report.usage }] : []));
   if (used.length === 0) return;
   const usage = unnest("i", used, {
     org_id: ["text", (e) => e.orgId],
     watcher_id: ["uuid", (e) => e.watcherId],
     agent_id: ["text", (e) => e.agentId],
     device_id: ["uuid", (e) => e.deviceId ?? nilId],
-    input_tokens: ["bigint", (e) => e.report.usage!.inputTokens],
-    output_tokens: ["bigint", (e) => e.report.usage!.outputTokens],
-    cached_input_tokens: ["bigint", (e) => e.report.usage!.cachedInputTokens],
-    cost_micros: ["bigint", (e) => e.report.usage!.costMicros ?? null],
+    input_tokens: ["bigint", (e) => e.usage.inputTokens],
+    output_tokens: ["bigint", (e) => e.usage.outputTokens],
+    cached_input_tokens: ["bigint", (e) => e.usage.cachedInputTokens],
+    cost_micros: ["bigint", (e) => e.usage.costMicros ?? null],
   });
   await sql`
     insert into usage_day as u (org_id, day, watcher_id, agent_id, device_id, runs, input_tokens, output_tokens,

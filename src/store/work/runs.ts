@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import { hasLabel } from "../people/device-labels.ts";
 import type { Db } from "../pg/database.ts";
+import { type Look, looksAlone } from "../pg/looks.ts";
 import { onlyRow } from "../pg/only-row.ts";
 import type { FinishedStatus, SkipReason } from "./settlements.ts";
 
@@ -210,12 +211,15 @@ export async function lockExpired(tx: Db, limit: number): Promise<{ orgId: strin
 }
 
 /** Milliseconds until the next pending run expires, by the database's clock; undefined for none. */
-export async function findNextExpiryMs(db: Db): Promise<number | undefined> {
-  const { rows } = await sql<{ ms: number }>`
-    select greatest(0, extract(epoch from start_deadline_at - clock_timestamp()) * 1000)::float8 as ms
-    from run where start_deadline_at is not null and status = 'pending' order by start_deadline_at limit 1
-  `.execute(db);
-  return rows[0]?.ms;
+export const nextExpiryMs: Look<number | undefined> = {
+  expression: sql`
+    select greatest(0, extract(epoch from start_deadline_at - clock_timestamp()) * 1000)::float8
+    from run where start_deadline_at is not null and status = 'pending' order by start_deadline_at limit 1`,
+  read: (ms) => (ms as number | null) ?? undefined,
+};
+
+export function findNextExpiryMs(db: Db): Promise<number | undefined> {
+  return looksAlone(db).ask(nextExpiryMs);
 }
 
 /** Numbers of active and pending runs on a run's device, for ExplainRun. */

@@ -20,6 +20,12 @@ export async function keep(db: Db, tails: readonly OutputTail[]): Promise<void> 
   await keepOf(db, "turn", tails);
 }
 
+/** The ended rows of a kind, and the rows among them without a result. */
+const endedOf = {
+  run: { ended: sql.table("run_finished"), isWithoutResult: sql`f.window_id is null` },
+  turn: { ended: sql.table("turn_finished"), isWithoutResult: sql`f.status <> 'completed'` },
+} as const satisfies Record<WorkKind, unknown>;
+
 async function keepOf(db: Db, kind: Subject["kind"], all: readonly OutputTail[]): Promise<void> {
   const tails = all.filter((tail) => tail.kind === kind);
   if (tails.length === 0) return;
@@ -28,12 +34,13 @@ async function keepOf(db: Db, kind: Subject["kind"], all: readonly OutputTail[])
     id: ["uuid", (t) => t.workId],
     tail: ["text", (t) => storableText(t.text.slice(-outputTailCharacters))],
   });
+  const { ended, isWithoutResult } = endedOf[kind];
   await sql`
-    update ${sql.table(kind === "run" ? "run_finished" : "turn_finished")} f set output_tail = i.tail
+    update ${ended} f set output_tail = i.tail
     from ${input}
     where f.org_id = i.org_id and f.id = i.id and f.output_tail = ''
-      and ${kind === "run" ? sql`f.window_id is null` : sql`f.status <> 'completed'`}
-      -- A run that was lost ended just now: older days are not looked at.
+      and ${isWithoutResult}
+      -- The end was a moment ago: partitions of earlier days are not read.
       and f.finished_at > now() - interval '1 day'
   `.execute(db);
 }

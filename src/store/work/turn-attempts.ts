@@ -1,8 +1,8 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
-import type { Want } from "./attempts.ts";
-import type { SessionName } from "./presence.ts";
+import { type Adopted, adoptedColumns } from "./presence.ts";
+import type { Want } from "./run-claims.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /**
@@ -56,7 +56,7 @@ export type TurnTimers = {
  * that ask for no agent kind or for a kind of the worker; a device takes turns pinned to it. Only a
  * device's current session, by epoch and id, claims anything. Of a conversation only the oldest
  * live turn is claimed, and only with the lease; an expired lease does not block the next turn.
- * Devices must be distinct, and workers of one org offer the same kinds (see attempts.partsOf).
+ * Devices must be distinct, and workers of one org offer the same kinds (see runClaims.partsOf).
  */
 export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers): Promise<ClaimedTurn[]> {
   if (wants.length === 0) return [];
@@ -287,17 +287,17 @@ export async function beat(db: Db, names: readonly AttemptName[], ttlMs: number)
 /** Moves turns to a new session; their lease stays under its epoch. */
 export async function adopt(
   tx: Db,
-  session: SessionName & { workIds: readonly string[]; ttlMs: number },
+  { ttlMs, attempts }: { ttlMs: number; attempts: readonly Adopted[] },
 ): Promise<void> {
-  if (session.workIds.length === 0) return;
-  const until = untilOf(session.ttlMs);
+  if (attempts.length === 0) return;
+  const until = untilOf(ttlMs);
   await sql`
     with mine as (
-      update turn set status = 'running', claimed_epoch = ${session.epoch}, claimed_session = ${session.sessionId},
-        started_at = coalesce(started_at, now()), last_beat_at = now(), deadline_at = ${until}
-      where org_id = ${session.orgId} and holder_id = ${session.deviceId} and status <> 'pending'
-        and id = any(${session.workIds as string[]}::uuid[])
-      returning org_id, id, agent_id, conversation_id, lease_epoch
+      update turn t set status = 'running', claimed_epoch = i.epoch, claimed_session = i.session_id,
+        started_at = coalesce(t.started_at, now()), last_beat_at = now(), deadline_at = ${until}
+      from ${unnest("i", attempts, adoptedColumns)}
+      where t.org_id = i.org_id and t.id = i.work_id and t.holder_id = i.device_id and t.status <> 'pending'
+      returning t.org_id, t.id, t.agent_id, t.conversation_id, t.lease_epoch
     )
     update conversation c set lease_expires_at = ${until}
     from mine m

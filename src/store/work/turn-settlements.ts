@@ -2,8 +2,9 @@ import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
 import { endsAsCancelled, isOfSession, pastAttemptsWith } from "./attempt-rules.ts";
+import type { PastVerdict } from "./completions.ts";
 import type { SessionKey } from "./presence.ts";
-import { type AttemptName, outputTailCharacters, type PastVerdict } from "./settlements.ts";
+import { type AttemptName, outputTailCharacters } from "./settlements.ts";
 import type { FinishedTurnStatus } from "./turns.ts";
 
 /**

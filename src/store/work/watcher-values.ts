@@ -1,6 +1,9 @@
-import type { Catchup, Json, Notification, Overlap, WatcherRow } from "../pg/schema.ts";
+import type { Json } from "../pg/schema-columns.ts";
+import type { Catchup, Notification, Overlap, WatcherRow } from "../pg/schema-work.ts";
 
-/** The values of a watcher: as people choose them, as columns, and as the fields of events. Pure. */
+/**
+ * The values of a watcher: as people choose them, as columns, and as the fields of events. Pure.
+ */
 
 /** The settings of a watcher chosen by people. Durations in milliseconds. */
 export type WatcherValues = {

@@ -3,7 +3,8 @@ import { sql } from "kysely";
 import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { elapsedMs, startClock } from "../../../src/scheduler/clock.ts";
-import { materializeOnce, recordDue } from "../../../src/scheduler/materializer.ts";
+import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { recordDue } from "../../../src/scheduler/record-due.ts";
 import { replanOnce, startReplanner } from "../../../src/scheduler/replan.ts";
 import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
@@ -19,17 +20,15 @@ import {
   hourly,
   listKinds,
   listRuns,
-  noteDoorbell,
   orgId,
-  policy,
   putSchedule,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
-  storeOnce,
 } from "../../support/rows.ts";
 import { startTestReplica } from "../../support/server.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 import { startWork, takeOn } from "../server/work.ts";
 
 const database = useDatabase();

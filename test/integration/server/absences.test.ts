@@ -40,7 +40,7 @@ test("only the latest absences are kept", async () => {
   const { deviceId } = await enrolDevice(clients, "often-away");
   const at = (hour: number) => new Date(Date.UTC(2026, 0, 1, hour));
   for (let hour = 0; hour < 23; hour++) {
-    await devices.noteAbsence(database.db, { orgId: "local", deviceId, since: at(hour), ttlMs: 60_000 });
+    await devices.noteAbsences(database.db, 60_000, [{ orgId: "local", deviceId, since: at(hour) }]);
   }
   const { device } = await clients.fleet.getDevice({ deviceId });
   expect(device!.absences.map(({ from }) => timestampDate(from!).getUTCHours())).toEqual(

@@ -149,7 +149,7 @@ test("however many work on one operation at once, nothing is done twice", async 
   const settled: string[] = [];
   const doorbell = {
     settled: (some: readonly { runId: string }[]) => void settled.push(...some.map(({ runId }) => runId)),
-    ...{ recorded() {}, kept() {}, cancelling() {} },
+    ...{ recorded() {}, kept() {}, cancelling() {}, turnsEnded() {}, turnsWithdrawn() {} },
   };
   const policy = { retryBackoffMs: 1, backoffAfter: 3, pauseAfter: 10, watcherBackoffMs: 1 };
   const log = { info() {}, warn() {}, error() {} } as never;

@@ -117,7 +117,7 @@ async function knock(call: () => Promise<unknown>, signal: AbortSignal): Promise
   }
 }
 
-for (const kind of ["haproxy", "nginx"] satisfies DoorKind[]) {
+for (const kind of ["haproxy", "nginx", "envoy"] satisfies DoorKind[]) {
   describe.skipIf(missingDoor(kind))(`behind ${kind}`, () => {
     async function open(): Promise<FrontDoor> {
       const [one, two] = cells;

@@ -25,6 +25,7 @@ test("the second machine is turned down with words, the attempt that runs surviv
   const first = await connect(url, device, { machine: laptop });
   const run = await startWork(clients, device);
   const assignment = await takeOn(first);
+  await untilStatus(clients, { workId: run.id }, RunStatus.RUNNING);
 
   for (let tries = 0; tries < 3; tries++) {
     const second = dial(url, device.token);

@@ -5,12 +5,13 @@ import { randomUUID } from "node:crypto";
  */
 import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
-import { type Database, openDatabase } from "../../../src/store/pg/database.ts";
+import { type Database, openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import { isPassing } from "../../../src/store/pg/failures.ts";
 import type { Schema } from "../../../src/store/pg/schema.ts";
 import { ofFew } from "../../../src/store/pg/unnest.ts";
-import * as attempts from "../../../src/store/work/attempts.ts";
+import * as events from "../../../src/store/work/events.ts";
 import * as presence from "../../../src/store/work/presence.ts";
+import * as runClaims from "../../../src/store/work/run-claims.ts";
 import * as schedules from "../../../src/store/work/schedules.ts";
 import { type Settlement, settle } from "../../../src/store/work/settlements.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -70,6 +71,18 @@ test("a large statement of many items that comes again is not planned any more, 
   expect(statement!.kept).toBeGreaterThan(4);
 });
 
+test("the events of a run that comes alone are written by a plan that is kept", async () => {
+  const db = open();
+  const { orgId } = await seedDevice(t.db);
+  const event = { kind: "run.completed", actor: "pinion", runId: randomUUID(), watcherId: randomUUID() };
+  for (let use = 0; use < 20; use++) {
+    await transaction(db, (tx) => events.append(tx, orgId, [event]));
+  }
+  const [statement, ...others] = await prepared(db);
+  expect(others).toEqual([]);
+  expect(statement).toMatchObject({ made: 5, kept: 15 });
+});
+
 test("nothing is prepared through a pooler", async () => {
   const db = open({ isPooled: true });
   for (let use = 0; use < 10; use++) await presence.beat(db, [nobody]);
@@ -97,7 +110,7 @@ test("a plan that was kept while the table was empty does not read it whole when
   await sql`vacuum analyze run`.execute(t.db);
   const db = open();
   const want = { ...sessionOf(device, epoch), slots: 1, kinds: null };
-  for (let use = 0; use < 10; use++) expect(await attempts.claim(db, [want])).toEqual([]);
+  for (let use = 0; use < 10; use++) expect(await runClaims.claim(db, [want])).toEqual([]);
   expect((await prepared(db)).some(({ kept }) => kept > 0)).toBe(true);
 
   // PostgreSQL's planner has no statistics of these rows: the table is not analyzed.
@@ -114,7 +127,7 @@ test("a plan that was kept while the table was empty does not read it whole when
     return rows[0]!.scans;
   };
   const before = await scans();
-  for (let use = 0; use < 5; use++) expect(await attempts.claim(db, [want])).toEqual([]);
+  for (let use = 0; use < 5; use++) expect(await runClaims.claim(db, [want])).toEqual([]);
   expect(await scans()).toBe(before);
 });
 

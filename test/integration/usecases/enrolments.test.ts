@@ -5,12 +5,12 @@ import * as credentials from "../../../src/store/people/credentials.ts";
 import * as devices from "../../../src/store/people/devices.ts";
 import * as joinCodes from "../../../src/store/people/join-codes.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
-import type { Role } from "../../../src/store/pg/schema.ts";
+import type { Role } from "../../../src/store/pg/schema-people.ts";
 import * as enrolments from "../../../src/usecases/enrolments.ts";
 import * as members from "../../../src/usecases/members.ts";
 import { useDatabase } from "../../support/database.ts";
 import { untilBlocked } from "../../support/locks.ts";
-import { surroundings } from "../../support/rows.ts";
+import { surroundings } from "../../support/surroundings.ts";
 import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
 
 const database = useDatabase();
@@ -114,7 +114,7 @@ test("an admin who enrols a device while its owner leaves waits, and then is its
   let enrolled: Promise<enrolments.Enrolment> | undefined;
   await leave(bob, async () => {
     enrolled = enroll(code);
-    await untilBlocked(database);
+    await untilBlocked(database.db);
   });
   const { secret } = (await enrolled)!;
   expect(await deviceOf(laptop.deviceId)).toMatchObject({ owner_id: owner.userId });

@@ -1,0 +1,98 @@
+/**
+ * Coarse timers for many owners: one timer of Node for all. A session has two or three deadlines of
+ * many seconds, each with a duration of its own, and Node keeps a list and a place in a queue for
+ * each duration.
+ */
+import { AsyncLocalStorage } from "node:async_hooks";
+
+export type WheelTimer = {
+  /** Idempotent, also after the call. */
+  cancel(): void;
+};
+
+const tickMsDefault = 250;
+
+class Entry implements WheelTimer {
+  readonly callback: () => void;
+  slot: Set<Entry> | undefined;
+
+  constructor(callback: () => void, slot: Set<Entry>) {
+    this.callback = callback;
+    this.slot = slot;
+  }
+
+  cancel(): void {
+    this.slot?.delete(this);
+    this.slot = undefined;
+  }
+}
+
+/** Does not keep the process alive. An error of a callback is an uncaught error of the process. */
+export class TimerWheel {
+  readonly #tickMs: number;
+  /** By tick, counted from the start of the process. */
+  readonly #slots = new Map<number, Set<Entry>>();
+  // A callback is no part of the request that happened to set it.
+  readonly #outside = AsyncLocalStorage.snapshot();
+  #timer: NodeJS.Timeout | undefined;
+  #done = 0;
+
+  constructor(tickMs = tickMsDefault) {
+    this.#tickMs = tickMs;
+  }
+
+  /** Calls back after `ms` milliseconds, never earlier, and up to two ticks later. */
+  after(ms: number, callback: () => void): WheelTimer {
+    const now = performance.now();
+    const tick = Math.floor((now + ms) / this.#tickMs) + 1;
+    if (!this.#timer) {
+      this.#done = Math.floor(now / this.#tickMs);
+      this.#timer = this.#outside(() => setInterval(() => this.#turn(), this.#tickMs));
+      this.#timer.unref();
+    }
+    const slot = this.#slots.get(tick) ?? new Set();
+    this.#slots.set(tick, slot);
+    const entry = new Entry(callback, slot);
+    slot.add(entry);
+    return entry;
+  }
+
+  /** Number of pending calls. */
+  get size(): number {
+    let size = 0;
+    for (const slot of this.#slots.values()) size += slot.size;
+    return size;
+  }
+
+  /** Cancels all. */
+  close(): void {
+    clearInterval(this.#timer);
+    this.#timer = undefined;
+    this.#slots.clear();
+  }
+
+  #turn(): void {
+    const now = Math.floor(performance.now() / this.#tickMs);
+    // The process may have stood still, so several ticks may have passed.
+    while (this.#done < now && this.#slots.size > 0) {
+      const slot = this.#slots.get(++this.#done);
+      if (!slot) continue;
+      this.#slots.delete(this.#done);
+      for (const entry of slot) call(entry);
+    }
+    this.#done = now;
+    if (this.#slots.size === 0) this.close();
+  }
+}
+
+function call(entry: Entry): void {
+  entry.slot = undefined;
+  try {
+    entry.callback();
+  } catch (error) {
+    // The other callbacks of the tick are called all the same.
+    process.nextTick(() => {
+      throw error;
+    });
+  }
+}
