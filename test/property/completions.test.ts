@@ -13,7 +13,8 @@ import { type Completed, complete } from "../../src/store/work/completions.ts";
 import { type Settled, settle } from "../../src/store/work/settlements.ts";
 import { useDatabase } from "../support/database.ts";
 import { isLong } from "../support/long.ts";
-import { policy, seedRunning } from "../support/rows.ts";
+import { seedRunning } from "../support/rows.ts";
+import { policy } from "../support/surroundings.ts";
 
 const database = useDatabase({ per: "file" });
 const timeLimitMs = isLong ? 30_000 : 5_000;
