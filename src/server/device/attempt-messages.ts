@@ -135,14 +135,7 @@ export class AttemptMessages {
         deviceId: this.#session.deviceId,
         workId: attempt.workId,
         attemptToken: attempt.attemptToken,
-        // Evaluated at the write, which may be later.
-        get pushedAgoMs() {
-          return performance.now() - attempt.pushedAt;
-        },
-        get acceptedAgoMs() {
-          return performance.now() - attempt.acceptedAt;
-        },
-        isMoot: () => attempt.state === "reporting",
+        attempt,
       }),
     );
     if (result === "running") {
