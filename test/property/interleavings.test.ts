@@ -17,6 +17,7 @@ import { retry, trigger } from "../../src/scheduler/triggers.ts";
 import { type Db, openDatabase, transaction } from "../../src/store/pg/database.ts";
 import * as attempts from "../../src/store/work/attempts.ts";
 import * as presence from "../../src/store/work/presence.ts";
+import type * as runClaims from "../../src/store/work/run-claims.ts";
 import type { WatcherName } from "../../src/store/work/schedules.ts";
 import { useDatabase } from "../support/database.ts";
 import { isLong } from "../support/long.ts";
@@ -26,17 +27,15 @@ import {
   claim,
   type DeviceName,
   listRuns,
-  noteDoorbell,
   openDevice,
-  policy,
   putSchedule,
   reapRules,
   reportOf,
   seedDevice,
   seedWatcher,
   sessionOf,
-  storeOnce,
 } from "../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../support/surroundings.ts";
 import { applyTogether, type Command, newState, type State } from "./run-model.ts";
 
 const database = useDatabase({ per: "file" });
@@ -49,7 +48,7 @@ type World = {
   replicas: Db[];
   device: DeviceName;
   watcher: WatcherName;
-  known: attempts.ClaimedRun[];
+  known: runClaims.ClaimedRun[];
   /** Epochs so far. */
   epochs: number[];
   /** Slots made due so far. */

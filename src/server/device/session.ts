@@ -8,8 +8,8 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../errors.ts";
 import type { Seat } from "../../scheduler/claims.ts";
-import type { ClaimedRun } from "../../store/work/attempts.ts";
 import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
+import type { ClaimedRun } from "../../store/work/run-claims.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import type { WheelTimer } from "../../timer-wheel.ts";
 import type { Principal } from "../access/principal.ts";
