@@ -18,6 +18,8 @@ const dueInMs = 60_000;
 const otherIsLaterMs = 1_000;
 const withinMs = 120_000;
 const lookEveryMs = 100;
+/** The server's default interval: a session without beats ends before the slots are due. */
+const beatMs = 20_000;
 
 type Measured = { frames: { runId: string; dueAt: number; at: number }[] };
 
@@ -41,9 +43,9 @@ export const bench: Bench = async ({ isSmoke }) => {
     const urls = [await replica.ask<string>({ kind: "url" })];
     const load = await startChild("load.ts");
     const connected = devices.slice(0, options.connected);
-    await load.ask({ kind: "connect", urls, devices: connected, slots: perDevice });
+    await load.ask({ kind: "connect", urls, devices: connected, slots: perDevice, beatMs });
     const otherLoad = await startChild("load.ts");
-    await otherLoad.ask({ kind: "connect", urls, devices: [other], slots: 1 });
+    await otherLoad.ask({ kind: "connect", urls, devices: [other], slots: 1, beatMs });
     await query(url, "checkpoint");
 
     const dueAt = new Date(Date.now() + (isSmoke ? 4_000 : dueInMs));

@@ -14,8 +14,14 @@ import { startRiver } from "./lib/river.ts";
 import { makeDueAt, seedServices } from "./lib/seed.ts";
 import { dueInMs, openLifecycle } from "./lifecycle.ts";
 
-const full = { devices: 1_000, perSecond: 100, warmSeconds: 10, seconds: 30, triggers: 300, seed: 20 };
-const smoke = { devices: 50, perSecond: 50, warmSeconds: 1, seconds: 3, triggers: 50, seed: 20 };
+const full = {
+  ...{ devices: 1_000, perSecond: 100, warmSeconds: 10, seconds: 30, seed: 20 },
+  ...{ warmTriggers: 100, triggers: 300 },
+};
+const smoke = {
+  ...{ devices: 50, perSecond: 50, warmSeconds: 1, seconds: 3, seed: 20 },
+  ...{ warmTriggers: 10, triggers: 50 },
+};
 const orgs = 10;
 /** Triggers come less often by this factor: each trigger is a call with its own transaction. */
 const triggerGaps = 5;
@@ -43,12 +49,9 @@ export const bench: Bench = async ({ isSmoke }) => {
     // Includes the seconds before the first due slot, because a service at this rate has such
     // seconds too.
     const postgresMs = ((cpuSeconds(cluster.pid, { withChildren: true }) - before) / count) * 1_000;
-    const triggered = percentiles(
-      await measureTriggers(
-        opened,
-        gapsMs.slice(warm, warm + options.triggers).map((gap) => gap * triggerGaps),
-      ),
-    );
+    const { triggers, warmTriggers } = options;
+    const triggerGapsMs = gapsMs.slice(warm, warm + warmTriggers + triggers).map((gap) => gap * triggerGaps);
+    const triggered = percentiles((await measureTriggers(opened, triggerGapsMs)).slice(warmTriggers));
     const frames = measured.frames.toSorted((a, b) => a.dueAt - b.dueAt).slice(warm);
     await opened.close();
 
@@ -117,8 +120,14 @@ export async function measureWaits(
   return opened.load.ask<Measured>({ kind: "measurements" });
 }
 
-/** Triggers watchers that have run before; returns the time from each call to its frame. */
-async function measureTriggers(opened: Awaited<ReturnType<typeof openLifecycle>>, gapsMs: readonly number[]) {
+/**
+ * Triggers watchers that have run before; returns the time from each call to its frame, in the order
+ * of the calls.
+ */
+export async function measureTriggers(
+  opened: Awaited<ReturnType<typeof openLifecycle>>,
+  gapsMs: readonly number[],
+) {
   const services = await seedServices(opened.url, orgs, () => newToken("svc"));
   const { rows: watchers } = await query(
     opened.url,
@@ -134,7 +143,7 @@ async function measureTriggers(opened: Awaited<ReturnType<typeof openLifecycle>>
   const { frames } = await opened.load.ask<Measured>({ kind: "measurements" });
   await callers.kill();
   const frameAt = new Map(frames.map((frame) => [frame.runId, frame.at]));
-  return asked.map(({ runId, at }) => frameAt.get(runId)! - at);
+  return asked.toSorted((a, b) => a.at - b.at).map(({ runId, at }) => frameAt.get(runId)! - at);
 }
 
 async function waitsOf(file: string, { gapsMs, warm, url }: { gapsMs: number[]; warm: number; url: string }) {

@@ -83,10 +83,11 @@ function open(index: number, question: ConnectQuestion, onWelcome: () => void): 
             onWelcome();
           }
         },
-        assigned: (runId, dueAt) => measured.frames.push({ runId, dueAt, at: now() }),
+        assigned: (runId, dueAt, at) =>
+          measured.frames.push({ runId, dueAt, at: performance.timeOrigin + at }),
         completed: (runId) => completedAt.set(runId, performance.now()),
-        acknowledged(runId) {
-          measured.acks.push(performance.now() - completedAt.get(runId)!);
+        acknowledged(runId, at) {
+          measured.acks.push(at - completedAt.get(runId)!);
           completedAt.delete(runId);
           acknowledged++;
           onAcknowledged?.();

@@ -16,6 +16,7 @@ import * as presence from "../src/store/work/presence.ts";
 import * as replicas from "../src/store/work/replicas.ts";
 import * as schedules from "../src/store/work/schedules.ts";
 import { settle } from "../src/store/work/settlements.ts";
+import * as slotRows from "../src/store/work/slot-rows.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { percentiles } from "./lib/percentiles.ts";
 import { shown } from "./lib/report.ts";
@@ -96,7 +97,7 @@ async function liveOnce(db: Db): Promise<void> {
   const [run] = await transaction(db, async (tx) => {
     const plans = (await schedules.lockDue(tx, 1_000)).map((watcher) => planDue(watcher));
     const slots = plans.flatMap((plan) => plan.slots);
-    const recorded = await schedules.record(
+    const recorded = await slotRows.record(
       tx,
       slots,
       plans.map((plan) => plan.move),

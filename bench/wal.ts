@@ -13,6 +13,7 @@ import * as events from "../src/store/work/events.ts";
 import * as presence from "../src/store/work/presence.ts";
 import * as replicas from "../src/store/work/replicas.ts";
 import * as schedules from "../src/store/work/schedules.ts";
+import * as slotRows from "../src/store/work/slot-rows.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { cpuSeconds } from "./lib/cpu.ts";
 import { makeDue, seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";
@@ -106,13 +107,13 @@ async function measure(batch: number): Promise<void> {
           slots.map((slot) => ({ ...slot, claimant: seats.get(watcher.deviceId!) })),
         );
         const moves = plans.map((plan) => plan.move);
-        const written = await schedules.record(tx, slots, moves);
+        const written = await slotRows.record(tx, slots, moves);
         await events.appendAll(tx, written.map(eventOf));
         return written;
       });
       if (recorded.length === 0) break;
       done += recorded.length;
-      const completions = recorded.filter(schedules.isClaimed).map(
+      const completions = recorded.filter(slotRows.isClaimed).map(
         (run): Completed => ({
           ...{ orgId: run.orgId, workId: run.runId, attemptToken: run.attemptToken, deviceId: run.deviceId },
           ...{ action: "finish_or_retry", status: "completed", reason: "", output: "done", exitCode: 0 },

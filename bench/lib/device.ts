@@ -19,16 +19,36 @@ import { FrameReader, framed } from "../../src/server/device/grpc-frames.ts";
 
 export type DeviceListener = {
   welcomed?(): void;
-  /** `dueAt` in milliseconds of the wall clock; 0 for a turn. */
-  assigned?(workId: string, dueAt: number): void;
+  /**
+   * `dueAt` in milliseconds of the wall clock; 0 for a turn. `at`: the time of the arrival, by the
+   * monotonic clock in milliseconds, as in the calls below.
+   */
+  assigned?(workId: string, dueAt: number, at: number): void;
   completed?(workId: string): void;
-  acknowledged?(workId: string): void;
+  acknowledged?(workId: string, at: number): void;
   beaten?(ms: number): void;
   ended?(): void;
 };
 
 const messageBytesMax = 8 * 1024 * 1024;
 const output = "done";
+
+/**
+ * Arrived messages of all devices of the process, in their order. Devices are machines of their own:
+ * none reads later because another one decodes, answers and completes. So an arrival is noted at
+ * once, and its message is handled in a later turn of the event loop, a few in each turn.
+ */
+const arrived: (() => void)[] = [];
+const handledPerTurn = 8;
+
+function handleLater(handle: () => void): void {
+  if (arrived.push(handle) === 1) setImmediate(handleSome);
+}
+
+function handleSome(): void {
+  for (const handle of arrived.splice(0, handledPerTurn)) handle();
+  if (arrived.length > 0) setImmediate(handleSome);
+}
 
 export class LoadDevice {
   readonly #session: ClientHttp2Session;
@@ -76,8 +96,11 @@ export class LoadDevice {
     this.#stream.on("error", () => {});
     this.#stream.on("close", end);
     this.#stream.on("data", (chunk: Buffer) => {
-      this.#frames.push(chunk);
-      for (let bytes = this.#frames.next(); bytes; bytes = this.#frames.next()) this.#receive(bytes);
+      const at = performance.now();
+      handleLater(() => {
+        this.#frames.push(chunk);
+        for (let bytes = this.#frames.next(); bytes; bytes = this.#frames.next()) this.#receive(bytes, at);
+      });
     });
     this.#send({
       case: "hello",
@@ -112,7 +135,7 @@ export class LoadDevice {
     }, ms);
   }
 
-  #receive(bytes: Buffer): void {
+  #receive(bytes: Buffer, at: number): void {
     const { message } = fromBinary(ConnectResponseSchema, bytes);
     switch (message.case) {
       case "welcome":
@@ -122,20 +145,20 @@ export class LoadDevice {
         this.#listener.welcomed?.();
         break;
       case "assignment":
-        this.#work(message.value);
+        this.#work(message.value, at);
         break;
       case "completionAck":
         this.#held.delete(message.value.attemptToken);
-        this.#listener.acknowledged?.(message.value.workId);
+        this.#listener.acknowledged?.(message.value.workId, at);
         break;
       case "heartbeatAck":
-        this.#listener.beaten?.(performance.now() - this.#beatAt);
+        this.#listener.beaten?.(at - this.#beatAt);
         break;
     }
   }
 
-  #work({ workId, attemptToken, event }: Assignment): void {
-    this.#listener.assigned?.(workId, event?.firedAt ? timestampDate(event.firedAt).getTime() : 0);
+  #work({ workId, attemptToken, event }: Assignment, at: number): void {
+    this.#listener.assigned?.(workId, event?.firedAt ? timestampDate(event.firedAt).getTime() : 0, at);
     this.#held.set(attemptToken, workId);
     this.#send({ case: "accept", value: { workId, attemptToken } });
     if (!this.#isHolding()) this.#complete(workId, attemptToken);

@@ -104,7 +104,7 @@ function startWoken(foundation: Foundation, storage: Storage, access: Access, wo
   const { config, log, metrics, clock } = foundation;
   const { db } = storage.work;
   const { looks } = storage;
-  const { hub, feed, publisher, dispatcher } = work;
+  const { feed, publisher, hold } = work;
   const { judge } = own;
   const common = passOptions(foundation, storage, access, work, own);
   const materializer = startMaterializer({
@@ -112,7 +112,7 @@ function startWoken(foundation: Foundation, storage: Storage, access: Access, wo
     quotas: access.quotas,
     clock,
     aheadMs: config.lookAheadMs,
-    hold: (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device))),
+    hold,
   });
   const { leaseMs, ...out } = config.destinations;
   return {

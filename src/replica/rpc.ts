@@ -113,7 +113,7 @@ function depsOf(
   { config, log, telemetry }: Foundation,
   { requests }: Storage,
   { guard, quotas }: Access,
-  { hub, deviceLogs, feed, publisher, streamEnds }: Work,
+  { hub, deviceLogs, feed, publisher, streamEnds, hold }: Work,
   own: Own,
 ) {
   const db = requests.tenantDb;
@@ -125,7 +125,7 @@ function depsOf(
     ...{ guard, authCache: guard.authCache, config, keyring, cell: config.cell },
     ...{ publicUrl: config.publicUrl, ttlMs: config.session.ttlMs },
     ...{ pokeBulks: own.pokeBulks, onDeliveries: own.onDeliveries },
-    surroundings: { policy, quotas, doorbell, log, scheduleChanged: own.poke },
+    surroundings: { policy, quotas, doorbell, hold, log, scheduleChanged: own.poke },
     runner: createPlatformRunner({ db, log, feed, ...config.secrets, starter: own.platforms }),
   };
 }

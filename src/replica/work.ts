@@ -4,7 +4,7 @@
  */
 import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
-import { createDispatcher, type Dispatcher } from "../scheduler/dispatcher.ts";
+import { Dispatcher, type Hold } from "../scheduler/dispatcher.ts";
 import { createEndings } from "../scheduler/endings.ts";
 import { createPlacer, type Placer } from "../scheduler/placer.ts";
 import { placerSubscriber } from "../scheduler/placing.ts";
@@ -38,7 +38,7 @@ export type Work = {
   inbox: Inbox;
   publisher: Publisher;
   streamEnds: StreamEnds;
-  dispatcher: Dispatcher;
+  hold: Hold;
   placer: Placer;
 };
 
@@ -67,7 +67,7 @@ export async function buildWork(
   const placer = openPlacer({ ...common, ttlMs: config.session.ttlMs, publisher, inbox, bus, opened });
   const endings = openEndings(common, telemetry);
   const timers = { ttlMs: config.session.ttlMs, timeoutGraceMs: turnTimeoutGraceMs };
-  const dispatcher = createDispatcher({
+  const dispatcher = new Dispatcher({
     ...common,
     turns: { timers, endings: endings.turn },
     onBatch: telemetry.batch("claims"),
@@ -84,20 +84,25 @@ export async function buildWork(
   const streamEnds = createStreamEnds({ hub, bus, streams, authCache: guard.authCache });
   inbox.add(streamEnds);
   inbox.add(hub);
-
   const tails = createTails({ db, log, feed, bus });
   inbox.add(tails);
   const doorbell = createDoorbell({ rings, replicaId, hub, bus, clock });
   // The tails before the feed, because the feed drops the output of an ended run.
-  const waking = [doorbell, placerSubscriber(placer)];
-  for (const one of [telemetry, tails, feedSubscriber(feed), ...waking]) publisher.subscribe(one);
+  const subscribers = [telemetry, tails, feedSubscriber(feed), doorbell, placerSubscriber(placer)];
+  for (const one of subscribers) publisher.subscribe(one);
   feed.introduce();
   opened.defer(async () => {
     await Promise.all([endings.run.idle(), dispatcher.idle(), endings.turn.idle()]);
     await hub.close();
     await tails.idle();
   });
-  return { offers, hub, deviceLogs, feed, bus, inbox, publisher, streamEnds, dispatcher, placer };
+  const hold = holdOf(dispatcher, hub);
+  return { offers, hub, deviceLogs, feed, bus, inbox, publisher, streamEnds, hold, placer };
+}
+
+/** Finds the sessions of devices for the dispatcher. */
+function holdOf(dispatcher: Dispatcher, hub: Hub): Hold {
+  return (devices) => dispatcher.hold(devices.map((device) => hub.seatOf(device)));
 }
 
 function openEndings(

@@ -17,6 +17,7 @@ import { chainDepthMax } from "../store/work/chains.ts";
 import type { NewEvent } from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
 import type { Settled, Settlement } from "../store/work/settlements.ts";
+import type * as slotRows from "../store/work/slot-rows.ts";
 import * as starts from "../store/work/starts.ts";
 import type { Followed } from "./doorbell.ts";
 import { startLocked } from "./starts.ts";
@@ -125,7 +126,7 @@ export async function startFollowers(
 type Ended = { run: Followed; settlement: Settlement | undefined };
 
 type Done = {
-  started: { run: Followed; written: schedules.RecordedRun[]; isWaiting: boolean }[];
+  started: { run: Followed; written: slotRows.RecordedRun[]; isWaiting: boolean }[];
   events: NewEvent[];
 };
 

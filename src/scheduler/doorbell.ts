@@ -1,6 +1,6 @@
 import type { KeptResult } from "../store/work/late-results.ts";
-import type { RecordedRun } from "../store/work/schedules.ts";
 import type { Settled } from "../store/work/settlements.ts";
+import type { RecordedRun } from "../store/work/slot-rows.ts";
 import type { EndedTurn, WithdrawnTurn } from "../store/work/turn-settlements.ts";
 
 /** An attempt with a requested cancel. */

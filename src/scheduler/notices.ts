@@ -2,8 +2,8 @@
 import type { Alert } from "../store/work/alerts.ts";
 import type { Notice, NotifyEntry, NotifyReason } from "../store/work/deliveries.ts";
 import type { QuestionRow } from "../store/work/questions.ts";
-import type { RecordedRun } from "../store/work/schedules.ts";
 import type { Settled } from "../store/work/settlements.ts";
+import type { RecordedRun } from "../store/work/slot-rows.ts";
 
 /**
  * The notices of a run's end: at most one per destination, by the first entry that applies. Only

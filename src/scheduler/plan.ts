@@ -1,11 +1,12 @@
 import { newId, slotRunId } from "../ids.ts";
 import { lackOf } from "../store/work/device-offers.ts";
-import type { DueWatcher, ScheduleMove, SlotRecord, StartSource } from "../store/work/schedules.ts";
+import type { DueWatcher, StartSource } from "../store/work/schedules.ts";
 import type { SkipReason } from "../store/work/settlements.ts";
+import type { ScheduleMove, SlotRecord } from "../store/work/slot-rows.ts";
 import { jitterOf, nextSlot, previousSlot } from "./schedule/schedule.ts";
 
 /**
- * The rows for the due slots of a watcher, as a pure value; schedules.record writes them.
+ * The rows for the due slots of a watcher, as a pure value; slotRows.record writes them.
  *
  * R2: every due slot is in `slots` (as a run or as skipped) or, once, in `aside`. R3: `move` is
  * written with them.

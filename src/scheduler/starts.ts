@@ -10,6 +10,7 @@ import type { Db } from "../store/pg/database.ts";
 import type { NewEvent } from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
 import * as schedules from "../store/work/schedules.ts";
+import * as slotRows from "../store/work/slot-rows.ts";
 import * as starts from "../store/work/starts.ts";
 import { type Plan, planBacklog, planSkipped, planStart } from "./plan.ts";
 import { eventOf } from "./recorded-event.ts";
@@ -36,7 +37,7 @@ export type Started = {
   activeRunId: string | null;
   reason: string;
   /** For the doorbell, after the commit. */
-  written: schedules.RecordedRun[];
+  written: slotRows.RecordedRun[];
   /** For the caller to append, as the last statement. */
   events: NewEvent[];
 };
@@ -64,7 +65,7 @@ export async function startLocked(
 
 /** Writes runs, and keeps their rows for the doorbell and their events for the log. */
 class Recorder {
-  readonly written: schedules.RecordedRun[] = [];
+  readonly written: slotRows.RecordedRun[] = [];
   readonly events: NewEvent[] = [];
   readonly #tx: Db;
   readonly #start: Start;
@@ -83,7 +84,7 @@ class Recorder {
   }
 
   /** Writes the run of the start itself: its events name the actor and the start's origin. */
-  async recordOwn(plan: Plan): Promise<schedules.RecordedRun[]> {
+  async recordOwn(plan: Plan): Promise<slotRows.RecordedRun[]> {
     const rows = await this.#write([plan]);
     for (const row of rows) {
       const event = eventOf(row);
@@ -93,9 +94,9 @@ class Recorder {
     return rows;
   }
 
-  async #write(plans: Plan[]): Promise<schedules.RecordedRun[]> {
+  async #write(plans: Plan[]): Promise<slotRows.RecordedRun[]> {
     if (this.#quotas) await keepWithin(this.#tx, this.#quotas, plans);
-    const rows = await schedules.record(
+    const rows = await slotRows.record(
       this.#tx,
       plans.flatMap((plan) => plan.slots),
       plans.map((plan) => plan.move),

@@ -8,10 +8,13 @@ import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
 import type { WatcherName } from "../store/work/schedules.ts";
 import * as schedules from "../store/work/schedules.ts";
+import * as slotRows from "../store/work/slot-rows.ts";
 import * as starts from "../store/work/starts.ts";
+import type { Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { planManual, spentBudget } from "./plan.ts";
 import { eventOf } from "./recorded-event.ts";
+import { type Claim, recording } from "./recording.ts";
 import { nextSlot } from "./schedule/schedule.ts";
 import { type Started, startLocked } from "./starts.ts";
 
@@ -36,11 +39,10 @@ type Asked = {
  */
 export async function trigger(db: Db, asked: Asked, options: TriggerOptions): Promise<Triggered> {
   const { orgId } = asked;
-  const { runId, alreadyQueued, queuedRunId, written } = await transaction(db, (tx) =>
-    triggerIn(tx, asked, options),
+  // Announced before the answer is read, so that the push does not wait for the read.
+  const { runId, alreadyQueued, queuedRunId } = await recording(db, options, (tx, claim) =>
+    triggerIn(tx, asked, options, claim),
   );
-  // Notifies before the answer is read, so that the push does not wait for the read.
-  if (written.length > 0) options.doorbell.recorded(written);
   const run = await runs.find(db, { orgId, runId });
   return { run: run ?? refuse("not_found", `there is no run ${runId} any more`), alreadyQueued, queuedRunId };
 }
@@ -51,16 +53,18 @@ type TriggerOptions = {
   request?: requests.Request;
   /** Asked only where a new run would be made; without, the org may have any number. */
   quotas?: Quotas;
+  /** Without it, the run is claimed by a statement of its own. */
+  hold?: Hold | undefined;
 };
 
 type Begun = {
   runId: string;
   alreadyQueued: boolean;
   queuedRunId: string;
-  written: readonly schedules.RecordedRun[];
+  written: readonly slotRows.RecordedRun[];
 };
 
-async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions): Promise<Begun> {
+async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: Claim): Promise<Begun> {
   const { orgId } = asked;
   const { request, retryOf } = options;
   const made = request && (await requests.begin(tx, request));
@@ -73,7 +77,7 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions): Promise
     };
   }
   const watcher = await schedules.lockOne(tx, asked);
-  if (!watcher) refuse("not_found", `no watcher ${asked.watcherId}`);
+  if (!watcher) refuse("not_found", `there is no watcher "${asked.watcherId}"`);
   const active = watcher.hasActiveRun ? await runs.findActive(tx, asked) : undefined;
   // A start that waits goes first, also in the moment between two runs.
   const isNextWaiting = watcher.backlogRunId !== null && watcher.overlap !== "skip";
@@ -83,7 +87,7 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions): Promise
   await requireAsked(tx, asked, input);
   return active || isNextWaiting
     ? startBeside(tx, watcher, { ...asked, input }, options)
-    : startNew(tx, watcher, { ...asked, input, repeated }, options);
+    : startNew(tx, watcher, { ...asked, input, repeated }, { ...options, claim });
 }
 
 /** Refuses a retry while another run of the watcher is active, or about to begin. */
@@ -132,7 +136,7 @@ async function startNew(
   tx: Db,
   watcher: schedules.DueWatcher,
   { orgId, watcherId, actor, input, repeated }: Asked & { repeated: Repeated },
-  { quotas, request, retryOf }: TriggerOptions,
+  { quotas, request, retryOf, claim }: TriggerOptions & { claim: Claim },
 ): Promise<Begun> {
   requireStartable(watcher);
   await quotas?.requireRoom(tx, "runs", orgId);
@@ -145,7 +149,8 @@ async function startNew(
     const isRetry = repeated !== undefined;
     await starts.insert(tx, { orgId, watcherId, runId, actor, input, origin, isRetry });
   }
-  const written = await schedules.record(tx, plan.slots, [plan.move]);
+  claim([{ slot, deviceId: watcher.deviceId }]);
+  const written = await slotRows.record(tx, plan.slots, [plan.move]);
   if (request) await requests.record(tx, request, { run_id: runId, already_queued: false });
   await events.appendAll(
     tx,
@@ -206,7 +211,7 @@ async function requireAsked(tx: Db, watcher: WatcherName, input: JsonValue | und
 export async function retry(
   db: Db,
   asked: { orgId: string; runId: string; actor: string; requestId?: string },
-  options: { doorbell: Doorbell; quotas?: Quotas },
+  options: Pick<TriggerOptions, "doorbell" | "quotas" | "hold">,
 ): Promise<runs.RunRow> {
   const ended = await runs.find(db, asked);
   if (!ended) refuse("not_found", `no run ${asked.runId}`);
@@ -243,7 +248,7 @@ export async function backfill(
 ): Promise<{ slotsAccepted: number; slotsPresent: number }> {
   return transaction(db, async (tx) => {
     const watcher = await schedules.lockOne(tx, asked);
-    if (!watcher) refuse("not_found", `no watcher ${asked.watcherId}`);
+    if (!watcher) refuse("not_found", `there is no watcher "${asked.watcherId}"`);
     if (watcher.schedule === null)
       refuse("failed_precondition", "the watcher has no schedule, so it has no slots");
     if (asked.start >= asked.end) refuse("invalid_argument", "end must be after start", { field: "end" });
@@ -267,7 +272,7 @@ export async function backfill(
       }
       slot = nextSlot(schedule, slot);
     }
-    const accepted = await schedules.putAside(
+    const accepted = await slotRows.putAside(
       tx,
       slots.map((scheduledFor) => ({ ...asked, scheduledFor, source: "backfill" as const })),
     );

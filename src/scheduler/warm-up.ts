@@ -6,6 +6,7 @@ import * as events from "../store/work/events.ts";
 import * as schedules from "../store/work/schedules.ts";
 import type { FailurePolicy } from "../store/work/settlements.ts";
 import { settle } from "../store/work/settlements.ts";
+import * as slotRows from "../store/work/slot-rows.ts";
 
 /** Ends the warm-up's transaction without a trace. */
 class Undone extends Error {}
@@ -24,7 +25,7 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
     await transaction(db, async (tx) => {
       await schedules.lockDue(tx, 1);
       await schedules.lockOne(tx, { orgId, watcherId });
-      await schedules.record(
+      await slotRows.record(
         tx,
         [
           {

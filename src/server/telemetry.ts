@@ -2,8 +2,8 @@ import type { BatchKind, Metrics } from "../metrics.ts";
 import type { ReportVerdict } from "../scheduler/endings.ts";
 import type { Reaped } from "../scheduler/reaper.ts";
 import type { ClaimedRun } from "../store/work/attempts.ts";
-import type { RecordedRun } from "../store/work/schedules.ts";
 import type { Settled } from "../store/work/settlements.ts";
+import type { RecordedRun } from "../store/work/slot-rows.ts";
 import { formatTraceparent, spanIdOf, type Tracer, traceIdOf } from "../tracing.ts";
 
 /**

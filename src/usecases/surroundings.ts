@@ -1,5 +1,6 @@
 import type { Logger } from "../log.ts";
 import { announce, type Cancellation, cancelIn } from "../scheduler/cancels.ts";
+import type { Hold } from "../scheduler/dispatcher.ts";
 import type { Doorbell } from "../scheduler/doorbell.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
@@ -11,6 +12,8 @@ export type Surroundings = {
   /** Without quotas, an org may have any number of active runs. */
   quotas?: Quotas | undefined;
   doorbell: Doorbell;
+  /** The sessions of the replica that claim runs as they are recorded; see Dispatcher.hold. */
+  hold?: Hold | undefined;
   /** A slot may be due sooner than the materializer knows. A hint, given after the commit. */
   scheduleChanged(): void;
   log?: Logger | undefined;

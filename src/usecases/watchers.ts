@@ -6,7 +6,7 @@
 import { refuse } from "../errors.ts";
 import { newId } from "../ids.ts";
 import { type Cancellation, nothingCancelled } from "../scheduler/cancels.ts";
-import { recordDue } from "../scheduler/materializer.ts";
+import { recordDue } from "../scheduler/record-due.ts";
 import { eventOf } from "../scheduler/recorded-event.ts";
 import { positionAfter } from "../scheduler/schedule/position.ts";
 import * as agents from "../store/agents/agents.ts";
@@ -22,7 +22,7 @@ import * as chains from "../store/work/chains.ts";
 import * as destinations from "../store/work/destinations.ts";
 import * as events from "../store/work/events.ts";
 import * as runs from "../store/work/runs.ts";
-import type { RecordedRun } from "../store/work/schedules.ts";
+import type { RecordedRun } from "../store/work/slot-rows.ts";
 import { fieldsOf, notifyOf, valuesOf, type WatcherValues } from "../store/work/watcher-values.ts";
 import * as watchers from "../store/work/watchers.ts";
 import { announceAll, cancelOfWatcher, type Surroundings } from "./surroundings.ts";

@@ -1,7 +1,7 @@
 import { afterEach, expect, test, vi } from "vitest";
 import { DatabaseClock } from "../../src/database-clock.ts";
 import { createLogger } from "../../src/log.ts";
-import { createDueWheel, earlyMsMax } from "../../src/server/device/due-wheel.ts";
+import { DueWheel, earlyMsMax } from "../../src/server/device/due-wheel.ts";
 
 /**
  * A statement that takes `thereMs` to the database and `backMs` back, with a database clock that is
@@ -66,7 +66,7 @@ afterEach(() => {
 });
 
 function openWheel(clock: DatabaseClock, asked: () => Promise<unknown> = async () => {}) {
-  const wheel = createDueWheel({ clock, ask: asked, log });
+  const wheel = new DueWheel({ clock, ask: asked, log });
   closers.push(() => wheel.close());
   return wheel;
 }
@@ -111,6 +111,54 @@ test("of a crowd that is due at one moment the first few do not wait for the res
   expect(turns.reduce((sum, count) => sum + count, 0)).toBe(2_000);
   expect(turns[0]).toBe(8);
   expect(turns.length).toBeLessThan(16);
+});
+
+test("messages wait while more is due at one moment than a turn sends, and go on a few at a time", async () => {
+  const clock = new DatabaseClock();
+  ask(clock, 5_000_000);
+  const wheel = openWheel(clock);
+  const at = clock.now() + 20;
+  const wentOn: { turn: number; size: number }[] = [];
+  let turn = 0;
+  const count = () => {
+    turn++;
+    if (wentOn.length < 1_000) setImmediate(count);
+  };
+  for (let index = 0; index < 1_000; index++) {
+    wheel.at(at, () => {
+      // A device answers its frame at once.
+      setImmediate(() => void wheel.calm()?.then(() => wentOn.push({ turn, size: wheel.size })));
+    });
+  }
+  expect(wheel.calm()).toBeUndefined();
+  count();
+  await vi.waitFor(() => expect(wentOn.length).toBeGreaterThan(700), 5_000);
+  await vi.waitFor(() => expect(wheel.calm()).toBeUndefined());
+  expect(new Set(wentOn.map(({ size }) => size))).toEqual(new Set([0]));
+  expect(new Set(wentOn.map((one) => one.turn)).size).toBeGreaterThan(30);
+  wentOn.length = 1_000;
+});
+
+test("a rush that goes on for long holds messages for a bounded time", async () => {
+  const clock = new DatabaseClock();
+  ask(clock, 5_000_000);
+  const wheel = openWheel(clock);
+  const beganAt = performance.now();
+  let waitedMs = 0;
+  // Work without an end: every callback of the moment brings another one.
+  const again = () => {
+    if (waitedMs === 0) wheel.at(clock.now(), again);
+  };
+  for (let index = 0; index < 600; index++) wheel.at(clock.now() + 5, again);
+  const held = await vi.waitFor(() => {
+    const calm = wheel.calm();
+    expect(calm).toBeDefined();
+    return { calm };
+  });
+  await held.calm;
+  waitedMs = performance.now() - beganAt;
+  expect(wheel.size).toBeGreaterThan(0);
+  await vi.waitFor(() => expect(wheel.size).toBe(0));
 });
 
 test("what waits is planned again when the database's clock was set: forwards it is due at once, backwards it waits", async () => {

@@ -50,7 +50,7 @@ export type Feed = {
  * Announcements of an org's events are held back for this time, in milliseconds, so that a busy org
  * sends few.
  */
-const eventsCoalesceMs = 20;
+const eventsCoalesceMs = 50;
 
 export function createFeed(options: { bus: Bus; replicaId: string; log: Logger }): Feed {
   const tell = guarding(options.log);
@@ -93,7 +93,9 @@ function guarding(log: Logger): (viewer: () => void) => void {
  */
 function createEventWakes(bus: Bus, tell: (wake: () => void) => void) {
   const wakesOf = new Map<string, Set<() => void>>();
-  const announced = new Map<string, NodeJS.Timeout>();
+  /** Orgs whose events the other replicas are told of next, all in one message. */
+  const waiting = new Set<string>();
+  let timer: NodeJS.Timeout | undefined;
 
   function wake(orgId: string): void {
     for (const one of wakesOf.get(orgId) ?? []) tell(one);
@@ -110,12 +112,12 @@ function createEventWakes(bus: Bus, tell: (wake: () => void) => void) {
     },
     appended(orgId: string): void {
       wake(orgId);
-      if (announced.has(orgId)) return;
-      const timer = setTimeout(() => {
-        announced.delete(orgId);
-        bus.broadcast({ kind: "events", orgId });
+      waiting.add(orgId);
+      timer ??= setTimeout(() => {
+        timer = undefined;
+        for (const one of waiting) bus.broadcast({ kind: "events", orgId: one });
+        waiting.clear();
       }, eventsCoalesceMs);
-      announced.set(orgId, timer);
     },
     /** Takes another replica's message; false if the message concerns something else. */
     receive(message: BusMessage): boolean {
@@ -127,7 +129,7 @@ function createEventWakes(bus: Bus, tell: (wake: () => void) => void) {
       for (const orgId of wakesOf.keys()) wake(orgId);
     },
     close(): void {
-      for (const timer of announced.values()) clearTimeout(timer);
+      clearTimeout(timer);
     },
   };
 }

@@ -1,7 +1,7 @@
 import type { DatabaseClock } from "../../database-clock.ts";
 import type { Subscriber } from "../../scheduler/publisher.ts";
 import type { WorkKind } from "../../store/work/active.ts";
-import type { RecordedRun } from "../../store/work/schedules.ts";
+import type { RecordedRun } from "../../store/work/slot-rows.ts";
 import type { Bus } from "../cluster/bus.ts";
 import type { Hub } from "./hub.ts";
 import { answerMessage } from "./questions.ts";

@@ -1,20 +1,7 @@
 import type { DatabaseClock } from "../../database-clock.ts";
 import type { Logger } from "../../log.ts";
-
-/**
- * A timer for all due times of the replica, by the database's clock: a heap of times, and one timer
- * for the earliest. A callback runs at its time, and never more than `earlyMsMax` before.
- */
-export type DueWheel = {
-  /**
-   * Calls back at the time `at` (milliseconds since 1970); returns a function that removes the
-   * callback.
-   */
-  at(at: number, callback: () => void): () => void;
-  /** Number of pending callbacks. */
-  readonly size: number;
-  close(): void;
-};
+import { Moments } from "./moments.ts";
+import { Rush } from "./rush.ts";
 
 /**
  * Milliseconds that a callback may be early. Node's timers fire up to a millisecond late; half of
@@ -25,130 +12,139 @@ export const earlyMsMax = 0.5;
 const sampleAgeMsMax = 5_000;
 /**
  * Callbacks per turn of the event loop: few in the first turn, twice as many in each further turn of
- * a crowd. Writes leave at the end of a turn, so the first of many do not wait for the last; and
- * between two turns devices answer, so with small turns the last of many would wait until the
- * answers of all others have been handled.
+ * a rush. Writes leave at the end of a turn, so the first of many do not wait for the last.
  */
 const callsInFirstTurn = 8;
 const callsPerTurnMax = 256;
 /** Maximum milliseconds between reads of the clock, however far the next due time is. */
 const lookMsMax = 10_000;
 
-type Moment = { at: number; callback: (() => void) | undefined };
-
-/** `ask` has a statement tell the clock the time. */
-export function createDueWheel(options: {
-  clock: DatabaseClock;
-  ask: () => Promise<unknown>;
-  log: Logger;
-}): DueWheel {
-  const { clock, log } = options;
-  const heap: Moment[] = [];
-  let live = 0;
-  let timer: NodeJS.Timeout | undefined;
+/**
+ * A timer for all due times of the replica, by the database's clock: a heap of times, and one timer
+ * for the earliest. A callback runs at its time, and never more than `earlyMsMax` before.
+ *
+ *   at ──▶ heap ──its time──▶ called, with the others of the moment, turn by turn (rush.ts)
+ *            └──removed, or the wheel is closed──▶ not called
+ */
+export class DueWheel {
+  readonly #clock: DatabaseClock;
+  readonly #ask: () => Promise<unknown>;
+  readonly #log: Logger;
+  readonly #moments = new Moments();
+  readonly #rush = new Rush();
+  readonly #stopListening: () => void;
+  #size = 0;
+  #timer: NodeJS.Timeout | undefined;
   /** The time the timer waits for. */
-  let armedAt = Number.POSITIVE_INFINITY;
-  let isAsking = false;
-  let isClosed = false;
-  const stopListening = clock.onJump((jumpedByMs) => {
-    log.warn(
-      { jumpedByMs: Math.round(jumpedByMs) },
-      "the database's clock was set; what is due is planned again",
-    );
-    arm();
-  });
+  #armedAt = Number.POSITIVE_INFINITY;
+  #isAsking = false;
+  #isClosed = false;
 
-  function arm(): void {
-    while (heap.length > 0 && !heap[0]!.callback) pop(heap);
-    clearTimeout(timer);
-    armedAt = heap[0]?.at ?? Number.POSITIVE_INFINITY;
-    if (heap.length === 0 || isClosed) return;
-    const waitMs = armedAt - earlyMsMax - clock.now();
-    timer = setTimeout(() => fire(), Math.max(0, Math.min(Math.ceil(waitMs), lookMsMax)));
-    if (waitMs < sampleAgeMsMax && clock.ageMs > sampleAgeMsMax) ask();
+  /** `ask` has a statement tell the clock the time. */
+  constructor(options: { clock: DatabaseClock; ask: () => Promise<unknown>; log: Logger }) {
+    this.#clock = options.clock;
+    this.#ask = options.ask;
+    this.#log = options.log;
+    this.#stopListening = this.#clock.onJump((jumpedByMs) => {
+      this.#log.warn(
+        { jumpedByMs: Math.round(jumpedByMs) },
+        "the database's clock was set; what is due is planned again",
+      );
+      this.#arm();
+    });
   }
 
-  function ask(): void {
-    if (isAsking) return;
-    isAsking = true;
-    options
-      .ask()
+  /** Number of pending callbacks. */
+  get size(): number {
+    return this.#size;
+  }
+
+  /**
+   * Calls back at the time `at` (milliseconds since 1970); returns a function that removes the
+   * callback.
+   */
+  at(at: number, callback: () => void): () => void {
+    const moment = { at, callback: callback as (() => void) | undefined };
+    this.#moments.add(moment);
+    this.#size++;
+    if (at < this.#armedAt) this.#arm();
+    return () => {
+      if (!moment.callback) return;
+      moment.callback = undefined;
+      this.#size--;
+    };
+  }
+
+  /**
+   * Undefined, or a promise for the end of the rush that is on: messages of devices wait for it.
+   */
+  calm(): Promise<void> | undefined {
+    return this.#rush.calm();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    clearTimeout(this.#timer);
+    this.#stopListening();
+    this.#moments.clear();
+    this.#rush.end();
+  }
+
+  #arm(): void {
+    for (let first = this.#moments.first(); first && !first.callback; first = this.#moments.first()) {
+      this.#moments.take();
+    }
+    clearTimeout(this.#timer);
+    const first = this.#moments.first();
+    this.#armedAt = first?.at ?? Number.POSITIVE_INFINITY;
+    if (!first || this.#isClosed) return;
+    const waitMs = first.at - earlyMsMax - this.#clock.now();
+    this.#timer = setTimeout(
+      () => this.#fire(callsInFirstTurn),
+      Math.max(0, Math.min(Math.ceil(waitMs), lookMsMax)),
+    );
+    if (waitMs < sampleAgeMsMax && this.#clock.ageMs > sampleAgeMsMax) this.#askTheTime();
+  }
+
+  #askTheTime(): void {
+    if (this.#isAsking) return;
+    this.#isAsking = true;
+    this.#ask()
       // The current estimate stays.
-      .catch((error: unknown) => log.debug({ err: error }, "the database's clock could not be read"))
+      .catch((error: unknown) => this.#log.debug({ err: error }, "the database's clock could not be read"))
       .finally(() => {
-        isAsking = false;
-        arm();
+        this.#isAsking = false;
+        this.#arm();
       });
   }
 
-  function fire(callsMax = callsInFirstTurn): void {
-    if (isClosed) return;
-    const now = clock.now() + earlyMsMax;
-    for (let called = 0; heap.length > 0 && (heap[0]!.at <= now || !heap[0]!.callback); called++) {
-      if (called === callsMax) {
-        setImmediate(fire, Math.min(callsMax * 2, callsPerTurnMax));
+  #fire(callsMax: number): void {
+    if (this.#isClosed) return;
+    const until = this.#clock.now() + earlyMsMax;
+    for (let called = 0; called < callsMax; ) {
+      const first = this.#moments.first();
+      if (!first || (first.callback && first.at > until)) {
+        this.#rush.end();
+        this.#arm();
         return;
       }
-      const { callback } = pop(heap)!;
+      this.#moments.take();
+      const { callback } = first;
       if (!callback) continue;
-      live--;
-      try {
-        callback();
-      } catch (error) {
-        log.error({ err: error }, "what was due could not be done");
-      }
+      first.callback = undefined;
+      this.#call(callback);
+      called++;
     }
-    arm();
+    this.#rush.goesOn();
+    setImmediate(() => this.#fire(Math.min(callsMax * 2, callsPerTurnMax)));
   }
 
-  return {
-    get size() {
-      return live;
-    },
-    at(at, callback) {
-      const moment: Moment = { at, callback };
-      push(heap, moment);
-      live++;
-      if (at < armedAt) arm();
-      return () => {
-        if (!moment.callback) return;
-        moment.callback = undefined;
-        live--;
-      };
-    },
-    close() {
-      isClosed = true;
-      clearTimeout(timer);
-      stopListening();
-      heap.length = 0;
-    },
-  };
-}
-
-function push(heap: Moment[], moment: Moment): void {
-  let index = heap.push(moment) - 1;
-  while (index > 0) {
-    const parent = (index - 1) >> 1;
-    if (heap[parent]!.at <= moment.at) break;
-    heap[index] = heap[parent]!;
-    index = parent;
+  #call(callback: () => void): void {
+    this.#size--;
+    try {
+      callback();
+    } catch (error) {
+      this.#log.error({ err: error }, "what was due could not be done");
+    }
   }
-  heap[index] = moment;
-}
-
-function pop(heap: Moment[]): Moment | undefined {
-  const first = heap[0];
-  const last = heap.pop();
-  if (heap.length === 0 || !last) return first;
-  let index = 0;
-  for (;;) {
-    let child = 2 * index + 1;
-    if (child >= heap.length) break;
-    if (child + 1 < heap.length && heap[child + 1]!.at < heap[child]!.at) child++;
-    if (heap[child]!.at >= last.at) break;
-    heap[index] = heap[child]!;
-    index = child;
-  }
-  heap[index] = last;
-  return first;
 }

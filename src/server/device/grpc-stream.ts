@@ -52,7 +52,7 @@ export type DeviceStreams = {
 };
 
 export function createDeviceStreams(deps: {
-  hub: Pick<Hub, "begin">;
+  hub: Pick<Hub, "begin" | "calm">;
   guard: Guard;
   limits: Limits;
   trustedProxies: number;
@@ -92,7 +92,8 @@ export function createDeviceStreams(deps: {
     stream.once("close", () => session.close("stream_broken"));
     // The headers are sent before the welcome, so that the client sees the connection.
     stream.respond(responseHeaders({ headers, requestId }), { waitForTrailers: true });
-    new Inbox({ stream, session, outbox, source, visit, messageBytesMax: deps.messageBytesMax });
+    const { hub, messageBytesMax } = deps;
+    new Inbox({ stream, session, outbox, source, visit, messageBytesMax, calm: () => hub.calm() });
   }
 }
 
@@ -140,6 +141,7 @@ class Inbox {
   readonly #frames: FrameReader;
   readonly #visit: Visit | undefined;
   readonly #outbox: Outbox;
+  readonly #calm: Hub["calm"];
   /** The attempts of the last heartbeat, checked by the session, and their bytes. */
   #listed: Uint8Array = noBytes;
   #attempts: readonly AttemptRef[] = [];
@@ -153,6 +155,7 @@ class Inbox {
     source: Source;
     visit: Visit | undefined;
     messageBytesMax: number;
+    calm: Hub["calm"];
   }) {
     const { stream } = options;
     this.#stream = stream;
@@ -160,6 +163,7 @@ class Inbox {
     this.#session = options.session;
     this.#source = options.source;
     this.#visit = options.visit;
+    this.#calm = options.calm;
     this.#frames = new FrameReader(options.messageBytesMax);
     stream.on("data", (chunk: Buffer) => {
       if (this.#session.state === "closed") return;
@@ -174,6 +178,11 @@ class Inbox {
   }
 
   #read(): void {
+    const calm = this.#calm();
+    if (calm) {
+      this.#wait(calm);
+      return;
+    }
     try {
       while (this.#session.state !== "closed") {
         const bytes = this.#frames.next();

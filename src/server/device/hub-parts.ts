@@ -17,7 +17,7 @@ import type { Offers } from "../http/offers.ts";
 import type { Telemetry } from "../telemetry.ts";
 import { createBudget } from "./bounds.ts";
 import type { DeviceLogs } from "./device-logs.ts";
-import { createDueWheel, type DueWheel } from "./due-wheel.ts";
+import { DueWheel } from "./due-wheel.ts";
 import { type PresenceWriter, startPresenceWriter } from "./presence-writer.ts";
 import { createRegistry, type Registry } from "./registry.ts";
 import { createRunWork } from "./run-work.ts";
@@ -73,7 +73,7 @@ export function createParts(deps: HubDeps): Parts {
     run: createRunWork({ ...deps, endings: deps.endings.run }),
     turn: createTurnWork({ db, endings: deps.endings.turn, ttlMs: config.ttlMs }),
   };
-  const wheel = createDueWheel({
+  const wheel = new DueWheel({
     clock: deps.clock,
     ask: () =>
       deps.clock.read(

@@ -54,6 +54,8 @@ export type Hub = {
   sweep(): Promise<void>;
   /** Calls back when the moment has come, by the database's clock. */
   at(moment: Date, callback: () => void): void;
+  /** Undefined, or a promise for the end of the rush that is on (rush.ts). */
+  calm(): Promise<void> | undefined;
   stats(): { sessions: number; attempts: number };
   /** Asks all devices to reconnect, spread over some seconds, because the database was replaced. */
   moveAll(message: string): void;
@@ -102,6 +104,7 @@ export function createHub(deps: HubDeps): Hub {
     sweep: () => sweepSessions({ db: deps.db, looks: deps.looks, registry, works }, expect),
     // Slightly after the time, for callers that then query the database for due work.
     at: (moment, callback) => void wheel.at(moment.getTime() + afterDueMs, callback),
+    calm: () => wheel.calm(),
     moveAll(message) {
       for (const session of registry.streams()) session.drain(DrainReason.UNSPECIFIED, message);
     },

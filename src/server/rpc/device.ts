@@ -17,6 +17,7 @@ import { trigger } from "../../scheduler/triggers.ts";
 import * as workers from "../../store/people/workers.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as turnAttempts from "../../store/work/turn-attempts.ts";
+import * as watcherPins from "../../store/work/watcher-pins.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import { enroll } from "../../usecases/enrolments.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
@@ -84,9 +85,9 @@ function watcherRpcs(deps: Deps): Pick<Served, "triggerWatcher" | "listMyWatcher
   return {
     async triggerWatcher(request, context) {
       const { orgId, deviceId, actor } = principalOf(context);
-      const watcher = await watchers.find(db, { orgId, watcher: request.watcherId });
+      const watcher = await watcherPins.find(db, { orgId, watcher: request.watcherId });
       // R6: watchers of other devices are invisible to the device.
-      if (!watcher || watcher.device_id !== deviceId) {
+      if (watcher?.deviceId !== deviceId) {
         refuse("not_found", `there is no watcher "${request.watcherId}" pinned to this device`);
       }
       const asked = { orgId, actor, watcherId: watcher.id, input: inputOf(request.input) };

@@ -18,6 +18,7 @@ import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as revisions from "../../store/work/revisions.ts";
 import * as runSummaries from "../../store/work/run-summaries.ts";
+import * as watcherPins from "../../store/work/watcher-pins.ts";
 import * as watchers from "../../store/work/watchers.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import * as usecases from "../../usecases/watchers.ts";
@@ -205,7 +206,7 @@ function startRpcs(deps: Deps): Pick<Served, "triggerWatcher" | "backfillWatcher
   return {
     async triggerWatcher({ watcherId: watcher, requestId, input }, context) {
       const { orgId, actor } = principalOf(context);
-      const { id } = await watchers.get(db, { orgId, watcher });
+      const { id } = await watcherPins.get(db, { orgId, watcher });
       const request = { orgId, actor, requestId, rpc: "WatcherService/TriggerWatcher" };
       const asked = { orgId, actor, watcherId: id, input: inputOf(input) };
       return triggeredMessage(db, await trigger(db, asked, { ...surroundings, request }));

@@ -6,7 +6,7 @@ import { sql } from "kysely";
  */
 
 /**
- * For schedules.record: the gates of the written runs, from the current placement of their watchers
+ * For slotRows.record: the gates of the written runs, from the current placement of their watchers
  * (R4).
  */
 export const insertOfWanted = sql`

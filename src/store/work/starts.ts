@@ -6,7 +6,7 @@ import { sql } from "kysely";
 import type { JsonValue } from "../../json.ts";
 import type { Db } from "../pg/database.ts";
 import { storableJson } from "../pg/storable.ts";
-import { unnest } from "../pg/unnest.ts";
+import { ofFew, unnest } from "../pg/unnest.ts";
 import type { StartSource, WatcherName } from "./schedules.ts";
 
 /** The cause of a run from outside of its watcher. */
@@ -149,7 +149,7 @@ export async function wait(
 export type Asked = { prompt: string; redact: string[] };
 
 export async function findAsked(db: Db, watcher: WatcherName): Promise<Asked | undefined> {
-  const { rows } = await sql<Asked>`
+  const { rows } = await sql<Asked>`${ofFew}
     select v.prompt, array(select jsonb_array_elements_text(coalesce(v.agent_work->'redact', '[]'))) as redact
     from watcher w join watcher_revision v on v.org_id = w.org_id and v.watcher_id = w.id and v.version = w.version
     where w.org_id = ${watcher.orgId} and w.id = ${watcher.watcherId}`.execute(db);

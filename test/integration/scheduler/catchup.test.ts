@@ -2,7 +2,8 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { materializeOnce, slotsPerTransactionMax } from "../../../src/scheduler/materializer.ts";
+import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { slotsPerTransactionMax } from "../../../src/scheduler/recording-pass.ts";
 import * as schedules from "../../../src/store/work/schedules.ts";
 import type { WatcherValues } from "../../../src/store/work/watcher-values.ts";
 import { useDatabase } from "../../support/database.ts";

@@ -3,11 +3,11 @@ import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import type { Seat } from "../../../src/scheduler/claims.ts";
-import { createDispatcher } from "../../../src/scheduler/dispatcher.ts";
+import { Dispatcher } from "../../../src/scheduler/dispatcher.ts";
 import type { Endings } from "../../../src/scheduler/endings.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import type { ClaimedRun } from "../../../src/store/work/attempts.ts";
-import type { RecordedRun } from "../../../src/store/work/schedules.ts";
+import type { RecordedRun } from "../../../src/store/work/slot-rows.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   type DeviceName,
@@ -58,7 +58,7 @@ async function openSeat(device: DeviceName, slots: number, given: (run: ClaimedR
 }
 
 function openDispatcher(onBatch: (seats: number) => void = () => {}) {
-  return createDispatcher({
+  return new Dispatcher({
     ...{ db: database.db, policy, log, doorbell: noteDoorbell(), onBatch },
     turns: { timers: turnTimers, endings: {} as Endings },
   });

@@ -2,7 +2,8 @@
  * Triggers by a device itself: only its own watchers, never a second run, and no schedule moves.
  */
 import { createClients } from "@pinion/client";
-import { expect, onTestFinished, test } from "vitest";
+import { sql } from "kysely";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
@@ -64,4 +65,27 @@ test("a device's trigger of a watcher whose run is pending, claimed or running a
   const next = await here!.triggerWatcher({ watcherId });
   expect(next.alreadyQueued).toBe(false);
   expect(next.run!.id).not.toBe(runId);
+});
+
+test("the run of a trigger is claimed as it is recorded, if its device is connected to the replica", async () => {
+  const replica = await startTestReplica(database.url);
+  const laptop = await enrolDevice(replica.clients);
+  const stream = await connect(replica.url, laptop);
+  const { watchers } = replica.clients;
+  const { watcher } = await watchers.createWatcher({
+    spec: { name: "W", prompt: "p", deviceId: laptop.deviceId },
+  });
+  const trigger = async () => {
+    await watchers.triggerWatcher({ watcherId: watcher!.id });
+    const assignment = await stream.next("assignment");
+    const { rows } = await sql<{ isOneWrite: boolean }>`
+      select claimed_at = created_at as "isOneWrite" from run where id = ${assignment.workId}`.execute(
+      database.db,
+    );
+    await stream.complete(assignment);
+    return rows[0]?.isOneWrite;
+  };
+  // The session has looked for earlier work once, and knows from then on that none waits.
+  await vi.waitFor(async () => expect(await trigger()).toBe(true));
+  expect(await trigger()).toBe(true);
 });

@@ -241,6 +241,7 @@ test("a device stream whose session throws, at its beginning or at a message, is
             left: () => boom("left"),
           };
         },
+        calm: () => undefined,
       } as never,
     });
     const port = await open({ takeStream: stream.take });

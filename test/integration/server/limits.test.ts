@@ -5,7 +5,7 @@ import { sql } from "kysely";
 import { expect, onTestFinished, test } from "vitest";
 import { RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { newToken } from "../../../src/ids.ts";
-import { recordDue } from "../../../src/scheduler/materializer.ts";
+import { recordDue } from "../../../src/scheduler/record-due.ts";
 import { createQuotas } from "../../../src/store/people/quotas.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";

@@ -5,11 +5,12 @@ import { randomUUID } from "node:crypto";
  */
 import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
-import { type Database, openDatabase } from "../../../src/store/pg/database.ts";
+import { type Database, openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import { isPassing } from "../../../src/store/pg/failures.ts";
 import type { Schema } from "../../../src/store/pg/schema.ts";
 import { ofFew } from "../../../src/store/pg/unnest.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";
+import * as events from "../../../src/store/work/events.ts";
 import * as presence from "../../../src/store/work/presence.ts";
 import * as schedules from "../../../src/store/work/schedules.ts";
 import { type Settlement, settle } from "../../../src/store/work/settlements.ts";
@@ -68,6 +69,18 @@ test("a large statement of many items that comes again is not planned any more, 
   expect(others).toEqual([]);
   expect(statement!.made).toBeLessThan(8);
   expect(statement!.kept).toBeGreaterThan(4);
+});
+
+test("the events of a run that comes alone are written by a plan that is kept", async () => {
+  const db = open();
+  const { orgId } = await seedDevice(t.db);
+  const event = { kind: "run.completed", actor: "pinion", runId: randomUUID(), watcherId: randomUUID() };
+  for (let use = 0; use < 20; use++) {
+    await transaction(db, (tx) => events.append(tx, orgId, [event]));
+  }
+  const [statement, ...others] = await prepared(db);
+  expect(others).toEqual([]);
+  expect(statement).toMatchObject({ made: 5, kept: 15 });
 });
 
 test("nothing is prepared through a pooler", async () => {
