@@ -31,7 +31,7 @@ test("of two replicas each records ahead for its own devices, and either for dev
   const [here, there, away] = await Promise.all(Array.from({ length: 3 }, () => seedDevice(db)));
   await openDevice(db, here!, { replicaId: "here" });
   await openDevice(db, there!, { replicaId: "there" });
-  const watchers = [];
+  const watchers: schedules.WatcherName[] = [];
   for (const device of [here!, there!, away!]) {
     const watcher = await seedWatcher(db, device, { schedule: "0 0 1 1 *" });
     await putSchedule(db, watcher, soon());
