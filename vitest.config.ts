@@ -11,6 +11,9 @@ process.env.NODE_COMPILE_CACHE ??= join(import.meta.dirname, "node_modules/.cach
 export default defineConfig({
   test: {
     pool: "forks",
+    // Node loads the sources, as in production: no test replaces a module. Node's cache of compiled
+    // code serves each worker, and a call of an imported function costs no look-up.
+    experimental: { viteModuleRunner: false, nodeLoader: false },
     // A young generation that has not to grow first: a start takes a fifth less processor time.
     execArgv: ["--min-semi-space-size=16", "--max-semi-space-size=64"],
     // Continuous integration has two cores. The tests of many files wait for timers and processes

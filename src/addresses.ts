@@ -1,32 +1,39 @@
 /**
- * Which addresses the server may be sent to by what people of an org configure (destinations): those of the public internet, and
- * networks that the operator names. Judged on the address that is dialled, after the name was looked up and by the same look-up,
- * so a name that answers differently a moment later gains nothing.
+ * The addresses to which settings of an org's people (destinations) may send the server: addresses
+ * of the public internet, and networks that the operator names. The rule is applied to the dialled
+ * address: the look-up that judges a name also gives the address for the connection, so a name with
+ * another answer a moment later reaches no other address.
  */
 import { lookup as lookUp } from "node:dns";
 import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
 
-/** An address that is not to be reached; the message is meant for people of the org. */
+/** Thrown for a forbidden address; the message is meant for people of the org. */
 export class AddressRefused extends Error {
   override name = "AddressRefused";
 }
 
 export type Reach = {
   isAllowed(address: string): boolean;
-  /** For `lookup` of a socket: the addresses of a name that may be reached; an AddressRefused if there are none. */
+  /** For `lookup` of a socket: the allowed addresses of a name; without any, an AddressRefused. */
   lookup: LookupFunction;
   /**
-   * Throws an AddressRefused for a host that is an address, or a name by look-up, that may not be reached. A name that cannot
-   * be looked up here is left to whoever dials it.
+   * Throws an AddressRefused for a forbidden address, and for a name that has only forbidden
+   * addresses. A name that cannot be looked up here passes: the proxy that dials the name decides.
    */
   requireHost(host: string): Promise<void>;
 };
 
-/** Public by their range, and yet a cloud's own: the metadata and DNS service of Azure's machines. */
+/**
+ * Addresses of a public range that belong to a cloud: the metadata and DNS service of Azure's
+ * machines.
+ */
 const special = ["168.63.129.16"];
 
-/** "10.0.0.0/8, 192.168.1.7, ::1/128", or "*". Throws an error that names the first that is no network. */
+/**
+ * Whether an address is in one of the networks: "10.0.0.0/8, 192.168.1.7, ::1/128", or "*" for all.
+ * Throws an error that names the first malformed network.
+ */
 export function parseNetworks(text: string): (address: string) => boolean {
   const networks = text
     .split(",")
@@ -57,7 +64,9 @@ export function createReach(isOperators: (address: string) => boolean): Reach {
   function isAllowed(text: string): boolean {
     if (!ipaddr.isValid(text)) return false;
     if (isOperators(text)) return true;
-    // An IPv4 address within an IPv6 one is judged as what it is; every other range that leads elsewhere is not unicast.
+    // An IPv4 address within an IPv6 address is judged as an IPv4 address. All other ranges that
+    // lead to
+    // local or special networks are not unicast.
     const address = ipaddr.process(text);
     return address.range() === "unicast" && !special.includes(address.toString());
   }
@@ -72,9 +81,10 @@ export function createReach(isOperators: (address: string) => boolean): Reach {
     lookUp(host, { ...options, all: true }, (error, found) => {
       if (error) return callback(error, "");
       const allowed = found.filter(({ address }) => isAllowed(address));
-      if (allowed.length === 0) return callback(refused(host, found[0]?.address ?? host), "");
+      const [first] = allowed;
+      if (!first) return callback(refused(host, found[0]?.address ?? host), "");
       if (options.all) return callback(null, allowed);
-      callback(null, allowed[0]!.address, allowed[0]!.family);
+      callback(null, first.address, first.family);
     });
   };
 

@@ -35,7 +35,8 @@ export function createBuckets(options: {
       let bucket = buckets.get(key);
       if (bucket) fill(bucket);
       else {
-        if (buckets.size >= options.keysMax) buckets.delete(buckets.keys().next().value!);
+        const [oldest] = buckets.keys();
+        if (oldest !== undefined && buckets.size >= options.keysMax) buckets.delete(oldest);
         bucket = { left: burst, at: now() };
         buckets.set(key, bucket);
       }
@@ -57,7 +58,7 @@ export function createBuckets(options: {
 
 /** What counts as one address: whoever has one of IPv6 has its whole /64. */
 export function networkOf(address: string): string {
-  const bare = address.split("%")[0]!;
+  const [bare = ""] = address.split("%");
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(bare)?.[1];
   if (mapped) return mapped;
   if (!bare.includes(":")) return bare;

@@ -23,20 +23,21 @@ export type ParsedConversation = { agentId: string } & (
 
 const uuid = "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}";
 const ofRun = new RegExp(`^([a-z0-9-]+)_watcher_(${uuid})_run_(${uuid})$`);
-// Chat platforms call people as they like: letters of every script, spaces and signs, and nothing that cannot be seen.
+// Chat platforms name people with letters of every script, spaces and signs; invisible characters
+// are not allowed.
 const ofUser = /^([a-z0-9-]+)_([\p{L}\p{M}\p{N}\p{P}\p{S} ]{1,128})_([a-z0-9-]+)$/u;
 
-/** What a conversation id names; undefined for a text that is none. */
+/** The parts of a conversation id; undefined for any other text. */
 export function parseConversationId(id: string): ParsedConversation | undefined {
-  const run = ofRun.exec(id);
-  if (run) return { kind: "run", agentId: run[1]!, watcherId: run[2]!, runId: run[3]! };
-  const user = ofUser.exec(id);
-  // Nobody is called "watcher_…", so that no person's conversation can look like a run's.
-  if (!user || isReservedUser(user[2]!)) return undefined;
-  return { kind: "user", agentId: user[1]!, userId: user[2]!, orgId: user[3]! };
+  const run = ofRun.exec(id) as [string, string, string, string] | null;
+  if (run) return { kind: "run", agentId: run[1], watcherId: run[2], runId: run[3] };
+  const user = ofUser.exec(id) as [string, string, string, string] | null;
+  // No user id begins with "watcher_", so that no person's conversation can look like a run's.
+  if (!user || isReservedUser(user[2])) return undefined;
+  return { kind: "user", agentId: user[1], userId: user[2], orgId: user[3] };
 }
 
-/** Whether no person may be called so. */
+/** Whether the user id is reserved for the conversations of runs. */
 export function isReservedUser(userId: string): boolean {
   return userId.startsWith("watcher_");
 }

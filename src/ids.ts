@@ -40,8 +40,8 @@ export function isOfSlot(runId: string, scheduledFor: Date): boolean {
 
 /** As RFC 9562 writes a version 7. */
 function formatted(bytes: Buffer): string {
-  bytes[6] = (bytes[6]! & 0x0f) | 0x70;
-  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+  bytes.writeUInt8((bytes.readUInt8(6) & 0x0f) | 0x70, 6);
+  bytes.writeUInt8((bytes.readUInt8(8) & 0x3f) | 0x80, 8);
   const hex = bytes.toString("hex");
   return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`;
 }
@@ -106,8 +106,8 @@ export function newToken(kind: TokenKind): string {
  * token may be renamed by its holder after its org has moved.
  */
 export function withCell(text: string, cell: string): string {
-  const join = namedJoinCode.exec(text);
-  if (join) return cell ? `${cell.toUpperCase()}-${join[2]}` : join[2]!;
+  const [, , code] = namedJoinCode.exec(text) ?? [];
+  if (code) return cell ? `${cell.toUpperCase()}-${code}` : code;
   for (const pattern of namedPatterns) {
     const match = pattern.exec(text);
     if (match) return `${match[1]}${cell && `${cell}_`}${match[3]}`;
@@ -135,7 +135,7 @@ export function newJoinCode(): string {
   const letters: string[] = [];
   while (letters.length < 16) {
     for (const byte of randomBytes(32)) {
-      if (byte < 248 && letters.length < 16) letters.push(joinCodeAlphabet[byte % 31]!);
+      if (byte < 248 && letters.length < 16) letters.push(joinCodeAlphabet.charAt(byte % 31));
     }
   }
   return letters.join("").replace(/(.{4})(?=.)/g, "$1-");

@@ -76,12 +76,13 @@ export function createKeyring(text: string): Keyring {
       return `enc:v1:${id}:${nonce.toString("base64url")}:${sealed.toString("base64url")}`;
     },
     open(sealed, place) {
-      const [, id, nonce, body] = sealedPattern.exec(sealed) ?? cannotOpen(place, "it is malformed");
+      const [, id = "", nonce = "", body = ""] =
+        sealedPattern.exec(sealed) ?? cannotOpen(place, "it is malformed");
       const key =
-        keys.get(id!) ?? cannotOpen(place, `the server lacks its key "${id}"; see PINION_SECRET_KEYS`);
-      const bytes = Buffer.from(body!, "base64url");
+        keys.get(id) ?? cannotOpen(place, `the server lacks its key "${id}"; see PINION_SECRET_KEYS`);
+      const bytes = Buffer.from(body, "base64url");
       if (bytes.length < tagBytes) cannotOpen(place, "it is malformed");
-      const decipher = createDecipheriv(algorithm, key, Buffer.from(nonce!, "base64url"), {
+      const decipher = createDecipheriv(algorithm, key, Buffer.from(nonce, "base64url"), {
         authTagLength: tagBytes,
       });
       decipher.setAAD(placeBytes(place));

@@ -32,7 +32,7 @@ const unitsMs: Record<string, number> = { ms: 1, s: 1_000, m: 60_000, h: 3_600_0
 export function lengthMs(text: string): number {
   if (/^\d+$/.test(text)) return Number(text) * 1_000;
   return [...text.matchAll(/(\d+)(ms|s|m|h)/g)].reduce(
-    (sum, [, count, unit]) => sum + Number(count) * unitsMs[unit!]!,
+    (sum, [, count, unit = ""]) => sum + Number(count) * (unitsMs[unit] ?? 0),
     0,
   );
 }

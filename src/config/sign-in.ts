@@ -84,17 +84,22 @@ export function signInConfig(s: Settings): SignInConfig {
 }
 
 function requireOidc(s: Settings, issuer: string): OidcConfig {
-  const missing = (
-    ["PINION_PUBLIC_URL", "PINION_OIDC_CLIENT_ID", "PINION_OIDC_CLIENT_SECRET"] as const
-  ).filter((name) => !s[name]);
-  if (missing.length > 0) {
+  const {
+    PINION_PUBLIC_URL: publicUrl,
+    PINION_OIDC_CLIENT_ID: clientId,
+    PINION_OIDC_CLIENT_SECRET: clientSecret,
+  } = s;
+  if (!publicUrl || !clientId || !clientSecret) {
+    const missing = (
+      ["PINION_PUBLIC_URL", "PINION_OIDC_CLIENT_ID", "PINION_OIDC_CLIENT_SECRET"] as const
+    ).filter((name) => !s[name]);
     throw new ConfigError(`PINION_OIDC_ISSUER needs ${missing.join(", ")} as well`);
   }
   const roles = s.PINION_OIDC_ROLES.split(",").filter(Boolean);
   return {
     issuer,
-    clientId: s.PINION_OIDC_CLIENT_ID!,
-    clientSecret: s.PINION_OIDC_CLIENT_SECRET!,
+    clientId,
+    clientSecret,
     name: s.PINION_OIDC_NAME ?? new URL(issuer).host,
     scopes: s.PINION_OIDC_SCOPES,
     orgId: s.PINION_OIDC_ORG,
@@ -104,6 +109,6 @@ function requireOidc(s: Settings, issuer: string): OidcConfig {
         (pair) => pair.split("=").map((part) => part.trim()) as [string, "owner" | "admin" | "member"],
       ),
     ),
-    publicUrl: s.PINION_PUBLIC_URL!,
+    publicUrl,
   };
 }

@@ -9,7 +9,7 @@ import type { Subscriber } from "../scheduler/publisher.ts";
 import { startQuestions } from "../scheduler/questions.ts";
 import { startExpirer, startReaper } from "../scheduler/reaper.ts";
 import { startReplanner } from "../scheduler/replan.ts";
-import { startRetention } from "../scheduler/retention.ts";
+import { type Retained, startRetention } from "../scheduler/retention.ts";
 import { createSender } from "../server/destinations/sender.ts";
 import type { HealthState } from "../server/http/health.ts";
 import { startHealthLook } from "../server/http/probes.ts";
@@ -43,6 +43,7 @@ type Own = {
   health: HealthState;
   replica: replicas.Replica;
   judge: Clock;
+  retained: Retained | undefined;
   platforms: PlatformHost;
   isStopping: () => boolean;
 };
@@ -148,7 +149,10 @@ function startRegular(
     repeat(foundation, "placing", config.sweepIntervalMs, () => work.placer.sweep()),
     startExpirer(common),
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
-    startRetention({ ...common, days: config.retentionDays, conversationDays: config.conversationDays }),
+    startRetention({
+      ...{ ...common, days: config.retentionDays, conversationDays: config.conversationDays },
+      begun: own.retained,
+    }),
     repeat(foundation, "stream-tokens", tokensEveryMs, () => access.streams.endExpired()),
   ];
 }

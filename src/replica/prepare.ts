@@ -3,7 +3,7 @@
  * announce the replica.
  */
 import { type Clock, startClock } from "../scheduler/clock.ts";
-import { retainOnce } from "../scheduler/retention.ts";
+import { type Retained, retainOnce } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { peerAddressOf } from "../server/access/peer.ts";
 import { type Crowd, createCrowd } from "../server/http/crowd.ts";
@@ -15,6 +15,12 @@ import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
+export type Prepared = {
+  judge: Clock;
+  /** The pass of retention; undefined while the clock is in doubt. */
+  retained: Retained | undefined;
+};
+
 /**
  * Judges the database's clock, deletes expired rows unless the clock is in doubt, and plans the
  * statements.
@@ -22,15 +28,15 @@ import type { Work } from "./work.ts";
 export async function prepare(
   { config, replicaId, log, clock, opened }: Foundation,
   { work: { db }, looks }: Storage,
-): Promise<Clock> {
+): Promise<Prepared> {
   const judge = await startClock({ db, looks, log, replicaId, policy: config.clockJump });
   // Work that is held until it is due is not due by a clock in doubt.
   clock.doubt(judge.doubts);
   opened.defer(() => judge.stop());
   const { retentionDays: days, conversationDays } = config;
-  if (judge.doubtMs() === 0) await retainOnce(db, { days, conversationDays, log });
+  const retained = judge.doubtMs() === 0 ? await retainOnce(db, { days, conversationDays, log }) : undefined;
   await warmUp(db, config.failures);
-  return judge;
+  return { judge, retained };
 }
 
 /** Adds the replica to the list of living replicas, until its stop. */

@@ -63,7 +63,7 @@ export async function startReplica(config: ReplicaConfig, options: StartOptions 
 async function build(foundation: Foundation, options: StartOptions): Promise<Replica> {
   const { replicaId, log } = foundation;
   const storage = await openStorage(foundation, { keepBootstrapToken: options.keepBootstrapToken });
-  const judge = await prepare(foundation, storage);
+  const { judge, retained } = await prepare(foundation, storage);
   const replica = await announceReplica(foundation, storage);
 
   const stopping = new AbortController();
@@ -72,7 +72,7 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access);
   const platforms = buildPlatforms(foundation, storage, access, work);
-  const own = { health, replica, judge, platforms, isStopping: () => isStopping };
+  const own = { health, replica, judge, retained, platforms, isStopping: () => isStopping };
   const { bulks, materializer, deliverer } = startLoops(foundation, storage, access, work, own);
   const crowd = openCrowd(foundation);
   observe(foundation, storage, work, { health, crowd, judge });

@@ -49,8 +49,8 @@ const delayMsMax = 3 * 3_600_000;
 /** A delivery not accepted for this time, in milliseconds, is given up. */
 const daysMs = 3 * 86_400_000;
 /**
- * Tries before a delivery is given up by its age, fewer than three days of pauses hold: a wrong clock
- * of the database, or an absence of all replicas, gives up nothing.
+ * Minimum tries before a delivery is given up by its age. Three days of delays have more tries; so a
+ * wrong clock of the database, or an absence of all replicas, gives up nothing.
  */
 const triesMin = 20;
 /** Milliseconds until any replica may claim a try that was given back. */
@@ -70,7 +70,7 @@ export function delayAfter(attempts: number, chance: number, retryAfterMs = 0): 
 
 export type Deliverer = Loop;
 
-export function startDeliverer(options: {
+type Options = {
   db: Db;
   looks?: Looks;
   log: Logger;
@@ -80,58 +80,14 @@ export function startDeliverer(options: {
   leaseMs?: number | undefined;
   onEvents?: (orgId: string) => void;
   onTried?: (outcome: Sent["outcome"] | "dead") => void;
-}): Deliverer {
+};
+
+export function startDeliverer(options: Options): Deliverer {
   const { db, log, looks = looksAlone(db) } = options;
   const leaseMs = options.leaseMs ?? leaseMsDefault;
-  const busy = new Map<string, number>();
-  const tries = new Set<Promise<void>>();
-  const stopping = new AbortController();
+  // The end of a try wakes the loop: the next delivery of the lane or destination may start.
+  const tries = new Tries({ ...options, leaseMs, onEnd: () => loop.poke() });
   let awayAt = 0;
-
-  function count(destinationId: string, by: 1 | -1): void {
-    const now = (busy.get(destinationId) ?? 0) + by;
-    if (now === 0) busy.delete(destinationId);
-    else busy.set(destinationId, now);
-  }
-
-  async function attempt(delivery: deliveries.Claimed, facts: Facts | undefined): Promise<void> {
-    const deadline = AbortSignal.timeout(Math.min(tryMs, leaseMs / 2));
-    const signal = AbortSignal.any([deadline, stopping.signal]);
-    const sent = facts
-      ? await options.send(delivery, facts, signal).catch((error: unknown): Sent => {
-          log.error({ err: error, delivery: delivery.id }, "a delivery could not be sent");
-          return { outcome: "failed", status: 0, error: "Pinion could not send it; see the server's log" };
-        })
-      : ({ outcome: "refused", status: 0, error: "its org is gone" } as const);
-    const ending =
-      stopping.signal.aborted && sent.outcome === "failed" ? givenBack(delivery) : endingOf(delivery, sent);
-    const isDead = ending.state === "dead";
-    const wasOwn = await transaction(db, async (tx) => {
-      const isOwn = await deliveries.end(tx, ending);
-      if (isOwn && isDead) await events.append(tx, delivery.orgId, [deadEvent(delivery, ending)]);
-      return isOwn;
-    });
-    if (!wasOwn) return;
-    options.onTried?.(isDead ? "dead" : sent.outcome);
-    if (isDead) options.onEvents?.(delivery.orgId);
-  }
-
-  function begin(delivery: deliveries.Claimed, facts: Facts | undefined): void {
-    count(delivery.destinationId, 1);
-    const tried = attempt(delivery, facts)
-      .catch((error: unknown) => {
-        // The database is away: the lease runs out, and the delivery is sent again under the same
-        // id.
-        log.warn({ err: error, delivery: delivery.id }, "the end of a delivery could not be written");
-      })
-      .finally(() => {
-        count(delivery.destinationId, -1);
-        tries.delete(tried);
-        // The next delivery of the lane or destination may start now.
-        loop.poke();
-      });
-    tries.add(tried);
-  }
 
   /** A delivery that is due and not claimed waits for a try here, or is held by another replica. */
   const untilDue = (nextMs: number | undefined) =>
@@ -146,15 +102,14 @@ export function startDeliverer(options: {
         awayAt = performance.now() + awayEveryMs;
       }
       const limit = triesMax - tries.size;
-      // The end of a try pokes the loop.
       if (limit === 0) return options.sweepMs;
       // A poke tells of a delivery; without one, a look nearly always tells of none.
       const nextMs = wasPoked ? 0 : await looks.ask(deliveries.nextMs);
       if (nextMs !== 0) return untilDue(nextMs);
-      const claimed = await deliveries.claim(db, { limit, perDestinationMax, busy, leaseMs });
+      const claimed = await deliveries.claim(db, { limit, perDestinationMax, busy: tries.busy, leaseMs });
       if (claimed.length === 0) return untilDue(await looks.ask(deliveries.nextMs));
       const facts = await gather(db, claimed);
-      for (const delivery of claimed) begin(delivery, facts.get(delivery.id));
+      for (const delivery of claimed) tries.begin(delivery, facts.get(delivery.id));
       return 0;
     },
   });
@@ -163,11 +118,91 @@ export function startDeliverer(options: {
     poke: () => loop.poke(),
     async stop() {
       await loop.stop();
-      await within(Promise.all(tries), stopMs);
-      stopping.abort();
-      await within(Promise.all(tries), stopMs);
+      await tries.stop();
     },
   };
+}
+
+type TriesOptions = Pick<Options, "db" | "log" | "send" | "onEvents" | "onTried"> & {
+  leaseMs: number;
+  onEnd(): void;
+};
+
+/** The running tries of the replica. */
+class Tries {
+  readonly #options: TriesOptions;
+  readonly #tries = new Set<Promise<void>>();
+  readonly #stopping = new AbortController();
+  /** The number of running tries of each destination. */
+  readonly busy = new Map<string, number>();
+
+  constructor(options: TriesOptions) {
+    this.#options = options;
+  }
+
+  get size(): number {
+    return this.#tries.size;
+  }
+
+  begin(delivery: deliveries.Claimed, facts: Facts | undefined): void {
+    this.#count(delivery.destinationId, 1);
+    const tried = this.#try(delivery, facts)
+      .catch((error: unknown) => {
+        // The database is away: the lease runs out, and the delivery is sent again under the same id.
+        this.#options.log.warn(
+          { err: error, delivery: delivery.id },
+          "the end of a delivery could not be written",
+        );
+      })
+      .finally(() => {
+        this.#count(delivery.destinationId, -1);
+        this.#tries.delete(tried);
+        this.#options.onEnd();
+      });
+    this.#tries.add(tried);
+  }
+
+  /** Waits for the running tries, and cuts the remaining tries short. */
+  async stop(): Promise<void> {
+    await within(Promise.all(this.#tries), stopMs);
+    this.#stopping.abort();
+    await within(Promise.all(this.#tries), stopMs);
+  }
+
+  #count(destinationId: string, by: 1 | -1): void {
+    const now = (this.busy.get(destinationId) ?? 0) + by;
+    if (now === 0) this.busy.delete(destinationId);
+    else this.busy.set(destinationId, now);
+  }
+
+  async #try(delivery: deliveries.Claimed, facts: Facts | undefined): Promise<void> {
+    const { db, onTried, onEvents } = this.#options;
+    const sent = await this.#send(delivery, facts);
+    const isCutShort = this.#stopping.signal.aborted && sent.outcome === "failed";
+    const ending = isCutShort ? givenBack(delivery) : endingOf(delivery, sent);
+    const isDead = ending.state === "dead";
+    const wasOwn = await transaction(db, async (tx) => {
+      const isOwn = await deliveries.end(tx, ending);
+      if (isOwn && isDead) await events.append(tx, delivery.orgId, [deadEvent(delivery, ending)]);
+      return isOwn;
+    });
+    if (!wasOwn) return;
+    onTried?.(isDead ? "dead" : sent.outcome);
+    if (isDead) onEvents?.(delivery.orgId);
+  }
+
+  async #send(delivery: deliveries.Claimed, facts: Facts | undefined): Promise<Sent> {
+    if (!facts) return { outcome: "refused", status: 0, error: "its org is gone" };
+    const { send, log, leaseMs } = this.#options;
+    const deadline = AbortSignal.timeout(Math.min(tryMs, leaseMs / 2));
+    const signal = AbortSignal.any([deadline, this.#stopping.signal]);
+    try {
+      return await send(delivery, facts, signal);
+    } catch (error) {
+      log.error({ err: error, delivery: delivery.id }, "a delivery could not be sent");
+      return { outcome: "failed", status: 0, error: "Pinion could not send it; see the server's log" };
+    }
+  }
 }
 
 /** The row changes after a try. Pure, except for the random part of the delay. */

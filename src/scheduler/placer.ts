@@ -58,71 +58,98 @@ type PlacerOptions = {
 };
 
 export function createPlacer(options: PlacerOptions): Placer {
-  const { db, log, looks = looksAlone(db) } = options;
-  const asked = new Set<string>();
+  const { db, looks = looksAlone(db) } = options;
   const known = new KnownOrgs(options.announce);
-  const timers = new OrgTimers((orgId) => ask(orgId));
-  let running: Promise<void> | undefined;
-  let isStopped = false;
-
-  function ask(orgId: string): void {
-    if (isStopped) return;
-    asked.add(orgId);
-    running ??= drain();
-  }
-
-  async function drain(): Promise<void> {
-    // Requests in the same turn of the event loop share a pass.
-    await Promise.resolve();
-    for (const orgId of asked) {
-      asked.delete(orgId);
-      try {
-        await serve(orgId);
-      } catch (error) {
-        // The sweep comes again.
-        log[isUnavailable(error) ? "warn" : "error"]({ err: error, orgId }, "runs were not placed");
-      }
-    }
-    running = undefined;
-    if (asked.size > 0) running = drain();
-  }
-
-  async function serve(orgId: string): Promise<void> {
-    const passed = await placeOnce(db, { ...options, orgId });
-    options.ring(passed.rung);
-    options.moved(passed.moved);
-    if (passed.live === 0) known.forget(orgId);
-    else known.remember(orgId);
-    if (passed.isMore) ask(orgId);
-    else if (passed.againMs !== undefined) timers.set(orgId, Date.now() + passed.againMs);
-  }
-
+  const passes = new Passes(options, known);
   return {
     recorded(orgId, dueAt) {
       known.remember(orgId);
-      if (dueAt.getTime() <= Date.now()) ask(orgId);
-      else timers.set(orgId, dueAt.getTime());
+      if (dueAt.getTime() <= Date.now()) passes.ask(orgId);
+      else passes.askAt(orgId, dueAt.getTime());
     },
     freed(orgId) {
-      if (known.has(orgId)) ask(orgId);
+      if (known.has(orgId)) passes.ask(orgId);
     },
     freedAt(orgId, at) {
-      if (known.has(orgId)) timers.set(orgId, at.getTime());
+      if (known.has(orgId)) passes.askAt(orgId, at.getTime());
     },
-    changed: (orgId) => ask(orgId),
+    changed: (orgId) => passes.ask(orgId),
     heard: (orgId) => known.hear(orgId),
     async sweep() {
-      for (const orgId of await looks.ask(placements.gatedOrgs)) ask(orgId);
-      await running;
+      for (const orgId of await looks.ask(placements.gatedOrgs)) passes.ask(orgId);
+      await passes.current();
     },
-    async idle() {
-      while (running) await running;
-    },
-    stop() {
-      isStopped = true;
-      timers.stop();
-    },
+    idle: () => passes.idle(),
+    stop: () => passes.stop(),
   };
+}
+
+/** The passes of the replica: one at a time, each over an asked org. */
+class Passes {
+  readonly #options: PlacerOptions;
+  readonly #known: KnownOrgs;
+  readonly #asked = new Set<string>();
+  readonly #timers = new OrgTimers((orgId) => this.ask(orgId));
+  #running: Promise<void> | undefined;
+  #isStopped = false;
+
+  constructor(options: PlacerOptions, known: KnownOrgs) {
+    this.#options = options;
+    this.#known = known;
+  }
+
+  ask(orgId: string): void {
+    if (this.#isStopped) return;
+    this.#asked.add(orgId);
+    this.#running ??= this.#drain();
+  }
+
+  /** `at`: milliseconds since 1970. */
+  askAt(orgId: string, at: number): void {
+    this.#timers.set(orgId, at);
+  }
+
+  /** Resolves when the passes that were asked for are done; later requests may be open. */
+  async current(): Promise<void> {
+    await this.#running;
+  }
+
+  async idle(): Promise<void> {
+    while (this.#running) await this.#running;
+  }
+
+  stop(): void {
+    this.#isStopped = true;
+    this.#timers.stop();
+  }
+
+  async #drain(): Promise<void> {
+    // Requests in the same turn of the event loop share a pass.
+    await Promise.resolve();
+    for (const orgId of this.#asked) {
+      this.#asked.delete(orgId);
+      try {
+        await this.#pass(orgId);
+      } catch (error) {
+        // The sweep asks again.
+        const { log } = this.#options;
+        log[isUnavailable(error) ? "warn" : "error"]({ err: error, orgId }, "runs were not placed");
+      }
+    }
+    this.#running = undefined;
+    if (this.#asked.size > 0) this.#running = this.#drain();
+  }
+
+  async #pass(orgId: string): Promise<void> {
+    const { db, ring, moved } = this.#options;
+    const passed = await placeOnce(db, { ...this.#options, orgId });
+    ring(passed.rung);
+    moved(passed.moved);
+    if (passed.live === 0) this.#known.forget(orgId);
+    else this.#known.remember(orgId);
+    if (passed.isMore) this.ask(orgId);
+    else if (passed.againMs !== undefined) this.#timers.set(orgId, Date.now() + passed.againMs);
+  }
 }
 
 /** The orgs that are assumed to have gated runs, each for a minute. */

@@ -81,9 +81,18 @@ async function tend(db: Db, options: { days: number; log: Logger; at: Date }): P
 
 /**
  * Starts retention: hourly, and soon again while more rows are to delete than a pass takes. Nothing
- * is deleted while the database's clock is in doubt.
+ * is deleted while the database's clock is in doubt. `begun`: the pass of a moment ago, which the
+ * first pass of the loop goes on with.
  */
-export function startRetention(options: Age & { db: Db; log: Logger; judge?: Pick<Clock, "check"> }): Loop {
+export function startRetention(
+  options: Age & {
+    db: Db;
+    log: Logger;
+    judge?: Pick<Clock, "check">;
+    begun?: Retained | undefined;
+  },
+): Loop {
+  let { begun } = options;
   /** The next pass over remaining rows counts ages from the same time. */
   let at: Date | undefined;
   return startLoop({
@@ -91,7 +100,8 @@ export function startRetention(options: Age & { db: Db; log: Logger; judge?: Pic
     log: options.log,
     async pass(signal) {
       if ((await options.judge?.check())?.isInDoubt) return inDoubtMs;
-      const retained = await retainOnce(options.db, { ...options, at });
+      const retained = begun ?? (await retainOnce(options.db, { ...options, at }));
+      begun = undefined;
       let { isMore, isTended } = retained;
       for (let batches = 1; isMore && batches < batchesPerPassMax && !signal.aborted; batches++) {
         ({ isMore } = await retention.deleteOld(options.db, { ...options, at: retained.at }));

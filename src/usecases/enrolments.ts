@@ -12,7 +12,7 @@ import * as orgMoves from "../store/work/org-moves.ts";
 import * as watchers from "../store/work/watchers.ts";
 import type { Surroundings } from "./surroundings.ts";
 
-/** The watcher that an org's first desktop device brings. */
+/** The watcher that is created with an org's first desktop device. */
 const defaultWatcher = {
   slug: "daily-checkin",
   name: "Daily check-in",
@@ -28,11 +28,11 @@ export type Enrolment = {
   deviceId: string;
   /** The device's token; shown only here. */
   secret: string;
-  /** The device's earlier tokens, which are good no more. */
+  /** The device's earlier tokens, revoked by the enrolment. */
   revokedTokenIds: string[];
   /** Other devices of the org with the same label. */
   sameLabelCount: number;
-  /** The default watcher, if this device brought it. */
+  /** The default watcher, if the enrolment created the watcher. */
   defaultWatcherId: string | undefined;
 };
 
@@ -45,17 +45,19 @@ type Asked = {
 };
 
 /**
- * Turns a join code into a device and its token, in one transaction. With an install_id that the org knows, that device
- * is enrolled again and its earlier tokens end. Refuses with `unauthenticated` for a code that is unknown, used or
- * expired, or whose maker or the maker's token is gone, and with `permission_denied` for another platform than the
- * device's and for a device that is not the code's to enrol; none of these uses the code up.
+ * Exchanges a join code for a device and its token, in one transaction. An install_id that the org
+ * knows enrols the known device again, and ends its earlier tokens. Refuses with `unauthenticated` a
+ * code that is unknown, used or expired, and a code whose maker, or the maker's token, is gone;
+ * refuses with `permission_denied` another operating system than the device's, and a device that the
+ * code may not enrol. A refusal does not use the code up.
  *
- * A device that has an owner is enrolled again with a code of that owner, or of an owner or admin of the org at this
- * moment; it keeps its owner. Once the owner has left the org, any member's code will do, and makes the device theirs. A
- * service's code is for new devices, and devices without an owner.
+ * A device with an owner is enrolled again with a code of the owner, or of a current owner or admin
+ * of the org, and keeps its owner. After the owner has left the org, a code of any member enrols the
+ * device, and the member becomes its owner. A service's code enrols new devices, and devices without
+ * an owner.
  *
- * The org's first desktop device also brings the default watcher, pinned to it: exactly once ever, by the sentinel
- * `metadata.default_watcher_at`.
+ * With the org's first desktop device the default watcher is created, pinned to the device: exactly
+ * once in the life of an org, by the sentinel `metadata.default_watcher_at`.
  */
 export async function enroll(
   db: Db,
@@ -109,8 +111,9 @@ function watcherCreated(watcherId: string, deviceId: string) {
 }
 
 /**
- * Who owns the device once the code has enrolled it, and who owned it before. Members are locked before devices, as the
- * removal of a member does; so the owner is read first, and compared when the device is written.
+ * The owner of the device after the enrolment, and the owner before. Members are locked before
+ * devices, in the order of the removal of a member; so the owner is read first, and compared again
+ * when the device is written.
  */
 async function requireOwner(
   tx: Db,
@@ -155,7 +158,10 @@ function refuseTakeover(): never {
   );
 }
 
-/** The new watcher's id; undefined if the org had its default watcher before, or has no default agent to give it. */
+/**
+ * The new watcher's id; undefined if the org had its default watcher before, or has no default
+ * agent.
+ */
 async function provisionDefaultWatcher(
   tx: Db,
   { orgId, deviceId }: { orgId: string; deviceId: string },

@@ -13,7 +13,8 @@ import { type Completed, complete } from "../../src/store/work/completions.ts";
 import { type Settled, settle } from "../../src/store/work/settlements.ts";
 import { useDatabase } from "../support/database.ts";
 import { isLong } from "../support/long.ts";
-import { policy, seedRunning } from "../support/rows.ts";
+import { seedRunning } from "../support/rows.ts";
+import { policy } from "../support/surroundings.ts";
 
 const database = useDatabase({ per: "file" });
 const timeLimitMs = isLong ? 30_000 : 5_000;
@@ -111,7 +112,7 @@ async function endOf(tx: Db, end: () => Promise<Settled[]>) {
 
 const byRun = (a: Settled, b: Settled) => (a.runId < b.runId ? -1 : 1);
 
-test("a completion ends its run as the settlement of everything does, for any run, watcher and report", async () => {
+test("R5: a completion ends its run as the settlement of everything does, for any run, watcher and report", async () => {
   const { db } = database;
   const given = process.env.PINION_TEST_SEED;
   const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);

@@ -26,17 +26,15 @@ import {
   claim,
   type DeviceName,
   listRuns,
-  noteDoorbell,
   openDevice,
-  policy,
   putSchedule,
   reapRules,
   reportOf,
   seedDevice,
   seedWatcher,
   sessionOf,
-  storeOnce,
 } from "../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../support/surroundings.ts";
 import { applyTogether, type Command, newState, type State } from "./run-model.ts";
 
 const database = useDatabase({ per: "file" });

@@ -23,17 +23,15 @@ import {
   findRun,
   listKinds,
   listWindows,
-  noteDoorbell,
   openDevice,
-  policy,
   reapRules,
   reportOf,
   seedDevice,
   seedWatcher,
   sessionOf,
-  storeOnce,
   triggerRun,
 } from "../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../support/surroundings.ts";
 
 const database = useDatabase({ per: "file" });
 const maxAttempts = 2;

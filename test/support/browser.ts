@@ -107,6 +107,8 @@ export function useBrowser(): TestBrowser {
       ignoreHTTPSErrors: true,
       timezoneId: options.timeZone ?? "Europe/Berlin",
       permissions: ["clipboard-read", "clipboard-write"],
+      // An endless animation is drawn sixty times a second, by the processor.
+      reducedMotion: "reduce",
     });
     context.setDefaultTimeout(patienceMs);
     const page = await context.newPage();

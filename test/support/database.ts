@@ -4,6 +4,7 @@ import type { Socket } from "node:net";
 import pg from "pg";
 import { afterAll, afterEach, beforeAll, beforeEach, inject } from "vitest";
 import { type Database, type Db, openDatabase } from "../../src/store/pg/database.ts";
+import { testDatabasesOf } from "./database-names.ts";
 
 export type TestDatabase = {
   url: string;
@@ -19,7 +20,7 @@ const poolMax = 10;
  * A new database, cloned from the migrated template; about 30 ms. The caller drops the database.
  */
 export async function createTestDatabase(options: { isEmpty?: boolean } = {}): Promise<TestDatabase> {
-  const name = `test_${randomBytes(6).toString("hex")}`;
+  const name = `${testDatabasesOf(inject("templateDatabase"))}${randomBytes(6).toString("hex")}`;
   const template = options.isEmpty ? "template0" : inject("templateDatabase");
   // A copy of the template's files takes a fifth of the time of a copy through the WAL.
   await administer(`create database ${name} template ${template} strategy file_copy`);
@@ -34,7 +35,7 @@ export async function createTestDatabase(options: { isEmpty?: boolean } = {}): P
     drop: async () => {
       opened.delete(url.href);
       await database.close();
-      await administer(`drop database if exists ${name} with (force)`);
+      await dropper.query(`drop database if exists ${name} with (force)`);
     },
   };
 }
@@ -46,28 +47,47 @@ export function findOpened(url: string): Database | undefined {
   return opened.get(url);
 }
 
-let administrator: Promise<pg.Client> | undefined;
+/** A connection to the test cluster, as its superuser; opened by the first statement. */
+class Administrator {
+  #client: Promise<pg.Client> | undefined;
+  #last: Promise<unknown> = Promise.resolve();
 
-/** Runs one statement on the test cluster, as its superuser, over the worker's own connection. */
-export async function administer(statement: string): Promise<void> {
-  administrator ??= connectAdministrator();
-  const client = await administrator.catch((error: unknown) => {
-    administrator = undefined;
-    throw error;
-  });
-  await client.query(statement);
+  /** Runs a statement after the earlier ones. */
+  query(statement: string): Promise<unknown> {
+    const running = this.#last.then(() => this.#run(statement));
+    this.#last = running.catch(() => {});
+    return running;
+  }
+
+  async #run(statement: string): Promise<void> {
+    this.#client ??= this.#connect();
+    const client = await this.#client.catch((error: unknown) => {
+      this.#client = undefined;
+      throw error;
+    });
+    await client.query(statement);
+  }
+
+  async #connect(): Promise<pg.Client> {
+    const client = new pg.Client({ connectionString: inject("clusterUrl"), keepAlive: true });
+    // A test may end all connections of the cluster.
+    client.on("error", () => {
+      this.#client = undefined;
+    });
+    await client.connect();
+    // An idle connection does not keep its worker.
+    (client as unknown as { connection: { stream: Socket } }).connection.stream.unref();
+    return client;
+  }
 }
 
-async function connectAdministrator(): Promise<pg.Client> {
-  const client = new pg.Client({ connectionString: inject("clusterUrl"), keepAlive: true });
-  // A test may end all connections of the cluster.
-  client.on("error", () => {
-    administrator = undefined;
-  });
-  await client.connect();
-  // An idle connection does not keep its worker.
-  (client as unknown as { connection: { stream: Socket } }).connection.stream.unref();
-  return client;
+/** The worker's own connections: one for the statements that tests wait for, one for the drops. */
+const administrator = new Administrator();
+const dropper = new Administrator();
+
+/** Runs one statement on the test cluster, as its superuser. */
+export async function administer(statement: string): Promise<void> {
+  await administrator.query(statement);
 }
 
 /**
@@ -81,7 +101,10 @@ export function useDatabase(options: { per?: "test" | "file" } = {}): Omit<TestD
     current = await createTestDatabase();
   };
   const close = async () => {
-    await current?.drop();
+    await current?.database.close();
+    // PostgreSQL waits in steps of 100 ms for the ends of a database's connections. The next test
+    // does not wait with it; the teardown of the run drops what a worker's end leaves.
+    current?.drop().catch(() => {});
     current = undefined;
   };
   if (options.per === "file") {

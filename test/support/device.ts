@@ -19,6 +19,7 @@ import {
   Outcome,
   type Welcome,
 } from "#gen/pinion/v1/device_pb.js";
+import { Waiters } from "../../clients/ts/src/device/waiters.ts";
 
 type Clients = ReturnType<typeof createClients>;
 type Sent = NonNullable<MessageInitShape<typeof ConnectRequestSchema>["message"]>;
@@ -82,8 +83,7 @@ export class DeviceStream {
   readonly #client: grpc.Client;
   readonly #call: grpc.ClientDuplexStream<ConnectRequest, ConnectResponse>;
   readonly #received: ConnectResponse[] = [];
-  /** Waiters for a message, each for one kind. */
-  readonly #waiters = new Set<() => void>();
+  readonly #waiters = new Waiters();
   /** The final status of the stream. */
   readonly ended: Promise<{ code: grpc.status; details: string }>;
   #isEnded = false;
@@ -106,14 +106,14 @@ export class DeviceStream {
     );
     this.#call.on("data", (message: ConnectResponse) => {
       this.#received.push(message);
-      for (const wake of this.#waiters) wake();
+      this.#waiters.wake();
     });
     this.ended = new Promise((resolve) => {
       const end = (status: { code: grpc.status; details: string; metadata?: grpc.Metadata }) => {
         this.#isEnded = true;
         const [details] = status.metadata?.get("grpc-status-details-bin") ?? [];
         this.hasRetryInfo = String(details ?? "").includes("google.rpc.RetryInfo");
-        for (const wake of this.#waiters) wake();
+        this.#waiters.wake();
         // grpc-js decodes all but the characters reserved in URIs, such as ";" and ",".
         resolve({ code: status.code, details: decodeURIComponent(status.details) });
       };
@@ -158,15 +158,7 @@ export class DeviceStream {
       if (this.#isEnded)
         throw new Error(`the stream ended without a ${kind}: ${JSON.stringify(await this.ended)}`);
       if (leftMs <= 0) throw new Error(`no ${kind} within ${withinMs} ms`);
-      await new Promise<void>((resolve) => {
-        const wake = () => {
-          clearTimeout(timer);
-          this.#waiters.delete(wake);
-          resolve();
-        };
-        const timer = setTimeout(wake, leftMs);
-        this.#waiters.add(wake);
-      });
+      await this.#waiters.wait(leftMs);
     }
   }
 

@@ -1,9 +1,8 @@
 /**
  * One PostgreSQL for all tests of a run, with a migrated template database for the tests' clones.
  */
-import { randomBytes } from "node:crypto";
 import { rmSync } from "node:fs";
-import { chmod, mkdtemp, rm, statfs } from "node:fs/promises";
+import { chmod, mkdtemp, readFile, rm, statfs, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
@@ -13,6 +12,7 @@ import { type Embedded, startEmbedded } from "../../src/store/pg/embedded/cluste
 import { migrate } from "../../src/store/pg/migrate.ts";
 import * as partitions from "../../src/store/work/partitions.ts";
 import { buildCommand } from "./built-command.ts";
+import { newTemplateName, testDatabasesOf } from "./database-names.ts";
 
 declare module "vitest" {
   export interface ProvidedContext {
@@ -42,6 +42,8 @@ const testSettings = {
   min_wal_size: "32MB",
   max_wal_size: "128MB",
   autovacuum_naptime: "60s",
+  // The data is in memory: a page is copied in less time than a worker is asked for the page.
+  io_method: "sync",
   max_connections: "300",
   // Locks left by a test show as a failure of that test, not as a hang.
   deadlock_timeout: "200ms",
@@ -51,7 +53,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const built = buildCommand();
   built.catch(() => {});
   const cluster = await openCluster();
-  const template = `pinion_template_${randomBytes(4).toString("hex")}`;
+  const template = newTemplateName();
   const admin = new pg.Client({ connectionString: cluster.url });
   admin.on("error", () => {});
   await admin.connect();
@@ -61,6 +63,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   url.pathname = `/${template}`;
   await migrate(url.href);
   await openPartitions(url.href);
+  if (cluster.isOurs) await tidyCatalogs(url.href);
   // No connections are allowed any more, so the template can be cloned at any moment.
   await admin.query(`alter database ${template} with allow_connections false`);
 
@@ -68,10 +71,20 @@ export default async function setup(project: TestProject): Promise<() => Promise
   project.provide("clusterUrl", cluster.url);
   project.provide("templateDatabase", template);
   return async () => {
+    if (!cluster.isOurs) await dropLeft(admin, testDatabasesOf(template));
     await admin.query(`drop database ${template}`).catch(() => {});
     await admin.end();
     await cluster.close();
   };
+}
+
+/** Drops the databases that workers left at their ends. */
+async function dropLeft(admin: pg.Client, prefix: string): Promise<void> {
+  const { rows } = await admin.query<{ name: string }>(
+    "select datname as name from pg_database where starts_with(datname, $1)",
+    [prefix],
+  );
+  for (const { name } of rows) await admin.query(`drop database if exists ${name} with (force)`);
 }
 
 /** The days' partitions, which each replica would create at its start: sixteen tables in every clone. */
@@ -79,6 +92,26 @@ async function openPartitions(url: string): Promise<void> {
   const database = openDatabase({ url, poolMax: 1, applicationName: "pinion test" });
   await database.db.transaction().execute((tx) => partitions.tend(tx, daysKept));
   await database.close();
+}
+
+/**
+ * Rewrites the template's catalogs, which the migrations have left with dead rows: every clone copies
+ * them, and every connection reads them. The connection of the last statement leaves the file of the
+ * relations that each connection opens first.
+ */
+async function tidyCatalogs(url: string): Promise<void> {
+  const client = new pg.Client({ connectionString: url });
+  await client.connect();
+  const { rows } = await client.query<{ name: string }>(
+    `select oid::regclass::text as name from pg_class
+     where relnamespace = 'pg_catalog'::regnamespace and relkind = 'r' and not relisshared`,
+  );
+  for (const { name } of rows) await client.query(`vacuum (full, freeze) ${name}`);
+  await client.end();
+  const last = new pg.Client({ connectionString: url });
+  await last.connect();
+  await last.query("select 1");
+  await last.end();
 }
 
 /** Memory, if the machine has a file system of enough of it: cloning a database is making files. */
@@ -92,12 +125,22 @@ async function fastFolder(): Promise<string> {
   return tmpdir();
 }
 
-/** A connection signs in with 4,096 rounds of a hash on both sides, unless its password has fewer. */
+/**
+ * A sign-in by SCRAM is three messages and 4,096 rounds of a hash on both sides; the tests open ten
+ * connections for each replica. A password in clear text is one message, and a wrong one is refused
+ * all the same.
+ */
 async function makeSignInCheap(admin: pg.Client, { username, password }: URL): Promise<void> {
   await admin.query("set scram_iterations = 1");
   await admin.query(
     `alter role ${admin.escapeIdentifier(username)} password ${admin.escapeLiteral(decodeURIComponent(password))}`,
   );
+  const { rows } = await admin.query<{ hba_file: string }>("show hba_file");
+  for (const { hba_file: file } of rows) {
+    const rules = await readFile(file, "utf8");
+    await writeFile(file, rules.replaceAll("scram-sha-256", "password"));
+  }
+  await admin.query("select pg_reload_conf()");
 }
 
 async function openCluster(): Promise<{ url: string; isOurs: boolean; close(): Promise<void> }> {

@@ -1,21 +1,37 @@
-import { sql } from "kysely";
+/** Transactions held open, and the statements that wait for them. */
+import { type ControlledTransaction, sql } from "kysely";
 import { expect } from "vitest";
 import type { Db } from "../../src/store/pg/database.ts";
+import type { Schema } from "../../src/store/pg/schema.ts";
 
 /** The time in which a statement reaches its lock, in milliseconds. */
-const patienceMs = 5_000;
+const patienceMs = 10_000;
+const lookEveryMs = 5;
 
-/** Resolves when a connection of this database waits for another connection's lock. */
-export async function untilBlocked({ db }: { db: Db }): Promise<void> {
-  await expect
-    .poll(
-      async () => {
-        const { rows } = await sql<{ is_waiting: boolean }>`
-          select exists (select from pg_stat_activity
-            where datname = current_database() and wait_event_type = 'Lock') as is_waiting`.execute(db);
-        return rows[0]!.is_waiting;
-      },
-      { timeout: patienceMs },
-    )
-    .toBe(true);
+/**
+ * A transaction on a separate connection that stays open until released; if forgotten, it is rolled
+ * back.
+ */
+export async function hold(
+  db: Db,
+): Promise<{ tx: ControlledTransaction<Schema>; commit(): Promise<void> } & AsyncDisposable> {
+  const tx = await db.startTransaction().setIsolationLevel("read committed").execute();
+  return {
+    tx,
+    commit: () => tx.commit().execute(),
+    async [Symbol.asyncDispose]() {
+      if (!tx.isCommitted && !tx.isRolledBack) await tx.rollback().execute();
+    },
+  };
+}
+
+/** Resolves once `count` statements of this database wait for another connection's lock. */
+export async function untilBlocked(db: Db, count = 1): Promise<void> {
+  const waiting = async () => {
+    const { rows } = await sql<{ pid: number }>`
+      select pid from pg_stat_activity
+      where datname = current_database() and wait_event_type = 'Lock'`.execute(db);
+    return rows.length;
+  };
+  await expect.poll(waiting, { timeout: patienceMs, interval: lookEveryMs }).toBeGreaterThanOrEqual(count);
 }

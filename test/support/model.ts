@@ -4,49 +4,17 @@
  * request, so that a script can read the agent's input (a tool's result, a schema, the text of an
  * earlier turn).
  */
-import { randomUUID } from "node:crypto";
 import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
 import { setTimeout as sleep } from "node:timers/promises";
-
-/** A request of an agent to its model, in one shape for both APIs. */
-export interface ModelRequest {
-  api: "anthropic" | "openai" | "gemini";
-  model: string;
-  /** The system prompt or instructions, joined. */
-  system: string;
-  /** All texts of people, tools and the model so far, as JSON. */
-  conversation: string;
-  /** Names of the tools offered to the model. */
-  tools: string[];
-  /** The last entry of the conversation, as text; for a tool's result, the result. */
-  last: string;
-  /** The last entry is a tool's result. */
-  isAfterTool: boolean;
-  body: Record<string, unknown>;
-  headers: Record<string, string>;
-}
-
-/** An answer of the model. */
-export interface ModelReply {
-  thinking?: string;
-  text?: string;
-  /** Calls of tools, after the text. */
-  calls?: { name: string; namespace?: string; input: Record<string, unknown> }[];
-  /** The stop reason; by default the end of the answer, or the call of tools. */
-  stop?: "max_tokens" | "refusal";
-  /** The reported token usage. */
-  usage?: { input: number; output: number; cached?: number };
-  /** Instead of an answer: an error. */
-  error?: { status: number; type: string; message: string; retryAfterSeconds?: number };
-  /** Waits before the first byte, in ms. */
-  delayMs?: number;
-  /** Waits between two pieces of text, in ms; the text then comes in words. */
-  pieceMs?: number;
-  /** Closes the connection after this many words of text. */
-  cutAfterWords?: number;
-  /** Never answers, until the agent goes away. */
-  hangs?: boolean;
-}
+import {
+  apiOf,
+  geminiReply,
+  type ModelReply,
+  type ModelRequest,
+  requestOf,
+  type Step,
+  streamOf,
+} from "./model-dialects.ts";
 
 export interface Model {
   url: string;
@@ -63,96 +31,19 @@ export interface Model {
 const bodyBytesMax = 32 * 1024 * 1024;
 
 export async function startModel(): Promise<Model> {
-  let decide: (request: ModelRequest, index: number) => ModelReply | Promise<ModelReply> = () => ({
-    text: "Hello from a scripted model.",
-  });
-  let index = 0;
-  let waiters: { count: number; resolve: () => void }[] = [];
-  const requests: ModelRequest[] = [];
+  const script = new Script();
   const server = createServer((request, response) => {
     response.on("error", () => {});
-    void answer(request, response).catch(() => response.destroy());
+    void answer(script, request, response).catch(() => response.destroy());
   });
-  async function answer(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const path = new URL(request.url ?? "/", "http://model").pathname;
-    const body = await bodyOf(request);
-    const api = apiOf(path);
-    if (api === undefined || request.method !== "POST") {
-      const isModels = path.endsWith("/models");
-      response.writeHead(isModels || request.method === "HEAD" ? 200 : 404, {
-        "content-type": "application/json",
-      });
-      response.end(
-        isModels
-          ? '{"data":[],"models":[]}'
-          : '{"type":"error","error":{"type":"not_found_error","message":"no"}}',
-      );
-      return;
-    }
-    const asked =
-      api === "anthropic"
-        ? anthropicRequest(body)
-        : api === "openai"
-          ? openaiRequest(body)
-          : geminiRequest(path, body);
-    asked.headers = Object.fromEntries(
-      Object.entries(request.headers).map(([name, value]) => [name, String(value)]),
-    );
-    requests.push(asked);
-    const place = index++;
-    waiters = waiters.filter((waiter) => {
-      if (index < waiter.count) return true;
-      waiter.resolve();
-      return false;
-    });
-    const reply = await decide(asked, place);
-    if (reply.delayMs !== undefined) await sleep(reply.delayMs);
-    if (reply.hangs) return;
-    if (reply.error !== undefined) {
-      const { status, type, message, retryAfterSeconds } = reply.error;
-      response.writeHead(status, {
-        "content-type": "application/json",
-        ...(retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) }),
-      });
-      response.end(JSON.stringify({ type: "error", error: { type, message, code: type } }));
-      return;
-    }
-    if (api === "gemini") {
-      const isStream = path.endsWith(":streamGenerateContent");
-      response.writeHead(200, { "content-type": isStream ? "text/event-stream" : "application/json" });
-      const whole = JSON.stringify(geminiReply(reply));
-      response.end(isStream ? `data: ${whole}\n\n` : whole);
-      return;
-    }
-    response.writeHead(200, { "content-type": "text/event-stream" });
-    const stream = api === "anthropic" ? anthropicStream(asked, reply) : openaiStream(asked, reply);
-    for (const step of stream) {
-      if (step.kind === "cut") {
-        response.socket?.destroy();
-        return;
-      }
-      if (step.kind === "wait") await sleep(step.ms);
-      else if (!response.destroyed)
-        response.write(`event: ${step.event.type}\ndata: ${JSON.stringify(step.event)}\n\n`);
-    }
-    response.end();
-  }
   await new Promise<void>((resolve) => server.listen(0, "127.0.0.1", resolve));
   const { port } = server.address() as { port: number };
-  const script: Model["script"] = (reply) => {
-    decide = reply;
-    index = 0;
-  };
   return {
     url: `http://127.0.0.1:${port}`,
-    requests,
-    script,
-    replies: (...replies) => script((_, place) => replies[Math.min(place, replies.length - 1)] ?? {}),
-    asked: (count) =>
-      new Promise((resolve) => {
-        if (index >= count) resolve();
-        else waiters.push({ count, resolve });
-      }),
+    requests: script.requests,
+    script: (reply) => script.begin(reply),
+    replies: (...replies) => script.begin((_, place) => replies[Math.min(place, replies.length - 1)] ?? {}),
+    asked: (count) => script.asked(count),
     close: async () => {
       server.closeAllConnections();
       await new Promise((resolve) => server.close(resolve));
@@ -160,244 +51,100 @@ export async function startModel(): Promise<Model> {
   };
 }
 
-type Step =
-  | { kind: "event"; event: { type: string } & Record<string, unknown> }
-  | { kind: "wait"; ms: number }
-  | { kind: "cut" };
+type Decide = (request: ModelRequest, index: number) => ModelReply | Promise<ModelReply>;
 
-const step = (type: string, rest: Record<string, unknown>): Step => ({
-  kind: "event",
-  event: { type, ...rest },
-});
+/** The answers of a model, and the requests so far. */
+class Script {
+  readonly requests: ModelRequest[] = [];
+  #decide: Decide = () => ({ text: "Hello from a scripted model." });
+  #index = 0;
+  #waiters: { count: number; resolve: () => void }[] = [];
 
-/** The text in pieces, with the waits and the cut requested by the reply. */
-function* pieces(reply: ModelReply, text: string, piece: (text: string) => Step): Generator<Step> {
-  const isWhole = reply.pieceMs === undefined && reply.cutAfterWords === undefined;
-  const words = isWhole ? [text] : text.split(/(?<= )/);
-  for (const [place, word] of words.entries()) {
-    if (reply.cutAfterWords === place) {
-      yield { kind: "cut" };
-      return;
-    }
-    if (reply.pieceMs !== undefined) yield { kind: "wait", ms: reply.pieceMs };
-    yield piece(word);
+  begin(decide: Decide): void {
+    this.#decide = decide;
+    this.#index = 0;
+  }
+
+  asked(count: number): Promise<void> {
+    return new Promise((resolve) => {
+      if (this.#index >= count) resolve();
+      else this.#waiters.push({ count, resolve });
+    });
+  }
+
+  async replyTo(request: ModelRequest): Promise<ModelReply> {
+    this.requests.push(request);
+    const place = this.#index++;
+    this.#waiters = this.#waiters.filter(({ count, resolve }) => {
+      if (this.#index < count) return true;
+      resolve();
+      return false;
+    });
+    return this.#decide(request, place);
   }
 }
 
-function* anthropicStream(request: ModelRequest, reply: ModelReply): Generator<Step> {
-  const usage = reply.usage ?? { input: 10, output: 5 };
-  yield step("message_start", {
-    message: {
-      id: `msg_${randomUUID()}`,
-      type: "message",
-      role: "assistant",
-      model: request.model,
-      content: [],
-      stop_reason: null,
-      stop_sequence: null,
-      usage: {
-        input_tokens: usage.input,
-        output_tokens: 1,
-        cache_read_input_tokens: usage.cached ?? 0,
-        cache_creation_input_tokens: 0,
-      },
-    },
-  });
-  let index = 0;
-  if (reply.thinking !== undefined) {
-    yield step("content_block_start", {
-      index,
-      content_block: { type: "thinking", thinking: "", signature: "" },
-    });
-    yield step("content_block_delta", { index, delta: { type: "thinking_delta", thinking: reply.thinking } });
-    yield step("content_block_delta", { index, delta: { type: "signature_delta", signature: "c2ln" } });
-    yield step("content_block_stop", { index: index++ });
-  }
-  if (reply.text !== undefined) {
-    yield step("content_block_start", { index, content_block: { type: "text", text: "" } });
-    const place = index;
-    yield* pieces(reply, reply.text, (text) =>
-      step("content_block_delta", { index: place, delta: { type: "text_delta", text } }),
-    );
-    yield step("content_block_stop", { index: index++ });
-  }
-  for (const { name, input } of reply.calls ?? []) {
-    const id = `toolu_${randomUUID().replaceAll("-", "")}`;
-    yield step("content_block_start", { index, content_block: { type: "tool_use", id, name, input: {} } });
-    yield step("content_block_delta", {
-      index,
-      delta: { type: "input_json_delta", partial_json: JSON.stringify(input) },
-    });
-    yield step("content_block_stop", { index: index++ });
-  }
-  const stop = reply.stop ?? (reply.calls?.length ? "tool_use" : "end_turn");
-  yield step("message_delta", {
-    delta: { stop_reason: stop, stop_sequence: null },
-    usage: { output_tokens: usage.output },
-  });
-  yield step("message_stop", {});
-}
-
-function* openaiStream(request: ModelRequest, reply: ModelReply): Generator<Step> {
-  const id = `resp_${randomUUID().replaceAll("-", "")}`;
-  const usage = reply.usage ?? { input: 10, output: 5 };
-  yield step("response.created", { response: { id, model: request.model, status: "in_progress" } });
-  let place = 0;
-  if (reply.thinking !== undefined) {
-    const item = {
-      type: "reasoning",
-      id: `rs_${id}`,
-      summary: [{ type: "summary_text", text: reply.thinking }],
-    };
-    yield step("response.output_item.done", { output_index: place++, item });
-  }
-  if (reply.text !== undefined) {
-    const item = { type: "message", role: "assistant", id: `msg_${id}`, content: [] as unknown[] };
-    const output_index = place++;
-    yield step("response.output_item.added", { output_index, item });
-    yield* pieces(reply, reply.text, (delta) =>
-      step("response.output_text.delta", { output_index, item_id: item.id, content_index: 0, delta }),
-    );
-    const kind =
-      reply.stop === "refusal"
-        ? { type: "refusal", refusal: reply.text }
-        : { type: "output_text", text: reply.text };
-    yield step("response.output_item.done", { output_index, item: { ...item, content: [kind] } });
-  }
-  for (const { name, namespace, input } of reply.calls ?? []) {
-    const call_id = `call_${randomUUID().replaceAll("-", "")}`;
-    const item = {
-      type: "function_call",
-      id: `fc_${call_id}`,
-      call_id,
-      name,
-      ...(namespace === undefined ? {} : { namespace }),
-      arguments: JSON.stringify(input),
-    };
-    yield step("response.output_item.done", { output_index: place++, item });
-  }
-  const response = {
-    id,
-    model: request.model,
-    usage: {
-      input_tokens: usage.input,
-      input_tokens_details: { cached_tokens: usage.cached ?? 0 },
-      output_tokens: usage.output,
-      output_tokens_details: { reasoning_tokens: 0 },
-      total_tokens: usage.input + usage.output,
-    },
-  };
-  if (reply.stop === "max_tokens") {
-    yield step("response.incomplete", {
-      response: { ...response, status: "incomplete", incomplete_details: { reason: "max_output_tokens" } },
-    });
+async function answer(script: Script, request: IncomingMessage, response: ServerResponse): Promise<void> {
+  const path = new URL(request.url ?? "/", "http://model").pathname;
+  const body = await bodyOf(request);
+  const api = apiOf(path);
+  if (api === undefined || request.method !== "POST") {
+    answerOther(path, request, response);
     return;
   }
-  yield step("response.completed", { response: { ...response, status: "completed" } });
+  const asked = requestOf(api, path, body);
+  asked.headers = Object.fromEntries(
+    Object.entries(request.headers).map(([name, value]) => [name, String(value)]),
+  );
+  const reply = await script.replyTo(asked);
+  if (reply.delayMs !== undefined) await sleep(reply.delayMs);
+  if (reply.hangs) return;
+  if (reply.error !== undefined) answerError(response, reply.error);
+  else if (api === "gemini")
+    answerWhole(response, reply, { isStream: path.endsWith(":streamGenerateContent") });
+  else await answerPieces(response, streamOf(asked, reply));
 }
 
-function apiOf(path: string): ModelRequest["api"] | undefined {
-  if (path.endsWith("/messages")) return "anthropic";
-  if (path.endsWith("/responses")) return "openai";
-  return /:(stream)?[gG]enerateContent$/.test(path) ? "gemini" : undefined;
+/** A request that asks for no answer of the model: the list of models, or a look at the server. */
+function answerOther(path: string, request: IncomingMessage, response: ServerResponse): void {
+  const isModels = path.endsWith("/models");
+  response.writeHead(isModels || request.method === "HEAD" ? 200 : 404, {
+    "content-type": "application/json",
+  });
+  response.end(
+    isModels
+      ? '{"data":[],"models":[]}'
+      : '{"type":"error","error":{"type":"not_found_error","message":"no"}}',
+  );
 }
 
-/** In one piece: the tests of waits and cuts use the other dialects. */
-function geminiReply(reply: ModelReply): Record<string, unknown> {
-  const usage = reply.usage ?? { input: 10, output: 5 };
-  const parts = [
-    ...(reply.text === undefined ? [] : [{ text: reply.text }]),
-    ...(reply.calls ?? []).map(({ name, input }) => ({ functionCall: { name, args: input } })),
-  ];
-  return {
-    candidates: [{ index: 0, content: { role: "model", parts }, finishReason: "STOP" }],
-    usageMetadata: {
-      promptTokenCount: usage.input,
-      candidatesTokenCount: usage.output,
-      totalTokenCount: usage.input + usage.output,
-    },
-    modelVersion: "scripted-1",
-  };
+function answerError(response: ServerResponse, error: NonNullable<ModelReply["error"]>): void {
+  const { status, type, message, retryAfterSeconds } = error;
+  response.writeHead(status, {
+    "content-type": "application/json",
+    ...(retryAfterSeconds === undefined ? {} : { "retry-after": String(retryAfterSeconds) }),
+  });
+  response.end(JSON.stringify({ type: "error", error: { type, message, code: type } }));
 }
 
-interface GeminiBody extends Record<string, unknown> {
-  systemInstruction?: { parts?: { text?: string }[] };
-  contents?: { role: string; parts?: { text?: string; functionResponse?: unknown }[] }[];
-  tools?: { functionDeclarations?: { name: string }[] }[];
+function answerWhole(response: ServerResponse, reply: ModelReply, { isStream }: { isStream: boolean }): void {
+  response.writeHead(200, { "content-type": isStream ? "text/event-stream" : "application/json" });
+  const whole = JSON.stringify(geminiReply(reply));
+  response.end(isStream ? `data: ${whole}\n\n` : whole);
 }
 
-function geminiRequest(path: string, body: GeminiBody): ModelRequest {
-  const parts = body.contents?.at(-1)?.parts ?? [];
-  const response = parts.find(({ functionResponse }) => functionResponse !== undefined);
-  return {
-    api: "gemini",
-    model: /models\/([^:]+):/.exec(path)?.[1] ?? "",
-    system: textOf(body.systemInstruction?.parts ?? []),
-    conversation: JSON.stringify(body.contents ?? []),
-    tools: (body.tools ?? []).flatMap(({ functionDeclarations = [] }) =>
-      functionDeclarations.map(({ name }) => name),
-    ),
-    last: response === undefined ? textOf(parts) : JSON.stringify(response.functionResponse),
-    isAfterTool: response !== undefined,
-    body,
-    headers: {},
-  };
-}
-
-interface AnthropicBody extends Record<string, unknown> {
-  model?: string;
-  system?: string | { text: string }[];
-  messages?: { role: string; content: string | { type: string; text?: string; content?: unknown }[] }[];
-  tools?: { name: string }[];
-}
-
-function anthropicRequest(body: AnthropicBody): ModelRequest {
-  const { system = "", messages = [] } = body;
-  const last = messages.at(-1)?.content ?? "";
-  const blocks = typeof last === "string" ? [{ type: "text", text: last }] : last;
-  const result = blocks.find((block) => block.type === "tool_result");
-  return {
-    api: "anthropic",
-    model: body.model ?? "",
-    system: typeof system === "string" ? system : system.map(({ text }) => text).join("\n"),
-    conversation: JSON.stringify(messages),
-    tools: (body.tools ?? []).map(({ name }) => name),
-    last: result === undefined ? blocks.map(({ text }) => text ?? "").join("\n") : textOf(result.content),
-    isAfterTool: result !== undefined,
-    body,
-    headers: {},
-  };
-}
-
-interface OpenaiBody extends Record<string, unknown> {
-  model?: string;
-  instructions?: string;
-  input?: { type: string; role?: string; content?: unknown; output?: unknown }[];
-  tools?: { name?: string; type: string }[];
-}
-
-function openaiRequest(body: OpenaiBody): ModelRequest {
-  const { input = [] } = body;
-  const instructions = input.filter(({ role }) => role === "developer" || role === "system");
-  const last = input.at(-1);
-  const isAfterTool = last?.type.endsWith("_output") ?? false;
-  return {
-    api: "openai",
-    model: body.model ?? "",
-    system: [body.instructions ?? "", ...instructions.map(({ content }) => textOf(content))].join("\n"),
-    conversation: JSON.stringify(input),
-    tools: (body.tools ?? []).map(({ name, type }) => name ?? type),
-    last: textOf(isAfterTool ? last?.output : last?.content),
-    isAfterTool,
-    body,
-    headers: {},
-  };
-}
-
-function textOf(content: unknown): string {
-  if (typeof content === "string") return content;
-  if (!Array.isArray(content)) return JSON.stringify(content ?? "");
-  return content.map((block) => String((block as { text?: unknown }).text ?? "")).join("\n");
+async function answerPieces(response: ServerResponse, stream: Iterable<Step>): Promise<void> {
+  response.writeHead(200, { "content-type": "text/event-stream" });
+  for (const step of stream) {
+    if (step.kind === "cut") {
+      response.socket?.destroy();
+      return;
+    }
+    if (step.kind === "wait") await sleep(step.ms);
+    else if (!response.destroyed)
+      response.write(`event: ${step.event.type}\ndata: ${JSON.stringify(step.event)}\n\n`);
+  }
+  response.end();
 }
 
 async function bodyOf(request: IncomingMessage): Promise<Record<string, unknown>> {

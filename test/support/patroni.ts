@@ -5,10 +5,10 @@
  */
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { connect, createServer, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { openGate } from "./gate.ts";
 import { noticeSkipped } from "./notice.ts";
 import { findProgram, freePort } from "./programs.ts";
 
@@ -45,54 +45,6 @@ export function missingPatroni(): string | undefined {
     "a cluster of Patroni",
     `no ${missing.join(", ")} here (apt-get install patroni etcd-server haproxy postgresql)`,
   );
-}
-
-/**
- * A gate between two processes, which a test closes: open connections stall, and new connections
- * get no answer.
- */
-type Gate = { port: number; close(): void; open(): void; end(): void };
-
-async function openGate(target: number): Promise<Gate> {
-  const pairs = new Set<[Socket, Socket]>();
-  let isOpen = true;
-  const server = createServer((client) => {
-    // A cut network gives no answer: the caller waits until its own timeout.
-    const upstream = connect(target, "127.0.0.1");
-    const pair: [Socket, Socket] = [client, upstream];
-    pairs.add(pair);
-    const both = [
-      [client, upstream],
-      [upstream, client],
-    ] as const;
-    for (const [from, to] of both) {
-      from.on("error", () => {});
-      from.on("data", (data) => {
-        if (isOpen) to.write(data);
-      });
-      from.on("close", () => {
-        pairs.delete(pair);
-        to.destroy();
-      });
-    }
-  });
-  const port = await freePort();
-  await new Promise<void>((resolve) => server.listen(port, "127.0.0.1", resolve));
-  return {
-    port,
-    close: () => {
-      isOpen = false;
-    },
-    open: () => {
-      isOpen = true;
-      // Open connections lost bytes in the middle.
-      for (const pair of pairs) for (const socket of pair) socket.destroy();
-    },
-    end: () => {
-      for (const pair of pairs) for (const socket of pair) socket.destroy();
-      server.close();
-    },
-  };
 }
 
 type Node = { name: string; port: number; restPort: number; data: string; file: string };

@@ -1,45 +1,32 @@
-import { randomUUID } from "node:crypto";
 import {
   create,
   type DescMessage,
   type DescMethod,
   fromBinary,
-  type MessageInitShape,
   type MessageShape,
   toBinary,
 } from "@bufbuild/protobuf";
-import { durationFromMs, timestampFromMs, timestampNow } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampNow } from "@bufbuild/protobuf/wkt";
 import { createValidator } from "@bufbuild/protovalidate";
 import * as grpc from "@grpc/grpc-js";
 import {
   type Assignment,
-  AssignmentKind,
-  AssignmentSchema,
   type CompleteRunRequest,
   type Completion,
   CompletionVerdict,
   type ConnectRequest,
-  ConnectRequestSchema,
   type ConnectResponse,
-  ConnectResponseSchema,
   DeviceService,
-  DrainReason,
   type EnrollRequest,
   type HeldAttempt,
   HeldAttemptState,
   HeldVerdict,
   type Hello,
-  type TurnAssignmentSchema,
   type Welcome,
   WelcomeSchema,
 } from "#gen/pinion/v1/device_pb.js";
-import { Notification, RunSource } from "#gen/pinion/v1/run_pb.js";
-
-/** The time limit of a script's wait for a message, in ms. */
-const PATIENCE_MS = 15_000;
-
-type Case = NonNullable<ConnectRequest["message"]["case"]>;
-type ValueOf<C extends Case> = Extract<ConnectRequest["message"], { case: C }>["value"];
+import { PeerSession, type SessionHost } from "./peer-session.ts";
+import { Queue } from "./queue.ts";
 
 export interface PeerOptions {
   port?: number;
@@ -52,27 +39,13 @@ export interface PeerOptions {
   patienceMs?: number;
 }
 
-export interface AssignmentScript {
-  workId?: string;
-  attemptToken?: string;
-  attempt?: number;
-  agentKind?: string;
-  timeoutMs?: number;
-  prompt?: string;
-  notification?: Notification;
-  /** Makes the assignment a turn; null: of kind TURN, without the field `turn`. */
-  turn?: MessageInitShape<typeof TurnAssignmentSchema> | null;
-  /** Any other fields. */
-  more?: MessageInitShape<typeof AssignmentSchema>;
-}
-
 /**
  * A scripted server that really speaks the device protocol (grpc-js and the generated code). By
  * default the server follows the protocol: welcomes, answers heartbeats, stores completions exactly
  * once and gives sensible verdicts. Switches make the server misbehave. Every message is checked
  * against the protocol's rules; broken rules are recorded in `violations`.
  */
-export class Peer {
+export class Peer implements SessionHost {
   readonly #server: grpc.Server;
   readonly #options: PeerOptions;
   readonly #arrivals: Queue<PeerSession> = new Queue("a session");
@@ -244,180 +217,6 @@ export class Peer {
   }
 }
 
-/** One stream of a device, from the server's side. */
-export class PeerSession {
-  readonly #peer: Peer;
-  readonly #call: grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>;
-  readonly #inbox: Queue<ConnectRequest>;
-  /** All received messages, in order. */
-  readonly received: ConnectRequest[] = [];
-  readonly heartbeatsAt: number[] = [];
-  /** Resolves when the stream has ended, from either side. */
-  readonly closed: Promise<void>;
-  hello!: Hello;
-
-  constructor(
-    peer: Peer,
-    call: grpc.ServerDuplexStream<ConnectRequest, ConnectResponse>,
-    onHello: () => void,
-  ) {
-    this.#peer = peer;
-    this.#call = call;
-    this.#inbox = new Queue("a message", peer.patienceMs);
-    this.closed = new Promise((resolve) => {
-      call.on("cancelled", () => resolve());
-      call.on("end", () => {
-        call.end();
-        resolve();
-      });
-      call.on("close", () => resolve());
-    });
-    call.on("data", (message: ConnectRequest) => this.#received(message, onHello));
-  }
-
-  get isClosed(): boolean {
-    return this.#call.cancelled || this.#call.writableEnded;
-  }
-
-  /** The next message of this kind not taken yet. */
-  async next<C extends Case>(
-    kind: C,
-    accept: (value: ValueOf<C>) => boolean = () => true,
-  ): Promise<ValueOf<C>> {
-    const message = await this.#inbox.take(
-      ({ message }) => message.case === kind && accept(message.value as ValueOf<C>),
-      () => `waited for ${kind}; got ${this.received.map(({ message }) => message.case).join(", ")}`,
-    );
-    return message.message.value as ValueOf<C>;
-  }
-
-  all<C extends Case>(kind: C): ValueOf<C>[] {
-    return this.received.flatMap(({ message }) =>
-      message.case === kind ? [message.value as ValueOf<C>] : [],
-    );
-  }
-
-  send(message: MessageInitShape<typeof ConnectResponseSchema>["message"] & object): void {
-    this.#call.write(create(ConnectResponseSchema, { message }));
-  }
-
-  welcome(): void {
-    this.send({ case: "welcome", value: this.#peer.welcomeFor(this.hello) });
-  }
-
-  /** Assigns a run; omitted fields get defaults. */
-  assign(script: AssignmentScript = {}): Assignment {
-    const workId = script.workId ?? randomUUID();
-    const { turn } = script;
-    const fields: MessageInitShape<typeof AssignmentSchema> = {
-      workId,
-      attemptToken: script.attemptToken ?? randomUUID(),
-      attempt: script.attempt ?? 1,
-      kind: turn === undefined ? AssignmentKind.WATCHER_RUN : AssignmentKind.TURN,
-      agentKind: script.agentKind ?? "",
-      timeout: durationFromMs(script.timeoutMs ?? 60_000),
-      notification: script.notification ?? Notification.NONE,
-      agent: { id: "pinion-default", name: "Pinion", version: 1, settings: { identity: "You are terse." } },
-      ...(turn === undefined ? aboutRun(workId, script.prompt) : {}),
-      ...(turn ? { turn, context: { deviceId: "d", conversationId: turn.conversationId ?? "" } } : {}),
-    };
-    const assignment = create(AssignmentSchema, Object.assign(fields, script.more));
-    this.#peer.assigned.set(assignment.attemptToken, assignment);
-    this.send({ case: "assignment", value: assignment });
-    return assignment;
-  }
-
-  cancel(attempt: { workId: string; attemptToken: string }, reason = "asked to"): void {
-    this.send({
-      case: "cancel",
-      value: { workId: attempt.workId, attemptToken: attempt.attemptToken, reason },
-    });
-  }
-
-  acknowledge(
-    attempt: { workId: string; attemptToken: string },
-    verdict: CompletionVerdict,
-    message = "",
-  ): void {
-    this.send({
-      case: "completionAck",
-      value: {
-        ...{ workId: attempt.workId, attemptToken: attempt.attemptToken, verdict, message },
-        ...(this.#peer.incarnation ? { incarnation: this.#peer.incarnation } : {}),
-      },
-    });
-  }
-
-  answer(
-    attempt: { workId: string; attemptToken: string },
-    questionId: string,
-    given: { optionId?: string; text?: string; isDefault?: boolean },
-  ): void {
-    const { workId, attemptToken } = attempt;
-    this.send({ case: "answer", value: { workId, attemptToken, questionId, ...given } });
-  }
-
-  drain(reason: DrainReason = DrainReason.SHUTDOWN, reconnectAfterMs = 50): void {
-    this.send({ case: "drain", value: { reason, reconnectAfter: durationFromMs(reconnectAfterMs) } });
-  }
-
-  /** Ends the stream with a status. */
-  fail(code: grpc.status, details: string): void {
-    this.#call.emit("error", { code, details });
-  }
-
-  /** Ends the stream without an error. */
-  end(): void {
-    this.#call.end();
-  }
-
-  /** Stops reading: the device's writes pile up. */
-  pause(): void {
-    this.#call.pause();
-  }
-
-  resume(): void {
-    this.#call.resume();
-  }
-
-  #received(message: ConnectRequest, onHello: () => void): void {
-    this.#peer.check(ConnectRequestSchema, message);
-    this.received.push(message);
-    const { message: body } = message;
-    if (body.case === "hello") {
-      this.hello = body.value;
-      onHello();
-      if (this.#peer.welcomes) this.welcome();
-    } else if (body.case === "heartbeat") {
-      this.heartbeatsAt.push(performance.now());
-      if (this.#peer.answersHeartbeats) {
-        this.send({
-          case: "heartbeatAck",
-          value: { sequence: body.value.sequence, serverTime: timestampNow() },
-        });
-      }
-    } else if (body.case === "complete") {
-      const verdict = this.#peer.store(body.value);
-      if (this.#peer.acknowledges) this.acknowledge(body.value, verdict);
-    }
-    this.#inbox.put(message);
-  }
-}
-
-/** The fields of an assignment about a watcher's run. */
-function aboutRun(workId: string, prompt = "say hello") {
-  return {
-    watcher: { id: randomUUID(), slug: "daily", name: "Daily", version: 1, prompt },
-    event: {
-      firedAt: timestampNow(),
-      source: RunSource.MANUAL,
-      windowStart: timestampFromMs(Date.UTC(2026, 0, 1)),
-      windowEnd: timestampFromMs(Date.UTC(2026, 0, 2)),
-    },
-    context: { deviceId: "d", conversationId: `pinion-default_watcher_daily_run_${workId}` },
-  };
-}
-
 const validator = createValidator();
 
 function definitionOf<M extends DescMethod>(
@@ -432,42 +231,4 @@ function definitionOf<M extends DescMethod>(
     responseSerialize: (message) => Buffer.from(toBinary(method.output, message)),
     responseDeserialize: (bytes) => fromBinary(method.output, bytes) as MessageShape<M["output"]>,
   };
-}
-
-/** A queue of items, and of waiters for matching items. */
-class Queue<T> {
-  readonly #name: string;
-  readonly #patienceMs: number;
-  readonly #items: T[] = [];
-  readonly #takers: { accept: (item: T) => boolean; resolve: (item: T) => void }[] = [];
-
-  constructor(name: string, patienceMs = PATIENCE_MS) {
-    this.#name = name;
-    this.#patienceMs = patienceMs;
-  }
-
-  put(item: T): void {
-    const index = this.#takers.findIndex((taker) => taker.accept(item));
-    if (index < 0) this.#items.push(item);
-    else this.#takers.splice(index, 1)[0]?.resolve(item);
-  }
-
-  take(accept: (item: T) => boolean, describe: () => string): Promise<T> {
-    const index = this.#items.findIndex(accept);
-    if (index >= 0) return Promise.resolve(this.#items.splice(index, 1)[0] as T);
-    return new Promise((resolve, reject) => {
-      const taker = {
-        accept,
-        resolve: (item: T) => {
-          clearTimeout(timer);
-          resolve(item);
-        },
-      };
-      const timer = setTimeout(() => {
-        this.#takers.splice(this.#takers.indexOf(taker), 1);
-        reject(new Error(`${this.#name} did not come within ${this.#patienceMs} ms: ${describe()}`));
-      }, this.#patienceMs);
-      this.#takers.push(taker);
-    });
-  }
 }

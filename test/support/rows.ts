@@ -1,9 +1,7 @@
 /** Initial rows of a test, and functions that move them in time and hold a transaction open. */
 import { randomUUID } from "node:crypto";
-import { type ControlledTransaction, sql } from "kysely";
-import type { CancelledAttempt, Doorbell } from "../../src/scheduler/doorbell.ts";
-import type { Report, ReportVerdict } from "../../src/scheduler/endings.ts";
-import { storeCurrent, storeLate } from "../../src/scheduler/run-endings.ts";
+import { sql } from "kysely";
+import type { Report } from "../../src/scheduler/endings.ts";
 import { trigger } from "../../src/scheduler/triggers.ts";
 import { type Opening, openSession } from "../../src/server/device/reconcile.ts";
 import type { Held } from "../../src/server/device/reconciliation.ts";
@@ -14,27 +12,18 @@ import { ensureBootstrap, localOrgId } from "../../src/store/people/orgs.ts";
 import * as tokens from "../../src/store/people/tokens.ts";
 import * as workers from "../../src/store/people/workers.ts";
 import { type Db, transaction } from "../../src/store/pg/database.ts";
-import type { Schema } from "../../src/store/pg/schema.ts";
 import * as attempts from "../../src/store/work/attempts.ts";
 import type * as presence from "../../src/store/work/presence.ts";
 import * as replicas from "../../src/store/work/replicas.ts";
 import * as runs from "../../src/store/work/runs.ts";
 import type { WatcherName } from "../../src/store/work/schedules.ts";
-import type { FailurePolicy, Settled } from "../../src/store/work/settlements.ts";
-import type { RecordedRun } from "../../src/store/work/slot-rows.ts";
 import type { WatcherValues } from "../../src/store/work/watcher-values.ts";
 import * as watchers from "../../src/store/work/watchers.ts";
 import { enroll } from "../../src/usecases/enrolments.ts";
-import type { Surroundings } from "../../src/usecases/surroundings.ts";
 import * as usecases from "../../src/usecases/watchers.ts";
+import { noteDoorbell, policy, surroundings } from "./surroundings.ts";
 
 export const orgId = localOrgId;
-export const policy: FailurePolicy = {
-  retryBackoffMs: 10_000,
-  backoffAfter: 3,
-  pauseAfter: 10,
-  watcherBackoffMs: 900_000,
-};
 export const reapRules: attempts.ReapRules = {
   ttlMs: 60_000,
   silentAttemptMs: 180_000,
@@ -43,61 +32,6 @@ export const reapRules: attempts.ReapRules = {
 };
 
 export type DeviceName = { orgId: string; deviceId: string };
-
-/** A doorbell that records its calls. */
-export type NotedDoorbell = Doorbell & {
-  noted: {
-    recorded: RecordedRun[];
-    settled: Settled[];
-    kept: { orgId: string; workId: string }[];
-    cancelling: CancelledAttempt[];
-  };
-};
-
-export function noteDoorbell(): NotedDoorbell {
-  const noted: NotedDoorbell["noted"] = { recorded: [], settled: [], kept: [], cancelling: [] };
-  return {
-    noted,
-    recorded: (rows) => void noted.recorded.push(...rows),
-    settled: (rows) => void noted.settled.push(...rows),
-    kept: (rows) => void noted.kept.push(...rows),
-    cancelling: (rows) => void noted.cancelling.push(...rows),
-    turnStarted() {},
-    turnsEnded() {},
-    repliesKept() {},
-    turnsWithdrawn() {},
-  };
-}
-
-/** Surroundings for use-cases, without notifications. */
-export const surroundings: Surroundings = {
-  policy,
-  doorbell: noteDoorbell(),
-  scheduleChanged() {},
-};
-
-/** Stores reports like a completer: first reports of current attempts, then late reports. */
-export async function storeOnce(
-  db: Db,
-  reports: readonly Report[],
-  policy: FailurePolicy,
-): Promise<{ verdicts: ReportVerdict[]; settled: Settled[] }> {
-  const { verdicts, settled } = await transaction(db, (tx) => storeCurrent(tx, reports, policy));
-  const late = reports.filter((_, index) => verdicts[index]!.verdict === "superseded");
-  if (late.length === 0) return { verdicts, settled };
-  const stored = await transaction(db, (tx) => storeLate(tx, late, policy));
-  // A report beyond the maximum of late results is not stored, and has no verdict for its device.
-  const rest = stored.verdicts.map(
-    ({ verdict, windowId }): ReportVerdict => ({
-      verdict: verdict === "full" ? "unknown" : verdict,
-      windowId,
-    }),
-  );
-  return {
-    verdicts: verdicts.map((verdict) => (verdict.verdict === "superseded" ? rest.shift()! : verdict)),
-    settled: [...settled, ...stored.settled],
-  };
-}
 
 /** The local org (created if missing), or another org with its own agent. */
 export async function seedOrg(db: Db, id: string = orgId): Promise<string> {
@@ -393,36 +327,3 @@ export const ageRun = (db: Db, run: { runId: string }, ages: Record<string, numb
 
 export const agePresence = (db: Db, device: DeviceName, ages: Record<string, number | null>) =>
   age("presence", db, device.deviceId, ages);
-
-/**
- * A transaction on a separate connection that stays open until released; if forgotten, it is rolled
- * back.
- */
-export async function hold(
-  db: Db,
-): Promise<{ tx: ControlledTransaction<Schema>; commit(): Promise<void> } & AsyncDisposable> {
-  const tx = await db.startTransaction().setIsolationLevel("read committed").execute();
-  return {
-    tx,
-    commit: () => tx.commit().execute(),
-    async [Symbol.asyncDispose]() {
-      if (!tx.isCommitted && !tx.isRolledBack) await tx.rollback().execute();
-    },
-  };
-}
-
-const patienceMs = 10_000;
-
-/** Resolves once `count` statements of this database wait for a lock. */
-export async function untilBlocked(db: Db, count = 1): Promise<void> {
-  const deadline = performance.now() + patienceMs;
-  for (;;) {
-    const { rows } = await sql<{ waiting: number }>`
-      select count(*)::int as waiting from pg_stat_activity
-      where datname = current_database() and wait_event_type = 'Lock'
-    `.execute(db);
-    if (rows[0]!.waiting >= count) return;
-    if (performance.now() > deadline) throw new Error(`${rows[0]!.waiting} of ${count} statements wait`);
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-}

@@ -1,7 +1,7 @@
 /** A real replica on a test's database, and its ops clients. */
 
 import { createClients } from "@pinion/client";
-import { afterAll, onTestFinished } from "vitest";
+import { afterAll, beforeAll, onTestFinished } from "vitest";
 import { replicaConfig } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Replica, startReplica } from "../../src/replica/replica.ts";
@@ -75,6 +75,22 @@ export async function openTestReplica(
     { log: createLogger({ name: "test", level: process.env.PINION_TEST_LOG ?? "silent" }) },
   );
   return { ...replica, token, clients: createClients({ url: replica.url, token }) };
+}
+
+/**
+ * A replica for all tests of a file, on the file's database (`per: "file"`); stopped after the last
+ * test. Available within tests.
+ */
+export function useReplica(database: { url: string }, env: Record<string, string> = {}) {
+  let replica: TestReplica | undefined;
+  beforeAll(async () => {
+    replica = await openTestReplica(database.url, env);
+  });
+  afterAll(() => replica?.stop());
+  return (): TestReplica => {
+    if (!replica) throw new Error("the replica is there within tests, not while tests are collected");
+    return replica;
+  };
 }
 
 /** A token of the local org's owner, who is created if missing. */

@@ -133,10 +133,9 @@ const KILL_MARGIN_MS = 5_000;
  * daemon delivers the rest.
  */
 export async function runDaemon(options: DaemonOptions): Promise<void> {
-  const installId = options.installId ?? (await ensureInstallId(options.stateDir));
-  const daemon = new Daemon(options, installId);
+  const daemon = new Daemon(options, options.installId ?? (await ensureInstallId(options.stateDir)));
   const connection = await daemon.connect();
-  await daemon.tellStart();
+  // Before the wait for the disk: a change of the file meanwhile is a change, too.
   const endWatch = daemon.watchConfig(connection);
   options.upgrades?.begin({
     running: () => connection.running,
@@ -144,6 +143,7 @@ export async function runDaemon(options: DaemonOptions): Promise<void> {
     config: () => daemon.config,
   });
   try {
+    await daemon.tellStart();
     await untilStopped(connection, daemon, options);
   } finally {
     endWatch();

@@ -243,22 +243,18 @@ function agentProblems(agent: DesiredAgent): Problem[] {
   const settings = settingsOfFields(agent.fields);
   const broken = checkWholeMessage(AgentSettingsSchema, settings);
   const servers = agent.fields.mcp_servers ?? [];
-  const twice = servers.findIndex(
-    ({ name }, index) => servers.findIndex((other) => other.name === name) < index,
+  const twice = servers.flatMap(({ name }, index) =>
+    servers.findIndex((other) => other.name === name) < index ? [{ name, index }] : [],
   );
   return [
     ...broken.map(({ field, message }) => ({ path: [...agent.path, ...fieldPath(field)], message })),
     ...(Buffer.byteLength(agent.fields.name ?? "") > agentNameBytesMax
       ? [{ path: [...agent.path, "name"], message: `must be at most ${agentNameBytesMax} bytes` }]
       : []),
-    ...(twice < 0
-      ? []
-      : [
-          {
-            path: [...agent.path, "mcp_servers", twice, "name"],
-            message: `there is an MCP server "${servers[twice]!.name}" already`,
-          },
-        ]),
+    ...twice.slice(0, 1).map(({ name, index }) => ({
+      path: [...agent.path, "mcp_servers", index, "name"],
+      message: `there is an MCP server "${name}" already`,
+    })),
   ];
 }
 
@@ -267,9 +263,9 @@ const agentNameBytesMax = 200;
 
 /** A watcher has at most one of `schedule`, `at` and `every`; `anchor` needs `every`. */
 function scheduleProblems(tree: WatcherTree, path: KeyPath): Problem[] {
-  const given = (["schedule", "at", "every"] as const).filter((key) => tree[key] !== undefined);
-  if (given.length > 1) {
-    return [{ path: [...path, given[1]!], message: `excludes "${given[0]}": a watcher has one schedule` }];
+  const [first, second] = (["schedule", "at", "every"] as const).filter((key) => tree[key] !== undefined);
+  if (second !== undefined) {
+    return [{ path: [...path, second], message: `excludes "${first}": a watcher has one schedule` }];
   }
   if (tree.anchor === undefined || tree.every !== undefined) return [];
   return [{ path: [...path, "anchor"], message: 'belongs to "every", which is not there' }];

@@ -146,7 +146,7 @@ function optionsOf(command: Command): Candidate[] {
 }
 
 function firstLine(text: string): string {
-  return text.split("\n")[0]!.replaceAll("\t", " ");
+  return text.replace(/\n.*$/s, "").replaceAll("\t", " ");
 }
 
 const fixed: Record<string, readonly string[]> = {

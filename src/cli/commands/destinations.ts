@@ -279,10 +279,11 @@ function addReplay(destinations: Command, cli: Cli): void {
     .option("--deliveries", "the arguments are ids of deliveries")
     .action(async (names: string[], _options, command: Command) => {
       const { clients, options } = connect<{ deliveries?: boolean }>(cli, command);
-      if (!options.deliveries && names.length > 1) {
+      const [destinationId = "", ...others] = names;
+      if (!options.deliveries && others.length > 0) {
         throw new Failure(exitCodes.usage, "name one destination", "with --deliveries, any number of ids");
       }
-      const request = options.deliveries ? { deliveryIds: names } : { destinationId: names[0]! };
+      const request = options.deliveries ? { deliveryIds: names } : { destinationId };
       const answer = await clients.destinations.replayDeliveries(request);
       if (options.json) return printJson(cli, ReplayDeliveriesResponseSchema, answer);
       cli.out(answer.replayed === 1 ? "1 is sent again" : `${answer.replayed} are sent again`);

@@ -110,7 +110,7 @@ function withoutConceal(parameters: string): string | undefined {
   const given = parameters.split(";");
   const left: string[] = [];
   for (let at = 0; at < given.length; at++) {
-    const parameter = given[at]!;
+    const parameter = given[at] ?? "";
     if (/^[345]8$/.test(parameter)) {
       // The 8 in "38;5;8" is a colour.
       const count = 1 + (colourParameters[given[at + 1] ?? ""] ?? 0);

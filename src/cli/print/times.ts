@@ -70,7 +70,9 @@ export function parseLength(text: string, name: string): number {
       "write it like 90s, 15m, 1h30m or 2d",
     );
   }
-  return Math.round(pieces.reduce((sum, piece) => sum + Number(piece[1]) * units[piece[2]!]!, 0));
+  return Math.round(
+    pieces.reduce((sum, [, count, unit = ""]) => sum + Number(count) * (units[unit] ?? 0), 0),
+  );
 }
 
 /**

@@ -103,7 +103,7 @@ function window<Row extends { id: string }>(
   return [
     cli.colors.dim(header),
     ...lines.map((line, index) =>
-      isInFront && seen[index]!.id === marked
+      isInFront && seen[index]?.id === marked
         ? cli.colors.inverse(stripVTControlCharacters(line).padEnd(width))
         : line,
     ),

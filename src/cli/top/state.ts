@@ -120,7 +120,7 @@ function moved(state: TopState, by: number): TopState {
   const ids = idsOf(state);
   if (by === 0 || ids.length === 0) return state;
   const place = Math.min(ids.length - 1, Math.max(0, ids.indexOf(markedId(state)) + by));
-  return { ...state, marked: { ...state.marked, [state.pane]: ids[place]! } };
+  return { ...state, marked: { ...state.marked, [state.pane]: ids[place] } };
 }
 
 /** The question before a cancel. */

@@ -74,13 +74,12 @@ export function parseCron(text: string, seed: string): CronText {
   if (parts.length < 5 || parts.length > 6) throw new Mistake(explainCount(parts));
   const hasSeconds = parts.length === 6;
   if (!hasSeconds) parts.unshift("0");
-  const read = fields.map((field, index) => readField(field, parts[index]!, seed));
-  const hours = read[2]!;
-  const minutes = read[1]!;
+  const read = fields.map((field, index) => readField(field, parts[index] ?? "", seed));
+  const [, minutes, hours] = read as [ReadField, ReadField, ReadField];
   return {
     expression: read.map(({ croner }) => croner).join(" "),
     isEveryHour: hours.values === "all",
-    isMinuteOpen: minutes.values === "all" || /[*/]/.test(parts[1]!),
+    isMinuteOpen: minutes.values === "all" || /[*/]/.test(parts[1] ?? ""),
     hasSeconds,
     isHashed: parts.some((part) => part.split(",").some((item) => /^h(\(|\/|$)/i.test(item))),
   };
@@ -89,7 +88,7 @@ export function parseCron(text: string, seed: string): CronText {
 function ofNickname(text: string): string {
   const known = Object.hasOwn(nicknames, text.toLowerCase()) ? nicknames[text.toLowerCase()] : undefined;
   if (known) return known;
-  const name = text.split(/\s/)[0]!;
+  const [name = ""] = text.split(/\s/);
   if (name.toLowerCase() === "@reboot") {
     throw new Mistake("@reboot is not a time; a watcher fires by the clock, on a trigger or from a hook");
   }
@@ -100,8 +99,9 @@ function ofNickname(text: string): string {
 
 function explainCount(parts: readonly string[]): string {
   const wanted = "five fields (minute hour day month weekday), or six with seconds first";
-  if (parts.length === 0) return `it is empty; a cron expression has ${wanted}`;
-  if (parts.length === 1) return `${quote(parts[0]!)} is one field; a cron expression has ${wanted}`;
+  const [first] = parts;
+  if (first === undefined) return `it is empty; a cron expression has ${wanted}`;
+  if (parts.length === 1) return `${quote(first)} is one field; a cron expression has ${wanted}`;
   const year = parts.length === 7 ? "; a field of years is not taken" : "";
   return `it has ${parts.length} fields; a cron expression has ${wanted}${year}`;
 }
@@ -141,8 +141,8 @@ function markOf(field: Field, item: string): string | undefined {
   if (field === dayField) {
     if (upper === "L") return upper;
     if (upper === "LW" || upper === "WL") return "LW";
-    const nearest = /^(\d+)W$/.exec(upper);
-    if (nearest) return `${numberOf(field, nearest[1]!)}W`;
+    const [, nearest] = /^(\d+)W$/.exec(upper) ?? [];
+    if (nearest) return `${numberOf(field, nearest)}W`;
     if (/^L-\d+$/.test(upper)) {
       throw new Mistake(
         `the day ${quote(item)} counts back from the end of the month, which is not supported`,
@@ -152,17 +152,17 @@ function markOf(field: Field, item: string): string | undefined {
   if (field === weekdayField) {
     if (upper === "L")
       throw new Mistake('the weekday "L" is ambiguous; write SAT, or 5L for the last Friday');
-    const last = /^([A-Z]+|\d+)L$/.exec(upper);
-    if (last) return `${numberOf(field, last[1]!)}L`;
-    const nth = /^([^#]+)#(.*)$/.exec(upper);
-    if (nth) {
-      if (nth[2] === "L") return `${numberOf(field, nth[1]!)}L`;
-      if (!/^[1-5]$/.test(nth[2]!)) {
+    const [, last] = /^([A-Z]+|\d+)L$/.exec(upper) ?? [];
+    if (last) return `${numberOf(field, last)}L`;
+    const [, day, nth = ""] = /^([^#]+)#(.*)$/.exec(upper) ?? [];
+    if (day) {
+      if (nth === "L") return `${numberOf(field, day)}L`;
+      if (!/^[1-5]$/.test(nth)) {
         throw new Mistake(
-          `the weekday ${quote(item)} asks for number ${nth[2] || "nothing"} in its month; there are #1 to #5`,
+          `the weekday ${quote(item)} asks for number ${nth || "nothing"} in its month; there are #1 to #5`,
         );
       }
-      return `${numberOf(field, nth[1]!)}#${nth[2]}`;
+      return `${numberOf(field, day)}#${nth}`;
     }
   }
   return undefined;
@@ -170,16 +170,16 @@ function markOf(field: Field, item: string): string | undefined {
 
 /** The numbers of `*`, `5`, `1-5`, any of them with a step, and of H. */
 function valuesOf(field: Field, item: string, seed: string): number[] {
-  const [base, stepText, ...rest] = item.split("/");
+  const [base = "", stepText, ...rest] = item.split("/");
   if (rest.length > 0) throw new Mistake(`${the(field)} ${quote(item)} has more than one step`);
   const step = stepText === undefined ? undefined : stepOf(field, item, stepText);
-  if (/^h(\(|$)/i.test(base!)) return hashed(field, item, base!, step, seed);
+  if (/^h(\(|$)/i.test(base)) return hashed(field, item, base, step, seed);
   if (base === "" && step !== undefined) return range(field, field.min, field.max, step);
   if (base === "*") return range(field, field.min, field.max, step ?? 1);
-  const ends = base!.split("-");
+  const ends = base.split("-");
   if (ends.length > 2) throw new Mistake(`${the(field)} ${quote(item)} is no range`);
-  const [from, to] = ends;
-  const first = numberOf(field, from!);
+  const [from = "", to] = ends;
+  const first = numberOf(field, from);
   if (to === undefined) return step === undefined ? [first] : range(field, first, field.max, step);
   // Sunday is 0 and 7: "0-7" is the whole week, "5-7" ends with Sunday.
   const isWholeWeek = field === weekdayField && from === "0" && to === "7";
@@ -218,7 +218,7 @@ function stepOf(field: Field, item: string, text: string): number {
 function numberOf(field: Field, text: string): number {
   const upper = text.toUpperCase();
   const named = field.names?.indexOf(upper) ?? -1;
-  if (named >= 0) return named + field.namesFrom!;
+  if (named >= 0) return named + (field.namesFrom ?? 0);
   if (!/^\d+$/.test(text)) throw new Mistake(explainWord(field, text));
   const value = Number(text);
   if (field === weekdayField && value === 7) return 0;

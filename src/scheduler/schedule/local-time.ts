@@ -40,7 +40,7 @@ export function momentOf(text: string, zone: string): number {
   if (y < 1970 || y > 9998) throw new Mistake("the year must be between 1970 and 9998");
   if (offset === undefined) return fromLocal(local, zone);
   if (offset.toUpperCase() === "Z") return local;
-  const [, sign, hours, minutes] = /^([+-])(\d\d):?(\d\d)$/.exec(offset)!;
+  const [, sign, hours, minutes] = /^([+-])(\d\d):?(\d\d)$/.exec(offset) ?? [];
   return local - (sign === "-" ? -1 : 1) * (Number(hours) * 60 + Number(minutes)) * 60_000;
 }
 

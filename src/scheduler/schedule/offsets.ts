@@ -121,6 +121,14 @@ export function offsetAt(zone: string, moment: number): number {
     formats.set(zone, format);
   }
   // "3/29/2026, 03:00:00"
-  const [month, day, year, hour, minute, second] = format.format(moment).match(/\d+/g)!.map(Number);
-  return Date.UTC(year!, month! - 1, day!, hour!, minute!, second!) - moment;
+  const numbers = (format.format(moment).match(/\d+/g) ?? []).map(Number);
+  const [month, day, year, hour, minute, second] = numbers as [
+    number,
+    number,
+    number,
+    number,
+    number,
+    number,
+  ];
+  return Date.UTC(year, month - 1, day, hour, minute, second) - moment;
 }

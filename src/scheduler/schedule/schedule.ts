@@ -50,10 +50,10 @@ function compile({ schedule, timeZone, watcherId = "" }: Schedule): Compiled {
 }
 
 function read(text: string, zone: string, watcherId: string): Compiled {
-  const at = /^@at\b\s*(.*)$/is.exec(text);
-  if (at) return { ...plain, kind: "at", slots: atSlots(at[1]!, zone) };
-  const every = /^@every\b\s*(.*)$/is.exec(text);
-  if (every) return readEvery(every[1]!, zone);
+  const [, at] = /^@at\b\s*(.*)$/is.exec(text) ?? [];
+  if (at !== undefined) return { ...plain, kind: "at", slots: atSlots(at, zone) };
+  const [, every] = /^@every\b\s*(.*)$/is.exec(text) ?? [];
+  if (every !== undefined) return readEvery(every, zone);
   const hint = hintOf(text);
   if (hint) throw new Mistake(hint);
   const cron = parseCron(text, watcherId);
@@ -106,7 +106,10 @@ function parseEvery(text: string): number {
         : `the length "${text}" is not understood; write it like 30s, 90m, 1h30m or 2d`,
     );
   }
-  const ms = parts.reduce((sum, [, number, unit]) => sum + Number(number) * unitsMs[unit!.toLowerCase()]!, 0);
+  const ms = parts.reduce(
+    (sum, [, number, unit = ""]) => sum + Number(number) * (unitsMs[unit.toLowerCase()] ?? 0),
+    0,
+  );
   if (ms < 1_000) throw new Mistake("the time between two slots must be at least 1 s");
   if (ms > everyMsMax) throw new Mistake("the time between two slots must be at most 366 days");
   return ms;

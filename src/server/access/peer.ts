@@ -35,16 +35,17 @@ export function addressOf(
   request: { remoteAddress: string | undefined; forwardedFor: string | undefined },
   trustedProxies: number,
 ): string {
+  const peer = normalize(request.remoteAddress ?? "");
   const heard = [
-    normalize(request.remoteAddress ?? ""),
+    peer,
     ...(request.forwardedFor ?? "")
       .split(",")
       .map((part) => normalize(part.trim()))
       .filter((part) => part !== "")
       .toReversed(),
   ];
-  const address = heard[Math.min(trustedProxies, heard.length - 1)]!;
-  return isIP(address) ? address : heard[0]!;
+  const address = heard[trustedProxies] ?? heard.at(-1) ?? peer;
+  return isIP(address) ? address : peer;
 }
 
 /**

@@ -134,9 +134,8 @@ export function checkPlatform(platform: {
     ...kind.config.filter((key) => !Object.hasOwn(platform.config, key)).map((key) => `config.${key}`),
     ...kind.secrets.filter((key) => !platform.secretNames.includes(key)).map((key) => `secrets.${key}`),
   ];
-  if (missing.length > 0) {
-    refuse("invalid_argument", `a ${platform.kind} platform needs ${missing.join(", ")}`, {
-      field: missing[0]!,
-    });
+  const [field] = missing;
+  if (field !== undefined) {
+    refuse("invalid_argument", `a ${platform.kind} platform needs ${missing.join(", ")}`, { field });
   }
 }

@@ -1,7 +1,7 @@
 /**
  * Questions of an agent in a chat: a message with a button for each option, for the person whose
  * message the agent answers. A press, or a message that names an option, is the answer if the
- * question is still open; the question's message then shows what was chosen, without buttons.
+ * question is still open; the question's message then shows the chosen option, without buttons.
  */
 import { randomBytes } from "node:crypto";
 import { fromJson, type JsonObject } from "@bufbuild/protobuf";
@@ -23,7 +23,7 @@ import type { Db } from "../../store/pg/database.ts";
 import * as questions from "../../store/work/questions.ts";
 import type { Heard, Line, Pressed, Said } from "./lines/line.ts";
 
-/** Questions of a turn that are looked at; an attempt has at most so many. */
+/** Maximum questions of a turn that are read: the maximum of an attempt. */
 const questionsMax = questions.questionsPerAttemptMax;
 const textMax = 1_500;
 /** Characters of an answer's text; the rest is cut off. */
@@ -38,7 +38,7 @@ const lenient = { ignoreUnknownFields: true };
 const questionOf = (row: questions.QuestionRow): Question =>
   fromJson(QuestionSchema, row.question as JsonObject, lenient);
 
-/** Shows the turn's open questions that are not shown yet, and the ends of the shown ones. */
+/** Shows open questions of the turn that are not shown yet, and the ends of shown questions. */
 export async function showQuestions(
   { db, line, lease, said }: { db: Db; line: Line; lease: Lease; said(): void },
   { orgId, turnId, threadId, senderId }: OwedReply,
@@ -118,8 +118,8 @@ function endText(row: questions.QuestionRow): string {
 }
 
 /**
- * A press of a button. Returns why it was not taken; undefined if it was, also for a question that
- * has ended, whose message shows its end.
+ * Takes a press of a button. Returns the reason of a refusal; undefined for a taken press, and for a
+ * question that has ended: the question's message shows the end.
  */
 export async function press(
   deps: AnswerDeps,
@@ -149,7 +149,7 @@ export async function answerByMessage(deps: AnswerDeps, platform: Platform, hear
   const shown = await find();
   if (!shown) return false;
   const row = await openRow(deps.db, orgId, shown);
-  // Ended, maybe by this message, which another replica heard at the same time.
+  // The question has ended, perhaps by the same message on another replica.
   if (!row) return shown.isTaken || ((await find())?.isTaken ?? false);
   const options = offered(row).map(({ option }) => option);
   const chosen = chosenBy(heard.text, options, questionOf(row).takesText);

@@ -21,7 +21,7 @@ import { createSpeech, finalText, partsOf, type SpeechFeed } from "./speech.ts";
 
 /** Milliseconds between reads of a turn without a wake-up, in case a wake-up was lost. */
 const rereadMs = 5_000;
-/** Tries again after failures: the first wait, doubled up to the longest, in ms. */
+/** Milliseconds before the second try; doubled after each failure, up to the maximum. */
 const retryMs = 2_000;
 const retryMsMax = 300_000;
 /** Milliseconds after which a reply that the platform does not take is given up. */
@@ -38,13 +38,13 @@ export type Replier = {
   lease: Lease;
   publicUrl: string | undefined;
   mask: (text: string) => string;
-  /** Aborts when the lease may be another replica's. */
+  /** Aborts when another replica may have the lease. */
   signal: AbortSignal;
   said(): void;
   trouble(what: string): void;
 };
 
-/** Brings one reply to its chat, as far as the lease lasts. Never rejects. */
+/** Sends one reply to its chat while the lease lasts. Never rejects. */
 export async function answer(how: Replier, owed: replies.OwedReply): Promise<void> {
   const which = { lease: how.lease, turnId: owed.turnId };
   try {
@@ -71,7 +71,7 @@ export async function answer(how: Replier, owed: replies.OwedReply): Promise<voi
 async function speak(how: Replier, owed: replies.OwedReply): Promise<void> {
   const { line, signal } = how;
   const bell = new Bell();
-  // The turn is read after a reported change; otherwise only its text is passed on.
+  // The turn is read after a reported change only; new text needs no read.
   let mayHaveChanged = true;
   const speech = createSpeech(how.feed, owed, {
     change() {
@@ -116,7 +116,7 @@ async function look(
     await replies.fail(how.db, which, { error: "the turn was deleted" });
     return "ended";
   }
-  // The question's message is worth a try; the reply does not fail with it.
+  // A question that cannot be shown does not fail the reply.
   await showQuestions(how, owed).catch((error: unknown) => how.trouble(troubleWith("question", error)));
   if (!turn.finishedAt) return undefined;
   await finish(how, owed, { text: finalText(turn), post });
@@ -129,18 +129,20 @@ function createPost({ db, line, lease, signal, trouble }: Replier, owed: replies
   const post = {
     id: owed.postId,
     shown: "",
-    /** Posts the placeholder and stores its id; false if the reply is not this replica's any more. */
+    /** Posts the placeholder and stores its id; false if another replica has the reply now. */
     async open(): Promise<boolean> {
       if (post.id !== null) return true;
       post.id = await line.post(threadId, { text: placeholder }, turnId);
       return !signal.aborted && replies.savePost(db, { lease, turnId }, post.id);
     },
-    /** Shows a text that is not final. A failure costs this view of it alone. */
+    /** Shows the text so far. After a failure the next edit shows the text. */
     async show(text: string): Promise<boolean> {
       post.shown = text;
       if (!(await post.open())) return false;
       try {
-        await line.edit!(threadId, post.id!, { text: `${excerpt(text, line.textMax - 2)} ${placeholder}` });
+        await line.edit?.(threadId, post.id ?? "", {
+          text: `${excerpt(text, line.textMax - 2)} ${placeholder}`,
+        });
       } catch (error) {
         trouble(troubleWith("reply's progress", error));
       }
@@ -169,7 +171,7 @@ async function finish(
     if (index === 0 && line.edit) {
       if (!(await post.open())) return;
       await line.edit(threadId, post.id!, { text: part }).catch((error: unknown) => {
-        // The replica before had edited it already.
+        // An earlier replica had made the same edit already.
         if (!/not modified/i.test(String(error))) throw error;
       });
     } else {

@@ -60,10 +60,9 @@ export function requireReferences(
       return [{ field: `secrets.${field}`, message: error.message }];
     }
   });
-  if (refusals.length === 0) return;
-  refuse("failed_precondition", refusals.map(({ message }) => message).join("; "), {
-    field: refusals[0]!.field,
-  });
+  const [first] = refusals;
+  if (first === undefined) return;
+  refuse("failed_precondition", refusals.map(({ message }) => message).join("; "), { field: first.field });
 }
 
 /** Longer reasons are cut. */

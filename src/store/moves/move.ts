@@ -8,8 +8,10 @@
  * The source's `moved` decides: before it the org is the source's, and a move can be aborted; after
  * it the org is the target's.
  */
+
 import pg from "pg";
 import { Refusal } from "../../errors.ts";
+import { onlyRow } from "../pg/only-row.ts";
 import { copyTable, digestOf, inTransaction } from "./copy.ts";
 import { check, type Ends, type MoveOptions, type Progress, rowOf, withEnds } from "./ends.ts";
 import { lowerFence, raiseFence } from "./fence.ts";
@@ -233,7 +235,7 @@ async function open(
     "select extract(epoch from clock_timestamp() - fenced_at)::float8 * 1000 as ms from org_move where org_id = $1",
     [orgId],
   );
-  const fencedMs = Math.round(fences[0]!.ms);
+  const fencedMs = Math.round(onlyRow(fences).ms);
   const arriving = await rowOf(target, orgId);
   if (!arriving) return { rows: 0, fencedMs };
   await lowerFence(target, {

@@ -112,8 +112,7 @@ export function unnest<Item>(
   const constants: (string | null)[] = [];
   const isFew = items.length <= fewMax;
   let shape = `${alias} ${isFew}`;
-  for (const name in columns) {
-    const [type, value] = columns[name]!;
+  for (const [name, [type, value]] of Object.entries(columns)) {
     // A statement of few items has one text: its plan is kept.
     const values: Values = isFew
       ? { array: `{${items.map((item) => elementOf(type, value(item))).join(",")}}` }

@@ -3,7 +3,8 @@ import type { Db } from "../pg/database.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
 import { earlier, endedColumns } from "./attempt-rules.ts";
 import type { NotifyEntry } from "./deliveries.ts";
-import { type AttemptName, type AttemptSettlement, answerOf, type Settled } from "./settlements.ts";
+import type { AttemptName, AttemptSettlement, Settled } from "./settlements.ts";
+import { answerOf } from "./windows.ts";
 
 /**
  * Completions: the end of nearly every run, in a statement of its own. A completion decides nothing
@@ -52,21 +53,7 @@ type Found = {
  */
 export async function complete(db: Db, completions: readonly Completed[]): Promise<Settled[]> {
   if (completions.length === 0) return [];
-  const input = unnest("i", completions, {
-    org_id: ["text", (c) => c.orgId],
-    run_id: ["uuid", (c) => c.workId],
-    token: ["uuid", (c) => c.attemptToken],
-    reporter: ["uuid", (c) => c.deviceId],
-    why: ["text", (c) => c.reason],
-    output: ["text", (c) => c.output ?? ""],
-    is_truncated: ["boolean", (c) => c.isOutputTruncated ?? false],
-    answer: ["text", (c) => answerOf(c)],
-    exit_code: ["int", (c) => c.exitCode ?? null],
-    signal: ["text", (c) => c.signal ?? ""],
-    duration_ms: ["bigint", (c) => c.durationMs ?? null],
-    pushed_ago_ms: ["bigint", (c) => c.pushedAgoMs ?? null],
-    started_ago_ms: ["bigint", (c) => c.startedAgoMs ?? null],
-  });
+  const input = inputOf(completions);
   const { rows } = await sql<Found>`${ofAnySize}
     -- The runs in the order in which all take them; the accept may have been written while this transaction waited for it.
     with gone as (
@@ -119,6 +106,23 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
   `.execute(db);
   return rows.map((found) => settledOf(completions[found.ord - 1] as Completed, found));
 }
+
+const inputOf = (completions: readonly Completed[]) =>
+  unnest("i", completions, {
+    org_id: ["text", (c) => c.orgId],
+    run_id: ["uuid", (c) => c.workId],
+    token: ["uuid", (c) => c.attemptToken],
+    reporter: ["uuid", (c) => c.deviceId],
+    why: ["text", (c) => c.reason],
+    output: ["text", (c) => c.output ?? ""],
+    is_truncated: ["boolean", (c) => c.isOutputTruncated ?? false],
+    answer: ["text", (c) => answerOf(c)],
+    exit_code: ["int", (c) => c.exitCode ?? null],
+    signal: ["text", (c) => c.signal ?? ""],
+    duration_ms: ["bigint", (c) => c.durationMs ?? null],
+    pushed_ago_ms: ["bigint", (c) => c.pushedAgoMs ?? null],
+    started_ago_ms: ["bigint", (c) => c.startedAgoMs ?? null],
+  });
 
 function settledOf({ orgId, workId, attemptToken, deviceId }: Completed, found: Found): Settled {
   return {

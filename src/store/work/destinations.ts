@@ -271,13 +271,8 @@ export function rotate(
         past_secret_until = now() + ${overlapMs} * interval '1 ms'
       where org_id = ${orgId} and id = ${current.id} returning ${columns}`.execute(tx);
     const destination = onlyRow(rows);
-    await events.append(tx, orgId, [
-      {
-        kind: "destination.rotated",
-        actor,
-        data: { ...named(current), version: destination.version, overlap_ms: overlapMs },
-      },
-    ]);
+    const data = { ...named(current), version: destination.version, overlap_ms: overlapMs };
+    await events.append(tx, orgId, [{ kind: "destination.rotated", actor, data }]);
     return { destination, secret };
   });
 }

@@ -10,14 +10,15 @@ import {
   lockSubjects,
   storedOf,
 } from "./late-results.ts";
+import { outputTailCharacters, type Settled } from "./settlements.ts";
 import {
-  answerOf,
-  doublingsMax,
+  backoffEnd,
   type FailurePolicy,
-  outputTailCharacters,
-  type Settled,
-  watcherBackoffMsMax,
-} from "./settlements.ts";
+  lastWindowColumns,
+  pausedColumns,
+  pausedSchedulesStopped,
+} from "./watcher-outcomes.ts";
+import { answerOf } from "./windows.ts";
 
 /**
  * Storing late reports of runs (late-results.ts). The statement of a round decides in three steps,
@@ -281,31 +282,16 @@ const lateResultsStored = sql`
 const watchersChanged = (policy: FailurePolicy) => sql`
   update watcher w set
     last_fired_at = now(),
-    last_window_id = case when h.window_end >= coalesce(w.window_cursor_at, h.window_end)
-      then coalesce(h.window_id, w.last_window_id) else w.last_window_id end,
-    last_window_at = case when h.window_id is not null and h.window_end >= coalesce(w.window_cursor_at, h.window_end)
-      then coalesce(h.finished_at, now()) else w.last_window_at end,
-    window_cursor_at = case when h.window_id is null then w.window_cursor_at
-      else greatest(w.window_cursor_at, h.window_end) end,
+    ${lastWindowColumns(sql`coalesce(h.finished_at, now())`)},
     consecutive_failures = h.failures,
     backoff_until = case
       when h.failures < ${policy.backoffAfter} then null
       when h.failures <= w.consecutive_failures then w.backoff_until
-      else now() + least(${policy.watcherBackoffMs}::float8
-        * power(2, least(h.failures - ${policy.backoffAfter}, ${doublingsMax})), ${watcherBackoffMsMax}) * interval '1 ms'
+      else ${backoffEnd(policy)}
     end,
-    status = case when h.pauses then 'paused' else w.status end,
-    paused_reason = case when h.pauses
-      then h.failures || ' failures in a row; the last: ' || h.why else w.paused_reason end
+    ${pausedColumns}
   from held h
   where h.is_settling and h.watcher_status is not null and w.org_id = h.org_id and w.id = h.watcher_id`;
-
-/** Schedules of watchers that the report has paused. */
-const pausedSchedulesStopped = sql`
-  -- A slot that is due already is left to the materializer, which records the slot.
-  update schedule_position s set next_slot_at = null, next_due_at = null
-  from held h
-  where h.pauses and s.org_id = h.org_id and s.watcher_id = h.watcher_id and s.next_due_at > now()`;
 
 /** The verdict of each report, and the settlement for the caller, in the order of the reports. */
 const storedReports = sql`

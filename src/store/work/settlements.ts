@@ -1,15 +1,26 @@
-import { sql } from "kysely";
-import type { Quotas } from "../people/quotas.ts";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import { storableJson } from "../pg/storable.ts";
+import type { FinishedRunStatus, SkipReason } from "../pg/schema-work.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
 import { earlier, endedColumns, endsAsCancelled, isOfSession, pastAttemptsWith } from "./attempt-rules.ts";
 import type { NotifyEntry } from "./deliveries.ts";
 import type { SessionKey } from "./presence.ts";
+import {
+  backoffEnd,
+  doublingsMax,
+  type FailurePolicy,
+  lastWindowColumns,
+  pausedColumns,
+  pausedSchedulesStopped,
+} from "./watcher-outcomes.ts";
+import { type Answer, answerOf } from "./windows.ts";
+
+export type { FailurePolicy, SkipReason };
 
 /**
- * Settling: the only statement that takes an attempt away from its run, and the only place where a
- * run ends.
+ * Settling: the statement that takes an attempt away from its run, or ends the run. Two other
+ * statements end runs: completions.ts, a report that the current attempt completed, and
+ * late-reports.ts, a report of an attempt that was taken away.
  *
  *   pending ──claim──▶ claimed ──accept──▶ running
  *      ▲                  │                   │
@@ -26,15 +37,7 @@ import type { SessionKey } from "./presence.ts";
  * its token when a newer session continues it.
  */
 
-export type FinishedStatus = "completed" | "failed" | "timeout" | "cancelled" | "skipped";
-export type SkipReason =
-  | "overlap"
-  | "cooldown"
-  | "missed"
-  | "offline_expired"
-  | "no_executor"
-  | "limit"
-  | "budget";
+export type FinishedStatus = FinishedRunStatus;
 
 export type Settlement = {
   orgId: string;
@@ -62,7 +65,7 @@ export type Settlement = {
   output?: string;
   isOutputTruncated?: boolean;
   /** The answer of a reporting agent, for the window beside the output. */
-  answer?: { result: string; structured: unknown } | undefined;
+  answer?: Answer | undefined;
   /** Reasons for people's attention, for the event. */
   attention?: readonly string[];
   exitCode?: number | undefined;
@@ -82,24 +85,6 @@ export type SessionSettlement = Settlement & { attemptToken: string; session: Se
 /** A settlement by a session, or by a report outside of a session. */
 export type AttemptSettlement = Settlement & { attemptToken: string };
 
-/** How failures are answered. Times in milliseconds. */
-export type FailurePolicy = {
-  /**
-   * Delay before the second attempt; doubles with each further attempt, up to `retryBackoffMsMax`.
-   */
-  retryBackoffMs: number;
-  /** Number of successive failures after which a watcher is backed off. */
-  backoffAfter: number;
-  /** Number of successive failures after which a watcher is paused. */
-  pauseAfter: number;
-  /**
-   * First back-off of a watcher; doubles with each further failure, up to `watcherBackoffMsMax`.
-   */
-  watcherBackoffMs: number;
-  /** Asked before the end of a run starts its followers; undefined: any number of runs. */
-  quotas?: Quotas | undefined;
-};
-
 /** Longest delay before another attempt. */
 const retryBackoffMsMax = 600_000;
 /**
@@ -111,12 +96,6 @@ const deferralsMax = 12;
 const laterMsMin = 1_000;
 /** Maximum milliseconds of a deferral in the protocol. */
 const laterMsMax = 7 * 86_400_000;
-/** Longest back-off of a watcher. */
-export const watcherBackoffMsMax = 86_400_000;
-/**
- * Maximum doublings of a delay: far beyond the longest delays, and far below the range of a float8.
- */
-export const doublingsMax = 30;
 /** Maximum characters of output kept for a run without a window. */
 export const outputTailCharacters = 8_000;
 
@@ -168,7 +147,23 @@ export async function settle(
   policy: FailurePolicy,
 ): Promise<Settled[]> {
   if (settlements.length === 0) return [];
-  const input = unnest("i", settlements, {
+  const { rows } = await sql<Settled>`${ofAnySize}
+    -- "locked" and "held" have all decisions about the runs and their watchers; the other parts only write, each from
+    -- "held" alone. (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
+    with locked as materialized (${lockedRuns(inputOf(settlements), policy)}),
+    held as materialized (${runsWithWatchers(policy)}),
+    gone as (${liveRunsGone}),
+    ended as (${runsEnded}),
+    returned as (${runsReturned}),
+    fired as (${watchersChanged(policy)}),
+    stopped as (${pausedSchedulesStopped})
+    ${settledRuns}
+  `.execute(db);
+  return rows;
+}
+
+const inputOf = (settlements: readonly Settlement[]) =>
+  unnest("i", settlements, {
     org_id: ["text", (s) => s.orgId],
     run_id: ["uuid", (s) => s.workId],
     token: ["uuid", (s) => s.attemptToken],
@@ -190,171 +185,161 @@ export async function settle(
     pushed_ago_ms: ["bigint", (s) => s.pushedAgoMs ?? null],
     started_ago_ms: ["bigint", (s) => s.startedAgoMs ?? null],
   });
-  const { rows } = await sql<Settled>`${ofAnySize}
-    -- All that is decided about a run and its watcher is decided in "held": what follows only writes, each statement from
-    -- "held" alone. (The planner takes "held" for one row; a join of two of these sets would be a loop within a loop.)
-    with locked as materialized (
-      select r.*, i.reporter, c.outcome,
-        case
-          when d.fate = 'deferred' then format('%s (put off %s of %s times)', c.why, r.deferrals + 1, ${deferralsMax}::int)
-          when i.later_ms is not null and r.deferrals >= ${deferralsMax} then format('%s (put off %s times before)', c.why, r.deferrals)
-          else c.why
-        end as why,
-        i.skipped_because, i.output, i.is_truncated, i.answer, i.exit_code, i.signal,
-        i.duration_ms, m.was_pushed_at, m.was_started_at, d.fate,
-        -- The accept may have been written while this transaction waited for it.
-        greatest(now(), m.was_started_at) as ended_at,
-        -- Only what an executor did counts for or against a watcher.
-        d.fate = 'finished' and c.outcome in ('completed', 'failed', 'timeout') as is_counting,
-        case when d.fate = 'finished' and c.outcome = 'completed' then r.id end as window_id,
-        case
-          when d.fate = 'withdrawn' then now() + i.delay_ms * interval '1 ms'
-          when d.fate = 'deferred' then now() + least(greatest(i.later_ms, ${laterMsMin}), ${laterMsMax}) * interval '1 ms'
-          when d.fate = 'retried' then now() + least(${policy.retryBackoffMs}::float8
-            * power(2, least(r.attempt - 1, ${doublingsMax})), ${retryBackoffMsMax}) * interval '1 ms'
-        end as again_at
-      -- One order for all who lock several runs; and each is looked up by its key, however many are live.
-      from (select * from ${input} order by org_id, run_id) i
-        cross join lateral (
-          select * from run
-          where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token
-            and (i.reporter is null or device_id = i.reporter)
-            and ${isOfSession}
-            and (i.action <> 'withdraw' or status = 'claimed')
-          for update
-        ) r
-        cross join lateral (
-          select ${earlier("pushed")} as was_pushed_at, ${earlier("started")} as was_started_at
-        ) m
-        -- What Pinion itself ends after a cancellation was asked for was cancelled; what a device reports, counts.
-        cross join lateral (
-          select ${endsAsCancelled("r")} as is_cancelled
-        ) a
-        cross join lateral (
-          select case when a.is_cancelled then 'cancelled' else i.outcome end as outcome,
-            case when a.is_cancelled then concat_ws('; ', nullif(r.cancel_reason, ''), nullif(i.why, ''))
-              else coalesce(nullif(i.why, ''), r.cancel_reason, '') end as why
-        ) c
-        cross join lateral (
-          select case
-            -- A run whose end was asked for does not begin again.
-            when r.cancel_requested_at is not null then 'finished'
-            when i.action = 'withdraw' then 'withdrawn'
-            when i.action = 'finish_or_retry' and i.outcome = 'failed' and i.later_ms is not null and r.deferrals < ${deferralsMax}
-              then 'deferred'
-            when i.action = 'finish_or_retry' and i.outcome in ('failed', 'timeout') and r.attempt < r.max_attempts then 'retried'
-            else 'finished'
-          end as fate
-        ) d
-    ),
-    held as materialized (
-      select l.*, j.failures, p.pauses, w.notify, w.consecutive_failures > 0 as was_failing, w.last_window_id as prior_window_id,
-        exists (select from backlog b where b.org_id = l.org_id and b.watcher_id = l.watcher_id)
-          -- Its next slot may be put aside at this moment, by somebody who still sees this run as active.
-          or exists (select from watcher o where o.org_id = l.org_id and o.id = l.watcher_id and o.overlap <> 'skip')
-          as has_backlog
-      -- The watchers after all the runs, in an order of their own. What is decided about one is decided on the row as it
-      -- is locked: it may have been resumed, or have lost its device, since this statement began.
-      from (select * from locked order by org_id, watcher_id) l
-        left join lateral (
-          select status, consecutive_failures, notify, last_window_id from watcher
-          -- A run that completed asks its watcher for nothing where nobody is told of it: "fired" alone writes it then.
-          where l.is_counting and org_id = l.org_id and id = l.watcher_id
-            and (l.outcome <> 'completed' or notify is not null)
-          for no key update
-        ) w on true
-        cross join lateral (
-          select case when l.outcome <> 'completed' then w.consecutive_failures + 1 end as failures
-        ) j
-        cross join lateral (
-          select coalesce(j.failures >= ${policy.pauseAfter} and w.status = 'active', false) as pauses
-        ) p
-    ),
-    gone as (
-      delete from run r using held h where h.fate = 'finished' and r.org_id = h.org_id and r.id = h.id
-    ),
-    ended as (
-      insert into run_finished (${endedColumns}, skip_reason, output_tail)
-      select h.org_id, h.id, h.watcher_id, h.watcher_version, h.agent_id, h.agent_version, h.device_id, h.agent_kind,
-        h.notification, h.source, h.scheduled_for, h.window_start, h.window_end, h.due_at, h.created_at, h.start_deadline_at,
-        h.timeout_ms, h.max_attempts, h.retry_of, h.outcome, h.attempt, h.attempt_token, h.not_before, h.claimed_at,
-        h.claimed_epoch, h.was_pushed_at, h.was_started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
-        h.past_attempts, h.ended_at, h.reporter is not null, h.exit_code, h.signal, h.duration_ms, h.window_id,
-        case when h.window_id is not null then h.output end, case when h.window_id is not null then h.is_truncated end,
-        case when h.window_id is not null then h.answer::jsonb end, h.skipped_because,
-        case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end
-      from held h where h.fate = 'finished'
-    ),
-    returned as (
-      update run r set
-        status = 'pending', attempt_token = null,
-        -- It is placed anew.
-        is_held = h.is_gated,
-        -- Any worker may have it next.
-        device_id = case when h.is_pinned then h.device_id end,
-        claimed_at = null, claimed_epoch = null, claimed_session = null, pushed_at = null,
-        -- It did start: the deadline for that is not asked about again.
-        start_deadline_at = case when h.fate in ('retried', 'deferred') then null else h.start_deadline_at end,
-        started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,
-        -- A withdrawn attempt was never accepted, and a deferred one could not begin: neither counts.
-        attempt = case when h.fate in ('withdrawn', 'deferred') then greatest(h.attempt - 1, 0) else h.attempt end,
-        deferrals = case when h.fate = 'deferred' then h.deferrals + 1 else h.deferrals end,
-        not_before = h.again_at,
-        past_attempts = ${pastAttemptsWith(
-          "h",
-          sql`'device_id', h.device_id, 'claimed_at', h.claimed_at, 'ended_at', now(),
-          'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null`,
-        )}
-      from held h
-      where h.again_at is not null and r.org_id = h.org_id and r.id = h.id
-    ),
-    fired as (
-      update watcher w set
-        last_fired_at = case when h.reporter is not null then now() else w.last_fired_at end,
-        -- A window from before the last one, of an old run's retry or a backfilled slot, is stored but is not the last.
-        last_window_id = case when h.window_end >= coalesce(w.window_cursor_at, h.window_end)
-          then coalesce(h.window_id, w.last_window_id) else w.last_window_id end,
-        last_window_at = case when h.window_id is not null and h.window_end >= coalesce(w.window_cursor_at, h.window_end)
-          then h.ended_at else w.last_window_at end,
-        window_cursor_at = case when h.window_id is null then w.window_cursor_at
-          else greatest(w.window_cursor_at, h.window_end) end,
-        consecutive_failures = coalesce(h.failures, 0),
-        backoff_until = case
-          when h.failures is null or h.failures < ${policy.backoffAfter} then null
-          else now() + least(${policy.watcherBackoffMs}::float8
-            * power(2, least(h.failures - ${policy.backoffAfter}, ${doublingsMax})), ${watcherBackoffMsMax}) * interval '1 ms'
-        end,
-        status = case when h.pauses then 'paused' else w.status end,
-        paused_reason = case when h.pauses
-          then h.failures || ' failures in a row; the last: ' || h.why else w.paused_reason end
-      from held h
-      where h.is_counting and w.org_id = h.org_id and w.id = h.watcher_id
-    ),
-    stopped as (
-      -- A slot that is due already is left to the materializer, which records it.
-      update schedule_position s set next_slot_at = null, next_due_at = null
-      from held h
-      where h.pauses and s.org_id = h.org_id and s.watcher_id = h.watcher_id and s.next_due_at > now()
-    )
-    select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
-      h.device_id as "deviceId", h.agent_id as "agentId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
-      h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
-      h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures", h.notify,
-      coalesce(h.was_failing, false) as "wasFailing", h.prior_window_id as "priorWindowId",
-      h.fate = 'finished' and exists (select from watcher_after a where a.org_id = h.org_id and a.after_id = h.watcher_id) as "hasFollowers"
-    from held h
-  `.execute(db);
-  return rows;
-}
 
-/** The keys that an answer adds to `extracted_data`. */
-export function answerOf({ answer }: Pick<Settlement, "answer">): string | null {
-  if (!answer) return null;
-  const { result, structured } = answer;
-  return storableJson({
-    ...(result === "" ? {} : { result }),
-    ...(structured === undefined ? {} : { structured }),
-  });
-}
+/** The run under the settlement's attempt, locked. */
+const lockedRun = sql`
+  cross join lateral (
+    select * from run
+    where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token
+      and (i.reporter is null or device_id = i.reporter)
+      and ${isOfSession}
+      and (i.action <> 'withdraw' or status = 'claimed')
+    for update
+  ) r`;
+
+/** The fate of the run. A run with a requested cancel does not begin again. */
+const fateOfRun = sql`
+  cross join lateral (
+    select case
+      when r.cancel_requested_at is not null then 'finished'
+      when i.action = 'withdraw' then 'withdrawn'
+      when i.action = 'finish_or_retry' and i.outcome = 'failed' and i.later_ms is not null and r.deferrals < ${deferralsMax}
+        then 'deferred'
+      when i.action = 'finish_or_retry' and i.outcome in ('failed', 'timeout') and r.attempt < r.max_attempts then 'retried'
+      else 'finished'
+    end as fate
+  ) d`;
+
+/** The reason of the fate; a deferral tells its number. */
+const whyOfFate = sql`
+  case
+    when d.fate = 'deferred' then format('%s (put off %s of %s times)', c.why, r.deferrals + 1, ${deferralsMax}::int)
+    when i.later_ms is not null and r.deferrals >= ${deferralsMax} then format('%s (put off %s times before)', c.why, r.deferrals)
+    else c.why
+  end`;
+
+/** The time from which a run that returns to pending is offered again. */
+const againAt = (policy: FailurePolicy) => sql`
+  case
+    when d.fate = 'withdrawn' then now() + i.delay_ms * interval '1 ms'
+    when d.fate = 'deferred' then now() + least(greatest(i.later_ms, ${laterMsMin}), ${laterMsMax}) * interval '1 ms'
+    when d.fate = 'retried' then now() + least(${policy.retryBackoffMs}::float8
+      * power(2, least(r.attempt - 1, ${doublingsMax})), ${retryBackoffMsMax}) * interval '1 ms'
+  end`;
+
+/** The runs to settle, locked, each with its report and its fate. */
+const lockedRuns = (input: RawBuilder<unknown>, policy: FailurePolicy) => sql`
+  select r.*, i.reporter, c.outcome,
+    ${whyOfFate} as why,
+    i.skipped_because, i.output, i.is_truncated, i.answer, i.exit_code, i.signal,
+    i.duration_ms, m.was_pushed_at, m.was_started_at, d.fate,
+    -- The accept may have been written while this transaction waited for it.
+    greatest(now(), m.was_started_at) as ended_at,
+    -- Only the ends that an executor caused count for or against a watcher.
+    d.fate = 'finished' and c.outcome in ('completed', 'failed', 'timeout') as is_counting,
+    case when d.fate = 'finished' and c.outcome = 'completed' then r.id end as window_id,
+    ${againAt(policy)} as again_at
+  -- One order for all statements that lock several runs. Each run is looked up by its key, however many are live.
+  from (select * from ${input} order by org_id, run_id) i
+    ${lockedRun}
+    cross join lateral (
+      select ${earlier("pushed")} as was_pushed_at, ${earlier("started")} as was_started_at
+    ) m
+    cross join lateral (select ${endsAsCancelled("r")} as is_cancelled) a
+    cross join lateral (
+      select case when a.is_cancelled then 'cancelled' else i.outcome end as outcome,
+        case when a.is_cancelled then concat_ws('; ', nullif(r.cancel_reason, ''), nullif(i.why, ''))
+          else coalesce(nullif(i.why, ''), r.cancel_reason, '') end as why
+    ) c
+    ${fateOfRun}`;
+
+/** The runs with their watchers, locked, and the failures in a row after the end. */
+const runsWithWatchers = (policy: FailurePolicy) => sql`
+  select l.*, j.failures, p.pauses, w.notify, w.consecutive_failures > 0 as was_failing, w.last_window_id as prior_window_id,
+    exists (select from backlog b where b.org_id = l.org_id and b.watcher_id = l.watcher_id)
+      -- A transaction that still sees this run as active may put the watcher's next slot aside at this moment.
+      or exists (select from watcher o where o.org_id = l.org_id and o.id = l.watcher_id and o.overlap <> 'skip')
+      as has_backlog
+  -- Watchers are locked after all runs, in the order of their ids. The decisions use the locked row: since this statement
+  -- began, the watcher may have been resumed, or may have lost its device.
+  from (select * from locked order by org_id, watcher_id) l
+    left join lateral (
+      select status, consecutive_failures, notify, last_window_id from watcher
+      -- The end of a completed run needs no facts of a watcher without notify entries: only "fired" locks and writes that watcher.
+      where l.is_counting and org_id = l.org_id and id = l.watcher_id
+        and (l.outcome <> 'completed' or notify is not null)
+      for no key update
+    ) w on true
+    cross join lateral (
+      select case when l.outcome <> 'completed' then w.consecutive_failures + 1 end as failures
+    ) j
+    cross join lateral (
+      select coalesce(j.failures >= ${policy.pauseAfter} and w.status = 'active', false) as pauses
+    ) p`;
+
+/** Ended runs, deleted from `run`. */
+const liveRunsGone = sql`
+  delete from run r using held h where h.fate = 'finished' and r.org_id = h.org_id and r.id = h.id`;
+
+/** Ended runs, written to `run_finished`. */
+const runsEnded = sql`
+  insert into run_finished (${endedColumns}, skip_reason, output_tail)
+  select h.org_id, h.id, h.watcher_id, h.watcher_version, h.agent_id, h.agent_version, h.device_id, h.agent_kind,
+    h.notification, h.source, h.scheduled_for, h.window_start, h.window_end, h.due_at, h.created_at, h.start_deadline_at,
+    h.timeout_ms, h.max_attempts, h.retry_of, h.outcome, h.attempt, h.attempt_token, h.not_before, h.claimed_at,
+    h.claimed_epoch, h.was_pushed_at, h.was_started_at, h.last_beat_at, h.cancel_requested_at, h.cancel_reason, h.why,
+    h.past_attempts, h.ended_at, h.reporter is not null, h.exit_code, h.signal, h.duration_ms, h.window_id,
+    case when h.window_id is not null then h.output end, case when h.window_id is not null then h.is_truncated end,
+    case when h.window_id is not null then h.answer::jsonb end, h.skipped_because,
+    case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end
+  from held h where h.fate = 'finished'`;
+
+/** Runs that return to pending. */
+const runsReturned = sql`
+  update run r set
+    status = 'pending', attempt_token = null,
+    -- A gated run is placed anew.
+    is_held = h.is_gated,
+    -- Any worker may claim an unpinned run next.
+    device_id = case when h.is_pinned then h.device_id end,
+    claimed_at = null, claimed_epoch = null, claimed_session = null, pushed_at = null,
+    -- The run has started once: its start deadline does not apply any more.
+    start_deadline_at = case when h.fate in ('retried', 'deferred') then null else h.start_deadline_at end,
+    started_at = null, last_beat_at = null, cancel_requested_at = null, cancel_reason = null, reason = h.why,
+    -- A withdrawn attempt was never accepted, and a deferred attempt could not begin: both do not count.
+    attempt = case when h.fate in ('withdrawn', 'deferred') then greatest(h.attempt - 1, 0) else h.attempt end,
+    deferrals = case when h.fate = 'deferred' then h.deferrals + 1 else h.deferrals end,
+    not_before = h.again_at,
+    past_attempts = ${pastAttemptsWith(
+      "h",
+      sql`'device_id', h.device_id, 'claimed_at', h.claimed_at, 'ended_at', now(),
+      'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null`,
+    )}
+  from held h
+  where h.again_at is not null and r.org_id = h.org_id and r.id = h.id`;
+
+/** Watchers of ended runs: their last window, failures, back-off and pause. */
+const watchersChanged = (policy: FailurePolicy) => sql`
+  update watcher w set
+    last_fired_at = case when h.reporter is not null then now() else w.last_fired_at end,
+    ${lastWindowColumns(sql`h.ended_at`)},
+    consecutive_failures = coalesce(h.failures, 0),
+    backoff_until = case
+      when h.failures is null or h.failures < ${policy.backoffAfter} then null
+      else ${backoffEnd(policy)}
+    end,
+    ${pausedColumns}
+  from held h
+  where h.is_counting and w.org_id = h.org_id and w.id = h.watcher_id`;
+
+/** The settlements for the caller. */
+const settledRuns = sql`
+  select h.org_id as "orgId", h.id as "runId", h.attempt_token as "attemptToken", h.watcher_id as "watcherId",
+    h.device_id as "deviceId", h.agent_id as "agentId", h.is_pinned as "isPinned", h.due_at as "dueAt", h.fate as action, case when h.fate = 'finished' then h.outcome else 'pending' end as status,
+    h.why as reason, h.attempt, h.window_id as "windowId", h.again_at as "notBefore", h.has_backlog as "hasBacklog",
+    h.pauses as "isWatcherPaused", coalesce(h.failures, 0) as "consecutiveFailures", h.notify,
+    coalesce(h.was_failing, false) as "wasFailing", h.prior_window_id as "priorWindowId",
+    h.fate = 'finished' and exists (select from watcher_after a where a.org_id = h.org_id and a.after_id = h.watcher_id) as "hasFollowers"
+  from held h`;
 
 export type AttemptName = { orgId: string; deviceId: string; workId: string; attemptToken: string };

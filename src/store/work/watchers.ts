@@ -165,31 +165,22 @@ export async function provision(
     nextSlotAt: Date;
   },
 ): Promise<string | undefined> {
+  const { orgId, slug, name, prompt, agentId, deviceId, schedule, timeZone, nextSlotAt } = options;
   const inserted = await tx
     .insertInto("watcher")
     .values({
-      org_id: options.orgId,
-      slug: options.slug,
-      name: options.name,
-      agent_id: options.agentId,
-      device_id: options.deviceId,
-      schedule: options.schedule,
-      time_zone: options.timeZone,
+      ...{ org_id: orgId, slug, name, schedule },
+      ...{ agent_id: agentId, device_id: deviceId, time_zone: timeZone },
     })
     .onConflict((conflict) => conflict.columns(["org_id", "slug"]).doNothing())
     .returning("id")
     .executeTakeFirst();
   if (!inserted) return undefined;
-  const { orgId, nextSlotAt } = options;
-  const position = { nextSlotAt, nextDueAt: nextSlotAt };
-  await insertPosition(tx, { orgId, watcherId: inserted.id, position });
-  await insertRevision(tx, {
-    orgId: options.orgId,
-    watcherId: inserted.id,
-    version: 1,
-    values: { name: options.name, prompt: options.prompt, extractionSchema: null, agentWork: {} },
-  });
-  return inserted.id;
+  const watcherId = inserted.id;
+  await insertPosition(tx, { orgId, watcherId, position: { nextSlotAt, nextDueAt: nextSlotAt } });
+  const values = { name, prompt, extractionSchema: null, agentWork: {} };
+  await insertRevision(tx, { orgId, watcherId, version: 1, values });
+  return watcherId;
 }
 
 /**

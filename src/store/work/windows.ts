@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import { storableJson } from "../pg/storable.ts";
 
 /** Windows: the stored results of completed runs. settlements.ts writes them. */
 
@@ -53,4 +54,17 @@ export async function list(
     order by id desc limit ${limit}
   `.execute(db);
   return rows;
+}
+
+/** The answer of a reporting agent, as stored in a window beside the output. */
+export type Answer = { result: string; structured: unknown };
+
+/** The keys that an answer adds to `extracted_data`, as JSON; null without an answer. */
+export function answerOf({ answer }: { answer?: Answer | undefined }): string | null {
+  if (!answer) return null;
+  const { result, structured } = answer;
+  return storableJson({
+    ...(result === "" ? {} : { result }),
+    ...(structured === undefined ? {} : { structured }),
+  });
 }

@@ -2,14 +2,14 @@
 import { describe, expect, test } from "vitest";
 import { browserPath, findBarriers, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
-import { startTestReplica } from "../../support/server.ts";
+import { useReplica } from "../../support/server.ts";
 
 describe.skipIf(!browserPath)("the documentation", () => {
-  const database = useDatabase();
+  const replica = useReplica(useDatabase({ per: "file" }));
   const browser = useBrowser();
 
   test("a reader comes from the page, searches, follows a result and a link, without a token", async () => {
-    const { url } = await startTestReplica(database.url);
+    const { url } = replica();
     const page = await browser.open(url);
     await page.getByRole("link", { name: "Documentation" }).click();
     await page.getByRole("heading", { name: "Documentation", level: 1 }).waitFor();
@@ -29,7 +29,7 @@ describe.skipIf(!browserPath)("the documentation", () => {
   });
 
   test("no barrier in light and dark, and no sideways scrolling at 390 pixels", async () => {
-    const { url } = await startTestReplica(database.url);
+    const { url } = replica();
     for (const { scheme, width } of [
       { scheme: "light", width: 390 },
       { scheme: "dark", width: 1280 },

@@ -7,7 +7,7 @@ import { AttentionReason, QuestionOptionKind, ToolStatus } from "#gen/pinion/v1/
 import { Outcome, RejectReason } from "#gen/pinion/v1/device_pb.js";
 import type { AgentName, RealAgent } from "../../support/agents.ts";
 import { startMcpServer } from "../../support/mcp.ts";
-import type { ModelReply, ModelRequest } from "../../support/model.ts";
+import type { ModelReply, ModelRequest } from "../../support/model-dialects.ts";
 import { findProgram } from "../../support/programs.ts";
 import { until } from "../client/harness.ts";
 import { livingInGroup, type Stage, stage } from "./harness.ts";

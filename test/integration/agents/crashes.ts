@@ -12,7 +12,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { QuestionOptionKind, ToolStatus } from "#gen/pinion/v1/activity_pb.js";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import type { AgentName, RealAgent } from "../../support/agents.ts";
-import type { ModelReply } from "../../support/model.ts";
+import type { ModelReply } from "../../support/model-dialects.ts";
 import { Events, settledSession, startDaemon } from "../client/harness.ts";
 import { livingInGroup, type Stage, stage } from "./harness.ts";
 

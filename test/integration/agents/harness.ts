@@ -6,7 +6,8 @@ import type { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import type { Assignment, AssignmentSchema, Completion } from "#gen/pinion/v1/device_pb.js";
 import type { AgentName, RealAgent } from "../../support/agents.ts";
 import { type Model, startModel } from "../../support/model.ts";
-import type { Peer, PeerSession } from "../../support/peer.ts";
+import type { Peer } from "../../support/peer.ts";
+import type { PeerSession } from "../../support/peer-session.ts";
 import { scriptedVariables, writeCodexConfig } from "../../support/scripted-home.ts";
 import { makeStateDir, settledSession, startDaemon, startPeer, type TestDaemon } from "../client/harness.ts";
 

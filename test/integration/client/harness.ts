@@ -12,7 +12,8 @@ import {
   parseConfig,
   runDaemon,
 } from "../../../clients/ts/src/index.ts";
-import { Peer, type PeerOptions, type PeerSession } from "../../support/peer.ts";
+import { Peer, type PeerOptions } from "../../support/peer.ts";
+import type { PeerSession } from "../../support/peer-session.ts";
 import { quickTiming } from "./timing.ts";
 
 /** The time limit of a test's wait for an event, in ms. */

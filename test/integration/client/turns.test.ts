@@ -11,7 +11,7 @@ import {
   RejectReason,
   type TurnAssignmentSchema,
 } from "#gen/pinion/v1/device_pb.js";
-import type { PeerSession } from "../../support/peer.ts";
+import type { PeerSession } from "../../support/peer-session.ts";
 import { makeStateDir, startDaemon, startPeer } from "./harness.ts";
 
 const shell = (script: string, more = "") => `

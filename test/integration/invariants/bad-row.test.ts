@@ -18,18 +18,16 @@ import {
   listKinds,
   listRuns,
   listWindows,
-  noteDoorbell,
   openDevice,
-  policy,
   putSchedule,
   reapRules,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
-  storeOnce,
   triggerRun,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 import { ageTurn, endsOf, findTurn, seedTurn, seedWorker } from "../../support/turns.ts";
 
 const database = useDatabase();

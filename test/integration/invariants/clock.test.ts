@@ -13,8 +13,6 @@ import {
   findRun,
   hourly,
   listRuns,
-  noteDoorbell,
-  policy,
   putSchedule,
   reapRules,
   seedRunning,
@@ -22,6 +20,7 @@ import {
   sessionOf,
   triggerRun,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });

@@ -12,19 +12,9 @@ import { settle } from "../../../src/store/work/settlements.ts";
 import { valuesOf, type WatcherValues } from "../../../src/store/work/watcher-values.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
-import {
-  findWatcher,
-  hold,
-  hourly,
-  listRuns,
-  noteDoorbell,
-  policy,
-  putSchedule,
-  seedDevice,
-  seedWatcher,
-  surroundings,
-  untilBlocked,
-} from "../../support/rows.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
+import { findWatcher, hourly, listRuns, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
+import { noteDoorbell, policy, surroundings } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });

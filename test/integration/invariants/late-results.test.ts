@@ -21,19 +21,17 @@ import * as lateResults from "../../../src/store/work/late-results.ts";
 import * as retention from "../../../src/store/work/retention.ts";
 import { withdraw } from "../../../src/store/work/turn-settlements.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import {
   accept,
   ageRun,
   claim,
   findRun,
   findWatcher,
-  hold,
   listKinds,
   listWindows,
-  noteDoorbell,
   openDevice,
   orgId,
-  policy,
   reapRules,
   reportOf,
   seedDevice,
@@ -41,10 +39,9 @@ import {
   seedWatcher,
   seedWorker,
   startRun,
-  storeOnce,
   triggerRun,
-  untilBlocked,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 import * as turns from "../../support/turns.ts";
 
 const database = useDatabase();

@@ -5,22 +5,19 @@ import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { retry, trigger } from "../../../src/scheduler/triggers.ts";
 import * as schedules from "../../../src/store/work/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import {
   findWatcher,
-  hold,
   hourly,
   listRuns,
-  noteDoorbell,
-  policy,
   putSchedule,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
-  storeOnce,
   triggerRun,
-  untilBlocked,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });

@@ -14,8 +14,9 @@ import { lockOverdue } from "../../../src/store/work/lost-turns.ts";
 import * as turnAttempts from "../../../src/store/work/turn-attempts.ts";
 import { type EndedTurn, withdraw } from "../../../src/store/work/turn-settlements.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import { isLong } from "../../support/long.ts";
-import { hold, openDevice, orgId, sessionOf, untilBlocked } from "../../support/rows.ts";
+import { openDevice, orgId, sessionOf } from "../../support/rows.ts";
 import {
   acceptTurn,
   ageTurn,

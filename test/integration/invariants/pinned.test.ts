@@ -4,22 +4,19 @@ import * as attempts from "../../../src/store/work/attempts.ts";
 import { valuesOf } from "../../../src/store/work/watcher-values.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import {
   claim,
   findRun,
-  hold,
   openDevice,
-  policy,
   reportOf,
   seedDevice,
   seedOrg,
   seedRunning,
   seedWatcher,
-  storeOnce,
-  surroundings,
   triggerRun,
-  untilBlocked,
 } from "../../support/rows.ts";
+import { policy, storeOnce, surroundings } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 

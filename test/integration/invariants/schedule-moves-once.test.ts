@@ -8,25 +8,23 @@ import { retry } from "../../../src/scheduler/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import type { ClaimedRun } from "../../../src/store/work/attempts.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold } from "../../support/locks.ts";
 import {
   ageRun,
   claim,
   findWatcher,
-  hold,
   hourly,
   listRuns,
-  noteDoorbell,
   openDevice,
-  policy,
   putSchedule,
   reapRules,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
-  storeOnce,
   triggerRun,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });

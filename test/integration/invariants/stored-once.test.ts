@@ -10,28 +10,25 @@ import { runEndings } from "../../../src/scheduler/run-endings.ts";
 import { settleWithEvents } from "../../../src/scheduler/settle.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import {
   accept,
   ageRun,
   claim,
   findRun,
   findWatcher,
-  hold,
   listKinds,
   listWindows,
-  noteDoorbell,
   openDevice,
-  policy,
   reapRules,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
   startRun,
-  storeOnce,
   triggerRun,
-  untilBlocked,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const store = (...reports: ReturnType<typeof reportOf>[]) =>

@@ -9,17 +9,16 @@ import { openSession } from "../../../src/server/device/reconcile.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold } from "../../support/locks.ts";
 import {
   accept,
   agePresence,
   ageRun,
   claim,
   findRun,
-  hold,
   listKinds,
   openDevice,
   orgId,
-  policy,
   reapRules,
   reportOf,
   seedDevice,
@@ -27,9 +26,9 @@ import {
   seedWatcher,
   seedWorker,
   sessionOf,
-  storeOnce,
   triggerRun,
 } from "../../support/rows.ts";
+import { policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 

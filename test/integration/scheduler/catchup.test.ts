@@ -7,7 +7,8 @@ import { slotsPerTransactionMax } from "../../../src/scheduler/recording-pass.ts
 import * as schedules from "../../../src/store/work/schedules.ts";
 import type { WatcherValues } from "../../../src/store/work/watcher-values.ts";
 import { useDatabase } from "../../support/database.ts";
-import { hourly, listRuns, noteDoorbell, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
+import { hourly, listRuns, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
+import { noteDoorbell } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 

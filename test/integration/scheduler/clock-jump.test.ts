@@ -20,17 +20,15 @@ import {
   hourly,
   listKinds,
   listRuns,
-  noteDoorbell,
   orgId,
-  policy,
   putSchedule,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
-  storeOnce,
 } from "../../support/rows.ts";
 import { startTestReplica } from "../../support/server.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 import { startWork, takeOn } from "../server/work.ts";
 
 const database = useDatabase();

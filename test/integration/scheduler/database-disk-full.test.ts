@@ -25,9 +25,7 @@ import {
   hourly,
   listRuns,
   listWindows,
-  noteDoorbell,
   openDevice,
-  policy,
   putSchedule,
   reapRules,
   reportOf,
@@ -35,6 +33,7 @@ import {
   seedRunning,
   seedWatcher,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });

@@ -11,14 +11,13 @@ import type { RecordedRun } from "../../../src/store/work/slot-rows.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   type DeviceName,
-  noteDoorbell,
   openDevice,
-  policy,
   seedDevice,
   seedWatcher,
   seedWorker,
   sessionOf,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy } from "../../support/surroundings.ts";
 import { turnTimers } from "../../support/turns.ts";
 
 const database = useDatabase();

@@ -6,21 +6,20 @@ import { expect, test } from "vitest";
 import { expireOnce } from "../../../src/scheduler/reaper.ts";
 import * as runs from "../../../src/store/work/runs.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold } from "../../support/locks.ts";
 import {
   ageRun,
   claim,
   findRun,
-  hold,
   listKinds,
   openDevice,
-  policy,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
-  storeOnce,
   triggerRun,
 } from "../../support/rows.ts";
+import { policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const expire = () => expireOnce(database.db, { policy });

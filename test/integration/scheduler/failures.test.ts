@@ -8,24 +8,20 @@ import { transaction } from "../../../src/store/pg/database.ts";
 import * as devices from "../../../src/usecases/devices.ts";
 import * as watchers from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import {
   findWatcher,
-  hold,
   hourly,
   listKinds,
   listRuns,
-  noteDoorbell,
   openDevice,
-  policy,
   putSchedule,
   reportOf,
   seedDevice,
   seedWatcher,
   startRun,
-  storeOnce,
-  surroundings,
-  untilBlocked,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy, storeOnce, surroundings } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const minute = 60_000;

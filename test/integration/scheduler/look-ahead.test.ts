@@ -6,14 +6,8 @@ import { LookAhead } from "../../../src/scheduler/look-ahead.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import * as schedules from "../../../src/store/work/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
-import {
-  listRuns,
-  noteDoorbell,
-  openDevice,
-  putSchedule,
-  seedDevice,
-  seedWatcher,
-} from "../../support/rows.ts";
+import { listRuns, openDevice, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
+import { noteDoorbell } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });

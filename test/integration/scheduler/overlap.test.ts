@@ -13,16 +13,14 @@ import {
   findWatcher,
   hourly,
   listRuns,
-  noteDoorbell,
   openDevice,
-  policy,
   putSchedule,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
-  storeOnce,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const options = { doorbell: noteDoorbell(), log: createLogger({ name: "test", level: "silent" }) };

@@ -12,27 +12,24 @@ import * as attempts from "../../../src/store/work/attempts.ts";
 import * as presence from "../../../src/store/work/presence.ts";
 import { useDatabase } from "../../support/database.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import {
   agePresence,
   ageRun,
   claim,
   type DeviceName,
   findRun,
-  hold,
   listKinds,
-  noteDoorbell,
   openDevice,
-  policy,
   reapRules,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
   sessionOf,
-  storeOnce,
   triggerRun,
-  untilBlocked,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const reap = (db: Db = database.db) => reapOnce(db, { rules: reapRules, policy });

@@ -10,22 +10,20 @@ import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import { tend } from "../../../src/store/work/partitions.ts";
 import * as windows from "../../../src/store/work/windows.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold } from "../../support/locks.ts";
 import {
   findWatcher,
-  hold,
   hourly,
   listRuns,
   listWindows,
-  noteDoorbell,
   orgId,
-  policy,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
   startRun,
-  storeOnce,
 } from "../../support/rows.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 import { replyOf, seedTurn, seedWorker, startTurn } from "../../support/turns.ts";
 
 const database = useDatabase();
@@ -229,6 +227,33 @@ test("a backlog of one table alone is deleted in batches, one after the other, w
     },
     { timeout: 10_000 },
   );
+});
+
+test("the first pass of a replica's loop goes on with the pass of its start, and does not repeat it", async () => {
+  const { db } = database;
+  await seedDevice(db);
+  const old = sql`insert into event_row (org_id, at, kind, actor)
+    select ${orgId}, now() - interval '32 days', 'test.old', 'pinion' from generate_series(1, 5001)`;
+  const left = () => db.selectFrom("event").select("seq").where("kind", "=", "test.old").execute();
+  const loopAfter = (begun: Awaited<ReturnType<typeof retain>>) => {
+    const { promise: isBegun, resolve } = Promise.withResolvers<void>();
+    const check = async () => {
+      resolve();
+      return { isInDoubt: false, settledForMs: Number.POSITIVE_INFINITY };
+    };
+    const loop = startRetention({ db, days: 30, conversationDays: 365, log, judge: { check }, begun });
+    onTestFinished(() => loop.stop());
+    return { loop, isBegun };
+  };
+  const whole = await retain();
+  expect(whole).toMatchObject({ isMore: false });
+  await old.execute(db);
+  const { loop, isBegun } = loopAfter(whole);
+  await isBegun;
+  await loop.stop();
+  expect(await left()).toHaveLength(5_001);
+  loopAfter(await retain());
+  await vi.waitFor(async () => expect(await left()).toHaveLength(0));
 });
 
 test("tending gives way to whoever uses the runs: it is put off, and the rest of the pass is done", async () => {

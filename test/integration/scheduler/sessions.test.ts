@@ -9,25 +9,23 @@ import * as attempts from "../../../src/store/work/attempts.ts";
 import * as presence from "../../../src/store/work/presence.ts";
 import { settle } from "../../../src/store/work/settlements.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import {
   ageRun,
   claim,
   type DeviceName,
   findRun,
-  hold,
   listKinds,
   openDevice,
-  policy,
   reapRules,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
   sessionOf,
-  storeOnce,
   triggerRun,
-  untilBlocked,
 } from "../../support/rows.ts";
+import { policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 

@@ -22,7 +22,7 @@ import { tokenService } from "../../../src/server/rpc/tokens.ts";
 import { watcherService } from "../../../src/server/rpc/watchers.ts";
 import { createQuotas } from "../../../src/store/people/quotas.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
-import { surroundings } from "../../support/rows.ts";
+import { surroundings } from "../../support/surroundings.ts";
 
 export type Api = {
   url: string;

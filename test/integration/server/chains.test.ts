@@ -13,7 +13,7 @@ import { storeCurrent, storeLate } from "../../../src/scheduler/run-endings.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
-import { policy } from "../../support/rows.ts";
+import { policy } from "../../support/surroundings.ts";
 import { getRun, takeOn, useReplicas } from "./work.ts";
 
 const database = useDatabase({ per: "file" });

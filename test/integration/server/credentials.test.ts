@@ -8,7 +8,7 @@ import { transaction } from "../../../src/store/pg/database.ts";
 import * as members from "../../../src/usecases/members.ts";
 import { useDatabase } from "../../support/database.ts";
 import { untilBlocked } from "../../support/locks.ts";
-import { surroundings } from "../../support/rows.ts";
+import { surroundings } from "../../support/surroundings.ts";
 import { type Api, startApi } from "./api.ts";
 import { addDevice, addTenant, type Tenant } from "./tenants.ts";
 
@@ -74,7 +74,7 @@ test.for(makers)("%s with a token that ends meanwhile waits, and makes nothing",
   await transaction(database.db, async (tx) => {
     await tokens.revoke(tx, { orgId: "acme", tokenId: bob.tokenId, actor: "pinion" });
     made = make(bob).catch((error: unknown) => error);
-    await untilBlocked(database);
+    await untilBlocked(database.db);
   });
   expect(await made).toMatchObject({ code: Code.Unauthenticated });
   expect(await counts()).toEqual([before[0]! - 1, before[1]]);
@@ -90,7 +90,7 @@ test.for(makers)("%s by a member who leaves meanwhile waits, and makes nothing",
     const leaving = { orgId: "acme", userId: bob.userId, actor: "pinion", caller: null };
     await members.remove(tx, { ...leaving, endsServices: false }, surroundings);
     made = make(bob).catch((error: unknown) => error);
-    await untilBlocked(database);
+    await untilBlocked(database.db);
   });
   expect(await made).toMatchObject({ code: Code.Unauthenticated });
   expect(await counts()).toEqual([before[0]! - 2, before[1]]);

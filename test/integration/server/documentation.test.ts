@@ -3,9 +3,9 @@ import { request } from "node:http";
 import { expect, test } from "vitest";
 import { useDatabase } from "../../support/database.ts";
 import { pages as documented, textOf } from "../../support/docs.ts";
-import { startTestReplica } from "../../support/server.ts";
+import { useReplica } from "../../support/server.ts";
 
-const database = useDatabase();
+const replica = useReplica(useDatabase({ per: "file" }));
 
 type IndexedPage = { path: string; title: string; sections: [id: string, heading: string, text: string][] };
 
@@ -16,7 +16,7 @@ async function listPages(url: string): Promise<IndexedPage[]> {
 const linksOf = (html: string) => [...html.matchAll(/(?:href|src)="([^"]+)"/g)].map(([, target]) => target!);
 
 test("every page is served, and every link leads to a page, a file or a heading that is there", async () => {
-  const { url } = await startTestReplica(database.url);
+  const { url } = replica();
   const pages = await listPages(url);
   const served = new Map<string, string>();
   for (const { path, title } of pages) {
@@ -55,7 +55,7 @@ test("every page is served, and every link leads to a page, a file or a heading 
 });
 
 test("the site has each page of the repository's documentation, and the navigation its sections", async () => {
-  const { url } = await startTestReplica(database.url);
+  const { url } = replica();
   const paths = new Set((await listPages(url)).map(({ path }) => path));
   const expected = documented.map((page) => {
     const inside = page.startsWith("docs/") ? page.slice("docs".length) : `/repository/${page}`;
@@ -71,7 +71,7 @@ test("the site has each page of the repository's documentation, and the navigati
 });
 
 test("a heading has GitHub's name, a diagram is its source, and code is shown as it is written", async () => {
-  const { url } = await startTestReplica(database.url);
+  const { url } = replica();
   const cli = await (await fetch(`${url}/docs/cli`)).text();
   expect(cli).toContain('id="the-json-of-up---once---json"');
   const lifecycles = await (await fetch(`${url}/docs/lifecycles`)).text();
@@ -81,7 +81,7 @@ test("a heading has GitHub's name, a diagram is its source, and code is shown as
 });
 
 test("an unknown page is a 404 with the list of pages, whose links work from there", async () => {
-  const { url } = await startTestReplica(database.url);
+  const { url } = replica();
   for (const path of ["/docs/no-such-page", "/docs/decisions/no/such", "/docs/<script>"]) {
     const answer = await fetch(url + path);
     expect(answer.status).toBe(404);
@@ -95,7 +95,7 @@ test("an unknown page is a 404 with the list of pages, whose links work from the
 });
 
 test("other spellings lead to the page, an etag saves the bytes, and only GET and HEAD are answered", async () => {
-  const { url } = await startTestReplica(database.url);
+  const { url } = replica();
   for (const [spelling, page] of [
     ["/docs/", "/docs"],
     ["/docs/cli.md", "/docs/cli"],

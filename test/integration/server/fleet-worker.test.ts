@@ -25,7 +25,7 @@ import { retainOnce } from "../../../src/scheduler/retention.ts";
 import { notify } from "../../../src/store/pg/listener.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";
-import { hold, untilBlocked } from "../../support/rows.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import { startTestReplica } from "../../support/server.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
 import { startTurn } from "./talk.ts";

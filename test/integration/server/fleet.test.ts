@@ -7,7 +7,7 @@ import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import * as presence from "../../../src/store/work/presence.ts";
 import { enroll } from "../../../src/usecases/enrolments.ts";
 import { useDatabase } from "../../support/database.ts";
-import { surroundings } from "../../support/rows.ts";
+import { surroundings } from "../../support/surroundings.ts";
 import { type Api, startApi } from "./api.ts";
 import { addDevice, addTenant, type Tenant } from "./tenants.ts";
 

@@ -19,7 +19,8 @@ import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/
 import * as incarnations from "../../../src/store/pg/incarnation.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
-import { hourly, listRuns, listWindows, noteDoorbell, putSchedule } from "../../support/rows.ts";
+import { hourly, listRuns, listWindows, putSchedule } from "../../support/rows.ts";
+import { noteDoorbell } from "../../support/surroundings.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
 import { answer, startTurn } from "./talk.ts";
 import { getRun, startWork, takeOn, useReplicas } from "./work.ts";

@@ -16,8 +16,8 @@ import { remove as removeMember } from "../../../src/usecases/members.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { untilBlocked } from "../../support/locks.ts";
-import { surroundings } from "../../support/rows.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
+import { surroundings } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 
@@ -145,7 +145,7 @@ test("a token that is made while its person is demoted waits, and is no stronger
     made = ada.clients.tokens
       .createToken({ kind: TokenKind.SVC, label: "x", scopes: ["admin"] })
       .catch((error: unknown) => error);
-    await untilBlocked(database);
+    await untilBlocked(database.db);
   });
   expect(await made).toMatchObject(denied);
 });
@@ -164,7 +164,7 @@ test.for(managers)("%s with a token that ends meanwhile waits, and makes nothing
   await transaction(database.db, async (tx) => {
     await tokens.revoke(tx, { orgId: "local", tokenId, actor: "pinion" });
     called = call(ada.clients).catch((error: unknown) => error);
-    await untilBlocked(database);
+    await untilBlocked(database.db);
   });
   expect(await called).toMatchObject(ended);
   expect((await replica.clients.orgs.listMembers({})).members).toHaveLength(2);
@@ -181,7 +181,7 @@ test.for(managers)(
       const leaving = { orgId: "local", userId: ada.userId, actor: "pinion", caller: null };
       await removeMember(tx, { ...leaving, endsServices: false }, surroundings);
       called = call(ada.clients).catch((error: unknown) => error);
-      await untilBlocked(database);
+      await untilBlocked(database.db);
     });
     expect(await called).toMatchObject(ended);
     expect((await replica.clients.orgs.listMembers({})).members).toHaveLength(1);

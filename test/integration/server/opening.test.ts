@@ -8,7 +8,8 @@ import { createLogger } from "../../../src/log.ts";
 import { createOpenings, open } from "../../../src/server/device/opening.ts";
 import { openDatabase } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
-import { type DeviceName, policy, seedDevice, seedRunning } from "../../support/rows.ts";
+import { type DeviceName, seedDevice, seedRunning } from "../../support/rows.ts";
+import { policy } from "../../support/surroundings.ts";
 
 const t = useDatabase();
 

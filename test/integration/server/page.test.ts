@@ -4,9 +4,10 @@ import { connect, type IncomingHttpHeaders } from "node:http2";
 import { brotliDecompressSync, gunzipSync } from "node:zlib";
 import { expect, test } from "vitest";
 import { useDatabase } from "../../support/database.ts";
-import { startTestReplica } from "../../support/server.ts";
+import { startTestReplica, useReplica } from "../../support/server.ts";
 
-const database = useDatabase();
+const database = useDatabase({ per: "file" });
+const replica = useReplica(database);
 
 /** The addresses of the script, the style and the icon, as the page names them. */
 type Scripts = ReadonlyMap<string, { bytes: number; needs: string[]; mayLoad: string[] }>;
@@ -46,7 +47,7 @@ async function assetsOf(url: string): Promise<string[]> {
 }
 
 test("the page and its assets come with their types, and with a policy that lets in nothing from elsewhere", async () => {
-  const { url } = await startTestReplica(database.url);
+  const { url } = replica();
   const page = await fetch(url);
   expect(page.status).toBe(200);
   expect(page.headers.get("content-type")).toBe("text/html; charset=utf-8");
@@ -78,7 +79,7 @@ test("the page and its assets come with their types, and with a policy that lets
 });
 
 test("what a browser has it is not sent again, in each encoding", async () => {
-  const { url } = await startTestReplica(database.url);
+  const { url } = replica();
   const etags = new Set<string>();
   for (const encoding of ["identity", "gzip", "br"]) {
     const first = await fetch(url, { headers: { "accept-encoding": encoding } });
@@ -99,7 +100,7 @@ test("what a browser has it is not sent again, in each encoding", async () => {
 });
 
 test("over HTTP/2 it comes from the same port, compressed, and the rpcs are still there", async () => {
-  const { url } = await startTestReplica(database.url);
+  const { url } = replica();
   const script = (await assetsOf(url)).find((path) => path.endsWith(".js"))!;
   const session = connect(url);
   const get = (headers: Record<string, string>) =>
@@ -131,7 +132,7 @@ test("over HTTP/2 it comes from the same port, compressed, and the rpcs are stil
 });
 
 test("a first load is at most 60 KiB of script, a visit of any view at most 120 KiB, with all that the view may load", async () => {
-  const { url } = await startTestReplica(database.url);
+  const { url } = replica();
   const entry = (await assetsOf(url)).find((path) => path.endsWith(".js"))!.replace("/assets/", "");
   const scripts = await scriptsFrom(url, entry);
   const closure = (from: readonly string[], isLater: boolean) => {
@@ -161,7 +162,7 @@ test("a first load is at most 60 KiB of script, a visit of any view at most 120 
 });
 
 test("what is no file of the page is not answered by it", async () => {
-  const { url } = await startTestReplica(database.url);
+  const { url } = replica();
   for (const path of ["/index.html", "/assets/", "/assets/../page.ts", "/assets/%2e%2e/page.ts", "/fleet"]) {
     expect((await fetch(url + path)).status, path).toBe(404);
   }

@@ -11,7 +11,7 @@ import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice, type Identity } from "../../support/device.ts";
-import { hold, untilBlocked } from "../../support/rows.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import { getRun, startWork, takeOn, untilStatus, useReplicas } from "./work.ts";
 
 const database = useDatabase({ per: "file" });

@@ -6,7 +6,7 @@ import * as joinCodes from "../../../src/store/people/join-codes.ts";
 import * as tokens from "../../../src/store/people/tokens.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import { type Enrolment, enroll } from "../../../src/usecases/enrolments.ts";
-import { surroundings } from "../../support/rows.ts";
+import { surroundings } from "../../support/surroundings.ts";
 
 export type Tenant = { orgId: string; userId: string; secret: string; tokenId: string };
 

@@ -14,7 +14,7 @@ import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
-import { hold, untilBlocked } from "../../support/rows.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
 import { answer, getTurn, nameOf, startTurn, untilTurn, watchTurn } from "./talk.ts";
 import { heldOf, startWork, takeOn, useReplicas } from "./work.ts";

@@ -13,7 +13,7 @@ import { remove as removeDevice } from "../../../src/usecases/devices.ts";
 import { enroll } from "../../../src/usecases/enrolments.ts";
 import { remove as removeWatcher } from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
-import { surroundings } from "../../support/rows.ts";
+import { surroundings } from "../../support/surroundings.ts";
 import { addDevice, addTenant } from "../server/tenants.ts";
 
 const database = useDatabase();

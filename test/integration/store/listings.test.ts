@@ -5,7 +5,8 @@ import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/events.ts";
 import * as runs from "../../../src/store/work/runs.ts";
 import { useDatabase } from "../../support/database.ts";
-import { orgId, policy, reportOf, seedRunning, storeOnce } from "../../support/rows.ts";
+import { orgId, reportOf, seedRunning } from "../../support/rows.ts";
+import { policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 

@@ -10,7 +10,7 @@ import * as enrolments from "../../../src/usecases/enrolments.ts";
 import * as members from "../../../src/usecases/members.ts";
 import { useDatabase } from "../../support/database.ts";
 import { untilBlocked } from "../../support/locks.ts";
-import { surroundings } from "../../support/rows.ts";
+import { surroundings } from "../../support/surroundings.ts";
 import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
 
 const database = useDatabase();
@@ -114,7 +114,7 @@ test("an admin who enrols a device while its owner leaves waits, and then is its
   let enrolled: Promise<enrolments.Enrolment> | undefined;
   await leave(bob, async () => {
     enrolled = enroll(code);
-    await untilBlocked(database);
+    await untilBlocked(database.db);
   });
   const { secret } = (await enrolled)!;
   expect(await deviceOf(laptop.deviceId)).toMatchObject({ owner_id: owner.userId });

@@ -10,7 +10,7 @@ import { type Enrolment, enroll } from "../../../src/usecases/enrolments.ts";
 import * as members from "../../../src/usecases/members.ts";
 import * as watchers from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
-import { surroundings } from "../../support/rows.ts";
+import { surroundings } from "../../support/surroundings.ts";
 import { addDevice, addTenant } from "../server/tenants.ts";
 
 const database = useDatabase();

@@ -9,7 +9,7 @@ import * as watchers from "../../../src/store/work/watchers.ts";
 import { remove as removeDevice } from "../../../src/usecases/devices.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
-import { surroundings } from "../../support/rows.ts";
+import { surroundings } from "../../support/surroundings.ts";
 import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
 
 const database = useDatabase();

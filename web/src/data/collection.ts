@@ -42,7 +42,7 @@ export function naturally(name: string): string {
   return name.toLowerCase().replace(/\d+/g, (digits) => digits.padStart(12, "0"));
 }
 
-export function createCollection<T extends object>(source: {
+export type Source<T> = {
   /** Yields all items, page by page. */
   pages(signal: AbortSignal): AsyncIterable<readonly T[]>;
   get(id: string): Promise<T | undefined>;
@@ -54,150 +54,182 @@ export function createCollection<T extends object>(source: {
    * Other lists show these items by name, so new items are read even while the list is not shown.
    */
   isNamed: boolean;
-}): Collection<T> {
-  const byId = signal<ReadonlyMap<string, T>>(new Map());
-  // A changed item is a new object, so each sort key is computed once.
-  const orders = new WeakMap<T, string>();
-  const items = computed(() => sorted(byId.value));
-  const state = signal<CollectionState>("empty");
-  const error = signal("");
-  const changed = new Set<string>();
-  let isStale = true;
-  let shown = 0;
-  let timer: ReturnType<typeof setTimeout> | undefined;
-  let listing: AbortController | undefined;
-  let listedAt = 0;
-  let generation = 0;
+};
 
-  function orderOf(item: T): string {
-    let order = orders.get(item);
-    if (order === undefined) {
-      order = source.orderOf(item);
-      orders.set(item, order);
+export function createCollection<T extends object>(source: Source<T>): Collection<T> {
+  return new Listed(source);
+}
+
+class Listed<T extends object> implements Collection<T> {
+  readonly #source: Source<T>;
+  readonly #byId = signal<ReadonlyMap<string, T>>(new Map());
+  readonly #order: Order<T>;
+  readonly #changed = new Set<string>();
+  #isStale = true;
+  #shown = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #listing: AbortController | undefined;
+  #listedAt = 0;
+  #generation = 0;
+  readonly items: ReadonlySignal<readonly T[]>;
+  readonly state = signal<CollectionState>("empty");
+  readonly error = signal("");
+
+  constructor(source: Source<T>) {
+    this.#source = source;
+    this.#order = new Order(source);
+    this.items = computed(() => this.#order.sorted(this.#byId.value.values()));
+  }
+
+  find(id: string): T | undefined {
+    return this.#byId.value.get(id);
+  }
+
+  put(item: T): void {
+    this.#byId.value = new Map(this.#byId.value).set(this.#source.idOf(item), item);
+  }
+
+  remove(id: string): void {
+    const next = new Map(this.#byId.value);
+    if (next.delete(id)) this.#byId.value = next;
+  }
+
+  touch(id: string): void {
+    this.#changed.add(id);
+    if (this.#changed.size > singlesMax) {
+      this.#isStale = true;
+      this.#changed.clear();
     }
-    return order;
+    this.#plan();
   }
 
-  function sorted(found: ReadonlyMap<string, T>): T[] {
-    const keyed = Array.from(found.values(), (item) => ({ item, order: orderOf(item) }));
-    const up = source.isDescending ? -1 : 1;
-    keyed.sort((a, b) => (a.order < b.order ? -up : a.order > b.order ? up : 0));
-    return keyed.map(({ item }) => item);
+  resync(): void {
+    this.#isStale = true;
+    this.#plan();
   }
 
-  function isWanted(): boolean {
-    if (shown > 0) return isStale || changed.size > 0;
-    if (!source.isNamed) return false;
-    return (isStale && state.value !== "ready") || [...changed].some((id) => !byId.value.has(id));
+  show(): () => void {
+    this.#shown++;
+    this.#plan();
+    return () => {
+      this.#shown--;
+    };
   }
 
-  function plan(): void {
-    if (timer !== undefined || listing || !isWanted()) return;
-    const restMs = isStale ? listedAt + relistEveryMs - performance.now() : 0;
-    timer = setTimeout(
+  clear(): void {
+    this.#generation++;
+    this.#listing?.abort();
+    this.#listing = undefined;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    this.#changed.clear();
+    this.#isStale = true;
+    this.#listedAt = 0;
+    this.#byId.value = new Map();
+    this.state.value = "empty";
+    this.error.value = "";
+  }
+
+  #isWanted(): boolean {
+    if (this.#shown > 0) return this.#isStale || this.#changed.size > 0;
+    if (!this.#source.isNamed) return false;
+    if (this.#isStale && this.state.value !== "ready") return true;
+    return [...this.#changed].some((id) => !this.#byId.value.has(id));
+  }
+
+  #plan(): void {
+    if (this.#timer !== undefined || this.#listing || !this.#isWanted()) return;
+    const restMs = this.#isStale ? this.#listedAt + relistEveryMs - performance.now() : 0;
+    this.#timer = setTimeout(
       () => {
-        timer = undefined;
-        void (isStale ? list() : getChanged()).finally(plan);
+        this.#timer = undefined;
+        void (this.#isStale ? this.#list() : this.#getChanged()).finally(() => this.#plan());
       },
-      state.value === "empty" ? 0 : Math.max(gatherMs, restMs),
+      this.state.value === "empty" ? 0 : Math.max(gatherMs, restMs),
     );
   }
 
-  async function list(): Promise<void> {
+  async #list(): Promise<void> {
     const mine = new AbortController();
-    listing = mine;
-    listedAt = performance.now();
-    isStale = false;
-    changed.clear();
-    if (state.value !== "ready") state.value = "loading";
-    const isFirst = state.value === "loading";
-    const found = new Map<string, T>();
+    this.#listing = mine;
+    this.#listedAt = performance.now();
+    this.#isStale = false;
+    this.#changed.clear();
+    if (this.state.value !== "ready") this.state.value = "loading";
     try {
-      for await (const page of source.pages(mine.signal)) {
-        for (const item of page) found.set(source.idOf(item), item);
-        // The first read shows each page at once; later reads replace the list as a whole.
-        if (isFirst) byId.value = new Map(found);
-      }
-      byId.value = found;
-      state.value = "ready";
-      error.value = "";
+      this.#byId.value = await this.#readPages(mine.signal);
+      this.state.value = "ready";
+      this.error.value = "";
     } catch (failure) {
       if (mine.signal.aborted) return;
       // Only an unreachable server is asked again; other errors, such as a missing permission, stay.
-      isStale = isUnreachable(failure);
-      error.value = explainError(failure);
-      if (state.value !== "ready") state.value = "failed";
+      this.#isStale = isUnreachable(failure);
+      this.error.value = explainError(failure);
+      if (this.state.value !== "ready") this.state.value = "failed";
     } finally {
-      if (listing === mine) listing = undefined;
+      if (this.#listing === mine) this.#listing = undefined;
     }
   }
 
-  async function getChanged(): Promise<void> {
-    const ids = [...changed];
-    changed.clear();
-    const from = generation;
-    const found = await Promise.all(
-      ids.map((id) =>
-        source.get(id).catch((failure: unknown) => {
-          if (isNotFound(failure)) return undefined;
-          // The stream is broken too, and its return reads all missed changes.
-          return byId.value.get(id);
-        }),
-      ),
-    );
-    if (from !== generation) return;
-    const next = new Map(byId.value);
+  async #readPages(signal: AbortSignal): Promise<Map<string, T>> {
+    const isFirst = this.state.value === "loading";
+    const found = new Map<string, T>();
+    for await (const page of this.#source.pages(signal)) {
+      for (const item of page) found.set(this.#source.idOf(item), item);
+      // The first read shows each page at once; later reads replace the list as a whole.
+      if (isFirst) this.#byId.value = new Map(found);
+    }
+    return found;
+  }
+
+  async #getChanged(): Promise<void> {
+    const ids = [...this.#changed];
+    this.#changed.clear();
+    const from = this.#generation;
+    const found = await Promise.all(ids.map((id) => this.#get(id)));
+    if (from !== this.#generation) return;
+    const next = new Map(this.#byId.value);
     for (const [index, id] of ids.entries()) {
       const item = found[index];
       if (item) next.set(id, item);
       else next.delete(id);
     }
-    byId.value = next;
+    this.#byId.value = next;
   }
 
-  return {
-    items,
-    state,
-    error,
-    find: (id) => byId.value.get(id),
-    put(item) {
-      byId.value = new Map(byId.value).set(source.idOf(item), item);
-    },
-    remove(id) {
-      const next = new Map(byId.value);
-      if (next.delete(id)) byId.value = next;
-    },
-    touch(id) {
-      changed.add(id);
-      if (changed.size > singlesMax) {
-        isStale = true;
-        changed.clear();
-      }
-      plan();
-    },
-    resync() {
-      isStale = true;
-      plan();
-    },
-    show() {
-      shown++;
-      plan();
-      return () => {
-        shown--;
-      };
-    },
-    clear() {
-      generation++;
-      listing?.abort();
-      listing = undefined;
-      clearTimeout(timer);
-      timer = undefined;
-      changed.clear();
-      isStale = true;
-      listedAt = 0;
-      byId.value = new Map();
-      state.value = "empty";
-      error.value = "";
-    },
-  };
+  async #get(id: string): Promise<T | undefined> {
+    try {
+      return await this.#source.get(id);
+    } catch (failure) {
+      if (isNotFound(failure)) return undefined;
+      // The stream is broken too, and its return reads all missed changes.
+      return this.find(id);
+    }
+  }
+}
+
+/** The sort order of a source. A changed item is a new object, so each sort key is computed once. */
+class Order<T extends object> {
+  readonly #source: Pick<Source<T>, "orderOf" | "isDescending">;
+  readonly #keys = new WeakMap<T, string>();
+
+  constructor(source: Pick<Source<T>, "orderOf" | "isDescending">) {
+    this.#source = source;
+  }
+
+  sorted(items: Iterable<T>): T[] {
+    const keyed = Array.from(items, (item) => ({ item, key: this.#keyOf(item) }));
+    const up = this.#source.isDescending ? -1 : 1;
+    keyed.sort((a, b) => (a.key < b.key ? -up : a.key > b.key ? up : 0));
+    return keyed.map(({ item }) => item);
+  }
+
+  #keyOf(item: T): string {
+    let key = this.#keys.get(item);
+    if (key === undefined) {
+      key = this.#source.orderOf(item);
+      this.#keys.set(item, key);
+    }
+    return key;
+  }
 }

@@ -4,11 +4,13 @@
  */
 import type { ComponentChildren } from "preact";
 
+export type Column<T> = { title: string; cell(item: T): ComponentChildren; class?: string };
+
 export function Table<T>(props: {
   label: string;
   items: readonly T[];
   keyOf(item: T): string;
-  columns: readonly { title: string; cell(item: T): ComponentChildren; class?: string }[];
+  columns: readonly Column<T>[];
 }) {
   return (
     <div class="scrolls" role="region" aria-label={props.label} tabIndex={0}>

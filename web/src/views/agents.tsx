@@ -91,35 +91,11 @@ function OneAgent({ id }: { id: string }) {
   const found = reading.value.value;
   if (!found) return <ReadingState error={reading.error.value} again={reading.again} />;
   const { agent, revisions } = found;
-  const users = watchers.items.value.filter(
-    ({ spec }) => spec?.agentId === id || (agent.isDefault && spec?.agentId === ""),
-  );
   const chosen = revisions.find(({ version }) => version === shown.value);
   const before = chosen && revisions[revisions.indexOf(chosen) + 1];
   return (
     <article class="page">
-      <header class="head">
-        <div>
-          <a class="back" href={linkTo("agents")}>
-            Agents
-          </a>
-          <h1>{agent.name || agent.id}</h1>
-          <p class="muted">
-            <code>{agent.id}</code> version {agent.version}
-            {agent.isDefault && ", the org’s default"} {agent.noExecutorReason}
-          </p>
-        </div>
-        {may("admin") && (
-          <div class="buttons">
-            <button
-              type="button"
-              onClick={() => openDialog(<EditDialog agent={agent} done={reading.again} />)}
-            >
-              Edit
-            </button>
-          </div>
-        )}
-      </header>
+      <Head agent={agent} done={reading.again} />
       <div class="panes">
         <div class="found">
           <Settings agent={agent} />
@@ -136,21 +112,55 @@ function OneAgent({ id }: { id: string }) {
               />
             )}
           </section>
-          <section class="sheet" aria-label="Watchers that ask it">
-            <h2>
-              Watchers that ask it <small>{users.length}</small>
-            </h2>
-            <ul class="versions">
-              {users.slice(0, 30).map((watcher) => (
-                <li key={watcher.id}>
-                  <a href={linkTo("watchers", watcher.slug)}>{watcher.spec?.name || watcher.slug}</a>
-                </li>
-              ))}
-            </ul>
-          </section>
+          <Users agent={agent} />
         </div>
       </div>
     </article>
+  );
+}
+
+function Head({ agent, done }: { agent: Agent; done: () => void }) {
+  return (
+    <header class="head">
+      <div>
+        <a class="back" href={linkTo("agents")}>
+          Agents
+        </a>
+        <h1>{agent.name || agent.id}</h1>
+        <p class="muted">
+          <code>{agent.id}</code> version {agent.version}
+          {agent.isDefault && ", the org’s default"} {agent.noExecutorReason}
+        </p>
+      </div>
+      {may("admin") && (
+        <div class="buttons">
+          <button type="button" onClick={() => openDialog(<EditDialog agent={agent} done={done} />)}>
+            Edit
+          </button>
+        </div>
+      )}
+    </header>
+  );
+}
+
+/** The watchers that ask the agent. */
+function Users({ agent }: { agent: Agent }) {
+  const users = watchers.items.value.filter(
+    ({ spec }) => spec?.agentId === agent.id || (agent.isDefault && spec?.agentId === ""),
+  );
+  return (
+    <section class="sheet" aria-label="Watchers that ask it">
+      <h2>
+        Watchers that ask it <small>{users.length}</small>
+      </h2>
+      <ul class="versions">
+        {users.slice(0, 30).map((watcher) => (
+          <li key={watcher.id}>
+            <a href={linkTo("watchers", watcher.slug)}>{watcher.spec?.name || watcher.slug}</a>
+          </li>
+        ))}
+      </ul>
+    </section>
   );
 }
 

@@ -4,7 +4,7 @@ import { destinations as api, may } from "../data/api.ts";
 import { useReading } from "../data/reading.ts";
 import { confirm } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
-import { ReadingState, Table } from "../parts/table.tsx";
+import { type Column, ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
 import { attempt } from "../parts/toasts.tsx";
 import { linkTo, route, setQuery } from "../route.ts";
@@ -49,45 +49,42 @@ export function DestinationsView() {
     <>
       <section class="sheet" aria-label="Destinations">
         <h1>Destinations</h1>
-        <Table
-          label="Destinations"
-          items={found}
-          keyOf={({ id }) => id}
-          columns={[
-            { title: "Destination", cell: (one) => <b>{one.spec?.name || one.slug}</b> },
-            { title: "Kind", cell: (one) => one.spec?.kind.case ?? "" },
-            {
-              title: "Waiting",
-              class: "number",
-              cell: (one) => <Filtered count={one.pendingDeliveries} of={one} state="waiting" />,
-            },
-            {
-              title: "Given up",
-              class: "number",
-              cell: (one) => <Filtered count={one.deadDeliveries} of={one} state="dead" />,
-            },
-            {
-              title: "Last taken",
-              cell: (one) =>
-                one.lastDeliveredAt ? <Ago at={one.lastDeliveredAt} /> : <span class="muted">never</span>,
-            },
-            {
-              title: "Last error",
-              class: "wide-cell",
-              cell: (one) => <span class="bad-text">{one.lastError}</span>,
-            },
-            {
-              title: "",
-              class: "end",
-              cell: (one) => (may("write") ? <Actions destination={one} done={reading.again} /> : null),
-            },
-          ]}
-        />
+        <Table label="Destinations" items={found} keyOf={({ id }) => id} columns={columnsOf(reading.again)} />
       </section>
       <Deliveries all={found} done={reading.again} />
     </>
   );
 }
+
+const columnsOf = (done: () => void): Column<Destination>[] => [
+  { title: "Destination", cell: (one) => <b>{one.spec?.name || one.slug}</b> },
+  { title: "Kind", cell: (one) => one.spec?.kind.case ?? "" },
+  {
+    title: "Waiting",
+    class: "number",
+    cell: (one) => <Filtered count={one.pendingDeliveries} of={one} state="waiting" />,
+  },
+  {
+    title: "Given up",
+    class: "number",
+    cell: (one) => <Filtered count={one.deadDeliveries} of={one} state="dead" />,
+  },
+  {
+    title: "Last taken",
+    cell: (one) =>
+      one.lastDeliveredAt ? <Ago at={one.lastDeliveredAt} /> : <span class="muted">never</span>,
+  },
+  {
+    title: "Last error",
+    class: "wide-cell",
+    cell: (one) => <span class="bad-text">{one.lastError}</span>,
+  },
+  {
+    title: "",
+    class: "end",
+    cell: (one) => (may("write") ? <Actions destination={one} done={done} /> : null),
+  },
+];
 
 function Filtered({ count, of, state }: { count: number; of: Destination; state: string }) {
   if (count === 0) return <span class="muted">0</span>;
@@ -188,53 +185,54 @@ function Deliveries({ all, done }: { all: readonly Destination[]; done: () => vo
           label="Messages"
           items={found}
           keyOf={({ id }) => id}
-          columns={[
-            { title: "State", cell: (one) => <State delivery={one} /> },
-            { title: "Tells", cell: ({ kind }) => <code>{kind}</code> },
-            {
-              title: "About",
-              cell: ({ runId, watcherSlug }) =>
-                runId === "" ? (
-                  watcherSlug
-                ) : (
-                  <a href={linkTo("runs", runId)}>{watcherSlug || runId.slice(-8)}</a>
-                ),
-            },
-            { title: "To", cell: ({ destinationSlug }) => destinationSlug },
-            { title: "Tries", class: "number", cell: ({ attempts }) => attempts },
-            { title: "When", cell: ({ createdAt }) => <Ago at={createdAt} /> },
-            {
-              title: "Why",
-              class: "wide-cell",
-              cell: ({ lastError }) => <span title={lastError}>{lastError}</span>,
-            },
-            {
-              title: "",
-              class: "end",
-              cell: (one) =>
-                may("write") && one.state === DeliveryState.DEAD ? (
-                  <button
-                    type="button"
-                    class="quiet"
-                    onClick={() =>
-                      attempt(async () => {
-                        await api.replayDeliveries({ deliveryIds: [one.id] });
-                        reading.again();
-                        done();
-                        return "It is tried again.";
-                      })
-                    }
-                  >
-                    Send again
-                  </button>
-                ) : null,
-            },
-          ]}
+          columns={deliveryColumns(() => {
+            reading.again();
+            done();
+          })}
         />
       )}
     </section>
   );
 }
+
+/** `done` is called after a message was sent again. */
+const deliveryColumns = (done: () => void): Column<Delivery>[] => [
+  { title: "State", cell: (one) => <State delivery={one} /> },
+  { title: "Tells", cell: ({ kind }) => <code>{kind}</code> },
+  {
+    title: "About",
+    cell: ({ runId, watcherSlug }) =>
+      runId === "" ? watcherSlug : <a href={linkTo("runs", runId)}>{watcherSlug || runId.slice(-8)}</a>,
+  },
+  { title: "To", cell: ({ destinationSlug }) => destinationSlug },
+  { title: "Tries", class: "number", cell: ({ attempts }) => attempts },
+  { title: "When", cell: ({ createdAt }) => <Ago at={createdAt} /> },
+  {
+    title: "Why",
+    class: "wide-cell",
+    cell: ({ lastError }) => <span title={lastError}>{lastError}</span>,
+  },
+  {
+    title: "",
+    class: "end",
+    cell: (one) =>
+      may("write") && one.state === DeliveryState.DEAD ? (
+        <button
+          type="button"
+          class="quiet"
+          onClick={() =>
+            attempt(async () => {
+              await api.replayDeliveries({ deliveryIds: [one.id] });
+              done();
+              return "It is tried again.";
+            })
+          }
+        >
+          Send again
+        </button>
+      ) : null,
+  },
+];
 
 function State({ delivery }: { delivery: Delivery }) {
   const [word, tone] = words[delivery.state] ?? ["unknown", "quiet"];

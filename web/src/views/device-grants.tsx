@@ -3,6 +3,7 @@ import { type Device, type Grant, GrantPermission } from "#gen/pinion/v1/fleet_p
 import { caller, explainError, fleet, orgs } from "../data/api.ts";
 import { allPages, useReading } from "../data/reading.ts";
 import { closeDialog, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
+import { Checks } from "../parts/fields.tsx";
 import { ReadingState } from "../parts/table.tsx";
 import { attempt, tell } from "../parts/toasts.tsx";
 import { permissionWord } from "../words.ts";
@@ -39,36 +40,44 @@ export function Grants({ device }: { device: Device }) {
       ) : (
         <ul class="versions">
           {grants.map((grant) => (
-            <li key={grant.id}>
-              <span>
-                <b>{granteeName(grant)}</b> may {permissionWord(grant.permission)}
-                {grant.firstUsedAt === undefined && <small> (not used yet)</small>}
-              </span>
-              {isMine && (
-                <button
-                  type="button"
-                  class="quiet warn"
-                  aria-label={`Take back: ${granteeName(grant)} may ${permissionWord(grant.permission)}`}
-                  onClick={() =>
-                    attempt(async () => {
-                      await fleet.revokeGrant({
-                        deviceId: device.id,
-                        grantee: grant.grantee!,
-                        permissions: [grant.permission],
-                      });
-                      reading.again();
-                      return "It was taken back.";
-                    })
-                  }
-                >
-                  Take back
-                </button>
-              )}
-            </li>
+            <OneGrant key={grant.id} {...{ device, grant, isMine }} done={reading.again} />
           ))}
         </ul>
       )}
     </section>
+  );
+}
+
+function OneGrant(props: { device: Device; grant: Grant; isMine: boolean; done: () => void }) {
+  const { device, grant, isMine, done } = props;
+  const takeBack = () =>
+    attempt(async () => {
+      const permissions = [grant.permission];
+      await fleet.revokeGrant({
+        deviceId: device.id,
+        ...(grant.grantee ? { grantee: grant.grantee } : {}),
+        permissions,
+      });
+      done();
+      return "It was taken back.";
+    });
+  return (
+    <li>
+      <span>
+        <b>{granteeName(grant)}</b> may {permissionWord(grant.permission)}
+        {grant.firstUsedAt === undefined && <small> (not used yet)</small>}
+      </span>
+      {isMine && (
+        <button
+          type="button"
+          class="quiet warn"
+          aria-label={`Take back: ${granteeName(grant)} may ${permissionWord(grant.permission)}`}
+          onClick={takeBack}
+        >
+          Take back
+        </button>
+      )}
+    </li>
   );
 }
 
@@ -131,26 +140,7 @@ function GrantDialog({ device, done }: { device: Device; done: () => void }) {
               ))}
           </select>
         </label>
-        <fieldset class="checks">
-          <legend>They may</legend>
-          {permissions.map(({ value, label, hint }) => (
-            <label key={value}>
-              <input
-                type="checkbox"
-                checked={chosen.value.has(value)}
-                onChange={(event) => {
-                  const next = new Set(chosen.value);
-                  if (event.currentTarget.checked) next.add(value);
-                  else next.delete(value);
-                  chosen.value = next;
-                }}
-              />
-              <span>
-                <b>{label}</b>: {hint}
-              </span>
-            </label>
-          ))}
-        </fieldset>
+        <Checks legend="They may" chosen={chosen} options={permissions} />
         <DialogEnd action="Grant" error={error.value} isDisabled={chosen.value.size === 0} />
       </form>
     </Dialog>

@@ -12,6 +12,7 @@ import { useReading } from "../data/reading.ts";
 import { watchers } from "../data/watchers.ts";
 import { closeDialog, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
+import { TextField } from "../parts/fields.tsx";
 import { Status } from "../parts/status.tsx";
 import { ReadingState } from "../parts/table.tsx";
 import { Ago, Since } from "../parts/time.tsx";
@@ -43,53 +44,9 @@ export function DeviceView({ id }: { id: string }) {
       </Empty>
     );
   }
-  const isOpen = device.connectedAt !== undefined && device.disconnectedAt === undefined;
   return (
     <article class="page">
-      <header class="head">
-        <div>
-          <a class="back" href={linkTo("fleet")}>
-            Fleet
-          </a>
-          <h1>
-            {device.label} <Status word={livenessWord(device.liveness)} />
-          </h1>
-          <p class="muted">
-            {isOpen ? (
-              <>
-                connected for <Since at={device.connectedAt} />
-              </>
-            ) : device.sessionEpoch === 0n ? (
-              "never connected"
-            ) : (
-              <>
-                away since <Ago at={device.disconnectedAt ?? device.lastBeatAt} />
-              </>
-            )}
-            {device.sessionEpoch > 0n && `, session ${device.sessionEpoch}`}
-          </p>
-        </div>
-        <div class="buttons">
-          {device.allowed.includes(GrantPermission.MANAGE) && (
-            <button type="button" onClick={() => openDialog(<RenameDialog device={device} />)}>
-              Rename
-            </button>
-          )}
-          {isOpen && device.allowed.includes(GrantPermission.MANAGE) && (
-            <button
-              type="button"
-              onClick={() =>
-                attempt(async () => {
-                  await fleet.disconnectDevice({ deviceId: id });
-                  return `${device.label} was asked to connect again.`;
-                })
-              }
-            >
-              Disconnect
-            </button>
-          )}
-        </div>
-      </header>
+      <Head device={device} />
       {device.configProblem !== "" && (
         <section class="sheet attention-text" aria-label="What is wrong">
           <b>device.toml is wrong</b>, and the configuration before it is in force: {device.configProblem}
@@ -117,6 +74,62 @@ export function DeviceView({ id }: { id: string }) {
         </div>
       </div>
     </article>
+  );
+}
+
+const isConnected = ({ connectedAt, disconnectedAt }: Device) =>
+  connectedAt !== undefined && disconnectedAt === undefined;
+
+function Head({ device }: { device: Device }) {
+  const mayManage = device.allowed.includes(GrantPermission.MANAGE);
+  const disconnect = () =>
+    attempt(async () => {
+      await fleet.disconnectDevice({ deviceId: device.id });
+      return `${device.label} was asked to connect again.`;
+    });
+  return (
+    <header class="head">
+      <div>
+        <a class="back" href={linkTo("fleet")}>
+          Fleet
+        </a>
+        <h1>
+          {device.label} <Status word={livenessWord(device.liveness)} />
+        </h1>
+        <p class="muted">
+          <ConnectionText device={device} />
+          {device.sessionEpoch > 0n && `, session ${device.sessionEpoch}`}
+        </p>
+      </div>
+      <div class="buttons">
+        {mayManage && (
+          <button type="button" onClick={() => openDialog(<RenameDialog device={device} />)}>
+            Rename
+          </button>
+        )}
+        {mayManage && isConnected(device) && (
+          <button type="button" onClick={disconnect}>
+            Disconnect
+          </button>
+        )}
+      </div>
+    </header>
+  );
+}
+
+function ConnectionText({ device }: { device: Device }) {
+  if (isConnected(device)) {
+    return (
+      <>
+        connected for <Since at={device.connectedAt} />
+      </>
+    );
+  }
+  if (device.sessionEpoch === 0n) return <>never connected</>;
+  return (
+    <>
+      away since <Ago at={device.disconnectedAt ?? device.lastBeatAt} />
+    </>
   );
 }
 
@@ -232,16 +245,7 @@ function RenameDialog({ device }: { device: Device }) {
   return (
     <Dialog title={`Rename ${labelOf(device.id)}`} class="narrow">
       <form onSubmit={save}>
-        <label class="field">
-          <span>Label</span>
-          <input
-            value={label.value}
-            required
-            onInput={(event) => {
-              label.value = event.currentTarget.value;
-            }}
-          />
-        </label>
+        <TextField label="Label" value={label} required />
         <DialogEnd action="Rename" />
       </form>
     </Dialog>

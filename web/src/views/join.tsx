@@ -5,19 +5,21 @@ import { explainError, fleet } from "../data/api.ts";
 import { listen } from "../data/live.ts";
 import { Copyable } from "../parts/copy.tsx";
 import { closeDialog, Dialog, DialogEnd } from "../parts/dialog.tsx";
+import { ChoiceField } from "../parts/fields.tsx";
 import { Ago } from "../parts/time.tsx";
 import { dayMs, hourMs, minuteMs } from "../times.ts";
 
+/** In milliseconds. */
 const lengths = [
-  { ms: 15 * minuteMs, label: "15 minutes" },
-  { ms: hourMs, label: "1 hour" },
-  { ms: dayMs, label: "1 day" },
-  { ms: 7 * dayMs, label: "7 days" },
+  { value: 15 * minuteMs, label: "15 minutes" },
+  { value: hourMs, label: "1 hour" },
+  { value: dayMs, label: "1 day" },
+  { value: 7 * dayMs, label: "7 days" },
 ];
 
 /** Creates a join code for one daemon, shows the command to paste, and reports the enrolment. */
 export function JoinDialog() {
-  const lengthMs = useSignal(lengths[0]!.ms);
+  const lengthMs = useSignal(15 * minuteMs);
   const made = useSignal<{ code: string; expiresAt: Timestamp | undefined } | undefined>(undefined);
   const error = useSignal("");
   const enrolled = useSignal("");
@@ -48,34 +50,7 @@ export function JoinDialog() {
   return (
     <Dialog title="Add a device">
       {made.value ? (
-        <>
-          <p>
-            On the machine that is to become a device. The code is good once, for one machine, and expires{" "}
-            <Ago at={made.value.expiresAt} />.
-          </p>
-          <h3>Install, enrol and start it</h3>
-          <Copyable
-            label="the line that installs it"
-            text={`curl -fsS ${location.origin}/install.sh | sh -s -- ${made.value.code}`}
-          />
-          <h3>Or enrol it, where Pinion is installed</h3>
-          <Copyable
-            label="the command"
-            text={`pinion device enroll --url ${location.origin} --join-code ${made.value.code}`}
-          />
-          <h3>Start its daemon</h3>
-          <Copyable label="the command of the daemon" text="pinion device run" />
-          <h3>The code alone</h3>
-          <Copyable label="the code" text={made.value.code} />
-          <p class={enrolled.value ? "enrolled" : "hint"} role="status">
-            {enrolled.value ? `✓ ${enrolled.value} has enrolled.` : "Waiting for a device to enrol…"}
-          </p>
-          <footer>
-            <button type="button" class="primary" onClick={closeDialog}>
-              Done
-            </button>
-          </footer>
-        </>
+        <Steps code={made.value.code} expiresAt={made.value.expiresAt} enrolled={enrolled.value} />
       ) : (
         <form
           onSubmit={(event) => {
@@ -84,24 +59,45 @@ export function JoinDialog() {
           }}
         >
           <p>A join code lets one machine enrol as yours, once. It is shown here and nowhere else.</p>
-          <label class="field">
-            <span>Good for</span>
-            <select
-              value={String(lengthMs.value)}
-              onChange={(event) => {
-                lengthMs.value = Number(event.currentTarget.value);
-              }}
-            >
-              {lengths.map(({ ms, label }) => (
-                <option key={ms} value={ms}>
-                  {label}
-                </option>
-              ))}
-            </select>
-          </label>
+          <ChoiceField label="Good for" value={lengthMs} options={lengths} />
           <DialogEnd action="Make a join code" error={error.value} />
         </form>
       )}
     </Dialog>
+  );
+}
+
+/** The commands to paste, and the sign that a device has enrolled. */
+function Steps(props: { code: string; expiresAt: Timestamp | undefined; enrolled: string }) {
+  const { code, expiresAt, enrolled } = props;
+  return (
+    <>
+      <p>
+        On the machine that is to become a device. The code is good once, for one machine, and expires{" "}
+        <Ago at={expiresAt} />.
+      </p>
+      <h3>Install, enrol and start it</h3>
+      <Copyable
+        label="the line that installs it"
+        text={`curl -fsS ${location.origin}/install.sh | sh -s -- ${code}`}
+      />
+      <h3>Or enrol it, where Pinion is installed</h3>
+      <Copyable
+        label="the command"
+        text={`pinion device enroll --url ${location.origin} --join-code ${code}`}
+      />
+      <h3>Start its daemon</h3>
+      <Copyable label="the command of the daemon" text="pinion device run" />
+      <h3>The code alone</h3>
+      <Copyable label="the code" text={code} />
+      <p class={enrolled ? "enrolled" : "hint"} role="status">
+        {enrolled ? `✓ ${enrolled} has enrolled.` : "Waiting for a device to enrol…"}
+      </p>
+      <footer>
+        <button type="button" class="primary" onClick={closeDialog}>
+          Done
+        </button>
+      </footer>
+    </>
   );
 }

@@ -40,21 +40,7 @@ export function LoginView() {
     }
   };
 
-  if (done.value !== "") {
-    return (
-      <Empty title={done.value === "confirmed" ? "It is logged in" : "It was turned down"}>
-        <p>
-          {done.value === "confirmed"
-            ? "The command goes on by itself. This tab can be closed."
-            : "The command gets nothing. Nobody can use its code any more."}
-        </p>
-        <a class="button" href={linkTo("home")}>
-          To the page
-        </a>
-      </Empty>
-    );
-  }
-  const found = login.value;
+  if (done.value !== "") return <Decided isConfirmed={done.value === "confirmed"} />;
   return (
     <section class="sheet narrow-sheet" aria-label="Log in a command">
       <h1>Log in a command</h1>
@@ -74,35 +60,55 @@ export function LoginView() {
           {error.value}
         </p>
       )}
-      {found && (
-        <>
-          <p>
-            <b>{found.clientName}</b> asks from <code>{found.address || "an unknown address"}</code>, since{" "}
-            <Ago at={found.startedAt} />. It will do what you may do, as {caller.value?.userName || "you"}.
-          </p>
-          <p class="attention-text">
-            Confirm only if you started it yourself, just now, and see the same code there. Whoever sent you a
-            code to confirm wants to be you.
-          </p>
-          {found.state !== LoginState.PENDING ? (
-            <p class="muted">Somebody has decided on it already.</p>
-          ) : (
-            <footer>
-              <button type="button" onClick={() => decide(false)}>
-                Turn it down
-              </button>
-              <button type="button" class="primary" onClick={() => decide(true)}>
-                Confirm
-              </button>
-            </footer>
-          )}
-          {found.expiresAt && timestampMs(found.expiresAt) > 0 && (
-            <p class="hint">
-              The code expires <Ago at={found.expiresAt} />.
-            </p>
-          )}
-        </>
-      )}
+      {login.value && <Asked login={login.value} decide={decide} />}
     </section>
+  );
+}
+
+function Decided({ isConfirmed }: { isConfirmed: boolean }) {
+  return (
+    <Empty title={isConfirmed ? "It is logged in" : "It was turned down"}>
+      <p>
+        {isConfirmed
+          ? "The command goes on by itself. This tab can be closed."
+          : "The command gets nothing. Nobody can use its code any more."}
+      </p>
+      <a class="button" href={linkTo("home")}>
+        To the page
+      </a>
+    </Empty>
+  );
+}
+
+/** The request of the command, and the decision. */
+function Asked({ login, decide }: { login: GetLoginResponse; decide: (confirm: boolean) => void }) {
+  return (
+    <>
+      <p>
+        <b>{login.clientName}</b> asks from <code>{login.address || "an unknown address"}</code>, since{" "}
+        <Ago at={login.startedAt} />. It will do what you may do, as {caller.value?.userName || "you"}.
+      </p>
+      <p class="attention-text">
+        Confirm only if you started it yourself, just now, and see the same code there. Whoever sent you a
+        code to confirm wants to be you.
+      </p>
+      {login.state !== LoginState.PENDING ? (
+        <p class="muted">Somebody has decided on it already.</p>
+      ) : (
+        <footer>
+          <button type="button" onClick={() => decide(false)}>
+            Turn it down
+          </button>
+          <button type="button" class="primary" onClick={() => decide(true)}>
+            Confirm
+          </button>
+        </footer>
+      )}
+      {login.expiresAt && timestampMs(login.expiresAt) > 0 && (
+        <p class="hint">
+          The code expires <Ago at={login.expiresAt} />.
+        </p>
+      )}
+    </>
   );
 }

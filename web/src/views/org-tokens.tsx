@@ -1,12 +1,13 @@
 /** The tokens of an org: who made them, what they may do, and their ends. */
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, type Timestamp } from "@bufbuild/protobuf/wkt";
 import { useSignal } from "@preact/signals";
 import { type Token, TokenKind, TokenService } from "#gen/pinion/v1/token_pb.js";
 import { caller, clientOf, explainError, may } from "../data/api.ts";
 import { allPages, useReading } from "../data/reading.ts";
-import { Copyable } from "../parts/copy.tsx";
-import { closeDialog, confirm, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
-import { ReadingState, Table } from "../parts/table.tsx";
+import { confirm, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
+import { Checks, ChoiceField, TextField } from "../parts/fields.tsx";
+import { SecretDialog } from "../parts/secret.tsx";
+import { type Column, ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
 import { dayMs } from "../times.ts";
 
@@ -58,44 +59,33 @@ export function Tokens() {
       {!shown ? (
         <ReadingState error={reading.error.value} again={reading.again} />
       ) : (
-        <Table
-          label="Tokens"
-          items={shown}
-          keyOf={({ id }) => id}
-          columns={[
-            { title: "Label", cell: (token) => <b>{token.label}</b> },
-            { title: "Of a", cell: (token) => kindWords[token.kind] ?? "" },
-            {
-              title: "May",
-              cell: (token) => `${token.scopes.join(", ")}${token.allDevices ? ", every device" : ""}`,
-            },
-            {
-              title: "Last used",
-              cell: (token) =>
-                token.lastUsedAt ? <Ago at={token.lastUsedAt} /> : <span class="muted">never</span>,
-            },
-            {
-              title: "Expires",
-              cell: (token) =>
-                token.revokedAt ? (
-                  <span class="muted">revoked</span>
-                ) : token.expiresAt ? (
-                  <Ago at={token.expiresAt} />
-                ) : (
-                  <span class="muted">never</span>
-                ),
-            },
-            {
-              title: "",
-              class: "end",
-              cell: (token) =>
-                may("write") && !token.revokedAt ? <TokenActions token={token} done={reading.again} /> : null,
-            },
-          ]}
-        />
+        <Table label="Tokens" items={shown} keyOf={({ id }) => id} columns={columnsOf(reading.again)} />
       )}
     </section>
   );
+}
+
+const columnsOf = (done: () => void): Column<Token>[] => [
+  { title: "Label", cell: (token) => <b>{token.label}</b> },
+  { title: "Of a", cell: (token) => kindWords[token.kind] ?? "" },
+  {
+    title: "May",
+    cell: (token) => `${token.scopes.join(", ")}${token.allDevices ? ", every device" : ""}`,
+  },
+  { title: "Last used", cell: (token) => <Moment at={token.lastUsedAt} /> },
+  {
+    title: "Expires",
+    cell: (token) => (token.revokedAt ? <span class="muted">revoked</span> : <Moment at={token.expiresAt} />),
+  },
+  {
+    title: "",
+    class: "end",
+    cell: (token) => (may("write") && !token.revokedAt ? <TokenActions token={token} done={done} /> : null),
+  },
+];
+
+function Moment({ at }: { at: Timestamp | undefined }) {
+  return at ? <Ago at={at} /> : <span class="muted">never</span>;
 }
 
 function TokenActions({ token, done }: { token: Token; done: () => void }) {
@@ -113,7 +103,7 @@ function TokenActions({ token, done }: { token: Token; done: () => void }) {
             async act() {
               const { secret } = await tokens.rotateToken({ tokenId: token.id });
               done();
-              openDialog(<SecretDialog secret={secret} label={token.label} />);
+              openDialog(<SecretDialog title={`The token ${token.label}`} secret={secret} />);
               return undefined;
             },
           })
@@ -144,35 +134,26 @@ function TokenActions({ token, done }: { token: Token; done: () => void }) {
   );
 }
 
-/** Shows a new secret, the only time. */
-function SecretDialog({ secret, label }: { secret: string; label: string }) {
-  return (
-    <Dialog title={`The token ${label}`}>
-      <p>Copy it now: it is kept nowhere, and not shown again.</p>
-      <Copyable label="the token" text={secret} />
-      <footer>
-        <button type="button" class="primary" onClick={closeDialog}>
-          Done
-        </button>
-      </footer>
-    </Dialog>
-  );
-}
-
+/** Days; 0: without an end. */
 const lives = [
-  { days: 7, label: "7 days" },
-  { days: 30, label: "30 days" },
-  { days: 90, label: "90 days" },
-  { days: 365, label: "a year" },
-  { days: 0, label: "for ever" },
+  { value: 7, label: "7 days" },
+  { value: 30, label: "30 days" },
+  { value: 90, label: "90 days" },
+  { value: 365, label: "a year" },
+  { value: 0, label: "for ever" },
+];
+
+const owners = [
+  { value: TokenKind.SVC, label: "a service" },
+  { value: TokenKind.PAT, label: "you" },
 ];
 
 function TokenDialog({ done }: { done: () => void }) {
-  const offered = ["read", "write", "admin", "fleet:run"].filter(
-    (scope) => caller.value?.scopes.includes(scope) || (scope === "fleet:run" && may("admin")),
-  );
+  const offered = ["read", "write", "admin", "fleet:run"]
+    .filter((scope) => caller.value?.scopes.includes(scope) || (scope === "fleet:run" && may("admin")))
+    .map((scope) => ({ value: scope, label: scope }));
   const label = useSignal("");
-  const kind = useSignal(TokenKind.SVC);
+  const kind = useSignal<number>(TokenKind.SVC);
   const scopes = useSignal<ReadonlySet<string>>(new Set(["read"]));
   const days = useSignal(may("admin") ? 90 : 7);
   const error = useSignal("");
@@ -186,7 +167,7 @@ function TokenDialog({ done }: { done: () => void }) {
         ...(days.value > 0 ? { expiresIn: durationFromMs(days.value * dayMs) } : {}),
       });
       done();
-      openDialog(<SecretDialog secret={secret} label={label.value.trim()} />);
+      openDialog(<SecretDialog title={`The token ${label.value.trim()}`} secret={secret} />);
     } catch (failure) {
       error.value = explainError(failure);
     }
@@ -194,62 +175,10 @@ function TokenDialog({ done }: { done: () => void }) {
   return (
     <Dialog title="Create a token" class="narrow">
       <form onSubmit={create}>
-        <label class="field">
-          <span>Label</span>
-          <input
-            required
-            maxLength={100}
-            value={label.value}
-            onInput={(event) => {
-              label.value = event.currentTarget.value;
-            }}
-          />
-        </label>
-        <label class="field">
-          <span>Of</span>
-          <select
-            value={String(kind.value)}
-            onChange={(event) => {
-              kind.value = Number(event.currentTarget.value);
-            }}
-          >
-            <option value={TokenKind.SVC}>a service</option>
-            <option value={TokenKind.PAT}>you</option>
-          </select>
-        </label>
-        <label class="field">
-          <span>Good for</span>
-          <select
-            value={String(days.value)}
-            onChange={(event) => {
-              days.value = Number(event.currentTarget.value);
-            }}
-          >
-            {lives.map((life) => (
-              <option key={life.days} value={life.days}>
-                {life.label}
-              </option>
-            ))}
-          </select>
-        </label>
-        <fieldset class="checks">
-          <legend>It may</legend>
-          {offered.map((scope) => (
-            <label key={scope}>
-              <input
-                type="checkbox"
-                checked={scopes.value.has(scope)}
-                onChange={(event) => {
-                  const next = new Set(scopes.value);
-                  if (event.currentTarget.checked) next.add(scope);
-                  else next.delete(scope);
-                  scopes.value = next;
-                }}
-              />
-              <b>{scope}</b>
-            </label>
-          ))}
-        </fieldset>
+        <TextField label="Label" value={label} required maxLength={100} />
+        <ChoiceField label="Of" value={kind} options={owners} />
+        <ChoiceField label="Good for" value={days} options={lives} />
+        <Checks legend="It may" chosen={scopes} options={offered} />
         <DialogEnd action="Create it" error={error.value} isDisabled={scopes.value.size === 0} />
       </form>
     </Dialog>

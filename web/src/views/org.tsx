@@ -3,6 +3,7 @@ import { type Member, MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { caller, explainError, may, maySeeOrgs, orgs } from "../data/api.ts";
 import { allPages, useReading } from "../data/reading.ts";
 import { closeDialog, confirm, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
+import { ChoiceField, TextField } from "../parts/fields.tsx";
 import { ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
 import { linkTo, type View } from "../route.ts";
@@ -89,7 +90,10 @@ function Members() {
   );
 }
 
-const roles = [MemberRole.OWNER, MemberRole.ADMIN, MemberRole.MEMBER];
+const roles = [MemberRole.OWNER, MemberRole.ADMIN, MemberRole.MEMBER].map((value) => ({
+  value,
+  label: roleWord(value),
+}));
 
 function MemberActions({ member, done }: { member: Member; done: () => void }) {
   const name = member.name || member.email;
@@ -131,7 +135,7 @@ function MemberActions({ member, done }: { member: Member; done: () => void }) {
 function MemberDialog({ member, done }: { member?: Member; done: () => void }) {
   const email = useSignal(member?.email ?? "");
   const name = useSignal(member?.name ?? "");
-  const role = useSignal(member?.role ?? MemberRole.MEMBER);
+  const role = useSignal<number>(member?.role ?? MemberRole.MEMBER);
   const error = useSignal("");
   const save = async (event: Event) => {
     event.preventDefault();
@@ -148,43 +152,11 @@ function MemberDialog({ member, done }: { member?: Member; done: () => void }) {
       <form onSubmit={save}>
         {!member && (
           <>
-            <label class="field">
-              <span>Email</span>
-              <input
-                type="email"
-                required
-                value={email.value}
-                onInput={(event) => {
-                  email.value = event.currentTarget.value;
-                }}
-              />
-            </label>
-            <label class="field">
-              <span>Name</span>
-              <input
-                value={name.value}
-                onInput={(event) => {
-                  name.value = event.currentTarget.value;
-                }}
-              />
-            </label>
+            <TextField label="Email" value={email} isEmail required />
+            <TextField label="Name" value={name} />
           </>
         )}
-        <label class="field">
-          <span>Role</span>
-          <select
-            value={String(role.value)}
-            onChange={(event) => {
-              role.value = Number(event.currentTarget.value);
-            }}
-          >
-            {roles.map((value) => (
-              <option key={value} value={value}>
-                {roleWord(value)}
-              </option>
-            ))}
-          </select>
-        </label>
+        <ChoiceField label="Role" value={role} options={roles} />
         <DialogEnd action={member ? "Save" : "Add"} error={error.value} />
       </form>
     </Dialog>

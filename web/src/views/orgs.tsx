@@ -3,12 +3,14 @@ import { useSignal } from "@preact/signals";
 import type { Org } from "#gen/pinion/v1/org_pb.js";
 import { caller, explainError, orgs } from "../data/api.ts";
 import { allPages, useReading } from "../data/reading.ts";
-import { Copyable } from "../parts/copy.tsx";
-import { closeDialog, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
+import { Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
+import { TextField } from "../parts/fields.tsx";
+import { SecretDialog } from "../parts/secret.tsx";
 import { ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
 
 const rowsMax = 2_000;
+
 export function OrgsView() {
   const reading = useReading(
     (signal) =>
@@ -62,55 +64,28 @@ function OrgDialog({ done }: { done: () => void }) {
   const name = useSignal("");
   const owner = useSignal("");
   const error = useSignal("");
-  const secret = useSignal("");
   const save = async (event: Event) => {
     event.preventDefault();
     try {
       const orgId = id.value.trim();
-      const answer = await orgs.createOrg({
+      const { secret } = await orgs.createOrg({
         orgId,
         name: name.value.trim() || orgId,
         ownerEmail: owner.value.trim(),
       });
-      secret.value = answer.secret;
       done();
+      const about = "The owner’s token, good in this org alone.";
+      openDialog(<SecretDialog title={`The org ${orgId}`} secret={secret} about={about} />);
     } catch (failure) {
       error.value = explainError(failure);
     }
   };
-  if (secret.value) {
-    return (
-      <Dialog title={`The org ${id.value.trim()}`}>
-        <p>
-          The owner’s token, good in this org alone. Copy it now: it is kept nowhere, and not shown again.
-        </p>
-        <Copyable label="the token" text={secret.value} />
-        <footer>
-          <button type="button" class="primary" onClick={closeDialog}>
-            Done
-          </button>
-        </footer>
-      </Dialog>
-    );
-  }
-  const field = (label: string, to: typeof id, more: object) => (
-    <label class="field">
-      <span>{label}</span>
-      <input
-        value={to.value}
-        onInput={(event) => {
-          to.value = event.currentTarget.value;
-        }}
-        {...more}
-      />
-    </label>
-  );
   return (
     <Dialog title="Make an org" class="narrow">
       <form onSubmit={save}>
-        {field("Id", id, { required: true, maxLength: 63, pattern: "[a-z0-9]([a-z0-9\\-]*[a-z0-9])?" })}
-        {field("Name", name, { maxLength: 200 })}
-        {field("Owner’s email", owner, { required: true, type: "email" })}
+        <TextField label="Id" value={id} required maxLength={63} pattern="[a-z0-9]([a-z0-9\-]*[a-z0-9])?" />
+        <TextField label="Name" value={name} maxLength={200} />
+        <TextField label="Owner’s email" value={owner} isEmail required />
         <DialogEnd action="Make it" error={error.value} />
       </form>
     </Dialog>

@@ -49,41 +49,7 @@ export function RunsView() {
       <div class="tools">
         <h1 class="unseen">Runs</h1>
         <StateChips wanted={wanted} />
-        <Picker
-          label="Device"
-          none="any device"
-          value={device}
-          options={deviceOptions.value}
-          onChange={(value) => setQuery({ device: value })}
-        />
-        <Picker
-          label="Watcher"
-          none="any watcher"
-          value={watcher}
-          options={watchers.items.value.map(({ id, slug }) => ({ value: id, label: slug }))}
-          onChange={(value) => setQuery({ watcher: value })}
-        />
-        <Picker
-          label="Attention"
-          none="any attention"
-          value={attention}
-          options={attentionOptions}
-          onChange={(value) => setQuery({ attention: value })}
-        />
-        <Picker
-          label="Label"
-          none="any label"
-          value={label}
-          options={labelOptions.value}
-          onChange={(value) => setQuery({ label: value })}
-        />
-        <Picker
-          label="Since"
-          none="any time"
-          value={since}
-          options={sinceOptions}
-          onChange={(value) => setQuery({ since: value })}
-        />
+        <Pickers {...{ device, watcher, attention, label, since }} />
         {may("write") && <BulkButtons isDisabled={attention !== ""} start={startBulk} />}
       </div>
       {items.length > 0 ? (
@@ -100,6 +66,33 @@ export function RunsView() {
       ) : (
         <NoRuns isFiltered={isFiltered} />
       )}
+    </>
+  );
+}
+
+function Pickers(props: Record<"device" | "watcher" | "attention" | "label" | "since", string>) {
+  const pickers = [
+    { name: "device", label: "Device", none: "any device", options: deviceOptions.value },
+    {
+      name: "watcher",
+      label: "Watcher",
+      none: "any watcher",
+      options: watchers.items.value.map(({ id, slug }) => ({ value: id, label: slug })),
+    },
+    { name: "attention", label: "Attention", none: "any attention", options: attentionOptions },
+    { name: "label", label: "Label", none: "any label", options: labelOptions.value },
+    { name: "since", label: "Since", none: "any time", options: sinceOptions },
+  ] as const;
+  return (
+    <>
+      {pickers.map(({ name, ...picker }) => (
+        <Picker
+          key={name}
+          {...picker}
+          value={props[name]}
+          onChange={(value) => setQuery({ [name]: value })}
+        />
+      ))}
     </>
   );
 }

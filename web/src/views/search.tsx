@@ -1,6 +1,7 @@
 /** Search over names, ids and words of results. */
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
+import type { RunHit } from "#gen/pinion/v1/run_pb.js";
 import { runs } from "../data/api.ts";
 import { devices, labelOf } from "../data/devices.ts";
 import { useReading } from "../data/reading.ts";
@@ -19,39 +20,15 @@ const namedMax = 12;
 const charactersMin = 2;
 
 export function SearchView() {
-  const text = (route.value.query.get("q") ?? "").trim();
-  const asked = useSignal(text);
-  useEffect(() => {
-    const timer = setTimeout(() => {
-      asked.value = text;
-    }, askAfterMs);
-    return () => clearTimeout(timer);
-  }, [text]);
-  const query = asked.value;
-  const reading = useReading(
-    async (signal) => (query.length < charactersMin ? undefined : runs.searchRuns({ query }, { signal })),
-    [query],
-  );
-  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-  const has = (of: string) => words.length > 0 && words.every((word) => of.toLowerCase().includes(word));
-  const namedWatchers = watchers.items.value
-    .filter(({ slug, id, spec }) => has(`${slug} ${id} ${spec?.name} ${spec?.prompt}`))
-    .slice(0, namedMax);
-  const namedDevices = devices.items.value
-    .filter(({ label, id, hostName }) => has(`${label} ${id} ${hostName}`))
-    .slice(0, namedMax);
+  const typed = route.value.query.get("q") ?? "";
+  const text = typed.trim();
+  const reading = useHits(text);
   const found = reading.value.value;
-  const isNothing =
-    namedWatchers.length + namedDevices.length === 0 && found !== undefined && found.hits.length === 0;
   return (
     <>
       <div class="tools">
         <h1 class="unseen">Search</h1>
-        <FilterBox
-          value={route.value.query.get("q") ?? ""}
-          hint="A name, an id, words of a result"
-          onInput={(q) => setQuery({ q })}
-        />
+        <FilterBox value={typed} hint="A name, an id, words of a result" onInput={(q) => setQuery({ q })} />
         {found && (
           <span class="muted">
             looked through the newest {found.resultsSearched.toLocaleString("en")} results
@@ -66,65 +43,108 @@ export function SearchView() {
           </p>
         </Empty>
       ) : (
-        <>
-          {namedWatchers.length > 0 && (
-            <section class="sheet" aria-label="Watchers">
-              <h2>Watchers</h2>
-              <ul class="versions">
-                {namedWatchers.map((watcher) => (
-                  <li key={watcher.id}>
-                    <a href={linkTo("watchers", watcher.slug)}>{watcher.spec?.name || watcher.slug}</a>
-                    <Status word={watcherWord(watcher.status)} />
-                  </li>
-                ))}
-              </ul>
-            </section>
-          )}
-          {namedDevices.length > 0 && (
-            <section class="sheet" aria-label="Devices">
-              <h2>Devices</h2>
-              <ul class="versions">
-                {namedDevices.map((device) => (
-                  <li key={device.id}>
-                    <a href={linkTo("fleet", device.id)}>{labelOf(device.id)}</a>
-                    <Status word={livenessWord(device.liveness)} />
-                  </li>
-                ))}
-              </ul>
-            </section>
-          )}
-          {found === undefined ? (
-            <ReadingState error={reading.error.value} again={reading.again} />
-          ) : (
-            found.hits.length > 0 && (
-              <section class="sheet" aria-label="Runs">
-                <h2>Runs</h2>
-                <ul class="needs">
-                  {found.hits.map(({ run, excerpt }) =>
-                    run ? (
-                      <li key={run.id}>
-                        <Status word={runWord(run.status)} />
-                        <span>
-                          <a href={linkTo("runs", run.id)}>
-                            <b>{run.watcherSlug || run.id}</b>
-                          </a>{" "}
-                          <code>{run.id.slice(-8)}</code>{" "}
-                          <small>
-                            <Ago at={run.finishedAt ?? run.dueAt} />
-                          </small>
-                          {excerpt && <Excerpt text={withoutMarkup(excerpt)} words={words} />}
-                        </span>
-                      </li>
-                    ) : null,
-                  )}
-                </ul>
-              </section>
-            )
-          )}
-          {isNothing && <Empty title="Nothing was found" />}
-        </>
+        <Found words={text.toLowerCase().split(/\s+/).filter(Boolean)} reading={reading} />
       )}
     </>
+  );
+}
+
+/** The runs of a text, read when the text has not changed for a moment. */
+function useHits(text: string) {
+  const asked = useSignal(text);
+  useEffect(() => {
+    const timer = setTimeout(() => {
+      asked.value = text;
+    }, askAfterMs);
+    return () => clearTimeout(timer);
+  }, [text]);
+  const query = asked.value;
+  return useReading(
+    async (signal) => (query.length < charactersMin ? undefined : runs.searchRuns({ query }, { signal })),
+    [query],
+  );
+}
+
+function Found({ words, reading }: { words: readonly string[]; reading: ReturnType<typeof useHits> }) {
+  const has = (of: string) => words.length > 0 && words.every((word) => of.toLowerCase().includes(word));
+  const namedWatchers = watchers.items.value
+    .filter(({ slug, id, spec }) => has(`${slug} ${id} ${spec?.name} ${spec?.prompt}`))
+    .slice(0, namedMax);
+  const namedDevices = devices.items.value
+    .filter(({ label, id, hostName }) => has(`${label} ${id} ${hostName}`))
+    .slice(0, namedMax);
+  const hits = reading.value.value?.hits;
+  return (
+    <>
+      <Named
+        title="Watchers"
+        items={namedWatchers.map(({ id, slug, spec, status }) => ({
+          ...{ id, name: spec?.name || slug, link: linkTo("watchers", slug), word: watcherWord(status) },
+        }))}
+      />
+      <Named
+        title="Devices"
+        items={namedDevices.map(({ id, liveness }) => ({
+          ...{ id, name: labelOf(id), link: linkTo("fleet", id), word: livenessWord(liveness) },
+        }))}
+      />
+      {hits === undefined ? (
+        <ReadingState error={reading.error.value} again={reading.again} />
+      ) : (
+        hits.length > 0 && <Hits hits={hits} words={words} />
+      )}
+      {namedWatchers.length + namedDevices.length === 0 && hits?.length === 0 && (
+        <Empty title="Nothing was found" />
+      )}
+    </>
+  );
+}
+
+/** Watchers or devices whose names match. */
+function Named(props: {
+  title: string;
+  items: readonly { id: string; name: string; link: string; word: string }[];
+}) {
+  if (props.items.length === 0) return null;
+  return (
+    <section class="sheet" aria-label={props.title}>
+      <h2>{props.title}</h2>
+      <ul class="versions">
+        {props.items.map(({ id, name, link, word }) => (
+          <li key={id}>
+            <a href={link}>{name}</a>
+            <Status word={word} />
+          </li>
+        ))}
+      </ul>
+    </section>
+  );
+}
+
+function Hits({ hits, words }: { hits: readonly RunHit[]; words: readonly string[] }) {
+  return (
+    <section class="sheet" aria-label="Runs">
+      <h2>Runs</h2>
+      <ul class="needs">
+        {hits.map(({ run, excerpt }) =>
+          run ? (
+            <li key={run.id}>
+              <Status word={runWord(run.status)} />
+              <span>
+                <a href={linkTo("runs", run.id)}>
+                  <b>{run.watcherSlug || run.id}</b>
+                </a>{" "}
+                <code>{run.id.slice(-8)}</code>{" "}
+                <small>
+                  <Ago at={run.finishedAt ?? run.dueAt} />
+                </small>
+                {excerpt && <Excerpt text={withoutMarkup(excerpt)} words={words} />}
+              </span>
+            </li>
+          ) : null,
+        )}
+      </ul>
+    </section>
   );
 }
 

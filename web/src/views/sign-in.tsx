@@ -1,5 +1,6 @@
 import { Code, ConnectError } from "@connectrpc/connect";
 import { useSignal } from "@preact/signals";
+import type { RefObject } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import {
   askCaller,
@@ -23,28 +24,11 @@ const refusals: Record<string, string> = {
   provider: "The provider did not answer, or turned the sign-in down. Try once more.",
 };
 
-/**
- * Signs in by a token, a link or the configured provider. The address is kept and shown afterwards.
- */
-export function SignIn() {
+/** The tries to sign in: by the link in the address at once, and by the token of the field. */
+function useSignIn(input: RefObject<HTMLInputElement | null>) {
   const isTrying = useSignal(false);
-  const input = useRef<HTMLInputElement>(null);
   const { view, query } = route.value;
   const code = view === "sign-in" ? (query.get("code") ?? "") : "";
-
-  useEffect(() => {
-    document.title = "Sign in · Pinion";
-    input.current?.focus();
-    const refused = view === "sign-in" ? query.get("refused") : null;
-    if (refused) {
-      signInError.value = refusals[refused] ?? refusals.provider!;
-      replacePlace(query.get("to") ?? "");
-    }
-  }, []);
-  useEffect(() => {
-    if (code !== "") void attempt({ linkCode: code });
-  }, [code]);
-
   const attempt = async (credential: Parameters<typeof signIn>[0]) => {
     isTrying.value = true;
     signInError.value = "";
@@ -61,7 +45,9 @@ export function SignIn() {
     }
     isTrying.value = false;
   };
-
+  useEffect(() => {
+    if (code !== "") void attempt({ linkCode: code });
+  }, [code]);
   const submit = (event: Event) => {
     event.preventDefault();
     const token = input.current?.value.trim() ?? "";
@@ -70,8 +56,26 @@ export function SignIn() {
       signInError.value = "This is no token: a token is one word of letters, digits and “_”.";
     else void attempt({ token });
   };
+  return { isTrying, submit };
+}
 
-  const error = signInError.value;
+/**
+ * Signs in by a token, a link or the configured provider. The address is kept and shown afterwards.
+ */
+export function SignIn() {
+  const input = useRef<HTMLInputElement>(null);
+  const { view, query } = route.value;
+  useEffect(() => {
+    document.title = "Sign in · Pinion";
+    input.current?.focus();
+    const refused = view === "sign-in" ? query.get("refused") : null;
+    if (refused) {
+      signInError.value = refusals[refused] ?? refusals.provider ?? "";
+      replacePlace(query.get("to") ?? "");
+    }
+  }, []);
+  const { isTrying, submit } = useSignIn(input);
+
   const place = view === "sign-in" ? "" : location.hash.slice(1);
   return (
     <main class="sign-in">
@@ -88,22 +92,7 @@ export function SignIn() {
             <p class="or">or</p>
           </>
         )}
-        <label for="token">Token</label>
-        <input
-          id="token"
-          ref={input}
-          type="password"
-          autocomplete="off"
-          spellcheck={false}
-          placeholder="pin_pat_…"
-          aria-invalid={error !== ""}
-          aria-describedby={error ? "sign-in-error" : "token-hint"}
-        />
-        {error && (
-          <p id="sign-in-error" class="error" role="alert">
-            {error}
-          </p>
-        )}
+        <TokenField input={input} />
         <button type="submit" class={oidcName.value === "" ? "primary" : ""} disabled={isTrying.value}>
           {isTrying.value ? "Signing in…" : "Sign in"}
         </button>
@@ -116,6 +105,31 @@ export function SignIn() {
         </p>
       </form>
     </main>
+  );
+}
+
+/** The field of the token, and the reason of the last refusal. */
+function TokenField({ input }: { input: RefObject<HTMLInputElement | null> }) {
+  const error = signInError.value;
+  return (
+    <>
+      <label for="token">Token</label>
+      <input
+        id="token"
+        ref={input}
+        type="password"
+        autocomplete="off"
+        spellcheck={false}
+        placeholder="pin_pat_…"
+        aria-invalid={error !== ""}
+        aria-describedby={error ? "sign-in-error" : "token-hint"}
+      />
+      {error && (
+        <p id="sign-in-error" class="error" role="alert">
+          {error}
+        </p>
+      )}
+    </>
   );
 }
 

@@ -11,7 +11,7 @@ import { Copy } from "../parts/copy.tsx";
 import { DataTree } from "../parts/data-tree.tsx";
 import { Diff } from "../parts/diff.tsx";
 import { Markdown } from "../parts/markdown.tsx";
-import { ReadingState, Table } from "../parts/table.tsx";
+import { type Column, ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
 import { linkTo, route, setQuery } from "../route.ts";
 import { slotText } from "../times.ts";
@@ -37,7 +37,8 @@ export function Results({ watcher }: { watcher: Watcher }) {
       </section>
     );
   }
-  if (windows.length === 0) {
+  const [newest] = windows;
+  if (!newest) {
     return (
       <section class="sheet" aria-label="Result">
         <h2>No result yet</h2>
@@ -45,83 +46,85 @@ export function Results({ watcher }: { watcher: Watcher }) {
       </section>
     );
   }
-  const shown = windows.find(({ id }) => id === query.get("result")) ?? windows[0]!;
+  const shown = windows.find(({ id }) => id === query.get("result")) ?? newest;
   const before = windows.find(({ id }) => id === query.get("before"));
   return (
     <>
       <section class="sheet result" aria-label="Result">
         <h2>
-          {shown === windows[0] ? "Latest result" : "Result"}{" "}
+          {shown === newest ? "Latest result" : "Result"}{" "}
           <small>
             <Ago at={shown.createdAt} /> · <a href={linkTo("runs", shown.runId)}>its run</a>
           </small>
           {!before && <Copy text={textOf(shown)} what="the result" />}
         </h2>
-        {before ? (
-          <>
-            <p class="muted">
-              Against the result of <Ago at={before.createdAt} />.{" "}
-              <button type="button" class="quiet" onClick={() => setQuery({ before: "" })}>
-                Show it alone
-              </button>
-            </p>
-            <Diff before={textOf(before)} after={textOf(shown)} label="What differs" />
-          </>
-        ) : (
-          <Found window={shown} />
-        )}
+        {before ? <Compared before={before} after={shown} /> : <Found window={shown} />}
       </section>
       <section class="sheet" aria-label="Results before">
         <h2>
           Results{" "}
           <small>{windows.length === windowsShown ? `the newest ${windowsShown}` : windows.length}</small>
         </h2>
-        <Table
-          label="Results"
-          items={windows}
-          keyOf={({ id }) => id}
-          columns={[
-            {
-              title: "When",
-              cell: (window) => (
-                <button
-                  type="button"
-                  class="quiet"
-                  aria-pressed={window === shown}
-                  onClick={() => setQuery({ result: window.id, before: "" })}
-                >
-                  {slotText(timestampMs(window.createdAt!))}
-                </button>
-              ),
-            },
-            {
-              title: "It begins",
-              class: "wide-cell",
-              cell: (window) => (window.outputHidden ? <span class="muted">hidden</span> : excerptOf(window)),
-            },
-            {
-              title: "",
-              class: "end",
-              cell: (window) =>
-                window === shown ? (
-                  <span class="muted">shown</span>
-                ) : (
-                  <button
-                    type="button"
-                    class="quiet"
-                    aria-label={`Compare with ${slotText(timestampMs(window.createdAt!))}`}
-                    onClick={() => setQuery({ result: shown.id, before: window.id })}
-                  >
-                    Compare
-                  </button>
-                ),
-            },
-          ]}
-        />
+        <Table label="Results" items={windows} keyOf={({ id }) => id} columns={columnsFor(shown)} />
       </section>
     </>
   );
 }
+
+function Compared({ before, after }: { before: Window; after: Window }) {
+  return (
+    <>
+      <p class="muted">
+        Against the result of <Ago at={before.createdAt} />.{" "}
+        <button type="button" class="quiet" onClick={() => setQuery({ before: "" })}>
+          Show it alone
+        </button>
+      </p>
+      <Diff before={textOf(before)} after={textOf(after)} label="What differs" />
+    </>
+  );
+}
+
+const momentOf = ({ createdAt }: Window) => (createdAt ? slotText(timestampMs(createdAt)) : "");
+
+/** The columns of the list of results, of which `shown` is on the page. */
+const columnsFor = (shown: Window): Column<Window>[] => [
+  {
+    title: "When",
+    cell: (window) => (
+      <button
+        type="button"
+        class="quiet"
+        aria-pressed={window === shown}
+        onClick={() => setQuery({ result: window.id, before: "" })}
+      >
+        {momentOf(window)}
+      </button>
+    ),
+  },
+  {
+    title: "It begins",
+    class: "wide-cell",
+    cell: (window) => (window.outputHidden ? <span class="muted">hidden</span> : excerptOf(window)),
+  },
+  {
+    title: "",
+    class: "end",
+    cell: (window) =>
+      window === shown ? (
+        <span class="muted">shown</span>
+      ) : (
+        <button
+          type="button"
+          class="quiet"
+          aria-label={`Compare with ${momentOf(window)}`}
+          onClick={() => setQuery({ result: shown.id, before: window.id })}
+        >
+          Compare
+        </button>
+      ),
+  },
+];
 
 function Found({ window }: { window: Window }) {
   if (window.outputHidden) {

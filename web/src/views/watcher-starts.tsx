@@ -6,6 +6,7 @@ import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { watchers as api } from "../data/api.ts";
 import { now } from "../data/clock.ts";
 import { closeDialog, Dialog, DialogEnd } from "../parts/dialog.tsx";
+import { NumberField } from "../parts/fields.tsx";
 import { attempt } from "../parts/toasts.tsx";
 import { goTo } from "../route.ts";
 import { dayMs } from "../times.ts";
@@ -77,18 +78,7 @@ export function BackfillDialog({ watcher }: { watcher: Watcher }) {
     <Dialog title={`Backfill ${watcher.slug}`} class="narrow">
       <form onSubmit={act}>
         <p>Runs the slots of past days that have no run: after a pause, or before the watcher was there.</p>
-        <label class="field">
-          <span>Days back from now</span>
-          <input
-            type="number"
-            min="1"
-            max="366"
-            value={days.value}
-            onInput={(event) => {
-              days.value = Number(event.currentTarget.value);
-            }}
-          />
-        </label>
+        <NumberField label="Days back from now" value={days} min={1} max={366} />
         <DialogEnd action="Backfill" />
       </form>
     </Dialog>

@@ -1,4 +1,5 @@
 import type { z } from "zod";
+import { editDistance } from "../edit-distance.ts";
 
 /** A single problem of the configuration. */
 export interface ConfigProblem {
@@ -63,20 +64,6 @@ function nearest(name: string, known: string[]): string | undefined {
     .map((candidate) => ({ candidate, distance: editDistance(normal, candidate) }))
     .filter(({ distance }) => distance <= TYPO_DISTANCE_MAX)
     .sort((a, b) => a.distance - b.distance)[0]?.candidate;
-}
-
-/** Levenshtein distance. */
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index);
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i];
-    for (let j = 1; j <= b.length; j++) {
-      const replaced = (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1);
-      next.push(Math.min(replaced, (row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1));
-    }
-    row = next;
-  }
-  return row[b.length] ?? 0;
 }
 
 /**

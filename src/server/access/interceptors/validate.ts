@@ -41,7 +41,8 @@ export function checkMessage<Desc extends DescMessage>(
   if (result.kind === "valid") return undefined;
   // A rule that does not compile is a defect of the server.
   if (result.kind === "error") throw result.error;
-  const violation = result.violations[0]!;
+  const [violation] = result.violations;
+  if (violation === undefined) return { field: "", message: "is not valid" };
   const field = pathToString(violation.field);
   return { field, message: field === "" ? violation.message : `${field}: ${violation.message}` };
 }
