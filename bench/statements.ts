@@ -14,6 +14,7 @@ import * as attempts from "../src/store/work/attempts.ts";
 import * as events from "../src/store/work/events.ts";
 import * as presence from "../src/store/work/presence.ts";
 import * as replicas from "../src/store/work/replicas.ts";
+import * as runClaims from "../src/store/work/run-claims.ts";
 import * as schedules from "../src/store/work/schedules.ts";
 import { settle } from "../src/store/work/settlements.ts";
 import * as slotRows from "../src/store/work/slot-rows.ts";
@@ -108,7 +109,7 @@ async function liveOnce(db: Db): Promise<void> {
   await schedules.lookAhead(db, 0);
   const device = { orgId: run!.orgId, deviceId: run!.deviceId! };
   const { epoch, sessionId } = await presence.open(db, { ...device, replicaId, ttlMs: 60_000 });
-  const [claimed] = await attempts.claim(db, [{ ...device, epoch, sessionId, slots: 1, kinds: null }]);
+  const [claimed] = await runClaims.claim(db, [{ ...device, epoch, sessionId, slots: 1, kinds: null }]);
   await attempts.accept(db, [{ ...claimed!, workId: claimed!.runId, pushedAgoMs: 1, acceptedAgoMs: 1 }]);
   await transaction(db, async (tx) => {
     const [settled] = await settle(

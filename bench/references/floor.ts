@@ -9,6 +9,7 @@ import { storeCurrent } from "../../src/scheduler/run-endings.ts";
 import { openDatabase, transaction } from "../../src/store/pg/database.ts";
 import * as attempts from "../../src/store/work/attempts.ts";
 import * as presence from "../../src/store/work/presence.ts";
+import * as runClaims from "../../src/store/work/run-claims.ts";
 import { answerQuestions } from "../lib/children.ts";
 import { query } from "../lib/cluster.ts";
 
@@ -43,7 +44,7 @@ answerQuestions(async ({ url }: Question) => {
   while ((await materializeOnce(db, { doorbell, log })) > 0);
   let runs = 0;
   for (;;) {
-    const claimed = await attempts.claim(
+    const claimed = await runClaims.claim(
       db,
       sessions.map((session) => ({ ...session, slots: slotsPerDevice, kinds: null })),
     );

@@ -1,6 +1,6 @@
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as attempts from "../store/work/attempts.ts";
+import * as runClaims from "../store/work/run-claims.ts";
 import type { FailurePolicy } from "../store/work/settlements.ts";
 import * as turnAttempts from "../store/work/turn-attempts.ts";
 import type { Doorbell } from "./doorbell.ts";
@@ -30,7 +30,7 @@ export interface Seat {
    */
   roomAhead(): number;
   /** Takes a claimed run, to start now or when due. `claimMs`: milliseconds of the claim. */
-  deliver(run: attempts.ClaimedRun, claimMs: number): void;
+  deliver(run: runClaims.ClaimedRun, claimMs: number): void;
   /** Takes a claimed turn. */
   deliverTurn(turn: turnAttempts.ClaimedTurn): void;
 }
@@ -76,16 +76,16 @@ export class Claims {
     // Turns come first, because people wait for replies. Each part is delivered before the next
     // claim, so that a failure loses no claimed work.
     const forTurns = seats.filter((seat) => seat.mayHaveTurns);
-    for (const part of attempts.partsOf(wantsOf(forTurns, false))) {
+    for (const part of runClaims.partsOf(wantsOf(forTurns, false))) {
       await this.#serveTurns(part, byDevice);
     }
     const forRuns = seats.filter((seat) => seat.mayHaveRuns);
-    for (const part of attempts.partsOf(wantsOf(forRuns, true))) {
+    for (const part of runClaims.partsOf(wantsOf(forRuns, true))) {
       await this.#serveRuns(part, byDevice);
     }
   }
 
-  async #serveTurns(wants: readonly attempts.Want[], byDevice: ReadonlyMap<string, Seat>): Promise<void> {
+  async #serveTurns(wants: readonly runClaims.Want[], byDevice: ReadonlyMap<string, Seat>): Promise<void> {
     const claimed = await this.#looking(wants, byDevice, "mayHaveTurns", () =>
       turnAttempts.claim(this.#options.db, wants, this.#options.turns.timers),
     );
@@ -107,7 +107,7 @@ export class Claims {
 
   /** Claims, and updates which seats may have more work. */
   async #looking<Claimed extends { deviceId: string }>(
-    wants: readonly attempts.Want[],
+    wants: readonly runClaims.Want[],
     byDevice: ReadonlyMap<string, Seat>,
     mayHave: "mayHaveRuns" | "mayHaveTurns",
     claim: () => Promise<Claimed[]>,
@@ -142,10 +142,10 @@ export class Claims {
     return claimed;
   }
 
-  async #serveRuns(wants: readonly attempts.Want[], byDevice: ReadonlyMap<string, Seat>): Promise<void> {
+  async #serveRuns(wants: readonly runClaims.Want[], byDevice: ReadonlyMap<string, Seat>): Promise<void> {
     const startedAt = performance.now();
     const claimed = await this.#looking(wants, byDevice, "mayHaveRuns", () =>
-      attempts.claim(this.#options.db, wants),
+      runClaims.claim(this.#options.db, wants),
     );
     const claimMs = performance.now() - startedAt;
     this.#options.onBatch?.(wants.length, claimMs);
@@ -155,7 +155,7 @@ export class Claims {
 
   /** Delivers claimed runs to their seats; returns the runs that no device can execute. */
   hand(
-    claimed: readonly attempts.ClaimedRun[],
+    claimed: readonly runClaims.ClaimedRun[],
     byDevice: ReadonlyMap<string, Seat>,
     claimMs: number,
   ): Unusable[] {
@@ -195,7 +195,7 @@ export class Claims {
   }
 }
 
-type Unusable = { run: attempts.ClaimedRun; reason: string };
+type Unusable = { run: runClaims.ClaimedRun; reason: string };
 
 const wantOf = ({ orgId, deviceId, epoch, sessionId, kinds }: Seat) => ({
   ...{ orgId, deviceId, epoch, sessionId },
@@ -203,7 +203,7 @@ const wantOf = ({ orgId, deviceId, epoch, sessionId, kinds }: Seat) => ({
 });
 
 /** Why a claimed run cannot be handed to a device, if so. */
-export function whyUnusable(run: attempts.ClaimedRun): string | undefined {
+export function whyUnusable(run: runClaims.ClaimedRun): string | undefined {
   if (run.windowStart >= run.windowEnd) {
     return `the run's window is empty: it starts at ${run.windowStart.toISOString()} and ends at ${run.windowEnd.toISOString()}`;
   }

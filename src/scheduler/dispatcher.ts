@@ -1,6 +1,6 @@
 import { isUnavailable } from "../store/pg/failures.ts";
-import type * as attempts from "../store/work/attempts.ts";
 import type { SessionName } from "../store/work/presence.ts";
+import type * as runClaims from "../store/work/run-claims.ts";
 import { Claims, type ClaimsOptions, type Seat } from "./claims.ts";
 
 /** {@link Dispatcher.hold} for the sessions of devices. */
@@ -13,7 +13,7 @@ export type Hold = (devices: readonly { orgId: string; deviceId: string | null }
 export type HeldSeats = {
   claimants: readonly (SessionName | undefined)[];
   /** After the commit: delivers the claimed runs to the seats. */
-  deliver(claimed: readonly attempts.ClaimedRun[]): void;
+  deliver(claimed: readonly runClaims.ClaimedRun[]): void;
   /** After a rollback: releases the seats. */
   drop(): void;
 };
@@ -85,7 +85,7 @@ export class Dispatcher {
     return { orgId, deviceId, epoch, sessionId };
   }
 
-  #deliver(claimed: readonly attempts.ClaimedRun[], held: ReadonlyMap<Seat, number>, tookMs: number): void {
+  #deliver(claimed: readonly runClaims.ClaimedRun[], held: ReadonlyMap<Seat, number>, tookMs: number): void {
     const byDevice = new Map([...held.keys()].map((seat) => [seat.deviceId, seat]));
     if (held.size > 0) this.#options.onBatch?.(held.size, tookMs);
     const unusable = this.#claims.hand(claimed, byDevice, tookMs);

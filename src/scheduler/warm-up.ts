@@ -3,6 +3,7 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import * as attempts from "../store/work/attempts.ts";
 import { complete } from "../store/work/completions.ts";
 import * as events from "../store/work/events.ts";
+import * as runClaims from "../store/work/run-claims.ts";
 import * as schedules from "../store/work/schedules.ts";
 import type { FailurePolicy } from "../store/work/settlements.ts";
 import { settle } from "../store/work/settlements.ts";
@@ -45,7 +46,7 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
         [{ orgId, watcherId, nextSlotAt: null, nextDueAt: null, lastRunAt: null }],
       );
       for (const kinds of [null, []]) {
-        await attempts.claim(tx, [{ orgId, deviceId, epoch: 0, sessionId: attemptToken, slots: 1, kinds }]);
+        await runClaims.claim(tx, [{ orgId, deviceId, epoch: 0, sessionId: attemptToken, slots: 1, kinds }]);
       }
       await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
       await attempts.beat(tx, [attempt]);

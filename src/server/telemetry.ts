@@ -1,7 +1,7 @@
 import type { BatchKind, Metrics } from "../metrics.ts";
 import type { ReportVerdict } from "../scheduler/endings.ts";
 import type { Reaped } from "../scheduler/reaper.ts";
-import type { ClaimedRun } from "../store/work/attempts.ts";
+import type { ClaimedRun } from "../store/work/run-claims.ts";
 import type { Settled } from "../store/work/settlements.ts";
 import type { RecordedRun } from "../store/work/slot-rows.ts";
 import { formatTraceparent, spanIdOf, type Tracer, traceIdOf } from "../tracing.ts";

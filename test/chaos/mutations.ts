@@ -38,7 +38,7 @@ export const mutations: readonly Mutation[] = [
     name: "the claim looks at no pin",
     replacements: [
       {
-        file: "src/store/work/attempts.ts",
+        file: "src/store/work/run-claims.ts",
         from: "and device_id = s.device_id and",
         to: "and",
       },
@@ -383,7 +383,7 @@ export const mutations: readonly Mutation[] = [
     name: "an attempt keeps the token of the attempt before",
     replacements: [
       {
-        file: "src/store/work/attempts.ts",
+        file: "src/store/work/run-claims.ts",
         from: "attempt = r.attempt + 1, attempt_token = gen_random_uuid(),",
         to: "attempt = r.attempt + 1,\n        attempt_token = coalesce((r.past_attempts->-1->>'token')::uuid, gen_random_uuid()),",
       },

@@ -17,6 +17,7 @@ import { retry, trigger } from "../../src/scheduler/triggers.ts";
 import { type Db, openDatabase, transaction } from "../../src/store/pg/database.ts";
 import * as attempts from "../../src/store/work/attempts.ts";
 import * as presence from "../../src/store/work/presence.ts";
+import type * as runClaims from "../../src/store/work/run-claims.ts";
 import type { WatcherName } from "../../src/store/work/schedules.ts";
 import { useDatabase } from "../support/database.ts";
 import { isLong } from "../support/long.ts";
@@ -47,7 +48,7 @@ type World = {
   replicas: Db[];
   device: DeviceName;
   watcher: WatcherName;
-  known: attempts.ClaimedRun[];
+  known: runClaims.ClaimedRun[];
   /** Epochs so far. */
   epochs: number[];
   /** Slots made due so far. */

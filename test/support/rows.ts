@@ -15,6 +15,7 @@ import { type Db, transaction } from "../../src/store/pg/database.ts";
 import * as attempts from "../../src/store/work/attempts.ts";
 import type * as presence from "../../src/store/work/presence.ts";
 import * as replicas from "../../src/store/work/replicas.ts";
+import * as runClaims from "../../src/store/work/run-claims.ts";
 import * as runs from "../../src/store/work/runs.ts";
 import type { WatcherName } from "../../src/store/work/schedules.ts";
 import type { WatcherValues } from "../../src/store/work/watcher-values.ts";
@@ -215,7 +216,7 @@ export async function seedWorker(
 }
 
 /** A claimed run, which also names its attempt. */
-export type Claimed = attempts.ClaimedRun & { workId: string };
+export type Claimed = runClaims.ClaimedRun & { workId: string };
 
 export async function claim(
   db: Db,
@@ -224,11 +225,11 @@ export async function claim(
   slots = 1,
   kinds: string[] | null = null,
 ): Promise<Claimed[]> {
-  const runs = await attempts.claim(db, [{ ...sessionOf(device, epoch), slots, kinds }]);
+  const runs = await runClaims.claim(db, [{ ...sessionOf(device, epoch), slots, kinds }]);
   return runs.map((run) => ({ ...run, workId: run.runId }));
 }
 
-export const accept = (db: Db, run: attempts.ClaimedRun) =>
+export const accept = (db: Db, run: runClaims.ClaimedRun) =>
   attempts.accept(db, [{ ...run, workId: run.runId, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
 
 export async function triggerRun(db: Db, watcher: WatcherName): Promise<runs.RunRow> {
@@ -266,7 +267,7 @@ export async function startRun(
 }
 
 export function reportOf(
-  run: Pick<attempts.ClaimedRun, "orgId" | "deviceId" | "runId" | "attemptToken">,
+  run: Pick<runClaims.ClaimedRun, "orgId" | "deviceId" | "runId" | "attemptToken">,
   report: Partial<Report> = {},
 ): Report {
   return {

@@ -1,5 +1,5 @@
 import type { DatabaseClock } from "../../database-clock.ts";
-import type { ClaimedRun } from "../../store/work/attempts.ts";
+import type { ClaimedRun } from "../../store/work/run-claims.ts";
 import type { Settlement } from "../../store/work/settlements.ts";
 import { type DueWheel, earlyMsMax } from "./due-wheel.ts";
 import { Held, type HeldRun } from "./held.ts";

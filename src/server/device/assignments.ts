@@ -1,6 +1,6 @@
 import type { Logger } from "../../log.ts";
 import { withdrawnDelayMs } from "../../scheduler/reaper.ts";
-import type { ClaimedRun } from "../../store/work/attempts.ts";
+import type { ClaimedRun } from "../../store/work/run-claims.ts";
 import type { AttemptName, Settlement } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import { Ahead, type Ending } from "./ahead.ts";

@@ -14,7 +14,7 @@ const sampleAgeMsMax = 5_000;
  * Callbacks per turn of the event loop: few in the first turn, twice as many in each further turn of
  * a rush. Writes leave at the end of a turn, so the first of many do not wait for the last.
  */
-const callsInFirstTurn = 8;
+const callsInFirstTurn = 2;
 const callsPerTurnMax = 256;
 /** Maximum milliseconds between reads of the clock, however far the next due time is. */
 const lookMsMax = 10_000;

@@ -1,4 +1,4 @@
-import type { ClaimedRun } from "../../store/work/attempts.ts";
+import type { ClaimedRun } from "../../store/work/run-claims.ts";
 import type { Prepared } from "./link.ts";
 
 /** A run that a session has claimed and not pushed: not yet due, or waiting for a slot. */

@@ -20,7 +20,7 @@ import { render } from "../../input.ts";
 import type { Report, ReportVerdict } from "../../scheduler/endings.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
 import { storableText } from "../../store/pg/storable.ts";
-import type { ClaimedRun } from "../../store/work/attempts.ts";
+import type { ClaimedRun } from "../../store/work/run-claims.ts";
 import { agentWorkMessage } from "../agent-work.ts";
 import { notificationOf, sourceOf } from "../enums.ts";
 import { agentReportOf, transcriptBytesMax } from "./agent-report.ts";

@@ -10,7 +10,7 @@ import { AssignmentKind } from "#gen/pinion/v1/device_pb.js";
 import { conversationOfRun } from "../../conversation-ids.ts";
 import type { ReportVerdict } from "../../scheduler/endings.ts";
 import type { Incarnation } from "../../store/pg/incarnation.ts";
-import type { ClaimedRun } from "../../store/work/attempts.ts";
+import type { ClaimedRun } from "../../store/work/run-claims.ts";
 import { notificationOf, sourceOf } from "../enums.ts";
 import * as writer from "./message-writer.ts";
 import { agentTokenOf, verdictOf, verdictText } from "./messages.ts";

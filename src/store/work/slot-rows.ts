@@ -2,9 +2,9 @@ import { sql } from "kysely";
 import { isOfSlot, slotRunId } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
-import { assignmentColumns, assignmentJoins, type ClaimedRun } from "./attempts.ts";
 import * as gates from "./gates.ts";
 import type { SessionName } from "./presence.ts";
+import { assignmentColumns, assignmentJoins, type ClaimedRun } from "./run-claims.ts";
 import type { StartSource } from "./schedules.ts";
 import type { SkipReason } from "./settlements.ts";
 
@@ -159,7 +159,7 @@ const wanted = sql`
       from input i
         join watcher w on w.org_id = i.org_id and w.id = i.watcher_id
         left join agent a on a.org_id = w.org_id and a.id = w.agent_id
-        -- As attempts.claim does: a newer hello waits for our commit, or the runs are left to it. Looked up for each row:
+        -- As runClaims.claim does: a newer hello waits for our commit, or the runs are left to it. Looked up for each row:
         -- the planner takes the input for ten rows, and would read all seats for every row of a join.
         left join lateral (
           select session_id from presence

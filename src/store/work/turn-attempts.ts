@@ -1,8 +1,8 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
-import type { Want } from "./attempts.ts";
 import { type Adopted, adoptedColumns } from "./presence.ts";
+import type { Want } from "./run-claims.ts";
 import type { AttemptName } from "./settlements.ts";
 
 /**
@@ -56,7 +56,7 @@ export type TurnTimers = {
  * that ask for no agent kind or for a kind of the worker; a device takes turns pinned to it. Only a
  * device's current session, by epoch and id, claims anything. Of a conversation only the oldest
  * live turn is claimed, and only with the lease; an expired lease does not block the next turn.
- * Devices must be distinct, and workers of one org offer the same kinds (see attempts.partsOf).
+ * Devices must be distinct, and workers of one org offer the same kinds (see runClaims.partsOf).
  */
 export async function claim(db: Db, wants: readonly Want[], timers: TurnTimers): Promise<ClaimedTurn[]> {
   if (wants.length === 0) return [];

@@ -8,6 +8,7 @@ import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { openSession } from "../../../src/server/device/reconcile.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import * as attempts from "../../../src/store/work/attempts.ts";
+import * as runClaims from "../../../src/store/work/run-claims.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold } from "../../support/locks.ts";
 import {
@@ -206,7 +207,7 @@ test("a claim deals an org's runs out to its workers in turn, each run once, old
     kinds,
     slots: slots[i]!,
   }));
-  const got = await attempts.claim(db, wants);
+  const got = await runClaims.claim(db, wants);
   expect(got.map((run) => run.runId)).toEqual(ids);
   const counts = fleet.map(({ worker }) => got.filter((run) => run.deviceId === worker.deviceId).length);
   // The emptiest worker first: three free slots, then two, and the last place of the worker with
@@ -214,7 +215,7 @@ test("a claim deals an org's runs out to its workers in turn, each run once, old
   expect(counts.reduce((sum, count) => sum + count)).toBe(5);
   for (const [i, count] of counts.entries()) expect(count).toBeLessThanOrEqual(slots[i]!);
   expect(counts[2]).toBeGreaterThanOrEqual(2);
-  expect(await attempts.claim(db, wants)).toEqual([]);
+  expect(await runClaims.claim(db, wants)).toEqual([]);
 });
 
 test("workers of one org that offer different kinds are claimed for apart, and others together", () => {
@@ -231,7 +232,7 @@ test("workers of one org that offer different kinds are claimed for apart, and o
   const aOther = want("a", ["z"]);
   const b = want("b", ["z"]);
   const device = want("a", null);
-  expect(attempts.partsOf([a, aAgain, aOther, b, device, device])).toEqual([
+  expect(runClaims.partsOf([a, aAgain, aOther, b, device, device])).toEqual([
     [a, aAgain, b, device, device],
     [aOther],
   ]);
@@ -239,7 +240,7 @@ test("workers of one org that offer different kinds are claimed for apart, and o
 
 test("a claim of a thousand workers of twenty orgs deals each run once", { timeout: 60_000 }, async () => {
   const { db } = database;
-  const wants: attempts.Want[] = [];
+  const wants: runClaims.Want[] = [];
   for (let o = 0; o < 20; o++) {
     const org = await seedOrg(db, `many-${o}`);
     const { worker, tokenId, epoch } = await seedWorker(db, { orgId: org });
@@ -269,7 +270,7 @@ test("a claim of a thousand workers of twenty orgs deals each run once", { timeo
       await triggerRun(db, await seedWatcher(db, { orgId: org, deviceId: "" }, { deviceId: null }));
     }
   }
-  const got = await attempts.claim(db, wants);
+  const got = await runClaims.claim(db, wants);
   expect(new Set(got.map((run) => run.runId)).size).toBe(60);
   expect(got).toHaveLength(60);
   // With room for all, no worker gets two.

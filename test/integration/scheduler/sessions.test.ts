@@ -5,8 +5,8 @@ import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import * as devices from "../../../src/store/people/devices.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as active from "../../../src/store/work/active.ts";
-import * as attempts from "../../../src/store/work/attempts.ts";
 import * as presence from "../../../src/store/work/presence.ts";
+import * as runClaims from "../../../src/store/work/run-claims.ts";
 import { settle } from "../../../src/store/work/settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
@@ -29,7 +29,7 @@ import { policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 
-const heldOf = (run: attempts.ClaimedRun, state = HeldAttemptState.RUNNING) => ({
+const heldOf = (run: runClaims.ClaimedRun, state = HeldAttemptState.RUNNING) => ({
   workId: run.runId,
   attemptToken: run.attemptToken,
   state,
@@ -214,7 +214,7 @@ test("after a failover took the epoch back, the session before it can close, bea
   const now = await openDevice(db, device, { replicaId: "b" });
   expect(now.epoch).toBe(old.epoch);
   await triggerRun(db, await seedWatcher(db, device, { maxAttempts: 3 }));
-  expect(await attempts.claim(db, [{ ...oldSession, slots: 1, kinds: null }])).toEqual([]);
+  expect(await runClaims.claim(db, [{ ...oldSession, slots: 1, kinds: null }])).toEqual([]);
   const [run] = await claim(db, device, now.epoch);
   const { orgId, runId, attemptToken } = run!;
   const late = {

@@ -9,9 +9,9 @@ import { type Database, openDatabase, transaction } from "../../../src/store/pg/
 import { isPassing } from "../../../src/store/pg/failures.ts";
 import type { Schema } from "../../../src/store/pg/schema.ts";
 import { ofFew } from "../../../src/store/pg/unnest.ts";
-import * as attempts from "../../../src/store/work/attempts.ts";
 import * as events from "../../../src/store/work/events.ts";
 import * as presence from "../../../src/store/work/presence.ts";
+import * as runClaims from "../../../src/store/work/run-claims.ts";
 import * as schedules from "../../../src/store/work/schedules.ts";
 import { type Settlement, settle } from "../../../src/store/work/settlements.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -110,7 +110,7 @@ test("a plan that was kept while the table was empty does not read it whole when
   await sql`vacuum analyze run`.execute(t.db);
   const db = open();
   const want = { ...sessionOf(device, epoch), slots: 1, kinds: null };
-  for (let use = 0; use < 10; use++) expect(await attempts.claim(db, [want])).toEqual([]);
+  for (let use = 0; use < 10; use++) expect(await runClaims.claim(db, [want])).toEqual([]);
   expect((await prepared(db)).some(({ kept }) => kept > 0)).toBe(true);
 
   // PostgreSQL's planner has no statistics of these rows: the table is not analyzed.
@@ -127,7 +127,7 @@ test("a plan that was kept while the table was empty does not read it whole when
     return rows[0]!.scans;
   };
   const before = await scans();
-  for (let use = 0; use < 5; use++) expect(await attempts.claim(db, [want])).toEqual([]);
+  for (let use = 0; use < 5; use++) expect(await runClaims.claim(db, [want])).toEqual([]);
   expect(await scans()).toBe(before);
 });
 

@@ -5,7 +5,7 @@ import { framed } from "../../../src/server/device/grpc-frames.ts";
 import * as writer from "../../../src/server/device/message-writer.ts";
 import { assignmentOf, completionAckOf } from "../../../src/server/device/messages.ts";
 import { completionAckFrame, plainAssignmentFrame } from "../../../src/server/device/plain-frames.ts";
-import type { ClaimedRun } from "../../../src/store/work/attempts.ts";
+import type { ClaimedRun } from "../../../src/store/work/run-claims.ts";
 
 const moment = new Date("2026-11-30T06:10:11.123Z");
 
