@@ -64,12 +64,13 @@ export function servicesOf(
 function restoring(db: Db, log: Logger): Pick<SessionServices<Session>, "restore" | "restoreTurn"> {
   return {
     async restore(forgotten) {
-      const isKnown = await transaction(db, (tx) => restorations.restore(tx, forgotten));
+      const runId = await transaction(db, (tx) => restorations.restore(tx, forgotten));
       const { orgId, deviceId, runId: workId } = forgotten;
       log.warn(
-        { orgId, deviceId, workId, isKnown },
+        { orgId, deviceId, workId, isKnown: runId !== undefined },
         "a device offers a result again that was acknowledged before",
       );
+      return runId;
     },
     async restoreTurn(forgotten) {
       const isKnown = await transaction(db, (tx) => turnRestorations.restoreTurn(tx, forgotten));

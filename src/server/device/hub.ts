@@ -32,7 +32,7 @@ export type Hub = {
    * Restores the run or turn that a completion brings along, after a failover; false if the
    * completion brings none.
    */
-  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<boolean>;
+  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<string | undefined>;
   /**
    * Stores the end of an attempt of a run or a turn, reported by the device or worker outside of
    * its stream.

@@ -20,12 +20,11 @@ import type { Link } from "./link.ts";
 import { LogRequests } from "./log-requests.ts";
 import { drainOf, normalizeName, welcomeOf } from "./messages.ts";
 import { type Parting, type PartingName, partingOf, partingTo, refusalOfOpening } from "./partings.ts";
-import { problemOf } from "./problems.ts";
 import type { AnswerMessage } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
 import { SessionIdentity } from "./session-identity.ts";
 import type { SessionServices } from "./session-services.ts";
-import { reactions, type SessionState } from "./session-table.ts";
+import { problemOf, reactions, type SessionState } from "./session-table.ts";
 import type { AttemptKind } from "./work.ts";
 
 /** Milliseconds for a drained device to leave. */
