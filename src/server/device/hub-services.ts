@@ -101,7 +101,7 @@ function opened(
   if (session.state === "closed") return;
   // From here on notifications find the session; work that was announced before is claimed now.
   if (!registry.seat(session)) {
-    session.replaced();
+    session.part("replaced");
     return;
   }
   feed.transient(orgId, { kind: "device.connected", deviceId, epoch });
