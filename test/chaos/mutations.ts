@@ -93,9 +93,9 @@ export const mutations: readonly Mutation[] = [
         to: "",
       },
       {
-        file: "src/store/work/settlements.ts",
-        from: "and ${isOfSession}\n      and (i.action",
-        to: "and (i.action",
+        file: "src/store/work/attempt-rules.ts",
+        from: "(i.epoch is null or (claimed_epoch",
+        to: "(true or (claimed_epoch",
       },
       {
         file: "src/store/work/completions.ts",

@@ -88,9 +88,9 @@ export function createParts(deps: HubDeps): Parts {
     onStale(stale) {
       const session = registry.of(stale.deviceId);
       if (session?.sessionId !== stale.sessionId) return;
-      if (stale.because === "gone") session.revoked();
-      else if (stale.because === "ended") session.unseated();
-      else session.replaced();
+      if (stale.because === "gone") session.part("revoked");
+      else if (stale.because === "ended") session.part("unseated");
+      else session.part("replaced");
     },
     ttlMs: config.ttlMs,
     heartbeatIntervalMs: config.heartbeatIntervalMs,
