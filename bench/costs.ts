@@ -23,6 +23,7 @@ const full = {
 };
 const smoke = { runs: 500, devices: 50, fleet: 100, beatMs: 500, windowMs: 2_000, watchers: 1_000 };
 const orgs = 10;
+const lookEveryMs = 100;
 /**
  * Connections that notify at once, and connections that listen, as many as the replicas of a larger
  * service hold.
@@ -89,18 +90,26 @@ async function measureDevice(cluster: Cluster, options: Options) {
   const urls = [await replica.ask<string>({ kind: "url" })];
   await replica.ask({ kind: "gc" });
   const emptyKiB = residentKiB(replica.pid);
-  const load = await startChild("load.ts");
+  const { beatMs } = options;
+  const connect = async () => {
+    const load = await startChild("load.ts");
+    await load.ask({ kind: "connect", urls, devices, slots: 1, beatMs });
+    return load;
+  };
   const look = async () => ({
     postgres: cpuSeconds(cluster.pid, { withChildren: true }),
     replica: cpuSeconds(replica.pid),
     wal: await walBytes(url),
   });
-  const start = await look();
-  const { beatMs } = options;
-  await load.ask({ kind: "connect", urls, devices, slots: 1, beatMs });
-  const connected = await look();
+  const first = await connect();
   await replica.ask({ kind: "gc" });
   const memoryKiB = (residentKiB(replica.pid) - emptyKiB) / options.fleet;
+  await first.kill();
+  await untilAway(url);
+  // A connect is nearly always that of a device that was there before.
+  const start = await look();
+  const load = await connect();
+  const connected = await look();
   // The first beats are spread over an interval.
   await passes(beatMs);
   await load.ask({ kind: "reset" });
@@ -118,6 +127,11 @@ async function measureDevice(cluster: Cluster, options: Options) {
     replicaBeatUs: ((after.replica - before.replica) * 1e6) / beats.length,
     walBeatBytes: (after.wal - before.wal) / beats.length,
   };
+}
+
+async function untilAway(url: string): Promise<void> {
+  const text = "select count(*)::int as count from presence where disconnected_at is null";
+  while ((await query(url, text)).rows[0].count > 0) await passes(lookEveryMs);
 }
 
 async function measureWatcher(cluster: Cluster, options: Options): Promise<number> {

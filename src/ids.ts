@@ -32,6 +32,35 @@ export function spreadRunId(copy: { runId: string; deviceId: string }): string {
   return formatted(bytes);
 }
 
+/**
+ * The id of the run that the end of a run starts of a follower: a millisecond after the ended run's
+ * own time, and a hash of both. As with {@link slotRunId}, an end that is stored again starts the same
+ * run.
+ */
+export function followerRunId(start: { afterRunId: string; watcherId: string }): string {
+  const name = JSON.stringify(["after", start.afterRunId, start.watcherId]);
+  const bytes = hash("sha256", name, "buffer").subarray(0, 16);
+  const hex = start.afterRunId.replaceAll("-", "");
+  bytes.writeUIntBE(Math.min(Number.parseInt(hex.slice(0, 12), 16) + 1, 2 ** 48 - 1), 0, 6);
+  return formatted(bytes);
+}
+
+/**
+ * The id of the run of a hook's delivery that has a key: the time of its arrival, and a hash of the
+ * key. Two ids of the same key differ in the time alone ({@link nameOfRun}).
+ */
+export function deliveryRunId(delivery: { hookId: string; key: string }, now: number = Date.now()): string {
+  const name = JSON.stringify(["hook", delivery.hookId, delivery.key]);
+  const bytes = hash("sha256", name, "buffer").subarray(0, 16);
+  bytes.writeUIntBE(now, 0, 6);
+  return formatted(bytes);
+}
+
+/** The part of an id without its time, version and variant: 62 bits, random or a hash. */
+export function nameOfRun(runId: string): string {
+  return runId.slice(20).toLowerCase();
+}
+
 /** Whether a run's id begins with the slot's time, as {@link slotRunId} makes it; newId begins with its own time. */
 export function isOfSlot(runId: string, scheduledFor: Date): boolean {
   const time = Math.max(0, scheduledFor.getTime()).toString(16).padStart(12, "0");

@@ -112,6 +112,7 @@ function startWoken(foundation: Foundation, storage: Storage, access: Access, wo
     ...common,
     quotas: access.quotas,
     clock,
+    replicaId: foundation.replicaId,
     aheadMs: config.lookAheadMs,
     hold,
   });

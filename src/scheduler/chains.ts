@@ -6,7 +6,7 @@
  * first end is not started again.
  */
 import { compile, ExpressionError, jsonOf } from "../cel/expression.ts";
-import { newId } from "../ids.ts";
+import { followerRunId } from "../ids.ts";
 import { inputBytesMax, problemOf } from "../input.ts";
 import { canonicalJson, isShallow, type JsonValue } from "../json.ts";
 import type { Quotas } from "../store/people/quotas.ts";
@@ -136,6 +136,7 @@ type Wanted = {
   fact: starts.EndedRun;
   follower: starts.Follower;
   input: ReturnType<typeof inputOf>;
+  runId: string;
 };
 
 async function start(
@@ -159,8 +160,14 @@ async function start(
     tx,
     allowed.map(({ follower }) => follower),
   );
-  for (const one of allowed)
-    await startOne(tx, one, done, { ...options, isFree: free.has(one.follower.watcherId) });
+  const there = await starts.listThere(
+    tx,
+    allowed.map(({ run: { orgId }, runId }) => ({ orgId, runId })),
+  );
+  for (const one of allowed) {
+    const [isFree, isThere] = [free.has(one.follower.watcherId), there.has(one.runId)];
+    await startOne(tx, one, done, { ...options, isFree, isThere });
+  }
   return done;
 }
 
@@ -182,32 +189,41 @@ function wantedStart(
       : fact.depth >= chainDepthMax
         ? `the chain has ${chainDepthMax} runs, and may have no more`
         : undefined;
-  if (problem === undefined) return [{ run, fact, follower, input }];
+  const runId = followerRunId({ afterRunId: run.runId, watcherId: follower.watcherId });
+  if (problem === undefined) return [{ run, fact, follower, input, runId }];
   events.push(failed(run, { follower: follower.slug, reason: problem }));
   return [];
 }
 
-/** Starts the follower, or puts the start into the follower's queue if its watcher is not free. */
+/**
+ * Starts the follower, or puts the start into the follower's queue if its watcher is not free.
+ * `isThere`: the run is; the database forgot the end in a failover, and the device of the follower's
+ * run was first to give its result back.
+ */
 async function startOne(
   tx: Db,
-  { run, fact, follower, input }: Wanted,
+  { run, fact, follower, input, runId }: Wanted,
   done: Done,
-  options: { quotas?: Quotas | undefined; isFree: boolean },
+  options: { quotas?: Quotas | undefined; isFree: boolean; isThere: boolean },
 ): Promise<void> {
   const { orgId, watcherId, slug } = follower;
-  const asked = await starts.findAsked(tx, follower);
-  const problem = asked && problemOf(asked.prompt, input);
-  if (problem) {
-    done.events.push(failed(run, { follower: slug, reason: problem }));
-    return;
-  }
   const origin = {
     ...starts.noOrigin,
     afterRunId: run.runId,
     afterWatcherSlug: fact.watcherSlug ?? "",
     depth: fact.depth + 1,
   };
-  const begun = { orgId, watcherId, actor: "pinion", source: "after" as const, input, origin };
+  const begun = { orgId, watcherId, runId, actor: "pinion", source: "after" as const, input, origin };
+  if (options.isThere) {
+    await starts.insert(tx, begun);
+    return;
+  }
+  const asked = await starts.findAsked(tx, follower);
+  const problem = asked && problemOf(asked.prompt, input);
+  if (problem) {
+    done.events.push(failed(run, { follower: slug, reason: problem }));
+    return;
+  }
   const locked = options.isFree ? await schedules.lockOne(tx, follower) : undefined;
   if (locked) {
     const { written, events } = await startLocked(tx, locked, begun, options);
@@ -217,8 +233,7 @@ async function startOne(
   }
   // Another transaction holds the follower's lock, while runs are locked here: waiting could
   // deadlock. The start joins the follower's queue.
-  const runId = newId();
-  if (await starts.insert(tx, { ...begun, runId })) {
+  if (await starts.insert(tx, begun)) {
     await starts.wait(tx, { orgId, watcherId, runId, source: "after" });
     done.started.push({ run, written: [], isWaiting: true });
   }

@@ -118,7 +118,10 @@ export function createEndings(of: EndingsOf, options: Options): Endings {
   return {
     async report(report) {
       const reports = report.status === "completed" ? completions : failures;
-      const answer = await reports.add(report).catch((error: unknown): never => {
+      let answer: Answer;
+      try {
+        answer = await reports.add(report);
+      } catch (error) {
         const subject = { err: error, orgId: report.orgId, workId: report.workId, kind: of.noun };
         if (isFinal(error)) {
           log.error(subject, "the database refuses a completion");
@@ -127,7 +130,7 @@ export function createEndings(of: EndingsOf, options: Options): Endings {
         if (mayBeOfOneRow(error))
           log.error(subject, "a completion cannot be stored now; its device keeps it");
         throw error;
-      });
+      }
       if (answer !== "full") {
         // An attempt is unknown behind the fence of a move, too: its device keeps the report.
         if (answer.verdict === "unknown") await orgMoves.requireHere(options.db, report);

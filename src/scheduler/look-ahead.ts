@@ -28,6 +28,7 @@ export class LookAhead {
   readonly #db: Db;
   readonly #options: PassOptions;
   readonly #aheadMs: number;
+  readonly #replicaId: string;
   #through = 0;
   #perMs = rateAtFirst / 1_000;
   /**
@@ -35,10 +36,11 @@ export class LookAhead {
    */
   #reachMs = 0;
 
-  constructor(options: PassOptions & { db: Db; aheadMs: number }) {
+  constructor(options: PassOptions & { db: Db; aheadMs: number; replicaId: string }) {
     this.#db = options.db;
     this.#options = options;
     this.#aheadMs = options.aheadMs;
+    this.#replicaId = options.replicaId;
   }
 
   /** Slots due up to this time were processed ahead; the remaining slots are decided when due. */
@@ -56,7 +58,7 @@ export class LookAhead {
    * Records the slots that are due for recording; returns the start of the next pass in
    * milliseconds since 1970, if any.
    */
-  async pass({ nowMs, beyondMs }: schedules.Outlook): Promise<number | undefined> {
+  async pass({ nowMs, beyondMs, hasOthers }: schedules.Outlook): Promise<number | undefined> {
     // The clock was set back.
     if (this.#through > nowMs + 2 * aheadMsMax) this.#through = 0;
     if (beyondMs === null || this.#aheadMs === 0) return undefined;
@@ -65,14 +67,15 @@ export class LookAhead {
       if (beginMs > nowMs) return beginMs;
       this.#reachMs = untilMs;
     }
-    await this.#record(nowMs, this.#reachMs);
+    // The runs of a device that is connected elsewhere are claimed as they are recorded there.
+    await this.#record(nowMs, this.#reachMs, hasOthers ? this.#replicaId : undefined);
     return nowMs;
   }
 
-  async #record(nowMs: number, untilMs: number): Promise<void> {
+  async #record(nowMs: number, untilMs: number, replicaId: string | undefined): Promise<void> {
     const startedAt = performance.now();
     const untilAt = new Date(untilMs);
-    const reach = { after: this.#through, withinMs: untilMs - nowMs, limit: aheadPerPassMax };
+    const reach = { after: this.#through, withinMs: untilMs - nowMs, limit: aheadPerPassMax, replicaId };
     const { watchers, recorded } = await passOver(this.#db, this.#options, {
       lock: (tx) => schedules.lockAhead(tx, reach),
       plan: (watcher) => planAhead(watcher, untilAt),

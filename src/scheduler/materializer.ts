@@ -36,6 +36,8 @@ const newestPerPass = 100;
  */
 const passedOverMs = 1;
 const passedOverMsMax = 50;
+/** Milliseconds after a wake-up within which a slot that falls due is expected by the wake-up. */
+const expectedMs = 5;
 
 /** Milliseconds until the next check while the database's clock is in doubt. */
 const inDoubtMs = 1_000;
@@ -81,6 +83,7 @@ async function catchUp(options: PassOptions & { db: Db }): Promise<number> {
 type Options = PassOptions & {
   db: Db;
   clock: DatabaseClock;
+  replicaId: string;
   /** Maximum milliseconds of sleep, for slots that another replica's writes made due. */
   sweepMs: number;
   /** Milliseconds that slots are recorded before they are due; 0: slots are recorded when due. */
@@ -93,9 +96,9 @@ export function startMaterializer(options: Options): Loop {
   const loop = startLoop({
     name: "materializer",
     log: options.log,
-    async pass() {
+    async pass(_, wasPoked) {
       try {
-        return await series.pass();
+        return await series.pass(wasPoked);
       } catch (error) {
         if (!(error instanceof ClockInDoubt)) throw error;
         return inDoubtMs;
@@ -116,6 +119,8 @@ class Series {
   readonly #options: Options;
   readonly #ahead: LookAhead;
   #isBehind = false;
+  /** A slot is due by now, as far as the last pass knew. */
+  #isExpecting = true;
   #againMs = passedOverMs;
 
   constructor(options: Options, ahead: LookAhead) {
@@ -124,17 +129,20 @@ class Series {
   }
 
   /** Returns the milliseconds to sleep. */
-  async pass(): Promise<number> {
+  async pass(wasPoked: boolean): Promise<number> {
     const { db, clock, sweepMs } = this.#options;
-    const due = this.#isBehind ? await catchUp(this.#options) : await materializeOnce(db, this.#options);
+    // Between due slots a look suffices.
+    const hasTried = wasPoked || this.#isExpecting;
+    const due = hasTried ? await this.#materialize() : 0;
+    this.#isExpecting = true;
     this.#isBehind = due >= watchersPerPassMax;
     if (this.#isBehind) return 0;
     const outlook = await this.#look();
     const { dueMs, hasBacklog } = outlook;
     if (hasBacklog && (await materializeBacklogOnce(db, this.#options)) > 0) return 0;
     const isDue = dueMs !== null && dueMs <= outlook.nowMs;
-    // The slot fell due during the last pass.
-    if (isDue && due > 0) return 0;
+    // The slot fell due during the last pass, or before it was expected.
+    if (isDue && (due > 0 || !hasTried)) return 0;
     if (isDue || hasBacklog) {
       const waitMs = this.#againMs;
       this.#againMs = Math.min(2 * this.#againMs, passedOverMsMax);
@@ -144,13 +152,19 @@ class Series {
     const beginMs = await this.#ahead.pass(outlook);
     const wakeMs = Math.min(dueMs ?? Number.POSITIVE_INFINITY, beginMs ?? Number.POSITIVE_INFINITY);
     // A fraction of a millisecond early: the slot is due when the statement arrives.
-    return Math.min(Math.max(0, Math.floor(wakeMs - clock.now())), sweepMs);
+    const waitMs = Math.min(Math.max(0, Math.floor(wakeMs - clock.now())), sweepMs);
+    this.#isExpecting = dueMs !== null && dueMs <= clock.now() + waitMs + expectedMs;
+    return waitMs;
+  }
+
+  #materialize(): Promise<number> {
+    return this.#isBehind ? catchUp(this.#options) : materializeOnce(this.#options.db, this.#options);
   }
 
   #look(): Promise<schedules.Outlook> {
     const { db, clock } = this.#options;
     return clock.read(
-      () => schedules.lookAhead(db, this.#ahead.through),
+      () => schedules.lookAhead(db, this.#ahead.through, this.#options.replicaId),
       ({ nowMs }) => nowMs,
     );
   }

@@ -200,7 +200,14 @@ async function spreadOut(
   const eligible = plan.eligible(run);
   if (eligible.length === 0) return { waits: "no device that matches its selector can be used for it" };
   const busy = await spreads.listBusy(tx, { orgId, watcherId: run.watcherId });
-  const deviceIds = eligible.flatMap(({ deviceId }) => (busy.has(deviceId) ? [] : [deviceId]));
+  const matching = eligible.map(({ deviceId }) => deviceId);
+  const done = await spreads.listDone(tx, { orgId, runId: run.runId, deviceIds: matching });
+  const deviceIds = matching.filter((deviceId) => !busy.has(deviceId) && !done.has(deviceId));
+  const [first] = done;
+  if (first !== undefined && done.size === matching.length) {
+    await spreads.giveWay(tx, { orgId, runId: run.runId, deviceId: first });
+    return { runs: [] };
+  }
   if (deviceIds.length === 0) {
     return { waits: "its watcher has a live run on every device that matches its selector" };
   }

@@ -161,12 +161,7 @@ function eventsOf(
       ...subject,
       kind: run.action === "finished" ? `run.${run.status}${run.isLate ? "_late" : ""}` : `run.${run.action}`,
       actor: reporterId ? `device:${reporterId}` : "pinion",
-      data: {
-        attempt: run.attempt,
-        ...(run.reason ? { reason: run.reason } : {}),
-        ...(run.windowId ? { window_id: run.windowId } : {}),
-        ...(rule ? { rule } : {}),
-      },
+      data: dataOf(run, rule),
     },
   ];
   if (attention.length > 0) {
@@ -186,4 +181,12 @@ function eventsOf(
     });
   }
   return written;
+}
+
+function dataOf({ attempt, reason, windowId }: Settled, rule: string | undefined): Record<string, unknown> {
+  const data: Record<string, unknown> = { attempt };
+  if (reason) data.reason = reason;
+  if (windowId) data.window_id = windowId;
+  if (rule) data.rule = rule;
+  return data;
 }

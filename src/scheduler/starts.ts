@@ -22,6 +22,8 @@ export const startsWaitingMax = 100;
 const headsMax = 5;
 
 export type Start = schedules.WatcherName & {
+  /** The id of the run; undefined: a new one. */
+  runId?: string | undefined;
   actor: string;
   source: schedules.StartSource;
   /** Undefined: none. */
@@ -54,7 +56,7 @@ export async function startLocked(
 ): Promise<Started> {
   const recorder = new Recorder(tx, start, options.quotas);
   const watcher = await startEarlier(tx, locked, recorder);
-  const runId = newId(watcher.now.getTime());
+  const runId = start.runId ?? newId(watcher.now.getTime());
   const active = watcher.hasActiveRun ? await runs.findActive(tx, watcher) : undefined;
   const decided = active
     ? await startBeside(tx, { watcher, start, runId, active, recorder })

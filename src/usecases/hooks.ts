@@ -1,11 +1,7 @@
-/** Edits of hooks by people, and deliveries to hooks by senders; each is one transaction. */
+/** Edits of hooks by people; each is one transaction. */
 import { randomBytes, randomUUID } from "node:crypto";
-import { compile, deliveryNames, ExpressionError, jsonOf, requireExpression } from "../cel/expression.ts";
+import { deliveryNames, requireExpression } from "../cel/expression.ts";
 import { Refusal, refuse } from "../errors.ts";
-import { newId } from "../ids.ts";
-import { inputBytesMax, problemOf, requireInput } from "../input.ts";
-import type { JsonValue } from "../json.ts";
-import { type Started, startLocked } from "../scheduler/starts.ts";
 import { isReference, type Keyring, requireReference } from "../secrets.ts";
 import { describe } from "../store/people/changes.ts";
 import * as requests from "../store/people/requests.ts";
@@ -13,10 +9,7 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import { rehearsable } from "../store/pg/dry-run.ts";
 import * as events from "../store/work/events.ts";
 import * as hooks from "../store/work/hooks.ts";
-import * as schedules from "../store/work/schedules.ts";
-import * as starts from "../store/work/starts.ts";
 import * as watchers from "../store/work/watchers.ts";
-import type { Surroundings } from "./surroundings.ts";
 
 type Values = Pick<hooks.HookRow, "kind" | "filter" | "mapping" | "ratePerMinute" | "isDisabled"> & {
   /** Id or slug. */
@@ -206,133 +199,4 @@ export function remove(db: Db, options: Asked): Promise<void> {
     await hooks.remove(tx, { orgId, id });
     await events.append(tx, orgId, [{ kind: "hook.deleted", actor, watcherId, data: { hook: slug } }]);
   });
-}
-
-/** A delivery with a verified signature. */
-export type Incoming = {
-  /** The sender's id of the delivery; null: none. */
-  key: string | null;
-  event: string;
-  headers: Record<string, string>;
-  body: JsonValue;
-  bodyBytes: number;
-  replayOf?: string;
-};
-
-export type Taken = Pick<hooks.DeliveryRow, "id" | "outcome" | "runId" | "reason"> & { isRepeat: boolean };
-
-/**
- * Takes a delivery, once for each key: a second delivery with the same key gets the answer of the
- * first, on any replica. The delivery's outcome and its run are written in the same transaction.
- * Refuses with `resource_exhausted` beyond the hook's rate, and with `not_found` for a deleted hook.
- */
-export async function take(
-  db: Db,
-  hook: hooks.HookRow,
-  incoming: Incoming,
-  { doorbell, quotas }: Pick<Surroundings, "doorbell" | "quotas">,
-): Promise<Taken> {
-  const { orgId } = hook;
-  const judged = judge(hook, incoming);
-  const { taken, started } = await transaction(db, async (tx) => {
-    const left = await hooks.lock(tx, hook);
-    if (left === undefined) refuse("not_found", "there is no such hook");
-    const { key } = incoming;
-    const before = key === null ? undefined : await hooks.findRepeated(tx, { orgId, hookId: hook.id, key });
-    if (before) {
-      const { id, outcome, runId, reason } = before;
-      return { taken: { id, outcome, runId, reason, isRepeat: true }, started: undefined };
-    }
-    if (left < 1) {
-      const retryAfterMs = Math.ceil(((1 - left) * 60_000) / hook.ratePerMinute);
-      refuse("resource_exhausted", `the hook takes ${hook.ratePerMinute} deliveries a minute`, {
-        retryAfterMs,
-      });
-    }
-    await hooks.spend(tx, { orgId, id: hook.id, left });
-    const id = newId();
-    const { started, ...became } =
-      "input" in judged ? await start(tx, hook, id, judged.input, quotas) : judged;
-    const runId = started?.runId ?? null;
-    await hooks.insertDelivery(tx, {
-      ...{ orgId, id, hookId: hook.id, key, runId, replayOf: incoming.replayOf ?? null },
-      ...{
-        event: incoming.event,
-        bodyBytes: incoming.bodyBytes,
-        body: incoming.body,
-        headers: incoming.headers,
-      },
-      ...became,
-    });
-    const failed =
-      became.outcome === "failed"
-        ? [
-            {
-              ...{ orgId, kind: "hook.failed", actor: "pinion", watcherId: hook.watcherId },
-              data: { hook: hook.slug, delivery: id, reason: became.reason },
-            },
-          ]
-        : [];
-    await events.appendAll(tx, [...(started?.events ?? []), ...failed]);
-    return { taken: { id, runId, ...became, isRepeat: false }, started };
-  });
-  if (started && started.written.length > 0) doorbell.recorded(started.written);
-  return taken;
-}
-
-type Became = { outcome: hooks.HookOutcome; reason: string; started?: Started };
-
-/** The input of the run that the delivery starts, or the reason why the delivery starts none. */
-function judge(hook: hooks.HookRow, { body, event, headers }: Incoming): { input: JsonValue } | Became {
-  if (hook.kind === "github" && event === "ping") {
-    return { outcome: "filtered", reason: "a ping: GitHub tries whether the hook is there" };
-  }
-  const values = { input: body, event, headers };
-  let at = "filter";
-  try {
-    if (hook.filter.trim() !== "") {
-      const verdict = compile(hook.filter, deliveryNames).evaluate(values);
-      if (verdict === false) return { outcome: "filtered", reason: "the filter is false" };
-      if (verdict !== true)
-        return { outcome: "failed", reason: "filter: its value is neither true nor false" };
-    }
-    at = "mapping";
-    const input =
-      hook.mapping.trim() === ""
-        ? body
-        : jsonOf(compile(hook.mapping, deliveryNames).evaluate(values), inputBytesMax);
-    return { input: requireInput(input) };
-  } catch (error) {
-    if (error instanceof ExpressionError) return { outcome: "failed", reason: `${at}: ${error.message}` };
-    if (error instanceof Refusal) {
-      const advice = hook.mapping === "" ? "; give the hook a mapping that takes what is needed" : "";
-      return { outcome: "failed", reason: `${error.message}${advice}` };
-    }
-    throw error;
-  }
-}
-
-async function start(
-  tx: Db,
-  hook: hooks.HookRow,
-  deliveryId: string,
-  input: JsonValue,
-  quotas: Surroundings["quotas"],
-): Promise<Became> {
-  const { orgId, watcherId } = hook;
-  const locked = await schedules.lockOne(tx, { orgId, watcherId });
-  const asked = await starts.findAsked(tx, { orgId, watcherId });
-  if (!locked || !asked) return { outcome: "failed", reason: "its watcher is gone" };
-  const problem = problemOf(asked.prompt, input);
-  if (problem) return { outcome: "failed", reason: problem };
-  const started = await startLocked(
-    tx,
-    locked,
-    {
-      ...{ orgId, watcherId, actor: `hook:${hook.id}`, source: "hook", input },
-      origin: { ...starts.noOrigin, hookId: hook.id, hookSlug: hook.slug, hookDeliveryId: deliveryId },
-    },
-    { quotas },
-  );
-  return { outcome: started.outcome, reason: started.reason, started };
 }

@@ -1,6 +1,6 @@
 /**
- * `npm run chaos -- --seed S --minutes M [--devices N] [--replicas N] [--hosts N] [--json FILE]
- * [--evidence FILE] [--kinds KIND,KIND]`: random faults (of these kinds), and a check of the whole
+ * `npm run chaos -- --seed S --minutes M [--devices N] [--workers N] [--replicas N] [--hosts N]
+ * [--json FILE] [--evidence FILE] [--kinds KIND,KIND]`: random faults (of these kinds), and a check of the whole
  * history. Exits with 1 if a promise was broken.
  */
 import { writeFileSync } from "node:fs";
@@ -15,6 +15,7 @@ const { values } = parseArgs({
     seed: { type: "string" },
     minutes: { type: "string", default: "2" },
     devices: { type: "string", default: "60" },
+    workers: { type: "string", default: "4" },
     replicas: { type: "string", default: "3" },
     hosts: { type: "string", default: "3" },
     gap: { type: "string", default: "3000" },
@@ -27,10 +28,10 @@ const { values } = parseArgs({
 
 const seed = values.seed === undefined ? Math.trunc(Math.random() * 2 ** 31) : Number(values.seed);
 const minutes = Number(values.minutes);
-const numbers = [seed, minutes, values.devices, values.replicas, values.hosts].map(Number);
+const numbers = [seed, minutes, values.devices, values.workers, values.replicas, values.hosts].map(Number);
 if (numbers.some((number) => !Number.isFinite(number) || number < 0)) {
   console.error(
-    "usage: npm run chaos -- [--seed S] [--minutes M] [--devices N] [--replicas N] [--hosts N] [--json FILE]",
+    "usage: npm run chaos -- [--seed S] [--minutes M] [--devices N] [--workers N] [--replicas N] [--hosts N] [--json FILE]",
   );
   process.exit(2);
 }
@@ -49,13 +50,14 @@ const clock = () => {
   return `${Math.trunc(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`.padStart(6);
 };
 say(
-  `chaos: --seed ${seed} --minutes ${minutes} --devices ${values.devices} --replicas ${values.replicas} --hosts ${values.hosts}`,
+  `chaos: --seed ${seed} --minutes ${minutes} --devices ${values.devices} --workers ${values.workers} --replicas ${values.replicas} --hosts ${values.hosts}`,
 );
 
 const { summary, violations } = await runChaos({
   seed,
   replicas: Number(values.replicas),
   devices: Number(values.devices),
+  workers: Number(values.workers),
   hosts: Number(values.hosts),
   callsPerSecond: 6,
   lengthMs: minutes * 60_000,

@@ -12,7 +12,7 @@ export const trafficMutations = [
     name: "a delivery that comes again is a new one",
     replacements: [
       {
-        file: "src/usecases/hooks.ts",
+        file: "src/usecases/hook-deliveries.ts",
         from: "const { key } = incoming;",
         to: "const key = null as string | null;",
       },

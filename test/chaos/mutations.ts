@@ -24,7 +24,13 @@ export type Mutation = {
     Partial<
       Pick<
         ChaosOptions,
-        "every" | "workMsMax" | "trafficDevices" | "outageMsMax" | "settleMsMax" | "durationFactor"
+        | "workers"
+        | "every"
+        | "workMsMax"
+        | "trafficDevices"
+        | "outageMsMax"
+        | "settleMsMax"
+        | "durationFactor"
       >
     > & {
       kinds: readonly FaultKind[];
@@ -73,7 +79,8 @@ export const mutations: readonly Mutation[] = [
     },
   },
   {
-    name: "settling looks at no attempt token",
+    // The token, the device and the session of an attempt are each a fence: all three are gone.
+    name: "settling looks at no fence of an attempt",
     replacements: [
       {
         file: "src/store/work/settlements.ts",
@@ -81,14 +88,34 @@ export const mutations: readonly Mutation[] = [
         to: "where org_id = i.org_id and id = i.run_id",
       },
       {
+        file: "src/store/work/settlements.ts",
+        from: "and (i.reporter is null or device_id = i.reporter)",
+        to: "",
+      },
+      {
+        file: "src/store/work/attempt-rules.ts",
+        from: "(i.epoch is null or (claimed_epoch",
+        to: "(true or (claimed_epoch",
+      },
+      {
         file: "src/store/work/completions.ts",
-        from: " and r.attempt_token = i.token",
+        from: " and r.attempt_token = i.token and r.device_id = i.reporter",
         to: "",
       },
     ],
     prefersUnary: true,
-    breaks: ["an acknowledgement is true", "one window per completed run"],
-    rig: { ...small, every: 5, lengthMs: 30_000, gapMs: 4_000, kinds: ["host_pause", "network_blackhole"] },
+    // A result of an earlier attempt also ends a run that waits for its next claim.
+    breaks: ["an acknowledgement is true", "one window per completed run", "one current attempt per run"],
+    // The run of a paused worker goes to another worker, and both report.
+    rig: {
+      ...small,
+      devices: 4,
+      workers: 8,
+      every: 5,
+      lengthMs: 30_000,
+      gapMs: 4_000,
+      kinds: ["host_pause", "network_blackhole"],
+    },
   },
   {
     name: "the device loses its outbox",

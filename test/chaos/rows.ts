@@ -30,6 +30,7 @@ export type RunRow = {
   id: string;
   org: string;
   watcher: string;
+  /** Of a run that is pinned to no device: the worker that has or had the run. */
   device: string | null;
   source: "scheduled" | "manual" | "backfill" | "hook" | "after";
   scheduledFor: number | null;
@@ -63,8 +64,9 @@ export type WindowRow = { id: string; org: string; watcher: string; run: string;
 /** A result that arrived after its attempt had been taken away. */
 export type LateRow = { run: string; token: string };
 export type SlotRow = { org: string; watcher: string; scheduledFor: number; run: string };
+/** `device`: null if its runs are for any fleet worker of the org. */
 export type WatcherRow = { id: string; org: string; device: string | null; nextSlotAt: number | null };
-export type DeviceRow = { id: string; org: string };
+export type DeviceRow = { id: string; org: string; isWorker?: boolean };
 
 export type Rows = {
   runs: RunRow[];

@@ -202,6 +202,12 @@ export function previousSlot(schedule: Schedule, before: Date): Date | undefined
   return answer("before", schedule, before, (slots, moment) => slots.previous(moment));
 }
 
+/**
+ * The years before have no slots. A protobuf timestamp begins with the year 1, and JavaScript reads
+ * the years before 100 as those of the 20th century.
+ */
+const earliestMs = Date.UTC(1000, 0, 1);
+
 /** The cached or computed answer. */
 function answer(
   direction: string,
@@ -210,7 +216,7 @@ function answer(
   find: (slots: Slots, moment: number) => number | undefined,
 ): Date | undefined {
   const { slots, isHashed } = compile(schedule);
-  const moment = at.getTime();
+  const moment = Math.max(at.getTime(), earliestMs);
   const key = `${direction} ${moment} ${schedule.timeZone} ${schedule.schedule}${isHashed ? ` ${schedule.watcherId}` : ""}`;
   let slot = answers.get(key);
   if (slot === undefined && !answers.has(key)) {

@@ -135,14 +135,7 @@ export class AttemptMessages {
         deviceId: this.#session.deviceId,
         workId: attempt.workId,
         attemptToken: attempt.attemptToken,
-        // Evaluated at the write, which may be later.
-        get pushedAgoMs() {
-          return performance.now() - attempt.pushedAt;
-        },
-        get acceptedAgoMs() {
-          return performance.now() - attempt.acceptedAt;
-        },
-        isMoot: () => attempt.state === "reporting",
+        attempt,
       }),
     );
     if (result === "running") {
@@ -262,23 +255,23 @@ export class AttemptMessages {
       this.#assignments.out.on(attempt, "report");
       this.#assignments.took(startedAt - attempt.pushedAt);
     }
-    const report = () =>
+    const report = (workId = completion.workId) =>
       this.#services
-        .report(reportOf(this.#session, completion, accepting), attempt?.kind)
+        .report(reportOf(this.#session, { ...completion, workId }, accepting), attempt?.kind)
         .catch((error: unknown) => {
           if (error instanceof Refusal && error.reason === "invalid_argument") return error;
           throw error;
         });
-    let verdict = await this.#handling.whileServed(report);
+    let verdict = await this.#handling.whileServed(() => report());
     if (verdict && !(verdict instanceof Refusal) && verdict.verdict === "unknown") {
       // Nearly all results that are offered again after a failover are known.
-      const isRestored = await this.#handling.whileServed(() =>
-        restoreForgotten(this.#services, this.#session, completion),
-      );
-      if (isRestored) verdict = await this.#handling.whileServed(report);
+      const restored = await this.#handling.whileServed(async () => {
+        return { workId: await restoreForgotten(this.#services, this.#session, completion) };
+      });
       // It could not be restored. "Unknown" would let the device give up a result that may still be
       // stored; without an answer, the device sends the completion again.
-      if (isRestored === undefined) return;
+      if (restored === undefined) return;
+      if (restored.workId) verdict = await this.#handling.whileServed(() => report(restored.workId));
     }
     if (!verdict) return;
     if (verdict instanceof Refusal) return this.turnDown(completion, verdict.message);

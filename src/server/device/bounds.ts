@@ -24,17 +24,17 @@ export function createLimit(max: number): <T>(work: () => Promise<T>) => Promise
  */
 export function createBudget(max: number): <T>(size: number, work: () => Promise<T>) => Promise<T> {
   let held = 0;
-  return async (size, work) => {
+  return (size, work) => {
     if (held + size > max) {
-      throw new Refusal("resource_exhausted", "too much waits to be stored; send it again", {
-        retryAfterMs: 5_000,
-      });
+      const message = "too much waits to be stored; send it again";
+      return Promise.reject(new Refusal("resource_exhausted", message, { retryAfterMs: 5_000 }));
     }
     held += size;
-    try {
-      return await work();
-    } finally {
+    const release = () => {
       held -= size;
-    }
+    };
+    const working = work();
+    working.then(release, release);
+    return working;
   };
 }

@@ -8,18 +8,26 @@ import type { SessionServices } from "./session-services.ts";
 
 /**
  * Restores the run or turn of a completion that is offered again, which the database may have lost
- * in a failover; false if the completion brings none.
+ * in a failover. Returns the id under which to report the completion; undefined if the completion
+ * brings none.
  */
 export async function restoreForgotten(
   services: Pick<SessionServices<unknown>, "restore" | "restoreTurn">,
   device: { orgId: string; deviceId: string },
   completion: Completion,
-): Promise<boolean> {
+): Promise<string | undefined> {
   const run = forgottenOf(device, completion);
-  if (run) await services.restore(run);
+  if (run) return (await services.restore(run)) ?? run.runId;
   const turn = forgottenTurnOf(device, completion);
   if (turn) await services.restoreTurn(turn);
-  return run !== undefined || turn !== undefined;
+  return turn?.turnId;
+}
+
+/** The source of a run, of a slot or not, by the source its device knows. */
+function sourceOf(source: RunSource, isOfSlot: boolean): ForgottenAttempt["source"] {
+  if (isOfSlot) return source === RunSource.SCHEDULED ? "scheduled" : "backfill";
+  if (source === RunSource.HOOK) return "hook";
+  return source === RunSource.AFTER ? "after" : "manual";
 }
 
 /** The last second of the year 9999. */
@@ -35,14 +43,13 @@ function forgottenOf(
 ): ForgottenAttempt | undefined {
   if (!reoffer) return undefined;
   const { watcherId, attempt, scheduledFor } = reoffer;
-  const source = reoffer.source === RunSource.SCHEDULED ? "scheduled" : "manual";
   const moments = [reoffer.windowStart!, reoffer.windowEnd!, ...(scheduledFor ? [scheduledFor] : [])];
   // The database has no such moment, and no run had it.
   if (moments.some(({ seconds }) => seconds < 0n || seconds > secondsMax)) return undefined;
   return {
     ...{ orgId: device.orgId, deviceId: device.deviceId, runId: workId, attemptToken, attempt },
     watcherId: watcherId.toLowerCase(),
-    source: scheduledFor ? (source === "manual" ? "backfill" : source) : "manual",
+    source: sourceOf(reoffer.source, scheduledFor !== undefined),
     scheduledFor: scheduledFor ? timestampDate(scheduledFor) : null,
     windowStart: timestampDate(reoffer.windowStart!),
     windowEnd: timestampDate(reoffer.windowEnd!),

@@ -30,6 +30,7 @@ import { admitStream } from "../access/interceptors/limit.ts";
 import type { Limits } from "../access/limits.ts";
 import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../access/peer.ts";
 import { nameOf } from "../access/rules.ts";
+import { readOptions } from "../http/adapter.ts";
 import type { Crowd } from "../http/crowd.ts";
 import type { Visit } from "../http/visit.ts";
 import { FrameReader, framed } from "./grpc-frames.ts";
@@ -228,7 +229,7 @@ class Inbox {
   /** Undefined: the bytes are no valid protobuf, and the session has dealt with the message. */
   #decode(bytes: Uint8Array): ConnectRequest | undefined {
     try {
-      return fromBinary(ConnectRequestSchema, bytes);
+      return fromBinary(ConnectRequestSchema, bytes, readOptions);
     } catch (error) {
       this.#session.receiveUnreadable((error as Error).message, completionIn(bytes));
       return undefined;

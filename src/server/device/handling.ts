@@ -56,14 +56,18 @@ export class Handling {
       const message = `more than ${underWayMax} messages wait for an answer`;
       this.#owner.onFlood(new Refusal("resource_exhausted", message, { retryAfterMs: 1_000 }));
     }
-    work
-      .catch((error: unknown) =>
-        this.#owner.log().error({ err: error }, "a device's message could not be worked on"),
-      )
-      .finally(() => {
-        this.#underWay -= 1;
-        if (this.isIdle) this.#owner.onIdle();
-      });
+    work.then(
+      () => this.#done(),
+      (error: unknown) => {
+        this.#owner.log().error({ err: error }, "a device's message could not be worked on");
+        this.#done();
+      },
+    );
+  }
+
+  #done(): void {
+    this.#underWay -= 1;
+    if (this.isIdle) this.#owner.onIdle();
   }
 
   /** The session ends: work that fails is not tried again. */

@@ -88,9 +88,9 @@ export function createParts(deps: HubDeps): Parts {
     onStale(stale) {
       const session = registry.of(stale.deviceId);
       if (session?.sessionId !== stale.sessionId) return;
-      if (stale.because === "gone") session.revoked();
-      else if (stale.because === "ended") session.unseated();
-      else session.replaced();
+      if (stale.because === "gone") session.part("revoked");
+      else if (stale.because === "ended") session.part("unseated");
+      else session.part("replaced");
     },
     ttlMs: config.ttlMs,
     heartbeatIntervalMs: config.heartbeatIntervalMs,
@@ -102,14 +102,17 @@ export function createParts(deps: HubDeps): Parts {
   });
   const budget = createBudget(completionBytesWaitingMax);
   const report: Parts["report"] = (told, kind) =>
-    budget(told.output.length + (told.nextSnapshot?.length ?? 0), async () => {
-      if (kind) return works[kind].report(told);
-      // The kind of an attempt unknown to the session is unknown, too.
-      for (const kind of attemptKinds) {
-        const verdict = await works[kind].report(told);
-        if (verdict.verdict !== "unknown") return verdict;
-      }
-      return { verdict: "unknown", windowId: null };
-    });
+    budget(told.output.length + (told.nextSnapshot?.length ?? 0), () =>
+      kind ? works[kind].report(told) : reportOfAny(works, told),
+    );
   return { registry, works, wheel, timers: new TimerWheel(), presence, report };
+}
+
+/** Stores a report of an attempt unknown to the session, whose kind is unknown, too. */
+async function reportOfAny(works: Works, told: Report): Promise<ReportVerdict> {
+  for (const kind of attemptKinds) {
+    const verdict = await works[kind].report(told);
+    if (verdict.verdict !== "unknown") return verdict;
+  }
+  return { verdict: "unknown", windowId: null };
 }

@@ -64,12 +64,13 @@ export function servicesOf(
 function restoring(db: Db, log: Logger): Pick<SessionServices<Session>, "restore" | "restoreTurn"> {
   return {
     async restore(forgotten) {
-      const isKnown = await transaction(db, (tx) => restorations.restore(tx, forgotten));
+      const runId = await transaction(db, (tx) => restorations.restore(tx, forgotten));
       const { orgId, deviceId, runId: workId } = forgotten;
       log.warn(
-        { orgId, deviceId, workId, isKnown },
+        { orgId, deviceId, workId, isKnown: runId !== undefined },
         "a device offers a result again that was acknowledged before",
       );
+      return runId;
     },
     async restoreTurn(forgotten) {
       const isKnown = await transaction(db, (tx) => turnRestorations.restoreTurn(tx, forgotten));
@@ -100,7 +101,7 @@ function opened(
   if (session.state === "closed") return;
   // From here on notifications find the session; work that was announced before is claimed now.
   if (!registry.seat(session)) {
-    session.replaced();
+    session.part("replaced");
     return;
   }
   feed.transient(orgId, { kind: "device.connected", deviceId, epoch });

@@ -32,7 +32,7 @@ export type Hub = {
    * Restores the run or turn that a completion brings along, after a failover; false if the
    * completion brings none.
    */
-  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<boolean>;
+  restore(device: { orgId: string; deviceId: string }, completion: Completion): Promise<string | undefined>;
   /**
    * Stores the end of an attempt of a run or a turn, reported by the device or worker outside of
    * its stream.
@@ -110,7 +110,7 @@ export function createHub(deps: HubDeps): Hub {
     },
     stats() {
       const sessions = registry.sessions();
-      const active = sessions.reduce((sum, session) => sum + session.activeCount, 0);
+      const active = sessions.reduce((sum, session) => sum + session.assignments.out.size, 0);
       return { sessions: sessions.length, attempts: active };
     },
     async drain(ms) {
@@ -146,7 +146,7 @@ function createBeginning(
     const session = new Session({ principal, link, services });
     const { orgId, tokenId } = principal;
     const uncount = tokenStreams.add(session);
-    const end = (leaving?: Leaving) => (leaving ? session.leaveCell(leaving) : session.revoked());
+    const end = (leaving?: Leaving) => (leaving ? session.leaveCell(leaving) : session.part("revoked"));
     const forget = streams.add({ orgId, tokenId, end });
     registry.add(session, () => {
       uncount();
@@ -177,10 +177,10 @@ function deliver(
       expect(session, message.of);
       break;
     case "cancel":
-      session.cancel(message);
+      session.assignments.cancel(message);
       break;
     case "settled":
-      session.settled(message.attemptToken);
+      session.assignments.settled(message.attemptToken);
       break;
     case "answer":
       session.answer(message);
@@ -191,12 +191,12 @@ function deliver(
     case "replaced":
       // An equal epoch with another session id occurs after a failover that reset the epoch. A
       // newer session with a lower epoch cannot be recognized here; its next heartbeat reveals it.
-      if (session.epoch <= message.epoch && session.sessionId !== message.sessionId) session.replaced();
+      if (session.epoch <= message.epoch && session.sessionId !== message.sessionId) session.part("replaced");
       break;
     case "disconnect":
       // The message was for a stream that a newer stream has replaced.
       if (session.epoch > message.epoch) break;
-      if (message.reason === "revoked") session.revoked();
+      if (message.reason === "revoked") session.part("revoked");
       else session.drain(DrainReason.OPERATOR, "an operator asked for it");
       break;
   }

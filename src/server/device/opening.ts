@@ -81,12 +81,13 @@ type First = { opening: Opening } | { device: devices.Known | undefined };
 
 /**
  * Opens the sessions of devices that tell nothing new, as most do that come back: they share a
- * transaction, and in a storm some dozens do.
+ * transaction, and in a storm some dozens do. A device whose session another transaction works on
+ * waits alone.
  */
 async function openReturning(deps: Deps, greeted: readonly Greeted[]): Promise<First[]> {
   if (greeted.length === 0) return [];
   return transaction(deps.db, async (tx) => {
-    const found = await devices.findKnown(
+    const found = await devices.lockReturning(
       tx,
       greeted.map(({ session }) => session),
     );
@@ -111,9 +112,10 @@ async function openReturning(deps: Deps, greeted: readonly Greeted[]): Promise<F
 }
 
 /** Whether a hello agrees in all with what is known of its device. */
-function isReturning(device: devices.Known & { attemptTokens: readonly string[] }, hello: Hello): boolean {
+function isReturning(device: devices.Returning, hello: Hello): boolean {
   const held = new Set(hello.held.map(({ attemptToken }) => attemptToken));
   return (
+    device.isFree &&
     hello.installId === device.install_id &&
     osNameOf(hello.os) === device.os &&
     device.attemptTokens.length === held.size &&

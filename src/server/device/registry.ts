@@ -51,7 +51,7 @@ export function createRegistry(): Registry {
       if (before && !session.isNewerThan(before)) return false;
       sessions.set(deviceId, session);
       if (session.isWorker) fleets.set(orgId, (fleets.get(orgId) ?? new Set()).add(session));
-      before?.replaced();
+      before?.part("replaced");
       return true;
     },
     remove(session) {

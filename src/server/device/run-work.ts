@@ -40,10 +40,11 @@ export function createRunWork(deps: Deps): Work {
 function createAcceptances({ db, telemetry }: Deps): Batcher<Acceptance, AcceptResult> {
   return createBatcher({
     async run(items) {
-      const open = items.filter((item) => !item.isMoot());
-      const accepted = await attempts.accept(db, open);
-      const results = new Map<Acceptance, AcceptResult>(open.map((item, index) => [item, accepted[index]!]));
-      return items.map((item) => results.get(item) ?? "moot");
+      const open = items.filter(({ attempt }) => attempt.state !== "reporting");
+      const accepted = await attempts.accept(db, open.map(agedOf));
+      // The open items in their order, with the others between them.
+      let next = 0;
+      return items.map((item): AcceptResult => (item === open[next] ? accepted[next++]! : "moot"));
     },
     itemsMax: acceptancesPerBatchMax,
     gatherMs: acceptancesGatherMs,
@@ -52,4 +53,10 @@ function createAcceptances({ db, telemetry }: Deps): Batcher<Acceptance, AcceptR
     mayIsolate: mayBeOfOneRow,
     onBatch: telemetry.batch("acceptances"),
   });
+}
+
+function agedOf({ orgId, deviceId, workId, attemptToken, attempt }: Acceptance): attempts.Acceptance {
+  const now = performance.now();
+  const [pushedAgoMs, acceptedAgoMs] = [now - attempt.pushedAt, now - attempt.acceptedAt];
+  return { orgId, deviceId, workId, attemptToken, pushedAgoMs, acceptedAgoMs };
 }

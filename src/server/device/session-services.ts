@@ -40,8 +40,8 @@ export type SessionServices<Self> = {
   incarnation(): Incarnation | undefined;
   /** The version of the daemon that this server gives; empty: none. */
   daemonVersion(): string;
-  /** Restores an attempt that the database may have forgotten. */
-  restore(forgotten: ForgottenAttempt): Promise<void>;
+  /** Restores an attempt that the database may have forgotten; the id of its run, if it is known now. */
+  restore(forgotten: ForgottenAttempt): Promise<string | undefined>;
   restoreTurn(forgotten: ForgottenTurn): Promise<void>;
   /** Undefined `kind`: the attempt is unknown to the session. */
   report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;

@@ -7,12 +7,9 @@ import {
   type Hello,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../errors.ts";
-import type { Logger } from "../../log.ts";
 import type { Seat } from "../../scheduler/claims.ts";
-import { isPassing } from "../../store/pg/failures.ts";
 import { type Leaving, refusalOf } from "../../store/work/org-moves.ts";
 import type { ClaimedRun } from "../../store/work/run-claims.ts";
-import type { AttemptName } from "../../store/work/settlements.ts";
 import type { ClaimedTurn } from "../../store/work/turn-attempts.ts";
 import type { WheelTimer } from "../../timer-wheel.ts";
 import type { Principal } from "../access/principal.ts";
@@ -22,12 +19,12 @@ import { Handling } from "./handling.ts";
 import type { Link } from "./link.ts";
 import { LogRequests } from "./log-requests.ts";
 import { drainOf, normalizeName, welcomeOf } from "./messages.ts";
-import { type Parting, partings } from "./partings.ts";
-import { problemOf } from "./problems.ts";
+import { type Parting, type PartingName, partingOf, partingTo, refusalOfOpening } from "./partings.ts";
 import type { AnswerMessage } from "./questions.ts";
 import type { Opening } from "./reconcile.ts";
+import { SessionIdentity } from "./session-identity.ts";
 import type { SessionServices } from "./session-services.ts";
-import { reactions, type SessionState } from "./session-table.ts";
+import { problemOf, reactions, type SessionState } from "./session-table.ts";
 import type { AttemptKind } from "./work.ts";
 
 /** Milliseconds for a drained device to leave. */
@@ -52,22 +49,16 @@ const moveSpreadMs = 200;
  *               ─▶ assignment ─▶ accept ─▶ completion ─▶ stored ─▶ acknowledgement
  *   end:      runs stay until the TTL; turns fail at once unless the server moved the device
  */
-export class Session implements Seat, SessionView {
-  readonly orgId: string;
-  readonly tokenId: string;
-  /** Opened with a service's token: the hello names the worker. */
-  readonly isWorker: boolean;
+export class Session extends SessionIdentity implements Seat, SessionView {
   mayHaveRuns = true;
   mayHaveTurns = true;
   readonly #services: SessionServices<Session>;
   readonly #link: Link;
-  #log: Logger | undefined;
   readonly #handling: Handling;
-  readonly #assignments: Assignments;
+  /** The attempts out at the device, or held for the device. */
+  readonly assignments: Assignments;
   readonly #messages: AttemptMessages;
   #state: SessionState = "greeting";
-  #deviceId: string;
-  #kinds: readonly string[] | null = null;
   #isOpening = false;
   #hasLeft = false;
   /**
@@ -77,11 +68,6 @@ export class Session implements Seat, SessionView {
   #isMoved = false;
   /** Made at its first use. */
   #logRequests: LogRequests | undefined;
-  #epoch = 0;
-  #sessionId = "";
-  /** The times of the hello and of the welcome, by the monotonic clock in milliseconds. */
-  #greetedAt = Number.POSITIVE_INFINITY;
-  #openedAt = Number.POSITIVE_INFINITY;
   #heardAt = performance.now();
   /** Ends the session without a hello, and after a silence. */
   #silence: WheelTimer;
@@ -90,10 +76,7 @@ export class Session implements Seat, SessionView {
 
   constructor(options: { principal: Principal; link: Link; services: SessionServices<Session> }) {
     const { principal, services } = options;
-    this.orgId = principal.orgId;
-    this.isWorker = principal.deviceId === null;
-    this.#deviceId = principal.deviceId ?? "";
-    this.tokenId = principal.tokenId;
+    super(principal, services.log);
     this.#services = services;
     this.#link = options.link;
     const { link } = options;
@@ -105,20 +88,14 @@ export class Session implements Seat, SessionView {
       },
     });
     this.#handling = handling;
-    this.#assignments = new Assignments(this, { link, services, handling });
-    const parts = { link, services, handling, assignments: this.#assignments };
+    this.assignments = new Assignments(this, { link, services, handling });
+    const parts = { link, services, handling, assignments: this.assignments };
     this.#messages = new AttemptMessages(this, parts);
     const { helloDeadlineMs } = services.timers;
     this.#silence = services.after(helloDeadlineMs, () => {
       const message = `no hello within ${helloDeadlineMs} ms; send it first`;
       this.close("no_hello", new Refusal("deadline_exceeded", message));
     });
-  }
-
-  /** Made at its first use, because an idle session logs nothing. */
-  get log(): Logger {
-    this.#log ??= this.#services.log.child({ orgId: this.orgId, deviceId: this.deviceId });
-    return this.#log;
   }
 
   /** The session may take more work. */
@@ -130,81 +107,26 @@ export class Session implements Seat, SessionView {
     return this.#state;
   }
 
-  /** Empty for a worker before its hello has been reconciled. */
-  get deviceId(): string {
-    return this.#deviceId;
-  }
-
-  get kinds(): readonly string[] | null {
-    return this.#kinds;
-  }
-
-  get epoch(): number {
-    return this.#epoch;
-  }
-
-  /**
-   * Identifies the session together with its epoch: a failover to a standby that lags may assign an
-   * epoch twice.
-   */
-  get sessionId(): string {
-    return this.#sessionId;
-  }
-
-  /**
-   * Whether the session is newer than another session of the device. A session that was open when
-   * the hello of `this` came is older, whatever the epochs: a failover may have reset the epochs.
-   * Of two concurrent hellos the epochs decide.
-   */
-  isNewerThan(other: Session): boolean {
-    return other.#openedAt <= this.#greetedAt || other.#epoch < this.#epoch;
-  }
-
   /** Notes that work of a kind may wait for the session. */
   mayHave(kind: AttemptKind): void {
     if (kind === "turn") this.mayHaveTurns = true;
     else this.mayHaveRuns = true;
   }
 
-  /** Attempts out at the device. */
-  get activeCount(): number {
-    return this.#assignments.out.size;
-  }
-
-  /** The attempts on the device by the session's memory, and the attempts held ahead for it. */
-  attemptsOut(): (AttemptName & { kind: AttemptKind })[] {
-    return this.#assignments.list();
-  }
-
   freeSlots(): number {
-    return this.#assignments.freeSlots();
+    return this.assignments.freeSlots();
   }
 
   roomAhead(): number {
-    return this.#assignments.roomAhead();
+    return this.assignments.roomAhead();
   }
 
   deliver(run: ClaimedRun, claimMs: number): void {
-    this.#assignments.deliver(run, claimMs);
+    this.assignments.deliver(run, claimMs);
   }
 
   deliverTurn(turn: ClaimedTurn): void {
-    this.#assignments.deliverTurn(turn);
-  }
-
-  /** Gives back an attempt that was claimed for the session if the answer to the claim never came. */
-  withdrawUnknown(name: { kind: AttemptKind; workId: string; attemptToken: string }): void {
-    this.#assignments.withdrawUnknown(name);
-  }
-
-  /** Asks the device to end an attempt. */
-  cancel(attempt: { workId: string; attemptToken: string; reason: string }): void {
-    this.#assignments.cancel(attempt);
-  }
-
-  /** An attempt was settled, on any replica: its slot is free. */
-  settled(attemptToken: string): void {
-    this.#assignments.settled(attemptToken);
+    this.assignments.deliverTurn(turn);
   }
 
   /** Sends the device the answer to a question of its agent. */
@@ -261,7 +183,7 @@ export class Session implements Seat, SessionView {
 
   async #open(hello: Hello): Promise<void> {
     this.#state = "opening";
-    this.#greetedAt = performance.now();
+    this.greet();
     this.#silence.cancel();
     this.#isOpening = true;
     let opening: Opening;
@@ -270,32 +192,15 @@ export class Session implements Seat, SessionView {
     } catch (error) {
       this.#isOpening = false;
       if (this.#isClosed()) return this.#tellClosed("gone_while_opening");
-      this.close("not_opened", this.#refusalOf(error));
+      this.close("not_opened", refusalOfOpening(error, this.log));
       return;
     }
     this.#isOpening = false;
     this.#serve(hello, opening);
   }
 
-  /** Of an error while the session was opened. */
-  #refusalOf(error: unknown): Refusal {
-    if (error instanceof Refusal) return error;
-    if (isPassing(error)) {
-      return new Refusal("unavailable", "the database is away; connect again", { retryAfterMs: 5_000 });
-    }
-    this.log.error({ err: error }, "a session could not be opened");
-    return new Refusal("unavailable", "the session could not be opened; connect again");
-  }
-
   #serve(hello: Hello, opening: Opening): void {
-    this.#epoch = opening.epoch;
-    this.#sessionId = opening.sessionId;
-    this.#openedAt = performance.now();
-    if (this.isWorker) {
-      this.#deviceId = opening.deviceId;
-      this.#kinds = hello.agentKinds;
-      this.#log = undefined;
-    }
+    this.identify(opening, hello.agentKinds);
     if (this.#isClosed()) {
       // The replaced stream and the released attempts are announced all the same.
       this.#services.opened(this, opening);
@@ -306,7 +211,7 @@ export class Session implements Seat, SessionView {
       hello.held.filter(({ state }) => state === HeldAttemptState.FINISHED).map((held) => held.attemptToken),
     );
     const { maxConcurrency } = hello;
-    this.#assignments.begin({ maxConcurrency, continuing: opening.continuing, ended });
+    this.assignments.begin({ maxConcurrency, continuing: opening.continuing, ended });
     this.#state = "serving";
     const { replicaId, timers } = this.#services;
     this.#link.send(
@@ -324,7 +229,8 @@ export class Session implements Seat, SessionView {
       this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),
     );
     for (const held of opening.continuing) {
-      if (held.isCancelRequested) this.cancel({ ...held, reason: held.cancelReason ?? "cancelled" });
+      if (held.isCancelRequested)
+        this.assignments.cancel({ ...held, reason: held.cancelReason ?? "cancelled" });
     }
     this.#services.opened(this, opening);
   }
@@ -354,27 +260,14 @@ export class Session implements Seat, SessionView {
     this.#silence = this.#services.after(leftMs, () => this.#watch());
   }
 
-  /** A newer session of the device took over. */
-  replaced(): void {
-    this.#part(partings.replaced);
+  /** Ends the session for a reason of the server, and tells the device. */
+  part(name: PartingName): void {
+    this.#part(partingOf(name, this));
   }
 
-  /**
-   * The database has the session as ended, while the device is connected: the device is asked to
-   * open a new session.
-   */
-  unseated(): void {
-    this.#part(partings.unseated);
-  }
-
-  /** The device's token has ended. */
-  revoked(): void {
-    this.#part(this.isWorker ? partings.workerRevoked : partings.revoked);
-  }
-
-  #part({ cause, reason, message, isMoved, refusal }: Parting): void {
+  #part({ cause, reason, message, isMoved, refusal, reconnectAfterMs = 0, cell }: Parting): void {
     if (this.#state === "closed") return;
-    this.#link.send(drainOf({ reason, message, reconnectAfterMs: 0 }));
+    this.#link.send(drainOf({ reason, message, reconnectAfterMs, ...(cell === undefined ? {} : { cell }) }));
     if (isMoved) this.#isMoved = true;
     this.close(cause, refusal && new Refusal(refusal, message));
   }
@@ -382,16 +275,8 @@ export class Session implements Seat, SessionView {
   /** The org leaves the cell: the device comes back, to the new cell if that is known. */
   leaveCell(leaving: Leaving): void {
     const { cell } = leaving;
-    if (cell === undefined) {
-      this.drain(DrainReason.UNSPECIFIED, refusalOf(leaving).message);
-      return;
-    }
-    if (this.#state === "closed") return;
-    const message = `the org moved to the cell ${cell}`;
-    const reconnectAfterMs = Math.random() * moveSpreadMs;
-    this.#link.send(drainOf({ reason: DrainReason.UNSPECIFIED, message, reconnectAfterMs, cell }));
-    this.#isMoved = true;
-    this.close("drained");
+    if (cell === undefined) this.drain(DrainReason.UNSPECIFIED, refusalOf(leaving).message);
+    else this.#part(partingTo(cell, Math.random() * moveSpreadMs));
   }
 
   /** Asks the device to connect elsewhere; cuts the stream after the grace. */
@@ -403,7 +288,7 @@ export class Session implements Seat, SessionView {
       return;
     }
     this.#state = "draining";
-    this.#assignments.giveBackAll();
+    this.assignments.giveBackAll();
     const spreadMs = reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs;
     this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * spreadMs }));
     this.#endAfter(drainGraceMs + shutdownSpreadMs, "drained");
@@ -416,7 +301,7 @@ export class Session implements Seat, SessionView {
       return;
     }
     if (this.#state === "serving") this.#state = "draining";
-    this.#assignments.giveBackAll();
+    this.assignments.giveBackAll();
     this.#hasLeft = true;
     this.#endAfter(leavingMs, "device_left");
   }
@@ -440,7 +325,7 @@ export class Session implements Seat, SessionView {
     this.#state = "closed";
     this.#silence.cancel();
     this.#age?.cancel();
-    const pushed = this.#assignments.end();
+    const pushed = this.assignments.end();
     this.#link.end(error);
     this.#handling.stop();
     // During the opening the epoch is unknown; `#open` then reports the end.

@@ -26,20 +26,20 @@ export async function sweepSessions(
   const all = registry.sessions();
   if (all.length === 0) return;
   const { isCancelling, isClaimed, isWaiting } = await looks.ask(active.lookWaiting(claimAnswerMs));
-  const out = all.flatMap((session) => session.attemptsOut());
+  const out = all.flatMap((session) => session.assignments.list());
   for (const of of attemptKinds) {
     for (const gone of await active.findGone(
       db,
       of,
       out.filter(({ kind }) => kind === of),
     )) {
-      registry.of(gone.deviceId)?.settled(gone.attemptToken);
+      registry.of(gone.deviceId)?.assignments.settled(gone.attemptToken);
     }
   }
   for (const wanted of isCancelling ? await active.listCancelling(db, cancelsPerSweepMax) : []) {
-    registry.of(wanted.deviceId)?.cancel(wanted);
+    registry.of(wanted.deviceId)?.assignments.cancel(wanted);
   }
-  const holding = all.filter((session) => session.activeCount > 0);
+  const holding = all.filter((session) => session.assignments.out.size > 0);
   for (const row of await questions.listAnswered(db, holding, answersAgainMs)) {
     registry.of(row.deviceId)?.answer(answerMessage(row));
   }
@@ -47,7 +47,7 @@ export async function sweepSessions(
   for (let at = 0; at < all.length; at += sessionsPerSweepPart) {
     const part = all.slice(at, at + sessionsPerSweepPart);
     for (const claim of isClaimed ? await active.listClaimed(db, part, claimAnswerMs) : []) {
-      registry.of(claim.deviceId)?.withdrawUnknown(claim);
+      registry.of(claim.deviceId)?.assignments.withdrawUnknown(claim);
     }
     for (const kind of attemptKinds.filter((kind) => isWaiting[kind])) {
       const waited = await works[kind].findWaited(part);

@@ -1,15 +1,18 @@
 import type { Report, ReportVerdict } from "../../scheduler/endings.ts";
 import type { WorkKind } from "../../store/work/active.ts";
-import type * as attempts from "../../store/work/attempts.ts";
 import type { AttemptName, AttemptSettlement } from "../../store/work/settlements.ts";
+import type { AttemptState } from "./attempt-table.ts";
 
 export type AttemptKind = WorkKind;
 
 /**
- * An accept on its way to the database. `isMoot`: the device has reported the attempt's end
- * meanwhile.
+ * An accept on its way to the database, with the attempt as its session knows it at the time of the
+ * write: the times of its push and accept by the monotonic clock in milliseconds, and whether the
+ * device has reported its end (`reporting`).
  */
-export type Acceptance = attempts.Acceptance & { isMoot: () => boolean };
+export type Acceptance = AttemptName & {
+  attempt: { readonly state: AttemptState; readonly pushedAt: number; readonly acceptedAt: number };
+};
 export type AcceptResult = "running" | "gone" | "moot";
 
 /** A session with possibly waiting work. */

@@ -14,7 +14,7 @@ import type { Db } from "../../store/pg/database.ts";
 import { withinOrg } from "../../store/pg/tenancy.ts";
 import * as hooks from "../../store/work/hooks.ts";
 import * as orgMoves from "../../store/work/org-moves.ts";
-import { take } from "../../usecases/hooks.ts";
+import { take } from "../../usecases/hook-deliveries.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import { verify } from "./hook-verify.ts";
 import type { Handler } from "./requests.ts";

@@ -132,16 +132,18 @@ async function complete(
   if (!executorId) refuseUnheld(completion);
   const report = reportOf({ orgId, deviceId: executorId }, completion);
   const startedAt = performance.now();
-  const store = () =>
-    hub.report(report).catch(async (error: unknown) => {
+  const store = (one = report) =>
+    hub.report(one).catch(async (error: unknown) => {
       if (error instanceof Refusal && error.reason === "invalid_argument") {
         await hub.turnDown(report, completion, error.message);
       }
       throw error;
     });
   let stored = await store();
-  const isLost = stored.verdict === "unknown";
-  if (isLost && (await hub.restore({ orgId, deviceId: executorId }, completion))) stored = await store();
+  if (stored.verdict === "unknown") {
+    const restoredId = await hub.restore({ orgId, deviceId: executorId }, completion);
+    if (restoredId !== undefined) stored = await store({ ...report, workId: restoredId });
+  }
   const { verdict, windowId } = stored;
   telemetry.acknowledged(report, verdict, performance.now() - startedAt);
   if (verdict === "unknown") refuse("not_found", `this device has no such attempt of ${report.workId}`);

@@ -20,6 +20,7 @@ import type { Db } from "../../store/pg/database.ts";
 import * as hooks from "../../store/work/hooks.ts";
 import * as starts from "../../store/work/starts.ts";
 import * as watchers from "../../store/work/watchers.ts";
+import { take } from "../../usecases/hook-deliveries.ts";
 import * as usecases from "../../usecases/hooks.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
@@ -256,7 +257,7 @@ function deliveryRpcs(
       if (!hasBody) refuse("failed_precondition", "the body of the delivery is kept no longer");
       const key = requestId === "" ? null : `replay:${id}:${requestId}`;
       const incoming = { key, event, headers, body, bodyBytes, replayOf: id };
-      const taken = await usecases.take(db, hook, incoming, deps.surroundings);
+      const taken = await take(db, hook, incoming, deps.surroundings);
       feed.eventsAppended(orgId);
       const row = await hooks.getDelivery(db, { orgId, hookId: hook.id, id: taken.id });
       return { delivery: deliveryMessage(row, undefined) };

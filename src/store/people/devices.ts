@@ -177,24 +177,42 @@ const knownColumns = [
 /** A device as known from its last hello. */
 export type Known = Pick<DeviceRow, (typeof knownColumns)[number]>;
 
-/** Devices, and the tokens of the attempts on each, without a lock; in order, undefined for none. */
-export async function findKnown(
-  db: Db,
+export type Returning = Known & {
+  /** The tokens of the attempts on the device. */
+  attemptTokens: string[];
+  /** No other transaction works on the device's session. */
+  isFree: boolean;
+};
+
+/**
+ * Devices, in order, undefined for none. The presence of those that are free is locked; waits for
+ * nothing.
+ */
+export async function lockReturning(
+  tx: Db,
   devices: readonly { orgId: string; deviceId: string }[],
-): Promise<((Known & { attemptTokens: string[] }) | undefined)[]> {
+): Promise<(Returning | undefined)[]> {
   const input = unnest("i", devices, {
     org_id: ["text", (device) => device.orgId],
     device_id: ["uuid", (device) => device.deviceId],
   });
-  const { rows } = await sql<Known & { ord: number; attemptTokens: string[] }>`
-    ${ofAnySize} select i.ord, ${sql.join(knownColumns.map((column) => sql.ref(`d.${column}`)))},
+  const { rows } = await sql<Returning & { ord: number }>`
+    ${ofAnySize} with input as materialized (select i.org_id, i.device_id, i.ord from ${input}),
+    locked as materialized (
+      select p.org_id, p.device_id from input i join presence p on p.org_id = i.org_id and p.device_id = i.device_id
+      order by p.org_id, p.device_id
+      for update of p skip locked
+    )
+    select i.ord, ${sql.join(knownColumns.map((column) => sql.ref(`d.${column}`)))},
       array(
         select attempt_token from run where org_id = d.org_id and device_id = d.id and status <> 'pending'
         union all
         select attempt_token from turn where org_id = d.org_id and holder_id = d.id and status <> 'pending'
-      )::text[] as "attemptTokens"
-    from ${input} join device d on d.org_id = i.org_id and d.id = i.device_id
-  `.execute(db);
+      )::text[] as "attemptTokens",
+      exists (select from locked l where l.org_id = d.org_id and l.device_id = d.id)
+        or not exists (select from presence p where p.org_id = d.org_id and p.device_id = d.id) as "isFree"
+    from input i join device d on d.org_id = i.org_id and d.id = i.device_id
+  `.execute(tx);
   const byOrd = new Map(rows.map(({ ord, ...device }) => [ord, device]));
   return devices.map((_, index) => byOrd.get(index + 1));
 }

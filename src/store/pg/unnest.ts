@@ -1,4 +1,5 @@
 import { type RawBuilder, sql } from "kysely";
+import { uuidArray } from "./uuid-array.ts";
 
 type Column<Item> = readonly [
   type: "text" | "uuid" | "timestamptz" | "int" | "bigint" | "boolean" | "jsonb",
@@ -7,8 +8,8 @@ type Column<Item> = readonly [
 
 /** A batch of at most this number of items is planned once per connection. */
 const fewMax = 4;
-/** A column's values: an array in PostgreSQL's text form, or the value that all items have. */
-type Values = { array: string } | { common: string | null };
+/** A column's values: an array in PostgreSQL's text or binary form, or the value that all items have. */
+type Values = { array: string | Buffer } | { common: string | null };
 
 /**
  * The values of a column. pg's own conversion of arrays has the same result at several times the
@@ -24,6 +25,11 @@ function valuesOf<Item>(
   let index = 1;
   while (index < items.length && isSame(first, value(items[index]!))) index++;
   if (index === items.length) return { common: first === null || first === undefined ? null : textOf(first) };
+  if (type === "uuid") {
+    const bytes = uuidArray(items.map(value));
+    // PostgreSQL refuses what is no uuid.
+    if (bytes) return { array: bytes };
+  }
   let text = `{${Array(index).fill(elementOf(type, first)).join(",")}`;
   for (; index < items.length; index++) text += `,${elementOf(type, value(items[index]!))}`;
   return { array: `${text}}` };
@@ -108,7 +114,7 @@ export function unnest<Item>(
   items: readonly Item[],
   columns: Readonly<Record<string, Column<Item>>>,
 ): RawBuilder<unknown> {
-  const arrays: string[] = [];
+  const arrays: (string | Buffer)[] = [];
   const constants: (string | null)[] = [];
   const isFew = items.length <= fewMax;
   let shape = `${alias} ${isFew}`;

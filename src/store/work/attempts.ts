@@ -3,6 +3,7 @@ import type { Db } from "../pg/database.ts";
 import type { Look } from "../pg/looks.ts";
 import { relaxed } from "../pg/relaxed.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
+import { timeAsked } from "./attempt-rules.ts";
 import { type Adopted, adoptedColumns } from "./presence.ts";
 import { isPending } from "./run-claims.ts";
 import type { AttemptName } from "./settlements.ts";
@@ -170,24 +171,19 @@ function suspects(rules: ReapRules) {
             or v.last_beat_at < now() - ${ms(rules.ttlMs)})
           and greatest(p.last_beat_at, p.connected_at, r.last_beat_at, r.claimed_at) < now() - ${ms(rules.ttlMs)}
           then 'stream_broken'
-        -- The answer to the claim was lost, or its session: nobody else asks whether the device accepted.
+        -- The answer to the claim was lost, or the session: no other part asks whether the device accepted.
         when r.status = 'claimed' and r.last_beat_at is null
           and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.silentAttemptMs)}
           then 'never_accepted'
-        -- Its device is online, and has beaten twice without it. The session that has it sees so by itself; here it is seen of
-        -- an attempt that no session remembers, as after a failover that took its end back.
+        -- The device is online, and two of its heartbeats did not list the attempt. The attempt's session finds that by
+        -- itself; this rule finds attempts that no session remembers, as after a failover that undid an end.
         when r.status = 'running' and p.disconnected_at is null
           and p.last_beat_at > greatest(r.last_beat_at, r.started_at, r.claimed_at) + ${unlistedShare} * ${ms(rules.ttlMs)}
           then 'not_listed'
         when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
         when r.last_beat_at is null and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
-        -- Its timeout stands still while a person is asked; asked about only where it would have passed.
         when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)}
-          and r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} - (
-            select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at),
-              interval '0')
-            from question q
-            where q.org_id = r.org_id and q.work_id = r.id and q.attempt_token = r.attempt_token)
+          and r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} - (${timeAsked("r")})
           then 'overdue'
       end as rule
     from run r

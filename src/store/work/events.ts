@@ -98,6 +98,7 @@ const membersMax = 32;
 function pack(events: readonly NewEvent[], source: string | null): Row[] {
   const rows: Row[] = [];
   const open = new Map<string, Row & { members: NewEvent[] }>();
+  let last: (Row & { members: NewEvent[] }) | undefined;
   for (const event of events) {
     const packed = packedOf(event, source);
     if (!packed) {
@@ -105,10 +106,16 @@ function pack(events: readonly NewEvent[], source: string | null): Row[] {
       rows.push({ event, data, source: event.actor === "pinion" ? null : source });
       continue;
     }
+    // Nearly always the row of the event before: ends come in the order of their orgs.
+    if (last && last.members.length < membersMax && isAlike(last, event, packed.data)) {
+      last.members.push(event);
+      continue;
+    }
     const name = `${event.orgId} ${event.kind} ${packed.data}`;
     const row = open.get(name);
     if (row && row.members.length < membersMax) {
       row.members.push(event);
+      last = row;
     } else {
       const next = {
         event: { ...event, actor: packed.actor },
@@ -118,9 +125,14 @@ function pack(events: readonly NewEvent[], source: string | null): Row[] {
       };
       rows.push(next);
       open.set(name, next);
+      last = next;
     }
   }
   return rows;
+}
+
+function isAlike(row: Row, event: NewEvent, data: string): boolean {
+  return row.event.orgId === event.orgId && row.event.kind === event.kind && row.data === data;
 }
 
 /**

@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import { slotRunId, spreadRunId } from "../../ids.ts";
+import { nameOfRun, slotRunId, spreadRunId } from "../../ids.ts";
 import { factsOf, type Labelled } from "../../labels.ts";
 import { matches } from "../../selector.ts";
 import type { Db } from "../pg/database.ts";
@@ -18,7 +18,7 @@ export type ForgottenAttempt = {
   attemptToken: string;
   attempt: number;
   watcherId: string;
-  source: "scheduled" | "manual" | "backfill";
+  source: "scheduled" | "manual" | "backfill" | "hook" | "after";
   scheduledFor: Date | null;
   windowStart: Date;
   windowEnd: Date;
@@ -26,14 +26,16 @@ export type ForgottenAttempt = {
 
 const reason = "forgotten by the database in a failover; its device still had the result";
 
+type Watcher = { runsOnAll: boolean };
+
 /**
- * Locks the watcher, as a writer of a run must. Returns false if there is no such watcher, or if its
- * work is not the device's (R6).
+ * Locks the watcher, as a writer of a run must. Returns undefined if there is no such watcher, or if
+ * its work is not the device's (R6).
  */
-async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
+async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher | undefined> {
   const { orgId, deviceId, watcherId } = forgotten;
-  const { rows } = await sql<Labelled & { selector: string | null; isFixed: boolean }>`
-    select w.placement->>'selector' as selector,
+  const { rows } = await sql<Labelled & Watcher & { selector: string | null; isFixed: boolean }>`
+    select w.placement->>'selector' as selector, coalesce(w.placement->>'spread' = 'all', false) as "runsOnAll",
       (w.device_id is not distinct from d.id or (w.placement->>'selector' is null and d.is_worker)) as "isFixed",
       d.os, d.machine, d.executors, d.agent_kinds, d.workspaces, d.labels
     from watcher w join device d on d.org_id = w.org_id and d.id = ${deviceId}
@@ -42,45 +44,72 @@ async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<boolean
     for update of w
   `.execute(tx);
   const [found] = rows;
-  if (!found) return false;
-  return found.isFixed || (found.selector !== null && matches(found.selector, factsOf(found)));
+  if (!found) return undefined;
+  return found.isFixed || matches(found.selector ?? "", factsOf(found)) ? found : undefined;
+}
+
+/** The ids of a slot's own run, and of its copy for the device. */
+function slotIdsOf({ orgId, watcherId, deviceId }: ForgottenAttempt, scheduledFor: Date) {
+  const slotId = slotRunId({ orgId, watcherId, scheduledFor });
+  return { slotId, copyId: spreadRunId({ runId: slotId, deviceId }) };
 }
 
 /**
- * Restores an attempt, and its run if necessary. Returns whether the attempt is known now: false if
- * the watcher is gone, if its work is not the device's (R6), or if the slot has another run. The
- * runs of a spread slot are one for each device.
+ * Restores an attempt, and its run if necessary. Returns the id of the run that has the attempt now;
+ * undefined if the watcher is gone, if its work is not the device's (R6), or if the slot has another
+ * run. The runs of a spread slot are one for each device.
  */
-export async function restore(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
-  if (!(await lockWatcher(tx, forgotten))) return false;
-  if (await noteAttempt(tx, forgotten)) return true;
-  if (!(await takeSlot(tx, forgotten))) return false;
+export async function restore(tx: Db, given: ForgottenAttempt): Promise<string | undefined> {
+  const watcher = await lockWatcher(tx, given);
+  if (!watcher) return undefined;
+  const forgotten = { ...given, runId: watcher.runsOnAll ? await findOwn(tx, given) : given.runId };
+  if (await addAttempt(tx, forgotten)) return forgotten.runId;
+  if (forgotten.scheduledFor && !(await takeSlot(tx, forgotten, forgotten.scheduledFor))) return undefined;
   await leaveQueue(tx, forgotten);
   await insertEnded(tx, forgotten);
-  return true;
+  if (forgotten.source === "hook") await noteStart(tx, forgotten);
+  return forgotten.runId;
 }
 
-/** Adds the attempt to the past attempts of its run; returns whether the database has the run. */
-async function noteAttempt(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
+/**
+ * The run of a spread slot on the device. The slot's own run is on the first of the devices: if the
+ * database has forgotten the spreading, the slot is spread again, so the result goes to the device's
+ * copy, and the other devices get their runs.
+ */
+async function findOwn(tx: Db, forgotten: ForgottenAttempt): Promise<string> {
+  const { orgId, deviceId, runId, scheduledFor } = forgotten;
+  if (!scheduledFor) return runId;
+  const { slotId, copyId } = slotIdsOf(forgotten, scheduledFor);
+  if (runId !== slotId) return runId;
+  const { rows } = await sql<{ isOwn: boolean }>`
+    select exists (select from run where org_id = ${orgId} and id = ${runId} and spread_to = ${deviceId})
+      or exists (select from run_finished where org_id = ${orgId} and id = ${runId} and device_id = ${deviceId})
+      as "isOwn"
+  `.execute(tx);
+  return onlyRow(rows).isOwn ? runId : copyId;
+}
+
+/** Adds the attempt to its run as one that was taken away; false without the run. */
+async function addAttempt(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
   const { orgId, deviceId, runId, attemptToken, attempt, watcherId } = forgotten;
-  // Separate statements: a run that ends meanwhile, and so changes its table, is missed by the
-  // first
-  // lock and found by the second; the statement after the locks sees the run's table.
+  // Separate statements: a run that ends meanwhile, and so changes its table, is missed by the first and
+  // found by the second; what follows sees where it is.
   await sql`select from run where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
   await sql`select from run_finished where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
   const entry = sql`jsonb_build_array(jsonb_build_object('attempt', ${attempt}::int, 'token', ${attemptToken}::text,
     'device_id', ${deviceId}::text, 'claimed_at', now(), 'ended_at', now(), 'last_beat_at', null,
     'reason', ${reason}::text, 'is_reported', false))`;
-  const isNew = sql`org_id = ${orgId} and id = ${runId} and watcher_id = ${watcherId}
+  const isMissing = sql`org_id = ${orgId} and id = ${runId} and watcher_id = ${watcherId}
     and attempt_token is distinct from ${attemptToken}::uuid
     and not exists (select from jsonb_array_elements(past_attempts) e where e->>'token' = ${attemptToken}::text)`;
   const { rows } = await sql<{ isThere: boolean }>`
     with live as (
       update run set past_attempts = past_attempts || ${entry}, attempt = greatest(attempt, ${attempt}::int)
-      where ${isNew} returning id
+      where ${isMissing}
+      returning id
     ),
     ended as (
-      update run_finished set past_attempts = past_attempts || ${entry} where ${isNew} returning id
+      update run_finished set past_attempts = past_attempts || ${entry} where ${isMissing} returning id
     )
     select exists (select from run where org_id = ${orgId} and id = ${runId})
       or exists (select from run_finished where org_id = ${orgId} and id = ${runId})
@@ -89,22 +118,19 @@ async function noteAttempt(tx: Db, forgotten: ForgottenAttempt): Promise<boolean
   return onlyRow(rows).isThere;
 }
 
-/**
- * Gives the slot to the run; returns false if the slot has another run. The database has the slot's
- * row under the slot's own id, under another recorded id, or not at all.
- */
-async function takeSlot(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
-  const { orgId, deviceId, runId, watcherId, scheduledFor } = forgotten;
-  if (!scheduledFor) return true;
-  const slotId = slotRunId({ orgId, watcherId, scheduledFor });
-  const isCopy = runId === spreadRunId({ runId: slotId, deviceId });
-  const { rows: slots } = await sql<{ isFree: boolean }>`
+/** Records that the slot has its row; false if the slot has another run. */
+async function takeSlot(tx: Db, forgotten: ForgottenAttempt, scheduledFor: Date): Promise<boolean> {
+  const { orgId, runId, watcherId } = forgotten;
+  // The slot has its row under its own id, under another recorded id, or not at all.
+  const { slotId, copyId } = slotIdsOf(forgotten, scheduledFor);
+  const isCopy = runId === copyId;
+  const { rows } = await sql<{ isFree: boolean }>`
     select not exists (select from run where org_id = ${orgId} and id = ${slotId})
       and not exists (select from run_finished where org_id = ${orgId} and id = ${slotId})
       and not exists (select from slot
         where org_id = ${orgId} and watcher_id = ${watcherId} and scheduled_for = ${scheduledFor}) as "isFree"
   `.execute(tx);
-  if (!onlyRow(slots).isFree && !isCopy) return false;
+  if (!onlyRow(rows).isFree && !isCopy) return false;
   if (runId !== slotId && !isCopy) {
     await sql`
       insert into slot (org_id, watcher_id, scheduled_for, run_id)
@@ -118,20 +144,16 @@ async function takeSlot(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
   return true;
 }
 
-/**
- * Removes the slot or start from the watcher's queue, where the standby may still have it waiting.
- */
-async function leaveQueue(
-  tx: Db,
-  { orgId, runId, watcherId, scheduledFor }: ForgottenAttempt,
-): Promise<void> {
+/** The standby may still have the slot or the start waiting: it has run. A copy is not its slot. */
+async function leaveQueue(tx: Db, forgotten: ForgottenAttempt): Promise<void> {
+  const { orgId, runId, watcherId, scheduledFor } = forgotten;
+  const isCopy = scheduledFor !== null && runId === slotIdsOf(forgotten, scheduledFor).copyId;
   await sql`
     delete from backlog where org_id = ${orgId} and watcher_id = ${watcherId}
-      and (run_id = ${runId} or (run_id is null and scheduled_for = ${scheduledFor}))
+      and (run_id = ${runId} or (run_id is null and scheduled_for = ${isCopy ? null : scheduledFor}))
   `.execute(tx);
 }
 
-/** Writes the run as ended with the attempt, by a timeout. */
 async function insertEnded(tx: Db, forgotten: ForgottenAttempt): Promise<void> {
   const { orgId, deviceId, runId, attemptToken, attempt, watcherId, scheduledFor } = forgotten;
   await sql`
@@ -145,4 +167,31 @@ async function insertEnded(tx: Db, forgotten: ForgottenAttempt): Promise<void> {
     from watcher w left join agent a on a.org_id = w.org_id and a.id = w.agent_id
     where w.org_id = ${orgId} and w.id = ${watcherId}
   `.execute(tx);
+}
+
+/**
+ * Remembers the run by the name in its id, for as long as the answers to repeated requests: a hook's
+ * sender may send a delivery again that the database has forgotten as well.
+ */
+async function noteStart(tx: Db, { orgId, runId }: ForgottenAttempt): Promise<void> {
+  await sql`
+    insert into request (org_id, actor, rpc, id, made)
+    values (${orgId}, 'pinion', ${startRpc}, ${nameOfRun(runId)}, jsonb_build_object('run_id', ${runId}::text))
+    on conflict (org_id, actor, rpc, id) do nothing
+  `.execute(tx);
+}
+
+/** The place of remembered starts among the requests; no rpc has the name. */
+const startRpc = "restored start";
+
+/** The restored run with the same name in its id; undefined for none. */
+export async function findStarted(
+  tx: Db,
+  start: { orgId: string; runId: string },
+): Promise<string | undefined> {
+  const { rows } = await sql<{ runId: string }>`
+    select made->>'run_id' as "runId" from request
+    where org_id = ${start.orgId} and actor = 'pinion' and rpc = ${startRpc} and id = ${nameOfRun(start.runId)}
+  `.execute(tx);
+  return rows[0]?.runId;
 }

@@ -160,12 +160,16 @@ const epochMs = (moment: string) => sql.raw(`(extract(epoch from ${moment}) * 10
 /**
  * Locks up to `limit` active watchers without an active run whose next slot falls due after `after`
  * (milliseconds since 1970) and within `withinMs` milliseconds from now; the soonest due first.
- * Skips watchers locked by other transactions.
+ * Skips watchers locked by other transactions. With a `replicaId`, it leaves out watchers whose
+ * device is connected to another replica: that replica claims their runs as it records them.
  */
 export async function lockAhead(
   tx: Db,
-  options: { after: number; withinMs: number; limit: number },
+  options: { after: number; withinMs: number; limit: number; replicaId?: string | undefined },
 ): Promise<DueWatcher[]> {
+  const isElsewhere = sql`exists (
+    select from presence p where p.org_id = w.org_id and p.device_id = w.device_id
+      and p.replica_id <> ${options.replicaId} and p.disconnected_at is null)`;
   const { rows } = await sql<WatcherName>`
     ${ofFew} select w.org_id as "orgId", w.id as "watcherId"
     from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
@@ -174,6 +178,7 @@ export async function lockAhead(
       and w.status = 'active'
       -- Whether it is active still when the slot falls due is seen then.
       and not ${hasActiveRun("w.org_id", "w.id")}
+      ${options.replicaId === undefined ? sql`` : sql`and not ${isElsewhere}`}
     order by s.next_due_at
     limit ${options.limit}
     for no key update of w skip locked
@@ -192,16 +197,26 @@ export type Outlook = {
   beyondMs: number | null;
   /** Slots wait whose watcher has no active run. */
   hasBacklog: boolean;
+  /** Other replicas live. */
+  hasOthers: boolean;
 };
 
-/** Reads the coming due times; `through`: the time up to which slots were recorded ahead. */
-export async function lookAhead(db: Db, through: number): Promise<Outlook> {
+/** Age in milliseconds at which a replica's beat is too old for a replica that lives. */
+const replicaBeatMsMax = 30_000;
+
+/**
+ * Reads the coming due times; `through`: the time up to which slots were recorded ahead by the
+ * replica `replicaId`.
+ */
+export async function lookAhead(db: Db, through: number, replicaId = ""): Promise<Outlook> {
   const { rows } = await sql<Outlook>`
     ${ofFew} select ${epochMs("clock_timestamp()")} as "nowMs",
       (select ${epochMs("next_due_at")} from schedule_position where next_due_at is not null order by next_due_at limit 1) as "dueMs",
       (select ${epochMs("next_due_at")} from schedule_position where next_due_at > to_timestamp(${through}::float8 / 1000)
         order by next_due_at limit 1) as "beyondMs",
-      exists (select from backlog b where not ${hasActiveRun("b.org_id", "b.watcher_id")}) as "hasBacklog"
+      exists (select from backlog b where not ${hasActiveRun("b.org_id", "b.watcher_id")}) as "hasBacklog",
+      exists (select from replica where id <> ${replicaId}
+        and last_beat_at > now() - ${replicaBeatMsMax} * interval '1 ms') as "hasOthers"
   `.execute(db);
   return rows[0]!;
 }

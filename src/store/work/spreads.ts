@@ -16,6 +16,41 @@ export async function listBusy(tx: Db, watcher: { orgId: string; watcherId: stri
   return new Set(rows.map((row) => row.id));
 }
 
+/** The devices whose copy of the run has ended: the database forgot the spreading, and they have run. */
+export async function listDone(
+  tx: Db,
+  { orgId, runId, deviceIds }: { orgId: string; runId: string; deviceIds: readonly string[] },
+): Promise<Set<string>> {
+  const copies = deviceIds.map((deviceId) => ({ deviceId, id: spreadRunId({ runId, deviceId }) }));
+  const input = unnest("i", copies, { id: ["uuid", (c) => c.id], device_id: ["uuid", (c) => c.deviceId] });
+  const { rows } = await sql<{ id: string }>`
+    select i.device_id as id from ${input}
+    where exists (select from run_finished f where f.org_id = ${orgId} and f.id = i.id)`.execute(tx);
+  return new Set(rows.map(({ id }) => id));
+}
+
+/**
+ * Ends the waiting of a held run of which every device has run its copy: the run gives way, and its
+ * slot has the run of one of them.
+ */
+export async function giveWay(
+  tx: Db,
+  run: { orgId: string; runId: string; deviceId: string },
+): Promise<void> {
+  const { orgId, runId } = run;
+  await sql`
+    with gone as (
+      delete from run where org_id = ${orgId} and id = ${runId} and is_held and spread_to is null
+      returning org_id, watcher_id, scheduled_for
+    ),
+    gate as (
+      delete from run_gate g using gone where g.org_id = gone.org_id and g.run_id = ${runId}
+    )
+    insert into slot (org_id, watcher_id, scheduled_for, run_id)
+    select org_id, watcher_id, scheduled_for, ${spreadRunId(run)}::uuid from gone where scheduled_for is not null
+    on conflict do nothing`.execute(tx);
+}
+
 /**
  * Turns a held run into a run for each device, pinned to it: the run itself for the first device,
  * and copies for the others. The runs keep a gate if they have a group or a rate limit. Returns all

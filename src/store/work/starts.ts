@@ -51,6 +51,18 @@ export async function insert(tx: Db, start: NewStart): Promise<boolean> {
   return Number(result.numAffectedRows ?? 0) > 0;
 }
 
+/** Those of the runs that are there, live or ended. */
+export async function listThere(
+  db: Db,
+  runs: readonly { orgId: string; runId: string }[],
+): Promise<Set<string>> {
+  if (runs.length === 0) return new Set();
+  const input = unnest("i", runs, { org_id: ["text", (r) => r.orgId], run_id: ["uuid", (r) => r.runId] });
+  const { rows } = await sql<{ id: string }>`
+    select r.id from ${input} join run_all r on r.org_id = i.org_id and r.id = i.run_id`.execute(db);
+  return new Set(rows.map(({ id }) => id));
+}
+
 export type StartRow = { runId: string; input: JsonValue | undefined; origin: Origin };
 
 const columns = sql`s.run_id as "runId", s.input, s.input is not null as "hasInput", s.hook_id as "hookId",

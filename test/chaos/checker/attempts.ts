@@ -60,7 +60,10 @@ function checkCurrentAttempts(world: World): Violation | undefined {
       runOfToken.set(attempt.token, run.id);
       const before = attempts[index - 1];
       if (!before || attempt.claimedAt >= before.endedAt) continue;
-      const what = `run ${run.id} was claimed at ${iso(attempt.claimedAt)} and its attempt before ended at ${iso(before.endedAt)}`;
+      const claimed = Number.isNaN(attempt.claimedAt)
+        ? "never claimed"
+        : `claimed at ${iso(attempt.claimedAt)}`;
+      const what = `run ${run.id} was ${claimed} and its attempt before ended at ${iso(before.endedAt)}`;
       return { rule, what, lines: linesOf(world, { run: run.id }) };
     }
   }

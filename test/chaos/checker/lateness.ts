@@ -76,9 +76,12 @@ export function waitsAbove(world: World, ms: number): Wait[] {
   const pushed = firstPushes(world);
   const end = world.history.at(-1)?.at ?? 0;
   // Obstacles are only computed for the few runs that waited at all.
+  const unpinned = new Set(world.rows.watchers.flatMap(({ id, device }) => (device === null ? [id] : [])));
   const late = world.rows.runs.flatMap((run) => {
     const to = pushed.get(run.id) ?? run.finishedAt ?? end;
-    return run.device !== null && created.has(run.id) && to - run.dueAt > ms ? [{ run, to }] : [];
+    // The row of a run that is pinned to no device names the last of its workers, not the first.
+    const isKnown = run.device !== null && (!unpinned.has(run.watcher) || run.past.length === 0);
+    return isKnown && created.has(run.id) && to - run.dueAt > ms ? [{ run, to }] : [];
   });
   if (late.length === 0) return [];
   const connected = connectedSpans(world);
@@ -180,12 +183,18 @@ function busySpans(world: World): Map<string, (Span & { run: string })[]> {
       lastWord.set(token, Math.max(at, lastWord.get(token) ?? 0));
     }
   }
+  const holders = new Map(
+    world.seen.flatMap(({ device, message }) =>
+      message.case === "assignment" ? [[message.token, device] as const] : [],
+    ),
+  );
   const spans = new Map<string, (Span & { run: string })[]>();
   for (const { token, run, claimedAt, endedAt, fencedAt } of world.attempts.values()) {
-    if (run.device === null) continue;
+    const holder = holders.get(token) ?? run.device;
+    if (holder === null) continue;
     const to = Math.max(endedAt ?? Number.POSITIVE_INFINITY, fencedAt ?? 0, lastWord.get(token) ?? 0);
     // A run claimed ahead uses no slot before its due time.
-    append(spans, run.device, { run: run.id, from: Math.max(claimedAt, run.dueAt), to });
+    append(spans, holder, { run: run.id, from: Math.max(claimedAt, run.dueAt), to });
   }
   for (const run of world.rows.runs) {
     if (run.device === null || run.past.length < pastAttemptsMax) continue;

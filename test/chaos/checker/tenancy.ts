@@ -1,12 +1,20 @@
-import { pastAttemptsMax } from "../rows.ts";
+import { pastAttemptsMax, type RunRow } from "../rows.ts";
 import { mayBeUndone } from "./losses.ts";
 import { linesOf, namesOf, type Violation, type World } from "./world.ts";
 
-/** R4 and R6: no message and no answer is about another tenant's or another device's. */
+/**
+ * R4 and R6: no message and no answer is about another tenant's or another device's. A run that is
+ * pinned to no device is of every fleet worker of its org, and of no other device.
+ */
 export function checkTenancy(world: World): Violation | undefined {
   const rule = "nothing crosses a tenant or a device";
   const { isUndone } = world;
   const watchers = new Map(world.rows.watchers.map((watcher) => [watcher.id, watcher]));
+  const workers = new Set(world.rows.devices.flatMap(({ id, isWorker }) => (isWorker ? [id] : [])));
+  const isOf = (device: string, run: RunRow) => {
+    if (run.org !== world.orgOfDevice.get(device)) return false;
+    return watchers.get(run.watcher)?.device === null ? workers.has(device) : run.device === device;
+  };
   for (const { at, device, message } of world.seen) {
     const lines = (run?: string) => linesOf(world, run ? { run } : { device, from: at - 5_000, to: at });
     if (message.case === "welcome" && message.deviceId !== device) {
@@ -16,7 +24,7 @@ export function checkTenancy(world: World): Violation | undefined {
       const run = world.runs.get(id);
       if (!run && isUndone(id)) continue;
       if (!run) return { rule, what: `device ${device} saw run ${id}, which does not exist`, lines: lines() };
-      if (run.device !== device || run.org !== world.orgOfDevice.get(device)) {
+      if (!isOf(device, run)) {
         const what = `device ${device} saw a ${message.case} of run ${id}, which is of device ${run.device} in ${run.org}`;
         return { rule, what, lines: lines(id) };
       }
@@ -27,7 +35,10 @@ export function checkTenancy(world: World): Violation | undefined {
     }
     if (message.case !== "assignment") continue;
     const watcher = watchers.get(message.watcher);
-    if (message.deviceId !== device || watcher?.device !== device || !message.prompt.includes(device)) {
+    // The prompts of the rig name their device.
+    const isMeant =
+      watcher?.device === null || (watcher?.device === device && message.prompt.includes(device));
+    if (message.deviceId !== device || !isMeant) {
       const what = `device ${device} was given work of watcher ${message.watcher}, meant for ${message.deviceId}: ${message.prompt}`;
       return { rule, what, lines: lines(message.run) };
     }

@@ -61,7 +61,9 @@ export async function readRows(cluster: Cluster): Promise<Rows> {
     watchers: await json(`
       select jsonb_build_object('id', w.id, 'org', w.org_id, 'device', w.device_id, 'nextSlotAt', ${ms("s.next_slot_at")}) as row
       from watcher w join schedule_position s on s.org_id = w.org_id and s.watcher_id = w.id`),
-    devices: await json(`select jsonb_build_object('id', id, 'org', org_id) as row from device`),
+    devices: await json(
+      `select jsonb_build_object('id', id, 'org', org_id, 'isWorker', is_worker) as row from device`,
+    ),
     traffic: await readTraffic(cluster),
   };
 }

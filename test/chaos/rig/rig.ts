@@ -1,21 +1,18 @@
-import { randomUUID } from "node:crypto";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { durationFromMs } from "@bufbuild/protobuf/wkt";
-import { type Clients, createClients, Os, OverlapPolicy } from "@pinion/client";
+import { type Clients, createClients } from "@pinion/client";
 import { ensureBootstrap } from "../../../src/store/people/orgs.ts";
 import { openDatabase } from "../../../src/store/pg/database.ts";
 import type { FaultProxy } from "../../support/fault-proxy.ts";
-import { createRandom, type Random } from "../../support/random.ts";
+import { createRandom } from "../../support/random.ts";
 import type { Bounds } from "../checker/world.ts";
-import { realNow } from "../clock.ts";
 import type { Entry, Record } from "../history.ts";
-import type { HostDevice } from "../host/main.ts";
 import type { Rows } from "../rows.ts";
-import { type Caller, createCaller, cronOf, setSchedule } from "./calls.ts";
+import { type Caller, createCaller, setSchedule } from "./calls.ts";
 import { type Cluster, openCluster } from "./cluster.ts";
+import { createWatchers, enrolDevices, enterWorkers, orgNames, someAtOnce } from "./fleet.ts";
 import { createHost, type HostProcess } from "./hosts.ts";
 import { openNetwork } from "./network.ts";
 import { observe } from "./observer.ts";
@@ -23,7 +20,7 @@ import { readRows } from "./read-rows.ts";
 import { openRecorder } from "./recorder.ts";
 import { createReplica, type ReplicaProcess } from "./replicas.ts";
 import { openTraffic, pendingDeliveries, type Traffic } from "./traffic.ts";
-import { everySeconds, promptFor, type RigWatcher, runWorkload } from "./workload.ts";
+import { type RigWatcher, runWorkload } from "./workload.ts";
 
 /**
  * Real processes: PostgreSQL, replicas, hosts full of devices, each device behind its own proxy.
@@ -56,6 +53,8 @@ export type RigOptions = {
   seed: number;
   replicas: number;
   devices: number;
+  /** Fleet workers, which take the runs of watchers without a device; default 4. */
+  workers?: number;
   hosts: number;
   /** Calls of people and services. */
   callsPerSecond: number;
@@ -112,13 +111,12 @@ const environment: { [name: string]: string } = {
   PINION_DESTINATION_NETWORKS: "127.0.0.0/8",
 };
 
-const orgNames = ["north", "south", "east"] as const;
-const tasksAtOnce = 8;
 /** The start decides nothing, so that a busy machine has all the time it needs. */
 const startAnswerMsMax = 120_000;
 const connectMsMax = 180_000;
 const settleMsMaxDefault = 90_000;
 const trafficDevicesDefault = 4;
+const workersDefault = 4;
 
 export async function openRig(options: RigOptions): Promise<Rig> {
   const random = createRandom(options.seed);
@@ -168,19 +166,23 @@ export async function openRig(options: RigOptions): Promise<Rig> {
       for (const one of [...clients.values(), ...starters.values()]) one.close();
     });
 
-    const fleet = await enrolFleet({ clients: starters, directory, random, count: options.devices, network });
+    const places = { clients: starters, directory, random, network };
+    const fleet = [
+      ...(await enrolDevices({ ...places, count: options.devices })),
+      ...(await enterWorkers({ ...places, count: options.workers ?? workersDefault })),
+    ];
     const watchers = await createWatchers({
       ...{ clients: starters, caller, random, fleet, every: options.every },
     });
-    progress(`${fleet.length} devices enrolled, ${watchers.length} watchers made`);
-    const places = fleet
-      .slice(0, options.trafficDevices ?? trafficDevicesDefault)
+    progress(`${fleet.length} devices and workers enrolled, ${watchers.length} watchers made`);
+    const followed = fleet
+      .slice(0, Math.min(options.trafficDevices ?? trafficDevicesDefault, options.devices))
       .map(({ org, device: { deviceId } }) => ({ org, deviceId }));
     const traffic =
-      places.length === 0
+      followed.length === 0
         ? undefined
         : await openTraffic({
-            ...{ clients: starters, places, record, url: network.front.url },
+            ...{ clients: starters, places: followed, record, url: network.front.url },
             random: createRandom(options.seed + 2),
           });
     open.defer(() => traffic?.close());
@@ -327,121 +329,6 @@ async function openOrgs(
   }
   operator.close();
   return { clients, starters };
-}
-
-type Enrolled = { org: string; device: HostDevice; proxy: FaultProxy };
-
-async function enrolFleet(options: {
-  clients: ReadonlyMap<string, Clients>;
-  directory: string;
-  random: Random;
-  count: number;
-  network: Awaited<ReturnType<typeof openNetwork>>;
-}): Promise<Enrolled[]> {
-  const { clients, random, network } = options;
-  const wanted = Array.from({ length: options.count }, (_, index) => ({
-    index,
-    org: orgNames[index % orgNames.length]!,
-    slots: random.pick([1, 1, 2, 3]),
-  }));
-  const enrolments = wanted.map(({ index, org, slots }) => async () => {
-    const proxy = await network.addProxy();
-    const installId = randomUUID();
-    const { fleet, device } = clients.get(org)!;
-    const { joinCode } = await fleet.createJoinCode({});
-    const { deviceId, token } = await device.enroll({
-      joinCode,
-      installId,
-      label: `device-${index + 1}`,
-      os: Os.LINUX,
-    });
-    const stateDir = join(options.directory, `device-${index + 1}`);
-    // Child programs cost far more than functions; a tenth of the devices is enough to cover
-    // them.
-    const isDaemon = index % 10 === 9;
-    const url = proxy.url;
-    return { org, proxy, device: { deviceId, installId, token, url, stateDir, slots, isDaemon } };
-  });
-  return someAtOnce(enrolments);
-}
-
-/** Runs the tasks, a few at once; resolves to their results in order. */
-async function someAtOnce<T>(tasks: readonly (() => Promise<T>)[]): Promise<T[]> {
-  const results: T[] = [];
-  for (let at = 0; at < tasks.length; at += tasksAtOnce) {
-    results.push(...(await Promise.all(tasks.slice(at, at + tasksAtOnce).map((task) => task()))));
-  }
-  return results;
-}
-
-/** For each device, one watcher with a schedule and one without. */
-async function createWatchers(options: {
-  clients: ReadonlyMap<string, Clients>;
-  caller: Caller;
-  random: Random;
-  fleet: readonly Enrolled[];
-  every: number | undefined;
-}): Promise<RigWatcher[]> {
-  const { clients, caller, random } = options;
-  const create = async (
-    { org, device: { deviceId } }: Enrolled,
-    kind: "scheduled" | "manual",
-    values: {
-      every: number | null;
-      jitterMs: number;
-      isEdited: boolean;
-      maxAttempts: number;
-      queues: boolean;
-      deadlineMs: number;
-    },
-  ): Promise<RigWatcher> => {
-    const slug = `${kind}-${deviceId}`;
-    const { every, jitterMs } = values;
-    const made = await caller.call(
-      org,
-      { method: "createWatcher", device: deviceId, every, jitterMs, slug },
-      () =>
-        clients.get(org)!.watchers.createWatcher({
-          slug,
-          requestId: slug,
-          spec: {
-            name: slug,
-            prompt: promptFor(deviceId, 1),
-            deviceId,
-            schedule: cronOf(every),
-            overlap: values.queues ? OverlapPolicy.QUEUE_ONE : OverlapPolicy.SKIP,
-            jitter: durationFromMs(jitterMs),
-            timeout: durationFromMs(10_000),
-            maxAttempts: values.maxAttempts,
-            ...(values.deadlineMs > 0 ? { startDeadline: durationFromMs(values.deadlineMs) } : {}),
-          },
-        }),
-      ({ watcher }) => ({ watcher: watcher!.id }),
-    );
-    if (!made) throw new Error(`the watcher ${slug} was refused`);
-    return {
-      id: made.watcher!.id,
-      org,
-      device: deviceId,
-      every,
-      isEdited: values.isEdited,
-      createdAt: realNow(),
-    };
-  };
-  const drafts: (() => Promise<RigWatcher>)[] = [];
-  for (const enrolled of options.fleet) {
-    const common = { maxAttempts: random.whole(1, 3), queues: random.chance(0.5) };
-    const every = options.every ?? random.pick(everySeconds);
-    const jitterMs = random.chance(0.3) ? 2_000 : 0;
-    const deadlineMs = random.chance(0.2) ? 15_000 : 0;
-    const isEdited = options.every === undefined && random.chance(0.3);
-    const manual = { ...common, every: null, jitterMs: 0, isEdited: false, deadlineMs: 0 };
-    drafts.push(
-      () => create(enrolled, "scheduled", { ...common, every, jitterMs, isEdited, deadlineMs }),
-      () => create(enrolled, "manual", manual),
-    );
-  }
-  return someAtOnce(drafts);
 }
 
 async function untilConnected(cluster: Cluster, count: number): Promise<void> {

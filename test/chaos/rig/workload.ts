@@ -9,6 +9,7 @@ import { type Caller, setSchedule } from "./calls.ts";
 export type RigWatcher = {
   id: string;
   org: string;
+  /** The device that its runs are pinned to, or `anyWorker`. */
   device: string;
   every: number | null;
   /** The watcher's schedule is edited; other watchers keep their schedules. */
@@ -18,6 +19,9 @@ export type RigWatcher = {
 
 export const everySeconds = [5, 6, 10, 12, 15, 20, 30, 60] as const;
 const backfillMs = 120_000;
+
+/** In place of a device, in the prompts of watchers without one. */
+export const anyWorker = "any worker";
 
 export const promptFor = (device: string, revision: number) => `For ${device}, revision ${revision}: do it.`;
 

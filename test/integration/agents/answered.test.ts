@@ -7,7 +7,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, onTestFinished, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
-import { settledSession, startDaemon, startPeer, until } from "../client/harness.ts";
+import { parseConfig } from "../../../clients/ts/src/index.ts";
+import { silentLogger } from "../../../clients/ts/src/logger.ts";
+import { Runner } from "../../../clients/ts/src/runner/runner.ts";
+import {
+  makeStateDir,
+  settledSession,
+  startDaemon,
+  startDevice,
+  startPeer,
+  until,
+} from "../client/harness.ts";
 
 /**
  * Answers, tells by a file that its input has ended, which is after the answer was read, and goes on
@@ -35,21 +45,25 @@ const answers = {
 lines.on("line", (line) => answers[${JSON.stringify(type)}](JSON.parse(line)));
 `;
 
-async function start(type: string, more: string) {
+/** The configuration of a device with the agent, and a wait for the agent's answer. */
+function agentOf(type: string, more: string) {
   const directory = mkdtempSync(join(tmpdir(), "pinion-answered-"));
   onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
   const file = join(directory, "answered");
-  const peer = await startPeer({ patienceMs: 100_000 });
   const script = join(directory, "agent.cjs");
   writeFileSync(script, program(type, file));
   const command = JSON.stringify([process.execPath, script]);
-  startDaemon(peer.url, `[executors.agent]\ntype = "${type}"\ncommand = ${command}\n${more}\n`, {
-    env: { PATH: process.env.PATH },
-  });
   return {
-    session: await settledSession(peer),
+    config: `[executors.agent]\ntype = "${type}"\ncommand = ${command}\n${more}\n`,
     untilAnswered: () => until(() => existsSync(file), "it has answered"),
   };
+}
+
+async function start(type: string, more: string) {
+  const { config, untilAnswered } = agentOf(type, more);
+  const peer = await startPeer({ patienceMs: 100_000 });
+  startDaemon(peer.url, config, { env: { PATH: process.env.PATH } });
+  return { session: await settledSession(peer), untilAnswered };
 }
 
 const types = ["claude-code", "acp"];
@@ -76,3 +90,31 @@ test("a run whose time is over after its answer was read, while its program ends
   const completion = await session.next("complete");
   expect(completion).toMatchObject({ outcome: Outcome.COMPLETED, resultText: "42", reason: "" });
 });
+
+test.each(types)(
+  "%s: a run whose program outlives the grace of a stop, after its answer, is completed",
+  async (type) => {
+    const { config, untilAnswered } = agentOf(type, 'kill_grace = "2s"');
+    const peer = await startPeer();
+    const runner = new Runner({
+      ...{
+        config: parseConfig(config),
+        stateDir: makeStateDir(),
+        installId: "install-0001",
+        token: "pin_dev_test",
+      },
+      ...{ hidden: [], env: { PATH: process.env.PATH }, logger: silentLogger, notifier: undefined },
+      onStart: () => {},
+    });
+    const { device } = startDevice(peer.url, {
+      onAssignment: (assignment, context) => runner.run(assignment, context),
+    });
+    const session = await peer.session();
+    const { attemptToken } = session.assign();
+    await untilAnswered();
+    await device.close({ graceMs: 50 });
+    expect(session.all("complete")).toMatchObject([
+      { attemptToken, outcome: Outcome.COMPLETED, resultText: "42", reason: "" },
+    ]);
+  },
+);

@@ -144,3 +144,33 @@ test("among devices that come back together, each is answered as it would be alo
   const ended = await t.db.selectFrom("run").selectAll().where("id", "=", run.runId).executeTakeFirst();
   expect(ended?.attempt_token ?? null).not.toBe(run.attemptToken);
 });
+
+test("a device whose session another transaction holds keeps no other device waiting", async () => {
+  const [held, free] = await Promise.all([seedDevice(t.db), seedDevice(t.db)]);
+  for (const device of [held, free]) await openNoted(device);
+  const hellos = await Promise.all([helloOf(held), helloOf(free)]);
+  const database = openDatabase({ url: t.url, poolMax: 4 });
+  try {
+    const log = createLogger({ name: "test", level: "silent" });
+    const begin = createOpenings({
+      ...{ db: database.db, log, replicaId: "replica-1", policy, ttlMs: 60_000, waitingMax: 10 },
+    });
+    const sessionOf = (device: DeviceName) => {
+      return { ...device, tokenId: "", isWorker: false, state: "opening" } as const;
+    };
+    let waiting: Promise<unknown> | undefined;
+    await t.db.transaction().execute(async (tx) => {
+      await tx
+        .selectFrom("presence")
+        .select("epoch")
+        .where("device_id", "=", held.deviceId)
+        .forUpdate()
+        .execute();
+      waiting = begin(sessionOf(held), hellos[0]);
+      expect(await begin(sessionOf(free), hellos[1])).toMatchObject({ epoch: 2 });
+    });
+    expect(await waiting).toMatchObject({ epoch: 2 });
+  } finally {
+    await database.close();
+  }
+});

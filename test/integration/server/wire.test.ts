@@ -218,3 +218,19 @@ tls("old versions of TLS are refused (needs openssl)", async () => {
   await once(current, "secureConnect");
   expect(current.alpnProtocol).toBe("h2");
 });
+
+test("a Connect GET whose message is no base64 is the caller's mistake", async () => {
+  const { url, token } = replicas.here;
+  const rpc = `${url}/${RunService.typeName}/ListRuns?connect=v1&encoding=proto&base64=1`;
+  for (const message of ["%25", "_", "****"]) {
+    const response = await fetch(`${rpc}&message=${message}`, {
+      headers: { authorization: `Bearer ${token}` },
+    });
+    expect([response.status, (await response.json()) as object]).toMatchObject([
+      400,
+      { code: "invalid_argument" },
+    ]);
+  }
+  const empty = await fetch(`${rpc}&message=`, { headers: { authorization: `Bearer ${token}` } });
+  expect(empty.status).toBe(200);
+});

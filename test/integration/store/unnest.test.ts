@@ -1,4 +1,5 @@
 /** Arrays as parameters: each element arrives unchanged, at its place. */
+import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { unnest } from "../../../src/store/pg/unnest.ts";
@@ -80,8 +81,21 @@ test("nothing stays nothing, and the first and the last moments stay what they a
 
 test("a text that is no id is refused by the database, and shifts no other item", async () => {
   for (const wrong of ["NULL", "a,b", `${id},${id}`, '{"', "", "018f0000-0000-7000-8000-00000000000,"]) {
-    await expect(back([{ ...item, id: wrong }, item]), wrong).rejects.toThrow(
+    for (const others of [1, 10]) {
+      const items = [{ ...item, id: wrong }, ...Array<Item>(others).fill(item)];
+      await expect(back(items), wrong).rejects.toThrow(/invalid input syntax for type uuid/);
+    }
+  }
+});
+
+test("many ids arrive in the order of their items, with the items without an id among them", async () => {
+  const ids = Array.from({ length: 300 }, (_, index) => (index % 7 === 3 ? null : randomUUID()));
+  const items = ids.map((one) => ({ ...item, id: one }));
+  expect(await back(items)).toEqual(items);
+  const loud = items.map((one) => ({ ...one, id: one.id?.toUpperCase() ?? null }));
+  expect(await back(loud)).toEqual(items);
+  for (const wrong of ["018f0000x0000-7000-8000-000000000001", "018f0000-0000-7000-8000-00000000000é"])
+    await expect(back([...items, { ...item, id: wrong }])).rejects.toThrow(
       /invalid input syntax for type uuid/,
     );
-  }
 });

@@ -483,6 +483,21 @@ const changes: [rule: string, what: string, change: (life: Life) => void][] = [
   ],
   [
     "nothing crosses a tenant or a device",
+    "a run that is pinned to no device goes to a device that is no fleet worker",
+    (life) => {
+      life.rows.watchers[0]!.device = null;
+    },
+  ],
+  [
+    "nothing crosses a tenant or a device",
+    "a run that is pinned to no device goes to a fleet worker of another tenant",
+    (life) => {
+      life.rows.watchers[0]!.device = null;
+      Object.assign(life.rows.devices[0]!, { org: "south", isWorker: true });
+    },
+  ],
+  [
+    "nothing crosses a tenant or a device",
     "a device sees another tenant's run",
     (life) => {
       run1(life).org = "south";
@@ -633,6 +648,14 @@ const changes: [rule: string, what: string, change: (life: Life) => void][] = [
     },
   ],
 ];
+
+test("a run that is pinned to no device may go to any fleet worker of its org", () => {
+  const life = goodLife();
+  life.rows.watchers[0]!.device = null;
+  life.rows.devices[0]!.isWorker = true;
+  for (const run of life.rows.runs) run.device = "device-2";
+  expect(check(life.history, life.rows, bounds)).toEqual([]);
+});
 
 test.each(changes)("%s: %s", (rule, _what, change) => {
   const life = goodLife();

@@ -68,6 +68,7 @@ export class AgentAttempt {
   readonly #stop: AbortController;
   readonly #limit: TimeLimit;
   readonly #idle: TimeLimit;
+  readonly #onAnswer: (result: AttemptResult) => void;
   readonly #driver: AgentDriver;
   #files = 0;
   #structured: unknown;
@@ -80,6 +81,8 @@ export class AgentAttempt {
       stop: AbortController;
       limit: TimeLimit;
       idle: TimeLimit;
+      /** The agent has answered, and its program has not ended yet. */
+      onAnswer: (result: AttemptResult) => void;
     },
   ) {
     this.#run = run;
@@ -88,6 +91,7 @@ export class AgentAttempt {
     this.#stop = parts.stop;
     this.#limit = parts.limit;
     this.#idle = parts.idle;
+    this.#onAnswer = parts.onAnswer;
     this.#driver = drivers[run.executor.type === "command" ? "claude-code" : run.executor.type];
   }
 
@@ -145,6 +149,7 @@ export class AgentAttempt {
     } finally {
       this.#record.endOpenTools();
     }
+    if (end.isDone) this.#onAnswer(this.resultOf(end, undefined));
     return { end, child: await session.close() };
   }
 

@@ -48,11 +48,15 @@ export async function runAgent(run: AgentRun): Promise<AttemptResult> {
     pauseMaxMs: Number.POSITIVE_INFINITY,
     onExpired: () => endFor("idle"),
   });
-  const attempt = new AgentAttempt(run, { record, task, stop, limit, idle });
+  const timed = (result: AttemptResult) => ({ ...result, durationMs: performance.now() - startedAt });
+  const onAnswer = (result: AttemptResult) => {
+    const answer = endedBy(ending, run, timed(result));
+    if (answer.outcome === "completed") context.answered(answer);
+  };
+  const attempt = new AgentAttempt(run, { record, task, stop, limit, idle, onAnswer });
   try {
     const { end, child } = await attempt.toItsEnd();
-    const whole = { ...attempt.resultOf(end, child), durationMs: performance.now() - startedAt };
-    return endedBy(ending, run, whole);
+    return endedBy(ending, run, timed(attempt.resultOf(end, child)));
   } catch (error) {
     return { outcome: "failed", reason: messageOf(error), output: record.output.text };
   } finally {

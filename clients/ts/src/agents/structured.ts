@@ -1,5 +1,7 @@
+import { Script } from "node:vm";
 import type { JsonObject } from "@bufbuild/protobuf";
 import { type OutputUnit, type Schema, Validator } from "@cfworker/json-schema";
+import { hasCode } from "../device/errors.ts";
 
 /** Bounds of a schema, checked before the compilation. */
 export const SCHEMA_BYTES_MAX = 65_536;
@@ -8,6 +10,10 @@ export const SCHEMA_DEPTH_MAX = 32;
 const ANSWER_BYTES_MAX = 262_144;
 const ANSWER_DEPTH_MAX = 64;
 const ERRORS_SHOWN_MAX = 12;
+/** Limit of a check in ms: heartbeats wait meanwhile. */
+const CHECK_MS_MAX = 500;
+const CHECK = Symbol.for("pinion.schema-check");
+const CHECKING = new Script('globalThis[Symbol.for("pinion.schema-check")]()');
 
 /** An answer as data, or its errors, for the agent and for people. */
 export type Checked = { isValid: true; value: unknown } | { isValid: false; problem: string };
@@ -36,10 +42,28 @@ export function checkAnswer(schema: JsonObject, answer: { structured?: unknown; 
     };
   }
   try {
-    const { valid, errors } = new Validator(schema as Schema, draftOf(schema), false).validate(value);
+    const { valid, errors } = validate(schema, value);
     return valid ? { isValid: true, value } : { isValid: false, problem: inWords(errors) };
   } catch (error) {
+    if (hasCode(error, "ERR_SCRIPT_EXECUTION_TIMEOUT")) {
+      const problem = `the check against the watcher's schema takes more than ${CHECK_MS_MAX} ms`;
+      return { isValid: false, problem };
+    }
     return { isValid: false, problem: `the watcher's schema cannot be used: ${String(error)}` };
+  }
+}
+
+/**
+ * Validates within the limit of time: a pattern of the schema may go back for years, and references
+ * that fork take as long.
+ */
+function validate(schema: JsonObject, value: unknown): { valid: boolean; errors: OutputUnit[] } {
+  const holder = globalThis as { [CHECK]?: () => { valid: boolean; errors: OutputUnit[] } };
+  holder[CHECK] = () => new Validator(schema as Schema, draftOf(schema), false).validate(value);
+  try {
+    return CHECKING.runInThisContext({ timeout: CHECK_MS_MAX }) as ReturnType<typeof validate>;
+  } finally {
+    delete holder[CHECK];
   }
 }
 

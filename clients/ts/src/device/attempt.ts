@@ -39,6 +39,11 @@ export interface AttemptContext {
    * Never rejects.
    */
   ask(question: Question, options: { timeoutMs: number; signal: AbortSignal }): Promise<GivenAnswer>;
+  /**
+   * Notes the result of work that is done, while its program still has to end. The result counts if
+   * the daemon stops before the handler settles.
+   */
+  answered(result: AttemptResult): void;
 }
 
 /** Refusal of an assignment before the accept. */
@@ -59,6 +64,8 @@ export interface Attempt {
   /** `ending`: the signal is aborted and the handler has not settled yet. */
   phase: "admitting" | "running" | "ending";
   end: AttemptAborted["why"] | undefined;
+  /** The result known before the handler has settled. */
+  answer: AttemptResult | undefined;
   /** The stream of the accept. */
   acceptedOn: object | undefined;
   sequence: bigint;

@@ -161,7 +161,7 @@ export class Attempts {
 
   /**
    * Ends the running attempts. Resolves when every handler has settled, or after `graceMs`, when
-   * the others are reported as failed.
+   * the others are reported: with the answer of the agent if there is one, otherwise as failed.
    */
   async stop(graceMs: number): Promise<void> {
     this.refuseNew();
@@ -171,7 +171,9 @@ export class Attempts {
     await this.idle(graceMs);
     const reason = "the daemon stopped, and the agent did not end in time";
     await Promise.all(
-      [...this.#attempts.values()].map((attempt) => this.#settled(attempt, { outcome: "failed", reason }, 0)),
+      [...this.#attempts.values()].map((attempt) =>
+        this.#settled(attempt, attempt.answer ?? { outcome: "failed", reason }, 0),
+      ),
     );
   }
 
@@ -208,6 +210,7 @@ export class Attempts {
       controller: new AbortController(),
       phase: "admitting",
       end: undefined,
+      answer: undefined,
       acceptedOn: undefined,
       sequence: 0n,
       activities: 0n,
@@ -254,6 +257,9 @@ export class Attempts {
         output: (stream, data) => this.#output.output(attempt, stream, data),
         activity: (activity) => this.#output.activity(attempt, activity),
         ask: (question, options) => this.#host.ask(attempt.names, question, options),
+        answered: (result) => {
+          attempt.answer = result;
+        },
       });
       if (!isResult(result)) throw new TypeError("the handler did not say how the attempt ended");
     } catch (error) {

@@ -151,6 +151,18 @@ test("a schedule with six parts counts seconds", () => {
   ]);
 });
 
+test("the years that a timestamp may begin with have no slots, and are no error", () => {
+  for (const timeZone of ["UTC", "Pacific/Apia", "Etc/GMT-14"]) {
+    for (const schedule of ["0 9 29 2 *", "* * * * *", "@every 1h"]) {
+      for (const year of ["0001", "0099", "0100"]) {
+        const next = nextSlot({ schedule, timeZone }, new Date(`${year}-01-01T00:00:00Z`));
+        expect(next?.getUTCFullYear()).toBeGreaterThanOrEqual(999);
+        expect(() => previousSlot({ schedule, timeZone }, new Date(`${year}-01-01T00:00:00Z`))).not.toThrow();
+      }
+    }
+  }
+});
+
 test("the 29th of February is waited for", () => {
   expect(slotsOf("0 0 29 2 *", "UTC", "2026-01-01T00:00:00Z", 1)).toEqual(["2028-02-29T00:00:00.000Z"]);
 });

@@ -1,0 +1,59 @@
+/** Schemas whose check would take for ever stop no replica and no daemon. */
+import { expect, test } from "vitest";
+import { checkAnswer } from "../../clients/ts/src/agents/structured.ts";
+import { inTime } from "../../src/bounded.ts";
+import { problemsOf } from "../../src/scheduler/answers.ts";
+
+/** References that fork: 2^40 checks of a few hundred bytes. */
+const forking = {
+  $ref: "#/$defs/n0",
+  $defs: Object.fromEntries(
+    Array.from({ length: 40 }, (_, index) => {
+      const next = { $ref: `#/$defs/n${index + 1}` };
+      return [`n${index}`, index === 39 ? { type: "number" } : { anyOf: [next, next] }];
+    }),
+  ),
+};
+const schemas: [string, object][] = [
+  ["a pattern that goes back", { type: "string", pattern: "^(a+)+$" }],
+  ["references that fork", forking],
+];
+const answer = `${"a".repeat(60)}!`;
+/** The limits are 50 and 500 ms; the rest is room for a busy machine. */
+const patienceMs = 5_000;
+
+test.each(schemas)(
+  "%s: the replica goes on, the answer has a problem, and the schema costs its time once",
+  (_, schema) => {
+    const startedAt = performance.now();
+    expect(problemsOf(answer, schema)).toContain("takes more than 50 ms");
+    expect(performance.now() - startedAt).toBeLessThan(patienceMs);
+    const again = performance.now();
+    for (let count = 0; count < 100; count++) expect(problemsOf(answer, schema)).toContain("takes more than");
+    expect(performance.now() - again).toBeLessThan(1_000);
+  },
+);
+
+test.each(schemas)("%s: the daemon goes on, and the answer has a problem", (_, schema) => {
+  const startedAt = performance.now();
+  const checked = checkAnswer(schema as never, { structured: answer, text: "" });
+  expect(checked).toMatchObject({
+    isValid: false,
+    problem: expect.stringMatching(/takes more than 500 ms|cannot be used/),
+  });
+  expect(performance.now() - startedAt).toBeLessThan(patienceMs);
+});
+
+test("an ordinary answer is checked as before, and an error of the check passes", () => {
+  const schema = { type: "object", properties: { n: { type: "number" } }, required: ["n"] };
+  expect(problemsOf({ n: 1 }, schema)).toBeUndefined();
+  expect(problemsOf({ n: "x" }, schema)).toContain("/n: ");
+  expect(checkAnswer(schema as never, { structured: { n: 1 }, text: "" })).toMatchObject({ isValid: true });
+  expect(problemsOf(1, { $ref: "#" })).toContain("does not end");
+  expect(problemsOf("x", { type: "string", pattern: "(" })).toBeUndefined();
+  expect(() =>
+    inTime(1_000, () => {
+      throw new Error("its own");
+    }),
+  ).toThrow("its own");
+});
