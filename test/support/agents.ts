@@ -5,23 +5,12 @@
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
-import {
-  closeSync,
-  copyFileSync,
-  existsSync,
-  mkdirSync,
-  openSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  statSync,
-  writeSync,
-} from "node:fs";
+import { copyFileSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, statSync } from "node:fs";
 import { mkdtemp } from "node:fs/promises";
 import { tmpdir, userInfo } from "node:os";
 import { join, resolve } from "node:path";
-import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
+import { lock } from "./file-lock.ts";
 import { noticeSkipped } from "./notice.ts";
 
 const run = promisify(execFile);
@@ -98,7 +87,7 @@ async function installed(name: string): Promise<string> {
   mkdirSync(cache, { recursive: true, mode: 0o700 });
   if (uid >= 0 && statSync(cache).uid !== uid) throw new Error(`${cache} is another user's`);
   const place = join(cache, `${name}-${digest.digest("hex").slice(0, 16)}`);
-  const release = await lock(join(cache, "installing"));
+  const release = await lock(join(cache, "installing"), INSTALL_MS_MAX);
   try {
     if (existsSync(place)) return place;
     const making = await mkdtemp(join(cache, "making-"));
@@ -115,34 +104,6 @@ async function installed(name: string): Promise<string> {
     return place;
   } finally {
     release();
-  }
-}
-
-/** One test process at a time; a lock whose process has ended is free. */
-async function lock(path: string): Promise<() => void> {
-  const deadline = Date.now() + INSTALL_MS_MAX;
-  for (;;) {
-    try {
-      const file = openSync(path, "wx");
-      writeSync(file, String(process.pid));
-      closeSync(file);
-      return () => rmSync(path, { force: true });
-    } catch {
-      if (Date.now() > deadline || !isHeld(path)) rmSync(path, { force: true });
-      await sleep(100);
-    }
-  }
-}
-
-function isHeld(path: string): boolean {
-  try {
-    const holder = Number(readFileSync(path, "utf8"));
-    // Just made, and not written yet.
-    if (holder === 0) return Date.now() - statSync(path).mtimeMs < 1_000;
-    process.kill(holder, 0);
-    return true;
-  } catch {
-    return false;
   }
 }
 

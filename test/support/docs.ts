@@ -101,9 +101,7 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "npm ci": [[".ci/run", "npm ci"]],
   "npm test": [[".ci/run", "npm test"]],
   "npm run check": [[".ci/run", "npm run check"]],
-  "npm run build:executables": [
-    ["test/e2e/install/server-gives-daemon.test.ts", "scripts/build-executables.ts"],
-  ],
+  "npm run build:executables": [["test/support/built-daemon.ts", "scripts/build-executables.ts"]],
   "npm run build": [["test/e2e/image.test.ts", "scripts/build-command.ts"]],
   "npm run generate": [["scripts/check-drift.ts", "generate"]],
   "npx vitest run test/integration/server/main-job.test.ts": [

@@ -12,7 +12,11 @@ export const minuteMs = 60 * secondMs;
 export const hourMs = 60 * minuteMs;
 export const dayMs = 24 * hourMs;
 
-export const msOf = (at: Timestamp | undefined) => (at ? timestampMs(at) : undefined);
+export function msOf(at: Timestamp): number;
+export function msOf(at: Timestamp | undefined): number | undefined;
+export function msOf(at: Timestamp | undefined): number | undefined {
+  return at ? timestampMs(at) : undefined;
+}
 
 /** Formats a duration in ms: "12 ms", "3.4 s", "2 m 05 s", "1 h 12 m", "3 d 4 h". */
 export function lengthText(ms: number): string {

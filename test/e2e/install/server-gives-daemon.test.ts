@@ -3,7 +3,7 @@
  * real one-file daemon, built from this checkout, comes from a real server into an empty home, and
  * completes a run. As root, another account stands for the other laptop.
  */
-import { execFile, execFileSync, spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import {
   chmodSync,
   chownSync,
@@ -16,22 +16,20 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { delimiter, join, resolve } from "node:path";
-import { promisify } from "node:util";
+import { delimiter, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { processorSecondsOf } from "../../../scripts/lib/processor-time.ts";
 import { untilStatus } from "../../integration/server/work.ts";
+import { buildDaemon } from "../../support/built-daemon.ts";
 import { useDatabase } from "../../support/database.ts";
 import { noticeSkipped } from "../../support/notice.ts";
 import { eventually } from "../../support/processes.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 
-const root = resolve(import.meta.dirname, "../../..");
-const run = promisify(execFile);
 const database = useDatabase({ per: "file" });
 const place = mkdtempSync(join(tmpdir(), "pinion-install-"));
-const directory = join(place, "downloads");
+let directory: string;
 const system = `${process.platform}-${process.arch}`;
 const patienceMs = 60_000;
 
@@ -83,9 +81,7 @@ describe.skipIf(!isPossible)("a server gives its own daemon", () => {
 
   beforeAll(async () => {
     chmodSync(place, 0o755);
-    const build = join(root, "scripts/build-executables.ts");
-    const wanted = ["--system", system, "--program", "piniond", "--quick", "--out", directory];
-    await run(process.execPath, [build, ...wanted], { cwd: root });
+    directory = await buildDaemon();
     replica = await openTestReplica(database.url, { PINION_DOWNLOADS: directory });
   }, 240_000);
 

@@ -14,18 +14,18 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { promisify } from "node:util";
 import { gunzipSync, gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { UpgradeMode } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { untilStatus } from "../../integration/server/work.ts";
+import { buildDaemon } from "../../support/built-daemon.ts";
 import { useDatabase } from "../../support/database.ts";
 import { noticeSkipped } from "../../support/notice.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
 
-const root = resolve(import.meta.dirname, "../../..");
 const run = promisify(execFile);
 const database = useDatabase({ per: "file" });
 const place = mkdtempSync(join(tmpdir(), "pinion-upgrade-"));
@@ -95,11 +95,7 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
   let version: string;
 
   beforeAll(async () => {
-    const build = join(root, "scripts/build-executables.ts");
-    const wanted = ["--system", system, "--program", "piniond", "--quick"];
-    const [first, second] = [join(place, "first"), join(place, "second")];
-    await run(process.execPath, [build, ...wanted, "--out", first], { cwd: root });
-    await run(process.execPath, [build, ...wanted, "--out", second, "--as", newer], { cwd: root });
+    const [first, second] = [await buildDaemon(), await buildDaemon(newer)];
     ({ version } = JSON.parse(readFileSync(join(first, "manifest.json"), "utf8")) as { version: string });
     present = readFileSync(join(first, file));
     next = readFileSync(join(second, file));

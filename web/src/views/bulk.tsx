@@ -91,6 +91,33 @@ function Preview(props: { kind: PageBulkKind; filter: BulkFilter; started: (id: 
   };
   const found = preview.value;
   if (!found) return <ReadingState error={error.value} again={() => {}} />;
+  return (
+    <>
+      <Meant found={found} />
+      {error.value && (
+        <p class="error" role="alert">
+          {error.value}
+        </p>
+      )}
+      <footer>
+        <button type="button" onClick={closeDialog}>
+          Leave them
+        </button>
+        <button
+          type="button"
+          class={kind === BulkKind.CANCEL ? "danger" : "primary"}
+          disabled={found.matched === 0 || isBusy.value}
+          onClick={start}
+        >
+          {verbs[kind]} {found.matched.toLocaleString("en")}
+        </button>
+      </footer>
+    </>
+  );
+}
+
+/** What the operation would do: how many runs, of which watchers or states. */
+function Meant({ found }: { found: StartBulkOperationResponse }) {
   const few = [...found.counts].sort((a, b) => b.count - a.count).slice(0, 12);
   return (
     <>
@@ -110,24 +137,6 @@ function Preview(props: { kind: PageBulkKind; filter: BulkFilter; started: (id: 
       {found.notAllowed > 0 && (
         <p class="muted">{found.notAllowed} more are on devices that you may not use, and are left out.</p>
       )}
-      {error.value && (
-        <p class="error" role="alert">
-          {error.value}
-        </p>
-      )}
-      <footer>
-        <button type="button" onClick={closeDialog}>
-          Leave them
-        </button>
-        <button
-          type="button"
-          class={kind === BulkKind.CANCEL ? "danger" : "primary"}
-          disabled={found.matched === 0 || isBusy.value}
-          onClick={start}
-        >
-          {verbs[kind]} {found.matched.toLocaleString("en")}
-        </button>
-      </footer>
     </>
   );
 }

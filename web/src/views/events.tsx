@@ -26,12 +26,7 @@ export function EventsView() {
   /** The list at the time of the pause; undefined while not paused. */
   const held = useSignal<readonly LoggedEvent[] | undefined>(undefined);
   const all = held.value ?? logged.value;
-  const shown = useMemo(() => {
-    const words = text.toLowerCase().split(/\s+/).filter(Boolean);
-    return words.length === 0
-      ? all
-      : all.filter((entry) => words.every((word) => textOf(entry).includes(word)));
-  }, [all, text]);
+  const shown = useMemo(() => filtered(all, text), [all, text]);
   const waiting = held.value ? logged.value.length - held.value.length : 0;
 
   return (
@@ -74,18 +69,30 @@ export function EventsView() {
             if (hasOlderEvents.peek() && !held.peek()) void readOlderEvents();
           }}
         />
-      ) : logState.value !== "ready" ? (
-        <p class="empty loading">Reading…</p>
       ) : (
-        <Empty title={all.length > 0 ? "No event matches" : "Nothing has happened yet"}>
-          <p>
-            {all.length > 0
-              ? `${all.length} events were looked through.`
-              : "Add a device or create a watcher."}
-          </p>
-        </Empty>
+        <NoEvents lookedThrough={all.length} />
       )}
     </>
+  );
+}
+
+/** The events with all words of a text. */
+function filtered(all: readonly LoggedEvent[], text: string): readonly LoggedEvent[] {
+  const words = text.toLowerCase().split(/\s+/).filter(Boolean);
+  if (words.length === 0) return all;
+  return all.filter((entry) => words.every((word) => textOf(entry).includes(word)));
+}
+
+function NoEvents({ lookedThrough }: { lookedThrough: number }) {
+  if (logState.value !== "ready") return <p class="empty loading">Reading…</p>;
+  return (
+    <Empty title={lookedThrough > 0 ? "No event matches" : "Nothing has happened yet"}>
+      <p>
+        {lookedThrough > 0
+          ? `${lookedThrough} events were looked through.`
+          : "Add a device or create a watcher."}
+      </p>
+    </Empty>
   );
 }
 
@@ -94,7 +101,7 @@ const texts = new WeakMap<LoggedEvent, string>();
 /** Saves the shown events as a file, a line of JSON for each. */
 function download(shown: readonly LoggedEvent[]): void {
   const lines = shown.map(({ event: { at, ...rest } }) =>
-    JSON.stringify({ at: at ? new Date(msOf(at)!).toISOString() : undefined, ...rest }),
+    JSON.stringify({ at: at ? new Date(msOf(at)).toISOString() : undefined, ...rest }),
   );
   const url = URL.createObjectURL(new Blob([`${lines.join("\n")}\n`], { type: "application/x-ndjson" }));
   const link = document.createElement("a");
@@ -138,7 +145,7 @@ const columns: Column<LoggedEvent>[] = [
     title: "Time",
     cell: ({ event }) => (
       <>
-        <span class="clock">{event.at && clockText(msOf(event.at)!)}</span>{" "}
+        <span class="clock">{event.at && clockText(msOf(event.at))}</span>{" "}
         <small>
           <Ago at={event.at} />
         </small>

@@ -1,7 +1,7 @@
 /** Items in need of attention first; then past runs, costs, and coming runs. */
 import { durationMs, timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { useEffect } from "preact/hooks";
-import { UsageGroup } from "#gen/pinion/v1/run_pb.js";
+import { type SummarizeRunsResponse, UsageGroup } from "#gen/pinion/v1/run_pb.js";
 import { runs as api } from "../data/api.ts";
 import { now } from "../data/clock.ts";
 import { barsOf, countRuns, rangeNamed, ranges, totalsOf } from "../data/counts.ts";
@@ -72,33 +72,37 @@ function Runs() {
             {counted.counts.length === 0 && <span class="muted">No run ended in this time.</span>}
           </p>
           <Bars label="Runs by how they ended" bars={barsOf(range, counted)} />
-          {counted.busiest.length > 0 && (
-            <>
-              <h3>Busiest devices</h3>
-              <Table
-                label="Busiest devices"
-                items={counted.busiest.slice(0, 5)}
-                keyOf={({ deviceId }) => deviceId}
-                columns={[
-                  {
-                    title: "Device",
-                    cell: ({ deviceId }) => <a href={linkTo("fleet", deviceId)}>{labelOf(deviceId)}</a>,
-                  },
-                  { title: "Runs", class: "number", cell: ({ runs }) => Number(runs).toLocaleString("en") },
-                  {
-                    title: "Programs ran",
-                    class: "number",
-                    cell: ({ busy }) => lengthText(busy ? durationMs(busy) : 0),
-                  },
-                ]}
-              />
-            </>
-          )}
+          {counted.busiest.length > 0 && <Busiest counted={counted} />}
         </>
       ) : (
         <ReadingState error={reading.error.value} again={reading.again} />
       )}
     </section>
+  );
+}
+
+function Busiest({ counted }: { counted: SummarizeRunsResponse }) {
+  return (
+    <>
+      <h3>Busiest devices</h3>
+      <Table
+        label="Busiest devices"
+        items={counted.busiest.slice(0, 5)}
+        keyOf={({ deviceId }) => deviceId}
+        columns={[
+          {
+            title: "Device",
+            cell: ({ deviceId }) => <a href={linkTo("fleet", deviceId)}>{labelOf(deviceId)}</a>,
+          },
+          { title: "Runs", class: "number", cell: ({ runs }) => Number(runs).toLocaleString("en") },
+          {
+            title: "Programs ran",
+            class: "number",
+            cell: ({ busy }) => lengthText(busy ? durationMs(busy) : 0),
+          },
+        ]}
+      />
+    </>
   );
 }
 

@@ -69,7 +69,8 @@ export function WatcherDialog({ watcher }: { watcher?: Watcher }) {
   );
 }
 
-function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
+/** The agents of the org; none until the answer, and without the right to read agents. */
+function useAgents() {
   const known = useSignal<{ value: string; label: string }[]>([]);
   useEffect(() => {
     agents
@@ -79,22 +80,17 @@ function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
       })
       .catch(() => {});
   }, []);
+  return known.value;
+}
+
+function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
+  const known = useAgents();
   return (
     <fieldset>
       <legend>What</legend>
       <Text draft={draft} name="name" label="Name" required />
       {isNew && <Text draft={draft} name="slug" label="Slug" hint="made from the name if empty" />}
-      <Field label="Prompt">
-        {(ties) => (
-          <textarea
-            {...ties}
-            rows={7}
-            required
-            value={draft.value.prompt}
-            onInput={(event) => set(draft, "prompt", event.currentTarget.value)}
-          />
-        )}
-      </Field>
+      <Prompt draft={draft} />
       <Field label="Device">
         {(ties) => (
           <Picker
@@ -114,7 +110,7 @@ function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
             label="Agent"
             none="the org’s default"
             value={draft.value.agent}
-            options={known.value}
+            options={known}
             onChange={(value) => set(draft, "agent", value)}
           />
         )}
@@ -136,6 +132,22 @@ function What({ draft, isNew }: FieldsProps & { isNew: boolean }) {
         mono
       />
     </fieldset>
+  );
+}
+
+function Prompt({ draft }: FieldsProps) {
+  return (
+    <Field label="Prompt">
+      {(ties) => (
+        <textarea
+          {...ties}
+          rows={7}
+          required
+          value={draft.value.prompt}
+          onInput={(event) => set(draft, "prompt", event.currentTarget.value)}
+        />
+      )}
+    </Field>
   );
 }
 

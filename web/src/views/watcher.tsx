@@ -1,11 +1,12 @@
 import { timestampFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { useSignal } from "@preact/signals";
+import type { ComponentChildren } from "preact";
 import { useEffect } from "preact/hooks";
 import { UsageGroup } from "#gen/pinion/v1/run_pb.js";
 import { type Watcher, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import { watchers as api, may, runs } from "../data/api.ts";
 import { now } from "../data/clock.ts";
-import { barsOf, countRuns, ranges } from "../data/counts.ts";
+import { barsOf, countRuns, rangeNamed } from "../data/counts.ts";
 import { labelOf } from "../data/devices.ts";
 import { useReading } from "../data/reading.ts";
 import { watchers } from "../data/watchers.ts";
@@ -147,67 +148,49 @@ function askDelete({ id, slug }: Watcher): void {
 }
 
 function About({ watcher }: { watcher: Watcher }) {
-  const { spec } = watcher;
   const counted = useReading(
-    (signal) => countRuns(ranges[2]!, { watcherId: watcher.id }, signal),
+    (signal) => countRuns(monthRange, { watcherId: watcher.id }, signal),
     [watcher.id],
     endsRunOf(watcher),
   );
   return (
     <section class="sheet" aria-label="About">
-      <h2>{scheduleText(spec?.schedule ?? "")}</h2>
+      <h2>{scheduleText(watcher.spec?.schedule ?? "")}</h2>
       <dl>
-        {spec?.schedule && (
-          <div>
-            <dt>schedule</dt>
-            <dd>
-              <code>{spec.schedule}</code> {spec.timeZone || "UTC"}
-            </dd>
+        {factsOf(watcher).map(([name, value]) => (
+          <div key={name}>
+            <dt>{name}</dt>
+            <dd>{value}</dd>
           </div>
-        )}
-        <div>
-          <dt>next</dt>
-          <dd>
-            {watcher.nextSlots[0] ? slotText(timestampMs(watcher.nextSlots[0])) : "when it is triggered"}
-          </dd>
-        </div>
-        <div>
-          <dt>device</dt>
-          <dd>
-            {spec?.deviceId ? (
-              <a href={linkTo("fleet", spec.deviceId)}>{labelOf(spec.deviceId)}</a>
-            ) : watcher.spec?.selector ? (
-              "any that matches its selector"
-            ) : (
-              "any fleet worker"
-            )}
-          </dd>
-        </div>
-        <div>
-          <dt>agent</dt>
-          <dd>
-            {spec?.agentId ? (
-              <a href={linkTo("agents", spec.agentId)}>{spec.agentId}</a>
-            ) : (
-              "the org’s default"
-            )}
-          </dd>
-        </div>
-        {spec?.agentKind && (
-          <div>
-            <dt>executor</dt>
-            <dd>{spec.agentKind}</dd>
-          </div>
-        )}
+        ))}
       </dl>
       {counted.value.value && (
         <>
           <h3>Runs of 30 days</h3>
-          <Bars label="Runs of 30 days by how they ended" bars={barsOf(ranges[2]!, counted.value.value)} />
+          <Bars label="Runs of 30 days by how they ended" bars={barsOf(monthRange, counted.value.value)} />
         </>
       )}
     </section>
   );
+}
+
+const monthRange = rangeNamed("month");
+
+function factsOf({ spec, nextSlots: [next] }: Watcher): [name: string, value: ComponentChildren][] {
+  const { schedule = "", timeZone = "", deviceId = "", agentId = "", agentKind = "" } = spec ?? {};
+  const anywhere = spec?.selector ? "any that matches its selector" : "any fleet worker";
+  const zoned = (
+    <>
+      <code>{schedule}</code> {timeZone || "UTC"}
+    </>
+  );
+  return [
+    ...(schedule === "" ? [] : ([["schedule", zoned]] as [string, ComponentChildren][])),
+    ["next", next ? slotText(timestampMs(next)) : "when it is triggered"],
+    ["device", deviceId ? <a href={linkTo("fleet", deviceId)}>{labelOf(deviceId)}</a> : anywhere],
+    ["agent", agentId ? <a href={linkTo("agents", agentId)}>{agentId}</a> : "the org’s default"],
+    ...(agentKind === "" ? [] : ([["executor", agentKind]] as [string, ComponentChildren][])),
+  ];
 }
 
 function Versions({ watcher }: { watcher: Watcher }) {

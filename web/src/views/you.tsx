@@ -3,7 +3,7 @@ import { type SignInEntry, SignInMethod } from "#gen/pinion/v1/sign_in_pb.js";
 import { caller, signIns } from "../data/api.ts";
 import { allPages, useReading } from "../data/reading.ts";
 import { confirm } from "../parts/dialog.tsx";
-import { ReadingState, Table } from "../parts/table.tsx";
+import { type Column, ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
 import { roleWord } from "../words.ts";
 
@@ -58,18 +58,7 @@ export function YouView() {
             label="Browsers that are signed in"
             items={entries}
             keyOf={(entry) => entry.id}
-            columns={[
-              {
-                title: "Browser",
-                cell: (entry) => <span title={entry.userAgent}>{browserOf(entry.userAgent)}</span>,
-              },
-              { title: "Person", cell: (entry) => entry.userName },
-              { title: "By", cell: (entry) => methods[entry.method] ?? "" },
-              { title: "From", cell: (entry) => <code>{entry.address}</code> },
-              { title: "Since", cell: (entry) => <Ago at={entry.createdAt} /> },
-              { title: "Ends", cell: (entry) => <Ago at={entry.expiresAt} /> },
-              { title: "", class: "end", cell: (entry) => <End entry={entry} again={reading.again} /> },
-            ]}
+            columns={columnsOf(reading.again)}
           />
         ) : (
           <ReadingState error={reading.error.value} again={reading.again} />
@@ -78,6 +67,19 @@ export function YouView() {
     </>
   );
 }
+
+const columnsOf = (again: () => void): Column<SignInEntry>[] => [
+  {
+    title: "Browser",
+    cell: (entry) => <span title={entry.userAgent}>{browserOf(entry.userAgent)}</span>,
+  },
+  { title: "Person", cell: (entry) => entry.userName },
+  { title: "By", cell: (entry) => methods[entry.method] ?? "" },
+  { title: "From", cell: (entry) => <code>{entry.address}</code> },
+  { title: "Since", cell: (entry) => <Ago at={entry.createdAt} /> },
+  { title: "Ends", cell: (entry) => <Ago at={entry.expiresAt} /> },
+  { title: "", class: "end", cell: (entry) => <End entry={entry} again={again} /> },
+];
 
 function End({ entry, again }: { entry: SignInEntry; again: () => void }) {
   if (entry.current) return <span class="muted">this one</span>;

@@ -66,7 +66,8 @@ export async function conformance(cli: Cli, words: string[], options: Conformanc
     throw new Failure(exitCodes.usage, `--jobs is a whole number from 1 to ${jobsMax}`);
   }
   const interrupt = interruptSignal();
-  const wanted = options.only ? cases.filter(({ name }) => options.only!.includes(name)) : cases;
+  const { only } = options;
+  const wanted = only ? cases.filter(({ name }) => only.includes(name)) : cases;
   try {
     const results = await playAll(wanted, {
       ...{ command: words, env: cli.env, agentKind: options.agentKind ?? "sh", jobs },

@@ -1,20 +1,21 @@
-import { type ChildProcess, spawn } from "node:child_process";
+import { type ChildProcessByStdio, spawn } from "node:child_process";
+import type { Readable } from "node:stream";
 import type { Environment } from "../../cli.ts";
 
 const linesMax = 12;
 
 /** The tested daemon, in a process group of its own, so a wrapper ends with the daemon. */
 export class DaemonProcess {
-  readonly #child: ChildProcess;
+  readonly #child: ChildProcessByStdio<null, Readable, Readable>;
   readonly #lines: string[] = [];
   /** The exit code, the signal, or the reason of a failed start. */
   readonly ended: Promise<number | string>;
   hasEnded = false;
 
   constructor(command: readonly string[], env: Environment) {
-    const [program, ...args] = command;
-    this.#child = spawn(program!, args, { env, stdio: ["ignore", "pipe", "pipe"], detached: true });
-    for (const stream of [this.#child.stdout!, this.#child.stderr!]) {
+    const [program = "", ...args] = command;
+    this.#child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"], detached: true });
+    for (const stream of [this.#child.stdout, this.#child.stderr]) {
       stream.setEncoding("utf8").on("data", (text: string) => {
         this.#lines.push(...text.split("\n").filter((line) => line.trim() !== ""));
         this.#lines.splice(0, this.#lines.length - linesMax);

@@ -6,8 +6,9 @@
 export function isNewer(candidate: string, than: string): boolean {
   const [a, b] = [parsed(candidate), parsed(than)];
   if (!a || !b) return false;
-  for (const place of [0, 1, 2]) {
-    if (a.numbers[place] !== b.numbers[place]) return a.numbers[place]! > b.numbers[place]!;
+  for (const [place, number] of a.numbers.entries()) {
+    const other = b.numbers[place] ?? 0;
+    if (number !== other) return number > other;
   }
   if (a.suffix === "" || b.suffix === "") return a.suffix === "" && b.suffix !== "";
   return compareSuffixes(a.suffix, b.suffix) > 0;

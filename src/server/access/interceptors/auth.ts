@@ -49,10 +49,12 @@ function confined<T>(source: AsyncIterable<T>, within: Within): AsyncIterable<T>
   return {
     [Symbol.asyncIterator]() {
       const inner = within(() => source[Symbol.asyncIterator]());
+      const end = inner.return?.bind(inner);
+      const fail = inner.throw?.bind(inner);
       return {
         next: () => within(() => inner.next()),
-        ...(inner.return && { return: (value?: unknown) => within(() => inner.return!(value)) }),
-        ...(inner.throw && { throw: (error?: unknown) => within(() => inner.throw!(error)) }),
+        ...(end && { return: (value?: unknown) => within(() => end(value)) }),
+        ...(fail && { throw: (error?: unknown) => within(() => fail(error)) }),
       };
     },
   };

@@ -144,10 +144,12 @@ function converting<T>(source: AsyncIterable<T>, convert: (error: unknown) => ne
   return {
     [Symbol.asyncIterator]() {
       const inner = source[Symbol.asyncIterator]();
+      const end = inner.return?.bind(inner);
+      const fail = inner.throw?.bind(inner);
       return {
         next: () => inner.next().catch(convert),
-        ...(inner.return && { return: (value?: unknown) => inner.return!(value).catch(convert) }),
-        ...(inner.throw && { throw: (error?: unknown) => inner.throw!(error).catch(convert) }),
+        ...(end && { return: (value?: unknown) => end(value).catch(convert) }),
+        ...(fail && { throw: (error?: unknown) => fail(error).catch(convert) }),
       };
     },
   };

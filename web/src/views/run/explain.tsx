@@ -40,7 +40,7 @@ export function Explain({ run }: { run: Run }) {
             <ol class="facts">
               {value.facts.map((fact, index) => (
                 <li key={index}>
-                  <time>{fact.at ? clockText(msOf(fact.at)!) : "now"}</time> {fact.text}
+                  <time>{fact.at ? clockText(msOf(fact.at)) : "now"}</time> {fact.text}
                 </li>
               ))}
             </ol>

@@ -9,9 +9,11 @@ import { lengthText, momentText, msOf } from "../../times.ts";
 import { usageText } from "../../usage-words.ts";
 import { programText, skipWord, sourceWord } from "../../words.ts";
 
-export function Facts({ run }: { run: Run }) {
-  const moment = (at: Parameters<typeof msOf>[0]) => at && momentText(msOf(at)!);
-  const rows: [name: string, value: ComponentChildren][] = [
+const moment = (at: Parameters<typeof msOf>[0]) => at && momentText(msOf(at));
+
+/** What there may be to tell of a run; an empty value is not shown. */
+function rowsOf(run: Run): [name: string, value: ComponentChildren][] {
+  return [
     ["reason", run.reason],
     ["skipped for", skipWord(run.skipReason)],
     [
@@ -46,11 +48,14 @@ export function Facts({ run }: { run: Run }) {
     ["kept", run.keptWorkspace && <code>{run.keptWorkspace.path}</code>],
     ["retry of", run.retryOf && <a href={linkTo("runs", run.retryOf)}>{run.retryOf.slice(-8)}</a>],
   ];
+}
+
+export function Facts({ run }: { run: Run }) {
   return (
     <section aria-label="Details">
       <h2>Details</h2>
       <dl>
-        {rows
+        {rowsOf(run)
           .filter(([, value]) => value)
           .map(([name, value]) => (
             <div key={name}>

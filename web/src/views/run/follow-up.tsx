@@ -46,20 +46,7 @@ export function FollowUp({ run }: { run: Run }) {
       {said.value.map(({ id, input, turn }) => (
         <div key={id} class="said">
           <p class="muted">{input}</p>
-          {turn && ended.has(turn.status) ? (
-            turn.status === TurnStatus.COMPLETED ? (
-              <Markdown text={turn.reply} />
-            ) : (
-              <p class="error">{turn.reason || "The agent did not answer."}</p>
-            )
-          ) : (
-            <>
-              <p class="muted">
-                {turn && turn.openQuestions > 0 ? "The agent waits for an answer:" : "The agent works…"}
-              </p>
-              {turn && <Questions of={{ turnId: turn.id }} openQuestions={turn.openQuestions} />}
-            </>
-          )}
+          <Reply turn={turn} />
         </div>
       ))}
       <form onSubmit={send}>
@@ -78,5 +65,24 @@ export function FollowUp({ run }: { run: Run }) {
         </button>
       </form>
     </section>
+  );
+}
+
+/** The reply of an ended turn; before the end, the wait for the agent or for an answer to the agent. */
+function Reply({ turn }: { turn: Turn | undefined }) {
+  if (turn && ended.has(turn.status)) {
+    return turn.status === TurnStatus.COMPLETED ? (
+      <Markdown text={turn.reply} />
+    ) : (
+      <p class="error">{turn.reason || "The agent did not answer."}</p>
+    );
+  }
+  return (
+    <>
+      <p class="muted">
+        {turn && turn.openQuestions > 0 ? "The agent waits for an answer:" : "The agent works…"}
+      </p>
+      {turn && <Questions of={{ turnId: turn.id }} openQuestions={turn.openQuestions} />}
+    </>
   );
 }

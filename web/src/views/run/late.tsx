@@ -34,7 +34,7 @@ export function LateResults({ run }: { run: Run }) {
         <details key={result.attempt}>
           <summary>
             Attempt {result.attempt}, {runWord(result.outcome)} on {labelOf(result.deviceId)},{" "}
-            {result.storedAt && momentText(msOf(result.storedAt)!)}
+            {result.storedAt && momentText(msOf(result.storedAt))}
           </summary>
           {result.reason && <p>{result.reason}</p>}
           {result.result ? (

@@ -31,8 +31,8 @@ export function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
         <small>
           {isLive ? "live" : run.windowId ? "as stored" : "the end that was kept"}
           {!showsLive &&
-            omittedBytes(stored!) > 0 &&
-            ` · ${bytesText(omittedBytes(stored!))} are missing in the middle`}
+            omittedBytes(stored) > 0 &&
+            ` · ${bytesText(omittedBytes(stored))} are missing in the middle`}
           {showsLive && output.bytes > 0 && ` · ${bytesText(output.bytes)}`}
           {showsLive && output.missed > 0 && ` · ${output.missed} pieces were not seen live`}
         </small>
@@ -48,16 +48,9 @@ export function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
         {isBlank ? (
           <span class="muted">{isLive ? "Nothing written yet." : "It wrote nothing that was kept."}</span>
         ) : showsLive ? (
-          <>
-            {output.isCut && <span class="muted">… what came before is in the stored result{"\n"}</span>}
-            {output.pieces.map((piece, index) => (
-              <span key={index} class={piece.isError ? "stderr" : ""}>
-                <Ansi text={piece.text} />
-              </span>
-            ))}
-          </>
+          <Live output={output} />
         ) : (
-          <Ansi text={stored!} />
+          <Ansi text={stored} />
         )}
       </pre>
       {!showsLive && run.stderrTail !== "" && (
@@ -69,6 +62,19 @@ export function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
         </details>
       )}
     </section>
+  );
+}
+
+function Live({ output }: { output: RunStream["output"]["value"] }) {
+  return (
+    <>
+      {output.isCut && <span class="muted">… what came before is in the stored result{"\n"}</span>}
+      {output.pieces.map((piece, index) => (
+        <span key={index} class={piece.isError ? "stderr" : ""}>
+          <Ansi text={piece.text} />
+        </span>
+      ))}
+    </>
   );
 }
 

@@ -1,4 +1,5 @@
 /** The result of a run: the answer, its data, the agent's activities, and the program's output. */
+import type { JsonValue } from "@bufbuild/protobuf";
 import { useSignal } from "@preact/signals";
 import type { Run } from "#gen/pinion/v1/run_pb.js";
 import { isEnded, type RunStream } from "../../data/run-stream.ts";
@@ -34,20 +35,7 @@ export function Result({ stream, run }: { stream: RunStream; run: Run }) {
           <Markdown text={answer} />
         </section>
       )}
-      {structured !== undefined && (
-        <section class="data" aria-label="Data">
-          <h2>
-            Data <Copy text={JSON.stringify(structured, null, 2)} what="the data" />
-            <a
-              download={`${run.id}.json`}
-              href={`data:application/json;charset=utf-8,${encodeURIComponent(JSON.stringify(structured, null, 2))}`}
-            >
-              Download
-            </a>
-          </h2>
-          <DataTree value={structured} name="Data" />
-        </section>
-      )}
+      {structured !== undefined && <Data value={structured} fileName={`${run.id}.json`} />}
       {entries.length > 0 && (
         <section class="steps" aria-label="What the agent did">
           <h2>
@@ -69,6 +57,21 @@ export function Result({ stream, run }: { stream: RunStream; run: Run }) {
       </button>
       {isRaw.value && <OutputPane stream={stream} run={run} />}
     </div>
+  );
+}
+
+function Data({ value, fileName }: { value: JsonValue; fileName: string }) {
+  const text = JSON.stringify(value, null, 2);
+  return (
+    <section class="data" aria-label="Data">
+      <h2>
+        Data <Copy text={text} what="the data" />
+        <a download={fileName} href={`data:application/json;charset=utf-8,${encodeURIComponent(text)}`}>
+          Download
+        </a>
+      </h2>
+      <DataTree value={value} name="Data" />
+    </section>
   );
 }
 

@@ -42,34 +42,7 @@ export function RunView({ id }: { id: string }) {
   }
   return (
     <article class="run">
-      <header>
-        <div>
-          <a class="back" href={linkTo("runs")}>
-            Runs
-          </a>
-          <h1>
-            {run.watcherSlug || "Run"} <Status word={word!} />
-          </h1>
-          <code>{run.id}</code>
-        </div>
-        <div class="buttons">
-          {stream.isBroken.value && <span class="status bad">reconnecting</span>}
-          {isEnded(run) ? (
-            <button type="button" class="primary" onClick={() => retry(run)}>
-              Retry
-            </button>
-          ) : (
-            <button
-              type="button"
-              class="danger"
-              disabled={run.cancelRequestedAt !== undefined}
-              onClick={() => askCancel(run)}
-            >
-              {run.cancelRequestedAt ? "Cancelling…" : "Cancel"}
-            </button>
-          )}
-        </div>
-      </header>
+      <Head run={run} isBroken={stream.isBroken.value} />
       <Questions of={{ runId: run.id }} openQuestions={run.openQuestions} />
       <div class="panes">
         <div class="found">
@@ -84,6 +57,39 @@ export function RunView({ id }: { id: string }) {
       </div>
       <Timeline run={run} bytes={stream.output.value.bytes} />
     </article>
+  );
+}
+
+function Head({ run, isBroken }: { run: Run; isBroken: boolean }) {
+  return (
+    <header>
+      <div>
+        <a class="back" href={linkTo("runs")}>
+          Runs
+        </a>
+        <h1>
+          {run.watcherSlug || "Run"} <Status word={runWord(run.status)} />
+        </h1>
+        <code>{run.id}</code>
+      </div>
+      <div class="buttons">
+        {isBroken && <span class="status bad">reconnecting</span>}
+        {isEnded(run) ? (
+          <button type="button" class="primary" onClick={() => retry(run)}>
+            Retry
+          </button>
+        ) : (
+          <button
+            type="button"
+            class="danger"
+            disabled={run.cancelRequestedAt !== undefined}
+            onClick={() => askCancel(run)}
+          >
+            {run.cancelRequestedAt ? "Cancelling…" : "Cancel"}
+          </button>
+        )}
+      </div>
+    </header>
   );
 }
 

@@ -16,8 +16,8 @@ async function finish(stage: Stage, session: ScriptedSession): Promise<Names> {
 function expectHeld(session: ScriptedSession, names: Names, state: HeldAttemptState): void {
   const held = session.hello.held.find(({ attemptToken }) => attemptToken === names.attemptToken);
   const wanted = `hello.held with the attempt, HELD_ATTEMPT_STATE_${HeldAttemptState[state]}`;
-  expectThat(held !== undefined, wanted, "it is not listed");
-  expectThat(held!.state === state, wanted, `HELD_ATTEMPT_STATE_${HeldAttemptState[held!.state]}`);
+  const seen = held ? `HELD_ATTEMPT_STATE_${HeldAttemptState[held.state]}` : "it is not listed";
+  expectThat(held?.state === state, wanted, seen);
 }
 
 /** Expects the same result again, and no repeat after the acknowledgement. */

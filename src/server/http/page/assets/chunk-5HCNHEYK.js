@@ -1,4 +1,4 @@
-import{a as C}from"./chunk-CO34HOOR.js";import{a as U}from"./chunk-UKPFWQKL.js";import{c as K}from"./chunk-LXCYGLEC.js";import{a as p,c as v,d}from"./chunk-MNZLXFA4.js";import{p as c}from"./chunk-H6WGIXOQ.js";import{a as T}from"./chunk-UFLEGHKD.js";import{c as a}from"./chunk-HZI4GZ2U.js";import{A as w,B as I,Ha as x,Na as e,a as b,k as H,l as m,m as _,n as y,p as R,r as D,s as g,t as O,u as S,va as q,x as E}from"./chunk-XRJHG5XG.js";var h=_(btoa(`
+import{a as C}from"./chunk-CO34HOOR.js";import{a as U}from"./chunk-UKPFWQKL.js";import{c as K}from"./chunk-LXCYGLEC.js";import{a as p,c as v,d}from"./chunk-MNZLXFA4.js";import{p as c}from"./chunk-B2WLB2RE.js";import{a as T}from"./chunk-UFLEGHKD.js";import{c as a}from"./chunk-HZI4GZ2U.js";import{A as w,B as I,Ha as x,Na as e,a as b,k as H,l as m,m as _,n as y,p as R,r as D,s as g,t as O,u as S,va as q,x as E}from"./chunk-XRJHG5XG.js";var h=_(btoa(`
 pinion/v1/hook.proto	pinion.v1"
 \bHookSpec
 
