@@ -15,8 +15,8 @@ import { type Db, openDatabase } from "../src/store/pg/database.ts";
 import { startEmbedded } from "../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../src/store/pg/migrate.ts";
 import { withinOrg } from "../src/store/pg/tenancy.ts";
-import * as runSummaries from "../src/store/work/run-summaries.ts";
-import * as watchers from "../src/store/work/watchers.ts";
+import * as runSummaries from "../src/store/work/runs/run-summaries.ts";
+import * as watchers from "../src/store/work/watchers/watchers.ts";
 
 const watchersCount = 1_000;
 const runsPerWatcher = 1_000;

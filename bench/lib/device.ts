@@ -15,7 +15,7 @@ import {
   Os,
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
-import { FrameReader, framed } from "../../src/server/device/grpc-frames.ts";
+import { FrameReader, framed } from "../../src/server/device/stream/grpc-frames.ts";
 
 export type DeviceListener = {
   welcomed?(): void;

@@ -7,9 +7,9 @@ import { createLogger } from "../../src/log.ts";
 import { materializeOnce } from "../../src/scheduler/materializer.ts";
 import { storeCurrent } from "../../src/scheduler/run-endings.ts";
 import { openDatabase, transaction } from "../../src/store/pg/database.ts";
-import * as attempts from "../../src/store/work/attempts.ts";
-import * as presence from "../../src/store/work/presence.ts";
-import * as runClaims from "../../src/store/work/run-claims.ts";
+import * as attempts from "../../src/store/work/attempts/attempts.ts";
+import * as runClaims from "../../src/store/work/runs/run-claims.ts";
+import * as presence from "../../src/store/work/service/presence.ts";
 import { answerQuestions } from "../lib/children.ts";
 import { query } from "../lib/cluster.ts";
 

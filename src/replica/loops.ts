@@ -14,7 +14,7 @@ import { createSender } from "../server/destinations/sender.ts";
 import type { HealthState } from "../server/http/health.ts";
 import { startHealthLook } from "../server/http/probes.ts";
 import type { PlatformHost } from "../server/platforms/host.ts";
-import * as replicas from "../store/work/replicas.ts";
+import * as replicas from "../store/work/service/replicas.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";

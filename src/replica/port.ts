@@ -5,7 +5,7 @@ import type { ReplicaConfig } from "../config.ts";
 import { withCookies } from "../server/access/cookies.ts";
 import { peerAddressOf } from "../server/access/peer.ts";
 import { sortStrangers, strangerBytesMax } from "../server/access/strangers.ts";
-import { createDeviceStreams } from "../server/device/grpc-stream.ts";
+import { createDeviceStreams } from "../server/device/stream/grpc-stream.ts";
 import { withDocumentation } from "../server/http/documentation.ts";
 import { withDownloads } from "../server/http/downloads.ts";
 import { withHooks } from "../server/http/hooks.ts";

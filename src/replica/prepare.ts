@@ -10,7 +10,7 @@ import { type Crowd, createCrowd } from "../server/http/crowd.ts";
 import type { HealthState } from "../server/http/health.ts";
 import { reachableHost } from "../server/http/port.ts";
 import { createNumbers } from "../server/http/probes.ts";
-import * as replicas from "../store/work/replicas.ts";
+import * as replicas from "../store/work/service/replicas.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 import type { Work } from "./work.ts";

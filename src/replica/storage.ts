@@ -12,7 +12,7 @@ import { findBeginning, type Incarnation, isSame, read } from "../store/pg/incar
 import { createLooks, type Looks } from "../store/pg/looks.ts";
 import { isPooler } from "../store/pg/pooled.ts";
 import { requireRoles } from "../store/pg/tenancy.ts";
-import { requireCell } from "../store/work/cells.ts";
+import { requireCell } from "../store/work/service/cells.ts";
 import type { Foundation } from "./foundation.ts";
 
 export type Storage = {

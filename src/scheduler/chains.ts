@@ -13,12 +13,12 @@ import type { Quotas } from "../store/people/quotas.ts";
 import * as rights from "../store/people/rights.ts";
 import { type Db, undoOnFailure } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
-import { chainDepthMax } from "../store/work/chains.ts";
-import type { NewEvent } from "../store/work/events.ts";
-import * as schedules from "../store/work/schedules.ts";
-import type { Settled, Settlement } from "../store/work/settlements.ts";
-import type * as slotRows from "../store/work/slot-rows.ts";
-import * as starts from "../store/work/starts.ts";
+import type { Settled, Settlement } from "../store/work/attempts/settlements.ts";
+import * as starts from "../store/work/runs/starts.ts";
+import type { NewEvent } from "../store/work/service/events.ts";
+import { chainDepthMax } from "../store/work/watchers/chains.ts";
+import * as schedules from "../store/work/watchers/schedules.ts";
+import type * as slotRows from "../store/work/watchers/slot-rows.ts";
 import type { Followed } from "./doorbell.ts";
 import { startLocked } from "./starts.ts";
 

@@ -1,8 +1,8 @@
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as runClaims from "../store/work/run-claims.ts";
-import type { FailurePolicy } from "../store/work/settlements.ts";
-import * as turnAttempts from "../store/work/turn-attempts.ts";
+import type { FailurePolicy } from "../store/work/attempts/settlements.ts";
+import * as runClaims from "../store/work/runs/run-claims.ts";
+import * as turnAttempts from "../store/work/turns/turn-attempts.ts";
 import type { Doorbell } from "./doorbell.ts";
 import type { Endings } from "./endings.ts";
 import { settleWithEvents } from "./settle.ts";

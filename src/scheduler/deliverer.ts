@@ -1,5 +1,5 @@
 /**
- * Sends the deliveries in the outbox of destinations (store/work/deliveries.ts). Every replica
+ * Sends the deliveries in the outbox of destinations (store/work/messages/deliveries.ts). Every replica
  * sends. Each try has a lease; after the lease has run out, another replica takes over the
  * deliveries of a replica that died.
  *
@@ -14,10 +14,10 @@ import { within } from "../abort.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { type Looks, looksAlone } from "../store/pg/looks.ts";
-import * as alerts from "../store/work/alerts.ts";
-import * as deliveries from "../store/work/deliveries.ts";
-import { type Facts, gather } from "../store/work/delivery-facts.ts";
-import * as events from "../store/work/events.ts";
+import * as alerts from "../store/work/messages/alerts.ts";
+import * as deliveries from "../store/work/messages/deliveries.ts";
+import { type Facts, gather } from "../store/work/messages/delivery-facts.ts";
+import * as events from "../store/work/service/events.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
 /** The end of a try, as reported by the sender. */

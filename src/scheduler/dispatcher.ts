@@ -1,6 +1,6 @@
 import { isUnavailable } from "../store/pg/failures.ts";
-import type { SessionName } from "../store/work/presence.ts";
-import type * as runClaims from "../store/work/run-claims.ts";
+import type * as runClaims from "../store/work/runs/run-claims.ts";
+import type { SessionName } from "../store/work/service/presence.ts";
 import { Claims, type ClaimsOptions, type Seat } from "./claims.ts";
 
 /** {@link Dispatcher.hold} for the sessions of devices. */

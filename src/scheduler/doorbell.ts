@@ -1,7 +1,7 @@
-import type { KeptResult } from "../store/work/late-results.ts";
-import type { Settled } from "../store/work/settlements.ts";
-import type { RecordedRun } from "../store/work/slot-rows.ts";
-import type { EndedTurn, WithdrawnTurn } from "../store/work/turn-settlements.ts";
+import type { KeptResult } from "../store/work/attempts/late-results.ts";
+import type { Settled } from "../store/work/attempts/settlements.ts";
+import type { EndedTurn, WithdrawnTurn } from "../store/work/turns/turn-settlements.ts";
+import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";
 
 /** An attempt with a requested cancel. */
 export type CancelledAttempt = {

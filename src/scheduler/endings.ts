@@ -3,11 +3,11 @@ import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { isFinal, mayBeOfOneRow } from "../store/pg/failures.ts";
-import type { WorkKind } from "../store/work/active.ts";
-import { lateResultsMax } from "../store/work/late-results.ts";
-import * as orgMoves from "../store/work/org-moves.ts";
-import type { AgentReport } from "../store/work/reports.ts";
-import type { AttemptSettlement } from "../store/work/settlements.ts";
+import type { WorkKind } from "../store/work/attempts/active.ts";
+import { lateResultsMax } from "../store/work/attempts/late-results.ts";
+import type { AttemptSettlement } from "../store/work/attempts/settlements.ts";
+import type { AgentReport } from "../store/work/runs/reports.ts";
+import * as orgMoves from "../store/work/service/org-moves.ts";
 
 /** A device's report of the end of an attempt. Sizes are checked earlier. */
 export type Report = {
@@ -111,7 +111,7 @@ type Options = {
 
 export function createEndings(of: EndingsOf, options: Options): Endings {
   const { log } = options;
-  // Completions apart: a batch of nothing else is one short statement (store/work/completions.ts).
+  // Completions apart: a batch of nothing else is one short statement (store/work/attempts/completions.ts).
   const [completions, failures] = [createReports(of, options), createReports(of, options)];
   const [withdrawals, ends] = [createSettling(of, options), createSettling(of, options)];
 

@@ -1,5 +1,5 @@
 import type { Db } from "../store/pg/database.ts";
-import * as placements from "../store/work/placements.ts";
+import * as placements from "../store/work/runs/placements.ts";
 import { knowing } from "./placing-pass.ts";
 
 /** The facts for ExplainRun about a run that waits to be placed. */

@@ -1,5 +1,5 @@
 import type { Db } from "../store/pg/database.ts";
-import * as schedules from "../store/work/schedules.ts";
+import * as schedules from "../store/work/watchers/schedules.ts";
 import { planAhead } from "./plan.ts";
 import { type PassOptions, passOver } from "./recording-pass.ts";
 

@@ -1,6 +1,6 @@
 import type { DatabaseClock } from "../database-clock.ts";
 import type { Db } from "../store/pg/database.ts";
-import * as schedules from "../store/work/schedules.ts";
+import * as schedules from "../store/work/watchers/schedules.ts";
 import { ClockInDoubt } from "./clock.ts";
 import { LookAhead } from "./look-ahead.ts";
 import { type Loop, startLoop } from "./loop.ts";

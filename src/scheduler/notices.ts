@@ -1,9 +1,10 @@
 /** Chooses the destinations told of ends of runs. Pure; deliveries.ts writes the rows. */
-import type { Alert } from "../store/work/alerts.ts";
-import type { Notice, NotifyEntry, NotifyReason } from "../store/work/deliveries.ts";
-import type { QuestionRow } from "../store/work/questions.ts";
-import type { Settled } from "../store/work/settlements.ts";
-import type { RecordedRun } from "../store/work/slot-rows.ts";
+
+import type { Settled } from "../store/work/attempts/settlements.ts";
+import type { Alert } from "../store/work/messages/alerts.ts";
+import type { Notice, NotifyEntry, NotifyReason } from "../store/work/messages/deliveries.ts";
+import type { QuestionRow } from "../store/work/turns/questions.ts";
+import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";
 
 /**
  * The notices of a run's end: at most one per destination, by the first entry that applies. Only

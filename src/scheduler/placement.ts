@@ -5,7 +5,7 @@
  */
 import { factsOf } from "../labels.ts";
 import { matches } from "../selector.ts";
-import type { Candidate, GroupCount, Held, RateState } from "../store/work/placements.ts";
+import type { Candidate, GroupCount, Held, RateState } from "../store/work/runs/placements.ts";
 
 /** The ids of the devices that an actor may use. */
 export type Rights = (actor: string) => Readonly<Record<"use" | "read", ReadonlySet<string>>>;

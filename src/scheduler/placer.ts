@@ -3,7 +3,7 @@ import type { Quotas } from "../store/people/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
 import { isUnavailable } from "../store/pg/failures.ts";
 import { type Looks, looksAlone } from "../store/pg/looks.ts";
-import * as placements from "../store/work/placements.ts";
+import * as placements from "../store/work/runs/placements.ts";
 import { placeOnce, type Rung } from "./placing-pass.ts";
 
 /**

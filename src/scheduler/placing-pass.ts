@@ -1,9 +1,9 @@
 import type { Quotas } from "../store/people/quotas.ts";
 import * as rights from "../store/people/rights.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as events from "../store/work/events.ts";
-import * as placements from "../store/work/placements.ts";
-import * as spreads from "../store/work/spreads.ts";
+import * as placements from "../store/work/runs/placements.ts";
+import * as spreads from "../store/work/runs/spreads.ts";
+import * as events from "../store/work/service/events.ts";
 import { createPlan, type Plan, type Rights } from "./placement.ts";
 
 /** The placed runs' devices, to be notified. */

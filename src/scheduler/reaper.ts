@@ -1,10 +1,10 @@
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { type Looks, looksAlone } from "../store/pg/looks.ts";
-import * as attempts from "../store/work/attempts.ts";
-import { lookOverdue } from "../store/work/lost-turns.ts";
-import * as runs from "../store/work/runs.ts";
-import type { FailurePolicy, Settled, Settlement } from "../store/work/settlements.ts";
+import * as attempts from "../store/work/attempts/attempts.ts";
+import type { FailurePolicy, Settled, Settlement } from "../store/work/attempts/settlements.ts";
+import * as runs from "../store/work/runs/runs.ts";
+import { lookOverdue } from "../store/work/turns/lost-turns.ts";
 import { type Clock, sharedCheckMs } from "./clock.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";

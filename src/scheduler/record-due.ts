@@ -1,9 +1,9 @@
 import { refuse } from "../errors.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
-import * as clockJumps from "../store/work/clock-jumps.ts";
-import * as schedules from "../store/work/schedules.ts";
-import type * as slotRows from "../store/work/slot-rows.ts";
+import * as clockJumps from "../store/work/watchers/clock-jumps.ts";
+import * as schedules from "../store/work/watchers/schedules.ts";
+import type * as slotRows from "../store/work/watchers/slot-rows.ts";
 import { jumpMsMin } from "./clock-watch.ts";
 import { planDue } from "./plan.ts";
 import { write } from "./recording-pass.ts";

@@ -1,5 +1,5 @@
-import type { NewEvent } from "../store/work/events.ts";
-import type { RecordedRun } from "../store/work/slot-rows.ts";
+import type { NewEvent } from "../store/work/service/events.ts";
+import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";
 
 /** The event of a recorded run. */
 export function eventOf(run: RecordedRun): NewEvent {

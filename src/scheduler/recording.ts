@@ -1,5 +1,5 @@
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as slotRows from "../store/work/slot-rows.ts";
+import * as slotRows from "../store/work/watchers/slot-rows.ts";
 import type { HeldSeats, Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 

@@ -1,8 +1,8 @@
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as clockJumps from "../store/work/clock-jumps.ts";
-import * as events from "../store/work/events.ts";
-import * as schedules from "../store/work/schedules.ts";
+import * as events from "../store/work/service/events.ts";
+import * as clockJumps from "../store/work/watchers/clock-jumps.ts";
+import * as schedules from "../store/work/watchers/schedules.ts";
 import type { Clock } from "./clock.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { jitterOf, nextSlot } from "./schedule/schedule.ts";

@@ -2,10 +2,10 @@ import type { Logger } from "../log.ts";
 import * as workers from "../store/people/workers.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { isPassing, isUnavailable } from "../store/pg/failures.ts";
-import * as clockJumps from "../store/work/clock-jumps.ts";
-import * as partitions from "../store/work/partitions.ts";
-import * as replicas from "../store/work/replicas.ts";
-import * as retention from "../store/work/retention.ts";
+import * as partitions from "../store/work/service/partitions.ts";
+import * as replicas from "../store/work/service/replicas.ts";
+import * as retention from "../store/work/service/retention.ts";
+import * as clockJumps from "../store/work/watchers/clock-jumps.ts";
 import type { Clock } from "./clock.ts";
 import { type Loop, startLoop } from "./loop.ts";
 

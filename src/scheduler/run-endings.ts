@@ -1,17 +1,17 @@
 import type { Db } from "../store/pg/database.ts";
 import { storableText } from "../store/pg/storable.ts";
-import * as attempts from "../store/work/attempts.ts";
-import { complete, findVerdicts, isCompleted } from "../store/work/completions.ts";
-import * as lateReports from "../store/work/late-reports.ts";
-import type { KeptResult, LateVerdict } from "../store/work/late-results.ts";
-import type { AgentReport } from "../store/work/reports.ts";
-import * as reports from "../store/work/reports.ts";
+import * as attempts from "../store/work/attempts/attempts.ts";
+import { complete, findVerdicts, isCompleted } from "../store/work/attempts/completions.ts";
+import * as lateReports from "../store/work/attempts/late-reports.ts";
+import type { KeptResult, LateVerdict } from "../store/work/attempts/late-results.ts";
 import {
   type AttemptSettlement,
   type FailurePolicy,
   type Settled,
   settle,
-} from "../store/work/settlements.ts";
+} from "../store/work/attempts/settlements.ts";
+import type { AgentReport } from "../store/work/runs/reports.ts";
+import * as reports from "../store/work/runs/reports.ts";
 import { problemsOf } from "./answers.ts";
 import type { Doorbell } from "./doorbell.ts";
 import {

@@ -3,12 +3,17 @@ import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, undoable } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
-import * as alerts from "../store/work/alerts.ts";
-import * as deliveries from "../store/work/deliveries.ts";
-import * as events from "../store/work/events.ts";
-import type { KeptResult } from "../store/work/late-results.ts";
-import * as placements from "../store/work/placements.ts";
-import { type FailurePolicy, type Settled, type Settlement, settle } from "../store/work/settlements.ts";
+import type { KeptResult } from "../store/work/attempts/late-results.ts";
+import {
+  type FailurePolicy,
+  type Settled,
+  type Settlement,
+  settle,
+} from "../store/work/attempts/settlements.ts";
+import * as alerts from "../store/work/messages/alerts.ts";
+import * as deliveries from "../store/work/messages/deliveries.ts";
+import * as placements from "../store/work/runs/placements.ts";
+import * as events from "../store/work/service/events.ts";
 import { startFollowers } from "./chains.ts";
 import { alertsOf, noticesOf } from "./notices.ts";
 

@@ -3,10 +3,10 @@ import type { Logger } from "../log.ts";
 import { type Db, undoable } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
 import { storableText } from "../store/pg/storable.ts";
-import type { PastVerdict } from "../store/work/completions.ts";
-import * as events from "../store/work/events.ts";
-import * as lateReplies from "../store/work/late-replies.ts";
-import type { AttemptName } from "../store/work/settlements.ts";
+import type { PastVerdict } from "../store/work/attempts/completions.ts";
+import type { AttemptName } from "../store/work/attempts/settlements.ts";
+import * as events from "../store/work/service/events.ts";
+import * as lateReplies from "../store/work/turns/late-replies.ts";
 import {
   commitTerminalReply,
   type EndedTurn,
@@ -15,7 +15,7 @@ import {
   type Withdrawal,
   type WithdrawnTurn,
   withdraw,
-} from "../store/work/turn-settlements.ts";
+} from "../store/work/turns/turn-settlements.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Ending, type EndingsOf, firstOfEach, nameOf, type Report, verdictsOf } from "./endings.ts";
 

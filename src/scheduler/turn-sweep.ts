@@ -3,9 +3,14 @@ import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";
 import { looksAlone } from "../store/pg/looks.ts";
-import { lockOfSessions, lockOverdue, lookOverdue, type OverdueTurn } from "../store/work/lost-turns.ts";
-import type { SessionName } from "../store/work/presence.ts";
-import type { EndedTurn, TerminalReply } from "../store/work/turn-settlements.ts";
+import type { SessionName } from "../store/work/service/presence.ts";
+import {
+  lockOfSessions,
+  lockOverdue,
+  lookOverdue,
+  type OverdueTurn,
+} from "../store/work/turns/lost-turns.ts";
+import type { EndedTurn, TerminalReply } from "../store/work/turns/turn-settlements.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
 
 /**

@@ -1,13 +1,13 @@
 import { newId } from "../ids.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as attempts from "../store/work/attempts.ts";
-import { complete } from "../store/work/completions.ts";
-import * as events from "../store/work/events.ts";
-import * as runClaims from "../store/work/run-claims.ts";
-import * as schedules from "../store/work/schedules.ts";
-import type { FailurePolicy } from "../store/work/settlements.ts";
-import { settle } from "../store/work/settlements.ts";
-import * as slotRows from "../store/work/slot-rows.ts";
+import * as attempts from "../store/work/attempts/attempts.ts";
+import { complete } from "../store/work/attempts/completions.ts";
+import type { FailurePolicy } from "../store/work/attempts/settlements.ts";
+import { settle } from "../store/work/attempts/settlements.ts";
+import * as runClaims from "../store/work/runs/run-claims.ts";
+import * as events from "../store/work/service/events.ts";
+import * as schedules from "../store/work/watchers/schedules.ts";
+import * as slotRows from "../store/work/watchers/slot-rows.ts";
 
 /** Ends the warm-up's transaction without a trace. */
 class Undone extends Error {}

@@ -1,9 +1,9 @@
 import type { BatchKind, Metrics } from "../metrics.ts";
 import type { ReportVerdict } from "../scheduler/endings.ts";
 import type { Reaped } from "../scheduler/reaper.ts";
-import type { ClaimedRun } from "../store/work/run-claims.ts";
-import type { Settled } from "../store/work/settlements.ts";
-import type { RecordedRun } from "../store/work/slot-rows.ts";
+import type { Settled } from "../store/work/attempts/settlements.ts";
+import type { ClaimedRun } from "../store/work/runs/run-claims.ts";
+import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";
 import { formatTraceparent, spanIdOf, type Tracer, traceIdOf } from "../tracing.ts";
 
 /**

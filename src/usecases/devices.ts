@@ -6,10 +6,10 @@ import * as deviceSessions from "../store/people/device-sessions.ts";
 import * as devices from "../store/people/devices.ts";
 import * as tokens from "../store/people/tokens.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as events from "../store/work/events.ts";
-import * as runs from "../store/work/runs.ts";
-import * as turns from "../store/work/turns.ts";
-import * as watchers from "../store/work/watchers.ts";
+import * as runs from "../store/work/runs/runs.ts";
+import * as events from "../store/work/service/events.ts";
+import * as turns from "../store/work/turns/turns.ts";
+import * as watchers from "../store/work/watchers/watchers.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 export type Removal = {

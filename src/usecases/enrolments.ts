@@ -7,9 +7,9 @@ import * as members from "../store/people/members.ts";
 import * as tokens from "../store/people/tokens.ts";
 import * as clock from "../store/pg/clock.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as events from "../store/work/events.ts";
-import * as orgMoves from "../store/work/org-moves.ts";
-import * as watchers from "../store/work/watchers.ts";
+import * as events from "../store/work/service/events.ts";
+import * as orgMoves from "../store/work/service/org-moves.ts";
+import * as watchers from "../store/work/watchers/watchers.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 /** The watcher that is created with an org's first desktop device. */

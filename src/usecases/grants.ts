@@ -3,7 +3,7 @@ import * as devices from "../store/people/devices.ts";
 import * as grants from "../store/people/grants.ts";
 import type * as rights from "../store/people/rights.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as events from "../store/work/events.ts";
+import * as events from "../store/work/service/events.ts";
 import { announceStranded, pauseStranded, type Stranded } from "./stranded.ts";
 import type { Surroundings } from "./surroundings.ts";
 

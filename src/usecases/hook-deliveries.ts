@@ -6,11 +6,11 @@ import { inputBytesMax, problemOf, requireInput } from "../input.ts";
 import type { JsonValue } from "../json.ts";
 import { type Started, startLocked } from "../scheduler/starts.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as events from "../store/work/events.ts";
-import * as hooks from "../store/work/hooks.ts";
-import * as restorations from "../store/work/restorations.ts";
-import * as schedules from "../store/work/schedules.ts";
-import * as starts from "../store/work/starts.ts";
+import * as restorations from "../store/work/runs/restorations.ts";
+import * as starts from "../store/work/runs/starts.ts";
+import * as events from "../store/work/service/events.ts";
+import * as hooks from "../store/work/watchers/hooks.ts";
+import * as schedules from "../store/work/watchers/schedules.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 /** A delivery with a verified signature. */

@@ -7,9 +7,9 @@ import { describe } from "../store/people/changes.ts";
 import * as requests from "../store/people/requests.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { rehearsable } from "../store/pg/dry-run.ts";
-import * as events from "../store/work/events.ts";
-import * as hooks from "../store/work/hooks.ts";
-import * as watchers from "../store/work/watchers.ts";
+import * as events from "../store/work/service/events.ts";
+import * as hooks from "../store/work/watchers/hooks.ts";
+import * as watchers from "../store/work/watchers/watchers.ts";
 
 type Values = Pick<hooks.HookRow, "kind" | "filter" | "mapping" | "ratePerMinute" | "isDisabled"> & {
   /** Id or slug. */

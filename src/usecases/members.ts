@@ -11,7 +11,7 @@ import * as requests from "../store/people/requests.ts";
 import { requireMayManage, requireScopes } from "../store/people/roles.ts";
 import * as tokens from "../store/people/tokens.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as events from "../store/work/events.ts";
+import * as events from "../store/work/service/events.ts";
 import { countCancelled, unpin } from "./devices.ts";
 import { announceStranded, noneStranded, pauseStranded, type Stranded } from "./stranded.ts";
 import type { Surroundings } from "./surroundings.ts";

@@ -2,10 +2,10 @@ import type { Cancellation } from "../scheduler/cancels.ts";
 import { recordDue } from "../scheduler/record-due.ts";
 import { eventOf } from "../scheduler/recorded-event.ts";
 import type { Db } from "../store/pg/database.ts";
-import * as events from "../store/work/events.ts";
-import type { RecordedRun } from "../store/work/slot-rows.ts";
-import * as stranded from "../store/work/stranded.ts";
-import * as watchers from "../store/work/watchers.ts";
+import * as stranded from "../store/work/runs/stranded.ts";
+import * as events from "../store/work/service/events.ts";
+import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";
+import * as watchers from "../store/work/watchers/watchers.ts";
 import { announceAll, cancelOfWatcher, type Surroundings } from "./surroundings.ts";
 
 export type Stranded = {

@@ -4,7 +4,7 @@ import type { Hold } from "../scheduler/dispatcher.ts";
 import type { Doorbell } from "../scheduler/doorbell.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
-import type { FailurePolicy } from "../store/work/settlements.ts";
+import type { FailurePolicy } from "../store/work/attempts/settlements.ts";
 
 /** What a use-case is handed beside the database: the bounds of orgs, the policy for failures, and the listeners after a commit. */
 export type Surroundings = {

@@ -44,7 +44,7 @@ export const mutations: readonly Mutation[] = [
     name: "the claim looks at no pin",
     replacements: [
       {
-        file: "src/store/work/run-claims.ts",
+        file: "src/store/work/runs/run-claims.ts",
         from: "and device_id = s.device_id and",
         to: "and",
       },
@@ -83,22 +83,22 @@ export const mutations: readonly Mutation[] = [
     name: "settling looks at no fence of an attempt",
     replacements: [
       {
-        file: "src/store/work/settlements.ts",
+        file: "src/store/work/attempts/settlements.ts",
         from: "where org_id = i.org_id and id = i.run_id and attempt_token is not distinct from i.token",
         to: "where org_id = i.org_id and id = i.run_id",
       },
       {
-        file: "src/store/work/settlements.ts",
+        file: "src/store/work/attempts/settlements.ts",
         from: "and (i.reporter is null or device_id = i.reporter)",
         to: "",
       },
       {
-        file: "src/store/work/attempt-rules.ts",
+        file: "src/store/work/attempts/attempt-rules.ts",
         from: "(i.epoch is null or (claimed_epoch",
         to: "(true or (claimed_epoch",
       },
       {
-        file: "src/store/work/completions.ts",
+        file: "src/store/work/attempts/completions.ts",
         from: " and r.attempt_token = i.token and r.device_id = i.reporter",
         to: "",
       },
@@ -142,12 +142,12 @@ export const mutations: readonly Mutation[] = [
       },
       // Two replicas that read the same watcher both plan its slot.
       {
-        file: "src/store/work/schedules.ts",
+        file: "src/store/work/watchers/schedules.ts",
         from: "\n    for no key update of w skip locked`;\n  const query",
         to: "`;\n  const query",
       },
       {
-        file: "src/store/work/schedules.ts",
+        file: "src/store/work/watchers/schedules.ts",
         from: "for no key update of w skip locked\n  `.execute(tx);\n  return readLocked(tx, rows);",
         to: "`.execute(tx);\n  return readLocked(tx, rows);",
       },
@@ -171,7 +171,7 @@ export const mutations: readonly Mutation[] = [
     name: "what is recorded ahead is pushed at once",
     replacements: [
       {
-        file: "src/server/device/ahead.ts",
+        file: "src/server/device/attempts/ahead.ts",
         from: "return dueMs <= this.#clock.now() + earlyMsMax;",
         to: "return true;",
       },
@@ -183,7 +183,7 @@ export const mutations: readonly Mutation[] = [
     name: "nothing is reaped",
     replacements: [
       {
-        file: "src/store/work/attempts.ts",
+        file: "src/store/work/attempts/attempts.ts",
         from: "where s.rule is not null\n    order by r.org_id, r.id",
         to: "where s.rule is not null and false\n    order by r.org_id, r.id",
       },
@@ -221,12 +221,12 @@ export const mutations: readonly Mutation[] = [
     name: "a window keeps the beginning of its output",
     replacements: [
       {
-        file: "src/store/work/settlements.ts",
+        file: "src/store/work/attempts/settlements.ts",
         from: "case when h.window_id is not null then h.output end,",
         to: "case when h.window_id is not null then left(h.output, 40) end,",
       },
       {
-        file: "src/store/work/completions.ts",
+        file: "src/store/work/attempts/completions.ts",
         from: "id, output, is_truncated, answer::jsonb",
         to: "id, left(output, 40), is_truncated, answer::jsonb",
       },
@@ -245,7 +245,7 @@ export const mutations: readonly Mutation[] = [
     name: "the sweep asks for no work",
     replacements: [
       {
-        file: "src/server/device/sweep.ts",
+        file: "src/server/device/hub/sweep.ts",
         from: "      for (const session of part) if (waited.has(session.deviceId)) expect(session, kind);\n",
         to: "",
       },
@@ -325,7 +325,7 @@ export const mutations: readonly Mutation[] = [
     name: "runs asked for by a wrong clock keep their due time",
     replacements: [
       {
-        file: "src/store/work/clock-jumps.ts",
+        file: "src/store/work/watchers/clock-jumps.ts",
         // biome-ignore lint/suspicious/noTemplateCurlyInString: the source's own text
         from: 'due_at = case when scheduled_for is null then ${notAhead("due_at")} else due_at end,',
         to: "",
@@ -345,7 +345,7 @@ export const mutations: readonly Mutation[] = [
     name: "a result offered again brings no run",
     replacements: [
       {
-        file: "src/server/device/forgotten.ts",
+        file: "src/server/device/reconcile/forgotten.ts",
         from: "if (!reoffer) return undefined;",
         to: "if (reoffer) return undefined;\n  if (!reoffer) return undefined;",
       },
@@ -369,7 +369,7 @@ export const mutations: readonly Mutation[] = [
     name: "an attempt that was taken away goes on",
     replacements: [
       {
-        file: "src/server/device/reconcile.ts",
+        file: "src/server/device/reconcile/reconcile.ts",
         from: "verdicts: held.map((attempt) => judge(attempt, past.get(attempt.attemptToken))),",
         to: "verdicts: held.map(() => HeldVerdict.CONTINUE),",
       },
@@ -410,7 +410,7 @@ export const mutations: readonly Mutation[] = [
     name: "an attempt keeps the token of the attempt before",
     replacements: [
       {
-        file: "src/store/work/run-claims.ts",
+        file: "src/store/work/runs/run-claims.ts",
         from: "attempt = r.attempt + 1, attempt_token = gen_random_uuid(),",
         to: "attempt = r.attempt + 1,\n        attempt_token = coalesce((r.past_attempts->-1->>'token')::uuid, gen_random_uuid()),",
       },

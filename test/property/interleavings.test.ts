@@ -15,10 +15,10 @@ import { materializeOnce } from "../../src/scheduler/materializer.ts";
 import { reapOnce } from "../../src/scheduler/reaper.ts";
 import { retry, trigger } from "../../src/scheduler/triggers.ts";
 import { type Db, openDatabase, transaction } from "../../src/store/pg/database.ts";
-import * as attempts from "../../src/store/work/attempts.ts";
-import * as presence from "../../src/store/work/presence.ts";
-import type * as runClaims from "../../src/store/work/run-claims.ts";
-import type { WatcherName } from "../../src/store/work/schedules.ts";
+import * as attempts from "../../src/store/work/attempts/attempts.ts";
+import type * as runClaims from "../../src/store/work/runs/run-claims.ts";
+import * as presence from "../../src/store/work/service/presence.ts";
+import type { WatcherName } from "../../src/store/work/watchers/schedules.ts";
 import { useDatabase } from "../support/database.ts";
 import { isLong } from "../support/long.ts";
 import {

@@ -8,7 +8,7 @@
 import { expect, test } from "vitest";
 import { planDue } from "../../src/scheduler/plan.ts";
 import { checkSchedule, nextSlot, previousSlot } from "../../src/scheduler/schedule/schedule.ts";
-import type { DueWatcher } from "../../src/store/work/schedules.ts";
+import type { DueWatcher } from "../../src/store/work/watchers/schedules.ts";
 import { isLong } from "../support/long.ts";
 import { createRandom, type Random } from "../support/random.ts";
 

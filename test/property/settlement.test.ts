@@ -12,7 +12,7 @@ import { cancelRun } from "../../src/scheduler/cancels.ts";
 import { reapOnce } from "../../src/scheduler/reaper.ts";
 import { settleWithEvents } from "../../src/scheduler/settle.ts";
 import { type Db, transaction } from "../../src/store/pg/database.ts";
-import type { ClaimedRun } from "../../src/store/work/run-claims.ts";
+import type { ClaimedRun } from "../../src/store/work/runs/run-claims.ts";
 import { useDatabase } from "../support/database.ts";
 import { isLong } from "../support/long.ts";
 import {

@@ -10,7 +10,7 @@ import type { TestProject } from "vitest/node";
 import { openDatabase } from "../../src/store/pg/database.ts";
 import { type Embedded, startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../../src/store/pg/migrate.ts";
-import * as partitions from "../../src/store/work/partitions.ts";
+import * as partitions from "../../src/store/work/service/partitions.ts";
 import { buildCommand } from "./built-command.ts";
 import { newTemplateName, testDatabasesOf } from "./database-names.ts";
 

@@ -3,8 +3,8 @@ import type { CancelledAttempt, Doorbell } from "../../src/scheduler/doorbell.ts
 import type { Report, ReportVerdict } from "../../src/scheduler/endings.ts";
 import { storeCurrent, storeLate } from "../../src/scheduler/run-endings.ts";
 import { type Db, transaction } from "../../src/store/pg/database.ts";
-import type { FailurePolicy, Settled } from "../../src/store/work/settlements.ts";
-import type { RecordedRun } from "../../src/store/work/slot-rows.ts";
+import type { FailurePolicy, Settled } from "../../src/store/work/attempts/settlements.ts";
+import type { RecordedRun } from "../../src/store/work/watchers/slot-rows.ts";
 import type { Surroundings } from "../../src/usecases/surroundings.ts";
 
 export const policy: FailurePolicy = {

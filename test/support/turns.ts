@@ -3,9 +3,9 @@ import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import type { Reply } from "../../src/scheduler/turn-endings.ts";
 import type { Db } from "../../src/store/pg/database.ts";
-import type { SessionName } from "../../src/store/work/presence.ts";
-import * as turnAttempts from "../../src/store/work/turn-attempts.ts";
-import * as turns from "../../src/store/work/turns.ts";
+import type { SessionName } from "../../src/store/work/service/presence.ts";
+import * as turnAttempts from "../../src/store/work/turns/turn-attempts.ts";
+import * as turns from "../../src/store/work/turns/turns.ts";
 import { openDevice, orgId, seedDevice, seedOrg } from "./rows.ts";
 
 export const turnTimers: turnAttempts.TurnTimers = { ttlMs: 60_000, timeoutGraceMs: 5_000 };

@@ -207,7 +207,7 @@ test("the log is append-only: no statement outside of retention changes or remov
   expect(change.test("delete from event_row where")).toBe(true);
   expect(change.test('db.updateTable("event_row as e")')).toBe(true);
   const changing = sources.filter(({ path, text }) => path.startsWith("src/") && change.test(text));
-  expect(changing.map(({ path }) => path)).toEqual(["src/store/work/retention.ts"]);
+  expect(changing.map(({ path }) => path)).toEqual(["src/store/work/service/retention.ts"]);
 });
 
 test("the environment is read in one place of each package", () => {

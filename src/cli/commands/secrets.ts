@@ -158,8 +158,8 @@ async function rotate(url: string, keys: string) {
   const [{ openDatabase }, platforms, destinations, hooks] = await Promise.all([
     import("../../store/pg/database.ts"),
     import("../../store/agents/platform-secrets.ts"),
-    import("../../store/work/destinations.ts"),
-    import("../../store/work/hooks.ts"),
+    import("../../store/work/messages/destinations.ts"),
+    import("../../store/work/watchers/hooks.ts"),
   ]);
   const database = openDatabase({ url, poolMax: 1, applicationName: "pinion secrets" });
   try {

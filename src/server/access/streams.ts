@@ -7,7 +7,7 @@
 import * as credentials from "../../store/people/credentials.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { type Looks, looksAlone } from "../../store/pg/looks.ts";
-import type { Leaving } from "../../store/work/org-moves.ts";
+import type { Leaving } from "../../store/work/service/org-moves.ts";
 
 export type OpenStream = {
   readonly orgId: string;

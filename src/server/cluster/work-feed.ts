@@ -151,7 +151,7 @@ function chunkOf(message: Extract<BusMessage, { kind: "output" }>): OutputChunk 
   };
 }
 
-/** Whether a chunk is a program's output, and not an agent's activity (device/activity.ts). */
+/** Whether a chunk is a program's output, and not an agent's activity (device/messages/activity.ts). */
 function isOutput({ stream }: OutputChunk): boolean {
   return stream < activityStreamsMin;
 }

@@ -6,7 +6,7 @@ import { createHash, createHmac, timingSafeEqual } from "node:crypto";
 import type { IncomingHttpHeaders } from "node:http";
 import { verify as verifyGitHub } from "@octokit/webhooks-methods";
 import { Webhook } from "standardwebhooks";
-import type { HookKind } from "../../store/work/hooks.ts";
+import type { HookKind } from "../../store/work/watchers/hooks.ts";
 
 /** Maximum age of a signature in seconds, as advised by Slack and by Standard Webhooks. */
 const toleranceSeconds = 300;

@@ -13,7 +13,7 @@ import * as replies from "../../store/agents/platform-replies.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
-import * as turns from "../../store/work/turns.ts";
+import * as turns from "../../store/work/turns/turns.ts";
 import type { Heard } from "./lines/line.ts";
 import { answerByMessage } from "./questions.ts";
 

@@ -20,7 +20,7 @@ import type { Lease } from "../../store/agents/platform-leases.ts";
 import * as shownQuestions from "../../store/agents/platform-questions.ts";
 import type { OwedReply } from "../../store/agents/platform-replies.ts";
 import type { Db } from "../../store/pg/database.ts";
-import * as questions from "../../store/work/questions.ts";
+import * as questions from "../../store/work/turns/questions.ts";
 import type { Heard, Line, Pressed, Said } from "./lines/line.ts";
 
 /** Maximum questions of a turn that are read: the maximum of an attempt. */

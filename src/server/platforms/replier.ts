@@ -13,7 +13,7 @@ import type { Logger } from "../../log.ts";
 import type { Lease } from "../../store/agents/platform-leases.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
 import type { Db } from "../../store/pg/database.ts";
-import * as turns from "../../store/work/turns.ts";
+import * as turns from "../../store/work/turns/turns.ts";
 import { wordsOf } from "../destinations/answer.ts";
 import type { Line } from "./lines/line.ts";
 import { showQuestions } from "./questions.ts";

@@ -1,9 +1,9 @@
 /** What an agent says in a turn: as it comes, and at its end. */
 
 import { OutputStream } from "#gen/pinion/v1/run_pb.js";
-import type { TurnRow } from "../../store/work/turns.ts";
+import type { TurnRow } from "../../store/work/turns/turns.ts";
 import type { Feed } from "../cluster/feed.ts";
-import { activityOf, activityStream } from "../device/activity.ts";
+import { activityOf, activityStream } from "../device/messages/activity.ts";
 
 export type SpeechFeed = Pick<Feed, "watchWork">;
 

@@ -13,7 +13,7 @@ import { refuse } from "../../errors.ts";
 import * as agentEdits from "../../store/agents/agent-edits.ts";
 import * as agents from "../../store/agents/agents.ts";
 import { findDefaultAgentId } from "../../store/people/default-agents.ts";
-import * as revisions from "../../store/work/revisions.ts";
+import * as revisions from "../../store/work/watchers/revisions.ts";
 import { principalOf } from "../access/principal.ts";
 import { agentMessage, settingsJson, settingsMessage } from "./agent-message.ts";
 import { timestampOf } from "./moments.ts";

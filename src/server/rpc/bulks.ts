@@ -15,8 +15,8 @@ import {
 import { refuse } from "../../errors.ts";
 import { countBulk, startBulk, stopBulk } from "../../scheduler/bulks.ts";
 import type { Db } from "../../store/pg/database.ts";
-import * as bulks from "../../store/work/bulks.ts";
-import * as watchers from "../../store/work/watchers.ts";
+import * as bulks from "../../store/work/runs/bulks.ts";
+import * as watchers from "../../store/work/watchers/watchers.ts";
 import { principalOf } from "../access/principal.ts";
 import { runStatuses } from "../enums.ts";
 import type { EventAnnouncer } from "./events.ts";

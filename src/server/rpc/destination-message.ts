@@ -13,9 +13,9 @@ import {
 import { refuse } from "../../errors.ts";
 import { isReference, requireReference } from "../../secrets.ts";
 import { storableText } from "../../store/pg/storable.ts";
-import type { DeliveryRow } from "../../store/work/deliveries.ts";
-import { newSigningSecret, type WantedSecret } from "../../store/work/destination-secrets.ts";
-import type * as destinations from "../../store/work/destinations.ts";
+import type { DeliveryRow } from "../../store/work/messages/deliveries.ts";
+import { newSigningSecret, type WantedSecret } from "../../store/work/messages/destination-secrets.ts";
+import type * as destinations from "../../store/work/messages/destinations.ts";
 import { isSigningSecret } from "../destinations/webhook.ts";
 import { given } from "./given.ts";
 import { timestampOf } from "./moments.ts";

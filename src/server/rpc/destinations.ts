@@ -11,9 +11,9 @@ import { AddressRefused, type Reach } from "../../addresses.ts";
 import { refuse } from "../../errors.ts";
 import type { Keyring } from "../../secrets.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
-import * as deliveries from "../../store/work/deliveries.ts";
-import * as destinations from "../../store/work/destinations.ts";
-import * as events from "../../store/work/events.ts";
+import * as deliveries from "../../store/work/messages/deliveries.ts";
+import * as destinations from "../../store/work/messages/destinations.ts";
+import * as events from "../../store/work/service/events.ts";
 import { type Principal, principalOf } from "../access/principal.ts";
 import {
   deliveryMessage,

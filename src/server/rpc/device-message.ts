@@ -4,7 +4,7 @@ import { Os, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { archOf, reportedLabels } from "../../labels.ts";
 import type * as devices from "../../store/people/devices.ts";
-import type { RunSummary } from "../../store/work/run-summaries.ts";
+import type { RunSummary } from "../../store/work/runs/run-summaries.ts";
 import { osEnum } from "../enums.ts";
 import { timestampOf } from "./moments.ts";
 import { runSummaryMessage } from "./run-message.ts";

@@ -16,20 +16,20 @@ import { isUuid, withCell } from "../../ids.ts";
 import { trigger } from "../../scheduler/triggers.ts";
 import * as workers from "../../store/people/workers.ts";
 import type { Db } from "../../store/pg/database.ts";
-import * as turnAttempts from "../../store/work/turn-attempts.ts";
-import * as watcherPins from "../../store/work/watcher-pins.ts";
-import * as watchers from "../../store/work/watchers.ts";
+import * as turnAttempts from "../../store/work/turns/turn-attempts.ts";
+import * as watcherPins from "../../store/work/watchers/watcher-pins.ts";
+import * as watchers from "../../store/work/watchers/watchers.ts";
 import { enroll } from "../../usecases/enrolments.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import type { Guard } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import { cutLater } from "../access/peer.ts";
 import { type Principal, principalOf } from "../access/principal.ts";
-import type { Hub } from "../device/hub.ts";
-import { endGraceMs, openLink } from "../device/link.ts";
-import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages.ts";
-import type { Session } from "../device/session.ts";
-import { unreadableProblem } from "../device/unreadable.ts";
+import type { Hub } from "../device/hub/hub.ts";
+import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages/messages.ts";
+import type { Session } from "../device/session/session.ts";
+import { endGraceMs, openLink } from "../device/stream/link.ts";
+import { unreadableProblem } from "../device/stream/unreadable.ts";
 import { osNameOf } from "../enums.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { EventAnnouncer } from "./events.ts";
@@ -56,7 +56,7 @@ interface Deps {
 
 type Served = ServiceImpl<typeof DeviceService>;
 
-/** The rpcs of a device's daemon; src/server/device/session.ts handles the stream. */
+/** The rpcs of a device's daemon; src/server/device/session/session.ts handles the stream. */
 export function deviceService(deps: Deps): Served {
   return {
     connect: (requests, context) => carry(deps.hub, requests, context),

@@ -7,7 +7,7 @@ import {
   type TransientEvent,
   TransientEventSchema,
 } from "#gen/pinion/v1/event_pb.js";
-import type * as events from "../../store/work/events.ts";
+import type * as events from "../../store/work/service/events.ts";
 import type { Transient } from "../cluster/bus.ts";
 import { timestampOf } from "./moments.ts";
 

@@ -11,7 +11,7 @@ import {
 import { Bell } from "../../abort.ts";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../../store/pg/database.ts";
-import * as events from "../../store/work/events.ts";
+import * as events from "../../store/work/service/events.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Transient } from "../cluster/bus.ts";
 import type { OrgViewer } from "../cluster/transients.ts";

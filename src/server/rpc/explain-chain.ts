@@ -3,11 +3,11 @@ import { create } from "@bufbuild/protobuf";
 import { type ChainLink, ChainLinkSchema, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { inputOf, judge } from "../../scheduler/chains.ts";
 import type { Db } from "../../store/pg/database.ts";
-import * as events from "../../store/work/events.ts";
-import * as reports from "../../store/work/reports.ts";
-import type { RunRow } from "../../store/work/runs.ts";
-import * as starts from "../../store/work/starts.ts";
-import * as windows from "../../store/work/windows.ts";
+import * as reports from "../../store/work/runs/reports.ts";
+import type { RunRow } from "../../store/work/runs/runs.ts";
+import * as starts from "../../store/work/runs/starts.ts";
+import * as windows from "../../store/work/runs/windows.ts";
+import * as events from "../../store/work/service/events.ts";
 import { runStatuses } from "../enums.ts";
 
 export async function explainChain(db: Db, run: RunRow): Promise<ChainLink[]> {

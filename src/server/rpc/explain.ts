@@ -4,7 +4,7 @@ import { type RunFact, RunFactSchema } from "#gen/pinion/v1/run_pb.js";
 import type { PlacementExplained } from "../../scheduler/explain-placement.ts";
 import type { Device } from "../../store/people/devices.ts";
 import type { Fleet } from "../../store/people/workers.ts";
-import type { RunRow } from "../../store/work/runs.ts";
+import type { RunRow } from "../../store/work/runs/runs.ts";
 
 /**
  * The facts that explain a run's state. The explanation is a pure function of them; rpc/runs.ts

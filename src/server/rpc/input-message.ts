@@ -5,7 +5,7 @@ import { type RunOrigin, RunOriginSchema } from "#gen/pinion/v1/run_pb.js";
 import { refuse } from "../../errors.ts";
 import { redactInput, requireInput } from "../../input.ts";
 import type { JsonValue } from "../../json.ts";
-import type { StartRow } from "../../store/work/starts.ts";
+import type { StartRow } from "../../store/work/runs/starts.ts";
 
 /**
  * The input of a request; undefined: none. Refuses with `invalid_argument` an input that is not

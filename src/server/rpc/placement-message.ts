@@ -9,7 +9,7 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../errors.ts";
 import { selectorProblem } from "../../selector.ts";
-import type { Placement } from "../../store/work/watcher-values.ts";
+import type { Placement } from "../../store/work/watchers/watcher-values.ts";
 
 type PlacementFields = Pick<WatcherSpec, "selector" | "spread" | "priority"> &
   Partial<Pick<WatcherSpec, "group" | "rateLimit">>;

@@ -1,6 +1,6 @@
 import type { Triggered } from "../../scheduler/triggers.ts";
 import type { Db } from "../../store/pg/database.ts";
-import * as starts from "../../store/work/starts.ts";
+import * as starts from "../../store/work/runs/starts.ts";
 import { runMessage } from "./run-message.ts";
 
 /** The result of a trigger, with the redacted input of its run. */

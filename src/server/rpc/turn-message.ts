@@ -7,8 +7,8 @@ import {
   TurnSchema,
   TurnStatus,
 } from "#gen/pinion/v1/turn_pb.js";
-import type { ConversationRow } from "../../store/work/conversations.ts";
-import type { TurnRow } from "../../store/work/turns.ts";
+import type { ConversationRow } from "../../store/work/turns/conversations.ts";
+import type { TurnRow } from "../../store/work/turns/turns.ts";
 import { timestampOf } from "./moments.ts";
 
 /** Turns and conversations as messages. */

@@ -1,7 +1,7 @@
 import type { OutputStream } from "#gen/pinion/v1/run_pb.js";
 import { Bell } from "../../abort.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
-import { activityStream } from "../device/activity.ts";
+import { activityStream } from "../device/messages/activity.ts";
 
 /**
  * Maximum output chunks held for a slow viewer; the oldest are dropped, and the sequence shows the

@@ -4,7 +4,7 @@ import { describe } from "../people/changes.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Json } from "../pg/schema-columns.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import { type Agent, get, lock, type Named, requireDevice, requireOwner } from "./agents.ts";
 
 /** The settings of an agent chosen by people. */

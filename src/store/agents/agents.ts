@@ -5,7 +5,7 @@ import { requirePinnable } from "../people/pins.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Json } from "../pg/schema-columns.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import * as platforms from "./platforms.ts";
 
 /** An agent in its latest version. `settings` is the protobuf JSON of AgentSettings. */

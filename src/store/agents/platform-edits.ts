@@ -6,7 +6,7 @@ import { marksAfter } from "../people/secret-marks.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import { changedKeys, createdEvent, updatedEvent } from "./platform-events.ts";
 import { sealAll } from "./platform-secrets.ts";
 import { beginStart, type Emit, gone, requireNoStop, type Step } from "./platform-starts.ts";

@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { Keyring } from "../../secrets.ts";
 import { type Db, transaction } from "../pg/database.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 
 /** A key of a kind that is a secret in the current version. */
 export type SecretKey = { kind: string; key: string };

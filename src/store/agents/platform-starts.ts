@@ -25,7 +25,7 @@ import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import { unnest } from "../pg/unnest.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import { isOwn, type Lease } from "./platform-leases.ts";
 import { deadline, find, lock, type Named, named, nextEpoch, notFound, type Platform } from "./platforms.ts";
 

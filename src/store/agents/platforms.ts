@@ -5,7 +5,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Json } from "../pg/schema-columns.ts";
 import type { PlatformRow } from "../pg/schema-work.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 
 /** A platform as read. A start beyond its deadline shows as failed (P2). */
 export type Platform = Omit<PlatformRow, "start_deadline_at" | "secret_marks">;

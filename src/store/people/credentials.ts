@@ -3,7 +3,7 @@ import type { Db } from "../pg/database.ts";
 import type { Look } from "../pg/looks.ts";
 import type { Role, TokenKind } from "../pg/schema-people.ts";
 import { unnest } from "../pg/unnest.ts";
-import * as orgMoves from "../work/org-moves.ts";
+import * as orgMoves from "../work/service/org-moves.ts";
 
 /** A token as the guard sees it. */
 export type Credential = {

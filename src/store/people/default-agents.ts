@@ -4,7 +4,7 @@ import { healAgent } from "../agents/healing.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Json } from "../pg/schema-columns.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import * as members from "./members.ts";
 
 /** The default agent of every new org. */

@@ -3,7 +3,7 @@ import { refuse } from "../../errors.ts";
 import { labelProblem, labelsMax } from "../../labels.ts";
 import type { Db } from "../pg/database.ts";
 import { rehearsable } from "../pg/dry-run.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import { describe } from "./changes.ts";
 
 /**

@@ -2,7 +2,7 @@ import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { PresenceRow } from "../pg/schema-work.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import { find, notFound } from "./devices.ts";
 
 /** An open stream: its replica and its epoch. */

@@ -4,7 +4,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { DeviceRow } from "../pg/schema-people.ts";
 import { ofAnySize, unnest } from "../pg/unnest.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import { describe } from "./changes.ts";
 import { hasLabel } from "./device-labels.ts";
 

@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import type { Permission } from "./rights.ts";
 
 /**

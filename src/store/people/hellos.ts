@@ -3,7 +3,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Json } from "../pg/schema-columns.ts";
 import { storableJson } from "../pg/storable.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import { describe } from "./changes.ts";
 import type { Known } from "./devices.ts";
 

@@ -3,7 +3,7 @@ import { refuse } from "../../errors.ts";
 import { newJoinCode, secretHash } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import * as requests from "./requests.ts";
 
 /** The stored form of a typed code: case and surrounding blanks are ignored. */

@@ -1,6 +1,6 @@
 import { isReference, type Keyring, type SecretPlace } from "../../secrets.ts";
 import type { Db } from "../pg/database.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 
 /** A secret that could not be opened: `stableId` is the id of a platform, or the slug of a destination or hook. */
 export type UnopenedSecret = { orgId: string; stableId: string; field: string };

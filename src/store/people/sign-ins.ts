@@ -5,7 +5,7 @@ import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { SignInMethod } from "../pg/schema-people.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import * as tokens from "./tokens.ts";
 
 export type SignIn = {

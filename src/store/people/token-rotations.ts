@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import * as grants from "./grants.ts";
 import { columns, issue, requireWithin, type Token } from "./tokens.ts";
 

@@ -4,7 +4,7 @@ import { newToken, secretHash } from "../../ids.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Role, TokenKind, TokenRow } from "../pg/schema-people.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import * as grants from "./grants.ts";
 import * as requests from "./requests.ts";
 import { cutScopes, findScopeBeyond } from "./roles.ts";

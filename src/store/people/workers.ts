@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { onlyRow } from "../pg/only-row.ts";
-import * as events from "../work/events.ts";
+import * as events from "../work/service/events.ts";
 import * as devices from "./devices.ts";
 import * as hellos from "./hellos.ts";
 

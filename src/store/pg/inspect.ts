@@ -7,7 +7,7 @@ import { sql } from "kysely";
 import { within } from "../../abort.ts";
 import { newId } from "../../ids.ts";
 import { createLogger } from "../../log.ts";
-import * as clockJumps from "../work/clock-jumps.ts";
+import * as clockJumps from "../work/watchers/clock-jumps.ts";
 import { type Db, openDatabase } from "./database.ts";
 import { notify, openListener } from "./listener.ts";
 import { listMigrations } from "./migrate.ts";

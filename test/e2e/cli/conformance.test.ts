@@ -82,7 +82,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "that beats before it is welcomed",
       "waits-for-welcome",
       {
-        file: "device/session.ts",
+        file: "device/session/session.ts",
         from: "#connected(): void {",
         to: `#connected(): void {
           setTimeout(() => this.#stream?.write(create(ConnectRequestSchema, {
@@ -93,7 +93,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
     [
       "that beats too rarely",
       "heartbeat-interval",
-      { file: "device/session.ts", from: "every(heartbeatMs,", to: "every(heartbeatMs * 4," },
+      { file: "device/session/session.ts", from: "every(heartbeatMs,", to: "every(heartbeatMs * 4," },
     ],
     [
       "that does not list what runs",
@@ -107,7 +107,11 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
     [
       "without a watchdog",
       "silence",
-      { file: "device/session.ts", from: "if (silentMs >= ttlMs)", to: "if (silentMs >= ttlMs * 1000)" },
+      {
+        file: "device/session/session.ts",
+        from: "if (silentMs >= ttlMs)",
+        to: "if (silentMs >= ttlMs * 1000)",
+      },
     ],
     [
       "that runs a copy again",
@@ -176,7 +180,11 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
     [
       "that comes back at once after a drain",
       "drain",
-      { file: "device/session.ts", from: "reconnectAfterMs: isWakeUp ?", to: "reconnectAfterMs: true ?" },
+      {
+        file: "device/session/session.ts",
+        from: "reconnectAfterMs: isWakeUp ?",
+        to: "reconnectAfterMs: true ?",
+      },
     ],
     [
       "that comes back after it was removed",

@@ -5,7 +5,7 @@ import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { expireOnce, reapOnce } from "../../../src/scheduler/reaper.ts";
 import { trigger } from "../../../src/scheduler/triggers.ts";
 import * as devices from "../../../src/store/people/devices.ts";
-import * as presence from "../../../src/store/work/presence.ts";
+import * as presence from "../../../src/store/work/service/presence.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   agePresence,

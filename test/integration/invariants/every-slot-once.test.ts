@@ -7,9 +7,9 @@ import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/
 import { slotsPerPassMax } from "../../../src/scheduler/plan.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
-import type { WatcherName } from "../../../src/store/work/schedules.ts";
-import { settle } from "../../../src/store/work/settlements.ts";
-import { valuesOf, type WatcherValues } from "../../../src/store/work/watcher-values.ts";
+import { settle } from "../../../src/store/work/attempts/settlements.ts";
+import type { WatcherName } from "../../../src/store/work/watchers/schedules.ts";
+import { valuesOf, type WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";

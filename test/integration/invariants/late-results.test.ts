@@ -15,11 +15,11 @@ import { keepLate, storeRepliesOnce, turnEndings } from "../../../src/scheduler/
 import { sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import { withinOrg } from "../../../src/store/pg/tenancy.ts";
-import * as conversations from "../../../src/store/work/conversations.ts";
-import * as lateResults from "../../../src/store/work/late-results.ts";
-import * as retention from "../../../src/store/work/retention.ts";
-import type { ClaimedRun } from "../../../src/store/work/run-claims.ts";
-import { withdraw } from "../../../src/store/work/turn-settlements.ts";
+import * as lateResults from "../../../src/store/work/attempts/late-results.ts";
+import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
+import * as retention from "../../../src/store/work/service/retention.ts";
+import * as conversations from "../../../src/store/work/turns/conversations.ts";
+import { withdraw } from "../../../src/store/work/turns/turn-settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
 import {

@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { retry, trigger } from "../../../src/scheduler/triggers.ts";
-import * as schedules from "../../../src/store/work/schedules.ts";
+import * as schedules from "../../../src/store/work/watchers/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
 import {

@@ -1,7 +1,7 @@
 /** R4: a pinned run belongs to its device, and keeps the settings of its materialization. */
 import { expect, test } from "vitest";
-import * as attempts from "../../../src/store/work/attempts.ts";
-import { valuesOf } from "../../../src/store/work/watcher-values.ts";
+import * as attempts from "../../../src/store/work/attempts/attempts.ts";
+import { valuesOf } from "../../../src/store/work/watchers/watcher-values.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";

@@ -6,7 +6,7 @@ import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import { retry } from "../../../src/scheduler/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
-import type { ClaimedRun } from "../../../src/store/work/run-claims.ts";
+import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold } from "../../support/locks.ts";
 import {

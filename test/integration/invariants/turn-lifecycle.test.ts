@@ -9,9 +9,9 @@ import { createEndings } from "../../../src/scheduler/endings.ts";
 import { storeRepliesOnce, turnEndings } from "../../../src/scheduler/turn-endings.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
-import * as presence from "../../../src/store/work/presence.ts";
-import * as turnAttempts from "../../../src/store/work/turn-attempts.ts";
-import { withdraw } from "../../../src/store/work/turn-settlements.ts";
+import * as presence from "../../../src/store/work/service/presence.ts";
+import * as turnAttempts from "../../../src/store/work/turns/turn-attempts.ts";
+import { withdraw } from "../../../src/store/work/turns/turn-settlements.ts";
 import { useDatabase } from "../../support/database.ts";
 import { openDevice } from "../../support/rows.ts";
 import {

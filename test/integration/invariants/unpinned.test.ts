@@ -5,10 +5,10 @@ import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
-import { openSession } from "../../../src/server/device/reconcile.ts";
+import { openSession } from "../../../src/server/device/reconcile/reconcile.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
-import * as attempts from "../../../src/store/work/attempts.ts";
-import * as runClaims from "../../../src/store/work/run-claims.ts";
+import * as attempts from "../../../src/store/work/attempts/attempts.ts";
+import * as runClaims from "../../../src/store/work/runs/run-claims.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold } from "../../support/locks.ts";
 import {

@@ -6,8 +6,8 @@ import type { Seat } from "../../../src/scheduler/claims.ts";
 import { Dispatcher } from "../../../src/scheduler/dispatcher.ts";
 import type { Endings } from "../../../src/scheduler/endings.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
-import type { ClaimedRun } from "../../../src/store/work/run-claims.ts";
-import type { RecordedRun } from "../../../src/store/work/slot-rows.ts";
+import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
+import type { RecordedRun } from "../../../src/store/work/watchers/slot-rows.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   type DeviceName,

@@ -4,7 +4,7 @@
  */
 import { expect, test } from "vitest";
 import { expireOnce } from "../../../src/scheduler/reaper.ts";
-import * as runs from "../../../src/store/work/runs.ts";
+import * as runs from "../../../src/store/work/runs/runs.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold } from "../../support/locks.ts";
 import {

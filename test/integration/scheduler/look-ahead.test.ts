@@ -4,7 +4,7 @@ import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { LookAhead } from "../../../src/scheduler/look-ahead.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
-import * as schedules from "../../../src/store/work/schedules.ts";
+import * as schedules from "../../../src/store/work/watchers/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
 import { listRuns, openDevice, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
 import { noteDoorbell } from "../../support/surroundings.ts";

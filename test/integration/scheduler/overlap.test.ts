@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { backfill, backfillSlotsMax } from "../../../src/scheduler/triggers.ts";
-import type { WatcherName } from "../../../src/store/work/schedules.ts";
+import type { WatcherName } from "../../../src/store/work/watchers/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   accept,

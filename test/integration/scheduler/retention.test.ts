@@ -7,8 +7,8 @@ import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts"
 import { backfill } from "../../../src/scheduler/triggers.ts";
 import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
-import { tend } from "../../../src/store/work/partitions.ts";
-import * as windows from "../../../src/store/work/windows.ts";
+import * as windows from "../../../src/store/work/runs/windows.ts";
+import { tend } from "../../../src/store/work/service/partitions.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold } from "../../support/locks.ts";
 import {

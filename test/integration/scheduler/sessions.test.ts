@@ -4,10 +4,10 @@ import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { reapOnce } from "../../../src/scheduler/reaper.ts";
 import * as devices from "../../../src/store/people/devices.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
-import * as active from "../../../src/store/work/active.ts";
-import * as presence from "../../../src/store/work/presence.ts";
-import * as runClaims from "../../../src/store/work/run-claims.ts";
-import { settle } from "../../../src/store/work/settlements.ts";
+import * as active from "../../../src/store/work/attempts/active.ts";
+import { settle } from "../../../src/store/work/attempts/settlements.ts";
+import * as runClaims from "../../../src/store/work/runs/run-claims.ts";
+import * as presence from "../../../src/store/work/service/presence.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
 import {

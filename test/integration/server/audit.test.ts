@@ -5,7 +5,7 @@ import { expect, onTestFinished, test } from "vitest";
 import type { Event } from "#gen/pinion/v1/event_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
-import * as events from "../../../src/store/work/events.ts";
+import * as events from "../../../src/store/work/service/events.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";

@@ -12,8 +12,8 @@ import { DeliveryState, type DestinationSpecSchema, NotifyWhen } from "#gen/pini
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { newKey } from "../../../src/secrets.ts";
-import * as alerts from "../../../src/store/work/alerts.ts";
-import * as deliveries from "../../../src/store/work/deliveries.ts";
+import * as alerts from "../../../src/store/work/messages/alerts.ts";
+import * as deliveries from "../../../src/store/work/messages/deliveries.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
 import { openMailServer, openReceiver, type Received } from "../../support/receivers.ts";

@@ -13,7 +13,7 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
-import * as presence from "../../../src/store/work/presence.ts";
+import * as presence from "../../../src/store/work/service/presence.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, dial, enrolDevice } from "../../support/device.ts";
 import { hold } from "../../support/locks.ts";

@@ -4,7 +4,7 @@ import { afterEach, beforeEach, expect, test } from "vitest";
 import { Os } from "#gen/pinion/v1/device_pb.js";
 import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
-import * as presence from "../../../src/store/work/presence.ts";
+import * as presence from "../../../src/store/work/service/presence.ts";
 import { enroll } from "../../../src/usecases/enrolments.ts";
 import { useDatabase } from "../../support/database.ts";
 import { surroundings } from "../../support/surroundings.ts";

@@ -10,7 +10,7 @@ import { RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { OverlapPolicy } from "#gen/pinion/v1/watcher_pb.js";
 import { newId } from "../../../src/ids.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
-import * as starts from "../../../src/store/work/starts.ts";
+import * as starts from "../../../src/store/work/runs/starts.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
 import { getRun, takeOn, untilStatus, useReplicas } from "./work.ts";

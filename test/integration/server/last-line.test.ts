@@ -15,7 +15,7 @@ import { expect, onTestFinished, test, vi } from "vitest";
 import { ServerReflection } from "#gen/grpc/reflection/v1/reflection_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { sortStrangers } from "../../../src/server/access/strangers.ts";
-import { createDeviceStreams } from "../../../src/server/device/grpc-stream.ts";
+import { createDeviceStreams } from "../../../src/server/device/stream/grpc-stream.ts";
 import { createRpcHandler } from "../../../src/server/http/adapter.ts";
 import { createLastLine } from "../../../src/server/http/last-line.ts";
 import { type Page, withPage } from "../../../src/server/http/page.ts";

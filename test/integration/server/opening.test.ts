@@ -5,7 +5,7 @@ import pg from "pg";
 import { expect, test, vi } from "vitest";
 import { HeldAttemptState, HeldVerdict, HelloSchema, Os } from "#gen/pinion/v1/device_pb.js";
 import { createLogger } from "../../../src/log.ts";
-import { createOpenings, open } from "../../../src/server/device/opening.ts";
+import { createOpenings, open } from "../../../src/server/device/session/opening.ts";
 import { openDatabase } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { type DeviceName, seedDevice, seedRunning } from "../../support/rows.ts";

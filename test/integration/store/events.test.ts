@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { newId } from "../../../src/ids.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
-import * as events from "../../../src/store/work/events.ts";
+import * as events from "../../../src/store/work/service/events.ts";
 import { useDatabase } from "../../support/database.ts";
 import { orgId, seedDevice } from "../../support/rows.ts";
 import { addTenant } from "../server/tenants.ts";

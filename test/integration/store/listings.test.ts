@@ -2,8 +2,8 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
-import * as events from "../../../src/store/work/events.ts";
-import * as runs from "../../../src/store/work/runs.ts";
+import * as runs from "../../../src/store/work/runs/runs.ts";
+import * as events from "../../../src/store/work/service/events.ts";
 import { useDatabase } from "../../support/database.ts";
 import { orgId, reportOf, seedRunning } from "../../support/rows.ts";
 import { policy, storeOnce } from "../../support/surroundings.ts";

@@ -4,7 +4,7 @@ import { beforeEach, expect, test } from "vitest";
 import { createState } from "../../../src/server/platforms/lines/state.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
 import { listItemsMax, valueBytesMax } from "../../../src/store/agents/platform-state.ts";
-import { deleteOld } from "../../../src/store/work/retention.ts";
+import { deleteOld } from "../../../src/store/work/service/retention.ts";
 import { useDatabase } from "../../support/database.ts";
 import { addTenant } from "../server/tenants.ts";
 

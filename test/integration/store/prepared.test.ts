@@ -9,11 +9,11 @@ import { type Database, openDatabase, transaction } from "../../../src/store/pg/
 import { isPassing } from "../../../src/store/pg/failures.ts";
 import type { Schema } from "../../../src/store/pg/schema.ts";
 import { ofFew } from "../../../src/store/pg/unnest.ts";
-import * as events from "../../../src/store/work/events.ts";
-import * as presence from "../../../src/store/work/presence.ts";
-import * as runClaims from "../../../src/store/work/run-claims.ts";
-import * as schedules from "../../../src/store/work/schedules.ts";
-import { type Settlement, settle } from "../../../src/store/work/settlements.ts";
+import { type Settlement, settle } from "../../../src/store/work/attempts/settlements.ts";
+import * as runClaims from "../../../src/store/work/runs/run-claims.ts";
+import * as events from "../../../src/store/work/service/events.ts";
+import * as presence from "../../../src/store/work/service/presence.ts";
+import * as schedules from "../../../src/store/work/watchers/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
 import { openDevice, seedDevice, seedWatcher, sessionOf, triggerRun } from "../../support/rows.ts";
 

@@ -5,7 +5,7 @@ import * as agentEdits from "../../../src/store/agents/agent-edits.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
 import * as joinCodes from "../../../src/store/people/join-codes.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
-import * as events from "../../../src/store/work/events.ts";
+import * as events from "../../../src/store/work/service/events.ts";
 import { type Enrolment, enroll } from "../../../src/usecases/enrolments.ts";
 import * as members from "../../../src/usecases/members.ts";
 import * as watchers from "../../../src/usecases/watchers.ts";

@@ -8,8 +8,8 @@ import {
   slotsPerPassMax,
 } from "../../../src/scheduler/plan.ts";
 import { jitterOf } from "../../../src/scheduler/schedule/schedule.ts";
-import type { DeviceOffers } from "../../../src/store/work/device-offers.ts";
-import type { DueWatcher } from "../../../src/store/work/schedules.ts";
+import type { DeviceOffers } from "../../../src/store/work/watchers/device-offers.ts";
+import type { DueWatcher } from "../../../src/store/work/watchers/schedules.ts";
 
 const watcherId = "018f0000-0000-7000-8000-000000000001";
 const at = (text: string) => new Date(`2026-01-10T${text}Z`);

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { createBudget, createLimit } from "../../../src/server/device/bounds.ts";
+import { createBudget, createLimit } from "../../../src/server/device/hub/bounds.ts";
 
 test("a limit lets so many run at once, the others in their order, also after a failure", async () => {
   const limit = createLimit(2);

@@ -1,11 +1,14 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { ConnectResponseSchema } from "#gen/pinion/v1/device_pb.js";
-import { framed } from "../../../src/server/device/grpc-frames.ts";
-import * as writer from "../../../src/server/device/message-writer.ts";
-import { assignmentOf, completionAckOf } from "../../../src/server/device/messages.ts";
-import { completionAckFrame, plainAssignmentFrame } from "../../../src/server/device/plain-frames.ts";
-import type { ClaimedRun } from "../../../src/store/work/run-claims.ts";
+import * as writer from "../../../src/server/device/messages/message-writer.ts";
+import { assignmentOf, completionAckOf } from "../../../src/server/device/messages/messages.ts";
+import {
+  completionAckFrame,
+  plainAssignmentFrame,
+} from "../../../src/server/device/messages/plain-frames.ts";
+import { framed } from "../../../src/server/device/stream/grpc-frames.ts";
+import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
 
 const moment = new Date("2026-11-30T06:10:11.123Z");
 

@@ -14,7 +14,7 @@ import {
   type Welcome,
 } from "#gen/pinion/v1/device_pb.js";
 import { checkMessage } from "../../../server/access/interceptors/validate.ts";
-import { type OpenLink, openLink } from "../../../server/device/link.ts";
+import { type OpenLink, openLink } from "../../../server/device/stream/link.ts";
 import { Wrong } from "./verdict.ts";
 
 export type Names = { workId: string; attemptToken: string };

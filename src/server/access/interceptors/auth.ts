@@ -3,7 +3,7 @@ import { Refusal } from "../../../errors.ts";
 import { onBehalfOf } from "../../../store/people/rights.ts";
 import { type Source, withinSource } from "../../../store/people/sources.ts";
 import { withinOrg } from "../../../store/pg/tenancy.ts";
-import { refusalOf } from "../../../store/work/org-moves.ts";
+import { refusalOf } from "../../../store/work/service/org-moves.ts";
 import type { Guard } from "../guard.ts";
 import { peerAddress, requestIdOf, userAgentOf } from "../peer.ts";
 import { setPrincipal } from "../principal.ts";

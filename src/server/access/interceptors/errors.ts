@@ -4,7 +4,7 @@ import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { Refusal, type RefusalReason } from "../../../errors.ts";
 import type { Logger } from "../../../log.ts";
 import { isUnavailable } from "../../../store/pg/failures.ts";
-import { isFenced, refusalOf } from "../../../store/work/org-moves.ts";
+import { isFenced, refusalOf } from "../../../store/work/service/org-moves.ts";
 import { nameOf } from "../rules.ts";
 import { BadRequestSchema, RetryInfoSchema } from "./error-details.ts";
 

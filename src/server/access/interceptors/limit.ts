@@ -51,7 +51,7 @@ export async function identify(
 
 export type Attempts = Pick<Limits, "isSuspect" | "countFailure">;
 
-/** The same checks for a device's stream without interceptors (device/grpc-stream.ts). */
+/** The same checks for a device's stream without interceptors (device/stream/grpc-stream.ts). */
 export async function admitStream(
   options: { guard: Guard; limits: Limits },
   call: { rpc: string; authorization: string | undefined; address: string },

@@ -217,7 +217,7 @@ create view "window" with (security_invoker = true) as
 grant select on "window" to pinion_server, pinion_scheduler;
 
 -- Late results (R10): the end of a program whose attempt, or turn, had been taken away. Written by
--- src/store/work/late-results.ts and late-replies.ts.
+-- src/store/work/attempts/late-results.ts and late-replies.ts.
 create table late_result (
   org_id text not null,
   id uuid not null default uuid_v7(),
@@ -333,7 +333,7 @@ create table usage_day (
 create index usage_day_day on usage_day (org_id, day);
 call protect_tenant_table('usage_day');
 
--- Work on many runs in the background (src/store/work/bulks.ts).
+-- Work on many runs in the background (src/store/work/runs/bulks.ts).
 create table bulk_operation (
   org_id text not null references org on delete cascade,
   id uuid not null,

@@ -6,7 +6,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { type ConnectRequest, ConnectRequestSchema, Os } from "#gen/pinion/v1/device_pb.js";
 import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { checkMessage } from "../../../../src/server/access/interceptors/validate.ts";
-import { reactions, type SessionInput } from "../../../../src/server/device/session-table.ts";
+import { reactions, type SessionInput } from "../../../../src/server/device/session/session-table.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, dial, enrolDevice } from "../../../support/device.ts";
 import { mutationsOf } from "../../../support/hostile/fields.ts";

@@ -1,0 +1,179 @@
+import type { DatabaseClock } from "../../../database-clock.ts";
+import type { Settlement } from "../../../store/work/attempts/settlements.ts";
+import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
+import type { Prepared } from "../stream/link.ts";
+import { type DueWheel, earlyMsMax } from "./due-wheel.ts";
+import { Held, type HeldRun } from "./held.ts";
+
+/**
+ * Milliseconds that a due run waits here for a slot; after that it waits in the database, where
+ * people see it pending.
+ */
+const heldMsMax = 10_000;
+/**
+ * No look-ahead is so long, in milliseconds. A run that seems to be due later has its due time from
+ * a clock of the database that was wrong, and is put right there: the run is given back soon, and
+ * claimed anew.
+ */
+const farMs = 3_600_000;
+/**
+ * Limits the runs that are due and claimed for a device without a free slot: at most the number
+ * that the device has lately finished in this time, in milliseconds, so that a freed slot is filled
+ * without a query and no run waits long.
+ */
+const reserveMs = 4_000;
+const reserveMax = 32;
+/** The weight of the latest attempt in the moving average of the attempts' times. */
+const latestShare = 0.25;
+
+/** The settlement of a run that was claimed ahead for a device that leaves. */
+const givenBack = {
+  action: "withdraw",
+  status: "timeout",
+  reason: "claimed ahead of its moment; its device left before it was pushed",
+} as const;
+
+export type Ending = Pick<Settlement, "action" | "status" | "reason">;
+
+/** The session's side of the runs claimed ahead. */
+export type AheadSession = {
+  /** Number of further attempts that the device accepts now. */
+  freeSlots(): number;
+  /** Pushes a due run. */
+  push(run: ClaimedRun, claimMs: number, assignment: Prepared | undefined): void;
+  /** Encodes the run's assignment; throws if the assignment cannot be made. */
+  prepare(run: ClaimedRun): Prepared;
+  /** Gives back a run that was never pushed. */
+  giveBack(run: ClaimedRun, how: Ending): void;
+};
+
+/**
+ * The runs that a session has claimed before their due time or before a slot is free. Each run is
+ * pushed when it is due by the database's clock and a slot is free, and given back after waiting
+ * too long for a slot.
+ */
+export class Ahead {
+  readonly #session: AheadSession;
+  readonly #clock: Pick<DatabaseClock, "now">;
+  readonly #wheel: Pick<DueWheel, "at">;
+  readonly #held = new Held();
+  /**
+   * Average milliseconds from a push to its completion on the device; undefined before the first
+   * completion.
+   */
+  #attemptMs: number | undefined;
+
+  constructor(
+    session: AheadSession,
+    { clock, wheel }: { clock: Pick<DatabaseClock, "now">; wheel: Pick<DueWheel, "at"> },
+  ) {
+    this.#session = session;
+    this.#clock = clock;
+    this.#wheel = wheel;
+  }
+
+  get size(): number {
+    return this.#held.size;
+  }
+
+  has(attemptToken: string): boolean {
+    return this.#held.has(attemptToken);
+  }
+
+  list(): readonly HeldRun[] {
+    return this.#held.list();
+  }
+
+  remove(attemptToken: string): HeldRun | undefined {
+    return this.#held.remove(attemptToken);
+  }
+
+  isDue(dueMs: number): boolean {
+    return dueMs <= this.#clock.now() + earlyMsMax;
+  }
+
+  /** Adds an attempt's time to the average. */
+  took(ms: number): void {
+    this.#attemptMs = (this.#attemptMs ?? ms) * (1 - latestShare) + ms * latestShare;
+  }
+
+  /**
+   * Maximum number of runs claimed for a device with the given slots, pushed and ahead together.
+   */
+  roomFor(slots: number): number {
+    const reserve = this.#attemptMs === undefined ? 0 : (slots * reserveMs) / Math.max(1, this.#attemptMs);
+    return slots + Math.min(reserveMax, Math.floor(reserve));
+  }
+
+  add(run: ClaimedRun, claimMs: number): void {
+    const dueMs = run.dueAt.getTime();
+    let assignment: Prepared | undefined;
+    try {
+      assignment = this.#session.prepare(run);
+    } catch {
+      // Pushing the run will fail it.
+    }
+    const untilMs = Math.max(dueMs, this.#clock.now()) + heldMsMax;
+    const isFar = dueMs > this.#clock.now() + farMs;
+    const forget = isFar
+      ? this.#wheel.at(this.#clock.now() + heldMsMax, () => this.#giveBackFar(run.attemptToken))
+      : this.#wheel.at(dueMs, () => this.pushDue());
+    this.#held.add({ run, claimMs, assignment, dueMs, untilMs, isWaiting: false, forget });
+    this.pushDue();
+  }
+
+  #giveBackFar(attemptToken: string): void {
+    const held = this.#held.remove(attemptToken);
+    if (!held) return;
+    const reason = "its due time was far ahead: the database's clock was wrong";
+    this.#session.giveBack(held.run, { ...givenBack, reason });
+  }
+
+  /** Pushes due runs while slots are free; a due run without a slot waits for a limited time. */
+  pushDue(): void {
+    for (let held = this.#held.first(); held && this.isDue(held.dueMs); held = this.#held.first()) {
+      if (this.#session.freeSlots() === 0) {
+        this.#letWait();
+        return;
+      }
+      this.#held.remove(held.run.attemptToken);
+      this.#session.push(held.run, held.claimMs, held.assignment);
+    }
+  }
+
+  /**
+   * Gives back runs that have waited too long for a slot, and schedules the next check of the
+   * others.
+   */
+  #letWait(): void {
+    for (const held of [...this.#held.list()]) {
+      if (!this.isDue(held.dueMs)) break;
+      if (!this.isDue(held.untilMs)) {
+        // Every push and every freed slot comes by here; one callback per run is enough.
+        if (!held.isWaiting) this.#awaitSlot(held);
+        continue;
+      }
+      // The device's attempts take longer than estimated.
+      this.#attemptMs = Math.max(this.#attemptMs ?? 0, heldMsMax);
+      this.#held.remove(held.run.attemptToken);
+      this.#session.giveBack(held.run, { ...givenBack, reason: "its device had no free slot for it" });
+    }
+  }
+
+  #awaitSlot(held: HeldRun): void {
+    held.forget();
+    held.isWaiting = true;
+    held.forget = this.#wheel.at(held.untilMs, () => {
+      held.isWaiting = false;
+      this.pushDue();
+    });
+  }
+
+  /**
+   * Gives back all held runs. If the device has a newer session, its hello has given the runs back
+   * already.
+   */
+  giveBackAll(): void {
+    for (const { run } of this.#held.clear()) this.#session.giveBack(run, givenBack);
+  }
+}

@@ -1,0 +1,216 @@
+import { type JsonObject, toJson } from "@bufbuild/protobuf";
+import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
+import { type Hello, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
+import { createBatcher } from "../../../batcher.ts";
+import { Refusal, refuse } from "../../../errors.ts";
+import type { Logger } from "../../../log.ts";
+import * as devices from "../../../store/people/devices.ts";
+import * as hellos from "../../../store/people/hellos.ts";
+import * as machines from "../../../store/people/machines.ts";
+import * as workers from "../../../store/people/workers.ts";
+import { type Db, transaction } from "../../../store/pg/database.ts";
+import { mayBeOfOneRow } from "../../../store/pg/failures.ts";
+import { storableText } from "../../../store/pg/storable.ts";
+import type { FailurePolicy } from "../../../store/work/attempts/settlements.ts";
+import * as events from "../../../store/work/service/events.ts";
+import * as orgMoves from "../../../store/work/service/org-moves.ts";
+import { osNameOf } from "../../enums.ts";
+import { createLimit } from "../hub/bounds.ts";
+import { type Opening, openSession, openSessions } from "../reconcile/reconcile.ts";
+import { requireAllowed } from "./allowed.ts";
+import type { Session } from "./session.ts";
+
+type Deps = { db: Db; log: Logger; replicaId: string; policy: FailurePolicy; ttlMs: number };
+type Greeting = Pick<Session, "orgId" | "deviceId" | "tokenId" | "isWorker">;
+type Greeted = { session: Greeting; hello: Hello };
+
+/**
+ * Opens the session of a hello: checks the identity, stores the hello's facts, and reconciles the
+ * held attempts.
+ */
+export async function open(deps: Deps, session: Greeting, hello: Hello): Promise<Opening> {
+  if (session.isWorker) return finish(deps, { session, hello }, await openWorker(deps, session, hello));
+  const [first] = await openReturning(deps, [{ session, hello }]);
+  return openRest(deps, { session, hello }, first!);
+}
+
+/** Hellos whose sessions are opened in one transaction, at most. */
+const togetherMax = 50;
+/** Sessions opened at once in a transaction of their own, which leave connections to other work. */
+const apartMax = 3;
+
+/** Opens the sessions of many hellos: what {@link open} does for one of them. */
+export function createOpenings(
+  deps: Deps & { waitingMax: number },
+): (session: Greeting & Pick<Session, "state">, hello: Hello) => Promise<Opening> {
+  const apart = createLimit(apartMax);
+  const returning = createBatcher<Greeted & { session: Pick<Session, "state"> }, First | undefined>({
+    run: async (greeted) => {
+      // A device that has given up dials again: its abandoned hellos cost the other devices nothing.
+      const waiting = greeted.filter(({ session }) => session.state !== "closed");
+      const firsts = await openReturning(deps, waiting);
+      return greeted.map((one) => firsts[waiting.indexOf(one)]);
+    },
+    itemsMax: togetherMax,
+    queueMax: deps.waitingMax,
+    mayIsolate: mayBeOfOneRow,
+    overflow: () => new Refusal("unavailable", "too many devices connect at once", { retryAfterMs: 5_000 }),
+  });
+  return async (session, hello) => {
+    if (session.isWorker) {
+      return apart(async () => {
+        if (session.state === "closed") abandoned();
+        return finish(deps, { session, hello }, await openWorker(deps, session, hello));
+      });
+    }
+    const first = (await returning.add({ session, hello })) ?? abandoned();
+    const rest = () => openRest(deps, { session, hello }, first);
+    return "opening" in first ? rest() : apart(rest);
+  };
+}
+
+function abandoned(): never {
+  throw new Refusal("unavailable", "the stream ended while it waited");
+}
+
+/**
+ * What the common transaction found: an opened session, or the device (undefined: deleted) of a
+ * hello that needs a transaction of its own.
+ */
+type First = { opening: Opening } | { device: devices.Known | undefined };
+
+/**
+ * Opens the sessions of devices that tell nothing new, as most do that come back: they share a
+ * transaction, and in a storm some dozens do. A device whose session another transaction works on
+ * waits alone.
+ */
+async function openReturning(deps: Deps, greeted: readonly Greeted[]): Promise<First[]> {
+  if (greeted.length === 0) return [];
+  return transaction(deps.db, async (tx) => {
+    const found = await devices.lockReturning(
+      tx,
+      greeted.map(({ session }) => session),
+    );
+    const seen = new Set<string>();
+    const returning = greeted.filter(({ session: { deviceId }, hello }, index) => {
+      const device = found[index];
+      if (!device || seen.has(deviceId) || !isReturning(device, hello)) return false;
+      seen.add(deviceId);
+      return true;
+    });
+    const openings = await openSessions(
+      tx,
+      deps,
+      returning.map(({ session: { orgId, deviceId }, hello }) => ({ orgId, deviceId, held: hello.held })),
+    );
+    const opened = new Map(returning.map((one, index) => [one, openings[index]!]));
+    return greeted.map((one, index) => {
+      const opening = opened.get(one);
+      return opening ? { opening } : { device: found[index] };
+    });
+  });
+}
+
+/** Whether a hello agrees in all with what is known of its device. */
+function isReturning(device: devices.Returning, hello: Hello): boolean {
+  const held = new Set(hello.held.map(({ attemptToken }) => attemptToken));
+  return (
+    device.isFree &&
+    hello.installId === device.install_id &&
+    osNameOf(hello.os) === device.os &&
+    device.attemptTokens.length === held.size &&
+    device.attemptTokens.every((token) => held.has(token)) &&
+    !machines.isNewMachine(device, machineOf(hello)) &&
+    !hellos.hasChanges(device, factsOf(hello))
+  );
+}
+
+async function openRest(deps: Deps, { session, hello }: Greeted, first: First): Promise<Opening> {
+  if ("opening" in first) return finish(deps, { session, hello }, first.opening);
+  const { db } = deps;
+  const { orgId, deviceId } = session;
+  const { device } = first;
+  if (!device) await orgMoves.requireHere(db, { orgId });
+  if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
+  requireIdentity(device, hello);
+  await requireOneMachine(deps, device, hello);
+  await hellos.updateFromHello(db, device, factsOf(hello));
+  const { held } = hello;
+  const opening = await transaction(db, (tx) => openSession(tx, { ...deps, orgId, deviceId, held }));
+  return finish(deps, { session, hello }, opening);
+}
+
+async function finish(deps: Deps, { session, hello }: Greeted, opening: Opening): Promise<Opening> {
+  const { orgId } = session;
+  // A verdict from behind the fence of a move would end what goes on.
+  if (hello.held.length > opening.continuing.length) await orgMoves.requireHere(deps.db, { orgId });
+  const { deviceId, epoch } = opening;
+  deps.log.info({ orgId, deviceId, epoch, held: hello.held.length }, "a device session began");
+  return opening;
+}
+
+/** The token identifies the device (R6); the message must agree. */
+function requireIdentity(device: devices.Known, hello: Hello): void {
+  if (hello.installId !== device.install_id) {
+    refuse("permission_denied", "the token belongs to another installation; enrol this one", {
+      field: "hello.install_id",
+    });
+  }
+  if (osNameOf(hello.os) !== device.os) {
+    refuse("permission_denied", `the device was enrolled as ${device.os}, which is set once`, {
+      field: "hello.os",
+    });
+  }
+  requireAllowed(device.os as devices.Os, hello);
+}
+
+function machineOf({ machine }: Hello): machines.Machine | undefined {
+  if (!machine) return undefined;
+  const { machineHash, bootHash, hostName, arch } = machine;
+  return { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
+}
+
+/**
+ * Refuses a second machine with a copy of the device's identity while the first machine's session
+ * is alive.
+ */
+async function requireOneMachine({ db, ttlMs }: Deps, device: devices.Known, hello: Hello): Promise<void> {
+  const machine = machineOf(hello);
+  if (!machine) return;
+  const other = await machines.findOtherMachine(db, device, { machine, ttlMs });
+  if (other) refuse("failed_precondition", duplicateWords(other.hostName, machine.hostName));
+  await machines.noteMachine(db, device, machine);
+}
+
+/**
+ * In one transaction, so that a worker with a row is not deleted as absent before its session
+ * exists.
+ */
+function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
+  const { db, ttlMs } = deps;
+  const { installId, held } = hello;
+  return transaction(db, async (tx) => {
+    const os = osNameOf(hello.os) ?? refuse("invalid_argument", "hello.os: name one", { field: "hello.os" });
+    const facts = { installId, os, ttlMs, ...factsOf(hello) };
+    const entry = await workers.enter(tx, { orgId, tokenId, ...facts });
+    const opening = await openSession(tx, { ...deps, orgId, deviceId: entry.deviceId, held });
+    await events.append(tx, orgId, entry.events);
+    return opening;
+  });
+}
+
+/** The refusal for a second machine with the same identity. */
+function duplicateWords(connectedFrom: string, here: string): string {
+  return `this device is connected from another machine (${connectedFrom || "nameless"}), and ${here || "this one"} has a copy of its identity; \`pinion device enroll --anew --join-code …\` makes this machine a device of its own`;
+}
+
+function factsOf(hello: Hello): hellos.HelloFacts {
+  const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
+  return {
+    configProblem: storableText(hello.configProblem),
+    ...{ appVersion, label, agentKinds, capabilities, maxConcurrency },
+    upgrade: hello.upgrade ? (toJson(UpgradeInfoSchema, hello.upgrade) as JsonObject) : null,
+    executors: hello.executors.map((executor) => toJson(ExecutorInfoSchema, executor) as JsonObject),
+    workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
+  };
+}

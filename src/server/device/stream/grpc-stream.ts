@@ -1,0 +1,348 @@
+/**
+ * Device streams over gRPC, on the bare HTTP/2 stream: the protocol of nearly every device, at a
+ * third of the CPU and under half of the memory of a handler with async iterables
+ * (docs/decisions/0006). Only the framing is implemented here. Admission, message handling and
+ * error statuses share the code of the other protocols; any stream other than plain, uncompressed
+ * gRPC is left to them.
+ *
+ *   admitting   the token is looked up; nothing is read
+ *   serving     arriving bytes are cut into messages, handed to one session in order
+ *   closed      the status is being sent, or the peer is gone
+ */
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { Code, ConnectError } from "@connectrpc/connect";
+import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
+import {
+  type AttemptRef,
+  type ConnectRequest,
+  ConnectRequestSchema,
+  type ConnectResponse,
+  ConnectResponseSchema,
+  DeviceService,
+  type Heartbeat,
+} from "#gen/pinion/v1/device_pb.js";
+import type { Logger } from "../../../log.ts";
+import { type Source, withinSource } from "../../../store/people/sources.ts";
+import type { Guard } from "../../access/guard.ts";
+import { toConnectError } from "../../access/interceptors/errors.ts";
+import { admitStream } from "../../access/interceptors/limit.ts";
+import type { Limits } from "../../access/limits.ts";
+import { peerAddressOf, requestIdFrom, requestIdHeader, userAgentOf } from "../../access/peer.ts";
+import { nameOf } from "../../access/rules.ts";
+import { readOptions } from "../../http/adapter.ts";
+import type { Crowd } from "../../http/crowd.ts";
+import type { Visit } from "../../http/visit.ts";
+import type { Hub } from "../hub/hub.ts";
+import { beatAckFrame, isPlainList, type PlainBeat, plainBeatOf } from "../messages/plain-beats.ts";
+import type { Session } from "../session/session.ts";
+import { FrameReader, framed } from "./grpc-frames.ts";
+import { endGraceMs, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
+import { completionIn } from "./unreadable.ts";
+
+const rpc = nameOf(DeviceService.method.connect);
+const path = `/${rpc}`;
+const contentTypes = new Set(["application/grpc", "application/grpc+proto"]);
+
+export type DeviceStreams = {
+  /**
+   * Serves the stream, or leaves it to the next handler (undefined). A rejection is a defect of the
+   * server.
+   */
+  take(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> | undefined;
+};
+
+export function createDeviceStreams(deps: {
+  hub: Pick<Hub, "begin" | "calm">;
+  guard: Guard;
+  limits: Limits;
+  trustedProxies: number;
+  log: Logger;
+  messageBytesMax: number;
+  crowd?: Pick<Crowd, "find">;
+}): DeviceStreams {
+  return {
+    take(stream, headers) {
+      return isPlainGrpc(headers) ? serve(stream, headers) : undefined;
+    },
+  };
+
+  async function serve(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
+    // "close" reports a broken stream; an error without a listener would end the process.
+    stream.on("error", () => {});
+    const toStatus = (error: unknown) => toConnectError(error, { log: deps.log, rpc });
+    const { authorization } = headers;
+    const address = peerAddressOf(headers, stream.session?.socket.remoteAddress, deps.trustedProxies);
+    const requestId = requestIdFrom(headers[requestIdHeader] as string | undefined);
+    const outbox = new Outbox(stream, toStatus);
+    const visit = deps.crowd?.find(stream);
+    let session: Session;
+    let source: Source;
+    try {
+      const principal = await admitStream(deps, { rpc, authorization, address });
+      if (stream.destroyed) return;
+      const { tokenId } = principal;
+      if (visit) visit.isStream = true;
+      visit?.recognise(tokenId);
+      source = { address, tokenId, userAgent: userAgentOf(headers["user-agent"]), requestId };
+      session = deps.hub.begin(principal, outbox);
+    } catch (error) {
+      return refuse(stream, { headers, requestId }, toStatus(error));
+    }
+    outbox.onOverflow = () => session.close("slow_reader");
+    stream.once("close", () => session.close("stream_broken"));
+    // The headers are sent before the welcome, so that the client sees the connection.
+    stream.respond(responseHeaders({ headers, requestId }), { waitForTrailers: true });
+    const { hub, messageBytesMax } = deps;
+    new Inbox({ stream, session, outbox, source, visit, messageBytesMax, calm: () => hub.calm() });
+  }
+}
+
+function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
+  return (
+    headers[":path"] === path &&
+    headers[":method"] === "POST" &&
+    contentTypes.has(headers["content-type"] ?? "") &&
+    (headers["grpc-encoding"] ?? "identity") === "identity" &&
+    headers["grpc-timeout"] === undefined
+  );
+}
+
+type Call = { headers: IncomingHttpHeaders; requestId: string };
+
+function responseHeaders({ headers, requestId }: Call) {
+  return {
+    ":status": 200,
+    "content-type": headers["content-type"],
+    [requestIdHeader]: requestId,
+    "grpc-accept-encoding": "identity",
+  };
+}
+
+/** Ends a stream that was not admitted: headers and status together. */
+function refuse(stream: ServerHttp2Stream, call: Call, error: ConnectError): void {
+  if (stream.destroyed) return;
+  stream.respond({ ...responseHeaders(call), ...trailersOf(error) }, { endStream: true });
+  setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR));
+}
+
+function trailersOf(error?: ConnectError): Record<string, string> {
+  const trailers = new Headers();
+  setTrailerStatus(trailers, error);
+  return Object.fromEntries(trailers);
+}
+
+const noBytes = new Uint8Array();
+
+/** Hands the arriving messages to the session, one after another. */
+class Inbox {
+  readonly #stream: ServerHttp2Stream;
+  readonly #session: Session;
+  readonly #source: Source;
+  readonly #frames: FrameReader;
+  readonly #visit: Visit | undefined;
+  readonly #outbox: Outbox;
+  readonly #calm: Hub["calm"];
+  /** The attempts of the last heartbeat, checked by the session, and their bytes. */
+  #listed: Uint8Array = noBytes;
+  #attempts: readonly AttemptRef[] = [];
+  #isWaiting = false;
+  #hasEnded = false;
+
+  constructor(options: {
+    stream: ServerHttp2Stream;
+    session: Session;
+    outbox: Outbox;
+    source: Source;
+    visit: Visit | undefined;
+    messageBytesMax: number;
+    calm: Hub["calm"];
+  }) {
+    const { stream } = options;
+    this.#stream = stream;
+    this.#outbox = options.outbox;
+    this.#session = options.session;
+    this.#source = options.source;
+    this.#visit = options.visit;
+    this.#calm = options.calm;
+    this.#frames = new FrameReader(options.messageBytesMax);
+    stream.on("data", (chunk: Buffer) => {
+      if (this.#session.state === "closed") return;
+      this.#frames.push(chunk);
+      if (!this.#isWaiting) this.#read();
+      this.#visit?.holdExactly(this.#frames.bytesLeft);
+    });
+    stream.on("end", () => {
+      this.#hasEnded = true;
+      if (!this.#isWaiting) this.#leave();
+    });
+  }
+
+  #read(): void {
+    const calm = this.#calm();
+    if (calm) {
+      this.#wait(calm);
+      return;
+    }
+    try {
+      while (this.#session.state !== "closed") {
+        const bytes = this.#frames.next();
+        if (!bytes) return;
+        const beat = plainBeatOf(bytes);
+        if (beat && this.#repeats(beat)) continue;
+        const message = this.#decode(bytes);
+        if (!message) continue;
+        // The hello may append events, which record the source of the call; later messages are
+        // written in batches.
+        const working =
+          message.message.case === "hello"
+            ? withinSource(this.#source, () => this.#session.receive(message))
+            : this.#session.receive(message);
+        if (working) {
+          this.#wait(working);
+          return;
+        }
+        if (beat && message.message.case === "heartbeat") this.#remember(beat, message.message.value);
+      }
+    } catch (error) {
+      this.#session.failed(error);
+    }
+    this.#frames.clear();
+  }
+
+  /** Handles a heartbeat with the attempts of the last one; false for any other heartbeat. */
+  #repeats({ sequence, listed }: PlainBeat): boolean {
+    if (!this.#session.takesBeats || Buffer.compare(listed, this.#listed) !== 0) return false;
+    this.#outbox.write(beatAckFrame(sequence, Date.now()));
+    this.#session.beatAgain(this.#attempts);
+    return true;
+  }
+
+  /** Heartbeats with the attempts of this one, just handled, will be recognised by their bytes. */
+  #remember({ listed }: PlainBeat, { attempts }: Heartbeat): void {
+    if (!this.#session.takesBeats || !isPlainList(listed, attempts)) return;
+    // A copy: a part of the chunk would keep the whole chunk in memory.
+    this.#listed = listed.length === 0 ? noBytes : Uint8Array.from(listed);
+    this.#attempts = attempts;
+  }
+
+  /** Undefined: the bytes are no valid protobuf, and the session has dealt with the message. */
+  #decode(bytes: Uint8Array): ConnectRequest | undefined {
+    try {
+      return fromBinary(ConnectRequestSchema, bytes, readOptions);
+    } catch (error) {
+      this.#session.receiveUnreadable((error as Error).message, completionIn(bytes));
+      return undefined;
+    }
+  }
+
+  #wait(working: Promise<void>): void {
+    this.#isWaiting = true;
+    this.#stream.pause();
+    working
+      .catch((error: unknown) => this.#session.failed(error))
+      .then(() => {
+        this.#isWaiting = false;
+        if (this.#session.state === "closed") return;
+        this.#stream.resume();
+        this.#read();
+        this.#visit?.holdExactly(this.#frames.bytesLeft);
+        if (this.#hasEnded && !this.#isWaiting) this.#leave();
+      })
+      .catch((error: unknown) => this.#session.failed(error));
+  }
+
+  #leave(): void {
+    if (this.#frames.bytesLeft > 0) {
+      this.#session.failed(
+        new ConnectError("protocol error: premature end of the stream", Code.InvalidArgument),
+      );
+    } else {
+      this.#session.left();
+    }
+  }
+}
+
+const frameOf = (message: ConnectResponse) => framed(toBinary(ConnectResponseSchema, message));
+
+/** The writer: messages sent in one turn of the event loop leave in one write. */
+class Outbox implements Link {
+  onOverflow: () => void = () => {};
+  readonly #stream: ServerHttp2Stream;
+  readonly #toStatus: (error: unknown) => ConnectError;
+  #queue: Uint8Array[] = [];
+  /** Number of messages not yet accepted by the peer's flow control. */
+  #waiting = 0;
+  #ending: { error: unknown } | undefined;
+
+  constructor(stream: ServerHttp2Stream, toStatus: (error: unknown) => ConnectError) {
+    this.#stream = stream;
+    this.#toStatus = toStatus;
+  }
+
+  prepare(message: () => ConnectResponse, frame?: () => Uint8Array | undefined): Prepared {
+    return { frame: frame?.() ?? frameOf(message()) };
+  }
+
+  send(message: ConnectResponse | Prepared): void {
+    if (!this.#mayWrite()) return;
+    if ("frame" in message) this.#push(message.frame);
+    else this.#push(frameOf("$typeName" in message ? message : message.message));
+  }
+
+  /** Queues a frame, like a message. */
+  write(frame: Uint8Array): void {
+    if (this.#mayWrite()) this.#push(frame);
+  }
+
+  /** False after the end, and for a peer that does not read, whose stream is cut. */
+  #mayWrite(): boolean {
+    if (this.#ending || this.#stream.destroyed) return false;
+    if (this.#waiting < messagesWaitingMax) return true;
+    this.#ending = { error: undefined };
+    // Not even a status reaches a peer that reads nothing.
+    this.#cut(constants.NGHTTP2_ENHANCE_YOUR_CALM);
+    this.onOverflow();
+    return false;
+  }
+
+  #push(frame: Uint8Array): void {
+    this.#waiting += 1;
+    if (this.#queue.push(frame) === 1) process.nextTick(() => this.#flush());
+  }
+
+  end(error?: unknown): void {
+    if (this.#ending) return;
+    this.#ending = { error };
+    if (this.#stream.destroyed) return;
+    this.#flush();
+    const stream = this.#stream;
+    const status = error === undefined ? undefined : this.#toStatus(error);
+    // The peer's later messages have no use.
+    stream.pause();
+    const timer = setTimeout(() => this.#cut(constants.NGHTTP2_CANCEL), endGraceMs);
+    stream.once("close", () => clearTimeout(timer));
+    stream.once("wantTrailers", () => {
+      stream.sendTrailers(trailersOf(status));
+      // The answer is whole. A reset in the same turn would overtake the trailers.
+      setImmediate(() => this.#cut(constants.NGHTTP2_NO_ERROR));
+    });
+    stream.end();
+  }
+
+  #cut(code: number): void {
+    this.#stream.close(code);
+    // A stream closes only after all arrived data has been read.
+    this.#stream.resume();
+  }
+
+  #flush(): void {
+    const count = this.#queue.length;
+    if (count === 0 || this.#stream.destroyed) return;
+    const bytes = count === 1 ? this.#queue[0]! : Buffer.concat(this.#queue);
+    this.#queue = [];
+    this.#stream.write(bytes, () => {
+      this.#waiting -= count;
+    });
+  }
+}

@@ -1,0 +1,235 @@
+import { sql } from "kysely";
+import { hasLabel } from "../../people/device-labels.ts";
+import type { Db } from "../../pg/database.ts";
+import { type Look, looksAlone } from "../../pg/looks.ts";
+import { onlyRow } from "../../pg/only-row.ts";
+import type { FinishedStatus, SkipReason } from "../attempts/settlements.ts";
+
+/** Runs for readers, and requests to end runs. */
+
+export type RunRow = {
+  orgId: string;
+  id: string;
+  watcherId: string;
+  watcherSlug: string | null;
+  watcherVersion: number;
+  agentId: string;
+  agentVersion: number;
+  deviceId: string | null;
+  agentKind: string;
+  notification: "none" | "on_failure" | "always";
+  source: "scheduled" | "manual" | "backfill" | "hook" | "after";
+  scheduledFor: Date | null;
+  windowStart: Date;
+  windowEnd: Date;
+  dueAt: Date;
+  createdAt: Date;
+  startDeadlineAt: Date | null;
+  timeoutMs: number;
+  maxAttempts: number;
+  retryOf: string | null;
+  status: "pending" | "claimed" | "running" | FinishedStatus;
+  attempt: number;
+  notBefore: Date | null;
+  claimedAt: Date | null;
+  pushedAt: Date | null;
+  startedAt: Date | null;
+  lastBeatAt: Date | null;
+  cancelRequestedAt: Date | null;
+  reason: string;
+  pastAttempts: {
+    attempt: number;
+    claimed_at: string;
+    ended_at: string;
+    last_beat_at: string | null;
+    reason: string;
+    is_reported: boolean;
+  }[];
+  finishedAt: Date | null;
+  skipReason: SkipReason | null;
+  exitCode: number | null;
+  signal: string;
+  durationMs: number | null;
+  outputTail: string;
+  windowId: string | null;
+  /** The workspace in the watcher's or agent's version; empty: none. */
+  workspace: string;
+};
+
+const columns = sql`
+  r.org_id as "orgId", r.id, r.watcher_id as "watcherId", w.slug as "watcherSlug",
+  r.watcher_version as "watcherVersion", r.agent_id as "agentId", r.agent_version as "agentVersion",
+  r.device_id as "deviceId", r.agent_kind as "agentKind", r.notification, r.source, r.scheduled_for as "scheduledFor",
+  r.window_start as "windowStart", r.window_end as "windowEnd", r.due_at as "dueAt", r.created_at as "createdAt",
+  r.start_deadline_at as "startDeadlineAt", r.timeout_ms as "timeoutMs", r.max_attempts as "maxAttempts", r.retry_of as "retryOf",
+  r.status, r.attempt, r.not_before as "notBefore", r.claimed_at as "claimedAt", r.pushed_at as "pushedAt",
+  r.started_at as "startedAt", r.last_beat_at as "lastBeatAt", r.cancel_requested_at as "cancelRequestedAt", r.reason,
+  r.past_attempts as "pastAttempts", r.finished_at as "finishedAt", r.skip_reason as "skipReason",
+  r.exit_code as "exitCode", r.signal, r.duration_ms as "durationMs", r.output_tail as "outputTail",
+  r.window_id as "windowId",
+  -- As dispatched (server/device/messages/messages.ts): the watcher's, and where it names none, the agent's.
+  coalesce(
+    nullif((select v.agent_work->>'workspace' from watcher_revision v
+      where v.org_id = r.org_id and v.watcher_id = r.watcher_id and v.version = r.watcher_version), ''),
+    (select a.settings->>'workspace' from agent_revision a
+      where a.org_id = r.org_id and a.agent_id = r.agent_id and a.version = r.agent_version),
+    '') as workspace`;
+
+/** A run of the org, live or ended. */
+export async function find(db: Db, run: { orgId: string; runId: string }): Promise<RunRow | undefined> {
+  const { rows } = await sql<RunRow>`
+    select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
+    where r.org_id = ${run.orgId} and r.id = ${run.runId}
+  `.execute(db);
+  return rows[0];
+}
+
+/** Bound in ms on a run's end before its due moment; the look-ahead is some seconds. */
+const aheadMsMax = 3_600_000;
+
+/** Runs of the org, newest first, from before `beforeId`. */
+export async function list(
+  db: Db,
+  filter: {
+    orgId: string;
+    beforeId?: string | undefined;
+    watcherId?: string | undefined;
+    deviceId?: string | undefined;
+    statuses: readonly string[];
+    /** Only runs whose agents gave reasons for attention. */
+    wantsAttention?: boolean;
+    /** Only runs with at least one of the reasons; empty: no filter. */
+    attention?: readonly string[];
+    /** Only runs on devices with all of these labels. */
+    labels?: readonly string[];
+    /** Only runs that were due at `since` or later, and before `until`. */
+    since?: Date | undefined;
+    until?: Date | undefined;
+    limit: number;
+  },
+): Promise<RunRow[]> {
+  const where = [sql`r.org_id = ${filter.orgId}`];
+  if (filter.beforeId) where.push(sql`r.id < ${filter.beforeId}`);
+  if (filter.watcherId) where.push(sql`r.watcher_id = ${filter.watcherId}`);
+  if (filter.deviceId) where.push(sql`r.device_id = ${filter.deviceId}`);
+  if (filter.statuses.length > 0) {
+    where.push(sql`r.status = any(${filter.statuses as string[]}::text[])`);
+    // The condition of the index on the few runs that did not complete.
+    if (!filter.statuses.includes("completed")) where.push(sql`r.status <> 'completed'`);
+  }
+  if (filter.since) {
+    where.push(sql`r.due_at >= ${filter.since}`);
+    // Leaves out the partitions of older days: an ended run ended after it was due, or just before.
+    const endedAt = new Date(filter.since.getTime() - aheadMsMax);
+    where.push(sql`(r.finished_at is null or r.finished_at >= ${endedAt})`);
+  }
+  if (filter.until) where.push(sql`r.due_at < ${filter.until}`);
+  for (const label of filter.labels ?? []) {
+    where.push(
+      sql`exists (select from device d where d.org_id = r.org_id and d.id = r.device_id and ${hasLabel(label)})`,
+    );
+  }
+  const reasons = filter.attention ?? [];
+  if (filter.wantsAttention || reasons.length > 0) {
+    const isOne = reasons.length === 0 ? sql`` : sql`and attention && ${reasons as string[]}::text[]`;
+    where.push(
+      // "attention <> '{}'" is the condition of the index.
+      sql`r.id in (select run_id from run_report where org_id = ${filter.orgId} and attention <> '{}' ${isOne})`,
+    );
+  }
+  const { rows } = await sql<RunRow>`
+    select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
+    where ${sql.join(where, sql` and `)}
+    order by r.id desc
+    limit ${filter.limit}
+  `.execute(db);
+  return rows;
+}
+
+/** The active run of a watcher. */
+export async function findActive(
+  db: Db,
+  watcher: { orgId: string; watcherId: string },
+): Promise<RunRow | undefined> {
+  const { rows } = await sql<RunRow>`
+    select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
+    where r.org_id = ${watcher.orgId} and r.watcher_id = ${watcher.watcherId}
+      and r.status in ('pending', 'claimed', 'running')
+  `.execute(db);
+  return rows[0];
+}
+
+export type LockedRun = {
+  orgId: string;
+  runId: string;
+  status: "pending" | "claimed" | "running";
+  attemptToken: string | null;
+  deviceId: string | null;
+  isPinned: boolean;
+  /** Recorded before its due time, which is still ahead. */
+  isAhead: boolean;
+};
+
+/** Locks the live runs of a cancellation. */
+export async function lockForCancel(
+  tx: Db,
+  which: { orgId: string } & (
+    | { runId: string }
+    | { runIds: readonly string[] }
+    | { watcherId: string }
+    | { deviceId: string }
+  ),
+): Promise<LockedRun[]> {
+  const match =
+    "runIds" in which
+      ? sql`id = any(${which.runIds as string[]}::uuid[])`
+      : "runId" in which
+        ? sql`id = ${which.runId}`
+        : "watcherId" in which
+          ? sql`watcher_id = ${which.watcherId}`
+          : sql`device_id = ${which.deviceId}`;
+  const { rows } = await sql<LockedRun>`
+    select org_id as "orgId", id as "runId", status, attempt_token as "attemptToken", device_id as "deviceId",
+      is_pinned as "isPinned", status <> 'running' and due_at > clock_timestamp() as "isAhead"
+    from run where org_id = ${which.orgId} and ${match}
+    order by org_id, id
+    for update
+  `.execute(tx);
+  return rows;
+}
+
+/** Locks pending runs past their start deadline. Rows locked by other transactions are skipped. */
+export async function lockExpired(tx: Db, limit: number): Promise<{ orgId: string; runId: string }[]> {
+  const { rows } = await sql<{ orgId: string; runId: string }>`
+    select org_id as "orgId", id as "runId" from run
+    where start_deadline_at <= now() and status = 'pending'
+    order by start_deadline_at
+    limit ${limit}
+    for update skip locked
+  `.execute(tx);
+  return rows;
+}
+
+/** Milliseconds until the next pending run expires, by the database's clock; undefined for none. */
+export const nextExpiryMs: Look<number | undefined> = {
+  expression: sql`
+    select greatest(0, extract(epoch from start_deadline_at - clock_timestamp()) * 1000)::float8
+    from run where start_deadline_at is not null and status = 'pending' order by start_deadline_at limit 1`,
+  read: (ms) => (ms as number | null) ?? undefined,
+};
+
+export function findNextExpiryMs(db: Db): Promise<number | undefined> {
+  return looksAlone(db).ask(nextExpiryMs);
+}
+
+/** Numbers of active and pending runs on a run's device, for ExplainRun. */
+export async function countOnDevice(
+  db: Db,
+  device: { orgId: string; deviceId: string },
+): Promise<{ active: number; pending: number }> {
+  const { rows } = await sql<{ active: number; pending: number }>`
+    select count(*) filter (where status <> 'pending') as active, count(*) filter (where status = 'pending') as pending
+    from run where org_id = ${device.orgId} and device_id = ${device.deviceId}
+  `.execute(db);
+  return onlyRow(rows);
+}

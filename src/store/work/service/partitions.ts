@@ -1,0 +1,102 @@
+import { type RawBuilder, sql } from "kysely";
+import type { Db } from "../../pg/database.ts";
+
+/**
+ * The daily partitions of ended runs and turns: created ahead of their day, and dropped as a whole
+ * when they are old.
+ */
+
+/** Tables with a default partition and daily partitions named by date: "run_finished_20260131". */
+const partitionedTables = ["run_finished", "turn_finished", "run_report", "late_result"];
+
+/**
+ * Partitions are created this number of days ahead, so that a database without tending for some
+ * days still has partitions.
+ */
+const daysAhead = 3;
+
+/**
+ * Milliseconds that tending waits for its locks: creating and dropping partitions needs an
+ * exclusive lock, and ends of runs and turns queue behind the request.
+ */
+const tendLockMsMax = 1_000;
+
+/** All replicas tend the same partitions; the lock admits one at a time. */
+const lockKey = 7_420_001;
+
+/**
+ * Creates the partitions of the coming days and drops partitions older than `days` at `at`
+ * (default: now); returns their names. Null if another replica is tending at the same time. Fails
+ * with lock_not_available (see isPassing) if the runs are in use for longer than a second. Only in
+ * a transaction.
+ */
+export async function tend(
+  tx: Db,
+  days: number,
+  at?: Date,
+): Promise<{ created: string[]; dropped: string[] } | null> {
+  const { rows: lock } = await sql<{
+    mine: boolean;
+  }>`select pg_try_advisory_xact_lock(${lockKey}) as mine`.execute(tx);
+  if (!lock[0]?.mine) return null;
+  await sql`set local lock_timeout = ${sql.lit(tendLockMsMax)}`.execute(tx);
+  const created: string[] = [];
+  const dropped: string[] = [];
+  for (const table of partitionedTables) {
+    created.push(...(await createComing(tx, table)));
+    dropped.push(...(await dropOld(tx, table, days, at)));
+  }
+  return { created, dropped };
+}
+
+/** The time from which ages count, as a part of SQL. */
+export const moment = (at: Date | undefined) => (at ? sql`${at}::timestamptz` : sql`now()`);
+
+async function createComing(tx: Db, table: string): Promise<string[]> {
+  const { rows: wanted } = await sql<{ name: string; start: string; end: string }>`
+    select ${table} || '_' || to_char(day, 'YYYYMMDD') as name, day::date::text as start, (day + interval '1 day')::date::text as "end"
+    from generate_series((now() at time zone 'UTC')::date, (now() at time zone 'UTC')::date + ${daysAhead}::int, interval '1 day') day
+    where to_regclass(${table} || '_' || to_char(day, 'YYYYMMDD')) is null
+      -- Rows that fell into the default partition meanwhile keep their day out of a partition of its own.
+      and not exists (select from ${sql.ref(`${table}_default`)}
+        where finished_at >= day at time zone 'UTC' and finished_at < (day + interval '1 day') at time zone 'UTC')
+  `.execute(tx);
+  for (const { name, start, end } of wanted) {
+    await sql`
+      create table ${sql.ref(name)} partition of ${sql.ref(table)}
+      for values from (${sql.lit(`${start} 00:00:00+00`)}) to (${sql.lit(`${end} 00:00:00+00`)})
+    `.execute(tx);
+  }
+  return wanted.map((partition) => partition.name);
+}
+
+/** Copies a watcher's last window, which outlives its run. */
+export function keepLast(ended: RawBuilder<unknown>) {
+  return sql`
+    insert into window_kept (org_id, id, watcher_id, run_id, window_start, window_end, model_used, extracted_data, created_at)
+    select x.org_id, x.id, x.watcher_id, x.id, x.window_start, x.window_end, 'device-cli',
+      jsonb_build_object('kind', 'device_cli_output', 'output', x.output, 'is_truncated', x.is_output_truncated,
+        'exit_code', x.exit_code, 'agent_kind', x.agent_kind) || coalesce(x.answer, '{}'),
+      coalesce(x.stored_at, x.finished_at)
+    from ${ended} x join watcher w on w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id
+    where x.output is not null
+    on conflict do nothing`;
+}
+
+async function dropOld(tx: Db, table: string, days: number, at?: Date): Promise<string[]> {
+  const { rows: old } = await sql<{ name: string }>`
+    select c.relname as name
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = ${table}::regclass and c.relname ~ ('^' || ${table} || '_[0-9]{8}$')
+      and to_date(right(c.relname, 8), 'YYYYMMDD') < (${moment(at)} at time zone 'UTC')::date - ${days}::int
+  `.execute(tx);
+  for (const { name } of old) {
+    if (table === "run_finished") {
+      // Locked before the copy, so that no late result changes the partition meanwhile.
+      await sql`lock table ${sql.ref(name)} in access exclusive mode`.execute(tx);
+      await keepLast(sql.ref(name)).execute(tx);
+    }
+    await sql`drop table ${sql.ref(name)}`.execute(tx);
+  }
+  return old.map((partition) => partition.name);
+}

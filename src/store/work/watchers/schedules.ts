@@ -1,0 +1,337 @@
+import { sql } from "kysely";
+import type { Db } from "../../pg/database.ts";
+import { ofAnySize, ofFew, unnest } from "../../pg/unnest.ts";
+import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
+
+/**
+ * Schedules: their positions, and the watchers whose slots are due. slot-rows.ts writes the rows.
+ *
+ * Every writer of a watcher's run holds the watcher's row lock, so the questions "is a run active?"
+ * and "where is the schedule?" have one answer until the commit (R1, R3).
+ */
+
+/** The origins of a run without a slot. */
+export type StartSource = "manual" | "hook" | "after";
+
+export type WatcherName = { orgId: string; watcherId: string };
+
+/** The planner's facts about a locked watcher. */
+export type DueWatcher = {
+  orgId: string;
+  watcherId: string;
+  /**
+   * The pin, copied into a run when recorded; null also for a watcher whose runs are placed, and
+   * claimed afterwards.
+   */
+  deviceId: string | null;
+  /** The watcher's runs are placed before they are claimed. */
+  isGated: boolean;
+  schedule: string | null;
+  timeZone: string;
+  overlap: "skip" | "queue_one" | "queue_all";
+  catchup: "collapse" | "miss";
+  catchupWindowMs: number;
+  jitterMs: number;
+  minCooldownMs: number;
+  status: "active" | "paused" | "no_executor";
+  nextSlotAt: Date | null;
+  nextDueAt: Date | null;
+  /** The latest slot with a row. */
+  lastSlotAt: Date | null;
+  lastRunAt: Date | null;
+  windowCursorAt: Date | null;
+  backoffUntil: Date | null;
+  /** Today's consumption (UTC) against the day budget; null: no day budget. */
+  budget: { tokensMax: number; costMicrosMax: number; tokens: number; costMicros: number } | null;
+  hasAgent: boolean;
+  /** The watcher's requirements of its device; null: none. */
+  offers: DeviceOffers | null;
+  hasActiveRun: boolean;
+  /** The slot of a queue_one watcher that waits for the end of the active run. */
+  queuedSlotAt: Date | null;
+  /** The oldest slot that waits for the end of the active run: queued or backfilled. */
+  backlogSlotAt: Date | null;
+  backlogSource: "scheduled" | "backfill" | StartSource | null;
+  /** For a waiting start: the id of its later run. */
+  backlogRunId: string | null;
+  /** The database's clock. */
+  now: Date;
+};
+
+/**
+ * Whether a watcher has an active run; a run that is spread over devices is active for each of them
+ * by itself. The org is compared as an expression, and the look-up stays a look-up (`offset`), so
+ * that PostgreSQL has the one index that begins with the watcher: `run` may be counted as empty and
+ * be full, and by an index that begins with the org a look-up reads all live runs of the org.
+ */
+function hasActiveRun(orgId: string, watcherId: string) {
+  return sql.raw(`exists (select from run r
+        where r.watcher_id = ${watcherId} and r.org_id || '' = ${orgId} and r.spread_to is null offset 0)`);
+}
+
+/**
+ * Locks up to `limit` watchers with a due slot, the longest due first, and up to `newest` of the
+ * latest due; skips watchers locked by other transactions.
+ */
+export async function lockDue(tx: Db, limit: number, newest = 0): Promise<DueWatcher[]> {
+  const due = (order: "asc" | "desc", count: number) => sql`
+    select w.org_id as "orgId", w.id as "watcherId"
+    from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
+    -- Not the transaction's time: the slot may have fallen due since it began.
+    where s.next_due_at <= statement_timestamp()
+    order by s.next_due_at ${sql.raw(order)}
+    limit ${count}
+    for no key update of w skip locked`;
+  const query =
+    newest === 0
+      ? sql<WatcherName>`${ofFew} ${due("asc", limit)}`
+      : sql<WatcherName>`
+          with oldest as materialized (${due("asc", limit)}), newest as materialized (${due("desc", newest)})
+          select * from oldest union select * from newest`;
+  const { rows } = await query.execute(tx);
+  return readLocked(tx, rows);
+}
+
+/** Locks up to `limit` watchers with a backlog and no active run. */
+export async function lockBacklogged(tx: Db, limit: number): Promise<DueWatcher[]> {
+  const { rows } = await sql<WatcherName>`
+    select w.org_id as "orgId", w.id as "watcherId" from watcher w
+    where (w.org_id, w.id) in (select org_id, watcher_id from backlog)
+      and not ${hasActiveRun("w.org_id", "w.id")}
+    limit ${limit}
+    for no key update of w skip locked
+  `.execute(tx);
+  return (await readLocked(tx, rows)).filter((watcher) => !watcher.hasActiveRun);
+}
+
+/** Locks a watcher, and waits for the current holder of the lock. */
+export async function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher | undefined> {
+  await sql`${ofFew}
+    select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for no key update`.execute(
+    tx,
+  );
+  return (await readLocked(tx, [watcher]))[0];
+}
+
+/**
+ * Reads the locked watchers in a separate statement: a single statement would see other tables as
+ * of its own start, and miss a run written between the start and the lock.
+ */
+async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<DueWatcher[]> {
+  if (watchers.length === 0) return [];
+  const input = unnest("i", watchers, {
+    org_id: ["text", (w) => w.orgId],
+    id: ["uuid", (w) => w.watcherId],
+  });
+  const { rows } = await sql<DueWatcher>`${ofAnySize}
+    select w.org_id as "orgId", w.id as "watcherId", case when w.placement is null then w.device_id end as "deviceId",
+      w.placement is not null as "isGated", w.schedule, w.time_zone as "timeZone", w.overlap, w.catchup,
+      w.catchup_window_ms as "catchupWindowMs", w.jitter_ms as "jitterMs", w.min_cooldown_ms as "minCooldownMs",
+      w.status, s.next_slot_at as "nextSlotAt", s.next_due_at as "nextDueAt", s.last_slot_at as "lastSlotAt",
+      s.last_run_at as "lastRunAt", w.window_cursor_at as "windowCursorAt", w.backoff_until as "backoffUntil",
+      case when w.day_budget is not null then (
+        select jsonb_build_object('tokensMax', coalesce(w.day_budget->>'tokensMax', '0')::int8,
+          'costMicrosMax', coalesce(w.day_budget->>'costMicrosMax', '0')::int8,
+          'tokens', coalesce(sum(u.input_tokens + u.output_tokens), 0), 'costMicros', coalesce(sum(u.cost_micros), 0))
+        from usage_day u
+        where u.org_id = w.org_id and u.watcher_id = w.id and u.day = (now() at time zone 'UTC')::date
+      ) end as budget,
+      a.version is not null as "hasAgent",
+      ${offersOfWatcher} as offers,
+      ${hasActiveRun("w.org_id", "w.id")} as "hasActiveRun",
+      b.queued_slot_at as "queuedSlotAt", b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
+    from ${input} join watcher w on w.org_id = i.org_id and w.id = i.id
+      join schedule_position s on s.org_id = i.org_id and s.watcher_id = i.id
+      left join agent a on a.org_id = w.org_id and a.id = w.agent_id
+      left join lateral (
+        select scheduled_for, source, run_id, (select max(q.scheduled_for) from backlog q
+          where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as queued_slot_at
+        from backlog b where b.org_id = w.org_id and b.watcher_id = w.id
+        order by scheduled_for limit 1
+      ) b on true
+    order by i.ord
+  `.execute(tx);
+  return rows;
+}
+
+/** A moment by the database's clock, in milliseconds since 1970, to the microsecond. */
+const epochMs = (moment: string) => sql.raw(`(extract(epoch from ${moment}) * 1000)::float8`);
+
+/**
+ * Locks up to `limit` active watchers without an active run whose next slot falls due after `after`
+ * (milliseconds since 1970) and within `withinMs` milliseconds from now; the soonest due first.
+ * Skips watchers locked by other transactions. With a `replicaId`, it leaves out watchers whose
+ * device is connected to another replica: that replica claims their runs as it records them.
+ */
+export async function lockAhead(
+  tx: Db,
+  options: { after: number; withinMs: number; limit: number; replicaId?: string | undefined },
+): Promise<DueWatcher[]> {
+  const isElsewhere = sql`exists (
+    select from presence p where p.org_id = w.org_id and p.device_id = w.device_id
+      and p.replica_id <> ${options.replicaId} and p.disconnected_at is null)`;
+  const { rows } = await sql<WatcherName>`
+    ${ofFew} select w.org_id as "orgId", w.id as "watcherId"
+    from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
+    where s.next_due_at > greatest(statement_timestamp(), to_timestamp(${options.after}::float8 / 1000))
+      and s.next_due_at <= statement_timestamp() + ${options.withinMs}::float8 * interval '1 ms'
+      and w.status = 'active'
+      -- Whether it is active still when the slot falls due is seen then.
+      and not ${hasActiveRun("w.org_id", "w.id")}
+      ${options.replicaId === undefined ? sql`` : sql`and not ${isElsewhere}`}
+    order by s.next_due_at
+    limit ${options.limit}
+    for no key update of w skip locked
+  `.execute(tx);
+  return readLocked(tx, rows);
+}
+
+/**
+ * The coming due times for the materializer, by the database's clock, in milliseconds since 1970.
+ */
+export type Outlook = {
+  nowMs: number;
+  /** The due time of the next slot; it may be in the past. */
+  dueMs: number | null;
+  /** The due time of the next slot beyond the time up to which slots were recorded ahead. */
+  beyondMs: number | null;
+  /** Slots wait whose watcher has no active run. */
+  hasBacklog: boolean;
+  /** Other replicas live. */
+  hasOthers: boolean;
+};
+
+/** Age in milliseconds at which a replica's beat is too old for a replica that lives. */
+const replicaBeatMsMax = 30_000;
+
+/**
+ * Reads the coming due times; `through`: the time up to which slots were recorded ahead by the
+ * replica `replicaId`.
+ */
+export async function lookAhead(db: Db, through: number, replicaId = ""): Promise<Outlook> {
+  const { rows } = await sql<Outlook>`
+    ${ofFew} select ${epochMs("clock_timestamp()")} as "nowMs",
+      (select ${epochMs("next_due_at")} from schedule_position where next_due_at is not null order by next_due_at limit 1) as "dueMs",
+      (select ${epochMs("next_due_at")} from schedule_position where next_due_at > to_timestamp(${through}::float8 / 1000)
+        order by next_due_at limit 1) as "beyondMs",
+      exists (select from backlog b where not ${hasActiveRun("b.org_id", "b.watcher_id")}) as "hasBacklog",
+      exists (select from replica where id <> ${replicaId}
+        and last_beat_at > now() - ${replicaBeatMsMax} * interval '1 ms') as "hasOthers"
+  `.execute(db);
+  return rows[0]!;
+}
+
+/**
+ * The due time of the `count`th slot after `through`, in milliseconds since 1970; undefined with
+ * fewer slots.
+ */
+export async function findCrowd(db: Db, through: number, count: number): Promise<number | undefined> {
+  const { rows } = await sql<{ dueMs: number }>`
+    ${ofFew} select ${epochMs("next_due_at")} as "dueMs" from schedule_position where next_due_at > to_timestamp(${through}::float8 / 1000)
+    order by next_due_at offset ${count - 1}::int limit 1
+  `.execute(db);
+  return rows[0]?.dueMs;
+}
+
+/**
+ * Pauses a watcher whose slots cannot be recorded, and drops its waiting slots, so that the watcher
+ * stops no pass (R9).
+ */
+export async function setAside(tx: Db, watcher: WatcherName & { reason: string }): Promise<void> {
+  await sql`
+    with dropped as (
+      delete from backlog where org_id = ${watcher.orgId} and watcher_id = ${watcher.watcherId}
+    ),
+    stopped as (
+      update schedule_position set next_slot_at = null, next_due_at = null
+      where org_id = ${watcher.orgId} and watcher_id = ${watcher.watcherId}
+    )
+    update watcher set status = 'paused', paused_reason = ${watcher.reason}
+    where org_id = ${watcher.orgId} and id = ${watcher.watcherId}
+  `.execute(tx);
+}
+
+/** The facts for checking a schedule's position. */
+export type PlannedWatcher = WatcherName & {
+  schedule: string;
+  timeZone: string;
+  nextSlotAt: Date;
+  /** The database's clock. */
+  now: Date;
+};
+
+/**
+ * Watchers whose next slot is more than `aheadMs` milliseconds away, by name, at most `limit`.
+ * Locks nothing.
+ */
+export async function listPlanned(
+  db: Db,
+  options: { after?: WatcherName | undefined; aheadMs: number; limit: number },
+): Promise<PlannedWatcher[]> {
+  const { after } = options;
+  const { rows } = await sql<PlannedWatcher>`
+    select s.org_id as "orgId", s.watcher_id as "watcherId", w.schedule, w.time_zone as "timeZone",
+      s.next_slot_at as "nextSlotAt", clock_timestamp() as now
+    from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
+    where s.next_slot_at > now() + ${options.aheadMs} * interval '1 ms' and w.schedule is not null
+      ${after ? sql`and (s.org_id, s.watcher_id) > (${after.orgId}, ${after.watcherId}::uuid)` : sql``}
+    order by s.org_id, s.watcher_id
+    limit ${options.limit}
+  `.execute(db);
+  return rows;
+}
+
+/**
+ * Moves a schedule back, and deletes the skipped rows of the slots in between, because the slots
+ * are in the future again. Slots with a run, or waiting, stay recorded. Returns the number deleted.
+ * The watcher's row is locked by the caller.
+ */
+export async function moveBack(
+  tx: Db,
+  move: WatcherName & { nextSlotAt: Date; nextDueAt: Date },
+): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    with junk as (
+      delete from run_finished
+      where org_id = ${move.orgId} and watcher_id = ${move.watcherId} and scheduled_for >= ${move.nextSlotAt}
+        and status = 'skipped' and id >= ${firstIdOf(move.nextSlotAt)}
+      returning org_id, id
+    ),
+    freed as (
+      delete from slot s using junk j
+      where s.org_id = j.org_id and s.watcher_id = ${move.watcherId} and s.run_id = j.id
+    ),
+    dropped as (
+      delete from backlog
+      where org_id = ${move.orgId} and watcher_id = ${move.watcherId} and source = 'scheduled'
+        and scheduled_for >= ${move.nextSlotAt}
+    ),
+    moved as (
+      update schedule_position set next_slot_at = ${move.nextSlotAt}, next_due_at = ${move.nextDueAt}
+      where org_id = ${move.orgId} and watcher_id = ${move.watcherId}
+    )
+    select count(*)::int as count from junk
+  `.execute(tx);
+  return rows[0]!.count;
+}
+
+/**
+ * The lowest id of a run for a slot at or after the time: ids begin with the slot's time, or a
+ * later time.
+ */
+function firstIdOf(slotAt: Date): string {
+  const ms = Math.max(0, slotAt.getTime()).toString(16).padStart(12, "0");
+  return `${ms.slice(0, 8)}-${ms.slice(8)}-0000-0000-000000000000`;
+}
+
+/**
+ * Whether the caller is the replica that checks all schedules now; once in `everyMs` milliseconds,
+ * over all replicas.
+ */
+export async function takeReplanning(db: Db, everyMs: number): Promise<boolean> {
+  const result = await sql`
+    update clock set replanned_at = now()
+    where replanned_at is null or replanned_at > now() or replanned_at < now() - ${everyMs / 2} * interval '1 ms'
+  `.execute(db);
+  return Number(result.numAffectedRows ?? 0) > 0;
+}

@@ -1,0 +1,273 @@
+import { sql } from "kysely";
+import { isOfSlot, slotRunId } from "../../../ids.ts";
+import type { Db } from "../../pg/database.ts";
+import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import type { SkipReason } from "../attempts/settlements.ts";
+import * as gates from "../runs/gates.ts";
+import { assignmentColumns, assignmentJoins, type ClaimedRun } from "../runs/run-claims.ts";
+import type { SessionName } from "../service/presence.ts";
+import type { StartSource } from "./schedules.ts";
+
+/**
+ * Slots: the rows written for them, and the slots that wait for the end of their watcher's active
+ * run.
+ */
+
+export type SlotRecord = {
+  orgId: string;
+  watcherId: string;
+  runId: string;
+  /** Null for a run without a slot. */
+  scheduledFor: Date | null;
+  source: "scheduled" | "backfill" | StartSource;
+  /** For a start that waited: the beginning of its wait, which is its place in the queue. */
+  waitsSince?: Date;
+  /**
+   * The slot lies beyond all slots of its watcher with a row, or the run has no slot; otherwise the
+   * slot's row is looked up.
+   */
+  isNew: boolean;
+  dueAt: Date;
+  windowStart: Date;
+  windowEnd: Date;
+  /** Set: the slot becomes a `skipped` run. */
+  skipReason: SkipReason | null;
+  reason: string;
+  retryOf: string | null;
+  isGated: boolean;
+  /** The actor of the trigger, for a placed run. */
+  askedBy?: string | undefined;
+  /**
+   * The session of the replica that claims the run as it is recorded, if still its device's current
+   * session.
+   */
+  claimant?: SessionName | undefined;
+};
+
+export type ScheduleMove = {
+  orgId: string;
+  watcherId: string;
+  nextSlotAt: Date | null;
+  nextDueAt: Date | null;
+  /** The start of the materialized run, from which min_cooldown counts; null for none. */
+  lastRunAt: Date | null;
+};
+
+export type RecordedRun = {
+  orgId: string;
+  runId: string;
+  watcherId: string;
+  /** The pin; null: any fleet worker of the org, or the device of a later placement. */
+  deviceId: string | null;
+  /** The run waits for placement. */
+  isHeld: boolean;
+  status: "pending" | "skipped";
+  skipReason: SkipReason | null;
+  reason: string;
+  scheduledFor: Date | null;
+  dueAt: Date;
+  /** Set if the run was claimed as it was recorded; the row then is a ClaimedRun as well. */
+  attemptToken: string | null;
+};
+
+/** Whether the run was claimed as it was recorded. */
+export function isClaimed(run: RecordedRun): run is RecordedRun & ClaimedRun {
+  return run.attemptToken !== null;
+}
+
+/** The run id of a slot; null for a run without a slot. */
+const slotIdOf = (slot: { orgId: string; watcherId: string; scheduledFor: Date | null }) =>
+  slot.scheduledFor && slotRunId({ ...slot, scheduledFor: slot.scheduledFor });
+
+/**
+ * Whether a slot of the input `i` has its row: a run under the slot's own id, live or ended, or
+ * under another id, recorded in `slot`. The answer holds while the watcher's row is locked.
+ */
+const isThere = sql`(
+  exists (select from run r where r.org_id = i.org_id and r.id = i.slot_id)
+  or exists (select from run_finished f where f.org_id = i.org_id and f.id = i.slot_id)
+  or exists (select from slot s
+    where s.org_id = i.org_id and s.watcher_id = i.watcher_id and s.scheduled_for = i.scheduled_for))`;
+
+/**
+ * Writes the rows of slots, each once (R2: a slot with a row is left unchanged), and moves the
+ * schedules of their watchers in the same statement (R3). The watchers' rows are locked by the
+ * caller, and slots are distinct.
+ *
+ * A slot is identified by its run, whose id is derived from the slot; only a run with another id
+ * leaves a row in `slot`.
+ *
+ * The run takes the pin, the agent kind, the notification and the versions from the watcher's
+ * current row (R4).
+ */
+export async function record(
+  tx: Db,
+  slots: readonly SlotRecord[],
+  moves: readonly ScheduleMove[],
+): Promise<RecordedRun[]> {
+  if (slots.length === 0 && moves.length === 0) return [];
+  const areNew = slots.every((slot) => slot.isNew);
+  const { rows } = await sql<RecordedRun>`${ofAnySize}
+    with input as materialized (select * from ${inputOf(slots, areNew)}),
+    wanted as materialized (${wanted} ${areNew ? sql`` : sql`where i.is_new or i.scheduled_for is null or not ${isThere}`}),
+    ${notingStrangers(slots)}
+    live as (${insertLive}),
+    ${slots.some((slot) => slot.isGated) ? gates.insertOfWanted : sql``}
+    skipped as (${insertSkipped}),
+    consumed as (
+      delete from backlog b using input i
+      where b.org_id = i.org_id and b.watcher_id = i.watcher_id and b.scheduled_for = coalesce(i.scheduled_for, i.waits_since)
+    ),
+    moved as (${moveSchedules(moves)})
+    ${slots.some((slot) => slot.claimant) ? recordedAndClaimed : recordedOnly}
+  `.execute(tx);
+  return rows;
+}
+
+function inputOf(slots: readonly SlotRecord[], areNew: boolean) {
+  return unnest("i", slots, {
+    org_id: ["text", (s) => s.orgId],
+    watcher_id: ["uuid", (s) => s.watcherId],
+    run_id: ["uuid", (s) => s.runId],
+    scheduled_for: ["timestamptz", (s) => s.scheduledFor],
+    waits_since: ["timestamptz", (s) => s.waitsSince ?? null],
+    ...(areNew
+      ? {}
+      : { slot_id: ["uuid", slotIdOf] as const, is_new: ["boolean", (s: SlotRecord) => s.isNew] as const }),
+    source: ["text", (s) => s.source],
+    due_at: ["timestamptz", (s) => s.dueAt],
+    window_start: ["timestamptz", (s) => s.windowStart],
+    window_end: ["timestamptz", (s) => s.windowEnd],
+    skip_reason: ["text", (s) => s.skipReason],
+    reason: ["text", (s) => s.reason],
+    retry_of: ["uuid", (s) => s.retryOf],
+    asked_by: ["text", (s) => s.askedBy ?? null],
+    claimant_id: ["uuid", (s) => s.claimant?.deviceId ?? null],
+    epoch: ["bigint", (s) => s.claimant?.epoch ?? null],
+    session_id: ["uuid", (s) => s.claimant?.sessionId ?? null],
+  });
+}
+
+/** The rows to write, with the facts of their watchers. */
+const wanted = sql`
+      select i.*, w.version, w.agent_id, coalesce(a.version, 0) as agent_version, w.device_id, w.agent_kind,
+        w.notification, w.timeout_ms, w.max_attempts, w.slug, w.last_window_id, w.last_window_at,
+        w.placement, w.placement is not null as is_gated,
+        case when s.session_id is not null and i.skip_reason is null and w.placement is null then gen_random_uuid() end as attempt_token,
+        -- A slot that is recorded late still has its whole deadline.
+        greatest(i.due_at, now()) + w.start_deadline_ms * interval '1 ms' as start_deadline_at
+      from input i
+        join watcher w on w.org_id = i.org_id and w.id = i.watcher_id
+        left join agent a on a.org_id = w.org_id and a.id = w.agent_id
+        -- As runClaims.claim does: a newer hello waits for our commit, or the runs are left to it. Looked up for each row:
+        -- the planner takes the input for ten rows, and would read all seats for every row of a join.
+        left join lateral (
+          select session_id from presence
+          where org_id = w.org_id and device_id = w.device_id and epoch = i.epoch and session_id = i.session_id
+            and disconnected_at is null
+          for key share skip locked
+        ) s on i.session_id is not null`;
+
+/** The slots of runs whose ids are not derived from them. */
+function notingStrangers(slots: readonly SlotRecord[]) {
+  const strangers = slots.filter((slot) => slot.scheduledFor && !isOfSlot(slot.runId, slot.scheduledFor));
+  if (strangers.length === 0) return sql``;
+  return sql`noted as (
+      insert into slot (org_id, watcher_id, scheduled_for, run_id)
+      select org_id, watcher_id, scheduled_for, run_id from wanted where run_id = any(${strangers.map((s) => s.runId)}::uuid[])
+    ),`;
+}
+
+const insertLive = sql`
+      insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+        notification, source, scheduled_for, window_start, window_end, due_at, start_deadline_at, timeout_ms, max_attempts,
+        retry_of, is_pinned, is_gated, is_held, status, attempt, attempt_token, claimed_at, claimed_epoch, claimed_session)
+      select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
+        scheduled_for, window_start, window_end, due_at, start_deadline_at, timeout_ms, max_attempts, retry_of,
+        device_id is not null, is_gated, is_gated, case when attempt_token is null then 'pending' else 'claimed' end,
+        case when attempt_token is null then 0 else 1 end, attempt_token,
+        case when attempt_token is not null then now() end, case when attempt_token is not null then epoch end,
+        case when attempt_token is not null then session_id end
+      from wanted where skip_reason is null`;
+
+const insertSkipped = sql`
+      insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+        notification, source, scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms,
+        max_attempts, retry_of, status, attempt, reason, past_attempts, skip_reason)
+      select org_id, run_id, watcher_id, version, agent_id, agent_version, device_id, agent_kind, notification, source,
+        scheduled_for, window_start, window_end, due_at, now(), start_deadline_at, timeout_ms, max_attempts, retry_of,
+        'skipped', 0, reason, '[]', skip_reason
+      from wanted where skip_reason is not null`;
+
+function moveSchedules(moves: readonly ScheduleMove[]) {
+  const input = unnest("m", moves, {
+    org_id: ["text", (m) => m.orgId],
+    watcher_id: ["uuid", (m) => m.watcherId],
+    next_slot_at: ["timestamptz", (m) => m.nextSlotAt],
+    next_due_at: ["timestamptz", (m) => m.nextDueAt],
+    last_run_at: ["timestamptz", (m) => m.lastRunAt],
+  });
+  return sql`
+      update schedule_position s set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
+        last_run_at = coalesce(m.last_run_at, s.last_run_at), last_slot_at = greatest(s.last_slot_at, m.last_slot_at),
+        unrunnable_slots = case when m.is_run then 0 else s.unrunnable_slots + m.unrunnable end
+      from (
+        -- Grouped, not joined: the planner takes "wanted" for three rows, and would join by a loop within a loop.
+        select org_id, watcher_id, max(next_slot_at) as next_slot_at, max(next_due_at) as next_due_at,
+          max(last_run_at) as last_run_at, max(last_slot_at) as last_slot_at, bool_or(is_run) as is_run, sum(unrunnable) as unrunnable
+        from (
+          select org_id, watcher_id, next_slot_at, next_due_at, last_run_at, null::timestamptz as last_slot_at, true as is_move, false as is_run, 0 as unrunnable
+          from ${input}
+          union all
+          select org_id, watcher_id, null, null, null, scheduled_for, false, skip_reason is null, (skip_reason is not distinct from 'no_executor')::int
+          from wanted
+        ) each_of group by org_id, watcher_id having bool_or(is_move)
+      ) m
+      where s.org_id = m.org_id and s.watcher_id = m.watcher_id`;
+}
+
+/** The columns of a {@link RecordedRun}. */
+const recordedColumns = sql`c.org_id as "orgId", c.run_id as "runId", c.watcher_id as "watcherId", c.device_id as "deviceId",
+      c.is_gated and c.skip_reason is null as "isHeld",
+      case when c.skip_reason is null then 'pending' else 'skipped' end as status, c.skip_reason as "skipReason", c.reason,
+      c.scheduled_for as "scheduledFor", c.due_at as "dueAt", c.attempt_token as "attemptToken"`;
+
+const recordedOnly = sql`select ${recordedColumns} from wanted c`;
+
+/** The columns of a ClaimedRun as well. */
+const recordedAndClaimed = sql`select ${recordedColumns}, 1 as attempt, c.agent_kind as "agentKind", c.notification,
+      c.timeout_ms as "timeoutMs", c.source,
+      c.window_start as "windowStart", c.window_end as "windowEnd", c.version as "watcherVersion", c.slug as "watcherSlug",
+      (extract(epoch from clock_timestamp() - c.due_at) * 1000)::float8 as "dueForMs", ${assignmentColumns}
+    from wanted c ${assignmentJoins({ runId: sql`c.run_id`, version: sql`c.version`, windowId: sql`c.last_window_id`, windowAt: sql`c.last_window_at` })}`;
+
+/**
+ * Adds slots to the backlog until the watcher's active run ends. Slots with a row, or already
+ * waiting, are left unchanged; returns the number of new slots. The watcher's row is locked by the
+ * caller.
+ */
+export async function putAside(
+  tx: Db,
+  slots: readonly {
+    orgId: string;
+    watcherId: string;
+    scheduledFor: Date;
+    source: "scheduled" | "backfill";
+  }[],
+): Promise<number> {
+  if (slots.length === 0) return 0;
+  const input = unnest("i", slots, {
+    org_id: ["text", (s) => s.orgId],
+    watcher_id: ["uuid", (s) => s.watcherId],
+    scheduled_for: ["timestamptz", (s) => s.scheduledFor],
+    source: ["text", (s) => s.source],
+    slot_id: ["uuid", slotIdOf],
+  });
+  const result = await sql`
+    insert into backlog (org_id, watcher_id, scheduled_for, source)
+    select org_id, watcher_id, scheduled_for, source from ${input}
+    where not ${isThere}
+    on conflict do nothing
+  `.execute(tx);
+  return Number(result.numAffectedRows ?? 0);
+}
