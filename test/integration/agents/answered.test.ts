@@ -21,12 +21,12 @@ import {
 
 /**
  * Answers, tells by a file that its input has ended, which is after the answer was read, and goes on
- * until it is killed.
+ * until it is killed, or for a minute.
  */
 const program = (type: string, file: string) => `
 if (process.argv.includes("--version")) process.exit();
 process.on("SIGTERM", () => {});
-setInterval(() => {}, 60_000);
+setTimeout(() => {}, 60_000);
 const say = (value) => process.stdout.write(JSON.stringify(value) + "\\n");
 const lines = require("node:readline").createInterface({ input: process.stdin });
 lines.on("close", () => require("node:fs").writeFileSync(${JSON.stringify(file)}, ""));
