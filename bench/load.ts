@@ -1,4 +1,6 @@
 /** The devices, in a separate process, so that their cost is not counted as the server's. */
+import { backoffMs } from "../clients/ts/src/device/outcome.ts";
+import { defaultTiming } from "../clients/ts/src/device/timing.ts";
 import { answerQuestions } from "./lib/children.ts";
 import { LoadDevice } from "./lib/device.ts";
 
@@ -51,9 +53,6 @@ reset();
 
 /** Maximum number of streams opened at once, the first time. */
 const opensMax = 200;
-/** The daemon's first delay before the next dial, with full jitter; doubles up to the maximum. */
-const returnMs = 1_000;
-const returnMsMax = 30_000;
 const openWithinMs = 120_000;
 
 type ConnectQuestion = Extract<Question, { kind: "connect" }>;
@@ -97,7 +96,7 @@ function open(index: number, question: ConnectQuestion, onWelcome: () => void): 
           measured.ended++;
           if (!question.isReturning || isClosing) return;
           if (failures === 0) away++;
-          setTimeout(dial, Math.random() * Math.min(returnMs * 2 ** failures, returnMsMax));
+          setTimeout(dial, backoffMs(failures, defaultTiming, Math.random));
           failures++;
         },
       },
