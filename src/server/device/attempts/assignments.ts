@@ -127,8 +127,11 @@ export class Assignments {
   }
 
   deliver(run: ClaimedRun, claimMs: number): void {
-    const mayWait = this.#session.state === "serving" && !this.#session.isWorker;
-    const isFirst = this.#ahead.size === 0 && this.#ahead.isDue(run.dueAt.getTime());
+    const isDue = this.#ahead.isDue(run.dueAt.getTime());
+    // A worker takes due runs only, which other workers could take, too. A run that only a wrong
+    // clock of the database called due waits here for its moment.
+    const mayWait = this.#session.state === "serving" && !(this.#session.isWorker && isDue);
+    const isFirst = this.#ahead.size === 0 && isDue;
     if (!mayWait || (isFirst && this.freeSlots() > 0)) this.#push(run, claimMs);
     else this.#ahead.add(run, claimMs);
   }
