@@ -184,11 +184,6 @@ function shortestInterval(schedule: Schedule, made: Compiled, boundMs: number): 
   return shortest;
 }
 
-/** Whether the schedule has at most one slot and rests afterwards. */
-export function isOnce(schedule: string): boolean {
-  return /^\s*@at\b/i.test(schedule);
-}
-
 /**
  * The first slot strictly after a moment, or undefined if there is none. The schedule must have
  * passed checkSchedule.

@@ -215,21 +215,6 @@ export async function list(
   return (await query.execute()).map(grantOf);
 }
 
-/** Devices with grants for a service's token. */
-export async function devicesOfToken(
-  db: Db,
-  { orgId, tokenId }: { orgId: string; tokenId: string },
-): Promise<string[]> {
-  const rows = await db
-    .selectFrom("device_grant")
-    .select("device_id")
-    .distinct()
-    .where("org_id", "=", orgId)
-    .where("token_id", "=", tokenId)
-    .execute();
-  return rows.map((row) => row.device_id);
-}
-
 /** Moves to a token's successor the token's grants, and the watchers that depend on them. */
 export async function inherit(
   tx: Db,

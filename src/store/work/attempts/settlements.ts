@@ -79,9 +79,6 @@ export type Settlement = {
   startedAgoMs?: number | undefined;
 };
 
-/** A session's settlement: always of an attempt, and only of its own. */
-export type SessionSettlement = Settlement & { attemptToken: string; session: SessionKey };
-
 /** A settlement by a session, or by a report outside of a session. */
 export type AttemptSettlement = Settlement & { attemptToken: string };
 
