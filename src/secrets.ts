@@ -159,6 +159,55 @@ export function isReference(text: string): boolean {
   return text.startsWith("secret://");
 }
 
+/** A secret in the format of Standard Webhooks: 32 random bytes. */
+export function newSigningSecret(): string {
+  return `whsec_${randomBytes(32).toString("base64")}`;
+}
+
+/** The new value of a secret; "keep" leaves the stored value. */
+export type WantedSecret = { value: string } | "keep";
+
+/**
+ * The wanted secrets as they are stored, by field: sealed for their places, or references. An
+ * unchanged secret keeps its ciphertext, so that equal calls change nothing. Refuses with
+ * `invalid_argument`, naming the field below `path`, a secret to keep that is not there.
+ */
+export function sealWanted(
+  wanted: Record<string, WantedSecret>,
+  options: {
+    keyring: Keyring;
+    stored: Record<string, string>;
+    placeOf: (field: string) => SecretPlace;
+    path: string;
+  },
+): Record<string, string> {
+  return Object.fromEntries(
+    Object.entries(wanted).map(([field, secret]) => [field, sealOne(field, secret, options)]),
+  );
+}
+
+function sealOne(
+  field: string,
+  wanted: WantedSecret,
+  { keyring, stored, placeOf, path }: Parameters<typeof sealWanted>[1],
+): string {
+  const before = Object.hasOwn(stored, field) ? stored[field] : undefined;
+  if (wanted === "keep") {
+    const name = `${path}.${field}`;
+    return before ?? refuse("invalid_argument", `${name}: there is none to keep`, { field: name });
+  }
+  if (isReference(wanted.value)) return wanted.value;
+  const place = placeOf(field);
+  if (before !== undefined && !isReference(before)) {
+    try {
+      if (keyring.open(before, place) === wanted.value) return before;
+    } catch {
+      // The secret's key is lost: the given secret replaces it.
+    }
+  }
+  return keyring.seal(wanted.value, place);
+}
+
 /** The name in a reference. Refuses with `invalid_argument` a malformed reference. */
 export function requireReference(text: string, field: string): string {
   return (

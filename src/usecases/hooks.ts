@@ -2,7 +2,7 @@
 import { randomBytes, randomUUID } from "node:crypto";
 import { deliveryNames, requireExpression } from "../cel/expression.ts";
 import { Refusal, refuse } from "../errors.ts";
-import { isReference, type Keyring, requireReference } from "../secrets.ts";
+import { isReference, type Keyring, newSigningSecret, requireReference } from "../secrets.ts";
 import { describe } from "../store/people/changes.ts";
 import * as requests from "../store/people/requests.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
@@ -37,8 +37,7 @@ function secretOf(kind: hooks.HookKind, given: string): string {
     return given;
   }
   if (given === "") {
-    const made = randomBytes(32);
-    return kind === "standard" ? `whsec_${made.toString("base64")}` : made.toString("hex");
+    return kind === "standard" ? newSigningSecret() : randomBytes(32).toString("hex");
   }
   const bytes = Buffer.from(given.replace(/^whsec_/, ""), "base64");
   if (kind === "standard" && (bytes.length < 24 || bytes.length > 64)) {

@@ -11,10 +11,9 @@ import {
   NotifyWhen,
 } from "#gen/pinion/v1/destination_pb.js";
 import { refuse } from "../../errors.ts";
-import { isReference, requireReference } from "../../secrets.ts";
+import { isReference, newSigningSecret, requireReference, type WantedSecret } from "../../secrets.ts";
 import { storableText } from "../../store/pg/storable.ts";
 import type { DeliveryRow } from "../../store/work/messages/deliveries.ts";
-import { newSigningSecret, type WantedSecret } from "../../store/work/messages/destination-secrets.ts";
 import type * as destinations from "../../store/work/messages/destinations.ts";
 import { isSigningSecret } from "../destinations/webhook.ts";
 import { given } from "./given.ts";

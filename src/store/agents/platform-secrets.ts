@@ -2,46 +2,25 @@
  * The secrets of platforms: sealed when they are written, and sealed anew when a key is rotated.
  */
 import { sql } from "kysely";
-import { refuse } from "../../errors.ts";
-import { isReference, type Keyring } from "../../secrets.ts";
+import { type Keyring, sealWanted } from "../../secrets.ts";
 import { beginRotation, type Rotated } from "../people/secret-rotation.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Json } from "../pg/schema-columns.ts";
-import type { Named, Platform, PlatformValues, WantedSecret } from "./platforms.ts";
+import type { Named, Platform, PlatformValues } from "./platforms.ts";
 
-/**
- * The secrets as stored. An unchanged secret keeps its ciphertext, so that equal calls change
- * nothing.
- */
+/** The secrets as stored. */
 export function sealAll(
   options: Named & { values: PlatformValues; keyring: Keyring },
   current: Platform | undefined,
 ): Record<string, string> {
   const { orgId, stableId: platformId, values, keyring } = options;
-  const stored = current?.secrets ?? {};
-  const seal = (field: string, wanted: WantedSecret): string => {
-    const before = Object.hasOwn(stored, field) ? stored[field] : undefined;
-    if (wanted === "keep") {
-      return (
-        before ??
-        refuse("invalid_argument", `secrets.${field}: there is none to keep`, { field: `secrets.${field}` })
-      );
-    }
-    if (isReference(wanted.value)) return wanted.value;
-    const place = { orgId, agentId: values.agentId, platformId, field };
-    if (before !== undefined && !isReference(before)) {
-      try {
-        if (keyring.open(before, place) === wanted.value) return before;
-      } catch {
-        // The secret's key is lost: the given secret replaces it.
-      }
-    }
-    return keyring.seal(wanted.value, place);
-  };
-  return Object.fromEntries(
-    Object.entries(values.secrets).map(([field, wanted]) => [field, seal(field, wanted)]),
-  );
+  return sealWanted(values.secrets, {
+    keyring,
+    stored: current?.secrets ?? {},
+    placeOf: (field) => ({ orgId, agentId: values.agentId, platformId, field }),
+    path: "secrets",
+  });
 }
 
 /** The names of set secrets, without their values. */

@@ -1,6 +1,7 @@
 /** Rows of agents' chat platforms; platform-starts.ts has the states of starts. */
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
+import type { WantedSecret } from "../../secrets.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Json } from "../pg/schema-columns.ts";
@@ -11,9 +12,6 @@ import * as events from "../work/service/events.ts";
 export type Platform = Omit<PlatformRow, "start_deadline_at" | "secret_marks">;
 
 export type Named = { orgId: string; stableId: string };
-
-/** The new value of a secret; "keep" leaves the stored value. */
-export type WantedSecret = { value: string } | "keep";
 
 /** The settings of a platform chosen by people. */
 export type PlatformValues = {

@@ -1,16 +1,6 @@
-import { randomBytes } from "node:crypto";
-import { refuse } from "../../../errors.ts";
-import { isReference, type Keyring, type SecretPlace } from "../../../secrets.ts";
+import { type Keyring, type SecretPlace, sealWanted, type WantedSecret } from "../../../secrets.ts";
 
 /** The secrets of destinations (destinations.ts): sealed before they are stored. */
-
-/** The new value of a secret; "keep" leaves the stored value. */
-export type WantedSecret = { value: string } | "keep";
-
-/** A secret in the format of Standard Webhooks: 32 random bytes. */
-export function newSigningSecret(): string {
-  return `whsec_${randomBytes(32).toString("base64")}`;
-}
 
 /**
  * The place of a destination's secret in the keyring. No platform has an agent with an empty name,
@@ -21,35 +11,12 @@ export function placeOf(options: { orgId: string; id: string; field: string }): 
   return { orgId, agentId: "", platformId: `destination ${id}`, field };
 }
 
-/**
- * The secrets of a destination as stored. An unchanged secret keeps its ciphertext, so that equal calls change
- * nothing.
- */
+/** The secrets of a destination as stored. */
 export function sealAll(
   options: { keyring: Keyring; orgId: string; id: string; values: { secrets: Record<string, WantedSecret> } },
   stored: Record<string, string>,
 ): Record<string, string> {
-  const { keyring } = options;
-  const seal = (field: string, wanted: WantedSecret): string => {
-    const before = Object.hasOwn(stored, field) ? stored[field] : undefined;
-    if (wanted === "keep") {
-      return (
-        before ??
-        refuse("invalid_argument", `spec.${field}: there is none to keep`, { field: `spec.${field}` })
-      );
-    }
-    if (isReference(wanted.value)) return wanted.value;
-    const place = placeOf({ ...options, field });
-    if (before !== undefined && !isReference(before)) {
-      try {
-        if (keyring.open(before, place) === wanted.value) return before;
-      } catch {
-        // The secret's key is lost: the given secret replaces it.
-      }
-    }
-    return keyring.seal(wanted.value, place);
-  };
-  return Object.fromEntries(
-    Object.entries(options.values.secrets).map(([field, wanted]) => [field, seal(field, wanted)]),
-  );
+  const { keyring, values } = options;
+  const place = (field: string) => placeOf({ ...options, field });
+  return sealWanted(values.secrets, { keyring, stored, placeOf: place, path: "spec" });
 }

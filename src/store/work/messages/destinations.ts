@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import { refuse } from "../../../errors.ts";
 import { isUuid, newId } from "../../../ids.ts";
-import type { Keyring } from "../../../secrets.ts";
+import { type Keyring, newSigningSecret, type WantedSecret } from "../../../secrets.ts";
 import { describe } from "../../people/changes.ts";
 import { marksAfter } from "../../people/secret-marks.ts";
 import { beginRotation, type Rotated } from "../../people/secret-rotation.ts";
@@ -11,7 +11,7 @@ import { rehearsable } from "../../pg/dry-run.ts";
 import { onlyRow } from "../../pg/only-row.ts";
 import type { Json } from "../../pg/schema-columns.ts";
 import * as events from "../service/events.ts";
-import { newSigningSecret, placeOf, sealAll, type WantedSecret } from "./destination-secrets.ts";
+import { placeOf, sealAll } from "./destination-secrets.ts";
 
 /**
  * Destinations of an org: where deliveries.ts sends. Their secrets are sealed, and never in an
