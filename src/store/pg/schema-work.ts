@@ -168,7 +168,9 @@ export type BacklogTable = {
   org_id: string;
   watcher_id: string;
   scheduled_for: Timestamp;
-  source: "scheduled" | "backfill";
+  source: RunSource;
+  /** The run of a start that waits; null for a slot. */
+  run_id: OrNull<string>;
 };
 
 export type SlotTable = {
@@ -179,9 +181,9 @@ export type SlotTable = {
   created_at: GeneratedTimestamp;
 };
 
-export type RunTable = {
+/** The columns that a live and an ended run share. */
+type RunColumns = {
   org_id: string;
-  id: Generated<string>;
   watcher_id: string;
   watcher_version: number;
   agent_id: string;
@@ -194,62 +196,41 @@ export type RunTable = {
   window_start: Timestamp;
   window_end: Timestamp;
   due_at: Timestamp;
-  created_at: GeneratedTimestamp;
-  expires_at: TimestampOrNull;
+  start_deadline_at: TimestampOrNull;
   timeout_ms: number;
   max_attempts: number;
   retry_of: OrNull<string>;
-  status: Generated<ActiveRunStatus>;
-  attempt: Generated<number>;
   attempt_token: OrNull<string>;
   not_before: TimestampOrNull;
   claimed_at: TimestampOrNull;
   claimed_epoch: OrNull<number>;
-  claimed_session: OrNull<string>;
   pushed_at: TimestampOrNull;
   started_at: TimestampOrNull;
   last_beat_at: TimestampOrNull;
   cancel_requested_at: TimestampOrNull;
   cancel_reason: OrNull<string>;
+};
+
+export type RunTable = RunColumns & {
+  id: Generated<string>;
+  created_at: GeneratedTimestamp;
+  status: Generated<ActiveRunStatus>;
+  attempt: Generated<number>;
+  claimed_session: OrNull<string>;
   reason: Generated<string>;
   past_attempts: GeneratedJsonArray<PastAttempt>;
+  deferrals: Generated<number>;
   is_pinned: boolean;
   is_gated: Generated<boolean>;
   is_held: Generated<boolean>;
   spread_to: OrNull<string>;
 };
 
-export type RunFinishedTable = {
-  org_id: string;
+export type RunFinishedTable = RunColumns & {
   id: string;
-  watcher_id: string;
-  watcher_version: number;
-  agent_id: string;
-  agent_version: number;
-  device_id: OrNull<string>;
-  agent_kind: string;
-  notification: Notification;
-  source: RunSource;
-  scheduled_for: TimestampOrNull;
-  window_start: Timestamp;
-  window_end: Timestamp;
-  due_at: Timestamp;
   created_at: Timestamp;
-  expires_at: TimestampOrNull;
-  timeout_ms: number;
-  max_attempts: number;
-  retry_of: OrNull<string>;
   status: FinishedRunStatus;
   attempt: number;
-  attempt_token: OrNull<string>;
-  not_before: TimestampOrNull;
-  claimed_at: TimestampOrNull;
-  claimed_epoch: OrNull<number>;
-  pushed_at: TimestampOrNull;
-  started_at: TimestampOrNull;
-  last_beat_at: TimestampOrNull;
-  cancel_requested_at: TimestampOrNull;
-  cancel_reason: OrNull<string>;
   reason: string;
   past_attempts: JsonArray<PastAttempt>;
   finished_at: GeneratedTimestamp;
@@ -260,6 +241,10 @@ export type RunFinishedTable = {
   duration_ms: OrNull<number>;
   output_tail: Generated<string>;
   window_id: OrNull<string>;
+  output: OrNull<string>;
+  is_output_truncated: OrNull<boolean>;
+  answer: ColumnType<Json | null, string | null | undefined, string | null>;
+  stored_at: TimestampOrNull;
 };
 
 export type WindowTable = {
