@@ -21,6 +21,7 @@ import type { Surroundings } from "../../usecases/surroundings.ts";
 import type { Guard } from "../access/guard.ts";
 import { principalOf } from "../access/principal.ts";
 import type { DeviceLogs } from "../device/hub/device-logs.ts";
+import type { StreamEnds } from "../device/stream/stream-ends.ts";
 import { deviceMessage, livenessNames, osNames } from "./device-message.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { given } from "./given.ts";
@@ -31,20 +32,7 @@ import { idKey, page } from "./page.ts";
 /**
  * The fleet service's messages to the replicas that hold devices' streams. Every message is a hint.
  */
-export interface FleetDoorbell {
-  /**
-   * Drains the stream held by a replica: `operator`, and the device may reconnect; `revoked`, and
-   * it may not.
-   */
-  disconnect(stream: {
-    orgId: string;
-    deviceId: string;
-    replicaId: string;
-    epoch: number;
-    reason: "operator" | "revoked";
-  }): void;
-  /** Ends the streams opened with a token. */
-  revoke(tokenId: string): void;
+export interface FleetDoorbell extends Pick<StreamEnds, "disconnect" | "revoke"> {
   /** Reports a change of the org's devices or of the rights on them. */
   devicesChanged(orgId: string): void;
 }

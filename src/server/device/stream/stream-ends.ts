@@ -7,7 +7,10 @@ import type { Hub } from "../hub/hub.ts";
 export type StreamEnds = InboxReader & {
   /** Ends the streams opened with a token, on every replica. */
   revoke(tokenId: string): void;
-  /** Drains a device's stream on its replica; the device itself may be deleted already. */
+  /**
+   * Drains a device's stream on its replica; the device itself may be deleted already. `operator`:
+   * the device may reconnect; `revoked`: it may not.
+   */
   disconnect(stream: {
     orgId: string;
     deviceId: string;
