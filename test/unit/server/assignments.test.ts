@@ -8,25 +8,10 @@ import { Assignments, type SessionView } from "../../../src/server/device/attemp
 import type { Handling } from "../../../src/server/device/session/handling.ts";
 import type { SessionServices } from "../../../src/server/device/session/session-services.ts";
 import type { Prepared } from "../../../src/server/device/stream/link.ts";
-import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
+import { plainRun } from "./claimed-run.ts";
 
-const dueMs = Date.UTC(2026, 10, 30, 11, 8, 20);
-
-const run: ClaimedRun = {
-  ...{ orgId: "org-1", runId: crypto.randomUUID(), deviceId: crypto.randomUUID() },
-  ...{
-    attemptToken: crypto.randomUUID(),
-    attempt: 1,
-    agentKind: "",
-    notification: "none",
-    timeoutMs: 60_000,
-  },
-  ...{ source: "scheduled", dueAt: new Date(dueMs), dueForMs: 0, scheduledFor: new Date(dueMs) },
-  ...{ windowStart: new Date(dueMs - 60_000), windowEnd: new Date(dueMs), input: null },
-  ...{ watcherId: crypto.randomUUID(), watcherVersion: 1, watcherSlug: null, watcherName: "Hourly" },
-  ...{ prompt: "Say hello", extractionSchema: null, agentWork: {}, agentSession: null },
-  ...{ agentId: "helper", agentVersion: 1, agentName: null, agentSettings: {}, priorWindow: null },
-};
+const run = plainRun;
+const dueMs = run.dueAt.getTime();
 
 /** A serving session at a moment by the trusted clock, whose calls of the wheel wait for `reach`. */
 function sessionAt(startMs: number, isWorker: boolean) {
@@ -76,6 +61,16 @@ test.each([
   expect(pushed).toHaveLength(0);
   reach(dueMs);
   expect(pushed).toHaveLength(1);
+  assignments.end();
+});
+
+test("the run that waits for its moment takes a slot of its fleet worker", () => {
+  const { assignments, reach } = sessionAt(dueMs - 957, true);
+  expect(assignments.freeSlots()).toBe(1);
+  assignments.deliver(run, 1);
+  expect(assignments.freeSlots()).toBe(0);
+  reach(dueMs);
+  expect(assignments.freeSlots()).toBe(0);
   assignments.end();
 });
 

@@ -9,39 +9,7 @@ import {
 } from "../../../src/server/device/messages/plain-frames.ts";
 import { framed } from "../../../src/server/device/stream/grpc-frames.ts";
 import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
-
-const moment = new Date("2026-11-30T06:10:11.123Z");
-
-const plain: ClaimedRun = {
-  orgId: "org-1",
-  runId: crypto.randomUUID(),
-  deviceId: crypto.randomUUID(),
-  attemptToken: crypto.randomUUID(),
-  attempt: 1,
-  agentKind: "claude-code",
-  notification: "on_failure",
-  timeoutMs: 3_600_000,
-  source: "scheduled",
-  dueAt: moment,
-  dueForMs: 1,
-  scheduledFor: new Date("2026-11-30T06:00:00Z"),
-  windowStart: new Date("2026-11-29T06:00:00Z"),
-  windowEnd: moment,
-  input: null,
-  watcherId: crypto.randomUUID(),
-  watcherVersion: 3,
-  watcherSlug: "morning",
-  watcherName: "Every morning",
-  prompt: "Say hello",
-  extractionSchema: null,
-  agentWork: {},
-  agentSession: null,
-  agentId: "helper",
-  agentVersion: 2,
-  agentName: "Helper",
-  agentSettings: {},
-  priorWindow: null,
-};
+import { plainRun } from "./claimed-run.ts";
 
 const priorWindow = {
   id: crypto.randomUUID(),
@@ -82,7 +50,7 @@ test("the frame of a plain assignment is the frame that protobuf makes", () => {
       ["", ""],
       ["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "east"],
     ] as const) {
-      const run = { ...plain, ...variant };
+      const run = { ...plainRun, ...variant };
       const expected = framed(toBinary(ConnectResponseSchema, assignmentOf(run, traceparent, cell)));
       expect(plainAssignmentFrame(run, traceparent, cell)?.toString("hex")).toBe(expected.toString("hex"));
     }
@@ -94,20 +62,20 @@ test("an assignment with an unusual wish is left to protobuf", () => {
     { input: "{}" },
     { extractionSchema: { type: "object" } },
     { agentWork: { workspace: "shop" } },
-    { agentSession: { id: "s", run_id: plain.runId } },
+    { agentSession: { id: "s", run_id: plainRun.runId } },
     { priorWindow: { ...priorWindow, structured: { answer: 42 } } },
     { windowStart: new Date(-1) },
     { scheduledFor: new Date(-1) },
     { priorWindow: { ...priorWindow, window_start: "1969-12-31T23:59:59+00:00" } },
   ];
-  for (const wish of unusual) expect(plainAssignmentFrame({ ...plain, ...wish }, "", "")).toBeUndefined();
+  for (const wish of unusual) expect(plainAssignmentFrame({ ...plainRun, ...wish }, "", "")).toBeUndefined();
 });
 
 test("the frame of an acknowledgement is the frame that protobuf makes", () => {
-  const name = { workId: plain.runId, attemptToken: plain.attemptToken };
+  const name = { workId: plainRun.runId, attemptToken: plainRun.attemptToken };
   const incarnation = { systemIdentifier: "7301", timeline: 4_294_967_295, position: "0/3000148" };
   for (const verdict of ["stored", "stored_late", "already_stored", "superseded", "unknown"] as const) {
-    for (const windowId of [null, plain.runId]) {
+    for (const windowId of [null, plainRun.runId]) {
       for (const known of [undefined, incarnation, { ...incarnation, safePosition: "0/2000000" }]) {
         const stored = { verdict, windowId };
         const expected = framed(toBinary(ConnectResponseSchema, completionAckOf(name, stored, known)));

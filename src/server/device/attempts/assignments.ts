@@ -66,7 +66,7 @@ export class Assignments {
     this.#handling = parts.handling;
     this.#ahead = new Ahead(
       {
-        freeSlots: () => this.freeSlots(),
+        freeSlots: () => this.#slotsLeft(),
         prepare: (run) => this.#assignmentOf(run),
         push: (run, claimMs, assignment) => this.#push(run, claimMs, assignment),
         giveBack: (run, how) => this.#giveBack(workOf(run), how),
@@ -116,7 +116,13 @@ export class Assignments {
     return pushed;
   }
 
+  /** Slots for further claims. A worker's slot is taken by the run that waits for its moment, too. */
   freeSlots(): number {
+    return Math.max(0, this.#slotsLeft() - (this.#session.isWorker ? this.#ahead.size : 0));
+  }
+
+  /** Slots that no attempt on the device has. */
+  #slotsLeft(): number {
     return this.#session.state === "serving" ? Math.max(0, this.#maxConcurrency - this.out.size) : 0;
   }
 
@@ -132,7 +138,7 @@ export class Assignments {
     // clock of the database called due waits here for its moment.
     const mayWait = this.#session.state === "serving" && !(this.#session.isWorker && isDue);
     const isFirst = this.#ahead.size === 0 && isDue;
-    if (!mayWait || (isFirst && this.freeSlots() > 0)) this.#push(run, claimMs);
+    if (!mayWait || (isFirst && this.#slotsLeft() > 0)) this.#push(run, claimMs);
     else this.#ahead.add(run, claimMs);
   }
 
