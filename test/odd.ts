@@ -1,5 +1,5 @@
 /**
- * `npm run test:odd -- [--tz ZONE] [--date YYYY-MM-DD] [--order random] [--hog N] [FILE…]`: the
+ * `npm run test:odd -- [--tz ZONE] [--date YYYY-MM-DD[THH:MM:SS]] [--order random] [--hog N] [FILE…]`: the
  * tests under odd circumstances: another zone, another date (libfaketime, for Node and PostgreSQL),
  * files and tests in random order, beside processes that use the CPU. Without options all of them,
  * one whole run for each; exits with 1 if one run fails.
@@ -39,15 +39,15 @@ function zone(tz: string): Oddity {
   return { name: `TZ=${tz}`, env: { TZ: tz } };
 }
 
-/** The clock goes on from noon of the date. */
+/** The clock goes on from the time in UTC, without one from noon. */
 function date(day: string): Oddity | undefined {
   const library = findFaketime();
   if (library === undefined) {
     say("date: left out, libfaketime is not installed (apt-get install libfaketime)");
     return undefined;
   }
-  const aheadSeconds = Math.round((Date.parse(`${day}T12:00:00Z`) - Date.now()) / 1_000);
-  if (Number.isNaN(aheadSeconds)) throw new Error(`--date ${day}: write YYYY-MM-DD`);
+  const aheadSeconds = Math.round((Date.parse(day.includes("T") ? `${day}Z` : `${day}T12:00:00Z`) - Date.now()) / 1_000);
+  if (Number.isNaN(aheadSeconds)) throw new Error(`--date ${day}: write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS`);
   const offset = `${aheadSeconds < 0 ? "-" : "+"}${Math.abs(aheadSeconds)}`;
   // Not a start time: each process would begin at that time anew.
   const clock = {

@@ -43,10 +43,13 @@ async function end(stream: DeviceStream, sessionId = "") {
 test("a backfill of a watcher that is spread runs each slot once on each device", async () => {
   const devices = [await labelled("spread-1"), await labelled("spread-1")];
   const hourMs = 3_600_000;
-  const until = Math.floor(Date.now() / hourMs) * hourMs - 2 * hourMs;
+  // No slot of its own falls due meanwhile: the next one is half an hour away.
+  const halfPast = Math.floor(Date.now() / 60_000) * 60_000 - hourMs / 2;
+  const minute = new Date(halfPast).getUTCMinutes();
+  const until = halfPast - 2 * hourMs;
   const { watcher } = await clients.watchers.createWatcher({
     spec: {
-      ...{ name: "Spread", prompt: "look", schedule: "0 * * * *", timeZone: "UTC" },
+      ...{ name: "Spread", prompt: "look", schedule: `${minute} * * * *`, timeZone: "UTC" },
       ...{ selector: '"spread-1" in labels', spread: SpreadMode.ALL },
     },
   });

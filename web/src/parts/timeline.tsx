@@ -84,7 +84,7 @@ export function Timeline({ run, bytes }: { run: Run; bytes: number }) {
                 {clockText(at)}
               </time>
             )}
-            {tookMs !== undefined && <span class="took">+{lengthText(tookMs)}</span>}
+            {tookMs !== undefined && <span class="took">{tookText(tookMs)}</span>}
             {state === "now" && (
               <span class="took">
                 {waitingWord(name, run)} <NowLength since={reached?.at} />
@@ -97,6 +97,11 @@ export function Timeline({ run, bytes }: { run: Run; bytes: number }) {
       </ol>
     </section>
   );
+}
+
+/** The times have whole milliseconds: a step within one took no "0 ms". */
+function tookText(ms: number): string {
+  return ms < 1 ? "under 1 ms" : `+${lengthText(ms)}`;
 }
 
 /** Class of a step's colour. */
@@ -126,7 +131,7 @@ export function bytesText(bytes: number): string {
 export function TimelineBar({ run }: { run: Run }) {
   const steps = stepsOf(run);
   const text = steps
-    .flatMap(({ name, tookMs }) => (tookMs === undefined ? [] : `${name} +${lengthText(tookMs)}`))
+    .flatMap(({ name, tookMs }) => (tookMs === undefined ? [] : `${name} ${tookText(tookMs)}`))
     .join(", ");
   if (run.startedAt === undefined) return null;
   return (
