@@ -23,11 +23,12 @@ export type Prepared = {
 
 /**
  * Judges the database's clock, deletes expired rows if the hourly pass is due and the clock is not in
- * doubt, and plans the statements.
+ * doubt, and plans the statements unless `isCold`.
  */
 export async function prepare(
   { config, replicaId, log, clock, opened }: Foundation,
   { work: { db }, looks }: Storage,
+  { isCold = false }: { isCold?: boolean },
 ): Promise<Prepared> {
   const judge = await startClock({ db, looks, log, replicaId, policy: config.clockJump });
   // Work that is held until it is due is not due by a clock in doubt.
@@ -35,7 +36,7 @@ export async function prepare(
   opened.defer(() => judge.stop());
   const { retentionDays: days, conversationDays } = config;
   const retained = judge.doubtMs() === 0 ? await retainIfDue(db, { days, conversationDays, log }) : undefined;
-  await warmUp(db, config.failures);
+  if (!isCold) await warmUp(db, config.failures);
   return { judge, retained };
 }
 

@@ -238,8 +238,7 @@ test("of all replicas one makes the pass of an hour, also when they start again 
   const { db } = database;
   await seedDevice(db);
   const retainAtStart = () => retainIfDue(db, { days: 30, conversationDays: 365, log });
-  const putBack = (by: string) =>
-    sql`update clock set retained_at = now() - ${by}::interval`.execute(db);
+  const putBack = (by: string) => sql`update clock set retained_at = now() - ${by}::interval`.execute(db);
   expect(await retainAtStart()).toMatchObject({ isTended: true });
   expect(await retainAtStart()).toBeUndefined();
   await putBack("59 minutes");
