@@ -27,26 +27,24 @@ export async function seedWorker(
   return { ...worker, epoch, sessionId };
 }
 
+/** A turn to be armed, by default in the conversation of the person "ada". */
+export function newTurn(values: Partial<NewTurn> = {}): NewTurn {
+  const org = values.orgId ?? orgId;
+  return {
+    ...{ orgId: org, agentId: "pinion-default", conversationId: `pinion-default_ada_${org}` },
+    ...{ messageId: randomUUID(), runId: null, agentKind: "", input: "hello", isGated: true },
+    ...{ timeoutMs: 600_000, startTimeoutMs: 600_000 },
+    ...values,
+  };
+}
+
 /** Arms a turn, by default in the conversation of the person "ada". */
 export async function startTurn(
   db: Db,
   values: Partial<NewTurn> = {},
 ): Promise<ArmedTurn & { orgId: string }> {
   const org = await seedOrg(db, values.orgId ?? orgId);
-  const armed = await arm(db, {
-    orgId: org,
-    agentId: "pinion-default",
-    conversationId: `pinion-default_ada_${org}`,
-    messageId: randomUUID(),
-    runId: null,
-    agentKind: "",
-    input: "hello",
-    isGated: true,
-    timeoutMs: 600_000,
-    startTimeoutMs: 600_000,
-    ...values,
-  });
-  return { ...armed, orgId: org };
+  return { ...(await arm(db, newTurn({ ...values, orgId: org }))), orgId: org };
 }
 
 export const claimTurns = (db: Db, worker: Seated, slots = 1): Promise<turnAttempts.ClaimedTurn[]> =>

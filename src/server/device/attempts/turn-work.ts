@@ -14,7 +14,10 @@ type Deps = {
 
 /** Turns behind the sessions' interface for work. */
 export function createTurnWork({ db, endings, ttlMs, telemetry }: Deps): Work {
-  const acceptances = createAcceptances({ write: (accepted) => turnAttempts.accept(db, accepted), telemetry });
+  const acceptances = createAcceptances({
+    write: (accepted) => turnAttempts.accept(db, accepted),
+    telemetry,
+  });
   return {
     accept: (acceptance) => acceptances.add(acceptance),
     report: (report) => endings.report(report),

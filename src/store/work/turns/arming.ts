@@ -130,7 +130,10 @@ const waiting = (orgId: string) => sql`
  * wait is exact. Statements that lock several conversations lock them in one order.
  */
 async function lockPlaces(tx: Db, orgId: string, items: readonly Item[]): Promise<Map<string, Agent>> {
-  const input = unnest("i", items, { ...nameColumns, is_resumed: ["boolean", (i) => i.resume !== undefined] });
+  const input = unnest("i", items, {
+    ...nameColumns,
+    is_resumed: ["boolean", (i) => i.resume !== undefined],
+  });
   const { rows } = await sql<Agent & { agentId: string }>`${ofAnySize}
     with item as materialized (select * from ${input}),
     found as materialized (

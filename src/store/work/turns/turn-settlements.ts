@@ -83,7 +83,9 @@ export type EndedTurn = {
  */
 export async function commitTerminalReply(db: Db, replies: readonly TerminalReply[]): Promise<EndedTurn[]> {
   if (replies.length === 0) return [];
-  const { rows } = await sql<Omit<EndedTurn, "next"> & { hasNext: boolean; nextDeviceId: string | null }>`${ofAnySize}
+  const { rows } = await sql<
+    Omit<EndedTurn, "next"> & { hasNext: boolean; nextDeviceId: string | null }
+  >`${ofAnySize}
     -- "held" has all decisions about a turn; the other parts only write, each from "held" alone. (The planner takes
     -- "held" for a few rows; a join of two of these sets would be a loop within a loop.)
     with taken as materialized (${turnsTaken(inputOf(replies))}),
