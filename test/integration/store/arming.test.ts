@@ -14,7 +14,7 @@ import { withdraw } from "../../../src/store/work/turns/turn-settlements.ts";
 import { find, startedRow } from "../../../src/store/work/turns/turns.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
-import { orgId } from "../../support/rows.ts";
+import { orgId, seedOrg } from "../../support/rows.ts";
 import {
   claimTurns,
   findTurn,
@@ -64,6 +64,7 @@ test("turns that start together are answered each by itself, and numbered as the
 });
 
 test("the answer to a start is the row as it was written", async () => {
+  await seedOrg(database.db, orgId);
   const turn = turnIn("a", { timeoutMs: 5_000, agentKind: "claude" });
   const [armed] = await armTogether(turn);
   if (!armed || armed instanceof Refusal || !armed.isNew) throw new Error("not started");
@@ -72,6 +73,7 @@ test("the answer to a start is the row as it was written", async () => {
 
 test("a conversation takes turns up to its maximum, also of a batch; the refused are not known afterwards", async () => {
   const { db } = database;
+  await seedOrg(db, orgId);
   const many = (count: number, from: number) =>
     Array.from({ length: count }, (_, n) => turnIn("a", { messageId: `${from + n}` }));
   await armTogether(...many(turnsPerConversationMax - 2, 0));
