@@ -7,7 +7,9 @@
  */
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import { inCompany } from "../pg/round-trips.ts";
 import type { Json } from "../pg/schema-columns.ts";
+import { ofFew } from "../pg/unnest.ts";
 
 /** Milliseconds within which a repeat creates nothing. */
 export const repeatMs = 86_400_000;
@@ -31,7 +33,7 @@ export async function begin(tx: Db, request: Request): Promise<Json | undefined>
   if (request.requestId === "") return undefined;
   const { orgId, actor, rpc, requestId } = request;
   // A row older than a day is reused; an uncommitted row of another transaction is waited for.
-  const { rows } = await sql`
+  const { rows } = await sql`${ofFew}
     insert into request (org_id, actor, rpc, id) values (${orgId}, ${actor}, ${rpc}, ${requestId})
     on conflict (org_id, actor, rpc, id) do update set made = null, created_at = now()
       where request.created_at < now() - ${repeatMs} * interval '1 millisecond'
@@ -51,12 +53,8 @@ export async function begin(tx: Db, request: Request): Promise<Json | undefined>
 /** Records the result of the request. To be called before the events are appended. */
 export async function record(tx: Db, request: Request, made: Json): Promise<void> {
   if (request.requestId === "") return;
-  await tx
-    .updateTable("request")
-    .set({ made: JSON.stringify(made) })
-    .where("org_id", "=", request.orgId)
-    .where("actor", "=", request.actor)
-    .where("rpc", "=", request.rpc)
-    .where("id", "=", request.requestId)
-    .execute();
+  const { orgId, actor, rpc, requestId } = request;
+  await sql`${inCompany}${ofFew}
+    update request set made = ${JSON.stringify(made)}::jsonb
+    where org_id = ${orgId} and actor = ${actor} and rpc = ${rpc} and id = ${requestId}`.execute(tx);
 }

@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
+import { inCompany } from "../../pg/round-trips.ts";
 import { ofAnySize, ofFew, unnest } from "../../pg/unnest.ts";
 import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 
@@ -106,7 +107,7 @@ export async function lockBacklogged(tx: Db, limit: number): Promise<DueWatcher[
 
 /** Locks a watcher, and waits for the current holder of the lock. */
 export async function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher | undefined> {
-  await sql`${ofFew}
+  await sql`${inCompany}${ofFew}
     select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for no key update`.execute(
     tx,
   );
