@@ -7,7 +7,6 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import * as runs from "../store/work/runs/runs.ts";
 import * as starts from "../store/work/runs/starts.ts";
 import * as events from "../store/work/service/events.ts";
-import type { WatcherName } from "../store/work/watchers/schedules.ts";
 import * as schedules from "../store/work/watchers/schedules.ts";
 import * as slotRows from "../store/work/watchers/slot-rows.ts";
 import type { Hold } from "./dispatcher.ts";
@@ -76,7 +75,7 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: C
       written: [],
     };
   }
-  const watcher = await schedules.lockOne(tx, asked);
+  const watcher = await schedules.lockWithPrompt(tx, asked);
   if (!watcher) refuse("not_found", `there is no watcher "${asked.watcherId}"`);
   const active = watcher.hasActiveRun ? await runs.findActive(tx, asked) : undefined;
   // A start that waits goes first, also in the moment between two runs.
@@ -84,7 +83,7 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: C
   if (retryOf) requireNoOther(watcher, active, isNextWaiting);
   const repeated = retryOf && (await starts.find(tx, { orgId, runId: retryOf.runId }));
   const input = repeated ? repeated.input : asked.input;
-  await requireAsked(tx, asked, input);
+  requireAsked(watcher, input);
   return active || isNextWaiting
     ? startBeside(tx, watcher, { ...asked, input }, options)
     : startNew(tx, watcher, { ...asked, input, repeated }, { ...options, claim });
@@ -198,9 +197,8 @@ function answerOf({ outcome, runId, activeRunId }: Started): Omit<Triggered, "ru
 }
 
 /** Refuses with `invalid_argument` an input without the values that the watcher's prompt needs. */
-async function requireAsked(tx: Db, watcher: WatcherName, input: JsonValue | undefined): Promise<void> {
-  const known = await starts.findAsked(tx, watcher);
-  const problem = known && problemOf(known.prompt, input);
+function requireAsked({ prompt }: schedules.DueWatcher, input: JsonValue | undefined): void {
+  const problem = prompt && problemOf(prompt, input);
   if (problem) refuse("invalid_argument", `input: ${problem}`, { field: "input" });
 }
 

@@ -156,10 +156,11 @@ async function start(
   options: StartOptions,
 ): Promise<Became> {
   const { orgId, watcherId } = hook;
-  const locked = await schedules.lockOne(tx, { orgId, watcherId });
-  const asked = await starts.findAsked(tx, { orgId, watcherId });
-  if (!locked || !asked) return { outcome: "failed", reason: "its watcher is gone" };
-  const problem = problemOf(asked.prompt, input);
+  const locked = await schedules.lockWithPrompt(tx, { orgId, watcherId });
+  if (!locked || typeof locked.prompt !== "string") {
+    return { outcome: "failed", reason: "its watcher is gone" };
+  }
+  const problem = problemOf(locked.prompt, input);
   if (problem) return { outcome: "failed", reason: problem };
   const started = await startLocked(
     tx,

@@ -119,7 +119,8 @@ class SavingClient {
   }
 
   async #commit(): Promise<unknown> {
-    const isEmpty = this.#transaction === "begun" && this.#waiting.length === 1 + this.#opening.settings.length;
+    const isEmpty =
+      this.#transaction === "begun" && this.#waiting.length === 1 + this.#opening.settings.length;
     const result = isEmpty ? nothing("COMMIT") : await this.#send(commit);
     this.#waiting = [];
     this.#transaction = "none";

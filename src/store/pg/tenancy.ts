@@ -36,7 +36,8 @@ export function confinement(): Statement {
   return { text: confining, values: [orgId] };
 }
 
-const confining = "select /* few */ set_config('role', 'pinion_server', true), set_config('pinion.org', $1, true)";
+const confining =
+  "select /* few */ set_config('role', 'pinion_server', true), set_config('pinion.org', $1, true)";
 
 /**
  * Refuses to start if the database would not confine requests, or would not let the scheduler work;

@@ -39,11 +39,13 @@ beforeAll(async () => {
   return () => Promise.all([one!.stop(), two!.stop()]);
 });
 
-async function hookOf(kind: HookKind, more: { prompt?: string; filter?: string; mapping?: string } = {}) {
-  const { prompt = "look", ...spec } = more;
+type More = { prompt?: string; filter?: string; mapping?: string; deviceId?: string };
+
+async function hookOf(kind: HookKind, more: More = {}) {
+  const { prompt = "look", deviceId = laptop.deviceId, ...spec } = more;
   const { watcher } = await one!.clients.watchers.createWatcher({
     slug: `w-${randomUUID().slice(0, 8)}`,
-    spec: { name: "Hooked", prompt, deviceId: laptop.deviceId },
+    spec: { name: "Hooked", prompt, deviceId },
   });
   return one!.clients.hooks.createHook({ spec: { watcherId: watcher!.slug, kind, ...spec } });
 }
@@ -92,10 +94,12 @@ test("a push of GitHub that comes twice to two replicas at once is one run, whos
 });
 
 test("the run of a delivery is claimed as it is recorded, if its device is connected to the replica", async () => {
-  const { url, secret } = await hookOf(HookKind.BEARER);
-  const stream = await connect(one!.url, laptop);
+  const box = await enrolDevice(one!.clients);
+  const { url, secret } = await hookOf(HookKind.BEARER, { deviceId: box.deviceId });
+  const stream = await connect(one!.url, box);
   const deliver = async () => {
-    await post(one!, url, "{}", { authorization: `Bearer ${secret}` });
+    const answer = await post(one!, url, "{}", { authorization: `Bearer ${secret}` });
+    expect(answer).toMatchObject({ status: 202, outcome: "started" });
     const assignment = await takeOn(stream);
     const { rows } = await sql<{ isOneWrite: boolean }>`
       select claimed_at = created_at as "isOneWrite" from run where id = ${assignment.workId}`.execute(

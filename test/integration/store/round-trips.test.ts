@@ -195,7 +195,8 @@ test("a tenant's statement is not executed where the change of role is refused",
 
 test("a value that cannot be sent fails its statement alone, and the transaction is undone", async () => {
   const { db } = open();
-  const pid = async () => (await sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(db)).rows[0]!.pid;
+  const pid = async () =>
+    (await sql<{ pid: number }>`select pg_backend_pid() as pid`.execute(db)).rows[0]!.pid;
   const before = await pid();
   const unsendable = {
     toPostgres() {

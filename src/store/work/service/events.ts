@@ -1,9 +1,9 @@
 import { type Selectable, sql } from "kysely";
 import { findSource } from "../../people/sources.ts";
 import type { Db } from "../../pg/database.ts";
+import { inCompany } from "../../pg/round-trips.ts";
 import type { Json } from "../../pg/schema-columns.ts";
 import type { EventTable } from "../../pg/schema-work.ts";
-import { inCompany } from "../../pg/round-trips.ts";
 import { ofAnySize, unnest } from "../../pg/unnest.ts";
 
 export type EventRow = Selectable<EventTable>;
