@@ -1,4 +1,5 @@
 import { type Db, transaction } from "../store/pg/database.ts";
+import { keepPlans } from "../store/pg/plans.ts";
 import * as slotRows from "../store/work/watchers/slot-rows.ts";
 import type { HeldSeats, Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
@@ -26,9 +27,10 @@ export async function recording<Done extends { written: readonly slotRows.Record
   };
   let done: Done;
   try {
-    done = await transaction(db, (tx) => {
+    done = await transaction(db, async (tx) => {
       // Left from a try that was rolled back.
       release();
+      await keepPlans(tx);
       return fn(tx, (slots) => {
         release();
         seats = hold && claimBy(hold, slots);
