@@ -4,6 +4,7 @@ import type { JsonValue } from "../json.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import * as requests from "../store/people/requests.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import type { Json } from "../store/pg/schema-columns.ts";
 import * as runs from "../store/work/runs/runs.ts";
 import * as starts from "../store/work/runs/starts.ts";
 import * as events from "../store/work/service/events.ts";
@@ -66,7 +67,9 @@ type Begun = {
 async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: Claim): Promise<Begun> {
   const { orgId } = asked;
   const { request, retryOf } = options;
-  const made = request && (await requests.begin(tx, request));
+  if (request) await requests.note(tx, request);
+  const watcher = await schedules.lockToStart(tx, asked, request && requests.madeOf(request));
+  const made = watcher ? (watcher.beside as Json | null) : request && (await requests.findMade(tx, request));
   if (made) {
     return {
       runId: made.run_id as string,
@@ -75,7 +78,6 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: C
       written: [],
     };
   }
-  const watcher = await schedules.lockWithPrompt(tx, asked);
   if (!watcher) refuse("not_found", `there is no watcher "${asked.watcherId}"`);
   const active = watcher.hasActiveRun ? await runs.findActive(tx, asked) : undefined;
   // A start that waits goes first, also in the moment between two runs.

@@ -156,7 +156,7 @@ async function start(
   options: StartOptions,
 ): Promise<Became> {
   const { orgId, watcherId } = hook;
-  const locked = await schedules.lockWithPrompt(tx, { orgId, watcherId });
+  const locked = await schedules.lockToStart(tx, { orgId, watcherId });
   if (!locked || typeof locked.prompt !== "string") {
     return { outcome: "failed", reason: "its watcher is gone" };
   }

@@ -5,7 +5,7 @@
  *
  * The row stores the ids that a repeat needs, never a secret: a secret is shown only once.
  */
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { inCompany } from "../pg/round-trips.ts";
 import type { Json } from "../pg/schema-columns.ts";
@@ -31,23 +31,33 @@ export type Request = {
  */
 export async function begin(tx: Db, request: Request): Promise<Json | undefined> {
   if (request.requestId === "") return undefined;
+  await note(tx, request);
+  return findMade(tx, request);
+}
+
+/**
+ * Like {@link begin}, but the result is read by a later statement: with {@link madeOf}, or by
+ * {@link findMade}.
+ */
+export async function note(tx: Db, request: Request): Promise<void> {
   const { orgId, actor, rpc, requestId } = request;
+  if (requestId === "") return;
   // A row older than a day is reused; an uncommitted row of another transaction is waited for.
-  const { rows } = await sql`${ofFew}
+  await sql`${inCompany}${ofFew}
     insert into request (org_id, actor, rpc, id) values (${orgId}, ${actor}, ${rpc}, ${requestId})
     on conflict (org_id, actor, rpc, id) do update set made = null, created_at = now()
-      where request.created_at < now() - ${repeatMs} * interval '1 millisecond'
-    returning 1`.execute(tx);
-  if (rows.length > 0) return undefined;
-  const row = await tx
-    .selectFrom("request")
-    .select("made")
-    .where("org_id", "=", orgId)
-    .where("actor", "=", actor)
-    .where("rpc", "=", rpc)
-    .where("id", "=", requestId)
-    .executeTakeFirstOrThrow();
-  return row.made ?? {};
+      where request.created_at < now() - ${repeatMs} * interval '1 millisecond'`.execute(tx);
+}
+
+/** The result of the first call as an expression; null: the current call is the first, or has no id. */
+export function madeOf({ orgId, actor, rpc, requestId }: Request): RawBuilder<Json | null> {
+  return sql`(select made from request
+      where org_id = ${orgId} and actor = ${actor} and rpc = ${rpc} and id = ${requestId})`;
+}
+
+export async function findMade(tx: Db, request: Request): Promise<Json | undefined> {
+  const { rows } = await sql<{ made: Json | null }>`${ofFew} select ${madeOf(request)} as made`.execute(tx);
+  return rows[0]?.made ?? undefined;
 }
 
 /** Records the result of the request. To be called before the events are appended. */

@@ -55,8 +55,9 @@ export type DueWatcher = {
   backlogSource: "scheduled" | "backfill" | StartSource | null;
   /** For a waiting start: the id of its later run. */
   backlogRunId: string | null;
-  /** Read by {@link lockWithPrompt} alone: the prompt of the current version. */
+  /** Read by {@link lockToStart} alone: the prompt of the current version, and what was asked beside. */
   prompt?: string | null;
+  beside?: unknown;
   /** The database's clock. */
   now: Date;
 };
@@ -112,13 +113,21 @@ export function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher | unde
   return lockNamed(tx, watcher, sql``);
 }
 
-/** Like {@link lockOne}, with the prompt that the input of a run must suit. */
-export function lockWithPrompt(tx: Db, watcher: WatcherName): Promise<DueWatcher | undefined> {
+/**
+ * Like {@link lockOne}, with the prompt that the input of a run must suit, and with the value of
+ * `beside`, which is read with it.
+ */
+export function lockToStart(
+  tx: Db,
+  watcher: WatcherName,
+  beside: RawBuilder<unknown> = sql`null`,
+): Promise<DueWatcher | undefined> {
   return lockNamed(
     tx,
     watcher,
     sql`(select v.prompt from watcher_revision v
-        where v.org_id = w.org_id and v.watcher_id = w.id and v.version = w.version) as prompt,`,
+        where v.org_id = w.org_id and v.watcher_id = w.id and v.version = w.version) as prompt,
+      ${beside} as beside,`,
   );
 }
 
