@@ -1,8 +1,9 @@
 /**
  * Triggers by a device itself: only its own watchers, never a second run, and no schedule moves.
  */
-import { createClients } from "@pinion/client";
+
 import { Code } from "@connectrpc/connect";
+import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -112,6 +113,6 @@ test("a trigger that is repeated under its request id answers with its run: at o
   await one.clients.watchers.deleteWatcher({ watcherId: watcher!.id });
   expect((await trigger("once")).run!.id).toBe(runId);
   await expect(trigger("a new one")).rejects.toMatchObject({ code: Code.NotFound });
-  const { runs } = await one.clients.runs.listRuns({ watcherId: watcher!.id });
+  const { runs } = await one.clients.runs.listRuns({ deviceId: laptop.deviceId });
   expect(runs.map(({ id }) => id)).toEqual([runId]);
 });
