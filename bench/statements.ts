@@ -6,7 +6,7 @@ import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
 import { newToken } from "../src/ids.ts";
 import { planDue } from "../src/scheduler/plan.ts";
-import { eventOf } from "../src/scheduler/recorded-event.ts";
+import { eventOf } from "../src/scheduler/plan-rows.ts";
 import { type Db, transaction } from "../src/store/pg/database.ts";
 import { named } from "../src/store/pg/prepared.ts";
 import type { Schema } from "../src/store/pg/schema.ts";

@@ -19,9 +19,7 @@ type Held = {
  * A transaction on a separate connection that stays open until released; if forgotten, it is rolled
  * back.
  */
-export async function hold(
-  db: Db,
-): Promise<Held> {
+export async function hold(db: Db): Promise<Held> {
   const tx = await db.startTransaction().setIsolationLevel("read committed").execute();
   return {
     tx,
