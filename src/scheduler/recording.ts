@@ -10,13 +10,7 @@ import { type Clock, elapsedMs } from "./clock.ts";
 import type { HeldSeats, Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Plan, slotsPerPassMax } from "./plan.ts";
-import { eventOf, keepWithin, write } from "./plan-rows.ts";
-
-/** A slot to be recorded, with the pin of its watcher; null: no pin, or the run is placed first. */
-export type PlannedSlot = { slot: slotRows.SlotRecord; deviceId: string | null };
-
-/** Reserves the sessions of the replica whose devices may have these runs at once. */
-export type Claim = (slots: readonly PlannedSlot[]) => void;
+import { type Claim, eventOf, keepWithin, type PlannedSlot, write } from "./plan-rows.ts";
 
 /**
  * Records runs in a transaction, and announces them after the commit. A run that `fn` names to

@@ -13,8 +13,7 @@ import type { NewEvent } from "../store/work/service/events.ts";
 import * as schedules from "../store/work/watchers/schedules.ts";
 import * as slotRows from "../store/work/watchers/slot-rows.ts";
 import { type Plan, planBacklog, planSkipped, planStart } from "./plan.ts";
-import { eventOf, keepWithin } from "./plan-rows.ts";
-import type { Claim } from "./recording.ts";
+import { type Claim, eventOf, keepWithin } from "./plan-rows.ts";
 
 /** Maximum starts that wait for a watcher; further starts are recorded as skipped. */
 export const startsWaitingMax = 100;

@@ -13,8 +13,8 @@ import * as slotRows from "../store/work/watchers/slot-rows.ts";
 import type { Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { planManual, spentBudget } from "./plan.ts";
-import { eventOf } from "./plan-rows.ts";
-import { type Claim, recording } from "./recording.ts";
+import { type Claim, eventOf } from "./plan-rows.ts";
+import { recording } from "./recording.ts";
 import { nextSlot } from "./schedule/schedule.ts";
 import { type Started, startLocked } from "./starts.ts";
 
