@@ -41,8 +41,9 @@ function forgottenOf(
   device: { orgId: string; deviceId: string },
   { workId, attemptToken, reoffer }: Completion,
 ): ForgottenAttempt | undefined {
-  if (!reoffer?.windowStart || !reoffer.windowEnd) return undefined;
+  if (!reoffer) return undefined;
   const { watcherId, attempt, scheduledFor, windowStart, windowEnd } = reoffer;
+  if (!windowStart || !windowEnd) return undefined;
   const moments = [windowStart, windowEnd, ...(scheduledFor ? [scheduledFor] : [])];
   // The database has no such moment, and no run had it.
   if (moments.some(({ seconds }) => seconds < 0n || seconds > secondsMax)) return undefined;
