@@ -73,9 +73,8 @@ class Held {
   }
 
   add(held: HeldRun): void {
-    let at = this.#runs.length;
-    while (at > 0 && this.#runs[at - 1]!.dueMs > held.dueMs) at--;
-    this.#runs.splice(at, 0, held);
+    const before = this.#runs.findLastIndex(({ dueMs }) => dueMs <= held.dueMs);
+    this.#runs.splice(before + 1, 0, held);
   }
 
   remove(attemptToken: string): HeldRun | undefined {
