@@ -7,6 +7,6 @@
 export function excerpt(text: string, lengthMax: number): string {
   const storable = text.toWellFormed().replaceAll("\0", "\u{fffd}");
   if (storable.length <= lengthMax) return storable;
-  const isSplit = storable.codePointAt(lengthMax - 1)! > 0xffff;
+  const isSplit = (storable.codePointAt(lengthMax - 1) ?? 0) > 0xffff;
   return `${storable.slice(0, isSplit ? lengthMax - 1 : lengthMax)}…`;
 }

@@ -8,6 +8,12 @@ import type { Plan } from "./plan.ts";
 
 /** Plans become rows: held to the quota of their org, written, and each with its event. */
 
+/** A slot to be recorded, with the pin of its watcher; null: no pin, or the run is placed first. */
+export type PlannedSlot = { slot: slotRows.SlotRecord; deviceId: string | null };
+
+/** Reserves the sessions of the replica whose devices may have these runs at once. */
+export type Claim = (slots: readonly PlannedSlot[]) => void;
+
 /**
  * Turns runs beyond their org's limit of active runs into skipped runs, so that each slot has its
  * row (R2) and the schedule moves on (R3). Changes the plans in place, first come, first served.

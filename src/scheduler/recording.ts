@@ -2,6 +2,7 @@ import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { isPassing, mayBeOfOneRow } from "../store/pg/failures.ts";
+import { keepPlans } from "../store/pg/plans.ts";
 import * as events from "../store/work/service/events.ts";
 import * as schedules from "../store/work/watchers/schedules.ts";
 import * as slotRows from "../store/work/watchers/slot-rows.ts";
@@ -9,13 +10,7 @@ import { type Clock, elapsedMs } from "./clock.ts";
 import type { HeldSeats, Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Plan, slotsPerPassMax } from "./plan.ts";
-import { eventOf, keepWithin, write } from "./plan-rows.ts";
-
-/** A slot to be recorded, with the pin of its watcher; null: no pin, or the run is placed first. */
-export type PlannedSlot = { slot: slotRows.SlotRecord; deviceId: string | null };
-
-/** Reserves the sessions of the replica whose devices may have these runs at once. */
-export type Claim = (slots: readonly PlannedSlot[]) => void;
+import { type Claim, eventOf, keepWithin, type PlannedSlot, write } from "./plan-rows.ts";
 
 /**
  * Records runs in a transaction, and announces them after the commit. A run that `fn` names to
@@ -34,9 +29,10 @@ export async function recording<Done extends { written: readonly slotRows.Record
   };
   let done: Done;
   try {
-    done = await transaction(db, (tx) => {
+    done = await transaction(db, async (tx) => {
       // Left from a try that was rolled back.
       release();
+      await keepPlans(tx);
       return fn(tx, (slots) => {
         release();
         seats = hold && claimBy(hold, slots);

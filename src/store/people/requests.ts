@@ -5,9 +5,11 @@
  *
  * The row stores the ids that a repeat needs, never a secret: a secret is shown only once.
  */
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import { inCompany } from "../pg/round-trips.ts";
 import type { Json } from "../pg/schema-columns.ts";
+import { ofFew } from "../pg/unnest.ts";
 
 /** Milliseconds within which a repeat creates nothing. */
 export const repeatMs = 86_400_000;
@@ -29,34 +31,40 @@ export type Request = {
  */
 export async function begin(tx: Db, request: Request): Promise<Json | undefined> {
   if (request.requestId === "") return undefined;
+  await note(tx, request);
+  return findMade(tx, request);
+}
+
+/**
+ * Like {@link begin}, but the result is read by a later statement: with {@link madeOf}, or by
+ * {@link findMade}.
+ */
+export async function note(tx: Db, request: Request): Promise<void> {
   const { orgId, actor, rpc, requestId } = request;
+  if (requestId === "") return;
   // A row older than a day is reused; an uncommitted row of another transaction is waited for.
-  const { rows } = await sql`
+  await sql`${inCompany}${ofFew}
     insert into request (org_id, actor, rpc, id) values (${orgId}, ${actor}, ${rpc}, ${requestId})
     on conflict (org_id, actor, rpc, id) do update set made = null, created_at = now()
-      where request.created_at < now() - ${repeatMs} * interval '1 millisecond'
-    returning 1`.execute(tx);
-  if (rows.length > 0) return undefined;
-  const row = await tx
-    .selectFrom("request")
-    .select("made")
-    .where("org_id", "=", orgId)
-    .where("actor", "=", actor)
-    .where("rpc", "=", rpc)
-    .where("id", "=", requestId)
-    .executeTakeFirstOrThrow();
-  return row.made ?? {};
+      where request.created_at < now() - ${repeatMs} * interval '1 millisecond'`.execute(tx);
+}
+
+/** The result of the first call as an expression; null: the current call is the first, or has no id. */
+export function madeOf({ orgId, actor, rpc, requestId }: Request): RawBuilder<Json | null> {
+  return sql`(select made from request
+      where org_id = ${orgId} and actor = ${actor} and rpc = ${rpc} and id = ${requestId})`;
+}
+
+export async function findMade(tx: Db, request: Request): Promise<Json | undefined> {
+  const { rows } = await sql<{ made: Json | null }>`${ofFew} select ${madeOf(request)} as made`.execute(tx);
+  return rows[0]?.made ?? undefined;
 }
 
 /** Records the result of the request. To be called before the events are appended. */
 export async function record(tx: Db, request: Request, made: Json): Promise<void> {
   if (request.requestId === "") return;
-  await tx
-    .updateTable("request")
-    .set({ made: JSON.stringify(made) })
-    .where("org_id", "=", request.orgId)
-    .where("actor", "=", request.actor)
-    .where("rpc", "=", request.rpc)
-    .where("id", "=", request.requestId)
-    .execute();
+  const { orgId, actor, rpc, requestId } = request;
+  await sql`${inCompany}${ofFew}
+    update request set made = ${JSON.stringify(made)}::jsonb
+    where org_id = ${orgId} and actor = ${actor} and rpc = ${rpc} and id = ${requestId}`.execute(tx);
 }
