@@ -1,4 +1,5 @@
 import { refuse } from "../errors.ts";
+import { nameOfRun, requestedRunId } from "../ids.ts";
 import { problemOf } from "../input.ts";
 import type { JsonValue } from "../json.ts";
 import type { Quotas } from "../store/people/quotas.ts";
@@ -67,7 +68,9 @@ type Begun = {
 async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: Claim): Promise<Begun> {
   const { orgId } = asked;
   const { request, retryOf } = options;
-  const made = request && (await requests.begin(tx, request));
+  // A request with an id names its run, which may have come back from its device after a failover.
+  const startName = request?.requestId ? nameOfRun(requestedRunId(request)) : "";
+  const made = request && (await requests.begin(tx, request, { startName }));
   if (made) {
     return {
       runId: made.run_id as string,
@@ -85,9 +88,10 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: C
   const repeated = retryOf && (await starts.find(tx, { orgId, runId: retryOf.runId }));
   const input = repeated ? repeated.input : asked.input;
   await requireAsked(tx, asked, input);
+  const runId = request?.requestId ? requestedRunId(request, watcher.now.getTime()) : undefined;
   return active || isNextWaiting
-    ? startBeside(tx, watcher, { ...asked, input }, options)
-    : startNew(tx, watcher, { ...asked, input, repeated }, { ...options, claim });
+    ? startBeside(tx, watcher, { ...asked, input, runId }, options)
+    : startNew(tx, watcher, { ...asked, input, runId, repeated }, { ...options, claim });
 }
 
 /** Refuses a retry while another run of the watcher is active, or about to begin. */
@@ -114,7 +118,7 @@ function requireNoOther(
 async function startBeside(
   tx: Db,
   watcher: schedules.DueWatcher,
-  asked: Asked,
+  asked: Asked & { runId: string | undefined },
   { quotas, request }: TriggerOptions,
 ): Promise<Begun> {
   const start = { ...asked, input: asked.input, source: "manual", origin: starts.noOrigin } as const;
@@ -135,12 +139,13 @@ async function startBeside(
 async function startNew(
   tx: Db,
   watcher: schedules.DueWatcher,
-  { orgId, watcherId, actor, input, repeated }: Asked & { repeated: Repeated },
+  { orgId, watcherId, actor, input, ...start }: Asked & { repeated: Repeated; runId: string | undefined },
   { quotas, request, retryOf, claim }: TriggerOptions & { claim: Claim },
 ): Promise<Begun> {
   requireStartable(watcher);
   await quotas?.requireRoom(tx, "runs", orgId);
-  const plan = planManual(watcher, { ...(retryOf ? { retryOf } : {}), askedBy: actor });
+  const { repeated } = start;
+  const plan = planManual(watcher, { ...(retryOf ? { retryOf } : {}), runId: start.runId, askedBy: actor });
   const [slot] = plan.slots;
   if (!slot) throw new Error("a manual plan has a slot");
   const { runId } = slot;

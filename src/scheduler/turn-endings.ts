@@ -1,7 +1,7 @@
 import { bisect } from "../bisect.ts";
 import type { Logger } from "../log.ts";
 import { type Db, undoable } from "../store/pg/database.ts";
-import { mayBeOfOneRow } from "../store/pg/failures.ts";
+import { mayBeOfOneRow, takingData } from "../store/pg/failures.ts";
 import { storableText } from "../store/pg/storable.ts";
 import type { PastVerdict } from "../store/work/attempts/completions.ts";
 import type { AttemptName } from "../store/work/attempts/settlements.ts";
@@ -208,7 +208,7 @@ export async function storeRepliesOnce(
   const ended: EndedTurn[] = [];
   for (let round = 0; round < rounds; round++) {
     const batch = [...ofTurn.values()].flatMap((ofOne) => ofOne.slice(round, round + 1));
-    ended.push(...(await commitTerminalReply(tx, batch)));
+    ended.push(...(await takingData(() => commitTerminalReply(tx, batch))));
   }
   const verdicts = new Map<string, { verdict: ReplyVerdict }>(
     ended.map(({ turnId, attemptToken, verdict }) => [nameOf({ workId: turnId, attemptToken }), { verdict }]),
@@ -237,7 +237,7 @@ export async function keepLate(
 ): Promise<{ verdicts: ("superseded" | "unknown" | "full")[]; kept: lateReplies.KeptReply[] }> {
   const named = replies.map((reply) => ({ ...reply, workId: reply.turnId }));
   const distinct = [...firstOfEach(named).values()];
-  const { verdicts, kept } = await lateReplies.keep(tx, distinct);
+  const { verdicts, kept } = await takingData(() => lateReplies.keep(tx, distinct));
   await events.appendAll(
     tx,
     kept.map(({ orgId, turnId, holderId, attempt, outcome }) => ({

@@ -22,21 +22,32 @@ export type Request = {
   requestId: string;
 };
 
+/** The place of starts that came back from devices (restored-starts.ts); no rpc has the name. */
+export const restoredStarts = { actor: "pinion", rpc: "restored start" } as const;
+
 /**
  * The result of the request's first call; undefined if the current call is the first, and then the
  * caller calls {@link record} in the same transaction. To be called before any lock that another
- * repeat might hold.
+ * repeat might hold. `startName`: the name of the run that the request starts; if the run came back
+ * from its device although the database had forgotten the request, the run is the result.
  */
-export async function begin(tx: Db, request: Request): Promise<Json | undefined> {
+export async function begin(
+  tx: Db,
+  request: Request,
+  { startName = "" }: { startName?: string } = {},
+): Promise<Json | undefined> {
   if (request.requestId === "") return undefined;
   const { orgId, actor, rpc, requestId } = request;
   // A row older than a day is reused; an uncommitted row of another transaction is waited for.
-  const { rows } = await sql`
+  const { rows } = await sql<{ restored: Json | null }>`
     insert into request (org_id, actor, rpc, id) values (${orgId}, ${actor}, ${rpc}, ${requestId})
     on conflict (org_id, actor, rpc, id) do update set made = null, created_at = now()
       where request.created_at < now() - ${repeatMs} * interval '1 millisecond'
-    returning 1`.execute(tx);
-  if (rows.length > 0) return undefined;
+    returning (select made from request s where s.org_id = ${orgId} and s.actor = ${restoredStarts.actor}
+      and s.rpc = ${restoredStarts.rpc} and s.id = ${startName}) as restored`.execute(tx);
+  const [first] = rows;
+  if (first?.restored) await record(tx, request, first.restored);
+  if (first) return first.restored ?? undefined;
   const row = await tx
     .selectFrom("request")
     .select("made")
