@@ -5,7 +5,7 @@
  */
 import { newToken } from "../src/ids.ts";
 import { planDue } from "../src/scheduler/plan.ts";
-import { eventOf } from "../src/scheduler/recorded-event.ts";
+import { eventOf } from "../src/scheduler/plan-rows.ts";
 import { appendSettled } from "../src/scheduler/settle.ts";
 import { openDatabase, transaction } from "../src/store/pg/database.ts";
 import { type Completed, complete } from "../src/store/work/attempts/completions.ts";

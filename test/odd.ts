@@ -46,7 +46,9 @@ function date(day: string): Oddity | undefined {
     say("date: left out, libfaketime is not installed (apt-get install libfaketime)");
     return undefined;
   }
-  const aheadSeconds = Math.round((Date.parse(day.includes("T") ? `${day}Z` : `${day}T12:00:00Z`) - Date.now()) / 1_000);
+  const aheadSeconds = Math.round(
+    (Date.parse(day.includes("T") ? `${day}Z` : `${day}T12:00:00Z`) - Date.now()) / 1_000,
+  );
   if (Number.isNaN(aheadSeconds)) throw new Error(`--date ${day}: write YYYY-MM-DD or YYYY-MM-DDTHH:MM:SS`);
   const offset = `${aheadSeconds < 0 ? "-" : "+"}${Math.abs(aheadSeconds)}`;
   // Not a start time: each process would begin at that time anew.

@@ -85,6 +85,11 @@ function repeat({ log }: Foundation, name: string, ms: number, pass: () => Promi
   return startLoop({ name, log, pass: () => pass().then(() => ms) });
 }
 
+/** Repeats from `ms` after now what the start of the replica has done once. */
+function goOn({ log }: Foundation, name: string, ms: number, pass: () => Promise<unknown>): Loop {
+  return startLoop({ name, log, firstAfterMs: ms, pass: () => pass().then(() => ms) });
+}
+
 /** What the passes over runs have in common. */
 function passOptions(
   { config, log }: Foundation,
@@ -167,10 +172,10 @@ function startLooks(foundation: Foundation, storage: Storage, own: Own): Loop[] 
       answeredAgoMs: () => Math.min(storage.work.answeredAgoMs(), storage.requests.answeredAgoMs()),
       ...{ health: own.health, log },
     }),
-    repeat(foundation, "incarnation", incarnationEveryMs, () =>
+    goOn(foundation, "incarnation", incarnationEveryMs, () =>
       storage.incarnation.lookIfNews(incarnationIdleMsMax),
     ),
-    repeat(foundation, "replica-beat", beatMs, async () => {
+    goOn(foundation, "replica-beat", beatMs, async () => {
       if (!own.isStopping()) await replicas.beat(storage.work.db, own.replica);
     }),
   ];

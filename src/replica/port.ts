@@ -93,7 +93,7 @@ function withSenders(
   { config, log }: Foundation,
   { requests }: Storage,
   { quotas }: Access,
-  { publisher, feed }: Work,
+  { publisher, feed, hold }: Work,
   { crowd, platforms }: Own,
 ): Handler {
   const addressOf = (headers: IncomingHttpHeaders, remoteAddress: string | undefined) =>
@@ -108,7 +108,7 @@ function withSenders(
     ...common,
     ...{ crossOrgDb: requests.db, db: requests.tenantDb },
     ...{ keyring: config.secrets.keyring, references: config.secrets.references },
-    surroundings: { doorbell: publisher, quotas },
+    surroundings: { doorbell: publisher, quotas, hold },
     onEvents: (orgId) => feed.eventsAppended(orgId),
   });
 }

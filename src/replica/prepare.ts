@@ -3,7 +3,7 @@
  * announce the replica.
  */
 import { type Clock, startClock } from "../scheduler/clock.ts";
-import { type Retained, retainOnce } from "../scheduler/retention.ts";
+import { type Retained, retainIfDue } from "../scheduler/retention.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { peerAddressOf } from "../server/access/peer.ts";
 import { type Crowd, createCrowd } from "../server/http/crowd.ts";
@@ -17,25 +17,26 @@ import type { Work } from "./work.ts";
 
 export type Prepared = {
   judge: Clock;
-  /** The pass of retention; undefined while the clock is in doubt. */
+  /** The pass of retention; undefined if none was due, and while the clock is in doubt. */
   retained: Retained | undefined;
 };
 
 /**
- * Judges the database's clock, deletes expired rows unless the clock is in doubt, and plans the
- * statements.
+ * Judges the database's clock, deletes expired rows if the hourly pass is due and the clock is not in
+ * doubt, and plans the statements unless `isCold`.
  */
 export async function prepare(
   { config, replicaId, log, clock, opened }: Foundation,
   { work: { db }, looks }: Storage,
+  { isCold = false }: { isCold?: boolean },
 ): Promise<Prepared> {
   const judge = await startClock({ db, looks, log, replicaId, policy: config.clockJump });
   // Work that is held until it is due is not due by a clock in doubt.
   clock.doubt(judge.doubts);
   opened.defer(() => judge.stop());
   const { retentionDays: days, conversationDays } = config;
-  const retained = judge.doubtMs() === 0 ? await retainOnce(db, { days, conversationDays, log }) : undefined;
-  await warmUp(db, config.failures);
+  const retained = judge.doubtMs() === 0 ? await retainIfDue(db, { days, conversationDays, log }) : undefined;
+  if (!isCold) await warmUp(db, config.failures);
   return { judge, retained };
 }
 

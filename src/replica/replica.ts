@@ -42,6 +42,8 @@ export type StartOptions = {
   log?: Logger;
   /** Stores the first start's token for people; called before the commit. */
   keepBootstrapToken?: (token: string) => void;
+  /** Leaves the plans of statements to the first run: a start that is short of time, as in tests. */
+  isCold?: boolean;
 };
 
 /** Starts a replica. Rejects with an error and its remedy. */
@@ -63,7 +65,7 @@ export async function startReplica(config: ReplicaConfig, options: StartOptions 
 async function build(foundation: Foundation, options: StartOptions): Promise<Replica> {
   const { replicaId, log } = foundation;
   const storage = await openStorage(foundation, { keepBootstrapToken: options.keepBootstrapToken });
-  const { judge, retained } = await prepare(foundation, storage);
+  const { judge, retained } = await prepare(foundation, storage, options);
   const replica = await announceReplica(foundation, storage);
 
   const stopping = new AbortController();

@@ -89,6 +89,15 @@ export function startDeliverer(options: Options): Deliverer {
   const tries = new Tries({ ...options, leaseMs, onEnd: () => loop.poke() });
   let awayAt = 0;
 
+  /** Alerts of absent devices, if any org has asked for alerts; returns whether there is one to send. */
+  async function tellOfAway(): Promise<boolean> {
+    if (performance.now() < awayAt) return false;
+    const hasTaker = await looks.ask(alerts.hasTaker);
+    const written = hasTaker ? await transaction(db, (tx) => alerts.alertAway(tx)) : 0;
+    awayAt = performance.now() + awayEveryMs;
+    return written > 0;
+  }
+
   /** A delivery that is due and not claimed waits for a try here, or is held by another replica. */
   const untilDue = (nextMs: number | undefined) =>
     nextMs ? Math.min(Math.ceil(nextMs), options.sweepMs) : options.sweepMs;
@@ -97,14 +106,15 @@ export function startDeliverer(options: Options): Deliverer {
     name: "deliverer",
     log,
     async pass(_, wasPoked) {
-      if (performance.now() >= awayAt) {
-        await transaction(db, (tx) => alerts.alertAway(tx));
-        awayAt = performance.now() + awayEveryMs;
-      }
+      // Both ask the database in one statement. A poke tells of a delivery; without one, a look
+      // nearly always tells of none.
+      const [hasAlert, waitMs] = await Promise.all([
+        tellOfAway(),
+        wasPoked ? 0 : looks.ask(deliveries.nextMs),
+      ]);
       const limit = triesMax - tries.size;
       if (limit === 0) return options.sweepMs;
-      // A poke tells of a delivery; without one, a look nearly always tells of none.
-      const nextMs = wasPoked ? 0 : await looks.ask(deliveries.nextMs);
+      const nextMs = hasAlert ? 0 : waitMs;
       if (nextMs !== 0) return untilDue(nextMs);
       const claimed = await deliveries.claim(db, { limit, perDestinationMax, busy: tries.busy, leaseMs });
       if (claimed.length === 0) return untilDue(await looks.ask(deliveries.nextMs));

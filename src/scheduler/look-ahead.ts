@@ -1,7 +1,7 @@
 import type { Db } from "../store/pg/database.ts";
 import * as schedules from "../store/work/watchers/schedules.ts";
 import { planAhead } from "./plan.ts";
-import { type PassOptions, passOver } from "./recording-pass.ts";
+import { type PassOptions, passOver } from "./recording.ts";
 
 /**
  * Watchers per transaction ahead: a slot that falls due meanwhile waits for one such transaction at

@@ -38,6 +38,8 @@ export function startLoop(options: {
   name: string;
   /** `wasPoked`: the pass was requested, and not only due. */
   pass: (signal: AbortSignal, wasPoked: boolean) => Promise<number>;
+  /** Milliseconds until the first pass, for work that the start has just done; default 0. */
+  firstAfterMs?: number;
   log: Logger;
   /** Reports passes that failed because the database was away. */
   onUnavailable?: () => void;
@@ -48,7 +50,8 @@ export function startLoop(options: {
 
   async function run(): Promise<void> {
     let failures = 0;
-    let wasPoked = false;
+    const { firstAfterMs = 0 } = options;
+    let wasPoked = firstAfterMs > 0 && (await bell.wait(untilNextPass(firstAfterMs), signal));
     while (!signal.aborted) {
       try {
         const waitMs = await options.pass(signal, wasPoked);

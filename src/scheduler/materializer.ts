@@ -5,7 +5,7 @@ import { ClockInDoubt } from "./clock.ts";
 import { LookAhead } from "./look-ahead.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { planBacklog, planDue } from "./plan.ts";
-import { type PassOptions, passOver } from "./recording-pass.ts";
+import { type PassOptions, passOver } from "./recording.ts";
 
 /**
  * Turns due slots into rows: a run, or a skipped run with its reason (R2), in the transaction that

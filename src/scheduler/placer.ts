@@ -5,6 +5,7 @@ import { isUnavailable } from "../store/pg/failures.ts";
 import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as placements from "../store/work/runs/placements.ts";
 import { placeOnce, type Rung } from "./placing-pass.ts";
+import type { Subscriber } from "./publisher.ts";
 
 /**
  * Places gated runs: runs with a selector, and runs held back by a group or a rate limit. A pass
@@ -231,4 +232,23 @@ class OrgTimers {
     for (const { timer } of this.#timers.values()) clearTimeout(timer);
     this.#timers.clear();
   }
+}
+
+/** Requests a pass of the placer after each commit that may give a held run its place. */
+export function placerSubscriber(placer: Placer): Subscriber {
+  return {
+    recorded(runs) {
+      for (const { status, orgId, attemptToken, dueAt, isHeld } of runs) {
+        if (status === "pending" && !attemptToken && isHeld) placer.recorded(orgId, dueAt);
+      }
+    },
+    settled(settled) {
+      for (const { orgId, notBefore } of settled) {
+        if (notBefore) placer.freedAt(orgId, notBefore);
+        placer.freed(orgId);
+      }
+    },
+    deviceOpened: (orgId) => placer.freed(orgId),
+    devicesChanged: (orgId) => placer.changed(orgId),
+  };
 }

@@ -2,6 +2,7 @@ import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/service/events.ts";
 import * as clockJumps from "../store/work/watchers/clock-jumps.ts";
+import * as positions from "../store/work/watchers/positions.ts";
 import * as schedules from "../store/work/watchers/schedules.ts";
 import type { Clock } from "./clock.ts";
 import { type Loop, startLoop } from "./loop.ts";
@@ -28,7 +29,7 @@ const behindMsMax = 7_200_000;
 const behindAgainMs = 60_000;
 
 /** The correct next slot of a schedule that is too far ahead; undefined for a correct schedule. */
-export function standsTooFar(watcher: schedules.PlannedWatcher): Date | undefined {
+export function standsTooFar(watcher: positions.PlannedWatcher): Date | undefined {
   const next = nextSlot(watcher, watcher.now);
   const latest = nextSlot(watcher, new Date(watcher.now.getTime() + aheadMsMax));
   return next && latest && watcher.nextSlotAt > latest ? next : undefined;
@@ -39,7 +40,7 @@ export async function replanOnce(db: Db, options: { log: Logger; signal?: AbortS
   let count = 0;
   let after: schedules.WatcherName | undefined;
   do {
-    const read = await schedules.listPlanned(db, { after, aheadMs: aheadMsMax, limit: watchersPerReadMax });
+    const read = await positions.listPlanned(db, { after, aheadMs: aheadMsMax, limit: watchersPerReadMax });
     for (const watcher of read) if (standsTooFar(watcher) && (await replan(db, watcher))) count += 1;
     after = read.length === watchersPerReadMax ? read.at(-1) : undefined;
   } while (after && !options.signal?.aborted);
@@ -56,7 +57,7 @@ async function replan(db: Db, name: schedules.WatcherName): Promise<boolean> {
     const next = standsTooFar({ orgId, watcherId, schedule, timeZone, nextSlotAt, now });
     if (!next) return false;
     const nextDueAt = new Date(next.getTime() + jitterOf(watcherId, jitterMs));
-    const slotsFreed = await schedules.moveBack(tx, { orgId, watcherId, nextSlotAt: next, nextDueAt });
+    const slotsFreed = await positions.moveBack(tx, { orgId, watcherId, nextSlotAt: next, nextDueAt });
     await events.append(tx, orgId, [
       {
         kind: "watcher.replanned",
@@ -93,7 +94,7 @@ export function startReplanner(options: {
         options.log.warn({ behindMs }, "the database's clock is behind; no schedule is planned again by it");
         return behindAgainMs;
       }
-      const isMine = await schedules.takeReplanning(options.db, everyMs);
+      const isMine = await positions.takeReplanning(options.db, everyMs);
       if (!isMine && !isAsked) return everyMs;
       isAsked = false;
       if ((await replanOnce(options.db, { log: options.log, signal })) > 0) options.onReplanned();

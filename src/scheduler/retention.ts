@@ -60,6 +60,14 @@ export async function retainOnce(
 }
 
 /**
+ * A pass if one is due: each hour, by whichever replica comes first. Undefined if none is due, for
+ * example at the start of the second replica of a deploy.
+ */
+export async function retainIfDue(db: Db, options: Age & { log: Logger }): Promise<Retained | undefined> {
+  return (await retention.dueInMs(db, hourMs)) > 0 ? undefined : retainOnce(db, options);
+}
+
+/**
  * Whether the partitions were tended. Tending may wait: ended runs go to the default partition
  * meanwhile.
  */
@@ -80,9 +88,9 @@ async function tend(db: Db, options: { days: number; log: Logger; at: Date }): P
 }
 
 /**
- * Starts retention: hourly, and soon again while more rows are to delete than a pass takes. Nothing
- * is deleted while the database's clock is in doubt. `begun`: the pass of a moment ago, which the
- * first pass of the loop goes on with.
+ * Starts retention: hourly, by one of the replicas, and soon again while more rows are to delete
+ * than a pass takes. Nothing is deleted while the database's clock is in doubt. `begun`: the pass
+ * of a moment ago, which the first pass of the loop goes on with.
  */
 export function startRetention(
   options: Age & {
@@ -100,6 +108,10 @@ export function startRetention(
     log: options.log,
     async pass(signal) {
       if ((await options.judge?.check())?.isInDoubt) return inDoubtMs;
+      if (!begun && !at) {
+        const dueInMs = await retention.dueInMs(options.db, hourMs);
+        if (dueInMs > 0) return dueInMs;
+      }
       const retained = begun ?? (await retainOnce(options.db, { ...options, at }));
       begun = undefined;
       let { isMore, isTended } = retained;

@@ -1,4 +1,4 @@
-import { bisect } from "../bisect.ts";
+import { bisect } from "../batcher.ts";
 import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, undoable } from "../store/pg/database.ts";

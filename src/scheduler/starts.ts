@@ -13,8 +13,7 @@ import type { NewEvent } from "../store/work/service/events.ts";
 import * as schedules from "../store/work/watchers/schedules.ts";
 import * as slotRows from "../store/work/watchers/slot-rows.ts";
 import { type Plan, planBacklog, planSkipped, planStart } from "./plan.ts";
-import { eventOf } from "./recorded-event.ts";
-import { keepWithin } from "./run-limit.ts";
+import { type Claim, eventOf, keepWithin } from "./plan-rows.ts";
 
 /** Maximum starts that wait for a watcher; further starts are recorded as skipped. */
 export const startsWaitingMax = 100;
@@ -44,6 +43,12 @@ export type Started = {
   events: NewEvent[];
 };
 
+export type StartOptions = {
+  quotas?: Quotas | undefined;
+  /** Asked for the start's own run; without it, the run is claimed by a statement of its own. */
+  claim?: Claim | undefined;
+};
+
 /**
  * Starts the watcher, whose row is locked by the caller. The input was checked against the prompt
  * before.
@@ -52,9 +57,9 @@ export async function startLocked(
   tx: Db,
   locked: schedules.DueWatcher,
   start: Start,
-  options: { quotas?: Quotas | undefined } = {},
+  options: StartOptions = {},
 ): Promise<Started> {
-  const recorder = new Recorder(tx, start, options.quotas);
+  const recorder = new Recorder(tx, start, options);
   const watcher = await startEarlier(tx, locked, recorder);
   const runId = start.runId ?? newId(watcher.now.getTime());
   const active = watcher.hasActiveRun ? await runs.findActive(tx, watcher) : undefined;
@@ -71,22 +76,25 @@ class Recorder {
   readonly events: NewEvent[] = [];
   readonly #tx: Db;
   readonly #start: Start;
-  readonly #quotas: Quotas | undefined;
+  readonly #options: StartOptions;
 
-  constructor(tx: Db, start: Start, quotas: Quotas | undefined) {
+  constructor(tx: Db, start: Start, options: StartOptions) {
     this.#tx = tx;
     this.#start = start;
-    this.#quotas = quotas;
+    this.#options = options;
   }
 
   /** Writes runs of other starts. */
   async record(plans: Plan[]): Promise<void> {
+    await this.#keepWithin(plans);
     const rows = await this.#write(plans);
     this.events.push(...rows.map((row) => eventOf(row)));
   }
 
   /** Writes the run of the start itself: its events name the actor and the start's origin. */
-  async recordOwn(plan: Plan): Promise<slotRows.RecordedRun[]> {
+  async recordOwn(plan: Plan, deviceId: string | null): Promise<slotRows.RecordedRun[]> {
+    await this.#keepWithin([plan]);
+    this.#options.claim?.(plan.slots.map((slot) => ({ slot, deviceId })));
     const rows = await this.#write([plan]);
     for (const row of rows) {
       const event = eventOf(row);
@@ -96,8 +104,12 @@ class Recorder {
     return rows;
   }
 
+  async #keepWithin(plans: Plan[]): Promise<void> {
+    const { quotas } = this.#options;
+    if (quotas) await keepWithin(this.#tx, quotas, plans);
+  }
+
   async #write(plans: Plan[]): Promise<slotRows.RecordedRun[]> {
-    if (this.#quotas) await keepWithin(this.#tx, this.#quotas, plans);
     const rows = await slotRows.record(
       this.#tx,
       plans.flatMap((plan) => plan.slots),
@@ -135,6 +147,7 @@ async function startAlone(tx: Db, { watcher, start, runId, recorder }: Starting)
   const { source, actor } = start;
   const [row] = await recorder.recordOwn(
     planStart(watcher, { source, runId, ...(source === "manual" ? { askedBy: actor } : {}) }),
+    watcher.deviceId,
   );
   return row?.status === "skipped" ? { outcome: "skipped", reason: row.reason } : { outcome: "started" };
 }
@@ -157,7 +170,8 @@ async function startBeside(
     const reason = isFull
       ? `${startsWaitingMax} starts of the watcher wait already`
       : "another run of the watcher was active, with another input";
-    await recorder.recordOwn(planSkipped(watcher, { source, runId, skipReason: "overlap", reason }));
+    const plan = planSkipped(watcher, { source, runId, skipReason: "overlap", reason });
+    await recorder.recordOwn(plan, watcher.deviceId);
     return { outcome: "skipped", reason };
   }
   if (watcher.overlap === "queue_one" && waiting.length > 0) {

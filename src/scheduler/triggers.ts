@@ -5,17 +5,17 @@ import type { JsonValue } from "../json.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import * as requests from "../store/people/requests.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import type { Json } from "../store/pg/schema-columns.ts";
 import * as runs from "../store/work/runs/runs.ts";
 import * as starts from "../store/work/runs/starts.ts";
 import * as events from "../store/work/service/events.ts";
-import type { WatcherName } from "../store/work/watchers/schedules.ts";
 import * as schedules from "../store/work/watchers/schedules.ts";
 import * as slotRows from "../store/work/watchers/slot-rows.ts";
 import type { Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { planManual, spentBudget } from "./plan.ts";
-import { eventOf } from "./recorded-event.ts";
-import { type Claim, recording } from "./recording.ts";
+import { type Claim, eventOf } from "./plan-rows.ts";
+import { recording } from "./recording.ts";
 import { nextSlot } from "./schedule/schedule.ts";
 import { type Started, startLocked } from "./starts.ts";
 
@@ -67,10 +67,11 @@ type Begun = {
 
 async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: Claim): Promise<Begun> {
   const { orgId } = asked;
-  const { request, retryOf } = options;
-  // A request with an id names its run, which may have come back from its device after a failover.
-  const startName = request?.requestId ? nameOfRun(requestedRunId(request)) : "";
-  const made = request && (await requests.begin(tx, request, { startName }));
+  const { retryOf } = options;
+  const request = options.request && namingItsRun(options.request);
+  if (request) await requests.note(tx, request);
+  const watcher = await schedules.lockToStart(tx, asked, request && requests.madeOf(request));
+  const made = watcher ? (watcher.beside as Json | null) : request && (await requests.findMade(tx, request));
   if (made) {
     return {
       runId: made.run_id as string,
@@ -79,7 +80,6 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: C
       written: [],
     };
   }
-  const watcher = await schedules.lockOne(tx, asked);
   if (!watcher) refuse("not_found", `there is no watcher "${asked.watcherId}"`);
   const active = watcher.hasActiveRun ? await runs.findActive(tx, asked) : undefined;
   // A start that waits goes first, also in the moment between two runs.
@@ -87,11 +87,16 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: C
   if (retryOf) requireNoOther(watcher, active, isNextWaiting);
   const repeated = retryOf && (await starts.find(tx, { orgId, runId: retryOf.runId }));
   const input = repeated ? repeated.input : asked.input;
-  await requireAsked(tx, asked, input);
+  requireAsked(watcher, input);
   const runId = request?.requestId ? requestedRunId(request, watcher.now.getTime()) : undefined;
   return active || isNextWaiting
     ? startBeside(tx, watcher, { ...asked, input, runId }, options)
     : startNew(tx, watcher, { ...asked, input, runId, repeated }, { ...options, claim });
+}
+
+/** A request with an id names its run, which may have come back from its device after a failover. */
+function namingItsRun(request: requests.Request): requests.Request {
+  return request.requestId ? { ...request, startName: nameOfRun(requestedRunId(request)) } : request;
 }
 
 /** Refuses a retry while another run of the watcher is active, or about to begin. */
@@ -203,9 +208,8 @@ function answerOf({ outcome, runId, activeRunId }: Started): Omit<Triggered, "ru
 }
 
 /** Refuses with `invalid_argument` an input without the values that the watcher's prompt needs. */
-async function requireAsked(tx: Db, watcher: WatcherName, input: JsonValue | undefined): Promise<void> {
-  const known = await starts.findAsked(tx, watcher);
-  const problem = known && problemOf(known.prompt, input);
+function requireAsked({ prompt }: schedules.DueWatcher, input: JsonValue | undefined): void {
+  const problem = prompt && problemOf(prompt, input);
   if (problem) refuse("invalid_argument", `input: ${problem}`, { field: "input" });
 }
 

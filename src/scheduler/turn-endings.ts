@@ -1,4 +1,4 @@
-import { bisect } from "../bisect.ts";
+import { bisect } from "../batcher.ts";
 import type { Logger } from "../log.ts";
 import { type Db, undoable } from "../store/pg/database.ts";
 import { mayBeOfOneRow, takingData } from "../store/pg/failures.ts";

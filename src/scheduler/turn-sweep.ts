@@ -1,4 +1,4 @@
-import { bisect } from "../bisect.ts";
+import { bisect } from "../batcher.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { mayBeOfOneRow } from "../store/pg/failures.ts";

@@ -51,9 +51,10 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
       await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
       await attempts.beat(tx, [attempt]);
       const completed = { ...attempt, action: "finish_or_retry", status: "completed", reason: "" } as const;
+      // Sent with the next statement; at the end it would be dropped.
+      await events.append(tx, orgId, [{ kind: "warm.up", actor: "pinion" }]);
       await complete(tx, [completed]);
       await settle(tx, [completed], policy);
-      await events.append(tx, orgId, [{ kind: "warm.up", actor: "pinion" }]);
       throw new Undone();
     });
   } catch (error) {

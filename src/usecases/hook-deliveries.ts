@@ -4,8 +4,9 @@ import { Refusal, refuse } from "../errors.ts";
 import { deliveryRunId, newId } from "../ids.ts";
 import { inputBytesMax, problemOf, requireInput } from "../input.ts";
 import type { JsonValue } from "../json.ts";
-import { type Started, startLocked } from "../scheduler/starts.ts";
-import { type Db, transaction } from "../store/pg/database.ts";
+import { recording } from "../scheduler/recording.ts";
+import { type Started, type StartOptions, startLocked } from "../scheduler/starts.ts";
+import type { Db } from "../store/pg/database.ts";
 import * as restoredStarts from "../store/work/runs/restored-starts.ts";
 import * as starts from "../store/work/runs/starts.ts";
 import * as events from "../store/work/service/events.ts";
@@ -35,11 +36,14 @@ export async function take(
   db: Db,
   hook: hooks.HookRow,
   incoming: Incoming,
-  { doorbell, quotas }: Pick<Surroundings, "doorbell" | "quotas">,
+  surroundings: Pick<Surroundings, "doorbell" | "quotas" | "hold">,
 ): Promise<Taken> {
   const judged = judge(hook, incoming);
-  const { taken, started } = await transaction(db, (tx) => takeIn(tx, hook, incoming, judged, quotas));
-  if (started && started.written.length > 0) doorbell.recorded(started.written);
+  const { quotas } = surroundings;
+  const { taken } = await recording(db, surroundings, async (tx, claim) => {
+    const { taken, started } = await takeIn(tx, hook, incoming, judged, { quotas, claim });
+    return { taken, written: started?.written ?? [] };
+  });
   return taken;
 }
 
@@ -48,7 +52,7 @@ async function takeIn(
   hook: hooks.HookRow,
   incoming: Incoming,
   judged: ReturnType<typeof judge>,
-  quotas: Surroundings["quotas"],
+  options: StartOptions,
 ): Promise<{ taken: Taken; started: Started | undefined }> {
   const { orgId } = hook;
   const left = await hooks.lock(tx, hook);
@@ -68,7 +72,7 @@ async function takeIn(
   await hooks.spend(tx, { orgId, id: hook.id, left });
   const id = newId();
   const { started, ...became } =
-    "input" in judged ? await startOnce(tx, hook, { id, key }, judged.input, quotas) : judged;
+    "input" in judged ? await startOnce(tx, hook, { id, key }, judged.input, options) : judged;
   const runId = became.runId ?? started?.runId ?? null;
   const { event, bodyBytes, body, headers, replayOf = null } = incoming;
   const { outcome, reason } = became;
@@ -130,7 +134,7 @@ async function startOnce(
   hook: hooks.HookRow,
   delivery: { id: string; key: string | null },
   input: JsonValue,
-  quotas: Surroundings["quotas"],
+  options: StartOptions,
 ): Promise<Became> {
   const { key } = delivery;
   const runId =
@@ -140,7 +144,7 @@ async function startOnce(
           orgId: hook.orgId,
           runId: deliveryRunId({ hookId: hook.id, key }),
         });
-  if (runId === undefined) return start(tx, hook, delivery, input, quotas);
+  if (runId === undefined) return start(tx, hook, delivery, input, options);
   return { outcome: "started", reason: "its run came back from its device after a failover", runId };
 }
 
@@ -149,13 +153,14 @@ async function start(
   hook: hooks.HookRow,
   { id, key }: { id: string; key: string | null },
   input: JsonValue,
-  quotas: Surroundings["quotas"],
+  options: StartOptions,
 ): Promise<Became> {
   const { orgId, watcherId } = hook;
-  const locked = await schedules.lockOne(tx, { orgId, watcherId });
-  const asked = await starts.findAsked(tx, { orgId, watcherId });
-  if (!locked || !asked) return { outcome: "failed", reason: "its watcher is gone" };
-  const problem = problemOf(asked.prompt, input);
+  const locked = await schedules.lockToStart(tx, { orgId, watcherId });
+  if (!locked || typeof locked.prompt !== "string") {
+    return { outcome: "failed", reason: "its watcher is gone" };
+  }
+  const problem = problemOf(locked.prompt, input);
   if (problem) return { outcome: "failed", reason: problem };
   const started = await startLocked(
     tx,
@@ -165,7 +170,7 @@ async function start(
       runId: key === null ? undefined : deliveryRunId({ hookId: hook.id, key }, locked.now.getTime()),
       origin: { ...starts.noOrigin, hookId: hook.id, hookSlug: hook.slug, hookDeliveryId: id },
     },
-    { quotas },
+    options,
   );
   return { outcome: started.outcome, reason: started.reason, started };
 }

@@ -6,8 +6,8 @@
 import { refuse } from "../errors.ts";
 import { newId } from "../ids.ts";
 import { type Cancellation, nothingCancelled } from "../scheduler/cancels.ts";
+import { eventOf } from "../scheduler/plan-rows.ts";
 import { recordDue } from "../scheduler/record-due.ts";
-import { eventOf } from "../scheduler/recorded-event.ts";
 import { positionAfter } from "../scheduler/schedule/position.ts";
 import * as agents from "../store/agents/agents.ts";
 import { describe } from "../store/people/changes.ts";

@@ -8,7 +8,7 @@
 import { expect, test } from "vitest";
 import { planDue } from "../../src/scheduler/plan.ts";
 import { checkSchedule, nextSlot, previousSlot } from "../../src/scheduler/schedule/schedule.ts";
-import type { DueWatcher } from "../../src/store/work/watchers/schedules.ts";
+import { dueWatcher } from "../support/due-watcher.ts";
 import { isLong } from "../support/long.ts";
 import { createRandom, type Random } from "../support/random.ts";
 
@@ -101,36 +101,6 @@ function readingsOf(zone: string, from: number, to: number): number[] {
 }
 
 // Schedules generated together with their meaning.
-
-/** A watcher whose slots are all due, without coalescing. */
-function dueWatcher(due: Pick<DueWatcher, "schedule" | "timeZone" | "nextSlotAt" | "now">): DueWatcher {
-  return {
-    orgId: "local",
-    watcherId: "018f0000-0000-7000-8000-000000000001",
-    deviceId: null,
-    isGated: false,
-    overlap: "skip",
-    catchup: "collapse",
-    catchupWindowMs: 86_400_000,
-    jitterMs: 0,
-    minCooldownMs: 0,
-    status: "active",
-    nextDueAt: due.nextSlotAt,
-    lastSlotAt: null,
-    lastRunAt: null,
-    windowCursorAt: null,
-    backoffUntil: null,
-    budget: null,
-    hasAgent: true,
-    offers: null,
-    hasActiveRun: false,
-    queuedSlotAt: null,
-    backlogSlotAt: null,
-    backlogSource: null,
-    backlogRunId: null,
-    ...due,
-  };
-}
 
 type Field = { text: string; values: Set<number>; isOpen: boolean };
 type Made = {

@@ -7,10 +7,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import pg from "pg";
 import type { TestProject } from "vitest/node";
+import { createLogger } from "../../src/log.ts";
+import { retainOnce } from "../../src/scheduler/retention.ts";
 import { openDatabase } from "../../src/store/pg/database.ts";
 import { type Embedded, startEmbedded } from "../../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../../src/store/pg/migrate.ts";
-import * as partitions from "../../src/store/work/service/partitions.ts";
 import { buildCommand } from "./built-command.ts";
 import { newTemplateName, testDatabasesOf } from "./database-names.ts";
 
@@ -62,7 +63,7 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const url = new URL(cluster.url);
   url.pathname = `/${template}`;
   await migrate(url.href);
-  await openPartitions(url.href);
+  await retain(url.href);
   if (cluster.isOurs) await tidyCatalogs(url.href);
   // No connections are allowed any more, so the template can be cloned at any moment.
   await admin.query(`alter database ${template} with allow_connections false`);
@@ -87,10 +88,14 @@ async function dropLeft(admin: pg.Client, prefix: string): Promise<void> {
   for (const { name } of rows) await admin.query(`drop database if exists ${name} with (force)`);
 }
 
-/** The days' partitions, which each replica would create at its start: sixteen tables in every clone. */
-async function openPartitions(url: string): Promise<void> {
+/**
+ * The pass of retention that is due every hour, which each replica would make at its start: sixteen
+ * partitions in every clone, and a hundred statements.
+ */
+async function retain(url: string): Promise<void> {
   const database = openDatabase({ url, poolMax: 1, applicationName: "pinion test" });
-  await database.db.transaction().execute((tx) => partitions.tend(tx, daysKept));
+  const log = createLogger({ name: "test", level: "silent" });
+  await retainOnce(database.db, { days: daysKept, conversationDays: daysKept, log });
   await database.close();
 }
 

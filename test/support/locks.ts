@@ -8,16 +8,24 @@ import type { Schema } from "../../src/store/pg/schema.ts";
 const patienceMs = 10_000;
 const lookEveryMs = 5;
 
+type Held = {
+  tx: ControlledTransaction<Schema>;
+  /** Sends the statements that wait to be sent with another one. */
+  sent(): Promise<void>;
+  commit(): Promise<void>;
+} & AsyncDisposable;
+
 /**
  * A transaction on a separate connection that stays open until released; if forgotten, it is rolled
  * back.
  */
-export async function hold(
-  db: Db,
-): Promise<{ tx: ControlledTransaction<Schema>; commit(): Promise<void> } & AsyncDisposable> {
+export async function hold(db: Db): Promise<Held> {
   const tx = await db.startTransaction().setIsolationLevel("read committed").execute();
   return {
     tx,
+    async sent() {
+      await sql`select`.execute(tx);
+    },
     commit: () => tx.commit().execute(),
     async [Symbol.asyncDispose]() {
       if (!tx.isCommitted && !tx.isRolledBack) await tx.rollback().execute();

@@ -72,7 +72,8 @@ export async function openTestReplica(
       ...timers,
       ...env,
     }),
-    { log: createLogger({ name: "test", level: process.env.PINION_TEST_LOG ?? "silent" }) },
+    // Few tests need all the statements of a run; the processes of e2e and chaos start warm.
+    { log: createLogger({ name: "test", level: process.env.PINION_TEST_LOG ?? "silent" }), isCold: true },
   );
   return { ...replica, token, clients: createClients({ url: replica.url, token }) };
 }

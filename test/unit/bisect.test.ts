@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { bisect } from "../../src/bisect.ts";
+import { bisect } from "../../src/batcher.ts";
 
 const numbers = (count: number) => Array.from({ length: count }, (_, index) => index);
 

@@ -2,7 +2,7 @@
 import { existsSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import { transitions } from "../../clients/ts/src/device/lifecycle.ts";
-import { attemptTransitions } from "../../src/server/device/attempts/attempt-table.ts";
+import { attemptTransitions } from "../../src/server/device/attempts/outstanding.ts";
 import { reactions } from "../../src/server/device/session/session-table.ts";
 
 const root = new URL("../../", import.meta.url);

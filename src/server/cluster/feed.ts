@@ -1,9 +1,8 @@
 import type { Logger } from "../../log.ts";
 import type { Subscriber } from "../../scheduler/publisher.ts";
 import type { Bus, BusMessage } from "./bus.ts";
-import type { OutputChunk } from "./output-tails.ts";
 import { createTransients, type Transients } from "./transients.ts";
-import { type Viewer, WorkFeed } from "./work-feed.ts";
+import { type OutputChunk, type Viewer, WorkFeed } from "./work-feed.ts";
 
 /**
  * The feed: the viewers on a replica and the hints sent to them, in three parts: events of orgs (in

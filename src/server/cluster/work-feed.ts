@@ -1,6 +1,5 @@
 import type { Bus, BusMessage } from "./bus.ts";
 import { createInterests, createViewers } from "./interests.ts";
-import { type OutputChunk, OutputTails } from "./output-tails.ts";
 
 /**
  * The feed of runs and turns: their viewers on this replica, and hints of their changes and output.
@@ -11,6 +10,17 @@ import { type OutputChunk, OutputTails } from "./output-tails.ts";
  *
  *   device ─▶ output (holder) ──output──▶ receive (interested replica) ─▶ viewers
  */
+
+export type OutputChunk = {
+  orgId: string;
+  workId: string;
+  attempt: number;
+  /** All 64 bits of the protocol's number. */
+  sequence: bigint;
+  /** OUTPUT_STREAM_…, as in the proto. */
+  stream: number;
+  data: Uint8Array;
+};
 
 export type Viewer = {
   onChange(): void;
@@ -26,6 +36,7 @@ type WorkName = { orgId: string; workId: string };
 const relayedBytesMax = 5_000;
 /** Stream numbers from here on carry an agent's activity instead of a program's output. */
 export const activityStreamsMin = 100;
+
 export class WorkFeed {
   readonly #bus: Bus;
   readonly #replicaId: string;
@@ -164,4 +175,67 @@ function keyOf(work: WorkName): string {
 function splitKey(key: string): WorkName {
   const at = key.indexOf(" ");
   return { workId: key.slice(0, at), orgId: key.slice(at + 1) };
+}
+
+/** Maximum bytes of output kept of each run or turn, for later viewers. */
+const tailBytesMax = 32_768;
+const chunkOverheadBytes = 256;
+/** Maximum bytes of output kept of all work of the replica. */
+const tailsBytesMax = 64 * 1024 * 1024;
+
+/** The last output of a run or a turn. `isRelayed`: all chunks came from another replica. */
+type Tail = { chunks: OutputChunk[]; bytes: number; isRelayed: boolean };
+
+/** The last output of each run and turn; beyond the bounds the oldest output goes first. */
+class OutputTails {
+  readonly #tails = new Map<string, Tail>();
+  #bytes = 0;
+
+  keep(key: string, chunk: OutputChunk, isRelayed: boolean): void {
+    const tail = this.#tails.get(key) ?? { chunks: [], bytes: 0, isRelayed: true };
+    tail.isRelayed &&= isRelayed;
+    // Moves the work to the end of the map, so that the work with the oldest output is forgotten
+    // first.
+    this.#tails.delete(key);
+    this.#tails.set(key, tail);
+    tail.chunks.push(chunk);
+    this.#count(tail, sizeOf(chunk));
+    while (tail.bytes > tailBytesMax && tail.chunks.length > 1) {
+      const dropped = tail.chunks.shift();
+      if (dropped) this.#count(tail, -sizeOf(dropped));
+    }
+    for (const oldest of this.#tails.keys()) {
+      if (this.#bytes <= tailsBytesMax) break;
+      this.forget(oldest);
+    }
+  }
+
+  chunksOf(key: string): readonly OutputChunk[] {
+    return this.#tails.get(key)?.chunks ?? [];
+  }
+
+  /** The chunks that came from a device of this replica. */
+  ownChunksOf(key: string): readonly OutputChunk[] {
+    const tail = this.#tails.get(key);
+    return tail && !tail.isRelayed ? tail.chunks : [];
+  }
+
+  isRelayed(key: string): boolean {
+    return this.#tails.get(key)?.isRelayed ?? false;
+  }
+
+  forget(key: string): void {
+    this.#bytes -= this.#tails.get(key)?.bytes ?? 0;
+    this.#tails.delete(key);
+  }
+
+  #count(tail: Tail, bytes: number): void {
+    tail.bytes += bytes;
+    this.#bytes += bytes;
+  }
+}
+
+/** Includes the overhead of a chunk, because a program may write single bytes. */
+function sizeOf(chunk: OutputChunk): number {
+  return chunk.data.length + chunkOverheadBytes;
 }

@@ -43,7 +43,7 @@ type HookOptions = SenderOptions & {
   db: Db;
   keyring: Keyring;
   references: References;
-  surroundings: Pick<Surroundings, "doorbell" | "quotas">;
+  surroundings: Pick<Surroundings, "doorbell" | "quotas" | "hold">;
   onEvents: (orgId: string) => void;
   log: Logger;
 };

@@ -26,7 +26,7 @@ import { checkMessage } from "../access/interceptors/validate.ts";
 import { cutLater } from "../access/peer.ts";
 import { type Principal, principalOf } from "../access/principal.ts";
 import type { Hub } from "../device/hub/hub.ts";
-import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages/messages.ts";
+import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages/reports.ts";
 import type { Session } from "../device/session/session.ts";
 import { endGraceMs, openLink } from "../device/stream/link.ts";
 import { unreadableProblem } from "../device/stream/unreadable.ts";

@@ -206,9 +206,12 @@ function startRpcs(deps: Deps): Pick<Served, "triggerWatcher" | "backfillWatcher
   return {
     async triggerWatcher({ watcherId: watcher, requestId, input }, context) {
       const { orgId, actor } = principalOf(context);
-      const { id } = await watcherPins.get(db, { orgId, watcher });
+      // An id is found, or not, by the trigger itself.
+      const watcherId = isUuid(watcher)
+        ? watcher.toLowerCase()
+        : (await watcherPins.get(db, { orgId, watcher })).id;
       const request = { orgId, actor, requestId, rpc: "WatcherService/TriggerWatcher" };
-      const asked = { orgId, actor, watcherId: id, input: inputOf(input) };
+      const asked = { orgId, actor, watcherId, input: inputOf(input) };
       return triggeredMessage(db, await trigger(db, asked, { ...surroundings, request }));
     },
 

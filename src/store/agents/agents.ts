@@ -1,6 +1,7 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { describe } from "../people/changes.ts";
+import * as members from "../people/members.ts";
 import { requirePinnable } from "../people/pins.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
@@ -150,15 +151,9 @@ export async function requireOwner(
   tx: Db,
   options: { orgId: string; ownerId: string | null },
 ): Promise<void> {
-  if (options.ownerId === null) return;
-  const member = await tx
-    .selectFrom("member")
-    .select("user_id")
-    .where("org_id", "=", options.orgId)
-    .where("user_id", "=", options.ownerId)
-    .forKeyShare()
-    .executeTakeFirst();
-  if (!member) refuse("not_found", "the owner is no member of the org", { field: "owner_id" });
+  const { orgId, ownerId } = options;
+  if (ownerId === null || (await members.hold(tx, { orgId, userId: ownerId }))) return;
+  refuse("not_found", "the owner is no member of the org", { field: "owner_id" });
 }
 
 /** A fleet worker belongs to no person, and counts as not found here. */

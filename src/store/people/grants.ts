@@ -4,6 +4,7 @@ import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import * as events from "../work/service/events.ts";
 import type { Permission } from "./rights.ts";
+import * as rights from "./rights.ts";
 
 /**
  * Records the first use of the grants, each with the event `device.grant_used`. Returns whether any
@@ -91,15 +92,8 @@ export async function grantIn(
 ): Promise<{ granted: Grant[]; written: Omit<events.NewEvent, "orgId">[] }> {
   const { orgId, deviceId, grantee, permissions, actor } = options;
   await requireGrantee(tx, { orgId, grantee });
-  const device = await tx
-    .selectFrom("device")
-    .select(["label", "is_worker"])
-    .where("org_id", "=", orgId)
-    .where("id", "=", deviceId)
-    .forKeyShare()
-    .executeTakeFirst();
-  if (!device) refuse("not_found", `there is no device ${deviceId}`, { field: "device_id" });
-  if (device.is_worker) {
+  const device = await rights.holdDevice(tx, { orgId, deviceId, field: "device_id" });
+  if (device.isWorker) {
     refuse("failed_precondition", `"${device.label}" is a fleet worker, which everybody in the org may use`, {
       field: "device_id",
     });

@@ -60,47 +60,43 @@ export async function ensureUser(db: Db, options: { email: string; name: string 
  * member.
  */
 export async function hold(tx: Db, options: { orgId: string; userId: string }): Promise<boolean> {
-  const row = await tx
-    .selectFrom("member")
-    .select("role")
-    .where("org_id", "=", options.orgId)
-    .where("user_id", "=", options.userId)
-    .forKeyShare()
-    .executeTakeFirst();
-  return row !== undefined;
+  return (await lockRole(tx, options, "key share")) !== undefined;
 }
 
 /**
  * Like {@link hold}, and also locks the role against changes. Undefined for a person who is no
  * member.
  */
-export async function holdRole(
-  tx: Db,
-  options: { orgId: string; userId: string },
-): Promise<Role | undefined> {
-  const row = await tx
-    .selectFrom("member")
-    .select("role")
-    .where("org_id", "=", options.orgId)
-    .where("user_id", "=", options.userId)
-    .forShare()
-    .executeTakeFirst();
-  return row?.role;
+export function holdRole(tx: Db, options: { orgId: string; userId: string }): Promise<Role | undefined> {
+  return lockRole(tx, options, "share");
 }
 
 /**
  * The member's role, locked for a change until the commit; waits for {@link hold}. Undefined for a
  * person who is no member.
  */
-export async function lock(tx: Db, options: { orgId: string; userId: string }): Promise<Role | undefined> {
-  const row = await tx
+export function lock(tx: Db, options: { orgId: string; userId: string }): Promise<Role | undefined> {
+  return lockRole(tx, options, "update");
+}
+
+/** The member's role, under a lock until the commit; undefined for a person who is no member. */
+async function lockRole(
+  tx: Db,
+  { orgId, userId }: { orgId: string; userId: string },
+  strength: "key share" | "share" | "update",
+): Promise<Role | undefined> {
+  const member = tx
     .selectFrom("member")
     .select("role")
-    .where("org_id", "=", options.orgId)
-    .where("user_id", "=", options.userId)
-    .forUpdate()
-    .executeTakeFirst();
-  return row?.role;
+    .where("org_id", "=", orgId)
+    .where("user_id", "=", userId);
+  const locked =
+    strength === "update"
+      ? member.forUpdate()
+      : strength === "share"
+        ? member.forShare()
+        : member.forKeyShare();
+  return (await locked.executeTakeFirst())?.role;
 }
 
 /** The longest-standing owner; null for none. */

@@ -29,15 +29,8 @@ export async function requirePinnable(
     ? await members.hold(tx, { orgId, userId: owner.owner_id })
     : // Enrolled by a service, which is no member and cannot leave.
       true;
-  const device = await tx
-    .selectFrom("device")
-    .select(["label", "is_worker"])
-    .where("org_id", "=", orgId)
-    .where("id", "=", deviceId)
-    .forKeyShare()
-    .executeTakeFirst();
-  if (!device) refuse("not_found", `there is no device ${deviceId}`, { field });
-  if (device.is_worker) {
+  const device = await rights.holdDevice(tx, { orgId, deviceId, field });
+  if (device.isWorker) {
     refuse(
       workerIs,
       `"${device.label}" is a fleet worker, which takes what is pinned to nobody; leave device_id empty for the fleet`,

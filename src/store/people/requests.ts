@@ -5,9 +5,11 @@
  *
  * The row stores the ids that a repeat needs, never a secret: a secret is shown only once.
  */
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
+import { inCompany } from "../pg/round-trips.ts";
 import type { Json } from "../pg/schema-columns.ts";
+import { ofFew } from "../pg/unnest.ts";
 
 /** Milliseconds within which a repeat creates nothing. */
 export const repeatMs = 86_400_000;
@@ -20,6 +22,11 @@ export type Request = {
   rpc: string;
   /** Chosen by the caller; empty: none, and every call is a new request. */
   requestId: string;
+  /**
+   * The name of the run that the request starts. If the run came back from its device although the
+   * database had forgotten the request, the run is the request's result.
+   */
+  startName?: string;
 };
 
 /** The place of starts that came back from devices (restored-starts.ts); no rpc has the name. */
@@ -28,46 +35,47 @@ export const restoredStarts = { actor: "pinion", rpc: "restored start" } as cons
 /**
  * The result of the request's first call; undefined if the current call is the first, and then the
  * caller calls {@link record} in the same transaction. To be called before any lock that another
- * repeat might hold. `startName`: the name of the run that the request starts; if the run came back
- * from its device although the database had forgotten the request, the run is the result.
+ * repeat might hold.
  */
-export async function begin(
-  tx: Db,
-  request: Request,
-  { startName = "" }: { startName?: string } = {},
-): Promise<Json | undefined> {
+export async function begin(tx: Db, request: Request): Promise<Json | undefined> {
   if (request.requestId === "") return undefined;
+  await note(tx, request);
+  return findMade(tx, request);
+}
+
+/**
+ * Like {@link begin}, but the result is read by a later statement: with {@link madeOf}, or by
+ * {@link findMade}.
+ */
+export async function note(tx: Db, request: Request): Promise<void> {
   const { orgId, actor, rpc, requestId } = request;
+  if (requestId === "") return;
   // A row older than a day is reused; an uncommitted row of another transaction is waited for.
-  const { rows } = await sql<{ restored: Json | null }>`
+  await sql`${inCompany}${ofFew}
     insert into request (org_id, actor, rpc, id) values (${orgId}, ${actor}, ${rpc}, ${requestId})
     on conflict (org_id, actor, rpc, id) do update set made = null, created_at = now()
-      where request.created_at < now() - ${repeatMs} * interval '1 millisecond'
-    returning (select made from request s where s.org_id = ${orgId} and s.actor = ${restoredStarts.actor}
-      and s.rpc = ${restoredStarts.rpc} and s.id = ${startName}) as restored`.execute(tx);
-  const [first] = rows;
-  if (first?.restored) await record(tx, request, first.restored);
-  if (first) return first.restored ?? undefined;
-  const row = await tx
-    .selectFrom("request")
-    .select("made")
-    .where("org_id", "=", orgId)
-    .where("actor", "=", actor)
-    .where("rpc", "=", rpc)
-    .where("id", "=", requestId)
-    .executeTakeFirstOrThrow();
-  return row.made ?? {};
+      where request.created_at < now() - ${repeatMs} * interval '1 millisecond'`.execute(tx);
+}
+
+/** The result of the first call as an expression; null: the current call is the first, or has no id. */
+export function madeOf({ orgId, actor, rpc, requestId, startName }: Request): RawBuilder<Json | null> {
+  const made = sql`(select made from request
+      where org_id = ${orgId} and actor = ${actor} and rpc = ${rpc} and id = ${requestId})`;
+  if (startName === undefined) return made as RawBuilder<Json | null>;
+  return sql`coalesce(${made}, (select made from request where org_id = ${orgId} and actor = ${restoredStarts.actor}
+      and rpc = ${restoredStarts.rpc} and id = ${startName}))`;
+}
+
+export async function findMade(tx: Db, request: Request): Promise<Json | undefined> {
+  const { rows } = await sql<{ made: Json | null }>`${ofFew} select ${madeOf(request)} as made`.execute(tx);
+  return rows[0]?.made ?? undefined;
 }
 
 /** Records the result of the request. To be called before the events are appended. */
 export async function record(tx: Db, request: Request, made: Json): Promise<void> {
   if (request.requestId === "") return;
-  await tx
-    .updateTable("request")
-    .set({ made: JSON.stringify(made) })
-    .where("org_id", "=", request.orgId)
-    .where("actor", "=", request.actor)
-    .where("rpc", "=", request.rpc)
-    .where("id", "=", request.requestId)
-    .execute();
+  const { orgId, actor, rpc, requestId } = request;
+  await sql`${inCompany}${ofFew}
+    update request set made = ${JSON.stringify(made)}::jsonb
+    where org_id = ${orgId} and actor = ${actor} and rpc = ${rpc} and id = ${requestId}`.execute(tx);
 }

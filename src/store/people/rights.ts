@@ -1,6 +1,6 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 import { sql } from "kysely";
-import { Refusal } from "../../errors.ts";
+import { Refusal, refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { onlyRow } from "../pg/only-row.ts";
 
@@ -153,4 +153,22 @@ export async function requireStill(
   if (!who) return;
   const standing = onlyRow(await standings(tx, { orgId, who, deviceIds: [deviceId] }));
   if (!rightTo(deed, standing)) refuseDeed(deed, standing);
+}
+
+/**
+ * Locks a device until the commit, so that a deletion waits. Refuses with `not_found`, of the field
+ * `field`.
+ */
+export async function holdDevice(
+  tx: Db,
+  { orgId, deviceId, field }: { orgId: string; deviceId: string; field: string },
+): Promise<{ label: string; isWorker: boolean }> {
+  const device = await tx
+    .selectFrom("device")
+    .select(["label", "is_worker as isWorker"])
+    .where("org_id", "=", orgId)
+    .where("id", "=", deviceId)
+    .forKeyShare()
+    .executeTakeFirst();
+  return device ?? refuse("not_found", `there is no device ${deviceId}`, { field });
 }

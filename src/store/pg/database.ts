@@ -13,11 +13,11 @@ import pg from "pg";
 import type { Logger } from "../../log.ts";
 import { codeOf, isOutdated } from "./failures.ts";
 import { parseMoment } from "./moments.ts";
-import { boundTransactions } from "./pooled.ts";
-import { prepareKept } from "./prepared.ts";
+import { boundedOpening } from "./pooled.ts";
+import { type ClientPool, savingTrips } from "./round-trips.ts";
 import type { Schema } from "./schema.ts";
 import { openingOptions, openingParameters } from "./session-settings.ts";
-import { tenantPool } from "./tenancy.ts";
+import { confinement } from "./tenancy.ts";
 
 /** A connection pool or an open transaction. */
 export type Db = Kysely<Schema>;
@@ -155,11 +155,20 @@ export function openDatabase(options: DatabaseOptions): Database {
   });
   const { doomed, opened, answeredAgoMs } = watchConnections(pool, options);
   const kept = guardReleases({ pool, doomed, log: options.log });
-  const guarded = options.isPooled
-    ? boundTransactions(kept, { statementTimeoutMs, idleInTransactionTimeoutMs })
-    : kept;
-  const db = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: guarded }) });
-  const tenantDb = new Kysely<Schema>({ dialect: new PostgresDialect({ pool: tenantPool(guarded) }) });
+  const openingOf = options.isPooled
+    ? boundedOpening({ statementTimeoutMs, idleInTransactionTimeoutMs })
+    : () => ({ settings: [], isForSingles: false });
+  const areKept = !options.isPooled;
+  const db = kyselyOf(savingTrips(kept, { openingOf: () => openingOf, areKept }));
+  const confined = () => {
+    const settings = confinement();
+    return async (client: pg.PoolClient) => ({
+      settings: [...(await openingOf(client)).settings, settings],
+      isForSingles: true,
+    });
+  };
+  // The pool is the other Kysely's to close.
+  const tenantDb = kyselyOf({ ...savingTrips(kept, { openingOf: confined, areKept }), end: async () => {} });
   let closing: Promise<void> | undefined;
   return {
     db,
@@ -177,8 +186,10 @@ export function openDatabase(options: DatabaseOptions): Database {
   };
 }
 
+const kyselyOf = (pool: PostgresPool) => new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
+
 /** Counts the pool's connections, and notes their answers and those that no caller may use again. */
-function watchConnections(pool: pg.Pool, { log, isPooled }: DatabaseOptions) {
+function watchConnections(pool: pg.Pool, { log }: DatabaseOptions) {
   const doomed = new WeakSet<object>();
   let opened = 0;
   let answeredAt = Number.NEGATIVE_INFINITY;
@@ -191,7 +202,6 @@ function watchConnections(pool: pg.Pool, { log, isPooled }: DatabaseOptions) {
   pool.on("error", broke("an idle database connection broke"));
   pool.on("connect", (client) => {
     opened += 1;
-    if (!isPooled) prepareKept(client);
     client.on("error", broke("a database connection broke"));
     connectionOf(client).on("readyForQuery", () => {
       answeredAt = performance.now();
@@ -223,14 +233,14 @@ function isReady(client: pg.PoolClient): boolean {
   return (client as unknown as { readyForQuery: boolean }).readyForQuery;
 }
 
-/** The pool for Kysely. A connection returns to the pool only in a usable state. */
+/** The pool. A connection returns to the pool only in a usable state. */
 function guardReleases(guard: {
   pool: pg.Pool;
   doomed: WeakSet<object>;
   log: Logger | undefined;
-}): PostgresPool {
+}): ClientPool {
   const { pool, doomed, log } = guard;
-  const guarded = {
+  return {
     options: pool.options,
     async connect(): Promise<pg.PoolClient> {
       const client = await pool.connect();
@@ -254,7 +264,6 @@ function guardReleases(guard: {
     },
     end: () => pool.end(),
   };
-  return guarded as unknown as PostgresPool;
 }
 
 /** Maximum runs of a transaction that lost against others. */

@@ -92,7 +92,12 @@ const silent = createLogger({ level: "silent", name: "pinion doctor" });
 const inspectTimeoutMs = 5_000;
 
 /** Throws if the database cannot be reached or does not let us in. At most about 10 s. */
-export async function inspect(url: string): Promise<Inspection> {
+export function inspect(url: string): Promise<Inspection> {
+  return asDoctor(url, inspectBy);
+}
+
+/** Opens one connection for the doctor, and closes the connection afterwards. */
+async function asDoctor<T>(url: string, work: (db: Db) => Promise<T>): Promise<T> {
   const database = openDatabase({
     url,
     poolMax: 1,
@@ -103,7 +108,7 @@ export async function inspect(url: string): Promise<Inspection> {
     isPooled: true,
   });
   try {
-    return await inspectBy(database.db);
+    return await work(database.db);
   } finally {
     await database.close();
   }
@@ -190,18 +195,8 @@ async function readClockJump(db: Db): Promise<Inspection["clockJump"]> {
 }
 
 /** Confirms the clock in spite of its open jump; returns whether a jump was open. */
-export async function confirmClock(url: string, by: string): Promise<boolean> {
-  const database = openDatabase({
-    url,
-    poolMax: 1,
-    statementTimeoutMs: inspectTimeoutMs,
-    connectTimeoutMs: inspectTimeoutMs,
-    applicationName: "pinion doctor",
-    isPooled: true,
+export function confirmClock(url: string, by: string): Promise<boolean> {
+  return asDoctor(url, async (db) => {
+    return (await clockJumps.resolve(db, { resolution: "confirmed", by })) !== undefined;
   });
-  try {
-    return (await clockJumps.resolve(database.db, { resolution: "confirmed", by })) !== undefined;
-  } finally {
-    await database.close();
-  }
 }

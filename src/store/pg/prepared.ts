@@ -5,7 +5,7 @@
  * plan when a table of the statement changes or is analyzed.
  */
 import { createHash } from "node:crypto";
-import type pg from "pg";
+import type { Statement } from "./joined.ts";
 import { keptSizeOf } from "./unnest.ts";
 
 /**
@@ -24,16 +24,13 @@ const countedMax = 200;
 const repeats = new Map<string, number>();
 
 /**
- * Makes a connection prepare the suitable statements of all callers. Not through a pooler, whose
+ * The statement, with a name if each connection shall prepare it. Not for a pooler, whose
  * connections change.
  */
-export function prepareKept(client: pg.PoolClient): void {
-  const query = client.query.bind(client) as (...args: unknown[]) => unknown;
-  const preparing = (text: unknown, values: unknown, ...rest: unknown[]) => {
-    const name = typeof text === "string" && Array.isArray(values) ? nameOf(text) : undefined;
-    return name ? query({ name, text, values }, ...rest) : query(text, values, ...rest);
-  };
-  client.query = preparing as typeof client.query;
+export function named(statement: Statement): Statement {
+  const { text, values } = statement;
+  const name = values ? nameOf(text) : undefined;
+  return name ? { text, values, name } : statement;
 }
 
 function nameOf(text: string): string | undefined {

@@ -1,3 +1,5 @@
+import type { Statement } from "./joined.ts";
+
 /**
  * Settings that the code relies on and that a database or a role may set differently (`ALTER
  * DATABASE … SET`, `ALTER ROLE … SET`): formats of times, numbers and bytes, the search path, and
@@ -25,13 +27,16 @@ export const openingOptions = Object.entries(relied)
   .join(" ");
 
 /**
- * As statements at the beginning of a transaction, for connections whose pooler refuses options.
+ * As a statement at the beginning of a transaction, with the transaction's limits, for connections
+ * whose pooler refuses options.
  */
-export const localSettings = Object.entries(relied)
-  // The transaction has its isolation level already.
-  .filter(([name]) => name !== "default_transaction_isolation")
-  .map(([name, value]) => `set local ${name} = '${value}'`)
-  .join("; ");
+export function settingsOf(limits: Readonly<Record<string, number>>): Statement {
+  const settings = Object.entries({ ...limits, ...relied })
+    // The transaction has its isolation level already.
+    .filter(([name]) => name !== "default_transaction_isolation")
+    .map(([name, value]) => `set_config('${name}', '${value}', true)`);
+  return { text: `select ${settings.join(", ")}` };
+}
 
 /**
  * As parameters of the startup message: the settings that PgBouncer tracks for each of its clients,

@@ -4,19 +4,19 @@
  * Statements on a `tenantDb` within {@link withinOrg} run as the role `pinion_server`, for which
  * PostgreSQL shows and accepts only the org's rows, even if a statement lacks the condition.
  * Outside of {@link withinOrg} a `tenantDb` refuses to connect. Role and org are set `local` to a
- * transaction, and a single statement gets a transaction of its own: so no setting stays on a
- * connection, and a pooler in transaction mode may be in between.
+ * transaction, and a single statement gets a transaction of its own, in one round trip
+ * (round-trips.ts): so no setting stays on a connection, and a pooler in transaction mode may be in
+ * between.
  *
  * Work across orgs uses a `db`: the scheduler's passes, the sessions' batches, the guard's lookups,
  * and the few calls that begin before the org is known (docs/security.md lists them).
  */
 
 import { AsyncLocalStorage } from "node:async_hooks";
-import { type Kysely, type PostgresPool, type PostgresPoolClient, sql } from "kysely";
-import pg from "pg";
+import { type Kysely, sql } from "kysely";
 import { Refusal } from "../../errors.ts";
+import type { Statement } from "./joined.ts";
 import { onlyRow } from "./only-row.ts";
-import { isBegin, lastResult, within } from "./pooled.ts";
 import type { Schema } from "./schema.ts";
 
 const currentOrg = new AsyncLocalStorage<string>();
@@ -27,37 +27,17 @@ export function withinOrg<T>(orgId: string, fn: () => T): T {
 }
 
 /**
- * The pool for tenants' Kysely: each transaction, and each single statement, is confined to one
- * org.
+ * What confines a transaction, or a single statement, to the org of the call. Refuses a caller
+ * outside of a tenant's call.
  */
-export function tenantPool(pool: PostgresPool): PostgresPool {
-  const confined = {
-    options: (pool as unknown as { options: unknown }).options,
-    async connect(): Promise<PostgresPoolClient> {
-      const orgId = currentOrg.getStore();
-      if (orgId === undefined) throw new Error("a tenant's data was asked for outside of a tenant's call");
-      return confine((await pool.connect()) as unknown as pg.PoolClient, orgId);
-    },
-    // The pool is another Kysely's to close.
-    end: async () => {},
-  };
-  return confined as unknown as PostgresPool;
+export function confinement(): Statement {
+  const orgId = currentOrg.getStore();
+  if (orgId === undefined) throw new Error("a tenant's data was asked for outside of a tenant's call");
+  return { text: confining, values: [orgId] };
 }
 
-function confine(client: pg.PoolClient, orgId: string): PostgresPoolClient {
-  // One round trip, together with the start of the transaction; `set local` takes no parameters.
-  const settings = `set local role pinion_server; set local pinion.org = ${pg.escapeLiteral(orgId)}`;
-  const confined = {
-    processID: (client as unknown as { processID: number }).processID,
-    async query(text: string, values?: unknown[]): Promise<unknown> {
-      if (client.getTransactionStatus() !== "I") return client.query(text, values);
-      if (isBegin(text)) return lastResult(await client.query(`${text}; ${settings}`));
-      return within(client, settings, () => client.query(text, values));
-    },
-    release: (failure?: Error | boolean) => client.release(failure),
-  };
-  return confined as unknown as PostgresPoolClient;
-}
+const confining =
+  "select /* few */ set_config('role', 'pinion_server', true), set_config('pinion.org', $1, true)";
 
 /**
  * Refuses to start if the database would not confine requests, or would not let the scheduler work;

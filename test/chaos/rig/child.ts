@@ -18,6 +18,11 @@ export type Child = {
 const preload = fileURLToPath(new URL("../shifted-clock.ts", import.meta.url));
 const errorCharactersMax = 20_000;
 
+const alive = new Set<ChildProcess>();
+process.once("exit", () => {
+  for (const child of alive) child.kill("SIGKILL");
+});
+
 export function startChild(options: {
   file: string;
   args: string[];
@@ -45,13 +50,12 @@ export function startChild(options: {
   records.setEncoding("utf8");
   records.on("data", (text: string) => options.onRecord?.(text));
   records.on("error", () => {});
-  const kill = () => child.kill("SIGKILL");
-  process.once("exit", kill);
+  alive.add(child);
   const ended = new Promise<void>((resolve) => {
     // `close` comes after the last byte of the pipes.
     child.once("close", () => {
       isAlive = false;
-      process.off("exit", kill);
+      alive.delete(child);
       resolve();
     });
   });

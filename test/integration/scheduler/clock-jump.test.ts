@@ -220,6 +220,7 @@ test("while the clock is in doubt retention deletes nothing", async () => {
   const judged = await judgedClock();
   // The runs would be old enough even by the newest commits.
   await sql`update run_finished set finished_at = pg_catalog.now() - interval '400 days'`.execute(db);
+  await sql`update clock set retained_at = null`.execute(db);
   const before = await countAll();
   await clock.set(45 * day);
   let checks = 0;

@@ -174,6 +174,7 @@ test("two reapers at once reap each attempt once", async () => {
   for (const run of seeded) await ageRun(db, run, { last_beat_at: 181_000 });
   await using first = await hold(db);
   expect(await reapOnce(first.tx, { rules: reapRules, policy, limit: 1 })).toHaveLength(1);
+  await first.sent();
   // The first transaction locks the org's log until its commit; the row that it locks is skipped.
   const second = reap();
   await untilBlocked(db);

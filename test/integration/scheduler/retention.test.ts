@@ -3,7 +3,7 @@ import { sql } from "kysely";
 import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { materializeBacklogOnce } from "../../../src/scheduler/materializer.ts";
-import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
+import { retainIfDue, retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
 import { backfill } from "../../../src/scheduler/triggers.ts";
 import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
@@ -48,7 +48,11 @@ beforeEach(async () => {
     where c.relkind = 'r' and c.relname ~ '_[0-9]{8}$'
   `.execute(database.db);
   for (const { name } of rows) await sql`drop table ${sql.table(name)}`.execute(database.db);
+  await passNever();
 });
+
+/** A new database, in which no replica has made a pass of retention. */
+const passNever = () => sql`update clock set retained_at = null`.execute(database.db);
 
 /** A partition of a past day. */
 async function addPartition(db: Db, daysBack: number): Promise<void> {
@@ -217,8 +221,9 @@ test("a backlog of one table alone is deleted in batches, one after the other, w
     select ${orgId}, now() - interval '32 days', 'test.old', 'pinion' from generate_series(1, 12000)`.execute(
     db,
   );
-  expect(await retain()).toMatchObject({ deleted: 5_000, isMore: true });
-  const loop = startRetention({ db, days: 30, conversationDays: 365, log });
+  const begun = await retain();
+  expect(begun).toMatchObject({ deleted: 5_000, isMore: true });
+  const loop = startRetention({ db, days: 30, conversationDays: 365, log, begun });
   onTestFinished(() => loop.stop());
   await vi.waitFor(
     async () => {
@@ -227,6 +232,46 @@ test("a backlog of one table alone is deleted in batches, one after the other, w
     },
     { timeout: 10_000 },
   );
+});
+
+test("of all replicas one makes the pass of an hour, also when they start again and again", async () => {
+  const { db } = database;
+  await seedDevice(db);
+  const retainAtStart = () => retainIfDue(db, { days: 30, conversationDays: 365, log });
+  const putBack = (by: string) => sql`update clock set retained_at = now() - ${by}::interval`.execute(db);
+  expect(await retainAtStart()).toMatchObject({ isTended: true });
+  expect(await retainAtStart()).toBeUndefined();
+  await putBack("59 minutes");
+  expect(await retainAtStart()).toBeUndefined();
+  await putBack("60 minutes");
+  expect(await retainAtStart()).toMatchObject({ isTended: true });
+  // The clock was ahead as the last pass was made.
+  await putBack("-2 hours");
+  expect(await retainAtStart()).toMatchObject({ isTended: true });
+});
+
+test("the loop of a second replica leaves the hour's pass to the first", async () => {
+  const { db } = database;
+  await seedDevice(db);
+  await retain();
+  await sql`insert into event_row (org_id, at, kind, actor)
+    values (${orgId}, now() - interval '32 days', 'test.old', 'pinion')`.execute(db);
+  const left = () => db.selectFrom("event").select("seq").where("kind", "=", "test.old").execute();
+  const run = async () => {
+    const { promise: isAsked, resolve } = Promise.withResolvers<void>();
+    const check = async () => {
+      resolve();
+      return { isInDoubt: false, settledForMs: Number.POSITIVE_INFINITY };
+    };
+    const loop = startRetention({ db, days: 30, conversationDays: 365, log, judge: { check } });
+    await isAsked;
+    await loop.stop();
+  };
+  await run();
+  expect(await left()).toHaveLength(1);
+  await passNever();
+  await run();
+  expect(await left()).toHaveLength(0);
 });
 
 test("the first pass of a replica's loop goes on with the pass of its start, and does not repeat it", async () => {

@@ -1,6 +1,8 @@
 /**
  * Triggers by a device itself: only its own watchers, never a second run, and no schedule moves.
  */
+
+import { Code } from "@connectrpc/connect";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { expect, onTestFinished, test, vi } from "vitest";
@@ -88,4 +90,29 @@ test("the run of a trigger is claimed as it is recorded, if its device is connec
   // The session has looked for earlier work once, and knows from then on that none waits.
   await vi.waitFor(async () => expect(await trigger()).toBe(true));
   expect(await trigger()).toBe(true);
+});
+
+test("a trigger that is repeated under its request id answers with its run: at once, later, and when the watcher is gone", async () => {
+  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  const laptop = await enrolDevice(one.clients);
+  const { watcher } = await one.clients.watchers.createWatcher({
+    spec: { name: "W", prompt: "p", deviceId: laptop.deviceId },
+  });
+  const trigger = (requestId: string, replica = one) =>
+    replica.clients.watchers.triggerWatcher({ watcherId: watcher!.id, requestId });
+  // The repeats wait for the first, on both replicas.
+  const answers = await Promise.all([one, two, one, two].map((replica) => trigger("once", replica)));
+  const runId = answers[0]!.run!.id;
+  expect(answers).toMatchObject(answers.map(() => ({ alreadyQueued: false, run: { id: runId } })));
+  expect((await trigger("another")).alreadyQueued).toBe(true);
+
+  const stream = await connect(one.url, laptop);
+  await stream.complete(await stream.next("assignment"));
+  expect((await trigger("once", two)).run).toMatchObject({ id: runId, status: RunStatus.COMPLETED });
+  expect((await trigger("another")).run!.id).toBe(runId);
+  await one.clients.watchers.deleteWatcher({ watcherId: watcher!.id });
+  expect((await trigger("once")).run!.id).toBe(runId);
+  await expect(trigger("a new one")).rejects.toMatchObject({ code: Code.NotFound });
+  const { runs } = await one.clients.runs.listRuns({ deviceId: laptop.deviceId });
+  expect(runs.map(({ id }) => id)).toEqual([runId]);
 });

@@ -7,8 +7,9 @@ import { readFileSync } from "node:fs";
 import { request } from "node:http";
 import { toJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
+import { sql } from "kysely";
 import { Webhook } from "standardwebhooks";
-import { beforeAll, expect, test } from "vitest";
+import { beforeAll, expect, test, vi } from "vitest";
 import { HookKind, HookOutcome } from "#gen/pinion/v1/hook_pb.js";
 import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
@@ -38,11 +39,13 @@ beforeAll(async () => {
   return () => Promise.all([one!.stop(), two!.stop()]);
 });
 
-async function hookOf(kind: HookKind, more: { prompt?: string; filter?: string; mapping?: string } = {}) {
-  const { prompt = "look", ...spec } = more;
+type More = { prompt?: string; filter?: string; mapping?: string; deviceId?: string };
+
+async function hookOf(kind: HookKind, more: More = {}) {
+  const { prompt = "look", deviceId = laptop.deviceId, ...spec } = more;
   const { watcher } = await one!.clients.watchers.createWatcher({
     slug: `w-${randomUUID().slice(0, 8)}`,
-    spec: { name: "Hooked", prompt, deviceId: laptop.deviceId },
+    spec: { name: "Hooked", prompt, deviceId },
   });
   return one!.clients.hooks.createHook({ spec: { watcherId: watcher!.slug, kind, ...spec } });
 }
@@ -87,6 +90,27 @@ test("a push of GitHub that comes twice to two replicas at once is one run, whos
   await stream.complete(assignment);
   // After the run's end, too, a sender that lost the answer gets the same run.
   expect(await post(two!, url, body, headers)).toMatchObject({ status: 202, run_id: assignment.workId });
+  stream.end();
+});
+
+test("the run of a delivery is claimed as it is recorded, if its device is connected to the replica", async () => {
+  const box = await enrolDevice(one!.clients);
+  const { url, secret } = await hookOf(HookKind.BEARER, { deviceId: box.deviceId });
+  const stream = await connect(one!.url, box);
+  const deliver = async () => {
+    const answer = await post(one!, url, "{}", { authorization: `Bearer ${secret}` });
+    expect(answer).toMatchObject({ status: 202, outcome: "started" });
+    const assignment = await takeOn(stream);
+    const { rows } = await sql<{ isOneWrite: boolean }>`
+      select claimed_at = created_at as "isOneWrite" from run where id = ${assignment.workId}`.execute(
+      database.db,
+    );
+    await stream.complete(assignment);
+    return rows[0]?.isOneWrite;
+  };
+  // The session has looked for earlier work once, and knows from then on that none waits.
+  await vi.waitFor(async () => expect(await deliver()).toBe(true));
+  expect(await deliver()).toBe(true);
   stream.end();
 });
 

@@ -9,6 +9,8 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { requireUsableDatabase } from "../../../src/cli/up/usable-database.ts";
 import { openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import { isPooler } from "../../../src/store/pg/pooled.ts";
+import { inCompany } from "../../../src/store/pg/round-trips.ts";
+import { withinOrg } from "../../../src/store/pg/tenancy.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { missingPgBouncer, type PgBouncer, startPgBouncer } from "../../support/pgbouncer.ts";
@@ -107,6 +109,28 @@ describe.skipIf(missingPgBouncer())("through PgBouncer", () => {
       "statement timeout",
     );
     expect((await sql<{ one: number }>`select 1 as one`.execute(pooled.db)).rows[0]).toEqual({ one: 1 });
+  });
+
+  test("what waits for the commit is committed with it, or nothing is", async () => {
+    const pooled = openDatabase({ url: pooler.url, poolMax: 2, isPooled: true });
+    onTestFinished(() => pooled.close());
+    const add = (tx: typeof pooled.db, id: string, mark = sql``) =>
+      sql`${mark} insert into org (id, name) values (${id}, ${id})`.execute(tx);
+    await transaction(pooled.db, async (tx) => {
+      await add(tx, "waits-1");
+      await add(tx, "waits-2", inCompany);
+    });
+    const failed = transaction(pooled.db, async (tx) => {
+      await add(tx, "waits-3");
+      await add(tx, "waits-1", inCompany);
+    });
+    await expect(failed).rejects.toMatchObject({ code: "23505" });
+    const seen = await withinOrg("waits-1", () =>
+      pooled.tenantDb.selectFrom("org").select("id").where("id", "like", "waits%").execute(),
+    );
+    expect(seen).toEqual([{ id: "waits-1" }]);
+    const all = await pooled.db.selectFrom("org").select("id").where("id", "like", "waits%").execute();
+    expect(all.map(({ id }) => id).sort()).toEqual(["waits-1", "waits-2"]);
   });
 
   test("a pooler that is restarted costs moments, and no run", async () => {

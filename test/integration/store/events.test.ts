@@ -16,6 +16,8 @@ test("a reader that resumes misses nothing while a writer holds its transaction 
   let second: Promise<void> | undefined;
   await db.transaction().execute(async (first) => {
     await events.append(first, "acme", [{ kind: "test.first", actor: "pinion" }]);
+    // The append is sent with it.
+    await sql`select`.execute(first);
     // The second write waits for the first commit, so it cannot be visible before the first.
     second = db
       .transaction()

@@ -7,6 +7,7 @@ import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
 import { type Database, openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import { isPassing } from "../../../src/store/pg/failures.ts";
+import { keepPlans } from "../../../src/store/pg/plans.ts";
 import type { Schema } from "../../../src/store/pg/schema.ts";
 import { ofFew } from "../../../src/store/pg/unnest.ts";
 import { type Settlement, settle } from "../../../src/store/work/attempts/settlements.ts";
@@ -186,4 +187,20 @@ test("what is no promise is committed without waiting for the disk, and what com
     expect(await mode(tx)).toBe("off");
   });
   expect(await mode(db)).toBe(before);
+});
+
+test("a transaction that asks for it plans a statement once, and leaves the connection as it was", async () => {
+  const db = open();
+  for (let use = 0; use < 4; use++) {
+    await transaction(db, async (tx) => {
+      await keepPlans(tx);
+      await presence.beat(tx, [nobody]);
+    });
+  }
+  const { rows } = await sql<{ kept: number; made: number }>`
+    select generic_plans::int as kept, custom_plans::int as made from pg_prepared_statements
+    where statement like '%presence%'`.execute(db);
+  expect(rows).toEqual([{ kept: 4, made: 0 }]);
+  const mode = await sql<{ mode: string }>`select current_setting('plan_cache_mode') as mode`.execute(db);
+  expect(mode.rows).toEqual([{ mode: "auto" }]);
 });

@@ -9,6 +9,7 @@ import * as watchers from "../../../src/store/work/watchers/watchers.ts";
 import { remove as removeDevice } from "../../../src/usecases/devices.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
+import { watcherValues } from "../../support/rows.ts";
 import { surroundings } from "../../support/surroundings.ts";
 import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
 
@@ -22,26 +23,8 @@ beforeEach(async () => {
 });
 
 const values: WatcherValues = {
-  name: "Nightly",
-  prompt: "look",
-  agentId: "",
-  deviceId: null,
-  agentKind: "",
-  schedule: "0 3 * * *",
-  timeZone: "UTC",
-  overlap: "skip",
-  catchup: "collapse",
-  catchupWindowMs: 86_400_000,
-  jitterMs: 0,
-  minCooldownMs: 0,
-  startDeadlineMs: null,
-  timeoutMs: 3_600_000,
-  maxAttempts: 1,
-  notification: "none",
-  extractionSchema: null,
-  agentWork: {},
-  after: [],
-  placement: null,
+  ...watcherValues,
+  ...{ name: "Nightly", prompt: "look", schedule: "0 3 * * *" },
 };
 
 function add(slug: string, changes: Partial<WatcherValues> = {}, requestId = "") {

@@ -10,40 +10,16 @@ import {
 import { jitterOf } from "../../../src/scheduler/schedule/schedule.ts";
 import type { DeviceOffers } from "../../../src/store/work/watchers/device-offers.ts";
 import type { DueWatcher } from "../../../src/store/work/watchers/schedules.ts";
+import { dueWatcher } from "../../support/due-watcher.ts";
 
 const watcherId = "018f0000-0000-7000-8000-000000000001";
 const at = (text: string) => new Date(`2026-01-10T${text}Z`);
 
 /** Hourly, looked at half a minute after ten. */
-const watcher: DueWatcher = {
-  orgId: "local",
-  watcherId,
-  deviceId: null,
-  isGated: false,
-  schedule: "0 * * * *",
-  timeZone: "UTC",
-  overlap: "skip",
-  catchup: "collapse",
-  catchupWindowMs: 86_400_000,
-  jitterMs: 0,
-  minCooldownMs: 0,
-  status: "active",
-  nextSlotAt: at("10:00:00"),
-  nextDueAt: at("10:00:00"),
-  lastSlotAt: null,
-  lastRunAt: null,
-  windowCursorAt: null,
-  backoffUntil: null,
-  budget: null,
-  hasAgent: true,
-  offers: null,
-  hasActiveRun: false,
-  queuedSlotAt: null,
-  backlogSlotAt: null,
-  backlogSource: null,
-  backlogRunId: null,
-  now: at("10:00:30"),
-};
+const watcher: DueWatcher = dueWatcher({
+  ...{ watcherId, schedule: "0 * * * *", timeZone: "UTC" },
+  ...{ nextSlotAt: at("10:00:00"), now: at("10:00:30") },
+});
 
 /**
  * The offers of a device with claude and the workspace "web", for a watcher that names something

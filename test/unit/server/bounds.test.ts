@@ -1,5 +1,6 @@
 import { expect, test } from "vitest";
-import { createBudget, createLimit } from "../../../src/server/device/hub/bounds.ts";
+import { createBudget } from "../../../src/server/device/hub/hub-services.ts";
+import { createLimit } from "../../../src/server/device/session/opening.ts";
 
 test("a limit lets so many run at once, the others in their order, also after a failure", async () => {
   const limit = createLimit(2);

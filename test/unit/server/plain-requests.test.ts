@@ -8,8 +8,8 @@ import {
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
 import { checkMessage } from "../../../src/server/access/interceptors/validate.ts";
-import { agentReportOf, reportsNothing } from "../../../src/server/device/messages/agent-report.ts";
-import { isPlainlyValid } from "../../../src/server/device/messages/plain-requests.ts";
+import { agentReportOf, reportsNothing } from "../../../src/server/device/messages/reports.ts";
+import { isPlainlyValid } from "../../../src/server/device/session/session-table.ts";
 
 type Fields = MessageInitShape<typeof CompletionSchema>;
 

@@ -1,4 +1,4 @@
-/** A device's messages beside a rush of frames (rush.ts), on a real HTTP/2 stream. */
+/** A device's messages beside a rush of frames (due-wheel.ts), on a real HTTP/2 stream. */
 import { once } from "node:events";
 import { connect, createServer, type ServerHttp2Stream } from "node:http2";
 import type { AddressInfo } from "node:net";

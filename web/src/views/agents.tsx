@@ -9,6 +9,7 @@ import { watchers } from "../data/watchers.ts";
 import { closeDialog, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
 import { Diff } from "../parts/diff.tsx";
 import { Empty } from "../parts/empty.tsx";
+import { FactList } from "../parts/fact-list.tsx";
 import { ReadingState, Table } from "../parts/table.tsx";
 import { Ago } from "../parts/time.tsx";
 import { tell } from "../parts/toasts.tsx";
@@ -198,16 +199,7 @@ function Settings({ agent }: { agent: Agent }) {
       </section>
       <section class="sheet" aria-label="Settings">
         <h2>Settings</h2>
-        <dl>
-          {rows
-            .filter(([, value]) => value !== "")
-            .map(([name, value]) => (
-              <div key={name}>
-                <dt>{name}</dt>
-                <dd>{value}</dd>
-              </div>
-            ))}
-        </dl>
+        <FactList facts={rows} />
       </section>
     </>
   );

@@ -12,6 +12,7 @@ import { useReading } from "../data/reading.ts";
 import { watchers } from "../data/watchers.ts";
 import { closeDialog, Dialog, DialogEnd, openDialog } from "../parts/dialog.tsx";
 import { Empty } from "../parts/empty.tsx";
+import { FactList } from "../parts/fact-list.tsx";
 import { TextField } from "../parts/fields.tsx";
 import { Status } from "../parts/status.tsx";
 import { ReadingState } from "../parts/table.tsx";
@@ -157,22 +158,14 @@ function About({ device }: { device: Device }) {
   return (
     <section class="sheet" aria-label="About">
       <h2>About</h2>
-      <dl>
-        {facts
-          .filter(([, value]) => value !== "")
-          .map(([name, value]) => (
-            <div key={name}>
-              <dt>{name}</dt>
-              <dd>{value}</dd>
-            </div>
-          ))}
+      <FactList facts={facts}>
         <div>
           <dt>since</dt>
           <dd>
             <Ago at={device.createdAt} />
           </dd>
         </div>
-      </dl>
+      </FactList>
       {pinned.length > 0 && (
         <>
           <h3>Pinned to it</h3>

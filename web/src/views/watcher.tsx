@@ -14,6 +14,7 @@ import { Bars } from "../parts/bars.tsx";
 import { confirm, openDialog } from "../parts/dialog.tsx";
 import { Diff } from "../parts/diff.tsx";
 import { Empty } from "../parts/empty.tsx";
+import { FactList } from "../parts/fact-list.tsx";
 import { Status } from "../parts/status.tsx";
 import { ReadingState } from "../parts/table.tsx";
 import { attempt } from "../parts/toasts.tsx";
@@ -156,14 +157,7 @@ function About({ watcher }: { watcher: Watcher }) {
   return (
     <section class="sheet" aria-label="About">
       <h2>{scheduleText(watcher.spec?.schedule ?? "")}</h2>
-      <dl>
-        {factsOf(watcher).map(([name, value]) => (
-          <div key={name}>
-            <dt>{name}</dt>
-            <dd>{value}</dd>
-          </div>
-        ))}
-      </dl>
+      <FactList facts={factsOf(watcher)} />
       {counted.value.value && (
         <>
           <h3>Runs of 30 days</h3>

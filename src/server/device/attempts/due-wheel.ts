@@ -1,7 +1,5 @@
 import type { DatabaseClock } from "../../../database-clock.ts";
 import type { Logger } from "../../../log.ts";
-import { Moments } from "./moments.ts";
-import { Rush } from "./rush.ts";
 
 /**
  * Milliseconds that a callback may be early. Node's timers fire up to a millisecond late; half of
@@ -23,7 +21,7 @@ const lookMsMax = 10_000;
  * A timer for all due times of the replica, by the database's clock: a heap of times, and one timer
  * for the earliest. A callback runs at its time, and never more than `earlyMsMax` before.
  *
- *   at ──▶ heap ──its time──▶ called, with the others of the moment, turn by turn (rush.ts)
+ *   at ──▶ heap ──its time──▶ called, with the others of the moment, turn by turn (Rush)
  *            └──removed, or the wheel is closed──▶ not called
  */
 export class DueWheel {
@@ -146,5 +144,109 @@ export class DueWheel {
     } catch (error) {
       this.#log.error({ err: error }, "what was due could not be done");
     }
+  }
+}
+
+/** A callback at a time, in milliseconds since 1970. Without a callback, it was called or removed. */
+type Moment = { readonly at: number; callback: (() => void) | undefined };
+
+/** Moments, the earliest first: a binary heap. */
+class Moments {
+  readonly #heap: Moment[] = [];
+
+  first(): Moment | undefined {
+    return this.#heap[0];
+  }
+
+  add(moment: Moment): void {
+    const heap = this.#heap;
+    let index = heap.push(moment) - 1;
+    while (index > 0) {
+      const parent = (index - 1) >> 1;
+      const above = heap[parent] as Moment;
+      if (above.at <= moment.at) break;
+      heap[index] = above;
+      index = parent;
+    }
+    heap[index] = moment;
+  }
+
+  /** Takes the earliest out. */
+  take(): Moment | undefined {
+    const heap = this.#heap;
+    const first = heap[0];
+    const last = heap.pop();
+    if (heap.length === 0 || !last) return first;
+    let index = 0;
+    for (;;) {
+      let child = 2 * index + 1;
+      if (child >= heap.length) break;
+      if (child + 1 < heap.length && this.#at(child + 1) < this.#at(child)) child++;
+      if (this.#at(child) >= last.at) break;
+      heap[index] = heap[child] as Moment;
+      index = child;
+    }
+    heap[index] = last;
+    return first;
+  }
+
+  clear(): void {
+    this.#heap.length = 0;
+  }
+
+  #at(index: number): number {
+    return (this.#heap[index] as Moment).at;
+  }
+}
+
+/** Maximum milliseconds that messages wait for a rush. */
+const rushMsMax = 100;
+/** Waiting messages' streams that go on in one turn of the event loop. */
+const streamsPerTurn = 16;
+
+/**
+ * A rush: more is due at one moment than one turn of the event loop sends. Messages of devices wait
+ * for its end, because they arrive between the turns: with an accept and a completion handled for
+ * each frame that has left, the last device of a rush would wait for the work of all others.
+ *
+ *   calm ──goesOn──▶ rush ──end, or rushMsMax──▶ messages go on, a few in each turn ──▶ calm
+ */
+class Rush {
+  /** The start, by the monotonic clock; undefined outside of a rush. */
+  #since: number | undefined;
+  #waiting: (() => void)[] = [];
+  #isLettingGo = false;
+
+  /** Another turn follows for the same moment. */
+  goesOn(): void {
+    this.#since ??= performance.now();
+    if (!this.#isOn) this.#letGo();
+  }
+
+  end(): void {
+    this.#since = undefined;
+    this.#letGo();
+  }
+
+  /** Undefined outside of a rush; otherwise resolves when messages go on. */
+  calm(): Promise<void> | undefined {
+    if (!this.#isOn) return undefined;
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  get #isOn(): boolean {
+    return this.#since !== undefined && performance.now() - this.#since < rushMsMax;
+  }
+
+  #letGo(): void {
+    if (this.#isLettingGo || this.#waiting.length === 0) return;
+    this.#isLettingGo = true;
+    setImmediate(() => {
+      this.#isLettingGo = false;
+      // Another rush has begun, and its end lets them go.
+      if (this.#isOn) return;
+      for (const goOn of this.#waiting.splice(0, streamsPerTurn)) goOn();
+      this.#letGo();
+    });
   }
 }

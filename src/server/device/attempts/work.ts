@@ -1,7 +1,7 @@
 import type { Report, ReportVerdict } from "../../../scheduler/endings.ts";
 import type { WorkKind } from "../../../store/work/attempts/active.ts";
 import type { AttemptName, AttemptSettlement } from "../../../store/work/attempts/settlements.ts";
-import type { AttemptState } from "./attempt-table.ts";
+import type { AttemptState } from "./outstanding.ts";
 
 export type AttemptKind = WorkKind;
 

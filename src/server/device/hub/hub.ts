@@ -7,14 +7,13 @@ import { type Leaving, refusalOf } from "../../../store/work/service/org-moves.t
 import type { Principal } from "../../access/principal.ts";
 import type { BusMessage } from "../../cluster/bus.ts";
 import { type AttemptKind, attemptKinds } from "../attempts/work.ts";
-import { invalidEndOf } from "../messages/messages.ts";
+import { invalidEndOf } from "../messages/reports.ts";
 import { restoreForgotten } from "../reconcile/forgotten.ts";
 import { Session } from "../session/session.ts";
 import type { SessionServices } from "../session/session-services.ts";
 import type { Link } from "../stream/link.ts";
 import { createTokenStreams } from "../stream/token-streams.ts";
-import { createParts, type HubDeps } from "./hub-parts.ts";
-import { servicesOf } from "./hub-services.ts";
+import { createParts, type HubDeps, servicesOf } from "./hub-services.ts";
 import type { Registry } from "./registry.ts";
 import { sweepSessions } from "./sweep.ts";
 
@@ -54,7 +53,7 @@ export type Hub = {
   sweep(): Promise<void>;
   /** Calls back when the moment has come, by the database's clock. */
   at(moment: Date, callback: () => void): void;
-  /** Undefined, or a promise for the end of the rush that is on (rush.ts). */
+  /** Undefined, or a promise for the end of the rush that is on (due-wheel.ts). */
   calm(): Promise<void> | undefined;
   stats(): { sessions: number; attempts: number };
   /** Asks all devices to reconnect, spread over some seconds, because the database was replaced. */

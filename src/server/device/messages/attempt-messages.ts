@@ -25,16 +25,9 @@ import { type AnswerMessage, answerMessage, askedOf, refusedAnswer } from "../se
 import type { SessionServices } from "../session/session-services.ts";
 import type { Link } from "../stream/link.ts";
 import { activityBytes, activityStream } from "./activity.ts";
-import {
-  cancelledReportOf,
-  completionAckOf,
-  heartbeatAckOf,
-  invalidCompletionAckOf,
-  invalidEndOf,
-  reportOf,
-  response,
-} from "./messages.ts";
+import { completionAckOf, heartbeatAckOf, invalidCompletionAckOf, response } from "./messages.ts";
 import { completionAckFrame } from "./plain-frames.ts";
+import { cancelledReportOf, invalidEndOf, reportOf } from "./reports.ts";
 
 const noAttempts: readonly never[] = [];
 

@@ -1,29 +1,27 @@
 import { create, fromJson, type JsonObject, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
-import { durationFromMs, durationMs, timestampFromDate, timestampNow } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampFromDate, timestampNow } from "@bufbuild/protobuf/wkt";
 import { type AgentSettings, AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import {
   AssignmentKind,
-  type Completion,
   CompletionVerdict,
-  type ConnectRequest,
   type ConnectResponse,
   ConnectResponseSchema,
   type DrainReason,
   type Heartbeat,
   type HeldVerdict,
-  Outcome,
 } from "#gen/pinion/v1/device_pb.js";
+import { Notification } from "#gen/pinion/v1/run_pb.js";
 import { agentToken } from "../../../agent-token.ts";
 import { conversationOfRun } from "../../../conversation-ids.ts";
 import { withCell } from "../../../ids.ts";
 import { render } from "../../../input.ts";
-import type { Report, ReportVerdict } from "../../../scheduler/endings.ts";
+import type { ReportVerdict } from "../../../scheduler/endings.ts";
 import type { Incarnation } from "../../../store/pg/incarnation.ts";
-import { storableText } from "../../../store/pg/storable.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
+import type { ClaimedTurn } from "../../../store/work/turns/turn-attempts.ts";
 import { agentWorkMessage } from "../../agent-work.ts";
 import { notificationOf, sourceOf } from "../../enums.ts";
-import { agentReportOf, transcriptBytesMax } from "./agent-report.ts";
+import { transcriptBytesMax, verdictOf, verdictText } from "./reports.ts";
 
 /**
  * The messages' rules have the same limits; the welcome repeats them so that the device truncates.
@@ -134,6 +132,38 @@ function settingsOf(settings: unknown): AgentSettings {
   return fromJson(AgentSettingsSchema, settings as JsonObject, { ignoreUnknownFields: true });
 }
 
+/** The assignment of a claimed turn whose agent is known. */
+export function turnAssignmentOf(turn: ClaimedTurn): ConnectResponse {
+  const settings = settingsOf(turn.agentSettings);
+  return response({
+    case: "assignment",
+    value: {
+      workId: turn.turnId,
+      attemptToken: turn.attemptToken,
+      attempt: turn.attempt,
+      kind: AssignmentKind.TURN,
+      agentKind: turn.agentKind,
+      timeout: durationFromMs(turn.timeoutMs),
+      notification: Notification.NONE,
+      agent: { id: turn.agentId, name: turn.agentName ?? "", version: turn.agentVersion, settings },
+      context: { deviceId: turn.deviceId, conversationId: turn.conversationId },
+      ...(turn.agentSessionId && turn.resumeRunId
+        ? { session: { sessionId: turn.agentSessionId, runId: turn.resumeRunId, isRequired: true } }
+        : {}),
+      turn: {
+        conversationId: turn.conversationId,
+        messageId: turn.messageId,
+        input: turn.input,
+        usesSnapshot: turn.isGated,
+        ...(turn.snapshot ? { snapshot: turn.snapshot } : {}),
+        snapshotVersion: BigInt(turn.snapshotVersion),
+        deadlineAt: timestampFromDate(turn.deadlineAt),
+        subjectRunId: turn.runId ?? "",
+      },
+    },
+  });
+}
+
 /** The welcome for a device: the server dictates timers and limits. */
 export function welcomeOf(session: {
   deviceId: string;
@@ -206,11 +236,9 @@ export function drainOf(drain: {
   return response({ case: "drain", value: { reason, message, reconnectAfter, cell } });
 }
 
-type AttemptNamed = { workId: string; attemptToken: string };
-
 /** Sent after the commit. */
 export function completionAckOf(
-  { workId, attemptToken }: AttemptNamed,
+  { workId, attemptToken }: { workId: string; attemptToken: string },
   stored: ReportVerdict,
   incarnation: Incarnation | undefined,
 ): ConnectResponse {
@@ -227,25 +255,9 @@ export function completionAckOf(
   });
 }
 
-/**
- * Maximum characters, from its end, of an output that cannot be stored as sent, shown with the run.
- */
-const invalidTailMax = 8_000;
-
-/** The settlement of an attempt whose completion can never be stored. */
-export function invalidEndOf(completion: Completion, why: string) {
-  return {
-    action: "finish",
-    status: "failed",
-    reason: `the device's result is invalid, and is set aside there: ${why}`,
-    output: storableText(completion.output.slice(-invalidTailMax).toWellFormed()),
-    isOutputTruncated: true,
-  } as const;
-}
-
 /** The answer to a completion that breaks a rule and can never be stored. */
 export function invalidCompletionAckOf(
-  { workId, attemptToken }: AttemptNamed,
+  { workId, attemptToken }: { workId: string; attemptToken: string },
   message: string,
 ): ConnectResponse {
   return response({
@@ -253,92 +265,3 @@ export function invalidCompletionAckOf(
     value: { workId, attemptToken, verdict: CompletionVerdict.INVALID, message },
   });
 }
-
-/** Some languages write UUIDs in capitals; here they are compared as the database writes them. */
-export function normalizeNames(request: ConnectRequest): void {
-  const { message } = request;
-  if (message.case === "hello") message.value.held.forEach(normalizeName);
-  else if (message.case === "heartbeat") message.value.attempts.forEach(normalizeName);
-  else if (message.case === "logExcerpt") message.value.requestId = message.value.requestId.toLowerCase();
-  else if (message.case) normalizeName(message.value);
-}
-
-export function normalizeName(name: AttemptNamed): void {
-  name.workId = name.workId.toLowerCase();
-  name.attemptToken = name.attemptToken.toLowerCase();
-}
-
-const statusOf: Record<Outcome, Report["status"]> = {
-  // Refused earlier, by the rules of the message.
-  [Outcome.UNSPECIFIED]: "failed",
-  [Outcome.COMPLETED]: "completed",
-  [Outcome.FAILED]: "failed",
-  [Outcome.TIMEOUT]: "timeout",
-  [Outcome.CANCELLED]: "cancelled",
-};
-
-/**
- * A device's report, under the identity of its token (R6). `accepting`: the times of an accept that
- * may not be in the database yet, by the monotonic clock.
- */
-export function reportOf(
-  device: { orgId: string; deviceId: string },
-  completion: Completion,
-  accepting?: { pushedAt: number; acceptedAt: number },
-): Report {
-  return {
-    orgId: device.orgId,
-    deviceId: device.deviceId,
-    workId: completion.workId,
-    attemptToken: completion.attemptToken,
-    status: statusOf[completion.outcome],
-    output: completion.output,
-    isOutputTruncated: completion.isOutputTruncated,
-    exitCode: completion.exitCode,
-    signal: completion.signal,
-    reason: completion.reason,
-    durationMs: completion.duration ? durationMs(completion.duration) : undefined,
-    nextSnapshot: completion.nextSnapshot,
-    agent: agentReportOf(completion),
-    ...(completion.retryAfter ? { laterMs: durationMs(completion.retryAfter) } : {}),
-    ...(accepting && { pushedAt: accepting.pushedAt, startedAt: accepting.acceptedAt }),
-  };
-}
-
-/** The end of an attempt after a requested cancel. */
-export function cancelledReportOf(
-  device: { orgId: string; deviceId: string },
-  attempt: { workId: string; attemptToken: string },
-): Report {
-  return {
-    orgId: device.orgId,
-    deviceId: device.deviceId,
-    workId: attempt.workId,
-    attemptToken: attempt.attemptToken,
-    status: "cancelled",
-    output: "",
-    isOutputTruncated: false,
-    exitCode: undefined,
-    signal: "",
-    // The store fills in why the cancellation was asked for.
-    reason: "",
-    durationMs: undefined,
-  };
-}
-
-export const verdictOf: Record<ReportVerdict["verdict"], CompletionVerdict> = {
-  stored: CompletionVerdict.STORED,
-  stored_late: CompletionVerdict.STORED_LATE,
-  already_stored: CompletionVerdict.ALREADY_STORED,
-  superseded: CompletionVerdict.SUPERSEDED,
-  unknown: CompletionVerdict.UNKNOWN,
-};
-
-/** Texts for people who read a device's log. */
-export const verdictText: Record<ReportVerdict["verdict"], string> = {
-  stored: "",
-  already_stored: "stored before",
-  stored_late: "it came late, and is the run's end after all",
-  superseded: "the run has ended without this attempt, or another attempt owns it; kept as a late result",
-  unknown: "no such attempt of this device",
-};

@@ -13,7 +13,8 @@ import type { Incarnation } from "../../../store/pg/incarnation.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
 import { notificationOf, sourceOf } from "../../enums.ts";
 import * as writer from "./message-writer.ts";
-import { agentTokenOf, verdictOf, verdictText } from "./messages.ts";
+import { agentTokenOf } from "./messages.ts";
+import { verdictOf, verdictText } from "./reports.ts";
 
 const assignmentField = 3;
 const completionAckField = 5;

@@ -15,7 +15,6 @@ import type { FailurePolicy } from "../../../store/work/attempts/settlements.ts"
 import * as events from "../../../store/work/service/events.ts";
 import * as orgMoves from "../../../store/work/service/org-moves.ts";
 import { osNameOf } from "../../enums.ts";
-import { createLimit } from "../hub/bounds.ts";
 import { type Opening, openSession, openSessions } from "../reconcile/reconcile.ts";
 import { requireAllowed } from "./allowed.ts";
 import type { Session } from "./session.ts";
@@ -212,5 +211,23 @@ function factsOf(hello: Hello): hellos.HelloFacts {
     upgrade: hello.upgrade ? (toJson(UpgradeInfoSchema, hello.upgrade) as JsonObject) : null,
     executors: hello.executors.map((executor) => toJson(ExecutorInfoSchema, executor) as JsonObject),
     workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
+  };
+}
+
+/** Lets at most `max` pieces of work run at once; the others wait their turn, in order. */
+export function createLimit(max: number): <T>(work: () => Promise<T>) => Promise<T> {
+  let running = 0;
+  const waiting: (() => void)[] = [];
+  return async (work) => {
+    if (running >= max) await new Promise<void>((resolve) => waiting.push(resolve));
+    else running += 1;
+    try {
+      return await work();
+    } finally {
+      // The place passes on without being free in between.
+      const next = waiting.shift();
+      if (next) next();
+      else running -= 1;
+    }
   };
 }

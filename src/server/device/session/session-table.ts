@@ -1,8 +1,14 @@
-import { type Completion, type ConnectRequest, ConnectRequestSchema } from "#gen/pinion/v1/device_pb.js";
+import {
+  type Completion,
+  type ConnectRequest,
+  ConnectRequestSchema,
+  Outcome,
+} from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../../errors.ts";
+import { isUuid } from "../../../ids.ts";
+import { isBadText } from "../../access/interceptors/bad-text.ts";
 import { checkMessage } from "../../access/interceptors/validate.ts";
-import { normalizeNames } from "../messages/messages.ts";
-import { isPlainlyValid } from "../messages/plain-requests.ts";
+import { normalizeNames, reportsNothing } from "../messages/reports.ts";
 
 /**
  * The states of a device session, and the reaction to each message in each state.
@@ -129,4 +135,55 @@ export function problemOf(state: SessionState, request: ConnectRequest): Problem
   const { message, field } = violation;
   const problem = { cause: "bad_message", refusal: new Refusal("invalid_argument", message, { field }) };
   return request.message.case === "complete" ? { ...problem, completion: request.message.value } : problem;
+}
+
+/** Bytes, as in the .proto. A UTF-16 unit is three bytes of UTF-8 at most. */
+const outputBytesMax = 1_048_576;
+const reasonBytesMax = 4_000;
+const signalBytesMax = 32;
+const bytesPerUnitMax = 3;
+/** Seconds: no attempt takes so long, and every library takes such a duration. */
+const durationMax = 1_000_000_000n;
+
+/**
+ * The rules of the two messages of every run, an accept and a completion without a report, checked
+ * on their fields. The rules in the .proto have the last word: they are asked about every message
+ * that is not plainly within them. `test/unit/server/plain-requests.test.ts` compares.
+ *
+ * @returns true only for a valid message; false says nothing.
+ */
+export function isPlainlyValid({ message }: ConnectRequest): boolean {
+  switch (message.case) {
+    case "accept":
+      return isNamed(message.value);
+    case "complete":
+      return isNamed(message.value) && isPlain(message.value);
+    default:
+      return false;
+  }
+}
+
+function isNamed({ workId, attemptToken }: { workId: string; attemptToken: string }): boolean {
+  return isUuid(workId) && isUuid(attemptToken);
+}
+
+function isPlain(completion: Completion): boolean {
+  const { outcome, output, reason, signal, duration } = completion;
+  return (
+    outcome !== Outcome.UNSPECIFIED &&
+    outcome in Outcome &&
+    isWithin(output, outputBytesMax) &&
+    isWithin(reason, reasonBytesMax) &&
+    isWithin(signal, signalBytesMax) &&
+    (!duration || (duration.seconds >= 0n && duration.seconds < durationMax && duration.nanos >= 0)) &&
+    completion.nextSnapshot === undefined &&
+    !completion.retryAfter &&
+    !completion.reoffer &&
+    !completion.turnReoffer &&
+    reportsNothing(completion)
+  );
+}
+
+function isWithin(text: string, bytesMax: number): boolean {
+  return text.length * bytesPerUnitMax <= bytesMax && !isBadText(text);
 }

@@ -17,7 +17,8 @@ import { Assignments, type SessionView } from "../attempts/assignments.ts";
 import type { AttemptKind } from "../attempts/work.ts";
 import { AttemptMessages } from "../messages/attempt-messages.ts";
 import { LogRequests } from "../messages/log-requests.ts";
-import { drainOf, normalizeName, welcomeOf } from "../messages/messages.ts";
+import { drainOf, welcomeOf } from "../messages/messages.ts";
+import { normalizeName } from "../messages/reports.ts";
 import type { Opening } from "../reconcile/reconcile.ts";
 import type { Link } from "../stream/link.ts";
 import { Handling } from "./handling.ts";
@@ -41,7 +42,7 @@ const moveSpreadMs = 200;
 /**
  * A device's live stream on the replica, with a memory of the attempts on the device. The database
  * decides; the session only sends and receives, and may be lost at any time. session-table.ts has
- * the states and the reaction to each message in each state; attempt-table.ts has the states of an
+ * the states and the reaction to each message in each state; outstanding.ts has the states of an
  * attempt.
  *
  *   hello ─▶ reconcile with the database ─▶ welcome ─▶ serving

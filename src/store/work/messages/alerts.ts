@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
+import type { Look } from "../../pg/looks.ts";
 import { storableJson } from "../../pg/storable.ts";
 import { unnest } from "../../pg/unnest.ts";
 
@@ -38,6 +39,12 @@ export async function alert(tx: Db, alerts: readonly Alert[]): Promise<number> {
   `.execute(tx);
   return Number(numAffectedRows ?? 0);
 }
+
+/** Whether any destination takes alerts. */
+export const hasTaker: Look<boolean> = {
+  expression: sql`exists (select from destination where takes_alerts)`,
+  read: (answer) => answer as boolean,
+};
 
 /**
  * Writes alerts of devices absent for a day, once per absence; returns the number of rows. Fleet

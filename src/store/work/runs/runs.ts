@@ -3,6 +3,7 @@ import { hasLabel } from "../../people/device-labels.ts";
 import type { Db } from "../../pg/database.ts";
 import { type Look, looksAlone } from "../../pg/looks.ts";
 import { onlyRow } from "../../pg/only-row.ts";
+import { ofFew } from "../../pg/unnest.ts";
 import type { FinishedStatus, SkipReason } from "../attempts/settlements.ts";
 
 /** Runs for readers, and requests to end runs. */
@@ -77,7 +78,7 @@ const columns = sql`
 
 /** A run of the org, live or ended. */
 export async function find(db: Db, run: { orgId: string; runId: string }): Promise<RunRow | undefined> {
-  const { rows } = await sql<RunRow>`
+  const { rows } = await sql<RunRow>`${ofFew}
     select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
     where r.org_id = ${run.orgId} and r.id = ${run.runId}
   `.execute(db);

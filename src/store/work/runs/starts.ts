@@ -89,7 +89,7 @@ export async function findShown(
   db: Db,
   run: { orgId: string; runId: string },
 ): Promise<(StartRow & { redact: string[] }) | undefined> {
-  const { rows } = await sql<Read & { redact: string[] }>`
+  const { rows } = await sql<Read & { redact: string[] }>`${ofFew}
     select ${columns}, array(
       select distinct jsonb_array_elements_text(coalesce(v.agent_work->'redact', '[]'))
       from watcher_revision v

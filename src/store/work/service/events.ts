@@ -1,6 +1,7 @@
 import { type Selectable, sql } from "kysely";
 import { findSource } from "../../people/sources.ts";
 import type { Db } from "../../pg/database.ts";
+import { inCompany } from "../../pg/round-trips.ts";
 import type { Json } from "../../pg/schema-columns.ts";
 import type { EventTable } from "../../pg/schema-work.ts";
 import { ofAnySize, unnest } from "../../pg/unnest.ts";
@@ -22,7 +23,7 @@ export type NewEvent = {
 /**
  * Appends events of one org. ALWAYS the last statement before the commit: the org's lock is held
  * until then, so that `seq` rises in the order of commits and a reader that resumes after a seq
- * misses nothing.
+ * misses nothing. It is sent with the commit.
  *
  * An event of a call records the source of the call; Pinion's own events (actor "pinion") do not.
  */
@@ -57,7 +58,7 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
   const orgIds = [...new Set(events.map((event) => event.orgId))];
   // The count makes all locks precede the first row, and so its seq; the clock is read after the
   // locks, too.
-  await sql`${ofAnySize}
+  await sql`${inCompany}${ofAnySize}
     with locked as materialized (
       select pg_advisory_xact_lock(k.key)
       from (

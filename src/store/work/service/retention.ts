@@ -38,6 +38,18 @@ export async function advance(tx: Db): Promise<Date> {
 }
 
 /**
+ * Milliseconds until a pass is due: `everyMs` after the last pass of any replica. 0 after a clock
+ * that was ahead, and while the reference time is still behind the clock.
+ */
+export async function dueInMs(db: Db, everyMs: number): Promise<number> {
+  const { rows } = await sql<{ agoMs: number | null }>`
+    select (extract(epoch from now() - retained_at) * 1000)::float8 as "agoMs" from clock
+  `.execute(db);
+  const agoMs = rows[0]?.agoMs ?? Number.POSITIVE_INFINITY;
+  return agoMs < 0 ? 0 : Math.max(0, everyMs - agoMs);
+}
+
+/**
  * The end of the newest run that ended before `at`; undefined for none. Reads as few partitions as
  * possible.
  */

@@ -1,5 +1,6 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
+import { inCompany } from "../../pg/round-trips.ts";
 import { ofAnySize, ofFew, unnest } from "../../pg/unnest.ts";
 import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 
@@ -54,6 +55,9 @@ export type DueWatcher = {
   backlogSource: "scheduled" | "backfill" | StartSource | null;
   /** For a waiting start: the id of its later run. */
   backlogRunId: string | null;
+  /** Read by {@link lockToStart} alone: the prompt of the current version, and what was asked beside. */
+  prompt?: string | null;
+  beside?: unknown;
   /** The database's clock. */
   now: Date;
 };
@@ -105,19 +109,49 @@ export async function lockBacklogged(tx: Db, limit: number): Promise<DueWatcher[
 }
 
 /** Locks a watcher, and waits for the current holder of the lock. */
-export async function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher | undefined> {
-  await sql`${ofFew}
+export function lockOne(tx: Db, watcher: WatcherName): Promise<DueWatcher | undefined> {
+  return lockNamed(tx, watcher, sql``);
+}
+
+/**
+ * Like {@link lockOne}, with the prompt that the input of a run must suit, and with the value of
+ * `beside`, which is read with it.
+ */
+export function lockToStart(
+  tx: Db,
+  watcher: WatcherName,
+  beside: RawBuilder<unknown> = sql`null`,
+): Promise<DueWatcher | undefined> {
+  return lockNamed(
+    tx,
+    watcher,
+    sql`(select v.prompt from watcher_revision v
+        where v.org_id = w.org_id and v.watcher_id = w.id and v.version = w.version) as prompt,
+      ${beside} as beside,`,
+  );
+}
+
+async function lockNamed(
+  tx: Db,
+  watcher: WatcherName,
+  moreColumns: RawBuilder<unknown>,
+): Promise<DueWatcher | undefined> {
+  await sql`${inCompany}${ofFew}
     select from watcher where org_id = ${watcher.orgId} and id = ${watcher.watcherId} for no key update`.execute(
     tx,
   );
-  return (await readLocked(tx, [watcher]))[0];
+  return (await readLocked(tx, [watcher], moreColumns))[0];
 }
 
 /**
  * Reads the locked watchers in a separate statement: a single statement would see other tables as
  * of its own start, and miss a run written between the start and the lock.
  */
-async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<DueWatcher[]> {
+async function readLocked(
+  tx: Db,
+  watchers: readonly WatcherName[],
+  moreColumns: RawBuilder<unknown> = sql``,
+): Promise<DueWatcher[]> {
   if (watchers.length === 0) return [];
   const input = unnest("i", watchers, {
     org_id: ["text", (w) => w.orgId],
@@ -137,6 +171,7 @@ async function readLocked(tx: Db, watchers: readonly WatcherName[]): Promise<Due
         where u.org_id = w.org_id and u.watcher_id = w.id and u.day = (now() at time zone 'UTC')::date
       ) end as budget,
       a.version is not null as "hasAgent",
+      ${moreColumns}
       ${offersOfWatcher} as offers,
       ${hasActiveRun("w.org_id", "w.id")} as "hasActiveRun",
       b.queued_slot_at as "queuedSlotAt", b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
@@ -249,89 +284,4 @@ export async function setAside(tx: Db, watcher: WatcherName & { reason: string }
     update watcher set status = 'paused', paused_reason = ${watcher.reason}
     where org_id = ${watcher.orgId} and id = ${watcher.watcherId}
   `.execute(tx);
-}
-
-/** The facts for checking a schedule's position. */
-export type PlannedWatcher = WatcherName & {
-  schedule: string;
-  timeZone: string;
-  nextSlotAt: Date;
-  /** The database's clock. */
-  now: Date;
-};
-
-/**
- * Watchers whose next slot is more than `aheadMs` milliseconds away, by name, at most `limit`.
- * Locks nothing.
- */
-export async function listPlanned(
-  db: Db,
-  options: { after?: WatcherName | undefined; aheadMs: number; limit: number },
-): Promise<PlannedWatcher[]> {
-  const { after } = options;
-  const { rows } = await sql<PlannedWatcher>`
-    select s.org_id as "orgId", s.watcher_id as "watcherId", w.schedule, w.time_zone as "timeZone",
-      s.next_slot_at as "nextSlotAt", clock_timestamp() as now
-    from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
-    where s.next_slot_at > now() + ${options.aheadMs} * interval '1 ms' and w.schedule is not null
-      ${after ? sql`and (s.org_id, s.watcher_id) > (${after.orgId}, ${after.watcherId}::uuid)` : sql``}
-    order by s.org_id, s.watcher_id
-    limit ${options.limit}
-  `.execute(db);
-  return rows;
-}
-
-/**
- * Moves a schedule back, and deletes the skipped rows of the slots in between, because the slots
- * are in the future again. Slots with a run, or waiting, stay recorded. Returns the number deleted.
- * The watcher's row is locked by the caller.
- */
-export async function moveBack(
-  tx: Db,
-  move: WatcherName & { nextSlotAt: Date; nextDueAt: Date },
-): Promise<number> {
-  const { rows } = await sql<{ count: number }>`
-    with junk as (
-      delete from run_finished
-      where org_id = ${move.orgId} and watcher_id = ${move.watcherId} and scheduled_for >= ${move.nextSlotAt}
-        and status = 'skipped' and id >= ${firstIdOf(move.nextSlotAt)}
-      returning org_id, id
-    ),
-    freed as (
-      delete from slot s using junk j
-      where s.org_id = j.org_id and s.watcher_id = ${move.watcherId} and s.run_id = j.id
-    ),
-    dropped as (
-      delete from backlog
-      where org_id = ${move.orgId} and watcher_id = ${move.watcherId} and source = 'scheduled'
-        and scheduled_for >= ${move.nextSlotAt}
-    ),
-    moved as (
-      update schedule_position set next_slot_at = ${move.nextSlotAt}, next_due_at = ${move.nextDueAt}
-      where org_id = ${move.orgId} and watcher_id = ${move.watcherId}
-    )
-    select count(*)::int as count from junk
-  `.execute(tx);
-  return rows[0]!.count;
-}
-
-/**
- * The lowest id of a run for a slot at or after the time: ids begin with the slot's time, or a
- * later time.
- */
-function firstIdOf(slotAt: Date): string {
-  const ms = Math.max(0, slotAt.getTime()).toString(16).padStart(12, "0");
-  return `${ms.slice(0, 8)}-${ms.slice(8)}-0000-0000-000000000000`;
-}
-
-/**
- * Whether the caller is the replica that checks all schedules now; once in `everyMs` milliseconds,
- * over all replicas.
- */
-export async function takeReplanning(db: Db, everyMs: number): Promise<boolean> {
-  const result = await sql`
-    update clock set replanned_at = now()
-    where replanned_at is null or replanned_at > now() or replanned_at < now() - ${everyMs / 2} * interval '1 ms'
-  `.execute(db);
-  return Number(result.numAffectedRows ?? 0) > 0;
 }

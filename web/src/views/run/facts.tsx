@@ -1,8 +1,8 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import type { ComponentChildren } from "preact";
 import type { Run } from "#gen/pinion/v1/run_pb.js";
 import { labelOf } from "../../data/devices.ts";
 import { isEnded } from "../../data/run-stream.ts";
+import { type Fact, FactList } from "../../parts/fact-list.tsx";
 import { Ago } from "../../parts/time.tsx";
 import { linkTo } from "../../route.ts";
 import { lengthText, momentText, msOf } from "../../times.ts";
@@ -11,8 +11,8 @@ import { programText, skipWord, sourceWord } from "../../words.ts";
 
 const moment = (at: Parameters<typeof msOf>[0]) => at && momentText(msOf(at));
 
-/** What there may be to tell of a run; an empty value is not shown. */
-function rowsOf(run: Run): [name: string, value: ComponentChildren][] {
+/** The facts of a run that people may want to see. */
+function factsOf(run: Run): Fact[] {
   return [
     ["reason", run.reason],
     ["skipped for", skipWord(run.skipReason)],
@@ -54,16 +54,7 @@ export function Facts({ run }: { run: Run }) {
   return (
     <section aria-label="Details">
       <h2>Details</h2>
-      <dl>
-        {rowsOf(run)
-          .filter(([, value]) => value)
-          .map(([name, value]) => (
-            <div key={name}>
-              <dt>{name}</dt>
-              <dd>{value}</dd>
-            </div>
-          ))}
-      </dl>
+      <FactList facts={factsOf(run)} />
       {run.pastAttempts.length > 0 && (
         <>
           <h3>Attempts before this one</h3>

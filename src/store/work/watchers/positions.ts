@@ -1,0 +1,90 @@
+import { sql } from "kysely";
+import type { Db } from "../../pg/database.ts";
+import type { WatcherName } from "./schedules.ts";
+
+/** Positions of schedules to be checked, and moved back, after a jump of the clock. */
+
+/** The facts for checking a schedule's position. */
+export type PlannedWatcher = WatcherName & {
+  schedule: string;
+  timeZone: string;
+  nextSlotAt: Date;
+  /** The database's clock. */
+  now: Date;
+};
+
+/**
+ * Watchers whose next slot is more than `aheadMs` milliseconds away, by name, at most `limit`.
+ * Locks nothing.
+ */
+export async function listPlanned(
+  db: Db,
+  options: { after?: WatcherName | undefined; aheadMs: number; limit: number },
+): Promise<PlannedWatcher[]> {
+  const { after } = options;
+  const { rows } = await sql<PlannedWatcher>`
+    select s.org_id as "orgId", s.watcher_id as "watcherId", w.schedule, w.time_zone as "timeZone",
+      s.next_slot_at as "nextSlotAt", clock_timestamp() as now
+    from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
+    where s.next_slot_at > now() + ${options.aheadMs} * interval '1 ms' and w.schedule is not null
+      ${after ? sql`and (s.org_id, s.watcher_id) > (${after.orgId}, ${after.watcherId}::uuid)` : sql``}
+    order by s.org_id, s.watcher_id
+    limit ${options.limit}
+  `.execute(db);
+  return rows;
+}
+
+/**
+ * Moves a schedule back, and deletes the skipped rows of the slots in between, because the slots
+ * are in the future again. Slots with a run, or waiting, stay recorded. Returns the number deleted.
+ * The watcher's row is locked by the caller.
+ */
+export async function moveBack(
+  tx: Db,
+  move: WatcherName & { nextSlotAt: Date; nextDueAt: Date },
+): Promise<number> {
+  const { rows } = await sql<{ count: number }>`
+    with junk as (
+      delete from run_finished
+      where org_id = ${move.orgId} and watcher_id = ${move.watcherId} and scheduled_for >= ${move.nextSlotAt}
+        and status = 'skipped' and id >= ${firstIdOf(move.nextSlotAt)}
+      returning org_id, id
+    ),
+    freed as (
+      delete from slot s using junk j
+      where s.org_id = j.org_id and s.watcher_id = ${move.watcherId} and s.run_id = j.id
+    ),
+    dropped as (
+      delete from backlog
+      where org_id = ${move.orgId} and watcher_id = ${move.watcherId} and source = 'scheduled'
+        and scheduled_for >= ${move.nextSlotAt}
+    ),
+    moved as (
+      update schedule_position set next_slot_at = ${move.nextSlotAt}, next_due_at = ${move.nextDueAt}
+      where org_id = ${move.orgId} and watcher_id = ${move.watcherId}
+    )
+    select count(*)::int as count from junk
+  `.execute(tx);
+  return rows[0]!.count;
+}
+
+/**
+ * The lowest id of a run for a slot at or after the time: ids begin with the slot's time, or a
+ * later time.
+ */
+function firstIdOf(slotAt: Date): string {
+  const ms = Math.max(0, slotAt.getTime()).toString(16).padStart(12, "0");
+  return `${ms.slice(0, 8)}-${ms.slice(8)}-0000-0000-000000000000`;
+}
+
+/**
+ * Whether the caller is the replica that checks all schedules now; once in `everyMs` milliseconds,
+ * over all replicas.
+ */
+export async function takeReplanning(db: Db, everyMs: number): Promise<boolean> {
+  const result = await sql`
+    update clock set replanned_at = now()
+    where replanned_at is null or replanned_at > now() or replanned_at < now() - ${everyMs / 2} * interval '1 ms'
+  `.execute(db);
+  return Number(result.numAffectedRows ?? 0) > 0;
+}
