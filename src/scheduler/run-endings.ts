@@ -110,11 +110,9 @@ export async function storeLate(
     ...textsOf(report),
     answer: report.agent,
   }));
-  const { verdicts, settled, kept } = await takingData(() => lateReports.store(tx, late, policy));
-  await reports.store(
-    tx,
-    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent)),
-  );
+  const { verdicts, settled, kept } = await lateReports.store(tx, late, policy);
+  const ended = settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent));
+  await takingData(() => reports.store(tx, ended));
   await appendLate(tx, settlements, settled, kept, { quotas: policy.quotas });
   const byName = new Map(late.map((report, index) => [nameOf(report), verdicts[index] as LateVerdict]));
   return { settled, kept, verdicts: verdictsOf(asked, byName) };

@@ -237,7 +237,7 @@ export async function keepLate(
 ): Promise<{ verdicts: ("superseded" | "unknown" | "full")[]; kept: lateReplies.KeptReply[] }> {
   const named = replies.map((reply) => ({ ...reply, workId: reply.turnId }));
   const distinct = [...firstOfEach(named).values()];
-  const { verdicts, kept } = await takingData(() => lateReplies.keep(tx, distinct));
+  const { verdicts, kept } = await lateReplies.keep(tx, distinct);
   await events.appendAll(
     tx,
     kept.map(({ orgId, turnId, holderId, attempt, outcome }) => ({

@@ -1,7 +1,7 @@
 /**
- * A proxy in front of PostgreSQL that lets a chosen statement fail. The server itself raises the
- * error, in the statement's place and in its transaction, so everything after it is the server's own
- * behaviour.
+ * A proxy in front of PostgreSQL that lets a chosen statement fail, or the statements that are sent
+ * together (joined.ts). The server itself raises the error, in their place and in their transaction, so
+ * everything after it is the server's own behaviour.
  */
 import { createServer, connect as dial, type Socket } from "node:net";
 import { onTestFinished } from "vitest";
@@ -124,12 +124,9 @@ class Statements {
 
   #note(kind: string, frame: Buffer): void {
     const texts = frame.subarray(5).toString("utf8").split("\0");
-    if (kind === "Q") this.#text = texts[0] ?? "";
-    if (kind === "P") {
-      this.#text = texts[1] ?? "";
-      this.#prepared.set(texts[0] ?? "", this.#text);
-    }
-    if (kind === "B") this.#text ||= this.#prepared.get(texts[1] ?? "") ?? "";
+    if (kind === "Q") this.#text += texts[0] ?? "";
+    if (kind === "P") this.#prepared.set(texts[0] ?? "", texts[1] ?? "");
+    if (kind === "B") this.#text += `${this.#prepared.get(texts[1] ?? "") ?? ""};`;
   }
 
   /** The next whole message; the first has no kind. */
