@@ -1,6 +1,7 @@
 /**
- * Whether the speed stays constant: rounds of `lifecycle` without a pause. Prints runs per second
- * in the second minute and in the last minute, and the replica's memory in both.
+ * Whether the speed stays constant: rounds of `lifecycle` without a pause, on a PostgreSQL that
+ * makes its checkpoints by itself. Prints runs per second in the second minute and in the last
+ * minute, and the replica's memory in both.
  */
 import type { Bench } from "./lib/bench.ts";
 import { openCluster } from "./lib/cluster.ts";
@@ -25,7 +26,7 @@ export const bench: Bench = async ({ isSmoke }) => {
     for (let part = 0; part < options.parts; part++) {
       const rounds: LifecycleResult[] = [];
       const until = performance.now() + options.partSeconds * 1_000;
-      do rounds.push(await runLifecycle(cluster, opened));
+      do rounds.push(await runLifecycle(cluster, opened, { hasCheckpoint: false }));
       while (performance.now() < until);
       const sum = (value: (round: LifecycleResult) => number) =>
         rounds.reduce((all, one) => all + value(one), 0);

@@ -1,6 +1,7 @@
 import { type ChildProcess, fork } from "node:child_process";
 import { once } from "node:events";
 import { fileURLToPath } from "node:url";
+import { builtReplica } from "./built-replica.ts";
 
 /** A process of the bench that receives messages and answers each in turn. */
 export type Child = {
@@ -15,15 +16,20 @@ export type Child = {
 /** Node's options of a replica, as in the image (Dockerfile). */
 export const replicaNodeOptions = ["--max-semi-space-size=8"];
 
-/** Starts `bench/<file>`, with answers `{ answer }` or `{ error }`. */
+/**
+ * Starts `bench/<file>`, a replica as it is built (built-replica.ts), with answers `{ answer }` or
+ * `{ error }`.
+ */
 export async function startChild(
   file: string,
   env: Record<string, string> = {},
   execArgv: string[] = [],
 ): Promise<Child> {
-  const child = fork(fileURLToPath(new URL(`../${file}`, import.meta.url)), [], {
+  const isReplica = file === "replica.ts";
+  const path = isReplica ? await builtReplica() : fileURLToPath(new URL(`../${file}`, import.meta.url));
+  const child = fork(path, [], {
     env: { ...process.env, ...env },
-    execArgv: file === "replica.ts" ? [...replicaNodeOptions, ...execArgv] : execArgv,
+    execArgv: isReplica ? [...replicaNodeOptions, ...execArgv] : execArgv,
     stdio: ["ignore", "inherit", "inherit", "ipc"],
     serialization: "advanced",
   });

@@ -100,12 +100,12 @@ const common = {
   logLevel: "warning",
 } as const;
 
-/** ES modules in a folder; `main.js` is the command. */
-export async function bundlePackage(outdir: string): Promise<Bundled> {
+/** ES modules in a folder; `main.js` is the command, or another program of the sources. */
+export async function bundlePackage(outdir: string, main = "src/cli/main.ts"): Promise<Bundled> {
   const stamp = await stampOf("package", "pinion");
   return build({
     ...common,
-    entryPoints: { main: "src/cli/main.ts" },
+    entryPoints: { main },
     format: "esm",
     splitting: true,
     chunkNames: "[name]-[hash]",

@@ -238,6 +238,11 @@ function distinctOf(endings: readonly Ending[]): Ending[] {
 export const nameOf = (attempt: { workId: string; attemptToken: string | null }) =>
   `${attempt.workId} ${attempt.attemptToken}`;
 
+/** The whole milliseconds since a time by the monotonic clock. */
+export function agoMs(at: number | undefined): number | undefined {
+  return at === undefined ? undefined : Math.max(0, Math.round(performance.now() - at));
+}
+
 /** Each attempt's first report, by name. */
 export function firstOfEach<Item extends { workId: string; attemptToken: string | null }>(
   items: readonly Item[],

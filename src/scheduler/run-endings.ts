@@ -16,6 +16,7 @@ import * as reports from "../store/work/runs/reports.ts";
 import { problemsOf } from "./answers.ts";
 import type { Doorbell } from "./doorbell.ts";
 import {
+  agoMs,
   type EndingsOf,
   firstOfEach,
   nameOf,
@@ -168,10 +169,6 @@ function settlementOf(report: Report): AttemptSettlement {
     pushedAgoMs: agoMs(report.pushedAt),
     startedAgoMs: agoMs(report.startedAt),
   };
-}
-
-function agoMs(at: number | undefined): number | undefined {
-  return at === undefined ? undefined : Math.max(0, Math.round(performance.now() - at));
 }
 
 function textsOf({ reason, output, signal }: Report): Pick<Report, "reason" | "output" | "signal"> {

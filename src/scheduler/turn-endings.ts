@@ -17,7 +17,15 @@ import {
   withdraw,
 } from "../store/work/turns/turn-settlements.ts";
 import type { Doorbell } from "./doorbell.ts";
-import { type Ending, type EndingsOf, firstOfEach, nameOf, type Report, verdictsOf } from "./endings.ts";
+import {
+  agoMs,
+  type Ending,
+  type EndingsOf,
+  firstOfEach,
+  nameOf,
+  type Report,
+  verdictsOf,
+} from "./endings.ts";
 
 /** The ends of turns, with their events and announcements. The first end of a turn counts. */
 
@@ -152,6 +160,7 @@ function replyOf(report: Report): Reply {
     exitCode: report.exitCode,
     signal: storableText(report.signal),
     durationMs: report.durationMs,
+    startedAgoMs: agoMs(report.startedAt),
   };
 }
 

@@ -4,6 +4,7 @@ import { sql } from "kysely";
 import type { Reply } from "../../src/scheduler/turn-endings.ts";
 import type { Db } from "../../src/store/pg/database.ts";
 import type { SessionName } from "../../src/store/work/service/presence.ts";
+import { type ArmedTurn, arm, type NewTurn } from "../../src/store/work/turns/arming.ts";
 import * as turnAttempts from "../../src/store/work/turns/turn-attempts.ts";
 import * as turns from "../../src/store/work/turns/turns.ts";
 import { openDevice, orgId, seedDevice, seedOrg } from "./rows.ts";
@@ -26,26 +27,24 @@ export async function seedWorker(
   return { ...worker, epoch, sessionId };
 }
 
+/** A turn to be armed, by default in the conversation of the person "ada". */
+export function newTurn(values: Partial<NewTurn> = {}): NewTurn {
+  const org = values.orgId ?? orgId;
+  return {
+    ...{ orgId: org, agentId: "pinion-default", conversationId: `pinion-default_ada_${org}` },
+    ...{ messageId: randomUUID(), runId: null, agentKind: "", input: "hello", isGated: true },
+    ...{ timeoutMs: 600_000, startTimeoutMs: 600_000 },
+    ...values,
+  };
+}
+
 /** Arms a turn, by default in the conversation of the person "ada". */
 export async function startTurn(
   db: Db,
-  values: Partial<turns.NewTurn> = {},
-): Promise<turns.ArmedTurn & { orgId: string }> {
+  values: Partial<NewTurn> = {},
+): Promise<ArmedTurn & { orgId: string }> {
   const org = await seedOrg(db, values.orgId ?? orgId);
-  const armed = await turns.arm(db, {
-    orgId: org,
-    agentId: "pinion-default",
-    conversationId: `pinion-default_ada_${org}`,
-    messageId: randomUUID(),
-    runId: null,
-    agentKind: "",
-    input: "hello",
-    isGated: true,
-    timeoutMs: 600_000,
-    startTimeoutMs: 600_000,
-    ...values,
-  });
-  return { ...armed, orgId: org };
+  return { ...(await arm(db, newTurn({ ...values, orgId: org }))), orgId: org };
 }
 
 export const claimTurns = (db: Db, worker: Seated, slots = 1): Promise<turnAttempts.ClaimedTurn[]> =>
@@ -59,13 +58,13 @@ export const attemptOf = (turn: turnAttempts.ClaimedTurn) => ({
 });
 
 export const acceptTurn = (db: Db, turn: turnAttempts.ClaimedTurn) =>
-  turnAttempts.accept(db, [attemptOf(turn)]);
+  turnAttempts.accept(db, [{ ...attemptOf(turn), acceptedAgoMs: 0 }]);
 
 /** Arms, claims and accepts a turn. */
 export async function seedTurn(
   db: Db,
   worker: Seated,
-  values: Partial<turns.NewTurn> = {},
+  values: Partial<NewTurn> = {},
 ): Promise<turnAttempts.ClaimedTurn> {
   const { turnId } = await startTurn(db, { orgId: worker.orgId, ...values });
   const turn = (await claimTurns(db, worker)).find((claimed) => claimed.turnId === turnId);

@@ -2,6 +2,7 @@ import type { Command } from "commander";
 import { logFormat, replicaConfig } from "../../config.ts";
 import type { Logger } from "../../log.ts";
 import { createLogger } from "../../log.ts";
+import { boundHeapGrowth } from "../../replica/heap-growth.ts";
 import type { Embedded } from "../../store/pg/embedded/cluster.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { dataDir, optionsOf } from "../context.ts";
@@ -62,6 +63,7 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
     });
     await requireFreePort(config.host, config.port);
     const { startReplica } = await import("../../replica/replica.ts");
+    boundHeapGrowth();
     let tokenFile: string | undefined;
     const keepBootstrapToken = (token: string) => {
       tokenFile = writeToken(data, token);

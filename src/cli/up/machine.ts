@@ -13,6 +13,7 @@ import {
 import { type ReplicaConfig, replicaConfig } from "../../config.ts";
 import { Refusal } from "../../errors.ts";
 import { createLogger, type Logger } from "../../log.ts";
+import { boundHeapGrowth } from "../../replica/heap-growth.ts";
 import type { Cli } from "../cli.ts";
 import { type Clients, dataDir, defaultPort, type GlobalOptions, readLine } from "../context.ts";
 import { prepareLog, removeUrl, requirePrivateDirectory, writeToken, writeUrl } from "../data-files.ts";
@@ -155,6 +156,7 @@ async function serve(
   { view, parts }: Starting,
 ): Promise<Server> {
   const { startReplica } = await import("../../replica/replica.ts");
+  boundHeapGrowth();
   const keepBootstrapToken = (token: string) => {
     writeToken(data, token);
   };

@@ -13,7 +13,7 @@ import * as replies from "../../store/agents/platform-replies.ts";
 import type { Quotas } from "../../store/people/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/storable.ts";
-import * as turns from "../../store/work/turns/turns.ts";
+import { arm } from "../../store/work/turns/arming.ts";
 import type { Heard } from "./lines/line.ts";
 import { answerByMessage } from "./questions.ts";
 
@@ -84,7 +84,7 @@ export async function take(
   if (await answerByMessage(deps, to, heard)) return "answer";
   await quotas.requireRoom(db, "turns", orgId);
   try {
-    const { isNew, ...armed } = await turns.arm(
+    const armed = await arm(
       db,
       {
         ...{ orgId, agentId, input, timeoutMs, startTimeoutMs },
@@ -100,7 +100,7 @@ export async function take(
           ...{ threadId: heard.threadId, chatId: heard.chatId, senderId: heard.senderId },
         }),
     );
-    if (!isNew) return "repeated";
+    if (!armed.isNew) return "repeated";
     bell.turnStarted({ orgId, ...armed });
     return "new";
   } catch (error) {

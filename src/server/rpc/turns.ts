@@ -20,6 +20,7 @@ import { storableText } from "../../store/pg/storable.ts";
 import * as lateResults from "../../store/work/attempts/late-results.ts";
 import * as reports from "../../store/work/runs/reports.ts";
 import * as runs from "../../store/work/runs/runs.ts";
+import type { NewTurn } from "../../store/work/turns/arming.ts";
 import * as conversations from "../../store/work/turns/conversations.ts";
 import * as questions from "../../store/work/turns/questions.ts";
 import * as turns from "../../store/work/turns/turns.ts";
@@ -30,6 +31,7 @@ import { idKey, page } from "./page.ts";
 import { lateResultMessage } from "./run-message.ts";
 import { conversationOf } from "./turn-conversation.ts";
 import { conversationMessage, turnMessage, turnStatuses } from "./turn-message.ts";
+import { createTurnStarts } from "./turn-starts.ts";
 import { outputFields, watching } from "./watching.ts";
 
 /** As documented in the .proto. */
@@ -51,13 +53,18 @@ function turnRpcs(
   deps: Deps,
 ): Pick<Served, "startTurn" | "getTurn" | "watchTurn" | "listTurns" | "cancelTurn"> {
   const { db, doorbell } = deps;
+  const starts = createTurnStarts({ db });
 
   return {
     async startTurn(request, context) {
       const { orgId } = principalOf(context);
-      const { armed, isNew } = await start(deps, orgId, request);
-      if (isNew) doorbell.turnStarted({ orgId, ...armed });
-      return { turn: turnMessage(await get(db, { orgId, turnId: armed.turnId })), alreadyStarted: !isNew };
+      const turn = await requested(db, orgId, request);
+      const armed = await starts.start(turn);
+      if (!armed.isNew) {
+        return { turn: turnMessage(await get(db, { orgId, turnId: armed.turnId })), alreadyStarted: true };
+      }
+      doorbell.turnStarted({ orgId, ...armed });
+      return { turn: turnMessage(turns.startedRow(turn, armed)), alreadyStarted: false };
     },
 
     async getTurn({ turnId }, context) {
@@ -145,8 +152,8 @@ function conversationRpcs({
   };
 }
 
-/** Arms the requested turn, or finds it armed already. */
-async function start({ db }: Deps, orgId: string, request: StartTurnRequest) {
+/** The requested turn. Refuses with `not_found` what the request names and the org does not have. */
+async function requested(db: Db, orgId: string, request: StartTurnRequest): Promise<NewTurn> {
   const resumed = request.resumeRunId === "" ? undefined : await requireResumable(db, orgId, request);
   const agentId =
     request.agentId ||
@@ -161,7 +168,7 @@ async function start({ db }: Deps, orgId: string, request: StartTurnRequest) {
       resumed.resume.sessionId,
   };
   if (run) await requireRun(db, { orgId, agentId, ...run });
-  const { isNew, ...armed } = await turns.arm(db, {
+  return {
     orgId,
     agentId,
     conversationId,
@@ -173,8 +180,7 @@ async function start({ db }: Deps, orgId: string, request: StartTurnRequest) {
     input: storableText(request.input),
     timeoutMs: request.timeout ? durationMs(request.timeout) : timeoutMsDefault,
     startTimeoutMs: request.startTimeout ? durationMs(request.startTimeout) : startTimeoutMsDefault,
-  });
-  return { armed, isNew };
+  };
 }
 
 /**

@@ -54,21 +54,36 @@ export function createQuotas(defaults: QuotaDefaults): Quotas {
     return { max, room: Math.max(0, max - used) };
   };
 
+  async function recount(db: Db, noun: Noun, orgIds: readonly string[]): Promise<void> {
+    for (const { orgId, max, used } of await count(db, noun, orgIds, defaults[noun])) {
+      const key = keyOf(noun, orgId);
+      counts.delete(key);
+      const [oldest] = counts.keys();
+      if (oldest !== undefined && counts.size >= countsMax) counts.delete(oldest);
+      counts.set(key, { max, used, counted: used, at: performance.now() });
+    }
+  }
+
+  const underWay = new Map<string, Promise<void>>();
+
+  /** Counts for one org; callers at the same time share the count. */
+  function recountOnce(db: Db, noun: Noun, orgId: string): Promise<void> {
+    // A transaction sees its own rows, and its failure is no other caller's.
+    if (db.isTransaction) return recount(db, noun, [orgId]);
+    const key = keyOf(noun, orgId);
+    const counting = underWay.get(key) ?? recount(db, noun, [orgId]).finally(() => underWay.delete(key));
+    underWay.set(key, counting);
+    return counting;
+  }
+
   const quotas: Quotas = {
     async find(db, noun, orgIds) {
       const unknown = orgIds.filter((orgId) => !believed(noun, orgId));
-      const rows = unknown.length === 0 ? [] : await count(db, noun, unknown, defaults[noun]);
-      for (const { orgId, max, used } of rows) {
-        const key = keyOf(noun, orgId);
-        counts.delete(key);
-        const [oldest] = counts.keys();
-        if (oldest !== undefined && counts.size >= countsMax) counts.delete(oldest);
-        counts.set(key, { max, used, counted: used, at: performance.now() });
-      }
+      if (unknown.length > 0) await recount(db, noun, unknown);
       return new Map(orgIds.map((orgId) => [orgId, roomOf(noun, orgId)]));
     },
     async findRoom(db, noun, orgId) {
-      await quotas.find(db, noun, [orgId]);
+      if (!believed(noun, orgId)) await recountOnce(db, noun, orgId);
       return roomOf(noun, orgId);
     },
     add(noun, orgId, made) {
@@ -76,7 +91,9 @@ export function createQuotas(defaults: QuotaDefaults): Quotas {
       if (known) known.used += made;
     },
     async requireRoom(db, noun, orgId) {
-      const { max, room } = await quotas.findRoom(db, noun, orgId);
+      await quotas.findRoom(db, noun, orgId);
+      // Read again: callers that shared the count have taken room meanwhile.
+      const { max, room } = roomOf(noun, orgId);
       if (room > 0) return quotas.add(noun, orgId, 1);
       refuse("resource_exhausted", `the org is at its limit of ${max} ${meanings[noun]}; ${advice[noun]}`, {
         retryAfterMs: retryAfterMs[noun],

@@ -18,6 +18,11 @@ for (let digit = 0; digit < 16; digit++) {
   digits[digit.toString(16).toUpperCase().charCodeAt(0)] = digit;
 }
 
+/** An array of uuids as a parameter: binary, or in its text form, which PostgreSQL checks. */
+export function uuidsOf(ids: readonly (string | null | undefined)[]): Buffer | string {
+  return uuidArray(ids) ?? `{${ids.map((id) => id ?? "NULL").join(",")}}`;
+}
+
 /** Undefined without elements, or if an element is neither a uuid in its usual form nor null. */
 export function uuidArray(values: readonly unknown[]): Buffer | undefined {
   if (values.length === 0) return undefined;

@@ -127,6 +127,19 @@ test("two replicas that tend the partitions at once do it once", async () => {
   expect(await tend(third.tx, 30)).toEqual({ created: [], dropped: [] });
 });
 
+test("a day's partition is analyzed when its rows have doubled, not ten times as often", async () => {
+  const { db } = database;
+  const made = await db.transaction().execute((tx) => tend(tx, 30));
+  const { rows } = await sql<{ name: string }>`
+    select relname as name from pg_class where reloptions @> '{autovacuum_analyze_scale_factor=1}'`.execute(
+    db,
+  );
+  expect(rows.map(({ name }) => name)).toEqual(expect.arrayContaining(made!.created));
+  expect(made!.created).toContain(
+    `run_finished_${new Date().toISOString().slice(0, 10).replaceAll("-", "")}`,
+  );
+});
+
 test("a slot that was recorded for long ago is not forgotten: a repeated backfill does not run it again", async () => {
   const { db } = database;
   const { schedule, slot } = hourly();

@@ -10,7 +10,7 @@ import { createQuotas } from "../../../src/store/people/quotas.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";
-import { hourly, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
+import { hourly, putSchedule, seedDevice, seedOrg, seedWatcher } from "../../support/rows.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
 
 const database = useDatabase();
@@ -331,4 +331,23 @@ test("as long as there is room, a limit costs a trigger no statement", async () 
   await whileLocked("run", async () => {
     for (let call = 0; call < 500; call++) await quotas.requireRoom(database.db, "runs", "local");
   });
+});
+
+test("callers at one moment share a count, and no more of them pass than there is room for", async () => {
+  const { db } = database;
+  await seedOrg(db, "local");
+  const quotas = createQuotas({ runs: 1, turns: 3, watchers: 1, devices: 1, tokens: 1 });
+  const counts: string[] = [];
+  const counting = db.withPlugin({
+    transformQuery: ({ node }) => node,
+    async transformResult({ result }) {
+      counts.push("count");
+      return result;
+    },
+  });
+  const asked = Array.from({ length: 20 }, () => quotas.requireRoom(counting, "turns", "local"));
+  const answers = await Promise.allSettled(asked);
+  expect(answers.filter(({ status }) => status === "fulfilled")).toHaveLength(3);
+  // One for all, before each knew that there was room for three.
+  expect(counts).toHaveLength(1);
 });

@@ -171,6 +171,30 @@ test("what every run leaves is stored packed, and read as if it were not: in ord
   expect(await db.selectFrom("event").select("seq").where("run_id", "=", runId).execute()).toHaveLength(2);
 });
 
+test("packed events of many orgs, some of runs without a device, keep their own subjects", async () => {
+  const { db } = database;
+  const orgIds = ["a", "b", "c"];
+  for (const one of orgIds) await addTenant(db, one);
+  const written = Array.from({ length: 200 }, (_, index) => ({
+    ...{ orgId: orgIds[index % 3] as string, kind: "run.created", actor: "pinion" },
+    ...{ runId: newId(), watcherId: newId(), deviceId: index % 5 === 0 ? null : newId() },
+    data: { scheduled_for: index % 2 ? "2026-01-01T00:00:00.000Z" : "2026-01-02T00:00:00.000Z" },
+  }));
+  const paused = { orgId: "b", kind: "watcher.paused", actor: "pinion", watcherId: newId() };
+  await transaction(db, (tx) =>
+    events.appendAll(tx, [...written.slice(0, 100), paused, ...written.slice(100)]),
+  );
+  const byRun = (a: { runId: string | null }, b: { runId: string | null }) => (a.runId! < b.runId! ? -1 : 1);
+  for (const one of orgIds) {
+    const found = (await events.list(db, { orgId: one, limit: 100, kinds: ["run."] })).map((event) => ({
+      ...{ orgId: event.org_id, kind: event.kind, actor: event.actor, runId: event.run_id },
+      ...{ watcherId: event.watcher_id, deviceId: event.device_id, data: event.data },
+    }));
+    const ours = written.filter(({ orgId }) => orgId === one);
+    expect(found.sort(byRun)).toEqual(ours.toSorted(byRun));
+  }
+});
+
 /** Runs that began and ended now, each of a separate watcher; their events are left to the test. */
 async function seedRuns(db: Db, count: number) {
   const { deviceId } = await seedDevice(db);

@@ -1,28 +1,25 @@
-import { type Batcher, createBatcher } from "../../../batcher.ts";
-import { Refusal } from "../../../errors.ts";
 import type { Endings } from "../../../scheduler/endings.ts";
-import { type Db, transaction } from "../../../store/pg/database.ts";
-import { mayBeOfOneRow } from "../../../store/pg/failures.ts";
-import type { AttemptName } from "../../../store/work/attempts/settlements.ts";
+import type { Db } from "../../../store/pg/database.ts";
 import * as turnAttempts from "../../../store/work/turns/turn-attempts.ts";
+import type { Telemetry } from "../../telemetry.ts";
+import { createAcceptances } from "./acceptances.ts";
 import type { Work } from "./work.ts";
 
-const acceptancesPerBatchMax = 1_000;
-const waitingMax = 50_000;
+type Deps = {
+  db: Db;
+  endings: Endings;
+  ttlMs: number;
+  telemetry: Pick<Telemetry, "batch">;
+};
 
 /** Turns behind the sessions' interface for work. */
-export function createTurnWork(deps: { db: Db; endings: Endings; ttlMs: number }): Work {
-  const { db, endings, ttlMs } = deps;
-  const acceptances: Batcher<AttemptName, "running" | "gone"> = createBatcher({
-    run: (names) => transaction(db, (tx) => turnAttempts.accept(tx, names)),
-    itemsMax: acceptancesPerBatchMax,
-    queueMax: waitingMax,
-    overflow: () => new Refusal("unavailable", "too much waits to be written", { retryAfterMs: 1_000 }),
-    mayIsolate: mayBeOfOneRow,
+export function createTurnWork({ db, endings, ttlMs, telemetry }: Deps): Work {
+  const acceptances = createAcceptances({
+    write: (accepted) => turnAttempts.accept(db, accepted),
+    telemetry,
   });
-
   return {
-    accept: (name) => acceptances.add(name),
+    accept: (acceptance) => acceptances.add(acceptance),
     report: (report) => endings.report(report),
     settle: (settlement) => endings.settle(settlement),
     beat: (listed) => turnAttempts.beat(db, listed, ttlMs),

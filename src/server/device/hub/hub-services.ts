@@ -80,7 +80,7 @@ export function createParts(deps: HubDeps): Parts {
   const registry = createRegistry();
   const works = {
     run: createRunWork({ ...deps, endings: deps.endings.run }),
-    turn: createTurnWork({ db, endings: deps.endings.turn, ttlMs: config.ttlMs }),
+    turn: createTurnWork({ ...deps, endings: deps.endings.turn, ttlMs: config.ttlMs }),
   };
   const wheel = new DueWheel({
     clock: deps.clock,

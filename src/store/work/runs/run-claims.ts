@@ -19,29 +19,36 @@ export type Want = {
   isAhead?: boolean;
 };
 
-/**
- * The content of an assignment (R4: from the revisions that were current when the run was
- * materialized).
- */
-export type ClaimedRun = {
+/** A claimed run, with the content of its assignment. */
+export type ClaimedRun = AssignmentFacts & {
   orgId: string;
   runId: string;
   deviceId: string;
   attemptToken: string;
   attempt: number;
-  agentKind: string;
-  notification: string;
-  timeoutMs: number;
   source: string;
   dueAt: Date;
-  /** Milliseconds for which the run could have been claimed, by the database's clock. */
+  /**
+   * Milliseconds for which the run could have been claimed, by the database's clock; 0 for a run
+   * that was claimed as it was recorded.
+   */
   dueForMs: number;
   scheduledFor: Date | null;
   windowStart: Date;
   windowEnd: Date;
+  watcherId: string;
+};
+
+/**
+ * What an assignment takes from the rows of its watcher and agent (R4: from the revisions that were
+ * current when the run was materialized).
+ */
+export type AssignmentFacts = {
+  agentKind: string;
+  notification: string;
+  timeoutMs: number;
   /** The run's input, as JSON; null: none. */
   input: string | null;
-  watcherId: string;
   watcherVersion: number;
   watcherSlug: string | null;
   watcherName: string | null;
@@ -120,13 +127,13 @@ export const assignmentColumns = sql`
   wr.name as "watcherName", wr.prompt, wr.extraction_schema as "extractionSchema",
   coalesce(wr.agent_work, '{}') as "agentWork", ls.agent_session as "agentSession", c.agent_id as "agentId",
   c.agent_version as "agentVersion", ar.name as "agentName", ar.settings as "agentSettings",
-  case when pw.id is not null then jsonb_build_object(
+  case when pw.id is not null then json_build_object(
     'id', pw.id, 'run_id', pw.id, 'window_start', pw.window_start, 'window_end', pw.window_end,
     'model_used', 'device-cli', 'kind', 'device_cli_output',
     'output', left(coalesce(pw.answer->>'result', pw.output), ${priorOutputCharacters}),
     'structured', case when length(pw.answer->>'structured') <= ${priorOutputCharacters} then pw.answer->'structured' end,
     'created_at', coalesce(pw.stored_at, pw.finished_at))
-  when kw.id is not null then jsonb_build_object(
+  when kw.id is not null then json_build_object(
     'id', kw.id, 'run_id', kw.run_id, 'window_start', kw.window_start, 'window_end', kw.window_end,
     'model_used', kw.model_used, 'kind', coalesce(kw.extracted_data->>'kind', ''),
     'output', left(coalesce(kw.extracted_data->>'result', kw.extracted_data->>'output', ''), ${priorOutputCharacters}),

@@ -5,6 +5,7 @@ import { inCompany } from "../../pg/round-trips.ts";
 import type { Json } from "../../pg/schema-columns.ts";
 import type { EventTable } from "../../pg/schema-work.ts";
 import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import { uuidsOf } from "../../pg/uuid-array.ts";
 
 export type EventRow = Selectable<EventTable>;
 
@@ -51,10 +52,13 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
     data: ["jsonb", ({ data }) => data],
     source: ["jsonb", ({ source }) => source],
     count: ["int", ({ members }) => members?.length ?? 1],
-    run_ids: ["text", ({ members }) => uuidsText(members, (event) => event.runId)],
-    watcher_ids: ["text", ({ members }) => uuidsText(members, (event) => event.watcherId)],
-    device_ids: ["text", ({ members }) => uuidsText(members, (event) => event.deviceId)],
+    last_member: ["int", ({ lastMember }) => lastMember],
   });
+  // The subjects of all packed rows, of which each row takes its own: arrays within an array would
+  // be texts within a text, and PostgreSQL would read each id twice.
+  const members = rows.flatMap((row) => row.members ?? []);
+  const idsOf = (idOf: (event: NewEvent) => string | null | undefined) =>
+    sql`(${uuidsOf(members.map(idOf))}::uuid[])[last_member - count + 1:last_member]`;
   const orgIds = [...new Set(events.map((event) => event.orgId))];
   // The count makes all locks precede the first row, and so its seq; the clock is read after the
   // locks, too.
@@ -70,7 +74,8 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
       watcher_ids, device_ids)
     overriding system value
     select org_id, seqs[count], clock_timestamp(), kind, actor, run_id, watcher_id, device_id, data, source,
-      case when run_ids is not null then seqs end, run_ids::uuid[], watcher_ids::uuid[], device_ids::uuid[]
+      case when last_member is not null then seqs end, ${idsOf((event) => event.runId)},
+      ${idsOf((event) => event.watcherId)}, ${idsOf((event) => event.deviceId)}
     from (
       -- The limit cuts nothing off. Without it the planner expects a thousand numbers for each row, and finds no plan
       -- cheap enough to be kept.
@@ -83,8 +88,17 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
     ) numbered`.execute(tx);
 }
 
-/** A row to write: an event, or `members` that differ only in their subjects. */
-type Row = { event: NewEvent; data: string; source: string | null; members?: NewEvent[] };
+/**
+ * A row to write: an event, or `members` that differ only in their subjects, with the place of the
+ * last member among the members of all rows, from 1.
+ */
+type Row = {
+  event: NewEvent;
+  data: string;
+  source: string | null;
+  members?: NewEvent[];
+  lastMember?: number;
+};
 
 /**
  * Maximum events per row. A larger row would be moved out of the table's pages (TOAST), at a higher
@@ -129,6 +143,12 @@ function pack(events: readonly NewEvent[], source: string | null): Row[] {
       last = next;
     }
   }
+  let placed = 0;
+  for (const row of rows) {
+    if (!row.members) continue;
+    placed += row.members.length;
+    row.lastMember = placed;
+  }
   return rows;
 }
 
@@ -147,14 +167,6 @@ function packedOf(event: NewEvent, source: string | null): { actor: string; data
   if (kind !== "run.completed" || source || !deviceId || actor !== `device:${deviceId}`) return undefined;
   const { window_id: windowId, ...rest } = (data ?? {}) as Record<string, unknown>;
   return windowId === runId ? { actor: "device", data: JSON.stringify(rest) } : undefined;
-}
-
-/** An array in PostgreSQL's text form. */
-function uuidsText(
-  members: readonly NewEvent[] | undefined,
-  idOf: (event: NewEvent) => string | null | undefined,
-): string | null {
-  return members ? `{${members.map((event) => idOf(event) ?? "NULL").join(",")}}` : null;
 }
 
 /** The source of the current call, in the form of `event.source`; null outside of a call. */

@@ -1,6 +1,8 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { relaxed } from "../../pg/relaxed.ts";
+import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import type { Acceptance } from "../attempts/attempts.ts";
 import type { AttemptName } from "../attempts/settlements.ts";
 import type { Want } from "../runs/run-claims.ts";
 import { type Adopted, adoptedColumns } from "../service/presence.ts";
@@ -216,13 +218,23 @@ const nameColumns = {
  * Marks turns as running. Returns for each, in order, whether the turn is the holder's: `gone`
  * means withdrawn or ended meanwhile. A second accept has no effect.
  */
-export async function accept(db: Db, names: readonly AttemptName[]): Promise<("running" | "gone")[]> {
-  if (names.length === 0) return [];
-  const { rows } = await sql<{ isMine: boolean }>`
-    with input as materialized (select * from ${unnest("i", names, nameColumns)}),
+export async function accept(
+  db: Db,
+  acceptances: readonly (AttemptName & Pick<Acceptance, "acceptedAgoMs">)[],
+): Promise<("running" | "gone")[]> {
+  if (acceptances.length === 0) return [];
+  const input = unnest("i", acceptances, {
+    ...nameColumns,
+    accepted_ago_ms: ["int", (a) => Math.max(0, Math.round(a.acceptedAgoMs))],
+  });
+  const { rows } = await sql<{ isMine: boolean }>`${ofAnySize}
+    with ${relaxed}, input as materialized (select i.* from relaxed cross join ${input}),
     mine as materialized (
-      select t.*
-      from (select distinct org_id, turn_id, device_id, token from input order by org_id, turn_id) i
+      select t.*, i.accepted_ago_ms
+      from (
+        select org_id, turn_id, device_id, token, min(accepted_ago_ms) as accepted_ago_ms
+        from input group by org_id, turn_id, device_id, token order by org_id, turn_id
+      ) i
         cross join lateral (
           select org_id, id, holder_id, attempt_token from turn
           where org_id = i.org_id and id = i.turn_id and attempt_token = i.token
@@ -232,7 +244,8 @@ export async function accept(db: Db, names: readonly AttemptName[]): Promise<("r
       where t.holder_id = i.device_id
     ),
     started as (
-      update turn t set status = 'running', started_at = coalesce(t.started_at, clock_timestamp())
+      update turn t set status = 'running',
+        started_at = coalesce(t.started_at, greatest(t.claimed_at, clock_timestamp() - m.accepted_ago_ms * interval '1 ms'))
       from mine m where t.org_id = m.org_id and t.id = m.id and t.status = 'claimed'
       returning t.id
     )
@@ -300,7 +313,7 @@ export async function adopt(
       returning t.org_id, t.id, t.agent_id, t.conversation_id, t.lease_epoch
     )
     update conversation c set lease_expires_at = ${until}
-    from mine m
+    from (select * from mine order by org_id, agent_id, conversation_id) m
     where c.org_id = m.org_id and c.agent_id = m.agent_id and c.id = m.conversation_id and c.lease_turn_id = m.id
       and c.lease_epoch = m.lease_epoch
   `.execute(tx);

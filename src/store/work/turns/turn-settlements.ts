@@ -1,6 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { ofAnySize, unnest } from "../../pg/unnest.ts";
 import { endsAsCancelled, isOfSession, pastAttemptsWith } from "../attempts/attempt-rules.ts";
 import type { PastVerdict } from "../attempts/completions.ts";
 import { type AttemptName, outputTailCharacters } from "../attempts/settlements.ts";
@@ -42,6 +42,11 @@ export type TerminalReply = {
   exitCode?: number | undefined;
   signal?: string;
   durationMs?: number | undefined;
+  /**
+   * Set when the accept may not be stored yet: the milliseconds since the accept, by the replica's
+   * monotonic clock.
+   */
+  startedAgoMs?: number | undefined;
 };
 
 export type EndedTurn = {
@@ -78,10 +83,13 @@ export type EndedTurn = {
  */
 export async function commitTerminalReply(db: Db, replies: readonly TerminalReply[]): Promise<EndedTurn[]> {
   if (replies.length === 0) return [];
-  const { rows } = await sql<Omit<EndedTurn, "next"> & { hasNext: boolean; nextDeviceId: string | null }>`
+  const { rows } = await sql<
+    Omit<EndedTurn, "next"> & { hasNext: boolean; nextDeviceId: string | null }
+  >`${ofAnySize}
     -- "held" has all decisions about a turn; the other parts only write, each from "held" alone. (The planner takes
     -- "held" for a few rows; a join of two of these sets would be a loop within a loop.)
-    with held as materialized (${turnsToEnd(inputOf(replies))}),
+    with taken as materialized (${turnsTaken(inputOf(replies))}),
+    held as materialized (${turnsToEnd}),
     gone as (${markersDeleted}),
     freed as (${leasesFreed}),
     ended as (${turnsFinished})
@@ -111,16 +119,26 @@ const inputOf = (replies: readonly TerminalReply[]) =>
     exit_code: ["int", (r) => r.exitCode ?? null],
     signal: ["text", (r) => r.signal ?? ""],
     duration_ms: ["bigint", (r) => r.durationMs ?? null],
+    started_ago_ms: ["bigint", (r) => r.startedAgoMs ?? null],
   });
 
-/** The turn under the reply's attempt, locked. */
-const lockedTurn = sql`
-  cross join lateral (
-    select * from turn
-    where org_id = i.org_id and id = i.turn_id and attempt_token is not distinct from i.token
-      and (i.reporter is null or holder_id = i.reporter) and ${isOfSession}
-    for update
-  ) t`;
+/** The turns under the attempts of their replies, locked, each with its reply. */
+const turnsTaken = (input: RawBuilder<unknown>) => sql`
+  select t.*, i.reporter, i.outcome, i.why, i.may_retry, i.reply, i.is_truncated, i.next_snapshot, i.agent_session,
+    i.exit_code, i.signal, i.duration_ms, ${startedBefore} as was_started_at, ${endsAsCancelled("t")} as is_cancelled
+  -- One order for all statements that lock several turns.
+  from (select * from ${input} order by org_id, turn_id) i
+    cross join lateral (
+      select * from turn
+      where org_id = i.org_id and id = i.turn_id and attempt_token is not distinct from i.token
+        and (i.reporter is null or holder_id = i.reporter) and ${isOfSession}
+      for update
+    ) t`;
+
+/** The start of the turn, which the reply may know before the row does. */
+const startedBefore = sql`
+  coalesce(t.started_at, case when i.started_ago_ms is not null
+    then greatest(t.claimed_at, now() - i.started_ago_ms * interval '1 ms') end)`;
 
 /** The lease of the turn's conversation, locked, if the turn still has the lease. */
 const heldLease = sql`
@@ -135,28 +153,25 @@ const heldLease = sql`
  * The turns to end, each with its reply, its lease and the decisions: `is_fenced` (the reporter has
  * lost the lease), `is_storing` (the snapshot is stored), and the status and reason of the end.
  */
-const turnsToEnd = (input: RawBuilder<unknown>) => sql`
-  select t.*, i.reporter, i.reply, i.is_truncated, i.next_snapshot, i.agent_session, i.exit_code, i.signal, i.duration_ms,
-    l.leased_version is not null as is_leased, f.is_fenced, s.is_storing, l.leased_version + 1 as next_version,
-    e.end_status, e.end_status <> 'cancelled' and (f.is_fenced or i.may_retry) as is_retryable,
+const turnsToEnd = sql`
+  select t.*, l.leased_version is not null as is_leased, f.is_fenced, s.is_storing, l.leased_version + 1 as next_version,
+    e.end_status, e.end_status <> 'cancelled' and (f.is_fenced or t.may_retry) as is_retryable,
     case when f.is_fenced then 'its worker had lost the conversation''s lease when it answered'
-      when a.is_cancelled then concat_ws('; ', nullif(t.cancel_reason, ''), nullif(i.why, ''))
-      when i.outcome = 'cancelled' then coalesce(nullif(i.why, ''), t.cancel_reason, '')
-      else i.why end as end_reason
-  -- One order for all statements that lock several turns. A conversation is locked after the turn that has its lease.
-  from (select * from ${input} order by org_id, turn_id) i
-    ${lockedTurn}
+      when t.is_cancelled then concat_ws('; ', nullif(t.cancel_reason, ''), nullif(t.why, ''))
+      when t.outcome = 'cancelled' then coalesce(nullif(t.why, ''), t.cancel_reason, '')
+      else t.why end as end_reason
+  -- All turns are locked by now; their conversations follow, in one order for all statements that lock several.
+  from (select * from taken order by org_id, agent_id, conversation_id) t
     ${heldLease}
     cross join lateral (
-      select t.is_gated and i.reporter is not null and not coalesce(l.leased_version = t.snapshot_version, false) as is_fenced
+      select t.is_gated and t.reporter is not null and not coalesce(l.leased_version = t.snapshot_version, false) as is_fenced
     ) f
-    cross join lateral (select ${endsAsCancelled("t")} as is_cancelled) a
     cross join lateral (
-      select case when f.is_fenced then 'failed' when a.is_cancelled then 'cancelled' else i.outcome end as end_status
+      select case when f.is_fenced then 'failed' when t.is_cancelled then 'cancelled' else t.outcome end as end_status
     ) e
     cross join lateral (
-      select coalesce(l.leased_version is not null and not f.is_fenced and i.next_snapshot is not null
-        and i.outcome = 'completed', false) as is_storing
+      select coalesce(l.leased_version is not null and not f.is_fenced and t.next_snapshot is not null
+        and t.outcome = 'completed', false) as is_storing
     ) s`;
 
 /** The markers: rows of `turn`, deleted. */
@@ -180,7 +195,7 @@ const turnsFinished = sql`
     is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, past_attempts, agent_session_id, output_tail)
   select h.org_id, h.id, h.agent_id, h.agent_version, h.conversation_id, h.message_id, h.run_id, h.device_id,
     h.agent_kind, h.input, h.is_gated, h.timeout_ms, h.created_at, h.start_deadline_at, h.end_status, h.attempt,
-    h.attempt_token, h.holder_id, h.claimed_at, h.started_at, h.last_beat_at, h.cancel_requested_at, h.end_reason,
+    h.attempt_token, h.holder_id, h.claimed_at, h.was_started_at, h.last_beat_at, h.cancel_requested_at, h.end_reason,
     h.is_retryable, h.reporter is not null and not h.is_fenced,
     case when h.end_status = 'completed' then h.reply else '' end, h.end_status = 'completed' and h.is_truncated,
     h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end, h.past_attempts,
@@ -246,8 +261,8 @@ export async function withdraw(
     delay_ms: ["bigint", (w) => w.delayMs],
   });
   const { rows } = await sql<Omit<WithdrawnTurn, "notBefore"> & { notBefore: Date | null }>`
-    with held as materialized (
-      select t.*, i.why, now() + i.delay_ms * interval '1 ms' as again_at, l.is_leased
+    with taken as materialized (
+      select t.*, i.why, now() + i.delay_ms * interval '1 ms' as again_at
       from (select * from ${input} order by org_id, turn_id) i
         cross join lateral (
           select org_id, id, agent_id, conversation_id, is_gated, lease_epoch, attempt_token, holder_id, device_id,
@@ -257,6 +272,11 @@ export async function withdraw(
             and ${isOfSession}
           for update
         ) t
+    ),
+    held as materialized (
+      select t.*, l.is_leased
+      -- In the order of the statement above.
+      from (select * from taken order by org_id, agent_id, conversation_id) t
         left join lateral (
           select true as is_leased from conversation
           where t.is_wanted and t.is_gated and org_id = t.org_id and agent_id = t.agent_id and id = t.conversation_id

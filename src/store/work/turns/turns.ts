@@ -1,11 +1,10 @@
-import { createHash } from "node:crypto";
 import { sql } from "kysely";
-import { refuse } from "../../../errors.ts";
-import { type Db, transaction } from "../../pg/database.ts";
-import { onlyRow } from "../../pg/only-row.ts";
+import type { Db } from "../../pg/database.ts";
+import type { NewTurn, StartedTurn } from "./arming.ts";
 
 /**
- * Turns for their starters and readers, and requests to end turns. turn-settlements.ts ends turns.
+ * Turns for their readers, and requests to end turns. arming.ts starts turns, turn-settlements.ts
+ * ends turns.
  */
 
 export type LiveTurnStatus = "pending" | "claimed" | "running";
@@ -48,87 +47,6 @@ export type TurnRow = {
   outputTail: string;
 };
 
-/** Maximum waiting turns of a conversation. Quotas limit the turns of an org. */
-export const turnsPerConversationMax = 100;
-/** Milliseconds until a caller beyond the maximum should try again. */
-const fullRetryMs = 5_000;
-
-export type NewTurn = {
-  orgId: string;
-  agentId: string;
-  /** Empty for a turn without a conversation, which is never gated. */
-  conversationId: string;
-  messageId: string;
-  runId: string | null;
-  agentKind: string;
-  input: string;
-  /** The turn takes the conversation's lease, reads its snapshot and writes the next snapshot. */
-  isGated: boolean;
-  timeoutMs: number;
-  startTimeoutMs: number;
-  /** The agent session to continue, and its device. */
-  resume?: { sessionId: string; runId: string; deviceId: string } | undefined;
-};
-
-export type ArmedTurn = { turnId: string; deviceId: string | null; isNew: boolean };
-
-/**
- * Arms a turn: message, conversation and marker are written together, or not at all. For a message
- * armed before, returns its turn. Refuses with `not_found` (agent), `failed_precondition` (its
- * device is gone), `already_exists` (another input) and `resource_exhausted`. `within` runs in the
- * transaction of a new turn.
- */
-export function arm(
-  db: Db,
-  turn: NewTurn,
-  within?: (tx: Db, turnId: string) => Promise<void>,
-): Promise<ArmedTurn> {
-  const sha256 = createHash("sha256").update(turn.input).digest();
-  return transaction(db, async (tx) => {
-    const { orgId, agentId, conversationId, messageId } = turn;
-    let agent = await findPin(tx, turn);
-    // Locked until the commit: a transaction that removes the device waits, and then also ends the
-    // new turn.
-    if (agent?.deviceId) agent = await findPin(tx, turn, sql`for share`);
-    if (!agent) refuse("not_found", `there is no agent "${agentId}"`, { field: "agent_id" });
-    const { rows: named } = await sql<{ turnId: string }>`
-      insert into turn_message (org_id, agent_id, conversation_id, message_id, turn_id, input_sha256)
-      values (${orgId}, ${agentId}, ${conversationId}, ${messageId}, uuid_v7(), ${sha256})
-      on conflict do nothing
-      returning turn_id as "turnId"
-    `.execute(tx);
-    if (!named[0]) return { ...(await findArmed(tx, turn, sha256)), isNew: false };
-    const { turnId } = named[0];
-    if (agent.noExecutorReason !== "" && !turn.resume) {
-      refuse(
-        "failed_precondition",
-        `agent "${agentId}" has no executor: ${agent.noExecutorReason}; pin it to another device, or give its turns to the fleet (update its device_id, empty for the fleet)`,
-        { field: "agent_id" },
-      );
-    }
-    if (conversationId !== "") {
-      // The row's lock is kept until the commit, so a conversation's turns are numbered in the
-      // order of their commits.
-      await sql`
-        insert into conversation as c (org_id, agent_id, id) values (${orgId}, ${agentId}, ${conversationId})
-        on conflict (org_id, agent_id, id) do update set last_turn_at = now()
-      `.execute(tx);
-      await requireRoom(tx, turn);
-    }
-    const { resume } = turn;
-    const deviceId = resume?.deviceId ?? agent.deviceId;
-    await sql`
-      insert into turn (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id, agent_kind, input,
-        is_gated, timeout_ms, start_deadline_at, agent_session_id, resume_run_id)
-      values (${orgId}, ${turnId}, ${agentId}, ${agent.version}, ${conversationId}, ${messageId}, ${turn.runId},
-        ${deviceId}, ${turn.agentKind}, ${turn.input}, ${turn.isGated}, ${turn.timeoutMs},
-        now() + ${turn.startTimeoutMs} * interval '1 ms', ${resume?.sessionId ?? ""}, ${resume?.runId ?? null})
-    `.execute(tx);
-    await within?.(tx, turnId);
-    return { turnId, deviceId, isNew: true };
-  });
-}
-
 /**
  * The session left by a conversation's last turn on a device, to be continued by the next turn:
  * agents give each turn a new session. Undefined: no turn left a session.
@@ -146,57 +64,18 @@ export async function findSession(
   return rows[0]?.sessionId;
 }
 
-async function findPin(
-  tx: Db,
-  { orgId, agentId }: NewTurn,
-  lock = sql``,
-): Promise<{ version: number; deviceId: string | null; noExecutorReason: string } | undefined> {
-  const { rows } = await sql<{ version: number; deviceId: string | null; noExecutorReason: string }>`
-    select version, device_id as "deviceId", no_executor_reason as "noExecutorReason"
-    from agent where org_id = ${orgId} and id = ${agentId} ${lock}
-  `.execute(tx);
-  return rows[0];
-}
-
-async function findArmed(
-  tx: Db,
-  turn: NewTurn,
-  sha256: Buffer,
-): Promise<{ turnId: string; deviceId: string | null }> {
-  const { rows } = await sql<{ turnId: string; isSame: boolean }>`
-    select turn_id as "turnId", input_sha256 = ${sha256} as "isSame" from turn_message
-    where org_id = ${turn.orgId} and agent_id = ${turn.agentId} and conversation_id = ${turn.conversationId}
-      and message_id = ${turn.messageId}
-  `.execute(tx);
-  const armed = rows[0];
-  if (!armed) refuse("aborted", "the conversation was deleted meanwhile; do it again", { retryAfterMs: 0 });
-  if (!armed.isSame) {
-    refuse(
-      "already_exists",
-      `message "${turn.messageId}" was sent before with another input; send this one under another message id`,
-      { field: "message_id" },
-    );
-  }
-  return { turnId: armed.turnId, deviceId: null };
-}
-
-/**
- * Limits waiting turns. The caller holds the lock on the conversation's row, so the count is exact.
- */
-async function requireRoom(tx: Db, turn: NewTurn): Promise<void> {
-  const { rows } = await sql<{ waiting: number }>`
-    select count(*)::int as waiting from (
-      select from turn where org_id = ${turn.orgId} and agent_id = ${turn.agentId}
-        and conversation_id = ${turn.conversationId} and status = 'pending'
-      limit ${turnsPerConversationMax}
-    ) t
-  `.execute(tx);
-  if (onlyRow(rows).waiting < turnsPerConversationMax) return;
-  refuse(
-    "resource_exhausted",
-    `${turnsPerConversationMax} turns of the conversation wait already; try again later`,
-    { retryAfterMs: fullRetryMs },
-  );
+/** The row of a turn as it was started: pending, and tried by no worker. */
+export function startedRow(turn: NewTurn, started: StartedTurn): TurnRow {
+  const { orgId, agentId, conversationId, messageId, runId, agentKind, input, isGated, timeoutMs } = turn;
+  const { turnId: id, agentVersion, deviceId, createdAt, startDeadlineAt } = started;
+  return {
+    ...{ orgId, id, agentId, agentVersion, conversationId, messageId, runId, deviceId, agentKind, input },
+    ...{ isGated, timeoutMs, createdAt, startDeadlineAt, status: "pending", attempt: 0, holderId: null },
+    ...{ claimedAt: null, startedAt: null, lastBeatAt: null, deadlineAt: null, expiresAt: null },
+    ...{ cancelRequestedAt: null, reason: "", finishedAt: null, isRetryable: false, reply: "" },
+    ...{ isReplyTruncated: false, exitCode: null, signal: "", durationMs: null, snapshotVersion: null },
+    outputTail: "",
+  };
 }
 
 const columns = sql`

@@ -4,7 +4,12 @@ import type { Db } from "../../pg/database.ts";
 import { ofAnySize, unnest } from "../../pg/unnest.ts";
 import type { SkipReason } from "../attempts/settlements.ts";
 import * as gates from "../runs/gates.ts";
-import { assignmentColumns, assignmentJoins, type ClaimedRun } from "../runs/run-claims.ts";
+import {
+  type AssignmentFacts,
+  assignmentColumns,
+  assignmentJoins,
+  type ClaimedRun,
+} from "../runs/run-claims.ts";
 import type { SessionName } from "../service/presence.ts";
 import type { StartSource } from "./schedules.ts";
 
@@ -107,7 +112,7 @@ export async function record(
 ): Promise<RecordedRun[]> {
   if (slots.length === 0 && moves.length === 0) return [];
   const areNew = slots.every((slot) => slot.isNew);
-  const { rows } = await sql<RecordedRun>`${ofAnySize}
+  const { rows } = await sql<Written>`${ofAnySize}
     with input as materialized (select * from ${inputOf(slots, areNew)}),
     wanted as materialized (${wanted} ${areNew ? sql`` : sql`where i.is_new or i.scheduled_for is null or not ${isThere}`}),
     ${notingStrangers(slots)}
@@ -119,9 +124,70 @@ export async function record(
       where b.org_id = i.org_id and b.watcher_id = i.watcher_id and b.scheduled_for = coalesce(i.scheduled_for, i.waits_since)
     ),
     moved as (${moveSchedules(moves)})
-    ${slots.some((slot) => slot.claimant) ? recordedAndClaimed : recordedOnly}
+    ${slots.some((slot) => slot.claimant) ? writtenAndClaimed : writtenOnly}
   `.execute(tx);
-  return rows;
+  return rows.map((written) => recordedOf(slots[written.ord - 1] as SlotRecord, written));
+}
+
+/**
+ * The facts of a written row that its slot does not have. `ord`: the slot's place, from 1. The
+ * device of a claimed run is its claimant's.
+ */
+type Written = { ord: number } & (
+  | { attemptToken: null; deviceId: string | null; isHeld: boolean }
+  | ({ attemptToken: string } & AssignmentFacts)
+);
+
+function recordedOf(slot: SlotRecord, written: Written): RecordedRun {
+  if (written.attemptToken !== null) return claimedOf(slot, written);
+  const { orgId, runId, watcherId, skipReason, reason, scheduledFor, dueAt } = slot;
+  const { deviceId, isHeld, attemptToken } = written;
+  const status = skipReason === null ? "pending" : "skipped";
+  return {
+    ...{ orgId, runId, watcherId, deviceId, isHeld, status, skipReason, reason, scheduledFor, dueAt },
+    attemptToken,
+  };
+}
+
+/** One object without copies: nearly every run is one. */
+function claimedOf(
+  slot: SlotRecord,
+  facts: { attemptToken: string } & AssignmentFacts,
+): RecordedRun & ClaimedRun {
+  return {
+    orgId: slot.orgId,
+    runId: slot.runId,
+    watcherId: slot.watcherId,
+    deviceId: (slot.claimant as SessionName).deviceId,
+    attemptToken: facts.attemptToken,
+    attempt: 1,
+    isHeld: false,
+    status: "pending",
+    skipReason: null,
+    reason: slot.reason,
+    source: slot.source,
+    dueAt: slot.dueAt,
+    dueForMs: 0,
+    scheduledFor: slot.scheduledFor,
+    windowStart: slot.windowStart,
+    windowEnd: slot.windowEnd,
+    agentKind: facts.agentKind,
+    notification: facts.notification,
+    timeoutMs: facts.timeoutMs,
+    input: facts.input,
+    watcherVersion: facts.watcherVersion,
+    watcherSlug: facts.watcherSlug,
+    watcherName: facts.watcherName,
+    prompt: facts.prompt,
+    extractionSchema: facts.extractionSchema,
+    agentWork: facts.agentWork,
+    agentSession: facts.agentSession,
+    agentId: facts.agentId,
+    agentVersion: facts.agentVersion,
+    agentName: facts.agentName,
+    agentSettings: facts.agentSettings,
+    priorWindow: facts.priorWindow,
+  };
 }
 
 function inputOf(slots: readonly SlotRecord[], areNew: boolean) {
@@ -226,19 +292,16 @@ function moveSchedules(moves: readonly ScheduleMove[]) {
       where s.org_id = m.org_id and s.watcher_id = m.watcher_id`;
 }
 
-/** The columns of a {@link RecordedRun}. */
-const recordedColumns = sql`c.org_id as "orgId", c.run_id as "runId", c.watcher_id as "watcherId", c.device_id as "deviceId",
-      c.is_gated and c.skip_reason is null as "isHeld",
-      case when c.skip_reason is null then 'pending' else 'skipped' end as status, c.skip_reason as "skipReason", c.reason,
-      c.scheduled_for as "scheduledFor", c.due_at as "dueAt", c.attempt_token as "attemptToken"`;
+/** The columns of a {@link Written} row. */
+const writtenColumns = sql`c.ord, c.attempt_token as "attemptToken",
+      case when c.attempt_token is null then c.device_id end as "deviceId",
+      c.is_gated and c.skip_reason is null as "isHeld"`;
 
-const recordedOnly = sql`select ${recordedColumns} from wanted c`;
+const writtenOnly = sql`select ${writtenColumns} from wanted c`;
 
-/** The columns of a ClaimedRun as well. */
-const recordedAndClaimed = sql`select ${recordedColumns}, 1 as attempt, c.agent_kind as "agentKind", c.notification,
-      c.timeout_ms as "timeoutMs", c.source,
-      c.window_start as "windowStart", c.window_end as "windowEnd", c.version as "watcherVersion", c.slug as "watcherSlug",
-      (extract(epoch from clock_timestamp() - c.due_at) * 1000)::float8 as "dueForMs", ${assignmentColumns}
+/** The columns of {@link AssignmentFacts} as well. */
+const writtenAndClaimed = sql`select ${writtenColumns}, c.agent_kind as "agentKind", c.notification,
+      c.timeout_ms as "timeoutMs", c.version as "watcherVersion", c.slug as "watcherSlug", ${assignmentColumns}
     from wanted c ${assignmentJoins({ runId: sql`c.run_id`, version: sql`c.version`, windowId: sql`c.last_window_id`, windowAt: sql`c.last_window_at` })}`;
 
 /**
