@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { unnest } from "../../pg/unnest.ts";
-import type { SlotRecord } from "./slot-rows.ts";
+import type { SkipReason } from "../attempts/settlements.ts";
 
 /** The moves of schedules, as a part of the statement that writes their slots (slot-rows.ts). */
 
@@ -11,6 +11,14 @@ export type ScheduleMove = {
   nextDueAt: Date | null;
   /** The start of the materialized run, from which min_cooldown counts; null for none. */
   lastRunAt: Date | null;
+};
+
+/** What a slot says of its schedule. */
+type MovingSlot = {
+  orgId: string;
+  watcherId: string;
+  scheduledFor: Date | null;
+  skipReason: SkipReason | null;
 };
 
 /** A move with the facts of its slots. */
@@ -29,7 +37,7 @@ type ToldMove = ScheduleMove & {
  */
 export function toldMoves(
   moves: readonly ScheduleMove[],
-  slots: readonly SlotRecord[],
+  slots: readonly MovingSlot[],
 ): ToldMove[] | undefined {
   const watcherIds = new Set<string>();
   let next = 0;
@@ -42,11 +50,11 @@ export function toldMoves(
   return next === slots.length && watcherIds.size === moves.length ? told : undefined;
 }
 
-function isOf(move: ScheduleMove, slot: SlotRecord | undefined): boolean {
+function isOf(move: ScheduleMove, slot: MovingSlot | undefined): boolean {
   return slot !== undefined && slot.watcherId === move.watcherId && slot.orgId === move.orgId;
 }
 
-function toldMove(move: ScheduleMove, slots: readonly SlotRecord[]): ToldMove {
+function toldMove(move: ScheduleMove, slots: readonly MovingSlot[]): ToldMove {
   const { orgId, watcherId, nextSlotAt, nextDueAt, lastRunAt } = move;
   const told = { orgId, watcherId, nextSlotAt, nextDueAt, lastRunAt };
   let [lastSlotAt, isRun, unrunnable]: [Date | null, boolean, number] = [null, false, 0];
