@@ -1,8 +1,9 @@
 import { newId, slotRunId } from "../ids.ts";
 import type { SkipReason } from "../store/work/attempts/settlements.ts";
 import { lackOf } from "../store/work/watchers/device-offers.ts";
+import type { ScheduleMove } from "../store/work/watchers/schedule-moves.ts";
 import type { DueWatcher, StartSource } from "../store/work/watchers/schedules.ts";
-import type { ScheduleMove, SlotRecord } from "../store/work/watchers/slot-rows.ts";
+import type { SlotRecord } from "../store/work/watchers/slot-rows.ts";
 import { jitterOf, nextSlot, previousSlot } from "./schedule/schedule.ts";
 
 /**
@@ -237,16 +238,21 @@ export function planManual(watcher: DueWatcher, options: ManualOptions = {}): Pl
   };
 }
 
-type ManualOptions = { retryOf?: { runId: string; windowStart: Date; windowEnd: Date }; askedBy?: string };
+type ManualOptions = {
+  retryOf?: { runId: string; windowStart: Date; windowEnd: Date };
+  /** The id of the run; undefined: a new one. */
+  runId?: string | undefined;
+  askedBy?: string;
+};
 
 /** A run without a slot: due now, for the time since the last stored window. */
-function manualRecord(watcher: DueWatcher, { retryOf, askedBy }: ManualOptions = {}): SlotRecord {
+function manualRecord(watcher: DueWatcher, { retryOf, runId, askedBy }: ManualOptions = {}): SlotRecord {
   const { now, windowCursorAt } = watcher;
   const windowStart =
     windowCursorAt && windowCursorAt < now ? windowCursorAt : new Date(now.getTime() - firstWindowMs);
   return {
     ...unskipped(watcher),
-    runId: newId(now.getTime()),
+    runId: runId ?? newId(now.getTime()),
     isNew: true,
     scheduledFor: null,
     source: "manual",
