@@ -1,6 +1,9 @@
-/** Waits that can be told to stop. */
+/** Waits that a signal ends. */
 
-/** Resolves after `ms`, or at once when the signal aborts. Never rejects: the caller looks at the signal. */
+/**
+ * Resolves after `ms` milliseconds, or at once when the signal aborts. Never rejects; the caller
+ * checks the signal.
+ */
 export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   if (signal.aborted) return Promise.resolve();
   return new Promise((resolve) => {
@@ -14,7 +17,10 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
   });
 }
 
-/** Resolves with the promise, or with undefined when the time is up. The promise's own rejection passes through. */
+/**
+ * Resolves with the promise's value, or with undefined after `ms` milliseconds. Rejects if the
+ * promise rejects before.
+ */
 export async function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {
@@ -28,8 +34,8 @@ export async function within<T>(promise: Promise<T>, ms: number): Promise<T | un
 }
 
 /**
- * A bell that one waiter listens to. Ringing before the wait is not lost: the next wait returns at once. Many rings
- * before a wait count as one.
+ * A bell with one waiter. After a ring before the wait, the next wait returns at once. Many rings
+ * before a wait count as one ring.
  */
 export class Bell {
   #isRung = false;
@@ -40,7 +46,10 @@ export class Bell {
     this.#wake?.();
   }
 
-  /** Resolves when the bell has been rung (true), after `ms`, or when the signal aborts, whichever is first. */
+  /**
+   * Resolves with true when the bell rings, and with false after `ms` milliseconds or when the
+   * signal aborts.
+   */
   async wait(ms: number, signal: AbortSignal): Promise<boolean> {
     if (!this.#isRung && !signal.aborted) {
       await new Promise<void>((resolve) => {
@@ -50,7 +59,7 @@ export class Bell {
           this.#wake = undefined;
           resolve();
         };
-        // Timers above 2^31 - 1 ms fire at once.
+        // Node's timers above 2^31 - 1 ms fire at once.
         const timer = setTimeout(done, Math.min(ms, 2 ** 31 - 1));
         signal.addEventListener("abort", done, { once: true });
         this.#wake = done;

@@ -1,12 +1,15 @@
 /**
- * The token of a run's agent for Pinion's MCP endpoint: made of the attempt's own fence, which the agent never sees, and good for as
- * long as that attempt lives. Nothing is stored for it, and no other door takes it.
+ * The token of a run's agent for Pinion's MCP endpoint. The token is made from the attempt's token,
+ * which the agent never sees, and is valid as long as the attempt lives. The database stores
+ * nothing for the token, and no other endpoint accepts the token.
  */
 import { createHash, timingSafeEqual } from "node:crypto";
 import { isUuid, withCell } from "./ids.ts";
 
 const prefix = "pin_run_";
-/** An org's id, a UUID and a hash, in base64url: of such texts base64url has neither "_" nor "-". */
+/**
+ * An org's id, a UUID and a hash in base64url. The base64url of such a text has no "_" and no "-".
+ */
 const charactersMax = 400;
 
 type Attempt = { orgId: string; runId: string; attemptToken: string };
@@ -17,7 +20,10 @@ export function agentToken({ orgId, runId, attemptToken }: Attempt): string {
   return `${prefix}${Buffer.from(`${orgId} ${runId} ${proofOf(attemptToken)}`).toString("base64url")}`;
 }
 
-/** What an `authorization` header claims, if it holds such a token; {@link isProof} says whether it is so. */
+/**
+ * The claim of an `authorization` header with an agent's token; undefined for any other header.
+ * {@link isProof} checks the claim.
+ */
 export function readAgentToken(authorization: string | null | undefined): AgentClaim | undefined {
   const secret = /^bearer +(\S+)$/i.exec(authorization ?? "")?.[1];
   if (!secret?.startsWith(prefix) || secret.length > charactersMax) return undefined;
@@ -26,13 +32,13 @@ export function readAgentToken(authorization: string | null | undefined): AgentC
   return orgId && runId && isUuid(runId) && proof && rest.length === 0 ? { orgId, runId, proof } : undefined;
 }
 
-/** Whether the claim is of who has this attempt. */
+/** Whether the claim was made from this attempt token. */
 export function isProof({ proof }: AgentClaim, attemptToken: string): boolean {
   const [given, wanted] = [Buffer.from(proof), Buffer.from(proofOf(attemptToken))];
   return given.length === wanted.length && timingSafeEqual(given, wanted);
 }
 
-/** The fence has 122 random bits, and does not follow from its hash. */
+/** The attempt token has 122 random bits, so the hash does not reveal the attempt token. */
 function proofOf(attemptToken: string): string {
   return createHash("sha256").update(`agent of ${attemptToken.toLowerCase()}`).digest("base64url");
 }

@@ -1,15 +1,19 @@
 import { AsyncLocalStorage } from "node:async_hooks";
 
 /**
- * Natural batching: while one batch is under way, what arrives is collected; the next batch takes it all, up to a
- * bound. A single item pays one round trip, ten thousand pay a few.
+ * Natural batching: items that arrive while a batch is under way wait together for the next batch,
+ * which takes all of them, up to a bound. A single item pays one round trip; ten thousand items pay
+ * a few.
  */
 export type Batcher<Item, Result> = {
-  /** Resolves with the item's result once its batch is done; rejects with the batch's error, or if the queue is full. */
+  /**
+   * Resolves with the item's result when the item's batch is done. Rejects with the batch's error,
+   * and if the queue is full.
+   */
   add(item: Item): Promise<Result>;
-  /** Items that wait or are under way. */
+  /** The number of items that wait or are under way. */
   readonly depth: number;
-  /** Resolves when everything that was added has been answered. */
+  /** Resolves when all added items have their answers. */
   idle(): Promise<void>;
 };
 
@@ -25,31 +29,34 @@ export type BatcherOptions<Item, Result> = {
   queueMax: number;
   overflow: () => Error;
   /**
-   * Whether a batch that failed so may hold a bad item among good ones: the batch is bisected, and
-   * only the bad item is rejected. Default: the batch fails as a whole.
+   * Whether an error may come from a bad item among good items: then the batch is bisected, and
+   * only the bad item is rejected. Default: all items of a failed batch are rejected.
    */
   mayIsolate?: (error: unknown) => boolean;
   /** Bounds a batch by the sum of its items' weights; a heavier item makes a batch of its own. */
   weight?: { of: (item: Item) => number; max: number };
-  /** How long the first item of a batch waits for others, in milliseconds: for what is in no hurry. Default: not at all. */
+  /**
+   * Milliseconds that the first item of a batch waits for other items, for work without hurry.
+   * Default: 0.
+   */
   gatherMs?: number;
   onBatch?: (size: number, ms: number) => void;
 };
 
 /**
- * `run` gets 1 to `itemsMax` items and answers as many results, in the same order. `queueMax` bounds what may wait;
- * beyond it `add` rejects with what `overflow` makes.
+ * `run` gets 1 to `itemsMax` items and returns as many results, in the same order. At most
+ * `queueMax` items wait; for a further item `add` rejects with the error of `overflow`.
  */
 export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result>): Batcher<Item, Result> {
   const queue: Waiting<Item, Result>[] = [];
-  // A batch is many calls' work: it is done as part of none of them, whoever happened to begin it.
+  // A batch has the work of many calls, so the batch runs in the context of none of these calls.
   const outside = AsyncLocalStorage.snapshot();
   let underWay = 0;
   let isDraining = false;
   let idlers: (() => void)[] = [];
 
   async function drain(): Promise<void> {
-    // Let the items of the same turn of the event loop join the first batch.
+    // Items of the same turn of the event loop join the first batch.
     await Promise.resolve();
     while (queue.length > 0) {
       if (options.gatherMs && queue.length < options.itemsMax) {
@@ -59,7 +66,7 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
       underWay = batch.length;
       await answer(batch, options);
     }
-    // In the same turn as the last look at the queue: an item that comes later starts anew.
+    // In the same turn as the last look at the queue, so that a later item starts a new drain.
     isDraining = false;
     underWay = 0;
     const resolvers = idlers;

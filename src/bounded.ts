@@ -8,8 +8,9 @@ const slot = Symbol.for("pinion.bounded-work");
 const script = new Script('globalThis[Symbol.for("pinion.bounded-work")]()');
 
 /**
- * The value of `work`; "late" if it takes more than `msMax` milliseconds, and is then ended wherever
- * it is, also within a regular expression. Costs a quarter of a millisecond: a thread watches.
+ * The value of `work`; "late" if it takes more than `msMax` milliseconds, and is then ended
+ * wherever it is, also within a regular expression. Costs a quarter of a millisecond: a thread
+ * watches.
  */
 export function inTime<T>(msMax: number, work: () => T): { value: T } | "late" {
   const holder = globalThis as { [slot]?: () => T };

@@ -1,16 +1,19 @@
-/** Token buckets in memory, and what counts as one address. */
+/** Token buckets in memory, and the key of an address. */
 
 type Bucket = { left: number; at: number };
 
 export type Buckets = {
-  /** Takes one and answers 0, or answers how many milliseconds there is nothing to take, and takes nothing. */
+  /**
+   * Takes a token and returns 0; if the bucket is empty, returns the milliseconds until the next
+   * token.
+   */
   take(key: string): number;
-  /** The same, without taking. */
+  /** The same result, without taking a token. */
   peek(key: string): number;
   readonly size: number;
 };
 
-/** Buckets that fill by `perMs` up to `burst`, at most `keysMax` of them. */
+/** At most `keysMax` buckets. Each fills by `perMs` tokens a millisecond, up to `burst` tokens. */
 export function createBuckets(options: {
   perMs: number;
   burst: number;
@@ -56,7 +59,10 @@ export function createBuckets(options: {
   };
 }
 
-/** What counts as one address: whoever has one of IPv6 has its whole /64. */
+/**
+ * The key of an address: the address of IPv4, and the /64 network of IPv6, because one caller may
+ * use all addresses of the network.
+ */
 export function networkOf(address: string): string {
   const [bare = ""] = address.split("%");
   const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(bare)?.[1];

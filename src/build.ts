@@ -1,4 +1,4 @@
-/** How this program was put together: run from its sources, from npm's package, or as one file. */
+/** The build of this program: from its sources, in npm's package, or one file. */
 import { readFileSync } from "node:fs";
 
 export type Build = {
@@ -6,11 +6,11 @@ export type Build = {
   program: "pinion" | "piniond";
   kind: "source" | "package" | "executable";
   version: string;
-  /** The commit of the sources; empty where they are run as they are. */
+  /** The commit of the sources; empty if the program runs from its sources. */
   commit: string;
 };
 
-/** Filled in by scripts/lib/bundle.ts; not there where the sources are run. */
+/** Set by scripts/lib/bundle.ts; undefined if the program runs from its sources. */
 declare const BUILD_STAMP: Build | undefined;
 
 export const build: Build =

@@ -83,7 +83,10 @@ function parse(given: Record<string, string | undefined>): ServerSettings {
   throw new ConfigError(`the configuration is not usable:\n  ${lines.join("\n  ")}`);
 }
 
-/** The bus of this environment if the bus is NATS, whatever else is configured. Throws a ConfigError. */
+/**
+ * The bus of this environment if the bus is NATS, whatever else is configured. Throws a
+ * ConfigError.
+ */
 export function natsConfig(env: Record<string, string | undefined>): NatsConfig | undefined {
   if (env.PINION_BUS !== "nats") return undefined;
   return replicaConfig({ DATABASE_URL: "unused", ...env }).nats;

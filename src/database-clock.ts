@@ -1,20 +1,24 @@
 /**
- * The database's clock as this process estimates it. Every statement that answers with the clock bounds its offset to the
- * monotonic clock from both sides: when the answer arrives the database's clock is past what it says, and when the question
- * left it was not there yet. The estimate takes the tightest lower bound of the last samples, so it is late by what the quickest
- * answer took on its way, and never early by more than the two clocks drift apart meanwhile.
+ * The process's estimate of the database's clock. A statement that returns the database's time
+ * bounds the offset between the database's clock and the monotonic clock from both sides: the
+ * database's clock had not reached the returned time when the statement was sent, and has passed
+ * the returned time when the answer arrives. The estimate is the tightest lower bound of the last
+ * samples. So the estimate is late by the travel time of the quickest answer, and early by no more
+ * than the drift between the two clocks since the sample.
  */
 export type ClockSample = {
-  /** By the monotonic clock, in milliseconds: when the statement was sent, and when its answer was there. */
+  /**
+   * Milliseconds by the monotonic clock: when the statement was sent, and when its answer arrived.
+   */
   sentAt: number;
   receivedAt: number;
-  /** What it said, in milliseconds since 1970. */
+  /** The database's time in the answer, in milliseconds since 1970. */
   databaseMs: number;
 };
 
-/** Two clocks that NTP keeps run apart by less; RFC 5905 takes 15 ppm for the bound of a usual one. */
+/** Above the drift between two clocks under NTP. RFC 5905 assumes at most 15 ppm for one clock. */
 const driftPerMs = 50e-6;
-/** Bounds that miss each other by more are of a clock that was set. */
+/** A larger gap between two bounds means that the clock was set. */
 const jumpMs = 5;
 
 export class DatabaseClock {
@@ -24,29 +28,35 @@ export class DatabaseClock {
   readonly #listeners = new Set<(jumpedByMs: number) => void>();
   #doubts: (databaseMs: number) => boolean = () => false;
 
-  /** Whether anything is known. */
+  /** Whether a sample has been taken. */
   get isKnown(): boolean {
     return this.#lower !== Number.NEGATIVE_INFINITY;
   }
 
-  /** How long ago, in milliseconds, a statement last told the time. */
+  /** Milliseconds since the last sample. */
   get ageMs(): number {
     return performance.now() - this.#at;
   }
 
-  /** Milliseconds since 1970 that the database's clock has reached; before any sample, by this machine's clock. */
+  /**
+   * The time that the database's clock has reached, in milliseconds since 1970; before the first
+   * sample, the time of this machine's clock.
+   */
   now(): number {
     if (!this.isKnown) return Date.now();
     const now = performance.now();
     return now + this.#lower - driftPerMs * Math.max(0, now - this.#at);
   }
 
-  /** From now on a jump to a time that the judge doubts is not taken: the estimate goes on without the jump. */
+  /** Sets the judge of jumps. The estimate ignores a jump to a time that the judge doubts. */
   doubt(doubts: (databaseMs: number) => boolean): void {
     this.#doubts = doubts;
   }
 
-  /** Takes what a statement told. A clock that was set is believed at once unless the time is doubted, and the listeners are told by how much it moved. */
+  /**
+   * Takes a sample. The estimate follows a clock that was set at once, unless the judge doubts the
+   * new time; the listeners hear by how many milliseconds the clock jumped.
+   */
   sample({ sentAt, receivedAt, databaseMs }: ClockSample): void {
     const [lower, upper] = [databaseMs - receivedAt, databaseMs - sentAt];
     const aged = driftPerMs * Math.max(0, receivedAt - this.#at);
@@ -68,7 +78,7 @@ export class DatabaseClock {
     this.#upper = Math.max(this.#lower, Math.min(knownUpper, upper));
   }
 
-  /** Runs a statement that answers with the clock, and takes its sample. */
+  /** Runs a statement that returns the database's time, and takes the sample. */
   async read<T>(statement: () => Promise<T>, databaseMs: (answer: T) => number): Promise<T> {
     const sentAt = performance.now();
     const answer = await statement();
@@ -76,7 +86,7 @@ export class DatabaseClock {
     return answer;
   }
 
-  /** Calls back when the database's clock was set; answers how to stop. */
+  /** Calls back when the database's clock was set. Returns a function that ends the calls. */
   onJump(listener: (jumpedByMs: number) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);

@@ -1,4 +1,7 @@
-/** The process's environment. Which variables mean what is in config.ts and cli/command-settings.ts. */
+/**
+ * The process's environment. config.ts and cli/command-settings.ts have the meanings of the
+ * variables.
+ */
 export function environment(): Record<string, string | undefined> {
   return process.env;
 }

@@ -1,6 +1,7 @@
 /**
- * A refusal: we understood the request and turn it down. The message is meant for the caller and says what to do.
- * The interceptor in src/server/access/interceptors/errors.ts turns it into a status; nothing else does.
+ * A refusal of a request that Pinion understood. The message is for the caller, and says what to
+ * do. Only the interceptor in src/server/access/interceptors/errors.ts turns a refusal into a
+ * status.
  */
 export type RefusalReason =
   | "invalid_argument"
@@ -17,9 +18,12 @@ export type RefusalReason =
 export class Refusal extends Error {
   override name = "Refusal";
   readonly reason: RefusalReason;
-  /** The field of the request that is at fault, for `invalid_argument`. */
+  /** The wrong field of the request, for `invalid_argument`. */
   readonly field: string | undefined;
-  /** When a retry makes sense, for `aborted`, `unavailable` and `resource_exhausted`. */
+  /**
+   * Milliseconds after which a retry is useful, for `aborted`, `unavailable` and
+   * `resource_exhausted`.
+   */
   readonly retryAfterMs: number | undefined;
   /** The cell to which the caller's org has moved. */
   readonly cell: string | undefined;

@@ -1,7 +1,7 @@
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { Counter, Gauge, type Registry } from "prom-client";
 
-/** What is only looked at on a scrape. */
+/** Numbers that are read on each scrape. */
 export type MetricSources = {
   isServing(): boolean;
   isBusUp(): boolean;
@@ -12,29 +12,32 @@ export type MetricSources = {
     bytes: { known: number; stranger: number };
   };
   pools: Record<"work" | "requests", () => { open: number; idle: number; waiting: number }>;
-  /** Of the whole database; undefined while it cannot be had. */
+  /** Numbers of the whole database; undefined while the database does not answer. */
   database(): Promise<DatabaseNumbers | undefined>;
 };
 
-/** What all replicas share, as the database says it. */
+/** Numbers from the database, the same on every replica. */
 export type DatabaseNumbers = {
   activeRuns: Record<(typeof activeStates)[number], number>;
-  /** Age of the longest due pending run whose device is connected, is away, or is none; 0 without one. */
+  /**
+   * Milliseconds since the due time of the longest due pending run: with its device connected, with
+   * its device away, and of an unpinned run; 0 without such a run.
+   */
   oldestPendingMs: Record<(typeof pendingPlaces)[number], number>;
-  /** The longest open transaction. */
+  /** Age of the longest open transaction. */
   oldestTransactionMs: number;
-  /** How many transactions the oldest snapshot is behind. */
+  /** Number of transactions since the oldest snapshot. */
   oldestSnapshotAge: number;
 };
 
 export const activeStates = ["pending", "claimed", "running"] as const;
 export const pendingPlaces = ["connected", "away", "none"] as const;
-/** A finer grain costs more than it tells. */
+/** A shorter interval costs more than its numbers are worth. */
 const loopResolutionMs = 20;
 
 export type Registers = Registry[];
 
-/** Gauges that are filled on a scrape. */
+/** Gauges that each scrape fills. */
 export function observe(registers: Registers, sources: MetricSources): void {
   const gauge = gaugeIn(registers);
   observeReplica(gauge, sources);
@@ -125,9 +128,9 @@ function observePools(gauge: MakeGauge, sources: MetricSources): void {
   );
 }
 
-/** Numbers of the whole database; every replica tells the same. */
+/** Numbers of the whole database, the same on every replica. */
 function observeDatabase(gauge: MakeGauge, sources: MetricSources): void {
-  // Numbers that cannot be had are left out: the last ones would look as if all was well.
+  // Numbers that could not be read are left out, because old numbers would hide the failure.
   const ofDatabase = (
     name: string,
     help: string,
@@ -139,7 +142,7 @@ function observeDatabase(gauge: MakeGauge, sources: MetricSources): void {
       help,
       async (g) => {
         const numbers = await sources.database();
-        // Without labels, a reset would say 0.
+        // Without labels, a reset sets the gauge to 0.
         if (labelNames.length > 0) g.reset();
         else g.remove();
         if (numbers) set(g, numbers);
@@ -174,7 +177,9 @@ function observeDatabase(gauge: MakeGauge, sources: MetricSources): void {
   );
 }
 
-/** The process: its event loop, memory and CPU. Answers what ends the watching. */
+/**
+ * Gauges of the process: event loop, memory and CPU. Returns a function that ends the measurement.
+ */
 export function watchProcess(registers: Registry[]): () => void {
   const delay = monitorEventLoopDelay({ resolution: loopResolutionMs });
   delay.enable();

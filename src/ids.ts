@@ -2,7 +2,8 @@ import { createHash, hash, randomBytes } from "node:crypto";
 import { crc32 } from "node:zlib";
 
 /**
- * A UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, then 74 random bits. Sorts by time of creation.
+ * A UUIDv7 (RFC 9562): 48 bits of Unix milliseconds, then 74 random bits. Sorts by time of
+ * creation.
  */
 export function newId(now: number = Date.now()): string {
   const bytes = randomBytes(16);
@@ -11,8 +12,9 @@ export function newId(now: number = Date.now()): string {
 }
 
 /**
- * The id of a slot's run: a UUIDv7 in form, by the slot's time, whose other bits are a hash of the names. A slot that is
- * recorded again after a failover has the same run, which meets the result that its device still has.
+ * The id of a slot's run: a UUIDv7 in form, by the slot's time, whose other bits are a hash of the
+ * names. A slot that is recorded again after a failover has the same run, which meets the result
+ * that its device still has.
  */
 export function slotRunId(slot: { orgId: string; watcherId: string; scheduledFor: Date }): string {
   const { orgId, watcherId, scheduledFor } = slot;
@@ -34,8 +36,8 @@ export function spreadRunId(copy: { runId: string; deviceId: string }): string {
 
 /**
  * The id of the run that the end of a run starts of a follower: a millisecond after the ended run's
- * own time, and a hash of both. As with {@link slotRunId}, an end that is stored again starts the same
- * run.
+ * own time, and a hash of both. As with {@link slotRunId}, an end that is stored again starts the
+ * same run.
  */
 export function followerRunId(start: { afterRunId: string; watcherId: string }): string {
   const name = JSON.stringify(["after", start.afterRunId, start.watcherId]);
@@ -61,7 +63,10 @@ export function nameOfRun(runId: string): string {
   return runId.slice(20).toLowerCase();
 }
 
-/** Whether a run's id begins with the slot's time, as {@link slotRunId} makes it; newId begins with its own time. */
+/**
+ * Whether a run's id begins with the slot's time, as {@link slotRunId} makes it; newId begins with
+ * its own time.
+ */
 export function isOfSlot(runId: string, scheduledFor: Date): boolean {
   const time = Math.max(0, scheduledFor.getTime()).toString(16).padStart(12, "0");
   return runId.startsWith(time.slice(0, 8)) && runId.startsWith(time.slice(8), 9);
@@ -92,8 +97,8 @@ const tokenPattern = /^pin_(pat|dev|svc)_([0-9A-Za-z]{30})_([0-9a-f]{8})$/;
 /** The name of a cell (docs/scaling.md): too short to be taken for the random part of a token. */
 export const cellPattern = /^[a-z][a-z0-9]{0,15}$/;
 /**
- * The places of a cell's name: after the kind of a token or an agent's token, before the random part
- * of a sign-in code, before the id of a hook's address, and before a join code.
+ * The places of a cell's name: after the kind of a token or an agent's token, before the random
+ * part of a sign-in code, before the id of a hook's address, and before a join code.
  */
 const namedPatterns = [
   /^(pin_(?:pat|dev|svc)_)(?:([a-z][a-z0-9]{0,15})_)?([0-9A-Za-z]{30}_[0-9a-f]{8})$/,
@@ -130,9 +135,9 @@ export function newToken(kind: TokenKind): string {
 }
 
 /**
- * The text with a cell's name ("" for none) in place of its own, for a front door that routes by the
- * name. The name is no part of the secret: the checksum and the stored hash leave the name out, so a
- * token may be renamed by its holder after its org has moved.
+ * The text with a cell's name ("" for none) in place of its own, for a front door that routes by
+ * the name. The name is no part of the secret: the checksum and the stored hash leave the name out,
+ * so a token may be renamed by its holder after its org has moved.
  */
 export function withCell(text: string, cell: string): string {
   const [, , code] = namedJoinCode.exec(text) ?? [];
@@ -144,7 +149,10 @@ export function withCell(text: string, cell: string): string {
   return text;
 }
 
-/** The kind of a well-formed token with a right checksum; undefined for anything else, at no cost to the database. */
+/**
+ * The kind of a well-formed token with a right checksum; undefined for anything else, at no cost to
+ * the database.
+ */
 export function tokenKind(token: string): TokenKind | undefined {
   const match = tokenPattern.exec(withCell(token, ""));
   if (!match) return undefined;

@@ -1,11 +1,17 @@
-/** JSON as values: how deep it may be, and its one canonical text. */
+/** JSON values: their greatest depth, and their canonical text. */
 
 export type JsonValue = null | boolean | number | string | JsonValue[] | { [name: string]: JsonValue };
 
-/** Values within values: of google.protobuf.Value each takes three of the 100 levels that protobuf reads. Payloads are some ten deep. */
+/**
+ * The greatest depth of values within values. A level of google.protobuf.Value takes three of the
+ * 100 levels that protobuf reads. Usual payloads have about ten levels.
+ */
 export const inputDepthMax = 30;
 
-/** Whether values lie in one another no deeper than {@link inputDepthMax}. Itself needs no stack, however deep they are. */
+/**
+ * Whether the value has at most {@link inputDepthMax} levels. The check is a loop, so a deep value
+ * cannot overflow the stack.
+ */
 export function isShallow(value: JsonValue): boolean {
   let level: JsonValue[] = [value];
   for (let depth = 0; level.length > 0; depth++) {
@@ -19,12 +25,15 @@ export function isShallow(value: JsonValue): boolean {
   return true;
 }
 
-/** The text that two equal values have in common: keys in order, no spaces. Of a value that {@link isShallow}. */
+/**
+ * The text of a value with sorted keys and without spaces, the same for equal values. The value
+ * must pass {@link isShallow}.
+ */
 export function canonicalJson(value: JsonValue): string {
   if (Array.isArray(value)) return `[${value.map(canonicalJson).join(",")}]`;
   if (value === null || typeof value !== "object") return JSON.stringify(value);
-  const entries = Object.keys(value)
-    .sort()
-    .map((name) => `${JSON.stringify(name)}:${canonicalJson(value[name]!)}`);
+  const entries = Object.entries(value)
+    .sort(([one], [other]) => (one < other ? -1 : 1))
+    .map(([name, part]) => `${JSON.stringify(name)}:${canonicalJson(part)}`);
   return `{${entries.join(",")}}`;
 }

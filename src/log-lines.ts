@@ -20,7 +20,9 @@ export function prettyLines(destination: DestinationStream): DestinationStream {
   return { write: (line) => destination.write(prettyLine(line)) };
 }
 
-/** One line for people, with a stack below it where there is one; what is no JSON stays as it is. */
+/**
+ * One line for people, with a stack below it where there is one; what is no JSON stays as it is.
+ */
 export function prettyLine(line: string): string {
   let entry: Record<string, unknown>;
   try {

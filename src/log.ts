@@ -10,10 +10,13 @@ const secretKeys = [
   ...["PINION_SECRET_KEYS", "PINION_METRICS_TOKEN", "PINION_BOOTSTRAP_TOKEN"],
 ];
 
-/** Tokens and passwords within a text, as errors of others may hold them: a URL of a database, a header. */
+/**
+ * Tokens and passwords within a text, for example in the error of a library with the URL of a
+ * database or a header.
+ */
 const secretsInText: [pattern: RegExp, instead: string][] = [
   [/\bpin_(pat|dev|svc)_(?:[a-z][a-z0-9]{0,15}_)?[0-9A-Za-z]{8,}(_[0-9a-f]{8})?/g, "pin_$1_[redacted]"],
-  // A join code, good once.
+  // A join code, which is valid once.
   [/\b[A-HJ-NP-Z2-9]{4}(?:-[A-HJ-NP-Z2-9]{4}){3}\b/g, "[redacted]"],
   [/([a-z][a-z0-9+.-]*:\/\/[^\s:/@"]*):[^\s@"]+@/gi, "$1:[redacted]@"],
 ];
@@ -21,9 +24,9 @@ const secretsInText: [pattern: RegExp, instead: string][] = [
 export type LogFormat = "auto" | "json" | "pretty";
 
 /**
- * The process's logger: structured lines on standard error, or wherever `destination` leads. Lines are JSON, or for
- * people (`auto`: where standard error is a terminal). Secrets are redacted: by the keys they stand under, and by what
- * they look like.
+ * The process's logger: structured lines on standard error, or to `destination`. Lines are JSON, or
+ * text for people (`auto`: text if standard error is a terminal). Secrets are redacted by their
+ * keys and by their form.
  */
 export function createLogger(options: {
   level: string;
@@ -40,14 +43,15 @@ export function createLogger(options: {
       name: options.name,
       level: options.level,
       redact: { paths: secretKeys.flatMap((key) => [key, `*.${key}`]), censor: "[redacted]" },
-      // Applied to the finished line, so that no field and no stack of an error goes around it.
+      // Applied to the finished line, so that the redaction covers every field and the stack of an
+      // error.
       hooks: { streamWrite: withoutSecrets },
     },
     isForPeople ? prettyLines(destination) : destination,
   );
 }
 
-/** A line with what looks like a secret taken out. */
+/** The line without the texts that have the form of a secret. */
 export function withoutSecrets(line: string): string {
   let text = line;
   for (const [pattern, instead] of secretsInText) text = text.replace(pattern, instead);

@@ -2,16 +2,22 @@ import { Counter, Gauge, Histogram, Registry } from "prom-client";
 import { type MetricSources, observe, type Registers, watchProcess } from "./gauges.ts";
 
 /**
- * What a replica counts of itself, in a registry of its own: made once, handed down, never global. Labels have few and
- * known values; a tenant, a device or a run is never among them, so that the number of series does not grow with use.
- * docs/operations.md says what each is for.
+ * The metrics of a replica, in a registry of their own, which is made once and passed on. Labels
+ * have few and known values, never a tenant, a device or a run, so that the number of series does
+ * not grow with use. docs/operations.md has the purpose of each metric.
  */
 export type Metrics = {
-  /** Told of each batch: how many items it took, and for how long. Bind it to a kind once, not for every batch. */
+  /**
+   * Reports a batch: the number of its items, and its milliseconds. Callers bind the function to
+   * their kind once.
+   */
   batch(kind: BatchKind): (size: number, ms: number) => void;
-  /** An assignment was queued on its device's stream, so long after it could have been. */
+  /**
+   * An assignment was queued on its device's stream: the milliseconds since the run could have been
+   * pushed.
+   */
   pushed(dueForMs: number): void;
-  /** A completion was acknowledged, so long after it arrived. */
+  /** A completion was acknowledged: the milliseconds since its arrival. */
   acknowledged(ms: number): void;
   /** Slots became runs. */
   recorded(status: "pending" | "skipped", skipReason: string | null): void;
@@ -29,9 +35,9 @@ export type Metrics = {
   peerCut(reason: string): void;
   /** A try to send something to a destination ended. */
   delivered(outcome: string): void;
-  /** An error that nothing had caught was taken by the last line of defence. */
+  /** An uncaught error reached the last handler (server/http/last-line.ts). */
   uncaught(origin: string): void;
-  /** Adds what is read when somebody asks. */
+  /** Adds gauges that are read on each scrape. */
   observe(sources: MetricSources): void;
   /** The text of the exposition format. */
   text(): Promise<string>;
@@ -61,7 +67,7 @@ export const attentionReasons = [
 ];
 const reapRules = [
   ...["stream_broken", "silent", "never_beat", "never_accepted", "overdue", "cancelled"],
-  // By the session itself: two heartbeats did not list it, or two pushes were not answered.
+  // Rules of the session: two heartbeats did not list the attempt, or two pushes were not answered.
   ...["not_listed", "not_answered"],
 ];
 const streamEndCauses = [
@@ -72,18 +78,22 @@ const streamEndCauses = [
 export const cutReasons = [
   // Connections: too many strangers, too many of one address, without a request, resting.
   ...(["crowded", "address_crowded", "no_request", "rests"] as const),
-  // Requests: a stranger's that is not whole, a known one's, bytes of either, too many without a token.
+  // Requests: a stranger's that is not whole, a known one's, bytes of either, too many without a
+  // token.
   ...(["slow_stranger", "slow_body", "stranger_bytes", "body_bytes", "too_many_requests"] as const),
 ];
 export type CutReason = (typeof cutReasons)[number];
 
 const deliveryOutcomes = ["delivered", "failed", "dead"];
 
-/** Where they arrive: at the call of a handler, at an event's listener, at a promise that nobody waits for, at the process. */
+/**
+ * The places where uncaught errors arrive: the call of a handler, a listener of an event, a promise
+ * without a handler, the process.
+ */
 export const uncaughtOrigins = ["handler", "callback", "rejection", "process"] as const;
 export type UncaughtOrigin = (typeof uncaughtOrigins)[number];
 
-/** From a millisecond, which is what a push takes, to the minute after which somebody should look. */
+/** From 1 ms, the time of a push, to 60 s, after which a person should look. */
 const latencyBuckets = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
 const sizeBuckets = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024];
 
@@ -92,7 +102,10 @@ function histogramIn(registers: Registers) {
     new Histogram({ name, help, buckets, labelNames, registers });
 }
 
-/** A counter whose series all exist from the start: an alert on its increase sees the first, too. */
+/**
+ * A counter whose series exist from the start, so that an alert on an increase notices the first
+ * event.
+ */
 function counterOf(
   registers: Registers,
   name: string,

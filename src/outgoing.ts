@@ -24,8 +24,8 @@ export function outgoingAgent(url: string | URL, proxy?: ProxySetting): Agent {
 
 /**
  * A request of node:http or node:https, by the URL, through the URL's proxy. The caller writes and
- * ends the body, and listens for errors; a refusal by the proxy is a ProxyError. Throws a ProxyError
- * if the setting names no usable proxy.
+ * ends the body, and listens for errors; a refusal by the proxy is a ProxyError. Throws a
+ * ProxyError if the setting names no usable proxy.
  */
 export function outgoingRequest(
   url: URL,
@@ -50,8 +50,8 @@ const answerBytesMax = 65_536;
 /**
  * Posts a body to a URL that people of an org have chosen. `reach` decides about each address when
  * the address is dialled. A proxy looks names up itself, so a name is looked up and judged here
- * before the request goes to the proxy. Redirects that keep the method (307, 308) are followed up to
- * `redirectsMax` times, under the same rule. Rejects with an AddressRefused, a ProxyError, or an
+ * before the request goes to the proxy. Redirects that keep the method (307, 308) are followed up
+ * to `redirectsMax` times, under the same rule. Rejects with an AddressRefused, a ProxyError, or an
  * error of the network.
  */
 export async function post(

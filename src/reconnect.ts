@@ -3,18 +3,18 @@ import type { Logger } from "./log.ts";
 
 const backoffMsFirst = 100;
 const backoffMsMax = 5_000;
-/** A connection that held this long was a good one, and the next loss starts with a short wait again. */
+/** Milliseconds. After a connection of this length the next wait is the shortest again. */
 const goodConnectionMs = 10_000;
 
 /**
- * Lives one connection after the other until the signal aborts, with full jitter between them. `live` is one
- * connection's life: it resolves with what ended it, and does not reject.
+ * Runs one connection after the other until the signal aborts, with a random wait (full jitter)
+ * between two. `live` runs one connection, resolves with the reason of its end, and never rejects.
  */
 export async function reconnect(options: {
   live: () => Promise<unknown>;
   signal: AbortSignal;
   log: Logger;
-  /** What is said of every loss. */
+  /** The message for the log at each loss. */
   lost: string;
 }): Promise<void> {
   for (let failures = 0; !options.signal.aborted; failures++) {

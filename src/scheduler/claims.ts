@@ -1,5 +1,6 @@
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
+import type { WorkKind } from "../store/work/attempts/active.ts";
 import type { FailurePolicy } from "../store/work/attempts/settlements.ts";
 import * as runClaims from "../store/work/runs/run-claims.ts";
 import * as turnAttempts from "../store/work/turns/turn-attempts.ts";
@@ -16,12 +17,11 @@ export interface Seat {
   /** A fleet worker's agent kinds. Null for a device. */
   readonly kinds: readonly string[] | null;
   /**
-   * Whether runs, or turns, may wait for the seat. Set by announcements of work, cleared by a claim
+   * Whether work of a kind may wait for the seat. Set by announcements of work, cleared by a claim
    * that finds less than the seat has room for, so that a freed slot causes no claim while nothing
    * waits.
    */
-  mayHaveRuns: boolean;
-  mayHaveTurns: boolean;
+  readonly mayHave: Record<WorkKind, boolean>;
   /** Number of further attempts that the seat accepts now; 0 when closed. */
   freeSlots(): number;
   /**
@@ -75,23 +75,23 @@ export class Claims {
       });
     // Turns come first, because people wait for replies. Each part is delivered before the next
     // claim, so that a failure loses no claimed work.
-    const forTurns = seats.filter((seat) => seat.mayHaveTurns);
+    const forTurns = seats.filter((seat) => seat.mayHave.turn);
     for (const part of runClaims.partsOf(wantsOf(forTurns, false))) {
       await this.#serveTurns(part, byDevice);
     }
-    const forRuns = seats.filter((seat) => seat.mayHaveRuns);
+    const forRuns = seats.filter((seat) => seat.mayHave.run);
     for (const part of runClaims.partsOf(wantsOf(forRuns, true))) {
       await this.#serveRuns(part, byDevice);
     }
   }
 
   async #serveTurns(wants: readonly runClaims.Want[], byDevice: ReadonlyMap<string, Seat>): Promise<void> {
-    const claimed = await this.#looking(wants, byDevice, "mayHaveTurns", () =>
+    const claimed = await this.#looking(wants, byDevice, "turn", () =>
       turnAttempts.claim(this.#options.db, wants, this.#options.turns.timers),
     );
     for (const turn of claimed) {
       if (turn.agentSettings !== null) {
-        byDevice.get(turn.deviceId)!.deliverTurn(turn);
+        seatOf(byDevice, turn).deliverTurn(turn);
         continue;
       }
       // R8: no worker can execute the turn.
@@ -101,7 +101,7 @@ export class Claims {
         ...{ orgId, workId: turnId, attemptToken, deviceId: null, reason },
         ...{ action: "finish", status: "failed", isRetryable: false },
       });
-      byDevice.get(turn.deviceId)!.mayHaveTurns = true;
+      seatOf(byDevice, turn).mayHave.turn = true;
     }
   }
 
@@ -109,16 +109,17 @@ export class Claims {
   async #looking<Claimed extends { deviceId: string }>(
     wants: readonly runClaims.Want[],
     byDevice: ReadonlyMap<string, Seat>,
-    mayHave: "mayHaveRuns" | "mayHaveTurns",
+    kind: WorkKind,
     claim: () => Promise<Claimed[]>,
   ): Promise<Claimed[]> {
     const setAll = (value: boolean) => {
-      for (const { deviceId, kinds, isAhead } of wants) {
-        // Runs before their due time may wait for a device that was asked for due runs only.
-        if (mayHave === "mayHaveRuns" && kinds === null && !isAhead) continue;
-        // A run missing here may be locked by another replica's claim, which may release the run
+      for (const want of wants) {
+        const isDevice = want.kinds === null;
+        // Runs before their due time may wait for a device that was asked for due runs only. A run
+        // missing for a worker may be locked by another replica's claim, which may release the run
         // when it has enough.
-        if (kinds === null || mayHave === "mayHaveTurns") byDevice.get(deviceId)![mayHave] = value;
+        const isTold = kind === "turn" || (isDevice && want.isAhead);
+        if (isTold) seatOf(byDevice, want).mayHave[kind] = value;
       }
     };
     // Cleared before the claim: an announcement during the claim sets the flag again.
@@ -132,10 +133,10 @@ export class Claims {
     }
     const given = new Map<string, number>();
     for (const { deviceId } of claimed) given.set(deviceId, (given.get(deviceId) ?? 0) + 1);
-    for (const { deviceId, slots } of wants) {
-      if ((given.get(deviceId) ?? 0) < slots) continue;
-      const seat = byDevice.get(deviceId)!;
-      seat[mayHave] = true;
+    for (const want of wants) {
+      if ((given.get(want.deviceId) ?? 0) < want.slots) continue;
+      const seat = seatOf(byDevice, want);
+      seat.mayHave[kind] = true;
       // A seat with room beyond its share is served again, after all waiting seats.
       this.#again(seat);
     }
@@ -144,7 +145,7 @@ export class Claims {
 
   async #serveRuns(wants: readonly runClaims.Want[], byDevice: ReadonlyMap<string, Seat>): Promise<void> {
     const startedAt = performance.now();
-    const claimed = await this.#looking(wants, byDevice, "mayHaveRuns", () =>
+    const claimed = await this.#looking(wants, byDevice, "run", () =>
       runClaims.claim(this.#options.db, wants),
     );
     const claimMs = performance.now() - startedAt;
@@ -163,7 +164,7 @@ export class Claims {
     for (const run of claimed) {
       const reason = whyUnusable(run);
       if (reason) unusable.push({ run, reason });
-      else byDevice.get(run.deviceId)!.deliver(run, claimMs);
+      else seatOf(byDevice, run).deliver(run, claimMs);
     }
     return unusable;
   }
@@ -188,11 +189,18 @@ export class Claims {
     this.#options.doorbell.settled(settled);
     // The slots were never used; work behind the failed runs is claimed now.
     for (const { run } of unusable) {
-      const seat = byDevice.get(run.deviceId)!;
-      seat.mayHaveRuns = true;
+      const seat = seatOf(byDevice, run);
+      seat.mayHave.run = true;
       this.#again(seat);
     }
   }
+}
+
+/** The seat of a device that the claim asked for. */
+function seatOf(byDevice: ReadonlyMap<string, Seat>, { deviceId }: { deviceId: string }): Seat {
+  const seat = byDevice.get(deviceId);
+  if (!seat) throw new Error(`a claim has work for device ${deviceId}, which was not asked for`);
+  return seat;
 }
 
 type Unusable = { run: runClaims.ClaimedRun; reason: string };

@@ -76,7 +76,7 @@ export class Dispatcher {
 
   /** Reserves room for one more run, and notes it in `held`; undefined: the seat must not claim. */
   #reserve(seat: Seat | undefined, held: Map<Seat, number>): SessionName | undefined {
-    if (!seat || seat.mayHaveTurns || seat.mayHaveRuns || this.#engaged.has(seat)) return undefined;
+    if (!seat || seat.mayHave.turn || seat.mayHave.run || this.#engaged.has(seat)) return undefined;
     const before = this.#reserved.get(seat) ?? 0;
     if (before >= seat.roomAhead()) return undefined;
     this.#reserved.set(seat, before + 1);
@@ -153,5 +153,5 @@ export class Dispatcher {
 /** Whether work may wait for the seat, and the seat has room. */
 function hasRoom(seat: Seat): boolean {
   const isFree = seat.freeSlots() > 0;
-  return (seat.mayHaveRuns && (isFree || seat.roomAhead() > 0)) || (seat.mayHaveTurns && isFree);
+  return (seat.mayHave.run && (isFree || seat.roomAhead() > 0)) || (seat.mayHave.turn && isFree);
 }

@@ -83,14 +83,15 @@ export async function answer(
     }
     await options.within?.(tx, question);
     const { optionId, text, actor } = given;
-    const ended = await questions.close(tx, question, {
+    const closed = await questions.close(tx, question, {
       state: "answered",
       optionId,
       text,
       answeredBy: actor,
     });
-    await events.append(tx, given.orgId, [eventOf(ended!, actor)]);
-    return ended!;
+    const ended = closed ?? refuse("failed_precondition", endedText(question));
+    await events.append(tx, given.orgId, [eventOf(ended, actor)]);
+    return ended;
   });
   options.bell.answered([answered]);
   return answered;

@@ -47,7 +47,10 @@ export async function reapOnce(
       log: options.log,
       rules,
     });
-    return settled.map((run) => ({ ...run, rule: rules.get(run.runId)! }));
+    return settled.flatMap((run) => {
+      const rule = rules.get(run.runId);
+      return rule ? [{ ...run, rule }] : [];
+    });
   });
 }
 

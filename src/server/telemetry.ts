@@ -23,7 +23,7 @@ export type Telemetry = {
   /** The trace context of a run for its device; empty while traces are off. */
   traceparent(runId: string): string;
   /** An assignment was queued on its stream. */
-  pushed(run: ClaimedRun, took: { claimMs: number; waitedMs: number }): void;
+  pushed(run: PushedRun, took: { claimMs: number; waitedMs: number }): void;
   /** An accept is in the database. */
   accepted(attempt: Attempt, tookMs: number): void;
   /** A completion was answered. */
@@ -31,6 +31,7 @@ export type Telemetry = {
 };
 
 type Attempt = { orgId: string; deviceId: string; workId: string };
+type PushedRun = Pick<ClaimedRun, "orgId" | "runId" | "watcherId" | "deviceId" | "attempt">;
 
 export function createTelemetry(options: { metrics: Metrics; tracer: Tracer | undefined }): Telemetry {
   const { metrics } = options;

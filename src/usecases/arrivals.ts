@@ -1,4 +1,7 @@
-/** A person for whom a provider of OpenID Connect vouches: who they are here, what they are, and a browser for them. */
+/**
+ * The arrival of a person by OpenID Connect: the person and the role in the org, and a signed-in
+ * browser.
+ */
 import type { OidcConfig } from "../config.ts";
 import * as identities from "../store/people/identities.ts";
 import * as members from "../store/people/members.ts";
@@ -16,21 +19,22 @@ const allScopes = ["admin", "read", "write"];
 export type Vouched = {
   issuer: string;
   subject: string;
-  /** Undefined: the provider does not vouch for one. */
+  /** Undefined: the provider has verified none. */
   email: string | undefined;
   name: string;
   groups: readonly string[];
 };
 
-/** The strongest role that the groups give; undefined: none. Pure. */
+/** The strongest role of the groups; undefined for groups without a role. Pure. */
 export function roleOf(config: Pick<OidcConfig, "roles">, groups: readonly string[]): Role | undefined {
   const given = new Set([...groups, "*"].map((group) => config.roles.get(group)));
   return strongestFirst.find((role) => given.has(role));
 }
 
 /**
- * Signs the person in, in the role that the provider's groups give where roles are configured, else as the member that they
- * are. Answers why not: no group of theirs has a role, they are no member, or nothing says who they are here.
+ * Signs the person in: with the role of the provider's groups if roles are configured, otherwise as
+ * a member of the org. Returns the reason of a refusal: no group of the person has a role, the
+ * person is no member, or the provider's answer matches no person.
  */
 export async function admit(
   db: Db,
@@ -58,7 +62,8 @@ export async function admit(
       ? await change(db, { person, userId, role: wanted, orgId }, options.surroundings)
       : undefined;
   const signIn = await transaction(db, async (tx) => {
-    // The role is held until the commit: who changes it waits, and cuts this sign-in too.
+    // The role is locked until the commit, so that a change of the role waits, and then ends this
+    // sign-in, too.
     const role = await members.holdRole(tx, { orgId, userId });
     if (!role) return undefined;
     return signIns.start(tx, {
@@ -75,7 +80,7 @@ export async function admit(
   return signIn ? { secret: signIn.secret, lifeMs: options.signInMs, changed, userId } : "member";
 }
 
-/** The role that the provider says. The last owner stays one, whatever it says. */
+/** Sets the role of the provider's groups. The last owner stays an owner in any case. */
 async function change(
   db: Db,
   { person, userId, role, orgId }: { person: Vouched; userId: string; role: Role; orgId: string },

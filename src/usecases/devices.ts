@@ -16,15 +16,16 @@ export type Removal = {
   runsCancelled: number;
   watchersUnpinned: number;
   agentsUnpinned: number;
-  /** Tokens that are gone with the device. */
+  /** The tokens that ended with the device. */
   tokenIds: string[];
   /** The session that is to be closed, if a session is open. */
   session: deviceSessions.Session | undefined;
 };
 
 /**
- * Removes a device: its watchers and agents are unpinned and show that they have no executor, its tokens and its presence
- * go with it, and its live runs and the turns pinned to it end. Refuses with `not_found`.
+ * Removes a device: its watchers and agents are unpinned and show that they have no executor, its
+ * tokens and its presence go with it, and its live runs and the turns pinned to it end. Refuses
+ * with `not_found`.
  */
 export async function remove(
   db: Db,
@@ -33,7 +34,8 @@ export async function remove(
 ): Promise<Removal> {
   const { orgId, deviceId, actor } = options;
   const { removal, ended } = await transaction(db, async (tx) => {
-    // The lock waits for a watcher that is being pinned to the device, and keeps others from it.
+    // The lock waits for a transaction that pins a watcher to the device, and prevents further
+    // pins.
     const device = await devices.lock(tx, { orgId, deviceId });
     if (!device) refuse("not_found", `there is no device ${deviceId}`);
     const reason = `device "${device.label}" was deleted`;
@@ -73,9 +75,10 @@ export type Unpinned = {
 };
 
 /**
- * Unpins the watchers and agents of locked devices; they show no_executor with the reason. For all devices: first the
- * runs, then the turns, then the watchers, as a completion does, so that neither waits for the other. Agents are unpinned
- * before the turns of the device end: the start of a turn holds the agent's pin. Events are the caller's to append.
+ * Unpins the watchers and agents of locked devices; they show no_executor with the reason. For all
+ * devices: first the runs, then the turns, then the watchers, as a completion does, so that neither
+ * waits for the other. Agents are unpinned before the turns of the device end: the start of a turn
+ * holds the agent's pin. Events are the caller's to append.
  */
 export async function unpin(
   tx: Db,

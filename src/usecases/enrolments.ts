@@ -46,15 +46,15 @@ type Asked = {
 
 /**
  * Exchanges a join code for a device and its token, in one transaction. An install_id that the org
- * knows enrols the known device again, and ends its earlier tokens. Refuses with `unauthenticated` a
- * code that is unknown, used or expired, and a code whose maker, or the maker's token, is gone;
- * refuses with `permission_denied` another operating system than the device's, and a device that the
- * code may not enrol. A refusal does not use the code up.
+ * knows enrols the known device again, and ends its earlier tokens. Refuses with `unauthenticated`
+ * a code that is unknown, used or expired, and a code whose maker, or the maker's token, is gone;
+ * refuses with `permission_denied` another operating system than the device's, and a device that
+ * the code may not enrol. A refusal does not use the code up.
  *
  * A device with an owner is enrolled again with a code of the owner, or of a current owner or admin
- * of the org, and keeps its owner. After the owner has left the org, a code of any member enrols the
- * device, and the member becomes its owner. A service's code enrols new devices, and devices without
- * an owner.
+ * of the org, and keeps its owner. After the owner has left the org, a code of any member enrols
+ * the device, and the member becomes its owner. A service's code enrols new devices, and devices
+ * without an owner.
  *
  * With the org's first desktop device the default watcher is created, pinned to the device: exactly
  * once in the life of an org, by the sentinel `metadata.default_watcher_at`.

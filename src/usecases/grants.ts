@@ -8,8 +8,9 @@ import { announceStranded, pauseStranded, type Stranded } from "./stranded.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 /**
- * Takes grants on a device back, each with the event `device.grant_revoked`, and pauses the watchers that stand on them.
- * Permissions empty: all of the grantee's. Refuses with `not_found` for a device, or a grant, that is not there.
+ * Revokes grants on a device, each with the event `device.grant_revoked`, and pauses the watchers
+ * that need them. Without permissions, all grants of the grantee are revoked. Refuses with
+ * `not_found` a missing device and a missing grant.
  */
 export async function revoke(
   db: Db,
@@ -24,7 +25,8 @@ export async function revoke(
 ): Promise<{ taken: grants.Grant[]; stranded: Stranded }> {
   const { orgId, deviceId, actor } = options;
   const revoked = await transaction(db, async (tx) => {
-    // The lock waits for a watcher that is being pinned to the device, and is waited for: see rights.requireStill.
+    // The lock waits for a transaction that pins a watcher to the device; later pins wait for this
+    // lock (rights.requireStill).
     if (!(await devices.lock(tx, { orgId, deviceId }))) {
       refuse("not_found", `there is no device ${deviceId}`, { field: "device_id" });
     }
@@ -48,7 +50,7 @@ export async function revoke(
   return revoked;
 }
 
-/** The actors who had one of the grants to read. */
+/** The actors with one of the revoked grants to read. */
 function readersOf(taken: readonly grants.Grant[]): Set<string> | "everyone" {
   const grantees = taken.filter(({ permission }) => permission === "read").map(({ grantee }) => grantee);
   if (grantees.includes("everyone")) return "everyone";

@@ -1,4 +1,4 @@
-/** Deliveries to hooks by senders; what becomes of each is one transaction. */
+/** Deliveries of senders to hooks. Each delivery and its outcome are written in one transaction. */
 import { compile, deliveryNames, ExpressionError, jsonOf } from "../cel/expression.ts";
 import { Refusal, refuse } from "../errors.ts";
 import { deliveryRunId, newId } from "../ids.ts";
@@ -30,7 +30,8 @@ export type Taken = Pick<hooks.DeliveryRow, "id" | "outcome" | "runId" | "reason
 /**
  * Takes a delivery, once for each key: a second delivery with the same key gets the answer of the
  * first, on any replica. The delivery's outcome and its run are written in the same transaction.
- * Refuses with `resource_exhausted` beyond the hook's rate, and with `not_found` for a deleted hook.
+ * Refuses with `resource_exhausted` beyond the hook's rate, and with `not_found` for a deleted
+ * hook.
  */
 export async function take(
   db: Db,
@@ -126,8 +127,8 @@ function judge(hook: hooks.HookRow, { body, event, headers }: Incoming): { input
 }
 
 /**
- * Starts the delivery's run, unless the run is there although its delivery is not: the database forgot
- * both in a failover, and the run came back from its device.
+ * Starts the delivery's run, unless the run exists without its delivery: after a failover lost
+ * both, the run's device has brought the run back.
  */
 async function startOnce(
   tx: Db,

@@ -1,4 +1,4 @@
-/** A person who comes into an org, takes another role in it, or leaves it. */
+/** People come into an org, get another role in the org, and leave the org. */
 import { refuse } from "../errors.ts";
 import { announce, type Cancellation, cancelOfDevice } from "../scheduler/cancels.ts";
 import * as agents from "../store/agents/agents.ts";
@@ -18,16 +18,19 @@ import type { Surroundings } from "./surroundings.ts";
 
 export type Arrival = {
   member: members.Member;
-  /** Of the first token, if a first token was asked for. */
+  /** The secret of the first token, if a first token was requested. */
   secret: string | undefined;
-  /** Tokens that were too strong for the new role: the person's, and of services that the person made. */
+  /**
+   * Tokens that were too strong for the new role: the person's, and of services that the person
+   * made.
+   */
   cut: tokens.RoleCut;
 };
 
 type Addition = {
   orgId: string;
   email: string;
-  /** Who the person is, where that is known better than by the email address. */
+  /** The identity of the person, if known by more than the email address. */
   userId?: string;
   name: string;
   role: members.Member["role"];
@@ -40,14 +43,17 @@ type Addition = {
 };
 
 /**
- * Takes a person into the org, or gives a member another role, with the event `member.added` or `member.updated` and,
- * where scopes are given, a first token, which is good in this org alone. A weaker role takes what is above it from the
- * person's tokens, and from the services' that the person made unless `keepsServices`; watchers on devices that the role
- * alone let the person use are paused. Refuses with `permission_denied` what the caller's role does not allow (roles.ts)
- * and scopes above the person's role, and with `failed_precondition` to leave the org without an owner, and to make a
- * token of a person who is a member already: its holder speaks as that person.
+ * Takes a person into the org, or gives a member another role, with the event `member.added` or
+ * `member.updated`. If scopes are given, the person gets a first token, which is valid in this org
+ * only. A weaker role ends tokens above the role: the person's tokens, and unless `keepsServices`
+ * the tokens of services that the person made. Watchers are paused if only the stronger role let
+ * the person use their devices.
  *
- * A repeat of a request id answers with the member as it is, and with `already_exists` if a token was made.
+ * Refuses with `permission_denied` a change that the caller's role does not allow (roles.ts), and
+ * scopes above the person's role. Refuses with `failed_precondition` a change after which the org
+ * has no owner, and a first token for a person who is a member already, because the token's holder
+ * would act as that person. A repeated request id returns the member's current state, and is
+ * refused with `already_exists` if the first request made a token.
  */
 export async function add(db: Db, addition: Addition, surroundings: Surroundings): Promise<Arrival> {
   const { orgId, actor } = addition;
@@ -63,7 +69,7 @@ export async function add(db: Db, addition: Addition, surroundings: Surroundings
   return arrival;
 }
 
-/** Locks the person as a member; answers the role before. */
+/** Locks the membership of the person; returns the role before. */
 async function requireMayAdd(
   tx: Db,
   userId: string,
@@ -97,7 +103,8 @@ async function arrive(
   const { orgId, role, actor, caller, tokenScopes, keepsServices = false } = options.addition;
   await members.setRole(tx, { orgId, userId, role });
   const isMoved = before !== undefined && before !== role;
-  // After the role, which the making of a token of the person holds: so no token is made that this does not see.
+  // After the role is locked: a new token of the person locks the role, too, so this statement sees
+  // every token.
   const cut = isMoved ? await tokens.cutToRole(tx, { orgId, userId, role, keepsServices }) : nothingCut;
   const of = { sponsor: `user:${userId}` };
   const stranded = isMoved ? await pauseStranded(tx, { orgId, actor, of }, surroundings) : noneStranded;
@@ -170,16 +177,21 @@ type Leaving = {
 };
 
 /**
- * Takes a person out of the org, with the event `member.removed`: their tokens and unused join codes end, the watchers and
- * agents pinned to their devices are unpinned and show that they have no executor, the live runs there end, and their
- * watchers on other people's devices are paused. The devices stay on the list; nothing can be pinned to them until another
- * member enrols them. The person's agents become the longest-standing owner's, each with the event `agent.updated`. Tokens
- * of services that the person made are the org's and stay, unless `endsServices`. Refuses with `not_found`, with
- * `permission_denied` a caller who may not remove the person (roles.ts), and with `failed_precondition` for the last owner.
+ * Removes a person from the org, with the event `member.removed`. The person's tokens and unused
+ * join codes end. Watchers and agents that are pinned to the person's devices are unpinned and show
+ * `no_executor`; the live runs on these devices end. The person's watchers on devices of other
+ * people are paused. The devices stay in the list, and no watcher can be pinned to such a device
+ * until another member enrols the device. The longest-standing owner gets the person's agents, each
+ * with the event `agent.updated`. Tokens of services that the person made belong to the org and
+ * stay, unless `endsServices`.
+ *
+ * Refuses with `not_found`, with `permission_denied` a caller who may not remove the person
+ * (roles.ts), and with `failed_precondition` the last owner.
  */
 export async function remove(db: Db, leaving: Leaving, surroundings: Surroundings): Promise<Departure> {
   const { departure, ended, stranded } = await transaction(db, async (tx) => {
-    // The member before the devices, as pinning and enrolling do: they wait here, and then see that the member left.
+    // The membership is locked before the devices, as in a pin and an enrolment: these wait for the
+    // removal, and then see that the member has left.
     const role = await requireMayRemove(tx, leaving);
     return depart(tx, role, leaving, surroundings);
   });

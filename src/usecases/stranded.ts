@@ -18,9 +18,10 @@ export type Stranded = {
 export const noneStranded: Stranded = { watcherIds: [], runsCancelled: 0, due: [], cancellations: [] };
 
 /**
- * Pauses the active watchers of a device, or of a sponsor, whose sponsor may not use their device, or may not read the
- * results that they send, each with the event `watcher.paused`, and ends their live runs; disables the hooks whose maker may
- * not use the device, each with the event `hook.updated`. In the caller's transaction, in which only events may follow.
+ * Pauses the active watchers of a device, or of a sponsor, whose sponsor may not use their device,
+ * or may not read the results that they send, each with the event `watcher.paused`, and ends their
+ * live runs; disables the hooks whose maker may not use the device, each with the event
+ * `hook.updated`. In the caller's transaction, in which only events may follow.
  */
 export async function pauseStranded(
   tx: Db,

@@ -6,7 +6,10 @@ import type { Quotas } from "../store/people/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
 import type { FailurePolicy } from "../store/work/attempts/settlements.ts";
 
-/** What a use-case is handed beside the database: the bounds of orgs, the policy for failures, and the listeners after a commit. */
+/**
+ * The parts that a use-case needs beside the database: the quotas of orgs, the policy for failures,
+ * and the listeners after a commit.
+ */
 export type Surroundings = {
   policy: FailurePolicy;
   /** Without quotas, an org may have any number of active runs. */
@@ -14,7 +17,10 @@ export type Surroundings = {
   doorbell: Doorbell;
   /** The sessions of the replica that claim runs as they are recorded; see Dispatcher.hold. */
   hold?: Hold | undefined;
-  /** A slot may be due sooner than the materializer knows. A hint, given after the commit. */
+  /**
+   * Tells the materializer that a slot may be due sooner than known. A hint, given after the
+   * commit.
+   */
   scheduleChanged(): void;
   log?: Logger | undefined;
 };

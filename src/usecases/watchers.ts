@@ -1,7 +1,8 @@
 /**
- * What people do to watchers. Each use-case is one transaction of plain statements of the store and passes of the
- * scheduler; the listeners are told after its commit. A change of the schedule records the due slots first (R2, R3), and a
- * pause ends the run that is recorded ahead of its moment.
+ * People's edits of watchers. Each use-case is one transaction of statements of the store and
+ * passes of the scheduler; the listeners hear of the changes after the commit. A change of the
+ * schedule records the due slots first (R2, R3). A pause ends a run that is recorded ahead of its
+ * moment.
  */
 import { refuse } from "../errors.ts";
 import { newId } from "../ids.ts";
@@ -30,12 +31,13 @@ import { announceAll, cancelOfWatcher, type Surroundings } from "./surroundings.
 type Watcher = watchers.Watcher;
 type Values = WatcherValues;
 
-/** A watcher named by its id or its slug, and who acts. */
+/** A watcher, named by its id or its slug, and the actor. */
 type Asked = { orgId: string; watcher: string; actor: string };
 
 /**
- * A new watcher, with the event `watcher.created`. A repeat of a request id returns the watcher that the first request
- * made. Refuses with `already_exists` for a taken slug, and `not_found` for the agent or the device.
+ * A new watcher, with the event `watcher.created`. A repeat of a request id returns the watcher
+ * that the first request made. Refuses with `already_exists` for a taken slug, and `not_found` for
+ * the agent or the device.
  */
 export async function create(
   db: Db,
@@ -45,7 +47,7 @@ export async function create(
     slug: string;
     requestId: string;
     values: Values;
-    /** Checks and answers as ever, and leaves nothing. */
+    /** Makes the checks and returns the result, and writes nothing. */
     isDryRun?: boolean;
   },
   surroundings: Pick<Surroundings, "scheduleChanged">,
@@ -93,22 +95,24 @@ export type Edit = Asked & {
 };
 
 /**
- * Edits a watcher, with the event `watcher.updated`. `change` is given the watcher and answers what it shall be; an edit
- * that changes nothing writes nothing. Slots that are due are recorded under the old schedule first; a changed schedule
- * starts anew from now. Refuses with `not_found` (watcher, agent, device) and `aborted` (`expectedVersion`).
+ * Edits a watcher, with the event `watcher.updated`. `change` gets the watcher and returns the new
+ * values; an edit without a change writes nothing. Due slots are recorded under the old schedule
+ * first; a changed schedule starts from now. Refuses with `not_found` (watcher, agent, device) and
+ * `aborted` (`expectedVersion`).
  */
 export async function update(db: Db, edit: Edit, surroundings: Surroundings): Promise<Watcher> {
   const { orgId, isDryRun = false } = edit;
   const { watcher, due } = await rehearsable(db, isDryRun, async (tx) => {
     const watcherId = await watchers.lock(tx, edit);
-    // Read before the due slots are recorded: a slot between the two moments is recorded under the old schedule, and
-    // left alone (R2) if the new schedule comes upon it again.
+    // The time is read before the due slots are recorded. A slot between the two moments is
+    // recorded under the old schedule, and is not recorded again (R2) if the new schedule has the
+    // same slot.
     const after = await clock.now(tx);
-    // A dry run leaves due slots where they are: recording them is not a part of the edit.
+    // A dry run records no due slots, because they are not a part of the edit.
     const due = isDryRun ? [] : await recordDue(tx, orgId, watcherId, surroundings.quotas);
     const current = await watchers.get(tx, { orgId, watcher: watcherId });
     requireVersion(current, edit.expectedVersion);
-    // The guard looked at the pin before this row was locked.
+    // The guard checked the pin before this row was locked.
     if (current.device_id) await rights.requireStill(tx, { orgId, deviceId: current.device_id, deed: "use" });
     const written = await writeEdit(tx, edit, current, after);
     await events.append(tx, orgId, [...due.map(eventOf), ...written]);
@@ -126,7 +130,9 @@ function requireVersion(current: Watcher, expected: number): void {
   });
 }
 
-/** Writes what an edit changes of a locked watcher; answers its event, or none where nothing changes. */
+/**
+ * Writes the changes of an edit to a locked watcher; returns the event, or none without a change.
+ */
 async function writeEdit(
   tx: Db,
   edit: Edit,
@@ -158,7 +164,7 @@ async function writeEdit(
   await watchers.write(tx, {
     ...{ orgId, watcherId, version, values, sponsor: actor, isAdopted },
     ...(startsAnew ? { position: positionAfter({ watcherId, ...values }, after) } : {}),
-    // The same slot, due at another moment: the place after the instant before it.
+    // The same slot with another due time: the position after the millisecond before the slot.
     ...(!startsAnew && changed.includes("jitter") && values.schedule !== null && current.next_slot_at
       ? {
           position: positionAfter({ watcherId, ...values }, new Date(current.next_slot_at.getTime() - 1)),
@@ -182,16 +188,16 @@ async function withDestinations(tx: Db, orgId: string, values: Values): Promise<
   return { ...values, agentWork: { ...values.agentWork, notify: named } };
 }
 
-/** What runs on a device say is told by those alone who may read the device. */
+/** Only people who may read the device may send results of its runs to a destination. */
 async function requireTellable(tx: Db, orgId: string, values: Values): Promise<void> {
   if (values.deviceId && notifyOf(values))
     await rights.requireStill(tx, { orgId, deviceId: values.deviceId, deed: "read" });
 }
 
 /**
- * Stops a watcher's schedule, with the event `watcher.paused`; slots that are due are recorded first, and a run that is
- * not due yet ends. A paused watcher stays as it is. Refuses with `not_found`, and `failed_precondition` for a watcher
- * without an executor.
+ * Stops a watcher's schedule, with the event `watcher.paused`. Due slots are recorded first, and a
+ * run that is not due yet ends. A paused watcher does not change. Refuses with `not_found`, and
+ * with `failed_precondition` a watcher without an executor.
  */
 export async function pause(
   db: Db,
@@ -224,8 +230,9 @@ export async function pause(
 }
 
 /**
- * Starts a watcher's schedule again, from the next slot after now, and forgets its failures, with the event
- * `watcher.resumed`. An active watcher without failures stays as it is. Refuses as {@link pause} does.
+ * Starts a watcher's schedule again from the next slot after now, and resets its failures, with the
+ * event `watcher.resumed`. An active watcher without failures does not change. Has the refusals of
+ * {@link pause}.
  */
 export async function resume(db: Db, options: Asked, surroundings: Surroundings): Promise<Watcher> {
   const { orgId, actor } = options;
@@ -261,7 +268,10 @@ function refuseOrphan(watcher: Watcher): never {
   );
 }
 
-/** Removes a watcher, with the event `watcher.deleted`. Its live run ends; ended runs stay. Refuses with `not_found`. */
+/**
+ * Removes a watcher, with the event `watcher.deleted`. Its live run ends; ended runs stay. Refuses
+ * with `not_found`.
+ */
 export async function remove(db: Db, options: Asked, surroundings: Surroundings): Promise<Cancellation> {
   const { orgId, actor } = options;
   const cancellation = await transaction(db, async (tx) => {
@@ -278,14 +288,17 @@ export async function remove(db: Db, options: Asked, surroundings: Surroundings)
   return cancellation;
 }
 
-/** Runs are locked before watchers, as a completion does, so that neither waits for the other. Returns the watcher's id. */
+/**
+ * Locks the runs before the watcher, in the order of a completion, so that the two cannot deadlock.
+ * Returns the watcher's id.
+ */
 async function lockWithRuns(tx: Db, { orgId, watcher }: Asked): Promise<string> {
   const { id } = await watchers.get(tx, { orgId, watcher });
   await runs.lockForCancel(tx, { orgId, watcherId: id });
   return watchers.lock(tx, { orgId, watcher: id });
 }
 
-/** Tells, after the commit, of the slots that were recorded and of the schedule that moved. */
+/** Announces the recorded slots and the moved schedule, after the commit. */
 function changed({ doorbell, scheduleChanged }: Surroundings, due: readonly RecordedRun[]): void {
   if (due.length > 0) doorbell.recorded(due);
   scheduleChanged();

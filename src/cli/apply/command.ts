@@ -93,7 +93,7 @@ async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<v
   }
   const { clients, options, url } = connect<Options>(cli, command);
   const isJson = options.json === true;
-  const only = new Set((options.only ?? Object.keys(kinds)).map((kind) => kinds[kind]!));
+  const only = new Set((options.only ?? Object.keys(kinds)).flatMap((kind) => kinds[kind] ?? []));
   const scope = { only, prune: options.prune === true, signal };
 
   const plan = await interruptible(signal, planFile(clients, parsed, desired, scope));

@@ -286,8 +286,8 @@ function watcherProblems({ slug, fields, path }: DesiredWatcher): Problem[] {
     return problems;
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
-    const key =
-      error.field === "spec.time_zone" ? "time_zone" : Object.keys(keysOfSchedule(fields.schedule))[0]!;
+    const [key = "schedule"] =
+      error.field === "spec.time_zone" ? ["time_zone"] : Object.keys(keysOfSchedule(fields.schedule));
     return [...problems, { path: [...path, key], message: error.message }];
   }
 }

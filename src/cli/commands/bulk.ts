@@ -56,7 +56,7 @@ export function addFilterOptions(command: Command): Command {
  * True if options select many runs. Throws a Failure for options together with an id, and for
  * neither.
  */
-export function meansMany(id: string | undefined, options: FilterOptions): boolean {
+export function meansMany(id: string | undefined, options: FilterOptions): id is undefined {
   const { status, watcher, device, label, since, until, dryRun } = options;
   const isFiltered = [status, watcher, device, label, since, until].some((option) => option !== undefined);
   if (id !== undefined && (isFiltered || dryRun)) {

@@ -48,6 +48,7 @@ function addEnroll(device: Command, cli: Cli): void {
     .action(async (_options, command: Command) => {
       const options = optionsOf<DeviceOptions>(command);
       const url = serverUrl(options, cli.env);
+      const { tokenFile } = options;
       const stateDir = options.stateDir ?? ownStateDir(cli.env);
       if (options.anew) await forgetCopied(stateDir);
       const identity = await enroll({
@@ -57,9 +58,7 @@ function addEnroll(device: Command, cli: Cli): void {
         joinCode: options.joinCode ?? "",
         label: options.label ?? hostname(),
         stateDir,
-        ...(options.tokenFile === undefined
-          ? {}
-          : { keepToken: (token) => keepToken(cli, options.tokenFile!, token) }),
+        ...(tokenFile === undefined ? {} : { keepToken: (token) => keepToken(cli, tokenFile, token) }),
       }).catch((error) => {
         if (!isUnauthenticated(error)) throw error;
         throw new Failure(

@@ -66,11 +66,11 @@ export function addLogout(program: Command, cli: Cli): void {
     .action((named: string | undefined, _options, command: Command) => {
       const { current, contexts } = readContexts(cli.env);
       const name = named ?? current;
-      if (!contexts[name]) {
+      const { [name]: gone, ...rest } = contexts;
+      if (!gone) {
         throw new Failure(exitCodes.notFound, name ? `there is no context "${name}"` : "there is no context");
       }
-      const { [name]: gone, ...rest } = contexts;
-      if ("keychain" in gone!) forget(cli, name, gone.keychain);
+      if ("keychain" in gone) forget(cli, name, gone.keychain);
       writeContexts(cli.env, { current: name === current ? "" : current, contexts: rest });
       if (optionsOf(command).json) return cli.out(JSON.stringify({ name, forgotten: true }));
       cli.out(`${plain(name)} is forgotten; \`pinion tokens revoke\` ends the token itself`);
@@ -81,15 +81,17 @@ export function addLogout(program: Command, cli: Cli): void {
 /** A token of the command line, a file or a prompt; undefined: none of these is asked for. */
 async function givenToken(options: LoginOptions, url: string): Promise<string | undefined> {
   if (options.token) return options.token;
-  const isAsked = options.paste || options.tokenFile === "-";
-  if (!isAsked && options.tokenFile === undefined) return undefined;
-  const found = isAsked
-    ? await askForToken(`a token of ${url} (the page and \`pinion tokens create\` make one): `)
-    : readLine(options.tokenFile!);
+  const { tokenFile } = options;
+  const isAsked = options.paste || tokenFile === "-";
+  if (!isAsked && tokenFile === undefined) return undefined;
+  const found =
+    isAsked || tokenFile === undefined
+      ? await askForToken(`a token of ${url} (the page and \`pinion tokens create\` make one): `)
+      : readLine(tokenFile);
   if (found) return found;
   throw new Failure(
     exitCodes.usage,
-    isAsked ? "no token was given" : `${options.tokenFile} holds no token`,
+    isAsked ? "no token was given" : `${tokenFile} holds no token`,
     "without --paste and --token-file a code is shown, which you confirm on the page",
   );
 }

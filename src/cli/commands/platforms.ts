@@ -151,9 +151,13 @@ function secretsOf(cli: Cli, options: UpsertOptions): Record<string, SecretInit>
   const set = (key: string, value: string) => {
     secrets[key] = { kind: { case: "value", value } };
   };
-  const missing = Object.values(options.secretEnv ?? {}).filter((name) => !cli.env[name]);
+  const missing: string[] = [];
+  for (const [key, name] of Object.entries(options.secretEnv ?? {})) {
+    const value = cli.env[name];
+    if (value) set(key, value);
+    else missing.push(name);
+  }
   if (missing.length > 0) throw new Failure(exitCodes.usage, `not set: ${missing.join(", ")}`);
-  for (const [key, name] of Object.entries(options.secretEnv ?? {})) set(key, cli.env[name]!);
   for (const [key, file] of Object.entries(options.secretFile ?? {})) {
     set(key, readFileSync(file === "-" ? 0 : file, "utf8").trimEnd());
   }

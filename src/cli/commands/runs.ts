@@ -144,7 +144,7 @@ function addCancel(runs: Command, cli: Cli): void {
     const { clients, options } = connect<FilterOptions & { reason: string }>(cli, command);
     if (meansMany(id, options)) return runBulk(cli, clients, options, BulkKind.CANCEL);
     const run = told(
-      (await clients.runs.cancelRun({ runId: await runId(clients, id!), reason: options.reason })).run,
+      (await clients.runs.cancelRun({ runId: await runId(clients, id), reason: options.reason })).run,
       "run",
     );
     if (options.json) return printJson(cli, RunSchema, run);
@@ -168,7 +168,7 @@ function addRetry(runs: Command, cli: Cli): void {
   ).action(async (id: string | undefined, _options, command: Command) => {
     const { clients, options } = connect<FilterOptions>(cli, command);
     if (meansMany(id, options)) return runBulk(cli, clients, options, BulkKind.RETRY);
-    const run = told((await clients.runs.retryRun({ runId: await runId(clients, id!) })).run, "run");
+    const run = told((await clients.runs.retryRun({ runId: await runId(clients, id) })).run, "run");
     if (options.json) return printJson(cli, RunSchema, run);
     cli.out(run.id);
     cli.note(`follow it: pinion runs watch ${run.id}`);

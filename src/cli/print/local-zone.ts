@@ -39,9 +39,6 @@ function zoneOfFile(path: string): string | undefined {
   } catch {
     // The path itself may still name a zone.
   }
-  const name = real
-    .split("/zoneinfo/")
-    .at(-1)!
-    .replace(/^(posix|right)\//, "");
+  const name = real.replace(/^.*\/zoneinfo\//, "").replace(/^(posix|right)\//, "");
   return isZone(name) ? name : undefined;
 }

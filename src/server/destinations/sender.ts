@@ -57,8 +57,9 @@ type How = SenderOptions & { signal: AbortSignal };
 const sends: Record<destinations.DestinationKind, (row: Row, message: Message, how: How) => Promise<Sent>> = {
   webhook(row, message, how) {
     const current = opened(row, "signing_secret", how);
-    const isPastGood = row.pastSecret !== null && (row.pastSecretUntil?.getTime() ?? 0) > Date.now();
-    const past = isPastGood ? [open(row, "signing_secret", row.pastSecret!, how)] : [];
+    const { pastSecret } = row;
+    const isPastGood = (row.pastSecretUntil?.getTime() ?? 0) > Date.now();
+    const past = pastSecret !== null && isPastGood ? [open(row, "signing_secret", pastSecret, how)] : [];
     return sendWebhook(message, { ...how, url: String(row.config.url), secrets: [current, ...past] });
   },
   slack(row, message, how) {

@@ -151,8 +151,9 @@ function describe(file: DescFile | undefined, what: string, sent: Set<DescFile>)
   if (!file) return failure(Code.NotFound, `${what} is unknown`);
   const files = [file];
   sent.add(file);
-  for (let index = 0; index < files.length; index++) {
-    for (const dependency of files[index]!.dependencies) {
+  // The loop reaches the files that it adds, too.
+  for (const { dependencies } of files) {
+    for (const dependency of dependencies) {
       if (sent.has(dependency)) continue;
       sent.add(dependency);
       files.push(dependency);

@@ -136,7 +136,7 @@ function beginOver2(
 }
 
 function pathOf(target: string | string[] | undefined): string {
-  return String(target ?? "").split("?", 1)[0]!;
+  return String(target ?? "").split("?", 1)[0] ?? "";
 }
 
 /**

@@ -58,7 +58,8 @@ export function createSpeakers(
         open.set(key, known);
         return known.line;
       }
-      if (open.size >= linesMax) drop(open.keys().next().value!);
+      const [oldest] = open.keys();
+      if (oldest !== undefined && open.size >= linesMax) drop(oldest);
       const secrets = openSecrets(deps, row);
       const { agent_id: agentId, kind, config, epoch } = row;
       const platform = { orgId, stableId, agentId, kind, config, secrets, epoch };

@@ -75,7 +75,7 @@ export function partsOf(text: string, max: number, publicUrl?: string, most = pa
     const space = window.lastIndexOf(" ");
     let at = line > max / 2 ? line : space > max / 2 ? space : max;
     // No character is cut through.
-    if (left.codePointAt(at - 1)! > 0xffff) at -= 1;
+    if ((left.codePointAt(at - 1) ?? 0) > 0xffff) at -= 1;
     parts.push(left.slice(0, at).trimEnd());
     left = left.slice(at).trimStart();
   }

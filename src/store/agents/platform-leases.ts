@@ -98,10 +98,10 @@ export async function takeAbandoned(
         replica_id = excluded.replica_id, lease_until = excluded.lease_until
       where ${isFree}
       returning org_id as "orgId", stable_id as "stableId", epoch`.execute(tx);
-    return taken.map((lease) => ({
-      ...lease,
-      platform: rows.find((row) => row.org_id === lease.orgId && row.stable_id === lease.stableId)!,
-    }));
+    return taken.flatMap((lease) => {
+      const platform = rows.find((row) => row.org_id === lease.orgId && row.stable_id === lease.stableId);
+      return platform ? [{ ...lease, platform }] : [];
+    });
   });
 }
 

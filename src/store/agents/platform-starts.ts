@@ -66,7 +66,7 @@ export async function beginStart(
     .where("org_id", "=", orgId)
     .where("stable_id", "=", stableId)
     .execute();
-  const platform = (await find(tx, { orgId, stableId }))!;
+  const platform = (await find(tx, { orgId, stableId })) ?? notFound(stableId);
   emit({ kind: "platform.starting", actor, data: named(platform) });
   return platform;
 }
@@ -181,7 +181,7 @@ export function stop(
       .where("org_id", "=", orgId)
       .where("stable_id", "=", stableId)
       .execute();
-    const platform = (await find(tx, options))!;
+    const platform = (await find(tx, options)) ?? notFound(stableId);
     await events.append(tx, orgId, [
       { kind: "platform.stopped", actor: options.actor, data: named(platform) },
     ]);

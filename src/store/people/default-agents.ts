@@ -78,8 +78,9 @@ export async function provisionDefaultAgents(db: Db, providers: Providers): Prom
       .limit(orgsPerPassMax)
       .execute();
     for (const { id } of rows) if (await tend(db, id, providers)) changed.add(id);
-    if (rows.length < orgsPerPassMax) return changed.size;
-    after = rows.at(-1)!.id;
+    const last = rows.at(-1);
+    if (!last || rows.length < orgsPerPassMax) return changed.size;
+    after = last.id;
   }
 }
 

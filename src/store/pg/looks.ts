@@ -7,6 +7,7 @@ import { createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
 import type { Db } from "./database.ts";
 import { isUnavailable } from "./failures.ts";
+import { onlyRow } from "./only-row.ts";
 import { ofChangingText } from "./unnest.ts";
 
 /** A scalar expression, and its answer from the value that the driver returns. */
@@ -58,5 +59,6 @@ async function askAll(db: Db, looks: readonly Look<unknown>[]): Promise<unknown[
   const { rows } = await sql<Record<string, unknown>>`${ofChangingText} select ${sql.join(columns)}`.execute(
     db,
   );
-  return looks.map((_, index) => rows[0]![`look_${index}`]);
+  const answers = onlyRow(rows);
+  return looks.map((_, index) => answers[`look_${index}`]);
 }

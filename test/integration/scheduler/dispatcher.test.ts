@@ -45,7 +45,7 @@ async function openSeat(device: DeviceName, slots: number, given: (run: ClaimedR
   const { epoch } = await openDevice(database.db, device);
   let free = slots;
   return {
-    ...{ ...sessionOf(device, epoch), kinds: null, mayHaveRuns: true, mayHaveTurns: false },
+    ...{ ...sessionOf(device, epoch), kinds: null, mayHave: { run: true, turn: false } },
     freeSlots: () => free,
     roomAhead: () => free,
     deliver(run) {
@@ -92,7 +92,7 @@ test("a seat with many free slots leaves room for the others in each claim, and 
   dispatcher.wake(many);
   await dispatcher.idle();
   expect(claims).toHaveLength(asked);
-  many.mayHaveRuns = true;
+  many.mayHave.run = true;
   dispatcher.wake(many);
   await dispatcher.idle();
   expect(claims).toHaveLength(asked + 1);
@@ -104,7 +104,7 @@ test("what is recorded for a device of this replica is claimed by the statement 
   await seedDue(device, 3, new Date(Date.now() - 2_000));
   const given: string[] = [];
   const seat = await openSeat(device, 2, (run) => given.push(run.runId));
-  seat.mayHaveRuns = false;
+  seat.mayHave.run = false;
   const claims: number[] = [];
   const dispatcher = openDispatcher((seats) => claims.push(seats));
   const doorbell = noteDoorbell();
@@ -147,7 +147,7 @@ test("what is claimed as it is recorded is what a claim would have answered", as
   const runs: ClaimedRun[] = [];
   const note = (run: ClaimedRun) => runs.push(run);
   const [seat, later] = [await openSeat(device, 1, note), await openSeat(other, 1, note)];
-  seat.mayHaveRuns = false;
+  seat.mayHave.run = false;
   const dispatcher = openDispatcher();
   const seatOf = (deviceId: string | null) => (deviceId === device.deviceId ? seat : undefined);
   await materializeOnce(db, {
@@ -174,7 +174,7 @@ test("nothing is claimed as it is recorded for a session that a newer one has re
   await seedDue(device, 1, new Date(Date.now() - 2_000));
   const given: string[] = [];
   const seat = await openSeat(device, 1, (run) => given.push(run.runId));
-  seat.mayHaveRuns = false;
+  seat.mayHave.run = false;
   await openDevice(db, device);
   const dispatcher = openDispatcher();
   await materializeOnce(db, {
@@ -198,11 +198,11 @@ test("while a seat is held nothing else is claimed for it, and when it is droppe
   const dispatcher = openDispatcher();
   // Older work may wait for the seat, and comes first.
   expect(dispatcher.hold([seat]).claimants).toEqual([undefined]);
-  seat.mayHaveRuns = false;
+  seat.mayHave.run = false;
   const held = dispatcher.hold([seat, seat]);
   expect(held.claimants.map((claimant) => claimant?.deviceId)).toEqual([device.deviceId, undefined]);
   expect(dispatcher.hold([seat]).claimants).toEqual([undefined]);
-  seat.mayHaveRuns = true;
+  seat.mayHave.run = true;
   dispatcher.wake(seat);
   dispatcher.wake(free);
   await dispatcher.idle();
@@ -217,7 +217,7 @@ test("passes at the same time share the room of a seat, and claim what they reco
   const device = await seedDevice(db);
   const given: string[] = [];
   const seat = await openSeat(device, 3, (run) => given.push(run.runId));
-  seat.mayHaveRuns = false;
+  seat.mayHave.run = false;
   const claims: number[] = [];
   const dispatcher = openDispatcher((seats) => claims.push(seats));
   // A pass under way has one place of three.
@@ -228,7 +228,7 @@ test("passes at the same time share the room of a seat, and claim what they reco
   expect(given).toHaveLength(2);
   expect(doorbell.noted.recorded.filter((run) => run.attemptToken === null)).toHaveLength(1);
   // The run beyond the room waits for a claim, which comes when no pass holds the seat.
-  seat.mayHaveRuns = true;
+  seat.mayHave.run = true;
   dispatcher.wake(seat);
   await dispatcher.idle();
   expect(given).toHaveLength(2);
@@ -243,7 +243,7 @@ test("a worker that was given less than it has room for asks again when it is wo
   const claims: number[] = [];
   const dispatcher = openDispatcher((seats) => claims.push(seats));
   const seat: Seat = {
-    ...{ ...sessionOf(worker, epoch), kinds, mayHaveRuns: true, mayHaveTurns: false },
+    ...{ ...sessionOf(worker, epoch), kinds, mayHave: { run: true, turn: false } },
     freeSlots: () => 2,
     roomAhead: () => 0,
     deliver: () => {},

@@ -116,7 +116,9 @@ export class ScriptedServer {
   /** The next stream after its hello. */
   async session(what = "a stream with a hello", withinMs = this.patienceMs): Promise<ScriptedSession> {
     const deadline = performance.now() + withinMs;
-    while (this.#arrived.length === 0) {
+    for (;;) {
+      const session = this.#arrived.shift();
+      if (session) return session;
       const leftMs = deadline - performance.now();
       if (leftMs <= 0)
         throw new Wrong(what, `none within ${withinMs} ms, and ${this.dials.length} dials in all`);
@@ -129,7 +131,6 @@ export class ScriptedServer {
         };
       });
     }
-    return this.#arrived.shift()!;
   }
 
   async *#connect(

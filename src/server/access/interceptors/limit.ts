@@ -57,7 +57,8 @@ export async function admitStream(
   call: { rpc: string; authorization: string | undefined; address: string },
 ): Promise<Principal> {
   await identify(options, call);
-  const principal = (await options.guard.admit(call.rpc, call.authorization))!;
+  const principal = await options.guard.admit(call.rpc, call.authorization);
+  if (!principal) throw new Error(`${call.rpc} needs no token, and a stream needs one`);
   options.limits.requireRequest(principal.tokenId);
   return principal;
 }

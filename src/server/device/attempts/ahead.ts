@@ -25,19 +25,26 @@ const reserveMax = 32;
 /** The weight of the latest attempt in the moving average of the attempts' times. */
 const latestShare = 0.25;
 
+/**
+ * What a session keeps of a run beside its assignment. The assignment's content would be the larger
+ * part of what a replica with many runs ahead has in its memory.
+ */
+export type HeldName = Pick<
+  ClaimedRun,
+  "orgId" | "runId" | "watcherId" | "deviceId" | "attemptToken" | "attempt" | "dueAt" | "dueForMs"
+>;
+
 /** A run that a session has claimed and not pushed: not yet due, or waiting for a slot. */
-export type HeldRun = {
-  readonly run: ClaimedRun;
+type HeldRun = {
+  readonly run: HeldName;
   readonly claimMs: number;
-  /** The run's assignment; undefined if the assignment could not be made. */
-  readonly assignment: Prepared | undefined;
+  /** The run's assignment; throws if the assignment cannot be made. */
+  readonly assignment: () => Prepared;
   /** The due time, in milliseconds since 1970. */
   readonly dueMs: number;
   /** The end of the wait for a slot, in milliseconds since 1970. */
   readonly untilMs: number;
-  /** The wheel's next callback is the end of the wait. */
-  isWaiting: boolean;
-  /** Removes the run's next callback from the wheel. */
+  /** Removes the run's callback from the wheel. */
   forget: () => void;
 };
 
@@ -53,12 +60,12 @@ class Held {
     return this.#runs.length;
   }
 
-  first(): HeldRun | undefined {
-    return this.#runs[0];
+  at(index: number): HeldRun | undefined {
+    return this.#runs[index];
   }
 
-  list(): readonly HeldRun[] {
-    return this.#runs;
+  list(): HeldName[] {
+    return this.#runs.map(({ run }) => run);
   }
 
   has(attemptToken: string): boolean {
@@ -66,9 +73,8 @@ class Held {
   }
 
   add(held: HeldRun): void {
-    let at = this.#runs.length;
-    while (at > 0 && this.#runs[at - 1]!.dueMs > held.dueMs) at--;
-    this.#runs.splice(at, 0, held);
+    const before = this.#runs.findLastIndex(({ dueMs }) => dueMs <= held.dueMs);
+    this.#runs.splice(before + 1, 0, held);
   }
 
   remove(attemptToken: string): HeldRun | undefined {
@@ -101,11 +107,11 @@ export type AheadSession = {
   /** Number of further attempts that the device accepts now. */
   freeSlots(): number;
   /** Pushes a due run. */
-  push(run: ClaimedRun, claimMs: number, assignment: Prepared | undefined): void;
+  push(run: HeldName, claimMs: number, assignment: () => Prepared): void;
   /** Encodes the run's assignment; throws if the assignment cannot be made. */
   prepare(run: ClaimedRun): Prepared;
   /** Gives back a run that was never pushed. */
-  giveBack(run: ClaimedRun, how: Ending): void;
+  giveBack(run: HeldName, how: Ending): void;
 };
 
 /**
@@ -123,6 +129,9 @@ export class Ahead {
    * completion.
    */
   #attemptMs: number | undefined;
+  /** The next look at the runs that wait for a slot, in milliseconds since 1970. */
+  #lookMs = Number.POSITIVE_INFINITY;
+  #forgetLook: (() => void) | undefined;
 
   constructor(
     session: AheadSession,
@@ -141,12 +150,12 @@ export class Ahead {
     return this.#held.has(attemptToken);
   }
 
-  list(): readonly HeldRun[] {
+  list(): HeldName[] {
     return this.#held.list();
   }
 
-  remove(attemptToken: string): HeldRun | undefined {
-    return this.#held.remove(attemptToken);
+  remove(attemptToken: string): HeldName | undefined {
+    return this.#held.remove(attemptToken)?.run;
   }
 
   isDue(dueMs: number): boolean {
@@ -167,20 +176,26 @@ export class Ahead {
   }
 
   add(run: ClaimedRun, claimMs: number): void {
+    const nowMs = this.#clock.now();
     const dueMs = run.dueAt.getTime();
-    let assignment: Prepared | undefined;
-    try {
-      assignment = this.#session.prepare(run);
-    } catch {
-      // Pushing the run will fail it.
-    }
-    const untilMs = Math.max(dueMs, this.#clock.now()) + heldMsMax;
-    const isFar = dueMs > this.#clock.now() + farMs;
-    const forget = isFar
-      ? this.#wheel.at(this.#clock.now() + heldMsMax, () => this.#giveBackFar(run.attemptToken))
-      : this.#wheel.at(dueMs, () => this.pushDue());
-    this.#held.add({ run, claimMs, assignment, dueMs, untilMs, isWaiting: false, forget });
+    const assignment = this.#assignmentOf(run);
+    const untilMs = Math.max(dueMs, nowMs) + heldMsMax;
+    const held = { run: nameOf(run), claimMs, assignment, dueMs, untilMs, forget: () => {} };
+    this.#held.add(held);
+    held.forget =
+      dueMs > nowMs + farMs
+        ? this.#wheel.at(nowMs + heldMsMax, () => this.#giveBackFar(held.run.attemptToken))
+        : this.#wheel.at(dueMs, this.#pushDueThen);
     this.pushDue();
+  }
+
+  /** The assignment, made once; if it cannot be made, pushing the run tries again and fails the run. */
+  #assignmentOf(run: ClaimedRun): () => Prepared {
+    try {
+      return always(this.#session.prepare(run));
+    } catch {
+      return () => this.#session.prepare(run);
+    }
   }
 
   #giveBackFar(attemptToken: string): void {
@@ -192,7 +207,7 @@ export class Ahead {
 
   /** Pushes due runs while slots are free; a due run without a slot waits for a limited time. */
   pushDue(): void {
-    for (let held = this.#held.first(); held && this.isDue(held.dueMs); held = this.#held.first()) {
+    for (let held = this.#held.at(0); held && this.isDue(held.dueMs); held = this.#held.at(0)) {
       if (this.#session.freeSlots() === 0) {
         this.#letWait();
         return;
@@ -202,16 +217,18 @@ export class Ahead {
     }
   }
 
-  /**
-   * Gives back runs that have waited too long for a slot, and schedules the next check of the
-   * others.
-   */
+  /** One function for all calls of the wheel. */
+  readonly #pushDueThen = (): void => this.pushDue();
+
+  /** Gives back runs that have waited too long for a slot, and looks again when the next one has. */
   #letWait(): void {
-    for (const held of [...this.#held.list()]) {
-      if (!this.isDue(held.dueMs)) break;
-      if (!this.isDue(held.untilMs)) {
-        // Every push and every freed slot comes by here; one callback per run is enough.
-        if (!held.isWaiting) this.#awaitSlot(held);
+    const dueMs = this.#clock.now() + earlyMsMax;
+    let lookMs = Number.POSITIVE_INFINITY;
+    let index = 0;
+    for (let held = this.#held.at(0); held && held.dueMs <= dueMs; held = this.#held.at(index)) {
+      if (held.untilMs > dueMs) {
+        lookMs = Math.min(lookMs, held.untilMs);
+        index++;
         continue;
       }
       // The device's attempts take longer than estimated.
@@ -219,13 +236,16 @@ export class Ahead {
       this.#held.remove(held.run.attemptToken);
       this.#session.giveBack(held.run, { ...givenBack, reason: "its device had no free slot for it" });
     }
+    this.#lookAgain(lookMs);
   }
 
-  #awaitSlot(held: HeldRun): void {
-    held.forget();
-    held.isWaiting = true;
-    held.forget = this.#wheel.at(held.untilMs, () => {
-      held.isWaiting = false;
+  /** Every push and every freed slot comes by here: an earlier look makes the later one needless. */
+  #lookAgain(atMs: number): void {
+    if (atMs >= this.#lookMs) return;
+    this.#forgetLook?.();
+    this.#lookMs = atMs;
+    this.#forgetLook = this.#wheel.at(atMs, () => {
+      this.#lookMs = Number.POSITIVE_INFINITY;
       this.pushDue();
     });
   }
@@ -235,6 +255,16 @@ export class Ahead {
    * already.
    */
   giveBackAll(): void {
+    this.#forgetLook?.();
+    this.#lookMs = Number.POSITIVE_INFINITY;
     for (const { run } of this.#held.clear()) this.#session.giveBack(run, givenBack);
   }
+}
+
+/** Functions of their own, because a function made beside the run would keep the whole run. */
+const always = (assignment: Prepared) => () => assignment;
+
+function nameOf(run: ClaimedRun): HeldName {
+  const { orgId, runId, watcherId, deviceId, attemptToken, attempt, dueAt, dueForMs } = run;
+  return { orgId, runId, watcherId, deviceId, attemptToken, attempt, dueAt, dueForMs };
 }

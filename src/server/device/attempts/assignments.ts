@@ -10,7 +10,7 @@ import type { Handling } from "../session/handling.ts";
 import type { SessionServices } from "../session/session-services.ts";
 import type { SessionState } from "../session/session-table.ts";
 import type { Link, Prepared } from "../stream/link.ts";
-import { Ahead, type Ending } from "./ahead.ts";
+import { Ahead, type Ending, type HeldName } from "./ahead.ts";
 import { Outstanding, type OutstandingAttempt } from "./outstanding.ts";
 import type { AttemptKind } from "./work.ts";
 
@@ -91,7 +91,7 @@ export class Assignments {
   /** The attempts on the device by the session's memory, and the attempts held ahead for it. */
   list(): (AttemptName & { kind: AttemptKind })[] {
     const { orgId, deviceId } = this.#session;
-    const held = this.#ahead.list().map(({ run }) => workOf(run));
+    const held = this.#ahead.list().map(workOf);
     return [...this.out.list(), ...held].map(({ kind, workId, attemptToken }) => {
       return { orgId, deviceId, kind, workId, attemptToken };
     });
@@ -137,8 +137,8 @@ export class Assignments {
     // clock of the database called due waits here for its moment.
     const mayWait = this.#session.state === "serving" && !(this.#session.isWorker && isDue);
     const isFirst = this.#ahead.size === 0 && isDue;
-    if (!mayWait || (isFirst && this.#slotsLeft() > 0)) this.#push(run, claimMs);
-    else this.#ahead.add(run, claimMs);
+    if (mayWait && !(isFirst && this.#slotsLeft() > 0)) this.#ahead.add(run, claimMs);
+    else this.#push(run, claimMs, () => this.#assignmentOf(run));
   }
 
   #assignmentOf(run: ClaimedRun): Prepared {
@@ -150,9 +150,9 @@ export class Assignments {
     );
   }
 
-  #push(run: ClaimedRun, claimMs: number, assignment?: Prepared): void {
+  #push(run: HeldName, claimMs: number, assignment: () => Prepared): void {
     const { clock, telemetry } = this.#services;
-    const isPushed = this.#deliver(workOf(run), () => assignment ?? this.#assignmentOf(run));
+    const isPushed = this.#deliver(workOf(run), assignment);
     if (!isPushed) return;
     // For a retried run the claim knows the start of the wait.
     const dueForMs = run.attempt > 1 ? run.dueForMs : Math.max(0, clock.now() - run.dueAt.getTime());
@@ -247,7 +247,7 @@ export class Assignments {
     const held = this.#ahead.remove(attempt.attemptToken);
     if (held) {
       // The device has never heard of the attempt.
-      this.#giveBack(workOf(held.run), { action: "finish", status: "cancelled", reason: attempt.reason });
+      this.#giveBack(workOf(held), { action: "finish", status: "cancelled", reason: attempt.reason });
       this.#session.wake();
       return;
     }
@@ -313,4 +313,6 @@ export class Assignments {
 }
 
 /** A claimed run as the work of an attempt. */
-const workOf = (run: ClaimedRun) => ({ ...run, kind: "run" as const, workId: run.runId });
+const workOf = ({ runId: workId, watcherId, attemptToken, attempt }: HeldName) => ({
+  ...{ kind: "run" as const, workId, watcherId, attemptToken, attempt },
+});

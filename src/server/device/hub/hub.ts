@@ -78,7 +78,7 @@ export function createHub(deps: HubDeps): Hub {
   const services = servicesOf(deps, parts);
   const begin = createBeginning(deps, registry, services);
   const expect = (session: Session, kind: AttemptKind) => {
-    session.mayHave(kind);
+    session.mayHave[kind] = true;
     deps.dispatcher.wake(session);
   };
   let isDraining = false;

@@ -42,8 +42,9 @@ function forgottenOf(
   { workId, attemptToken, reoffer }: Completion,
 ): ForgottenAttempt | undefined {
   if (!reoffer) return undefined;
-  const { watcherId, attempt, scheduledFor } = reoffer;
-  const moments = [reoffer.windowStart!, reoffer.windowEnd!, ...(scheduledFor ? [scheduledFor] : [])];
+  const { watcherId, attempt, scheduledFor, windowStart, windowEnd } = reoffer;
+  if (!windowStart || !windowEnd) return undefined;
+  const moments = [windowStart, windowEnd, ...(scheduledFor ? [scheduledFor] : [])];
   // The database has no such moment, and no run had it.
   if (moments.some(({ seconds }) => seconds < 0n || seconds > secondsMax)) return undefined;
   return {
@@ -51,8 +52,8 @@ function forgottenOf(
     watcherId: watcherId.toLowerCase(),
     source: sourceOf(reoffer.source, scheduledFor !== undefined),
     scheduledFor: scheduledFor ? timestampDate(scheduledFor) : null,
-    windowStart: timestampDate(reoffer.windowStart!),
-    windowEnd: timestampDate(reoffer.windowEnd!),
+    windowStart: timestampDate(windowStart),
+    windowEnd: timestampDate(windowEnd),
   };
 }
 

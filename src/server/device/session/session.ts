@@ -51,8 +51,7 @@ const moveSpreadMs = 200;
  *   end:      runs stay until the TTL; turns fail at once unless the server moved the device
  */
 export class Session extends SessionIdentity implements Seat, SessionView {
-  mayHaveRuns = true;
-  mayHaveTurns = true;
+  readonly mayHave: Record<AttemptKind, boolean> = { run: true, turn: true };
   readonly #services: SessionServices<Session>;
   readonly #link: Link;
   readonly #handling: Handling;
@@ -106,12 +105,6 @@ export class Session extends SessionIdentity implements Seat, SessionView {
 
   get state(): SessionState {
     return this.#state;
-  }
-
-  /** Notes that work of a kind may wait for the session. */
-  mayHave(kind: AttemptKind): void {
-    if (kind === "turn") this.mayHaveTurns = true;
-    else this.mayHaveRuns = true;
   }
 
   freeSlots(): number {

@@ -78,7 +78,7 @@ export function openLink(options: { signal: AbortSignal; onOverflow: () => void 
     end,
     async *messages() {
       while (!options.signal.aborted) {
-        while (queue.length > 0) yield queue.shift()!;
+        for (let next = queue.shift(); next; next = queue.shift()) yield next;
         if (ending) {
           if (ending.error) throw ending.error;
           return;

@@ -75,8 +75,8 @@ function sectionsOf(tokens: Token[]): Section[] {
       const heading = plainOf(token.tokens ?? []);
       sections.push({ id: idOf(heading, taken), heading, depth: (token as Tokens.Heading).depth, text: "" });
     } else {
-      if (sections.length === 0) sections.push({ id: "", heading: "", depth: 0, text: "" });
-      const section = sections.at(-1)!;
+      const section = sections.at(-1) ?? { id: "", heading: "", depth: 0, text: "" };
+      if (sections.length === 0) sections.push(section);
       section.text = `${section.text} ${plainOf([token])}`.replaceAll(/\s+/g, " ").trim();
     }
   }
@@ -124,5 +124,5 @@ const entities: Record<string, string> = {
 };
 
 export function escapeHtml(text: string): string {
-  return text.replaceAll(/[&<>"']/g, (character) => entities[character]!);
+  return text.replaceAll(/[&<>"']/g, (character) => entities[character] ?? character);
 }

@@ -191,8 +191,8 @@ function navigationOf(byFile: ReadonlyMap<string, Page>): { heading: string; pag
   const table = index?.tokens.find((token): token is Tokens.Table => token.type === "table");
   const sections: { heading: string; pages: Page[] }[] = [];
   for (const [reader, names] of table?.rows ?? []) {
-    if (reader!.text) sections.push({ heading: `You ${reader!.text}`, pages: [] });
-    for (const token of names!.tokens) {
+    if (reader?.text) sections.push({ heading: `You ${reader.text}`, pages: [] });
+    for (const token of names?.tokens ?? []) {
       if (token.type !== "link") continue;
       const page = byFile.get(posix.join("docs", (token as Tokens.Link).href));
       if (page) sections.at(-1)?.pages.push(page);

@@ -30,6 +30,13 @@ export async function ask(
   }
 }
 
+/** A setting that the kind of platform requires; without the setting no platform is stored. */
+export function required(settings: Readonly<Record<string, string>>, name: string): string {
+  const value = settings[name];
+  if (value === undefined) throw new PlatformRefused(`the setting ${name} is missing`);
+  return value;
+}
+
 /** Maximum characters of a platform's words. */
 const wordsMax = 200;
 

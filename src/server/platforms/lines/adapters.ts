@@ -1,6 +1,6 @@
 import type { Adapter, Logger } from "chat";
 import type { Reach } from "../../../addresses.ts";
-import { agentOf, ask, assertionOf, credentialsOf, googleTokens, said } from "./adapter-calls.ts";
+import { agentOf, ask, assertionOf, credentialsOf, googleTokens, required, said } from "./adapter-calls.ts";
 
 export type Settings = {
   config: Readonly<Record<string, string>>;
@@ -48,7 +48,9 @@ export const adapterKinds: Readonly<Record<string, AdapterKind>> = {
     usesWebhook: ({ secrets }) => Boolean(secrets.webhook_secret),
     async probe({ apiUrl, secrets, webhookUrl, reach, listens }, signal) {
       const call = (method: string, body: object = {}) =>
-        ask(reach, signal, `${apiUrl}/bot${encodeURIComponent(secrets.bot_token!)}/${method}`, { body });
+        ask(reach, signal, `${apiUrl}/bot${encodeURIComponent(required(secrets, "bot_token"))}/${method}`, {
+          body,
+        });
       said("Telegram", await call("getMe"), "description");
       if (!secrets.webhook_secret || !webhookUrl || !listens) return;
       const wanted = { url: webhookUrl, secret_token: secrets.webhook_secret };
@@ -149,7 +151,7 @@ export const adapterKinds: Readonly<Record<string, AdapterKind>> = {
     create: "createWhatsAppAdapter",
     usesWebhook: () => true,
     async probe({ apiUrl, config, secrets, reach }, signal) {
-      const url = `${apiUrl}/v25.0/${encodeURIComponent(config.phone_number_id!)}`;
+      const url = `${apiUrl}/v25.0/${encodeURIComponent(required(config, "phone_number_id"))}`;
       const headers = { authorization: `Bearer ${secrets.access_token}` };
       said("WhatsApp", await ask(reach, signal, url, { headers }), "error");
     },
@@ -176,8 +178,8 @@ export const adapterKinds: Readonly<Record<string, AdapterKind>> = {
       const tenant = encodeURIComponent(config.app_tenant_id || "botframework.com");
       const body = new URLSearchParams({
         grant_type: "client_credentials",
-        client_id: config.app_id!,
-        client_secret: secrets.app_password!,
+        client_id: required(config, "app_id"),
+        client_secret: required(secrets, "app_password"),
         scope: "https://api.botframework.com/.default",
       });
       const url = `https://login.microsoftonline.com/${tenant}/oauth2/v2.0/token`;
@@ -223,7 +225,7 @@ export const adapterKinds: Readonly<Record<string, AdapterKind>> = {
     create: "createGoogleChatAdapter",
     usesWebhook: () => true,
     async probe({ secrets, reach }, signal) {
-      const assertion = assertionOf(credentialsOf(secrets.credentials!));
+      const assertion = assertionOf(credentialsOf(required(secrets, "credentials")));
       const form = new URLSearchParams({
         grant_type: "urn:ietf:params:oauth:grant-type:jwt-bearer",
         assertion,
@@ -231,7 +233,7 @@ export const adapterKinds: Readonly<Record<string, AdapterKind>> = {
       said("Google", await ask(reach, signal, googleTokens, { form }), "error_description");
     },
     options: ({ config, secrets, apiUrl, webhookUrl, logger }) => ({
-      credentials: credentialsOf(secrets.credentials!),
+      credentials: credentialsOf(required(secrets, "credentials")),
       ...(config.project_number ? { googleChatProjectNumber: config.project_number } : {}),
       ...(webhookUrl ? { endpointUrl: webhookUrl } : {}),
       ...(config.api_url ? { apiUrl } : {}),
@@ -248,7 +250,7 @@ export const adapterKinds: Readonly<Record<string, AdapterKind>> = {
     create: "createLinearAdapter",
     usesWebhook: () => true,
     async probe({ apiUrl, secrets, reach }, signal) {
-      const headers = { authorization: secrets.api_key! };
+      const headers = { authorization: required(secrets, "api_key") };
       const body = { query: "{ viewer { id } }" };
       said("Linear", await ask(reach, signal, apiUrl, { body, headers }), "errors");
     },

@@ -43,8 +43,9 @@ export function createPackages(folder: string | undefined): Packages {
   return {
     has: (name) => Object.hasOwn(own, name) || entryOf(name) !== undefined,
     async load(kind, name) {
-      if (Object.hasOwn(own, name)) {
-        const [sdk, adapter] = await Promise.all([import("chat"), own[name]!()]);
+      const load = Object.hasOwn(own, name) ? own[name] : undefined;
+      if (load) {
+        const [sdk, adapter] = await Promise.all([import("chat"), load()]);
         return { sdk, adapter: adapter as Record<string, unknown> };
       }
       const entry = entryOf(name);

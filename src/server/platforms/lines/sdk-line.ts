@@ -108,7 +108,9 @@ function listenTo(chat: Sdk.Chat, adapter: Adapter, { kind, ear }: SdkLineOption
  */
 async function takeWebhook(chat: Sdk.Chat, kindName: string, request: Request): Promise<Response> {
   const tasks: Promise<unknown>[] = [];
-  const answer = await chat.webhooks[kindName]!(request, {
+  const webhook = chat.webhooks[kindName];
+  if (!webhook) throw new Error(`the adapter of ${kindName} takes no webhook`);
+  const answer = await webhook(request, {
     deduplicate: false,
     propagateHandlerErrors: true,
     waitUntil: (task) => tasks.push(task),
