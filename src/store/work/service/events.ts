@@ -5,8 +5,8 @@ import { inCompany } from "../../pg/round-trips.ts";
 import type { Json } from "../../pg/schema-columns.ts";
 import type { EventTable } from "../../pg/schema-work.ts";
 import { ofAnySize, unnest } from "../../pg/unnest.ts";
-import { appendAlone } from "./lone-events.ts";
 import { uuidsOf } from "../../pg/uuid-array.ts";
+import { appendAlone } from "./lone-events.ts";
 
 export type EventRow = Selectable<EventTable>;
 
