@@ -25,11 +25,13 @@ export function slotRunId(slot: { orgId: string; watcherId: string; scheduledFor
 }
 
 /**
- * The id of a spread run's copy for a device: the time of the run, and a hash of both. As with
- * {@link slotRunId}, a run that is spread again has the same copies.
+ * The id of a spread run's copy for a device: the time of the run, and a hash of the run's name
+ * ({@link nameOfRun}) and the device. As with {@link slotRunId}, a run that is spread again has the
+ * same copies; the copies of two runs of one name have one name, too.
  */
 export function spreadRunId(copy: { runId: string; deviceId: string }): string {
-  const bytes = hash("sha256", JSON.stringify([copy.runId, copy.deviceId]), "buffer").subarray(0, 16);
+  const name = JSON.stringify([nameOfRun(copy.runId), copy.deviceId]);
+  const bytes = hash("sha256", name, "buffer").subarray(0, 16);
   Buffer.from(copy.runId.replaceAll("-", ""), "hex").copy(bytes, 0, 0, 6);
   return formatted(bytes);
 }
@@ -42,8 +44,7 @@ export function spreadRunId(copy: { runId: string; deviceId: string }): string {
 export function followerRunId(start: { afterRunId: string; watcherId: string }): string {
   const name = JSON.stringify(["after", start.afterRunId, start.watcherId]);
   const bytes = hash("sha256", name, "buffer").subarray(0, 16);
-  const hex = start.afterRunId.replaceAll("-", "");
-  bytes.writeUIntBE(Math.min(Number.parseInt(hex.slice(0, 12), 16) + 1, 2 ** 48 - 1), 0, 6);
+  bytes.writeUIntBE(Math.min(timeOfRun(start.afterRunId) + 1, 2 ** 48 - 1), 0, 6);
   return formatted(bytes);
 }
 
@@ -52,10 +53,29 @@ export function followerRunId(start: { afterRunId: string; watcherId: string }):
  * key. Two ids of the same key differ in the time alone ({@link nameOfRun}).
  */
 export function deliveryRunId(delivery: { hookId: string; key: string }, now: number = Date.now()): string {
-  const name = JSON.stringify(["hook", delivery.hookId, delivery.key]);
-  const bytes = hash("sha256", name, "buffer").subarray(0, 16);
+  return namedRunId(["hook", delivery.hookId, delivery.key], now);
+}
+
+/**
+ * The id of the run that a request with an id of its own asks for: the time, and a hash of the
+ * request, as {@link deliveryRunId}.
+ */
+export function requestedRunId(
+  request: { orgId: string; actor: string; rpc: string; requestId: string },
+  now: number = Date.now(),
+): string {
+  return namedRunId(["request", request.orgId, request.actor, request.rpc, request.requestId], now);
+}
+
+function namedRunId(names: readonly string[], now: number): string {
+  const bytes = hash("sha256", JSON.stringify(names), "buffer").subarray(0, 16);
   bytes.writeUIntBE(now, 0, 6);
   return formatted(bytes);
+}
+
+/** The time in a run's id, in milliseconds since the epoch. */
+export function timeOfRun(runId: string): number {
+  return Number.parseInt(runId.replaceAll("-", "").slice(0, 12), 16);
 }
 
 /** The part of an id without its time, version and variant: 62 bits, random or a hash. */

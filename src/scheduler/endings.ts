@@ -2,7 +2,7 @@ import { type Batcher, createBatcher } from "../batcher.ts";
 import { Refusal, refuse } from "../errors.ts";
 import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import { isFinal, mayBeOfOneRow } from "../store/pg/failures.ts";
+import { isFinal, isOfData, mayBeOfOneRow } from "../store/pg/failures.ts";
 import type { WorkKind } from "../store/work/attempts/active.ts";
 import { lateResultsMax } from "../store/work/attempts/late-results.ts";
 import type { AttemptSettlement } from "../store/work/attempts/settlements.ts";
@@ -118,17 +118,21 @@ export function createEndings(of: EndingsOf, options: Options): Endings {
   return {
     async report(report) {
       const reports = report.status === "completed" ? completions : failures;
+      const subject = { orgId: report.orgId, workId: report.workId, kind: of.noun };
       let answer: Answer;
       try {
-        answer = await reports.add(report);
+        // A refusal may be a lost race with another writer: the second try sees what the other wrote.
+        answer = await reports.add(report).catch((error: unknown) => {
+          if (!isFinal(error)) throw error;
+          return reports.add(report);
+        });
       } catch (error) {
-        const subject = { err: error, orgId: report.orgId, workId: report.workId, kind: of.noun };
-        if (isFinal(error)) {
-          log.error(subject, "the database refuses a completion");
+        if (isOfData(error) && (await canEndAsFailed(of, options.db, report))) {
+          log.error({ ...subject, err: error }, "the database refuses a completion");
           refuse("invalid_argument", "completion: the database refuses to store it; see the server's log");
         }
         if (mayBeOfOneRow(error))
-          log.error(subject, "a completion cannot be stored now; its device keeps it");
+          log.error({ ...subject, err: error }, "a completion cannot be stored now; its device keeps it");
         throw error;
       }
       if (answer !== "full") {
@@ -146,6 +150,27 @@ export function createEndings(of: EndingsOf, options: Options): Endings {
       await Promise.all([completions, failures, withdrawals, ends].map((batcher) => batcher.idle()));
     },
   };
+}
+
+/**
+ * Whether the work could end as failed, as it does after an invalid report: otherwise the database
+ * refuses more than the report's data or the work's own row (R8). Nothing is stored.
+ */
+async function canEndAsFailed(of: EndingsOf, db: Db, report: Report): Promise<boolean> {
+  const { orgId, deviceId, workId, attemptToken } = report;
+  const blank: Report = {
+    ...{ orgId, deviceId, workId, attemptToken, status: "failed", output: "", isOutputTruncated: false },
+    ...{ exitCode: undefined, signal: "", reason: "invalid", durationMs: undefined },
+  };
+  const undo = new Error("only tried");
+  const tried = transaction(db, async (tx) => {
+    const { answers } = await of.storeCurrent(tx, [blank]);
+    if (answers.some((answer) => answer !== "full" && answer.verdict === "superseded")) {
+      await of.storeLate(tx, [blank]);
+    }
+    throw undo;
+  });
+  return tried.catch((error: unknown) => error === undo);
 }
 
 function createReports(of: EndingsOf, { db, onReports }: Options): Batcher<Report, Answer> {

@@ -2,6 +2,7 @@ import type { Quotas } from "../store/people/quotas.ts";
 import * as rights from "../store/people/rights.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as placements from "../store/work/runs/placements.ts";
+import * as restoredStarts from "../store/work/runs/restored-starts.ts";
 import * as spreads from "../store/work/runs/spreads.ts";
 import * as events from "../store/work/service/events.ts";
 import { createPlan, type Plan, type Rights } from "./placement.ts";
@@ -148,6 +149,11 @@ async function writeSpreads(
       reasons.push(reasonOf(run, result.waits));
       continue;
     }
+    if (result.skipped) {
+      const data = { skip_reason: "overlap", reason: spreads.gaveWay };
+      written.push({ kind: "run.skipped", actor: "pinion", runId: run.runId, ...result.skipped, data });
+      pass.moved.push({ orgId, runId: run.runId });
+    }
     for (const { runId, watcherId, deviceId, isHeld } of result.runs) {
       pass.moved.push({ orgId, runId });
       if (isHeld) pass.isMore = true;
@@ -195,18 +201,18 @@ async function noteStarts(
 async function spreadOut(
   tx: Db,
   options: { orgId: string; quotas: Pick<Quotas, "findRoom" | "add">; run: placements.Held; plan: Plan },
-): Promise<{ runs: spreads.Spread[] } | { waits: string }> {
+): Promise<{ runs: spreads.Spread[]; skipped?: { watcherId: string } | undefined } | { waits: string }> {
   const { orgId, run, plan, quotas } = options;
   const eligible = plan.eligible(run);
   if (eligible.length === 0) return { waits: "no device that matches its selector can be used for it" };
   const busy = await spreads.listBusy(tx, { orgId, watcherId: run.watcherId });
   const matching = eligible.map(({ deviceId }) => deviceId);
-  const done = await spreads.listDone(tx, { orgId, runId: run.runId, deviceIds: matching });
+  const done = await restoredStarts.listDone(tx, { orgId, runId: run.runId, deviceIds: matching });
   const deviceIds = matching.filter((deviceId) => !busy.has(deviceId) && !done.has(deviceId));
   const [first] = done;
   if (first !== undefined && done.size === matching.length) {
-    await spreads.giveWay(tx, { orgId, runId: run.runId, deviceId: first });
-    return { runs: [] };
+    const skipped = await spreads.giveWay(tx, { orgId, runId: run.runId, deviceId: first });
+    return { runs: [], skipped };
   }
   if (deviceIds.length === 0) {
     return { waits: "its watcher has a live run on every device that matches its selector" };

@@ -238,16 +238,21 @@ export function planManual(watcher: DueWatcher, options: ManualOptions = {}): Pl
   };
 }
 
-type ManualOptions = { retryOf?: { runId: string; windowStart: Date; windowEnd: Date }; askedBy?: string };
+type ManualOptions = {
+  retryOf?: { runId: string; windowStart: Date; windowEnd: Date };
+  /** The id of the run; undefined: a new one. */
+  runId?: string | undefined;
+  askedBy?: string;
+};
 
 /** A run without a slot: due now, for the time since the last stored window. */
-function manualRecord(watcher: DueWatcher, { retryOf, askedBy }: ManualOptions = {}): SlotRecord {
+function manualRecord(watcher: DueWatcher, { retryOf, runId, askedBy }: ManualOptions = {}): SlotRecord {
   const { now, windowCursorAt } = watcher;
   const windowStart =
     windowCursorAt && windowCursorAt < now ? windowCursorAt : new Date(now.getTime() - firstWindowMs);
   return {
     ...unskipped(watcher),
-    runId: newId(now.getTime()),
+    runId: runId ?? newId(now.getTime()),
     isNew: true,
     scheduledFor: null,
     source: "manual",

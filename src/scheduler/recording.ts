@@ -1,12 +1,12 @@
 import type { Logger } from "../log.ts";
 import type { Quotas } from "../store/people/quotas.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import { isPassing, mayBeOfOneRow } from "../store/pg/failures.ts";
+import { isFinal, isPassing, mayBeOfOneRow } from "../store/pg/failures.ts";
 import { keepPlans } from "../store/pg/plans.ts";
 import * as events from "../store/work/service/events.ts";
 import * as schedules from "../store/work/watchers/schedules.ts";
 import * as slotRows from "../store/work/watchers/slot-rows.ts";
-import { type Clock, elapsedMs } from "./clock.ts";
+import { type Clock, ClockInDoubt, elapsedMs } from "./clock.ts";
 import type { HeldSeats, Hold } from "./dispatcher.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Plan, slotsPerPassMax } from "./plan.ts";
@@ -155,7 +155,13 @@ async function planWithin(
   return planned.filter(({ plan }) => !plan.isAhead || plan.slots.every((slot) => !slot.skipReason));
 }
 
-/** Passes over each watcher by itself. All but the failed watchers are done when it throws. */
+/**
+ * Passes over each watcher by itself. All but the failed watchers are done when it throws.
+ *
+ * R9: a watcher whose own data is the cause is set aside and reported. No watcher is paused for an
+ * error that may pass (see isPassing), such as a full disk, nor if the database refuses every watcher
+ * of several: then the cause is none of them.
+ */
 async function passOneByOne(
   db: Db,
   options: PassOptions,
@@ -163,49 +169,47 @@ async function passOneByOne(
   plan: Planner,
 ): Promise<void> {
   const left: unknown[] = [];
+  const refused: { name: schedules.WatcherName; failure: unknown }[] = [];
   for (const name of names) {
     await planAlone(db, options, name, plan).catch((failure: unknown) => {
       if (!mayBeOfOneRow(failure)) throw failure;
-      left.push(failure);
+      if (isPassing(failure) || failure instanceof ClockInDoubt) left.push(failure);
+      else refused.push({ name, failure });
     });
   }
+  const isOfAll =
+    names.length > 1 && refused.filter(({ failure }) => isFinal(failure)).length === names.length;
+  if (isOfAll) left.push(refused[0]?.failure);
+  else for (const { name, failure } of refused) await setAside(db, options, name, failure);
   // The failed watchers stay due, and the next pass is delayed for them.
   if (left.length > 0) throw left[0];
 }
 
-/**
- * R9: a watcher that makes its batch fail is processed alone and, if its own data is the cause, set
- * aside and reported. An error that may pass (see isPassing) is thrown: no watcher is paused
- * because of a full disk.
- */
 async function planAlone(
   db: Db,
   options: PassOptions,
   name: schedules.WatcherName,
   plan: Planner,
 ): Promise<void> {
-  try {
-    const runs = await transaction(db, async (tx) => {
-      const sentAtMs = elapsedMs();
-      const watcher = await schedules.lockOne(tx, name);
-      if (!watcher) return [];
-      options.judge?.require(watcher.now, sentAtMs);
-      const planned = await planWithin(tx, options, [watcher], (one) => plan(one, slotsPerPassMax));
-      return writeWithEvents(tx, planned);
-    });
-    options.doorbell.recorded(runs);
-  } catch (error) {
-    if (isPassing(error)) throw error;
-    const reason = `its due slot could not be recorded: ${error instanceof Error ? error.message : String(error)}`;
-    options.log.error(
-      { err: error, orgId: name.orgId, watcherId: name.watcherId },
-      "a watcher was set aside",
-    );
-    await setAside(db, name, reason);
-  }
+  const runs = await transaction(db, async (tx) => {
+    const sentAtMs = elapsedMs();
+    const watcher = await schedules.lockOne(tx, name);
+    if (!watcher) return [];
+    options.judge?.require(watcher.now, sentAtMs);
+    const planned = await planWithin(tx, options, [watcher], (one) => plan(one, slotsPerPassMax));
+    return writeWithEvents(tx, planned);
+  });
+  options.doorbell.recorded(runs);
 }
 
-async function setAside(db: Db, name: schedules.WatcherName, reason: string): Promise<void> {
+async function setAside(
+  db: Db,
+  { log }: PassOptions,
+  name: schedules.WatcherName,
+  failure: unknown,
+): Promise<void> {
+  const reason = `its due slot could not be recorded: ${failure instanceof Error ? failure.message : String(failure)}`;
+  log.error({ err: failure, orgId: name.orgId, watcherId: name.watcherId }, "a watcher was set aside");
   await transaction(db, async (tx) => {
     await schedules.setAside(tx, { ...name, reason });
     await events.append(tx, name.orgId, [

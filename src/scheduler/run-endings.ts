@@ -1,4 +1,5 @@
 import type { Db } from "../store/pg/database.ts";
+import { takingData } from "../store/pg/failures.ts";
 import { storableText } from "../store/pg/storable.ts";
 import * as attempts from "../store/work/attempts/attempts.ts";
 import { complete, findVerdicts, isCompleted } from "../store/work/attempts/completions.ts";
@@ -75,8 +76,8 @@ export async function storeCurrent(
   await checkAnswers(tx, distinct);
   const settlements = [...distinct.values()].map(settlementOf);
   const settled = settlements.every(isCompleted)
-    ? await complete(tx, settlements)
-    : await settle(tx, settlements, policy);
+    ? await takingData(() => complete(tx, settlements))
+    : await takingData(() => settle(tx, settlements, policy));
   const verdicts = new Map<string, ReportVerdict>();
   for (const run of settled) verdicts.set(nameOfSettled(run), { verdict: "stored", windowId: run.windowId });
 
@@ -84,10 +85,8 @@ export async function storeCurrent(
   // A separate statement, to see the writes of transactions that the settlement waited for; before
   // the events, whose lock is the org's.
   const past = await findVerdicts(tx, rest);
-  await reports.store(
-    tx,
-    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent)),
-  );
+  const ended = settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent));
+  await takingData(() => reports.store(tx, ended));
   await appendSettled(tx, settlements, settled, { quotas: policy.quotas });
   rest.forEach((report, index) => {
     verdicts.set(nameOf(report), past[index]!);
@@ -113,10 +112,8 @@ export async function storeLate(
     answer: report.agent,
   }));
   const { verdicts, settled, kept } = await lateReports.store(tx, late, policy);
-  await reports.store(
-    tx,
-    settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent)),
-  );
+  const ended = settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent));
+  await takingData(() => reports.store(tx, ended));
   await appendLate(tx, settlements, settled, kept, { quotas: policy.quotas });
   const byName = new Map(late.map((report, index) => [nameOf(report), verdicts[index] as LateVerdict]));
   return { settled, kept, verdicts: verdictsOf(asked, byName) };
@@ -155,23 +152,26 @@ function endedReportOf(run: Settled, report: AgentReport | undefined): reports.E
 }
 
 function settlementOf(report: Report): AttemptSettlement {
-  return {
+  const settlement: AttemptSettlement = {
     answer: report.agent,
-    ...(report.agent ? { attention: report.agent.attention } : {}),
     orgId: report.orgId,
     workId: report.workId,
     attemptToken: report.attemptToken,
     deviceId: report.deviceId,
     action: "finish_or_retry",
     status: report.status,
-    ...(report.laterMs === undefined ? {} : { laterMs: report.laterMs }),
-    ...textsOf(report),
+    reason: storableText(report.reason),
+    output: storableText(report.output),
+    signal: storableText(report.signal),
     isOutputTruncated: report.isOutputTruncated,
     exitCode: report.exitCode,
     durationMs: report.durationMs,
     pushedAgoMs: agoMs(report.pushedAt),
     startedAgoMs: agoMs(report.startedAt),
   };
+  if (report.agent) settlement.attention = report.agent.attention;
+  if (report.laterMs !== undefined) settlement.laterMs = report.laterMs;
+  return settlement;
 }
 
 function textsOf({ reason, output, signal }: Report): Pick<Report, "reason" | "output" | "signal"> {

@@ -1,4 +1,5 @@
 import { refuse } from "../errors.ts";
+import { nameOfRun, requestedRunId } from "../ids.ts";
 import { problemOf } from "../input.ts";
 import type { JsonValue } from "../json.ts";
 import type { Quotas } from "../store/people/quotas.ts";
@@ -66,7 +67,8 @@ type Begun = {
 
 async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: Claim): Promise<Begun> {
   const { orgId } = asked;
-  const { request, retryOf } = options;
+  const { retryOf } = options;
+  const request = options.request && namingItsRun(options.request);
   if (request) await requests.note(tx, request);
   const watcher = await schedules.lockToStart(tx, asked, request && requests.madeOf(request));
   const made = watcher ? (watcher.beside as Json | null) : request && (await requests.findMade(tx, request));
@@ -86,9 +88,15 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: C
   const repeated = retryOf && (await starts.find(tx, { orgId, runId: retryOf.runId }));
   const input = repeated ? repeated.input : asked.input;
   requireAsked(watcher, input);
+  const runId = request?.requestId ? requestedRunId(request, watcher.now.getTime()) : undefined;
   return active || isNextWaiting
-    ? startBeside(tx, watcher, { ...asked, input }, options)
-    : startNew(tx, watcher, { ...asked, input, repeated }, { ...options, claim });
+    ? startBeside(tx, watcher, { ...asked, input, runId }, options)
+    : startNew(tx, watcher, { ...asked, input, runId, repeated }, { ...options, claim });
+}
+
+/** A request with an id names its run, which may have come back from its device after a failover. */
+function namingItsRun(request: requests.Request): requests.Request {
+  return request.requestId ? { ...request, startName: nameOfRun(requestedRunId(request)) } : request;
 }
 
 /** Refuses a retry while another run of the watcher is active, or about to begin. */
@@ -115,7 +123,7 @@ function requireNoOther(
 async function startBeside(
   tx: Db,
   watcher: schedules.DueWatcher,
-  asked: Asked,
+  asked: Asked & { runId: string | undefined },
   { quotas, request }: TriggerOptions,
 ): Promise<Begun> {
   const start = { ...asked, input: asked.input, source: "manual", origin: starts.noOrigin } as const;
@@ -136,12 +144,13 @@ async function startBeside(
 async function startNew(
   tx: Db,
   watcher: schedules.DueWatcher,
-  { orgId, watcherId, actor, input, repeated }: Asked & { repeated: Repeated },
+  { orgId, watcherId, actor, input, ...start }: Asked & { repeated: Repeated; runId: string | undefined },
   { quotas, request, retryOf, claim }: TriggerOptions & { claim: Claim },
 ): Promise<Begun> {
   requireStartable(watcher);
   await quotas?.requireRoom(tx, "runs", orgId);
-  const plan = planManual(watcher, { ...(retryOf ? { retryOf } : {}), askedBy: actor });
+  const { repeated } = start;
+  const plan = planManual(watcher, { ...(retryOf ? { retryOf } : {}), runId: start.runId, askedBy: actor });
   const [slot] = plan.slots;
   if (!slot) throw new Error("a manual plan has a slot");
   const { runId } = slot;

@@ -1,7 +1,7 @@
 import { bisect } from "../batcher.ts";
 import type { Logger } from "../log.ts";
 import { type Db, undoable } from "../store/pg/database.ts";
-import { mayBeOfOneRow } from "../store/pg/failures.ts";
+import { mayBeOfOneRow, takingData } from "../store/pg/failures.ts";
 import { storableText } from "../store/pg/storable.ts";
 import type { PastVerdict } from "../store/work/attempts/completions.ts";
 import type { AttemptName } from "../store/work/attempts/settlements.ts";
@@ -217,7 +217,7 @@ export async function storeRepliesOnce(
   const ended: EndedTurn[] = [];
   for (let round = 0; round < rounds; round++) {
     const batch = [...ofTurn.values()].flatMap((ofOne) => ofOne.slice(round, round + 1));
-    ended.push(...(await commitTerminalReply(tx, batch)));
+    ended.push(...(await takingData(() => commitTerminalReply(tx, batch))));
   }
   const verdicts = new Map<string, { verdict: ReplyVerdict }>(
     ended.map(({ turnId, attemptToken, verdict }) => [nameOf({ workId: turnId, attemptToken }), { verdict }]),

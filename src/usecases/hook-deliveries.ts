@@ -7,7 +7,7 @@ import type { JsonValue } from "../json.ts";
 import { recording } from "../scheduler/recording.ts";
 import { type Started, type StartOptions, startLocked } from "../scheduler/starts.ts";
 import type { Db } from "../store/pg/database.ts";
-import * as restorations from "../store/work/runs/restorations.ts";
+import * as restoredStarts from "../store/work/runs/restored-starts.ts";
 import * as starts from "../store/work/runs/starts.ts";
 import * as events from "../store/work/service/events.ts";
 import * as hooks from "../store/work/watchers/hooks.ts";
@@ -141,7 +141,7 @@ async function startOnce(
   const runId =
     key === null
       ? undefined
-      : await restorations.findStarted(tx, {
+      : await restoredStarts.find(tx, {
           orgId: hook.orgId,
           runId: deliveryRunId({ hookId: hook.id, key }),
         });

@@ -358,8 +358,8 @@ export const mutations: readonly Mutation[] = [
     replacements: [
       {
         file: "clients/ts/src/device/delivery.ts",
-        from: "if (waiting.length + kept.length === 0) return undefined;",
-        to: "if (waiting.length + kept.length >= 0) return undefined;",
+        from: "return own.length === 0 ? undefined : forgottenOf(own, assigned);",
+        to: "return own.length >= 0 ? undefined : forgottenOf(own, assigned);",
       },
     ],
     breaks: ["a finished slot's program does not run again"],

@@ -20,6 +20,7 @@ const longest = [
   "chaos/rolling-deploy",
   "integration/cli/apply",
   "integration/server/metrics",
+  "integration/invariants/sqlstates",
   "integration/server/fleet-worker",
   "e2e/install/server-gives-daemon",
   "integration/server/recorded-ahead",

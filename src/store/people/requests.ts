@@ -22,7 +22,15 @@ export type Request = {
   rpc: string;
   /** Chosen by the caller; empty: none, and every call is a new request. */
   requestId: string;
+  /**
+   * The name of the run that the request starts. If the run came back from its device although the
+   * database had forgotten the request, the run is the request's result.
+   */
+  startName?: string;
 };
+
+/** The place of starts that came back from devices (restored-starts.ts); no rpc has the name. */
+export const restoredStarts = { actor: "pinion", rpc: "restored start" } as const;
 
 /**
  * The result of the request's first call; undefined if the current call is the first, and then the
@@ -50,9 +58,12 @@ export async function note(tx: Db, request: Request): Promise<void> {
 }
 
 /** The result of the first call as an expression; null: the current call is the first, or has no id. */
-export function madeOf({ orgId, actor, rpc, requestId }: Request): RawBuilder<Json | null> {
-  return sql`(select made from request
+export function madeOf({ orgId, actor, rpc, requestId, startName }: Request): RawBuilder<Json | null> {
+  const made = sql`(select made from request
       where org_id = ${orgId} and actor = ${actor} and rpc = ${rpc} and id = ${requestId})`;
+  if (startName === undefined) return made as RawBuilder<Json | null>;
+  return sql`coalesce(${made}, (select made from request where org_id = ${orgId} and actor = ${restoredStarts.actor}
+      and rpc = ${restoredStarts.rpc} and id = ${startName}))`;
 }
 
 export async function findMade(tx: Db, request: Request): Promise<Json | undefined> {

@@ -60,6 +60,26 @@ export function isFinal(error: unknown): boolean {
   return error instanceof pg.DatabaseError && finalClasses.has(classOf(error.code ?? ""));
 }
 
+const refusals = new WeakSet<Error>();
+
+/** Runs a statement that takes a report's data; a final error of it is the data's, or its work's row's. */
+export async function takingData<T>(run: () => Promise<T>): Promise<T> {
+  try {
+    return await run();
+  } catch (error) {
+    if (error instanceof Error && isFinal(error)) refusals.add(error);
+    throw error;
+  }
+}
+
+/**
+ * Whether a statement that {@link takingData} runs was refused for ever, and not a statement beside
+ * it: an event, a notice, the day's partition, the commit.
+ */
+export function isOfData(error: unknown): boolean {
+  return error instanceof Error && refusals.has(error);
+}
+
 /**
  * Whether the same call may succeed later without a change: the database is away or has no room,
  * others held locks, or an operator can correct the cause. All database errors except {@link

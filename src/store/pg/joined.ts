@@ -43,7 +43,12 @@ type Handler = "handleRowDescription" | "handleDataRow" | "handleCommandComplete
 type Inner = { _types: unknown; connectionParameters: { query_timeout?: number | false } };
 
 /** The parts of a connection that its declarations lack. */
-type Line = { stream: { cork(): void; uncork(): void }; sync(): void };
+type Line = {
+  stream: { cork(): void; uncork(): void };
+  sync(): void;
+  /** The names of statements sent to be prepared, until the answer. */
+  submittedNamedStatements: Record<string, string>;
+};
 
 /** A query in the eyes of the client: it hands each answer to the statement whose turn it is. */
 class Joined {
@@ -116,7 +121,9 @@ class Joined {
     this.#at++;
   }
 
-  handleError(error: Error): void {
+  handleError(error: Error, { submittedNamedStatements }: Line): void {
+    // PostgreSQL skipped the statements behind, which are not prepared; the client forgets the failed one.
+    for (const { name } of this.#members.slice(this.#at)) if (name) delete submittedNamedStatements[name];
     this.callback(this.#error ?? error);
   }
 

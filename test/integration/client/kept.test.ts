@@ -4,8 +4,9 @@
  */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
-import { CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
+import { type Assignment, CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
 import { listKept } from "../../../clients/ts/src/index.ts";
 import { settledSession, startDevice, startPeer, until } from "./harness.ts";
 
@@ -139,6 +140,37 @@ test("a run that the new database assigns again is answered with the result, and
   const answer = second.all("complete").find((sent) => sent.attemptToken === again.attemptToken);
   expect(answer).toMatchObject({ workId: assignment.workId, output: "done 1" });
   expect(programs()).toBe(1);
+});
+
+/** The id of a run of the same start, begun at another moment. */
+const atAnotherTime = (workId: string) => `01980000-0000-7000-8${workId.slice(20)}`;
+
+test("a start that its sender repeated after a failover is answered with the result of the first run", async () => {
+  const { assignment, failOver, programs } = await begin();
+  const second = await failOver();
+  const { watcher, event } = assignment;
+  const workId = atAnotherTime(assignment.workId);
+  const again = second.assign({ workId, more: { watcher: watcher!, event: event! } });
+  const answer = () => second.all("complete").find((sent) => sent.attemptToken === again.attemptToken);
+  await until(() => answer() !== undefined, "the new run is answered");
+  expect(answer()).toMatchObject({ workId, output: "done 1" });
+  expect(programs()).toBe(1);
+});
+
+test.each<[string, (assignment: Assignment) => { workId?: string; more: object }]>([
+  ["of another name", ({ watcher, event }) => ({ more: { watcher, event } })],
+  ["of another watcher", ({ workId, event }) => ({ workId: atAnotherTime(workId), more: { event } })],
+  [
+    "of a slot",
+    ({ workId, watcher, event }) => ({
+      workId: atAnotherTime(workId),
+      more: { watcher, event: { ...event, scheduledFor: timestampFromDate(new Date(0)) } },
+    }),
+  ],
+])("a run %s runs after a failover", async (_, scriptOf) => {
+  const { assignment, failOver, programs } = await begin();
+  (await failOver()).assign(scriptOf(assignment));
+  await until(() => programs() === 2, "it ran");
 });
 
 test("a completed run whose result the new database lost has no second attempt", async () => {

@@ -1,29 +1,23 @@
 /**
- * Runs that something else than their slot has started, and runs for every device, lost by the
- * database in a failover: what starts them again finds the result that came back (DESIGN 16).
+ * Runs that something else than their slot has started, lost by the database in a failover: what
+ * starts them again finds the result that came back (DESIGN 16).
  */
 
 import { sql } from "kysely";
-import { beforeAll, expect, test, vi } from "vitest";
-import { type Assignment, CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
-import { HookKind } from "#gen/pinion/v1/hook_pb.js";
+import { beforeAll, expect, test } from "vitest";
+import { CompletionVerdict, RejectReason } from "#gen/pinion/v1/device_pb.js";
 import { RunSource, RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { SpreadMode } from "#gen/pinion/v1/watcher_pb.js";
-import { slotRunId } from "../../../src/ids.ts";
-import { createLogger } from "../../../src/log.ts";
-import { materializeOnce } from "../../../src/scheduler/materializer.ts";
 import { useDatabase } from "../../support/database.ts";
-import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
-import { hourly, listRuns, listWindows, putSchedule } from "../../support/rows.ts";
+import { connect, enrolDevice } from "../../support/device.ts";
+import { listRuns, listWindows } from "../../support/rows.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
-import { noteDoorbell } from "../../support/surroundings.ts";
+import { forget, hooked, offer } from "./forgotten-work.ts";
 import { getRun, takeOn } from "./work.ts";
 
 const database = useDatabase({ per: "file" });
 const env = { PINION_SECRET_KEYS: `k:${Buffer.alloc(32, 7).toString("base64")}` };
 let replica: TestReplica;
 let count = 0;
-const log = createLogger({ name: "test", level: "silent" });
 
 beforeAll(async () => {
   replica = await openTestReplica(database.url, env);
@@ -34,28 +28,6 @@ async function begin() {
   const { clients, url } = replica;
   const device = await enrolDevice(clients);
   return { clients, url, device, stream: await connect(url, device, { maxConcurrency: 4 }) };
-}
-
-/** The state of a standby that was promoted before any row of the runs was replicated. */
-async function forget(...runIds: string[]): Promise<void> {
-  for (const runId of runIds) {
-    for (const table of ["run", "run_finished"])
-      await sql`delete from ${sql.table(table)} where id = ${runId}`.execute(database.db);
-    await sql`delete from run_start where run_id = ${runId}`.execute(database.db);
-    await sql`delete from hook_delivery where run_id = ${runId}`.execute(database.db);
-  }
-}
-
-async function offer(stream: DeviceStream, assignment: Assignment): Promise<CompletionVerdict> {
-  const { workId, attemptToken, attempt, watcher, event } = assignment;
-  const { source, scheduledFor, windowStart, windowEnd } = event!;
-  const reoffer = {
-    ...{ watcherId: watcher!.id, attempt, source, windowStart: windowStart!, windowEnd: windowEnd! },
-    ...(scheduledFor ? { scheduledFor } : {}),
-  };
-  const value = { workId, attemptToken, outcome: Outcome.COMPLETED, output: "the answer", reoffer };
-  stream.send({ case: "complete", value });
-  return (await stream.next("completionAck")).verdict;
 }
 
 /** A run and the run of its follower, both completed and then forgotten. */
@@ -75,7 +47,7 @@ async function chain() {
   await stream.complete(cause, "the answer");
   const effect = await takeOn(stream);
   await stream.complete(effect, "the answer");
-  await forget(cause.workId, effect.workId);
+  await forget(database.db, cause.workId, effect.workId);
   return { ...begun, cause, effect, follower: { orgId: "local", watcherId: next!.id } };
 }
 
@@ -104,27 +76,13 @@ test("a follower that is started again, before its result comes back, is the sam
 });
 
 test("a delivery that its sender repeats after a failover finds the run that came back", async () => {
-  const { clients, url, device, stream } = await begin();
-  const { watcher } = await clients.watchers.createWatcher({
-    spec: { name: "Hooked", prompt: "look", deviceId: device.deviceId },
-  });
-  const {
-    hook,
-    secret,
-    url: path,
-  } = await clients.hooks.createHook({
-    spec: { watcherId: watcher!.slug, kind: HookKind.BEARER },
-  });
-  const post = async (key: string) => {
-    const headers = { authorization: `Bearer ${secret}`, "idempotency-key": key };
-    const response = await fetch(`${url}${path}`, { method: "POST", body: "{}", headers });
-    return (await response.json()) as { outcome: string; run_id: string };
-  };
+  const { clients, device, stream } = await begin();
+  const { hook, post } = await hooked(replica, { deviceId: device.deviceId });
   const { run_id: runId } = await post("one");
   const assignment = await takeOn(stream);
   expect(assignment.workId).toBe(runId);
   await stream.complete(assignment, "the answer");
-  await forget(runId);
+  await forget(database.db, runId);
   expect(await offer(stream, assignment)).toBe(CompletionVerdict.STORED_LATE);
   expect(await post("one")).toMatchObject({ outcome: "started", run_id: runId });
   // And is known from then on.
@@ -139,87 +97,53 @@ test("a delivery that its sender repeats after a failover finds the run that cam
   expect((await stream.next("assignment")).workId).toBe(other);
 });
 
-/** A slot on each of three devices, of which the first alone had completed; then all is forgotten. */
-async function spread(label: string) {
-  const { clients, url } = replica;
-  const streams: DeviceStream[] = [];
-  const devices: string[] = [];
-  for (let index = 0; index < 3; index++) {
-    const device = await enrolDevice(clients);
-    await clients.fleet.labelDevice({ deviceId: device.deviceId, add: [label] });
-    // The forgotten attempt takes a slot, until two heartbeats have not listed it.
-    streams.push(await connect(url, device, { maxConcurrency: 4 }));
-    devices.push(device.deviceId);
-  }
-  const { schedule, slot } = hourly();
-  const { watcher } = await clients.watchers.createWatcher({
-    spec: {
-      name: label,
-      prompt: "do it",
-      selector: `"${label}" in labels`,
-      spread: SpreadMode.ALL,
-      schedule,
-    },
+test("a delivery that its sender repeats before the result comes back has one run, which gets the result", async () => {
+  const { clients, device, stream } = await begin();
+  const { post, watcher } = await hooked(replica, { deviceId: device.deviceId });
+  const { run_id: runId } = await post("one");
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, "the answer");
+  await forget(database.db, runId);
+  // The device is away, as far as the second run is concerned.
+  stream.cancel();
+  await stream.ended;
+  const { run_id: again } = await post("one");
+  expect(again).not.toBe(runId);
+  const back = await connect(replica.url, device, { maxConcurrency: 4 });
+  const pushed = await back.next("assignment");
+  expect(pushed.workId).toBe(again);
+  back.send({
+    case: "reject",
+    value: { workId: again, attemptToken: pushed.attemptToken, reason: RejectReason.BUSY },
   });
-  const name = { orgId: "local", watcherId: watcher!.id };
-  const due = async () => {
-    await putSchedule(database.db, name, slot(0));
-    await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
-    // A change of a device has the waiting runs placed.
-    await clients.fleet.labelDevice({ deviceId: devices[0]!, add: ["looked-at"] });
-    await clients.fleet.labelDevice({ deviceId: devices[0]!, remove: ["looked-at"] });
-    // The streams are silent otherwise, for as long as the steps of a busy machine take.
-    for (const stream of streams) await stream.beat();
-  };
-  await due();
-  const given = await Promise.all(
-    streams.map(async (stream) => ({ stream, assignment: await takeOn(stream) })),
-  );
-  const slotId = slotRunId({ ...name, scheduledFor: slot(0) });
-  const parent = given.find(({ assignment }) => assignment.workId === slotId)!;
-  const others = given.filter((one) => one !== parent);
-  const forgetAll = () => forget(...given.map(({ assignment }) => assignment.workId));
-  return { name, due, parent, others, forgetAll };
-}
-
-test("a spread slot whose first device gives its result back still runs on the devices that had not completed", async () => {
-  const { name, due, parent, others, forgetAll } = await spread("spread-lost");
-  await parent.stream.complete(parent.assignment, "the answer");
-  await forgetAll();
-  expect(await offer(parent.stream, parent.assignment)).toBe(CompletionVerdict.STORED_LATE);
-  await due();
-  for (const { stream, assignment } of others) {
-    const again = await takeOn(stream);
-    expect(again.workId).not.toBe("");
-    expect((await stream.complete(again, "mine")).verdict).toBe(CompletionVerdict.STORED);
-    expect(again.attemptToken).not.toBe(assignment.attemptToken);
-  }
-  await parent.stream.beat();
-  expect(parent.stream.waiting("assignment")).toEqual([]);
-  const runs = await listRuns(database.db, name);
-  expect(runs.map(({ status }) => status)).toEqual(["completed", "completed", "completed"]);
-  expect(await offer(parent.stream, parent.assignment)).toBe(CompletionVerdict.ALREADY_STORED);
+  await back.beat();
+  expect(await offer(back, assignment)).toBe(CompletionVerdict.STORED_LATE);
+  const runs = await listRuns(database.db, { orgId: "local", watcherId: watcher.id });
+  expect(runs).toMatchObject([{ id: again, status: "completed" }]);
+  expect(await getRun(clients, { workId: again })).toMatchObject({ status: RunStatus.COMPLETED });
 });
 
-test("a spread slot that every device gives back is not run again, and has its row", async () => {
-  const { name, due, parent, others, forgetAll } = await spread("spread-back");
-  for (const { stream, assignment } of [parent, ...others]) await stream.complete(assignment, "the answer");
-  await forgetAll();
-  for (const { stream, assignment } of [parent, ...others])
-    expect(await offer(stream, assignment)).toBe(CompletionVerdict.STORED_LATE);
-  await due();
-  // The placer looks at the slot's run after the commit, and finds nobody left to run it.
-  await vi.waitFor(
-    async () => {
-      const runs = await listRuns(database.db, name);
-      expect(runs.map(({ status }) => status)).toEqual(["completed", "completed", "completed"]);
-    },
-    { timeout: 10_000, interval: 50 },
-  );
-  await due();
-  for (const { stream } of [parent, ...others]) {
-    await stream.beat();
-    expect(stream.waiting("assignment")).toEqual([]);
+test("a trigger that is repeated after a failover finds the run that came back", async () => {
+  const { clients, device, stream } = await begin();
+  count += 1;
+  const { watcher } = await clients.watchers.createWatcher({
+    spec: { name: `Triggered ${count}`, prompt: "do it", deviceId: device.deviceId },
+  });
+  const asked = { watcherId: watcher!.id, requestId: "of a person" };
+  const first = await clients.watchers.triggerWatcher(asked);
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, "the answer");
+  await forget(database.db, assignment.workId);
+  await sql`delete from request where id = ${asked.requestId}`.execute(database.db);
+  expect(await offer(stream, assignment)).toBe(CompletionVerdict.STORED_LATE);
+  // The first repeat finds the run by its name, the second by the request.
+  for (const _ of [1, 2]) {
+    const repeated = await clients.watchers.triggerWatcher(asked);
+    expect(repeated).toMatchObject({
+      alreadyQueued: false,
+      run: { id: first.run!.id, status: RunStatus.COMPLETED },
+    });
   }
-  expect(await listRuns(database.db, name)).toHaveLength(3);
+  const { run } = await clients.watchers.triggerWatcher({ ...asked, requestId: "of another" });
+  expect(run!.id).not.toBe(first.run!.id);
 });

@@ -339,3 +339,15 @@ test("a first statement that is cancelled is executed neither within its transac
   await transaction(db, (tx) => addOrg(tx, "b"));
   expect(await orgs()).toEqual(["b"]);
 });
+
+test("a statement that was skipped, because one before it failed, is prepared the next time", async () => {
+  const { db } = open();
+  const named = (tx: Db) => sql<{ id: string }>`${ofFew} select id from org where id = ${"a"}`.execute(tx);
+  await addOrg(db, "a");
+  const failed = transaction(db, async (tx) => {
+    await addLater(tx, "a");
+    await named(tx);
+  });
+  expect(await caught(failed)).toMatchObject({ code: "23505" });
+  expect((await transaction(db, named)).rows).toEqual([{ id: "a" }]);
+});

@@ -108,7 +108,7 @@ export class Attempts {
     // The server has taken the attempt back during the look-up.
     if (!this.#lookedUp.delete(names.attemptToken)) return;
     if (forgotten !== undefined) {
-      await this.#answerForgotten(names, forgotten);
+      await this.#answerForgotten(names, { ...forgotten, ...reofferOf(assignment) });
     } else if (this.#isStopping) {
       this.#answers.reject(names, "shutting_down", "the daemon is stopping");
     } else if (this.#busy() >= this.#host.maxConcurrency) {
@@ -120,10 +120,10 @@ export class Attempts {
 
   /** After a database failover lost the run: the finished program does not run a second time. */
   async #answerForgotten(names: AttemptNames, forgotten: Completion): Promise<void> {
-    const { attemptToken } = names;
+    const { workId, attemptToken } = names;
     this.#rememberEnded(attemptToken);
     this.#answers.sendAccept(names);
-    await this.#host.deliver({ ...forgotten, attemptToken }, nowMs(), names.watcher);
+    await this.#host.deliver({ ...forgotten, workId, attemptToken }, nowMs(), names.watcher);
   }
 
   /** The server asks for an attempt's end. An unknown attempt has ended already. */

@@ -11,7 +11,7 @@ import type { Kept, KeptResults } from "../outbox/kept.ts";
 import type { Outbox, OutboxEntry, SetAside } from "../outbox/outbox.ts";
 import { fitCompletion } from "./completion.ts";
 import type { Verdict } from "./events.ts";
-import { forgottenOf, type WorkAttempt } from "./forgotten.ts";
+import { forgottenOf, isNamed, mayAnswer, type WorkAttempt } from "./forgotten.ts";
 import { KeptOffers } from "./kept-offers.ts";
 import { asSent, countOnTheirWay, isOverdue, type Parcel, parcelOf } from "./parcel.ts";
 import { ParcelFiles } from "./parcel-files.ts";
@@ -127,15 +127,17 @@ export class Delivery {
    * have the result yet, or its database lost the run, perhaps before the server noticed the
    * failover. The program must not run twice. Undefined for every other assignment, such as a retry.
    */
-  forgottenResult({ workId, attempt }: WorkAttempt): Promise<Completion | undefined> | undefined {
-    const waiting = [...this.#parcels.values()].filter(({ kept, entry }) => !kept && entry.workId === workId);
-    const kept = this.#offers.ofWork(workId);
-    if (waiting.length + kept.length === 0) return undefined;
+  forgottenResult(assigned: WorkAttempt): Promise<Completion | undefined> | undefined {
+    const { workId } = assigned;
+    const waiting = [...this.#parcels.values()].filter(
+      ({ kept, entry }) => !kept && isNamed(entry.workId, workId),
+    );
     const results = [
       ...waiting.map((parcel) => this.#files.resultOf(parcel)),
-      ...kept.map((one) => this.#offers.resultOf(one)),
+      ...this.#offers.ofWork(workId),
     ];
-    return forgottenOf(results, attempt);
+    const own = results.filter((result) => mayAnswer(assigned, result));
+    return own.length === 0 ? undefined : forgottenOf(own, assigned);
   }
 
   /** Adds a completion. Resolves when the completion is durable and, with an open stream, sent. */

@@ -3,7 +3,7 @@ import type { Logger } from "../logger.ts";
 import { type Kept, type KeptBy, type KeptResults, positionOf } from "../outbox/kept.ts";
 import type { OutboxEntry } from "../outbox/outbox.ts";
 import { messageOf } from "./errors.ts";
-import type { ResultHere } from "./forgotten.ts";
+import { isNamed, type ResultHere } from "./forgotten.ts";
 
 /**
  * The acknowledged results that are kept for a while, and their offer to another database: after a
@@ -86,15 +86,19 @@ export class KeptOffers {
     return true;
   }
 
-  /** The kept results of a run or turn. */
-  ofWork(workId: string): Kept[] {
-    return this.#kept.list().filter((kept) => kept.workId === workId);
+  /** The kept results of a run or turn, or of one with the same name. */
+  ofWork(workId: string): ResultHere[] {
+    const named = this.#kept.list().filter((kept) => isNamed(kept.workId, workId));
+    return named.map((kept) => this.#resultOf(kept));
   }
 
-  /** A kept result as an answer to an assignment. */
-  resultOf(kept: Kept): ResultHere {
-    const isLost = !this.#isOfNow(kept) || this.#offered.has(kept.attemptToken);
-    return { isLost, read: async () => (await this.#kept.read(kept))?.completion };
+  #resultOf(kept: Kept): ResultHere {
+    return {
+      workId: kept.workId,
+      isLost: !this.#isOfNow(kept) || this.#offered.has(kept.attemptToken),
+      isFresh: Date.now() - kept.acknowledgedAtMs <= this.#safeAfterMs,
+      read: async () => (await this.#kept.read(kept))?.completion,
+    };
   }
 
   read(kept: Kept) {

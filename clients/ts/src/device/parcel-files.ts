@@ -81,7 +81,7 @@ export class ParcelFiles {
       const reading = await this.#outbox.read(entry);
       return reading.kind === "record" ? reading.record.completion : undefined;
     };
-    return { isLost: false, read };
+    return { workId: entry.workId, isLost: false, isFresh: true, read };
   }
 
   async #readRecord({ entry, kept }: Parcel): Promise<OutboxReading> {

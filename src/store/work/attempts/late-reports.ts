@@ -1,5 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
+import { takingData } from "../../pg/failures.ts";
 import { unnest } from "../../pg/unnest.ts";
 import { answerOf } from "../runs/windows.ts";
 import {
@@ -92,7 +93,7 @@ function roundsOf(reports: readonly LateReport[]): Placed[][] {
 async function storeRound(tx: Db, reports: readonly LateReport[], policy: FailurePolicy): Promise<Stored[]> {
   // A run that ends during the first lock is missed by the first lock and found by the second.
   await lockSubjects(tx, ["run", "run_finished"], reports);
-  const { rows } = await sql<Stored>`
+  const query = sql<Stored>`
     with judged as materialized (${judgedReports(inputOf(reports))}),
     decided as materialized (${decidedReports}),
     held as materialized (${reportsWithWatchers(policy)}),
@@ -104,8 +105,8 @@ async function storeRound(tx: Db, reports: readonly LateReport[], policy: Failur
     fired as (${watchersChanged(policy)}),
     stopped as (${pausedSchedulesStopped})
     ${storedReports}
-  `.execute(tx);
-  return rows;
+  `;
+  return (await takingData(() => query.execute(tx))).rows;
 }
 
 const inputOf = (reports: readonly LateReport[]) =>

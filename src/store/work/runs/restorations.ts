@@ -1,9 +1,10 @@
 import { sql } from "kysely";
-import { nameOfRun, slotRunId, spreadRunId } from "../../../ids.ts";
+import { newId, slotRunId, spreadRunId, timeOfRun } from "../../../ids.ts";
 import { factsOf, type Labelled } from "../../../labels.ts";
 import { matches } from "../../../selector.ts";
 import type { Db } from "../../pg/database.ts";
 import { onlyRow } from "../../pg/only-row.ts";
+import * as restoredStarts from "./restored-starts.ts";
 
 /**
  * Restores runs that the database lost in a failover to a standby that lagged, while their devices
@@ -62,13 +63,24 @@ function slotIdsOf({ orgId, watcherId, deviceId }: ForgottenAttempt, scheduledFo
 export async function restore(tx: Db, given: ForgottenAttempt): Promise<string | undefined> {
   const watcher = await lockWatcher(tx, given);
   if (!watcher) return undefined;
-  const forgotten = { ...given, runId: watcher.runsOnAll ? await findOwn(tx, given) : given.runId };
+  const forgotten = { ...given, runId: await findOwn(tx, given, watcher) };
   if (await addAttempt(tx, forgotten)) return forgotten.runId;
   if (forgotten.scheduledFor && !(await takeSlot(tx, forgotten, forgotten.scheduledFor))) return undefined;
   await leaveQueue(tx, forgotten);
   await insertEnded(tx, forgotten);
-  if (forgotten.source === "hook") await noteStart(tx, forgotten);
+  if (watcher.runsOnAll) await restoredStarts.noteOnDevice(tx, forgotten, given.runId);
+  else if (!given.scheduledFor) await restoredStarts.note(tx, forgotten, given.runId);
   return forgotten.runId;
+}
+
+/** The id of the run whose attempt it is, in a database that may have begun the run anew. */
+async function findOwn(tx: Db, forgotten: ForgottenAttempt, { runsOnAll }: Watcher): Promise<string> {
+  const { runId, scheduledFor } = forgotten;
+  if (scheduledFor) return runsOnAll ? findOfSlot(tx, forgotten, scheduledFor) : runId;
+  const found = await findNamed(tx, forgotten, { runsOnAll });
+  if (found) return found;
+  // The id may be the start's own, on the first of its devices, and free for a repeat of the start.
+  return runsOnAll ? spreadRunId(forgotten) : runId;
 }
 
 /**
@@ -76,9 +88,8 @@ export async function restore(tx: Db, given: ForgottenAttempt): Promise<string |
  * database has forgotten the spreading, the slot is spread again, so the result goes to the device's
  * copy, and the other devices get their runs.
  */
-async function findOwn(tx: Db, forgotten: ForgottenAttempt): Promise<string> {
-  const { orgId, deviceId, runId, scheduledFor } = forgotten;
-  if (!scheduledFor) return runId;
+async function findOfSlot(tx: Db, forgotten: ForgottenAttempt, scheduledFor: Date): Promise<string> {
+  const { orgId, deviceId, runId } = forgotten;
   const { slotId, copyId } = slotIdsOf(forgotten, scheduledFor);
   if (runId !== slotId) return runId;
   const { rows } = await sql<{ isOwn: boolean }>`
@@ -87,6 +98,36 @@ async function findOwn(tx: Db, forgotten: ForgottenAttempt): Promise<string> {
       as "isOwn"
   `.execute(tx);
   return onlyRow(rows).isOwn ? runId : copyId;
+}
+
+/** Milliseconds that the clock of the new database may be behind the old one's. */
+const clockBehindMs = 3_600_000;
+
+/**
+ * The run of the same start: its sender repeated the start before the result came back, so the run
+ * has another time in its id, and the same name. Undefined for none. The run may wait in the
+ * watcher's queue, where a run on every device has no share of the device yet.
+ */
+async function findNamed(
+  tx: Db,
+  { orgId, deviceId, runId, watcherId }: ForgottenAttempt,
+  { runsOnAll }: Watcher,
+): Promise<string | undefined> {
+  // The device's share of a repeated start may be the start's own run, or a copy.
+  const ids = runsOnAll ? [runId, spreadRunId({ runId, deviceId })] : [runId];
+  const isNamed = (column: string) => restoredStarts.isNamed(sql.ref(column), ids);
+  const isShare = (column: string) => (runsOnAll ? sql`${sql.ref(column)} = ${deviceId}` : sql`true`);
+  const since = newId(Math.max(0, timeOfRun(runId) - clockBehindMs));
+  const { rows } = await sql<{ id: string }>`
+    select id from run where org_id = ${orgId} and watcher_id = ${watcherId} and ${isNamed("id")} and ${isShare("spread_to")}
+    union all
+    select run_id from backlog where org_id = ${orgId} and watcher_id = ${watcherId} and ${isNamed("run_id")} and ${!runsOnAll}
+    union all
+    select id from run_finished where org_id = ${orgId} and watcher_id = ${watcherId} and id >= ${since}
+      and ${isNamed("id")} and ${isShare("device_id")} and status <> 'skipped'
+    limit 1
+  `.execute(tx);
+  return rows[0]?.id;
 }
 
 /** Adds the attempt to its run as one that was taken away; false without the run. */
@@ -167,31 +208,4 @@ async function insertEnded(tx: Db, forgotten: ForgottenAttempt): Promise<void> {
     from watcher w left join agent a on a.org_id = w.org_id and a.id = w.agent_id
     where w.org_id = ${orgId} and w.id = ${watcherId}
   `.execute(tx);
-}
-
-/**
- * Remembers the run by the name in its id, for as long as the answers to repeated requests: a hook's
- * sender may send a delivery again that the database has forgotten as well.
- */
-async function noteStart(tx: Db, { orgId, runId }: ForgottenAttempt): Promise<void> {
-  await sql`
-    insert into request (org_id, actor, rpc, id, made)
-    values (${orgId}, 'pinion', ${startRpc}, ${nameOfRun(runId)}, jsonb_build_object('run_id', ${runId}::text))
-    on conflict (org_id, actor, rpc, id) do nothing
-  `.execute(tx);
-}
-
-/** The place of remembered starts among the requests; no rpc has the name. */
-const startRpc = "restored start";
-
-/** The restored run with the same name in its id; undefined for none. */
-export async function findStarted(
-  tx: Db,
-  start: { orgId: string; runId: string },
-): Promise<string | undefined> {
-  const { rows } = await sql<{ runId: string }>`
-    select made->>'run_id' as "runId" from request
-    where org_id = ${start.orgId} and actor = 'pinion' and rpc = ${startRpc} and id = ${nameOfRun(start.runId)}
-  `.execute(tx);
-  return rows[0]?.runId;
 }

@@ -16,39 +16,41 @@ export async function listBusy(tx: Db, watcher: { orgId: string; watcherId: stri
   return new Set(rows.map((row) => row.id));
 }
 
-/** The devices whose copy of the run has ended: the database forgot the spreading, and they have run. */
-export async function listDone(
-  tx: Db,
-  { orgId, runId, deviceIds }: { orgId: string; runId: string; deviceIds: readonly string[] },
-): Promise<Set<string>> {
-  const copies = deviceIds.map((deviceId) => ({ deviceId, id: spreadRunId({ runId, deviceId }) }));
-  const input = unnest("i", copies, { id: ["uuid", (c) => c.id], device_id: ["uuid", (c) => c.deviceId] });
-  const { rows } = await sql<{ id: string }>`
-    select i.device_id as id from ${input}
-    where exists (select from run_finished f where f.org_id = ${orgId} and f.id = i.id)`.execute(tx);
-  return new Set(rows.map(({ id }) => id));
-}
+/** The reason of a run that gives way ({@link giveWay}). */
+export const gaveWay =
+  "its devices had run it before a failover of the database, and gave their results back";
 
 /**
- * Ends the waiting of a held run of which every device has run its copy: the run gives way, and its
- * slot has the run of one of them.
+ * Ends the waiting of a held run of which every device has run its copy: the run gives way. Its slot
+ * has the run of one of them; a run without a slot is skipped, and then its watcher is returned.
  */
 export async function giveWay(
   tx: Db,
   run: { orgId: string; runId: string; deviceId: string },
-): Promise<void> {
+): Promise<{ watcherId: string } | undefined> {
   const { orgId, runId } = run;
-  await sql`
+  const { rows } = await sql<{ watcherId: string }>`
     with gone as (
       delete from run where org_id = ${orgId} and id = ${runId} and is_held and spread_to is null
-      returning org_id, watcher_id, scheduled_for
+      returning *
     ),
     gate as (
       delete from run_gate g using gone where g.org_id = gone.org_id and g.run_id = ${runId}
+    ),
+    of_slot as (
+      insert into slot (org_id, watcher_id, scheduled_for, run_id)
+      select org_id, watcher_id, scheduled_for, ${spreadRunId(run)}::uuid from gone where scheduled_for is not null
+      on conflict do nothing
     )
-    insert into slot (org_id, watcher_id, scheduled_for, run_id)
-    select org_id, watcher_id, scheduled_for, ${spreadRunId(run)}::uuid from gone where scheduled_for is not null
-    on conflict do nothing`.execute(tx);
+    insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+      notification, source, scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms,
+      max_attempts, retry_of, status, attempt, reason, past_attempts, skip_reason)
+    select org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source,
+      scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms, max_attempts, retry_of,
+      'skipped', 0, ${gaveWay}, '[]', 'overlap'
+    from gone where scheduled_for is null
+    returning watcher_id as "watcherId"`.execute(tx);
+  return rows[0];
 }
 
 /**

@@ -1,5 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
+import { takingData } from "../../pg/failures.ts";
 import { unnest } from "../../pg/unnest.ts";
 import { lateBytesMax, lateResultsMax, lockSubjects, storedOf } from "../attempts/late-results.ts";
 import { outputTailCharacters } from "../attempts/settlements.ts";
@@ -44,13 +45,14 @@ export async function keep(
     ["turn", "turn_finished"],
     replies.map(({ orgId, turnId }) => ({ orgId, workId: turnId })),
   );
-  const { rows } = await sql<KeptReply & { verdict: LateReplyVerdict; isKept: boolean }>`
+  const query = sql<KeptReply & { verdict: LateReplyVerdict; isKept: boolean }>`
     with judged as materialized (${judgedReplies(inputOf(replies))}),
     noted as (${lateResultsStored})
     select org_id as "orgId", turn_id as "turnId", reporter as "holderId", attempt, outcome, fate = 'kept' as "isKept",
       case when fate in ('unknown', 'full') then fate else 'superseded' end as verdict
     from judged order by ord
-  `.execute(tx);
+  `;
+  const { rows } = await takingData(() => query.execute(tx));
   return {
     verdicts: rows.map((row) => row.verdict),
     kept: rows.flatMap(({ isKept, verdict, ...reply }) => (isKept ? [reply] : [])),

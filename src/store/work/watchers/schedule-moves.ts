@@ -1,7 +1,8 @@
 import { sql } from "kysely";
 import { unnest } from "../../pg/unnest.ts";
+import type { SkipReason } from "../attempts/settlements.ts";
 
-/** Moves of schedules, as parts of the statement that records their slots (slot-rows.ts). */
+/** The moves of schedules, as a part of the statement that writes their slots (slot-rows.ts). */
 
 export type ScheduleMove = {
   orgId: string;
@@ -12,17 +13,60 @@ export type ScheduleMove = {
   lastRunAt: Date | null;
 };
 
-/** What a move needs to know of a slot that is recorded with it. */
-type MovedSlot = {
+/** What a slot says of its schedule. */
+type MovingSlot = {
   orgId: string;
   watcherId: string;
   scheduledFor: Date | null;
-  skipReason: string | null;
+  skipReason: SkipReason | null;
 };
 
-type Moved = ScheduleMove & { lastSlotAt: Date | null; isRun: boolean; unrunnable: number };
+/** A move with the facts of its slots. */
+type ToldMove = ScheduleMove & {
+  /** The latest slot that is written; null for none. */
+  lastSlotAt: Date | null;
+  /** One of the slots becomes a run. */
+  isRun: boolean;
+  /** Number of slots without an executor. */
+  unrunnable: number;
+};
 
-const inputColumns = {
+/**
+ * The moves with the facts of their slots, if all slots will be written. Undefined unless the slots
+ * follow the order of the moves, one move for each watcher, as a pass plans them.
+ */
+export function toldMoves(
+  moves: readonly ScheduleMove[],
+  slots: readonly MovingSlot[],
+): ToldMove[] | undefined {
+  const watcherIds = new Set<string>();
+  let next = 0;
+  const told = moves.map((move) => {
+    watcherIds.add(move.watcherId);
+    const begin = next;
+    while (isOf(move, slots[next])) next++;
+    return toldMove(move, slots.slice(begin, next));
+  });
+  return next === slots.length && watcherIds.size === moves.length ? told : undefined;
+}
+
+function isOf(move: ScheduleMove, slot: MovingSlot | undefined): boolean {
+  return slot !== undefined && slot.watcherId === move.watcherId && slot.orgId === move.orgId;
+}
+
+function toldMove(move: ScheduleMove, slots: readonly MovingSlot[]): ToldMove {
+  const { orgId, watcherId, nextSlotAt, nextDueAt, lastRunAt } = move;
+  const told = { orgId, watcherId, nextSlotAt, nextDueAt, lastRunAt };
+  let [lastSlotAt, isRun, unrunnable]: [Date | null, boolean, number] = [null, false, 0];
+  for (const { scheduledFor, skipReason } of slots) {
+    if (scheduledFor && (!lastSlotAt || scheduledFor > lastSlotAt)) lastSlotAt = scheduledFor;
+    if (skipReason === null) isRun = true;
+    if (skipReason === "no_executor") unrunnable++;
+  }
+  return { ...told, lastSlotAt, isRun, unrunnable };
+}
+
+const columns = {
   org_id: ["text", (m: ScheduleMove) => m.orgId],
   watcher_id: ["uuid", (m: ScheduleMove) => m.watcherId],
   next_slot_at: ["timestamptz", (m: ScheduleMove) => m.nextSlotAt],
@@ -30,58 +74,26 @@ const inputColumns = {
   last_run_at: ["timestamptz", (m: ScheduleMove) => m.lastRunAt],
 } as const;
 
-const moved = sql`next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
+const update = sql`
+      update schedule_position s set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
         last_run_at = coalesce(m.last_run_at, s.last_run_at), last_slot_at = greatest(s.last_slot_at, m.last_slot_at),
         unrunnable_slots = case when m.is_run then 0 else s.unrunnable_slots + m.unrunnable end`;
 
-/** The moves, if all of the slots become rows. */
-export function moveWith(moves: readonly ScheduleMove[], slots: readonly MovedSlot[]) {
-  const input = unnest("m", merge(moves, slots), {
-    ...inputColumns,
+/** Moves the schedules by one row for each. */
+export function moveAsTold(moves: readonly ToldMove[]) {
+  return sql`${update} from ${unnest("m", moves, {
+    ...columns,
     last_slot_at: ["timestamptz", (m) => m.lastSlotAt],
     is_run: ["boolean", (m) => m.isRun],
     unrunnable: ["int", (m) => m.unrunnable],
-  });
-  return sql`
-      update schedule_position s set ${moved} from ${input}
+  })}
       where s.org_id = m.org_id and s.watcher_id = m.watcher_id`;
 }
 
-/** One move for each watcher, with the facts of its slots. */
-function merge(moves: readonly ScheduleMove[], slots: readonly MovedSlot[]): Moved[] {
-  const byWatcher = new Map<string, Moved>();
-  for (const move of moves) {
-    const known = byWatcher.get(nameOf(move));
-    if (!known) {
-      byWatcher.set(nameOf(move), { ...move, lastSlotAt: null, isRun: false, unrunnable: 0 });
-      continue;
-    }
-    known.nextSlotAt = later(known.nextSlotAt, move.nextSlotAt);
-    known.nextDueAt = later(known.nextDueAt, move.nextDueAt);
-    known.lastRunAt = later(known.lastRunAt, move.lastRunAt);
-  }
-  for (const slot of slots) {
-    const move = byWatcher.get(nameOf(slot));
-    if (!move) continue;
-    move.lastSlotAt = later(move.lastSlotAt, slot.scheduledFor);
-    if (slot.skipReason === null) move.isRun = true;
-    if (slot.skipReason === "no_executor") move.unrunnable++;
-  }
-  return [...byWatcher.values()];
-}
-
-const nameOf = ({ orgId, watcherId }: { orgId: string; watcherId: string }) => `${orgId} ${watcherId}`;
-
-function later(one: Date | null, other: Date | null): Date | null {
-  if (one === null || other === null) return one ?? other;
-  return one > other ? one : other;
-}
-
-/** The moves, with the slots that become rows as the statement finds them in `wanted`. */
-export function moveWithWanted(moves: readonly ScheduleMove[]) {
-  const input = unnest("m", moves, inputColumns);
-  return sql`
-      update schedule_position s set ${moved}
+/** Moves the schedules by the rows of `wanted`, the slots that turned out to have no row yet. */
+export function moveByWritten(moves: readonly ScheduleMove[]) {
+  const input = unnest("m", moves, columns);
+  return sql`${update}
       from (
         -- Grouped, not joined: the planner takes "wanted" for three rows, and would join by a loop within a loop.
         select org_id, watcher_id, max(next_slot_at) as next_slot_at, max(next_due_at) as next_due_at,

@@ -11,7 +11,7 @@ import {
   type ClaimedRun,
 } from "../runs/run-claims.ts";
 import type { SessionName } from "../service/presence.ts";
-import { moveWith, moveWithWanted, type ScheduleMove } from "./schedule-moves.ts";
+import { moveAsTold, moveByWritten, type ScheduleMove, toldMoves } from "./schedule-moves.ts";
 import type { StartSource } from "./schedules.ts";
 
 /**
@@ -104,18 +104,21 @@ export async function record(
 ): Promise<RecordedRun[]> {
   if (slots.length === 0 && moves.length === 0) return [];
   const areNew = slots.every((slot) => slot.isNew);
+  // All new slots are written, so what they say of their schedules is known before.
+  const told = areNew ? toldMoves(moves, slots) : undefined;
+  const moved = told ? moveAsTold(told) : moveByWritten(moves);
   const { rows } = await sql<Written>`${ofAnySize}
     with input as materialized (select * from ${inputOf(slots, areNew)}),
     wanted as materialized (${wanted} ${areNew ? sql`` : sql`where i.is_new or i.scheduled_for is null or not ${isThere}`}),
     ${notingStrangers(slots)}
     live as (${insertLive}),
     ${slots.some((slot) => slot.isGated) ? gates.insertOfWanted : sql``}
-    ${slots.some((slot) => slot.skipReason !== null) ? sql`skipped as (${insertSkipped}),` : sql``}
+    ${slots.some((slot) => slot.skipReason) ? sql`skipped as (${insertSkipped}),` : sql``}
     consumed as (
       delete from backlog b using input i
       where b.org_id = i.org_id and b.watcher_id = i.watcher_id and b.scheduled_for = coalesce(i.scheduled_for, i.waits_since)
     ),
-    moved as (${areNew ? moveWith(moves, slots) : moveWithWanted(moves)})
+    moved as (${moved})
     ${slots.some((slot) => slot.claimant) ? writtenAndClaimed : writtenOnly}
   `.execute(tx);
   return rows.map((written) => recordedOf(slots[written.ord - 1] as SlotRecord, written));
