@@ -2,7 +2,6 @@ import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { inCompany } from "../../pg/round-trips.ts";
 import { ofFew } from "../../pg/unnest.ts";
-import type { NewEvent } from "./events.ts";
 
 /**
  * The event of a run that comes alone, as two short statements that are sent with the commit: the
@@ -15,8 +14,15 @@ export async function appendAlone(tx: Db, row: LoneRow): Promise<void> {
   await (row.isPacked ? insertPacked(tx, row) : insertPlain(tx, row));
 }
 
-/** `isPacked`: in the form of a packed row, with the event as its only member. */
-type LoneRow = { event: NewEvent; data: string; source: string | null; isPacked: boolean };
+type LoneRow = {
+  event: { orgId: string; kind: string; actor: string } & {
+    [subject in "runId" | "watcherId" | "deviceId"]?: string | null;
+  };
+  data: string;
+  source: string | null;
+  /** In the form of a packed row, with the event as its only member. */
+  isPacked: boolean;
+};
 
 async function insertPlain(tx: Db, { event, data, source }: LoneRow): Promise<void> {
   const { orgId, kind, actor, runId = null, watcherId = null, deviceId = null } = event;
