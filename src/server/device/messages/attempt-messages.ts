@@ -252,11 +252,8 @@ export class AttemptMessages {
     }
     const report = (workId = completion.workId) =>
       this.#services
-        .report(reportOf(this.#session, { ...completion, workId }, accepting), attempt?.kind)
-        .catch((error: unknown) => {
-          if (error instanceof Refusal && error.reason === "invalid_argument") return error;
-          throw error;
-        });
+        .report(reportOf(this.#session, completion, accepting, workId), attempt?.kind)
+        .catch(returnInvalid);
     let verdict = await this.#handling.whileServed(() => report());
     if (verdict && !(verdict instanceof Refusal) && verdict.verdict === "unknown") {
       // Nearly all results that are offered again after a failover are known.
@@ -329,4 +326,10 @@ export class AttemptMessages {
     );
     this.#assignments.settled(cancelled.attemptToken);
   }
+}
+
+/** A completion that can never be stored is answered, not tried again. */
+function returnInvalid(error: unknown): Refusal {
+  if (error instanceof Refusal && error.reason === "invalid_argument") return error;
+  throw error;
 }
