@@ -28,6 +28,9 @@ const everyMs = 3_600_000;
 const behindMsMax = 7_200_000;
 const behindAgainMs = 60_000;
 
+/** Milliseconds by which the database's clock is behind the replica's own. */
+const behindOf = (now: Date) => Date.now() - now.getTime();
+
 /** The correct next slot of a schedule that is too far ahead; undefined for a correct schedule. */
 export function standsTooFar(watcher: positions.PlannedWatcher): Date | undefined {
   const next = nextSlot(watcher, watcher.now);
@@ -54,6 +57,8 @@ async function replan(db: Db, name: schedules.WatcherName): Promise<boolean> {
     const watcher = await schedules.lockOne(tx, name);
     if (!watcher?.schedule || !watcher.nextSlotAt) return false;
     const { orgId, watcherId, schedule, timeZone, nextSlotAt, jitterMs, now } = watcher;
+    // The clock may have gone back since the pass looked at it.
+    if (behindOf(now) > behindMsMax) return false;
     const next = standsTooFar({ orgId, watcherId, schedule, timeZone, nextSlotAt, now });
     if (!next) return false;
     const nextDueAt = new Date(next.getTime() + jitterOf(watcherId, jitterMs));
@@ -89,7 +94,7 @@ export function startReplanner(options: {
     log: options.log,
     async pass(signal) {
       if ((await options.judge.check()).isInDoubt) return everyMs;
-      const behindMs = Date.now() - (await clockJumps.read(options.db)).now.getTime();
+      const behindMs = behindOf((await clockJumps.read(options.db)).now);
       if (behindMs > behindMsMax) {
         options.log.warn({ behindMs }, "the database's clock is behind; no schedule is planned again by it");
         return behindAgainMs;

@@ -152,23 +152,26 @@ function endedReportOf(run: Settled, report: AgentReport | undefined): reports.E
 }
 
 function settlementOf(report: Report): AttemptSettlement {
-  return {
+  const settlement: AttemptSettlement = {
     answer: report.agent,
-    ...(report.agent ? { attention: report.agent.attention } : {}),
     orgId: report.orgId,
     workId: report.workId,
     attemptToken: report.attemptToken,
     deviceId: report.deviceId,
     action: "finish_or_retry",
     status: report.status,
-    ...(report.laterMs === undefined ? {} : { laterMs: report.laterMs }),
-    ...textsOf(report),
+    reason: storableText(report.reason),
+    output: storableText(report.output),
+    signal: storableText(report.signal),
     isOutputTruncated: report.isOutputTruncated,
     exitCode: report.exitCode,
     durationMs: report.durationMs,
     pushedAgoMs: agoMs(report.pushedAt),
     startedAgoMs: agoMs(report.startedAt),
   };
+  if (report.agent) settlement.attention = report.agent.attention;
+  if (report.laterMs !== undefined) settlement.laterMs = report.laterMs;
+  return settlement;
 }
 
 function textsOf({ reason, output, signal }: Report): Pick<Report, "reason" | "output" | "signal"> {

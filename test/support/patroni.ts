@@ -6,7 +6,7 @@
 import { type ChildProcess, execFile, spawn, spawnSync } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { promisify } from "node:util";
 import { openGate } from "./gate.ts";
 import { noticeSkipped } from "./notice.ts";
@@ -74,115 +74,93 @@ export type Cluster = {
   stop(): Promise<void>;
 };
 
+/** The programs of a cluster, in its directory. */
+class Programs {
+  readonly directory = mkdtempSync(join(tmpdir(), "pinion-cluster-"));
+  readonly #children: ChildProcess[] = [];
+  readonly #logs: string[] = [];
+
+  start(program: string, args: string[], log: string): void {
+    const command = `exec "$0" "$@" >>${join(this.directory, log)} 2>&1`;
+    const child = spawn("sh", ["-c", command, program, ...args], { cwd: this.directory, stdio: "ignore" });
+    this.#children.push(child);
+    this.#logs.push(log);
+  }
+
+  /** The ends of all logs. */
+  logs(): string {
+    const texts = this.#logs.map((log) => {
+      const path = join(this.directory, log);
+      return existsSync(path) ? `${log}:\n${readFileSync(path, "utf8").slice(-2_000)}` : "";
+    });
+    return texts.join("\n");
+  }
+
+  /** Ends the programs, then the servers of the nodes. */
+  async stop(nodes: readonly Node[]): Promise<void> {
+    for (const child of this.#children.reverse()) child.kill("SIGTERM");
+    const control = join(binDirectory!, "pg_ctl");
+    const stopNode = ({ data }: Node) =>
+      run("runuser", ["-u", "postgres", "--", control, "-D", data, "-m", "immediate", "stop"], { cwd: "/" });
+    await Promise.all(nodes.map((node) => stopNode(node).catch(() => {})));
+    await Promise.all(this.#children.map((child) => ended(child)));
+  }
+}
+
+async function startEtcd(started: Programs): Promise<number> {
+  const [port, peerPort] = [await freePort(), await freePort()];
+  const [url, peerUrl] = [`http://127.0.0.1:${port}`, `http://127.0.0.1:${peerPort}`];
+  const args = [
+    ...["--data-dir", join(started.directory, "etcd"), "--name", "e"],
+    ...["--listen-client-urls", url, "--advertise-client-urls", url],
+    ...["--listen-peer-urls", peerUrl, "--initial-advertise-peer-urls", peerUrl],
+    ...["--initial-cluster", `e=${peerUrl}`],
+  ];
+  started.start(programs.etcd!, args, "etcd.log");
+  return port;
+}
+
+async function nodeOf(directory: string, name: string): Promise<Node> {
+  const [data, file] = [join(directory, name), join(directory, `${name}.yml`)];
+  return { name, port: await freePort(), restPort: await freePort(), data, file };
+}
+
 /** Starts a cluster; about 20 s. */
 export async function startCluster(options: { isSynchronous: boolean }): Promise<Cluster> {
-  const directory = mkdtempSync(join(tmpdir(), "pinion-cluster-"));
-  const children: ChildProcess[] = [];
-  const start = (program: string, args: string[], log: string) => {
-    const child = spawn("sh", ["-c", `exec "$0" "$@" >>${join(directory, log)} 2>&1`, program, ...args], {
-      cwd: directory,
-      stdio: "ignore",
-    });
-    children.push(child);
-    return child;
-  };
-  const [etcdPort, etcdPeerPort, frontPort] = [await freePort(), await freePort(), await freePort()];
-  start(
-    programs.etcd!,
-    [
-      ...["--data-dir", join(directory, "etcd"), "--name", "e"],
-      ...["--listen-client-urls", `http://127.0.0.1:${etcdPort}`],
-      ...["--advertise-client-urls", `http://127.0.0.1:${etcdPort}`],
-      ...["--listen-peer-urls", `http://127.0.0.1:${etcdPeerPort}`],
-      ...["--initial-advertise-peer-urls", `http://127.0.0.1:${etcdPeerPort}`],
-      ...["--initial-cluster", `e=http://127.0.0.1:${etcdPeerPort}`],
-    ],
-    "etcd.log",
-  );
-  const nodes: Node[] = [];
-  for (const name of ["a", "b"]) {
-    nodes.push({
-      name,
-      port: await freePort(),
-      restPort: await freePort(),
-      data: join(directory, name),
-      file: join(directory, `${name}.yml`),
-    });
-  }
-  const [a, b] = nodes as [Node, Node];
+  const started = new Programs();
+  const { directory } = started;
+  const etcdPort = await startEtcd(started);
+  const frontPort = await freePort();
+  const [a, b] = [await nodeOf(directory, "a"), await nodeOf(directory, "b")];
+  const nodes = [a, b];
   const etcdGate = await openGate(etcdPort);
   const replicationGate = await openGate(a.port);
-  writeFileSync(
-    a.file,
-    patroniConfig(a, { etcdPort: etcdGate.port, connectPort: replicationGate.port, directory, ...options }),
-  );
+  const gated = { etcdPort: etcdGate.port, connectPort: replicationGate.port, directory, ...options };
+  writeFileSync(a.file, patroniConfig(a, gated));
   writeFileSync(b.file, patroniConfig(b, { etcdPort, connectPort: b.port, directory, ...options }));
   await run("chown", ["-R", "postgres", directory]);
-  const startNode = (node: Node) =>
-    start("runuser", ["-u", "postgres", "--", programs.patroni!, node.file], `${node.name}.log`);
-
+  const startNode = ({ name, file }: Node) =>
+    started.start("runuser", ["-u", "postgres", "--", programs.patroni!, file], `${name}.log`);
   const file = join(directory, "haproxy.cfg");
   writeFileSync(file, haproxyConfig(frontPort, nodes));
 
   const cluster: Cluster = {
     url: `postgres://postgres@127.0.0.1:${frontPort}/pinion`,
-    async primary() {
-      for (const node of nodes) if (await answers(node, "primary")) return node.name;
-      throw new Error("no node leads");
-    },
-    async switchover() {
-      const leader = await cluster.primary();
-      const candidate = nodes.find(({ name }) => name !== leader)!.name;
-      const args = ["-c", b.file, "switchover", "--force", "--candidate", candidate];
-      await run(programs.patronictl!, [...args, "--master", leader, "pinion"], { cwd: directory });
-    },
-    async killPrimary() {
-      const name = await cluster.primary();
-      const node = nodes.find((candidate) => candidate.name === name)!;
-      const [pid] = readFileSync(join(node.data, "postmaster.pid"), "utf8").split("\n");
-      process.kill(Number(pid), "SIGKILL");
-      return name;
-    },
+    ...rolesOf(nodes, options),
     partition: {
-      close: () => {
+      close() {
         etcdGate.close();
         replicationGate.close();
       },
-      open: () => {
+      open() {
         etcdGate.open();
         replicationGate.open();
       },
     },
     replication: replicationGate,
-    untilLedByAnother: (former) =>
-      until("another node leads", async () => {
-        const other = nodes.find(({ name }) => name !== former)!;
-        return answers(other, "primary");
-      }),
-    untilWhole: () =>
-      until("the cluster is whole", async () => {
-        for (const node of nodes) {
-          if (!(await answers(node, "primary"))) continue;
-          const standby = nodes.find((candidate) => candidate !== node)!;
-          return answers(standby, options.isSynchronous ? "synchronous" : "replica?lag=1MB");
-        }
-        return false;
-      }),
     async stop() {
       etcdGate.open();
-      for (const child of children.reverse()) child.kill("SIGTERM");
-      await Promise.all(
-        nodes.map(({ data }) =>
-          run(
-            "runuser",
-            ["-u", "postgres", "--", join(binDirectory!, "pg_ctl"), "-D", data, "-m", "immediate", "stop"],
-            {
-              cwd: "/",
-            },
-          ).catch(() => {}),
-        ),
-      );
-      await Promise.all(children.map((child) => ended(child)));
+      await started.stop(nodes);
       etcdGate.end();
       replicationGate.end();
       rmSync(directory, { recursive: true, force: true });
@@ -193,17 +171,49 @@ export async function startCluster(options: { isSynchronous: boolean }): Promise
     await until("the first node leads", () => answers(a, "primary"));
     await run("createdb", ["-h", "127.0.0.1", "-p", String(a.port), "-U", "postgres", "pinion"]);
     startNode(b);
-    start(programs.haproxy!, ["-db", "-f", file], "haproxy.log");
+    started.start(programs.haproxy!, ["-db", "-f", file], "haproxy.log");
     await cluster.untilWhole();
     return cluster;
   } catch (error) {
-    const logs = ["a.log", "b.log", "etcd.log", "haproxy.log"].map((log) => {
-      const path = join(directory, log);
-      return existsSync(path) ? `${log}:\n${readFileSync(path, "utf8").slice(-2_000)}` : "";
-    });
+    const logs = started.logs();
     await cluster.stop();
-    throw new Error(`the cluster does not start: ${String(error)}\n${logs.join("\n")}`);
+    throw new Error(`the cluster does not start: ${String(error)}\n${logs}`);
   }
+}
+
+type Roles = Pick<Cluster, "primary" | "switchover" | "killPrimary" | "untilLedByAnother" | "untilWhole">;
+
+/** Which of the two nodes leads, and how that changes. */
+function rolesOf(nodes: readonly Node[], { isSynchronous }: { isSynchronous: boolean }): Roles {
+  const otherOf = (name: string) => nodes.find((node) => node.name !== name)!;
+  async function leader(): Promise<Node> {
+    for (const node of nodes) if (await answers(node, "primary")) return node;
+    throw new Error("no node leads");
+  }
+  return {
+    primary: async () => (await leader()).name,
+    async switchover() {
+      const { name } = await leader();
+      const { name: candidate } = otherOf(name);
+      // The second node's file: its way to etcd has no gate.
+      const [, { file }] = nodes as readonly [Node, Node];
+      const args = ["-c", file, "switchover", "--force", "--candidate", candidate];
+      await run(programs.patronictl!, [...args, "--master", name, "pinion"], { cwd: dirname(file) });
+    },
+    async killPrimary() {
+      const { name, data } = await leader();
+      const [pid] = readFileSync(join(data, "postmaster.pid"), "utf8").split("\n");
+      process.kill(Number(pid), "SIGKILL");
+      return name;
+    },
+    untilLedByAnother: (former) => until("another node leads", () => answers(otherOf(former), "primary")),
+    untilWhole: () =>
+      until("the cluster is whole", async () => {
+        const leading = await leader().catch(() => undefined);
+        const role = isSynchronous ? "synchronous" : "replica?lag=1MB";
+        return leading !== undefined && answers(otherOf(leading.name), role);
+      }),
+  };
 }
 
 function patroniConfig(
@@ -250,7 +260,7 @@ function patroniConfig(
 }
 
 /** The configuration of docs/operations.md, with shorter intervals. */
-function haproxyConfig(port: number, nodes: Node[]): string {
+function haproxyConfig(port: number, nodes: readonly Node[]): string {
   const servers = nodes.map(
     ({ name, port, restPort }) => `  server ${name} 127.0.0.1:${port} check port ${restPort}`,
   );

@@ -4,7 +4,7 @@
  */
 import { createHmac } from "node:crypto";
 import { once } from "node:events";
-import { createServer } from "node:http";
+import { createServer, type IncomingMessage } from "node:http";
 import type { AddressInfo } from "node:net";
 
 export type SlackMessage = { channel: string; ts: string; text: string; threadTs: string; blocks: string };
@@ -22,9 +22,10 @@ export type TestSlack = AsyncDisposable & {
   shown(channel: string): SlackMessage[];
 };
 
+const token = "xoxb-test";
+const signingSecret = "a-signing-secret";
+
 export async function startSlack(): Promise<TestSlack> {
-  const token = "xoxb-test";
-  const signingSecret = "a-signing-secret";
   const messages = new Map<string, SlackMessage>();
   let lastTs = 1_700_000_000;
   let events = 0;
@@ -54,38 +55,16 @@ export async function startSlack(): Promise<TestSlack> {
   }
 
   const server = createServer(async (request, response) => {
-    const chunks: Buffer[] = [];
-    for await (const chunk of request) chunks.push(chunk as Buffer);
-    const text = Buffer.concat(chunks).toString();
-    const isJson = (request.headers["content-type"] ?? "").includes("json");
-    const body = (
-      isJson ? JSON.parse(text || "{}") : Object.fromEntries(new URLSearchParams(text))
-    ) as Record<string, string>;
-    const given = request.headers.authorization?.replace("Bearer ", "") ?? body.token;
-    response.setHeader("content-type", "application/json");
+    const { given, body } = await readCall(request);
     const answer =
       given === token
         ? answerOf(request.url!.replace(/^\/api\//, ""), body)
         : { ok: false, error: "invalid_auth" };
+    response.setHeader("content-type", "application/json");
     response.end(JSON.stringify(answer));
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
-
-  async function send(webhook: string, body: string, type: string, more: Record<string, string> = {}) {
-    const at = String(Math.floor(Date.now() / 1_000));
-    const signature = `v0=${createHmac("sha256", signingSecret).update(`v0:${at}:${body}`).digest("hex")}`;
-    const answer = await fetch(webhook, {
-      method: "POST",
-      body,
-      headers: {
-        ...{ "content-type": type, "x-slack-request-timestamp": at, "x-slack-signature": signature },
-        ...more,
-      },
-    });
-    await answer.arrayBuffer();
-    return answer.status;
-  }
 
   return {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}/api`,
@@ -100,23 +79,7 @@ export async function startSlack(): Promise<TestSlack> {
         headers,
       ),
     press: (webhook, message, value, user) =>
-      send(
-        webhook,
-        new URLSearchParams({
-          payload: JSON.stringify({
-            type: "block_actions",
-            team: { id: "T1" },
-            user: { id: user, username: "ada", name: "Ada" },
-            channel: { id: message.channel, name: "dm" },
-            container: { type: "message", message_ts: message.ts, channel_id: message.channel },
-            message: { ts: message.ts, thread_ts: message.threadTs || message.ts, text: message.text },
-            actions: [{ type: "button", action_id: "p0", value, block_id: "b", action_ts: ts() }],
-            trigger_id: "1",
-            response_url: "",
-          }),
-        }).toString(),
-        "application/x-www-form-urlencoded",
-      ),
+      send(webhook, pressOf(message, { value, user, at: ts() }), "application/x-www-form-urlencoded"),
     shown: (channel) => [...messages.values()].filter((message) => message.channel === channel),
     async [Symbol.asyncDispose]() {
       server.closeAllConnections();
@@ -124,4 +87,50 @@ export async function startSlack(): Promise<TestSlack> {
       await once(server, "close");
     },
   };
+}
+
+/** The token and the fields of a bot's call, in JSON or as a form. */
+async function readCall(request: IncomingMessage): Promise<{ given?: string; body: Record<string, string> }> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(chunk as Buffer);
+  const text = Buffer.concat(chunks).toString();
+  const isJson = (request.headers["content-type"] ?? "").includes("json");
+  const body = (isJson ? JSON.parse(text || "{}") : Object.fromEntries(new URLSearchParams(text))) as Record<
+    string,
+    string
+  >;
+  const given = request.headers.authorization?.replace("Bearer ", "") ?? body.token;
+  return { ...(given === undefined ? {} : { given }), body };
+}
+
+/** The form of a pressed button. */
+function pressOf(message: SlackMessage, { value, user, at }: { value: string; user: string; at: string }) {
+  const payload = JSON.stringify({
+    type: "block_actions",
+    team: { id: "T1" },
+    user: { id: user, username: "ada", name: "Ada" },
+    channel: { id: message.channel, name: "dm" },
+    container: { type: "message", message_ts: message.ts, channel_id: message.channel },
+    message: { ts: message.ts, thread_ts: message.threadTs || message.ts, text: message.text },
+    actions: [{ type: "button", action_id: "p0", value, block_id: "b", action_ts: at }],
+    trigger_id: "1",
+    response_url: "",
+  });
+  return new URLSearchParams({ payload }).toString();
+}
+
+/** Posts to a webhook with Slack's signature; resolves to the answer's status. */
+async function send(webhook: string, body: string, type: string, more: Record<string, string> = {}) {
+  const at = String(Math.floor(Date.now() / 1_000));
+  const signature = `v0=${createHmac("sha256", signingSecret).update(`v0:${at}:${body}`).digest("hex")}`;
+  const answer = await fetch(webhook, {
+    method: "POST",
+    body,
+    headers: {
+      ...{ "content-type": type, "x-slack-request-timestamp": at, "x-slack-signature": signature },
+      ...more,
+    },
+  });
+  await answer.arrayBuffer();
+  return answer.status;
 }

@@ -4,7 +4,7 @@
  * updates that come again until confirmed, edited messages in answers, and calls held by a test.
  */
 import { once } from "node:events";
-import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage } from "node:http";
 import { createRequire } from "node:module";
 import type { AddressInfo } from "node:net";
 
@@ -45,139 +45,34 @@ const pollMs = 2_000;
 
 /** `isOpen`: every token is accepted. */
 export async function startTelegram({ isOpen = false } = {}): Promise<TestTelegram> {
-  const chats = new TelegramServer({ storeTimeout: 3_600 });
   const token = "123456:test-token";
-  const calls: Call[] = [];
-  const updates: Update[] = [];
-  const confirmed = new Set<number>();
+  const updates = new Updates();
+  const chats = new Chats(updates);
   const holds = new Map<string, { reached(): void; released: Promise<void> }>();
-  let wake = () => {};
-  let lastUpdate = 0;
-  let lastMessage = 1_000;
-  const posted = new Map<string, TelegramMessage>();
 
-  function tell(update: Record<string, unknown>): void {
-    updates.push({ update_id: ++lastUpdate, ...update });
-    wake();
-  }
-
-  const person = (userId: number) => ({
-    id: userId,
-    is_bot: false,
-    first_name: "Ada",
-    username: `ada${userId}`,
-  });
-  const chatOf = (chatId: number) =>
-    chatId < 0
-      ? { id: chatId, type: "supergroup", title: "Team" }
-      : { id: chatId, type: "private", first_name: "Ada" };
-
-  /** A rich message is Markdown as the bot wrote it. */
-  function textOf(body: Record<string, unknown>): string {
-    const rich = body.rich_message as { markdown?: string } | undefined;
-    return String(rich?.markdown ?? body.text ?? "");
-  }
-
-  async function answerOf(call: Call): Promise<unknown> {
-    const { method, body } = call;
-    switch (method) {
-      case "getMe":
-        return { id: 666, is_bot: true, first_name: "Test", username: "TestNameBot" };
-      case "getWebhookInfo":
-        return { url: "", has_custom_certificate: false, pending_update_count: 0 };
-      case "getUpdates": {
-        const offset = Number(body.offset ?? 0);
-        for (const { update_id: id } of updates) if (id < offset) confirmed.add(id);
-        const left = () => updates.filter(({ update_id: id }) => !confirmed.has(id) && id >= offset);
-        const until = Date.now() + Math.min(Number(body.timeout ?? 0) * 1_000, pollMs);
-        while (left().length === 0 && Date.now() < until) {
-          await new Promise<void>((resolve) => {
-            const before = wake;
-            wake = () => {
-              before();
-              resolve();
-            };
-            setTimeout(resolve, until - Date.now());
-          });
-        }
-        return left().slice(0, Number(body.limit ?? 100));
-      }
-      case "sendRichMessage":
-      case "sendMessage": {
-        const message = chats.addBotMessage(
-          { ...body, text: textOf(body) } as never,
-          call.token,
-        ) as unknown as { message_id: number };
-        return kept(Number(body.chat_id), message.message_id, body);
-      }
-      case "editMessageText":
-        chats.editMessageText({ ...body, text: textOf(body) } as never);
-        if (!posted.has(`${body.chat_id} ${body.message_id}`)) return undefined;
-        return kept(Number(body.chat_id), Number(body.message_id), body);
-      case "sendChatAction":
-      case "answerCallbackQuery":
-      case "setWebhook":
-      case "deleteWebhook":
-        return true;
-      default:
-        // Methods that this Bot API is too old for.
-        return "unknown";
-    }
-  }
-
-  function kept(chatId: number, messageId: number, body: Record<string, unknown>) {
-    const markup = body.reply_markup as
-      | { inline_keyboard?: { text: string; callback_data?: string }[][] }
-      | undefined;
-    const buttons = (markup?.inline_keyboard ?? [])
-      .flat()
-      .map(({ text, callback_data: data = "" }) => ({ text, data }));
-    posted.set(`${chatId} ${messageId}`, {
-      chatId: String(chatId),
-      messageId,
-      text: textOf(body),
-      buttons,
-    });
-    return {
-      message_id: messageId,
-      date: Math.floor(Date.now() / 1_000),
-      chat: chatOf(chatId),
-      from: { id: 666, is_bot: true, first_name: "Test", username: "TestNameBot" },
-      text: textOf(body),
-    };
-  }
-
-  async function serve(request: IncomingMessage, response: ServerResponse): Promise<void> {
-    const chunks: Buffer[] = [];
-    for await (const chunk of request) chunks.push(chunk as Buffer);
-    const [, given = "", method = ""] = /^\/bot([^/]+)\/(\w+)$/.exec(request.url ?? "") ?? [];
-    const text = Buffer.concat(chunks).toString();
-    const call = { method, token: decodeURIComponent(given), body: text ? JSON.parse(text) : {} };
-    const send = (status: number, body: object) => {
-      response.statusCode = status;
-      response.setHeader("content-type", "application/json");
-      response.end(JSON.stringify(body));
-    };
-    if (call.token !== token && !isOpen)
-      return send(401, { ok: false, error_code: 401, description: "Unauthorized" });
-    calls.push(call);
-    const held = holds.get(method);
+  async function answer(call: Call): Promise<{ status: number; body: object }> {
+    const held = holds.get(call.method);
     if (held) {
-      holds.delete(method);
+      holds.delete(call.method);
       held.reached();
       await held.released;
     }
-    const instead = telegram.intercept?.(call);
-    if (instead) return send(instead.status, instead.body);
-    const result = await answerOf(call);
-    if (result === "unknown") return send(404, { ok: false, error_code: 404, description: "Not Found" });
-    if (result === undefined)
-      return send(400, { ok: false, error_code: 400, description: "Bad Request: message to edit not found" });
-    send(200, { ok: true, result });
+    return telegram.intercept?.(call) ?? resultOf(await chats.answer(call));
   }
 
   const server = createServer((request, response) => {
-    serve(request, response).catch(() => response.destroy());
+    callOf(request)
+      .then(async (call) => {
+        if (call.token !== token && !isOpen) return refused(401, "Unauthorized");
+        telegram.calls.push(call);
+        return answer(call);
+      })
+      .then(({ status, body }) => {
+        response.statusCode = status;
+        response.setHeader("content-type", "application/json");
+        response.end(JSON.stringify(body));
+      })
+      .catch(() => response.destroy());
   });
   server.listen(0, "127.0.0.1");
   await once(server, "listening");
@@ -185,39 +80,12 @@ export async function startTelegram({ isOpen = false } = {}): Promise<TestTelegr
   const telegram: TestTelegram = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     token,
-    calls,
+    calls: [],
     intercept: undefined,
-    write(text, { userId = 7, chatId = userId, isMention = false } = {}) {
-      const messageId = ++lastMessage;
-      const said = isMention ? `@TestNameBot ${text}` : text;
-      const entities = isMention
-        ? [{ type: "mention", offset: 0, length: 12 }]
-        : text.startsWith("/")
-          ? [{ type: "bot_command", offset: 0, length: text.split(" ")[0]!.length }]
-          : [];
-      tell({
-        message: {
-          ...{ message_id: messageId, date: Math.floor(Date.now() / 1_000), text: said, entities },
-          ...{ from: person(userId), chat: chatOf(chatId) },
-        },
-      });
-      return messageId;
-    },
-    press(message, label, userId = 7) {
-      const button = message.buttons.find(({ text }) => text === label);
-      if (!button) throw new Error(`no button "${label}" in "${message.text}"`);
-      const chat = chatOf(Number(message.chatId));
-      tell({
-        callback_query: {
-          ...{ id: String(lastUpdate + 1), from: person(userId), data: button.data },
-          message: { message_id: message.messageId, date: 1, chat, text: message.text },
-        },
-      });
-    },
-    repeatUpdates() {
-      for (const { update_id: _, ...update } of [...updates]) tell(update);
-    },
-    shown: (chatId = 7) => [...posted.values()].filter((message) => message.chatId === String(chatId)),
+    write: (text, from) => chats.write(text, from),
+    press: (message, label, userId = 7) => chats.press(message, label, userId),
+    repeatUpdates: () => updates.repeat(),
+    shown: (chatId = 7) => chats.shown(chatId),
     hold(method) {
       const reached = Promise.withResolvers<void>();
       const released = Promise.withResolvers<void>();
@@ -231,4 +99,181 @@ export async function startTelegram({ isOpen = false } = {}): Promise<TestTelegr
     },
   };
   return telegram;
+}
+
+/** The call of a request to `/bot<token>/<method>`. */
+async function callOf(request: IncomingMessage): Promise<Call> {
+  const chunks: Buffer[] = [];
+  for await (const chunk of request) chunks.push(chunk as Buffer);
+  const [, given = "", method = ""] = /^\/bot([^/]+)\/(\w+)$/.exec(request.url ?? "") ?? [];
+  const text = Buffer.concat(chunks).toString();
+  return { method, token: decodeURIComponent(given), body: text ? JSON.parse(text) : {} };
+}
+
+const refused = (status: number, description: string) => ({
+  status,
+  body: { ok: false, error_code: status, description },
+});
+
+/** The answer with the result of a method. */
+function resultOf(result: unknown): { status: number; body: object } {
+  if (result === unknownMethod) return refused(404, "Not Found");
+  if (result === undefined) return refused(400, "Bad Request: message to edit not found");
+  return { status: 200, body: { ok: true, result } };
+}
+
+/** The updates for the bot. An update is given again until a poll with a later offset confirms it. */
+class Updates {
+  readonly #updates: Update[] = [];
+  readonly #confirmed = new Set<number>();
+  #wake = () => {};
+  #last = 0;
+
+  get nextId(): number {
+    return this.#last + 1;
+  }
+
+  tell(update: Record<string, unknown>): void {
+    this.#updates.push({ update_id: ++this.#last, ...update });
+    this.#wake();
+  }
+
+  repeat(): void {
+    for (const { update_id: _, ...update } of [...this.#updates]) this.tell(update);
+  }
+
+  /** A long poll: waits for an update, for `timeout` seconds and `pollMs` at most. */
+  async poll(body: Record<string, unknown>): Promise<Update[]> {
+    const offset = Number(body.offset ?? 0);
+    for (const { update_id: id } of this.#updates) if (id < offset) this.#confirmed.add(id);
+    const left = () => this.#updates.filter(({ update_id: id }) => !this.#confirmed.has(id) && id >= offset);
+    const until = Date.now() + Math.min(Number(body.timeout ?? 0) * 1_000, pollMs);
+    while (left().length === 0 && Date.now() < until) await this.#next(until);
+    return left().slice(0, Number(body.limit ?? 100));
+  }
+
+  #next(until: number): Promise<void> {
+    return new Promise<void>((resolve) => {
+      const before = this.#wake;
+      this.#wake = () => {
+        before();
+        resolve();
+      };
+      setTimeout(resolve, until - Date.now());
+    });
+  }
+}
+
+const bot = { id: 666, is_bot: true, first_name: "Test", username: "TestNameBot" };
+const unknownMethod = Symbol("a method that the server does not know");
+
+const personOf = (userId: number) => ({
+  ...{ id: userId, is_bot: false },
+  ...{ first_name: "Ada", username: `ada${userId}` },
+});
+
+const chatOf = (chatId: number) =>
+  chatId < 0
+    ? { id: chatId, type: "supergroup", title: "Team" }
+    : { id: chatId, type: "private", first_name: "Ada" };
+
+/** A rich message is Markdown as the bot wrote it. */
+function textOf(body: Record<string, unknown>): string {
+  const rich = body.rich_message as { markdown?: string } | undefined;
+  return String(rich?.markdown ?? body.text ?? "");
+}
+
+/** The chats, as the bot and people change them. */
+class Chats {
+  readonly #server = new TelegramServer({ storeTimeout: 3_600 });
+  readonly #posted = new Map<string, TelegramMessage>();
+  readonly #updates: Updates;
+  #lastMessage = 1_000;
+
+  constructor(updates: Updates) {
+    this.#updates = updates;
+  }
+
+  shown(chatId: number): TelegramMessage[] {
+    return [...this.#posted.values()].filter((message) => message.chatId === String(chatId));
+  }
+
+  /** The result of a bot's call; undefined for an edit of a message that is not there. */
+  async answer({ method, body, token }: Call): Promise<unknown> {
+    switch (method) {
+      case "getMe":
+        return bot;
+      case "getWebhookInfo":
+        return { url: "", has_custom_certificate: false, pending_update_count: 0 };
+      case "getUpdates":
+        return this.#updates.poll(body);
+      case "sendRichMessage":
+      case "sendMessage": {
+        const sent = { ...body, text: textOf(body) } as never;
+        const message = this.#server.addBotMessage(sent, token) as unknown as { message_id: number };
+        return this.#keep(Number(body.chat_id), message.message_id, body);
+      }
+      case "editMessageText":
+        this.#server.editMessageText({ ...body, text: textOf(body) } as never);
+        if (!this.#posted.has(`${body.chat_id} ${body.message_id}`)) return undefined;
+        return this.#keep(Number(body.chat_id), Number(body.message_id), body);
+      case "sendChatAction":
+      case "answerCallbackQuery":
+      case "setWebhook":
+      case "deleteWebhook":
+        return true;
+      default:
+        // Methods that this Bot API is too old for.
+        return unknownMethod;
+    }
+  }
+
+  #keep(chatId: number, messageId: number, body: Record<string, unknown>) {
+    const markup = body.reply_markup as
+      | { inline_keyboard?: { text: string; callback_data?: string }[][] }
+      | undefined;
+    const buttons = (markup?.inline_keyboard ?? [])
+      .flat()
+      .map(({ text, callback_data: data = "" }) => ({ text, data }));
+    const text = textOf(body);
+    this.#posted.set(`${chatId} ${messageId}`, { chatId: String(chatId), messageId, text, buttons });
+    const date = Math.floor(Date.now() / 1_000);
+    return { message_id: messageId, date, chat: chatOf(chatId), from: bot, text };
+  }
+
+  write(
+    text: string,
+    {
+      userId = 7,
+      chatId = userId,
+      isMention = false,
+    }: { userId?: number; chatId?: number; isMention?: boolean } = {},
+  ): number {
+    const messageId = ++this.#lastMessage;
+    const said = isMention ? `@TestNameBot ${text}` : text;
+    const entities = isMention
+      ? [{ type: "mention", offset: 0, length: 12 }]
+      : text.startsWith("/")
+        ? [{ type: "bot_command", offset: 0, length: text.split(" ")[0]!.length }]
+        : [];
+    this.#updates.tell({
+      message: {
+        ...{ message_id: messageId, date: Math.floor(Date.now() / 1_000), text: said, entities },
+        ...{ from: personOf(userId), chat: chatOf(chatId) },
+      },
+    });
+    return messageId;
+  }
+
+  press(message: TelegramMessage, label: string, userId: number): void {
+    const button = message.buttons.find(({ text }) => text === label);
+    if (!button) throw new Error(`no button "${label}" in "${message.text}"`);
+    const chat = chatOf(Number(message.chatId));
+    this.#updates.tell({
+      callback_query: {
+        ...{ id: String(this.#updates.nextId), from: personOf(userId), data: button.data },
+        message: { message_id: message.messageId, date: 1, chat, text: message.text },
+      },
+    });
+  }
 }

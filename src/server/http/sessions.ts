@@ -35,7 +35,7 @@ export function watchSessions(http2: Http2Server, options: SessionOptions): Set<
     sessions.add(session);
     const streams = countStreams(session, crowd);
     const stop = pingSilent(session, streams, { ...options, wheel });
-    session.once("close", () => {
+    session.on("close", () => {
       stop();
       sessions.delete(session);
     });
@@ -81,7 +81,7 @@ function countStreams(session: ServerHttp2Session, crowd: Crowd | undefined): Re
       mayHaveMore = crowd?.isKnown(session.socket) ?? true;
       if (mayHaveMore) session.settings({ maxConcurrentStreams: knownStreamsMax });
     }
-    stream.once("close", () => {
+    stream.on("close", () => {
       count.open--;
       count.idleSince = performance.now();
     });

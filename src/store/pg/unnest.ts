@@ -107,7 +107,8 @@ export function keptSizeOf(text: string): "few" | "many" | undefined {
 /**
  * Items as a table expression with one array parameter per column, for statements on thousands of
  * rows: `unnest($1::text[], $2::uuid[]) with ordinality as i(org_id, run_id, ord)`. `ord` counts
- * from 1 in the items' order. Of many items, a column with one value for all is a constant.
+ * from 1 in the items' order. Of one item, and of many, a column with one value for all is a
+ * constant.
  */
 export function unnest<Item>(
   alias: string,
@@ -116,13 +117,14 @@ export function unnest<Item>(
 ): RawBuilder<unknown> {
   const arrays: (string | Buffer)[] = [];
   const constants: (string | null)[] = [];
-  const isFew = items.length <= fewMax;
-  let shape = `${alias} ${isFew}`;
+  const size = sizeOf(items.length);
+  let shape = `${alias} ${size}`;
   for (const [name, [type, value]] of Object.entries(columns)) {
-    // A statement of few items has one text: its plan is kept.
-    const values: Values = isFew
-      ? { array: `{${items.map((item) => elementOf(type, value(item))).join(",")}}` }
-      : valuesOf(type, items, value);
+    // Statements of one item have one text, and so have those of few items: their plans are kept.
+    const values: Values =
+      size === "few"
+        ? { array: `{${items.map((item) => elementOf(type, value(item))).join(",")}}` }
+        : valuesOf(type, items, value);
     const isConstant = "common" in values;
     if (isConstant) constants.push(values.common);
     else arrays.push(values.array);
@@ -139,6 +141,11 @@ export function unnest<Item>(
   return sql(texts as unknown as TemplateStringsArray, ...constants, ...arrays);
 }
 
+function sizeOf(count: number): "one" | "few" | "many" {
+  if (count === 1) return "one";
+  return count <= fewMax ? "few" : "many";
+}
+
 /**
  * The texts between the parameters of an expression, by its shape. Made anew, the expressions of a
  * statement cost more than the rest of the statement: some hundred parts, of which few ever change.
@@ -151,7 +158,7 @@ const parameter = "\0";
 
 /** The text of a shape, which names alias and columns. */
 function expressionOf(shape: string, count: number): string {
-  const [alias, isFew, ...words] = shape.split(" ") as [string, string, ...string[]];
+  const [alias, size, ...words] = shape.split(" ") as [string, string, ...string[]];
   const names: string[] = [];
   const arrays: string[] = [];
   const constants: string[] = [];
@@ -164,6 +171,9 @@ function expressionOf(shape: string, count: number): string {
       names.push(`"${name}"`);
     }
   }
+  // PostgreSQL merges it into the statement, whose plan then looks up rows by parameters: to begin
+  // and to end a plan takes longer than to execute it for one item.
+  if (size === "one") return `${fewMark} (select ${constants.join(", ")}, 1::bigint as "ord") as "${alias}"`;
   // The count has to come from an array.
   if (arrays.length === 0) {
     arrays.push(`array_fill(0, array[${count}])`);
@@ -173,7 +183,7 @@ function expressionOf(shape: string, count: number): string {
   const table = `unnest(${arrays.join(", ")}) with ordinality as "${alias}"(${columns})`;
   // The limit is in the text: PostgreSQL assumes ten rows for an unknown array, and would then
   // prefer a new plan for each single item.
-  if (isFew === "true") return `${fewMark} (select * from ${table} limit ${fewMax}) as "${alias}"`;
+  if (size === "few") return `${fewMark} (select * from ${table} limit ${fewMax}) as "${alias}"`;
   if (constants.length === 0) return `${manyMark} ${table}`;
   return `${manyMark} (select *, ${constants.join(", ")} from ${table}) as "${alias}"`;
 }

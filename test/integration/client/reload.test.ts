@@ -46,7 +46,9 @@ test("a wrong file leaves the configuration before it in force, also over a rest
   const peer = await startPeer();
   const stateDir = makeStateDir();
   const file = join(stateDir, "device.toml");
-  writeFileSync(file, config({ one: "sleep 0.5; echo one" }));
+  // The attempt goes on until the second session has heard of it.
+  const gate = join(stateDir, "gate");
+  writeFileSync(file, config({ one: `until [ -e ${gate} ]; do sleep 0.05; done; echo one` }));
   const daemon = startFrom(peer.url, file, stateDir);
   const first = await peer.session();
   expect(first.hello).toMatchObject({ agentKinds: ["one"], configProblem: "" });
@@ -60,6 +62,7 @@ test("a wrong file leaves the configuration before it in force, also over a rest
   expect(second.hello.configProblem).toMatch(/max_concurrency/);
   // The running attempt continues, and new assignments run as before.
   expect(second.hello.held).toMatchObject([{ workId: running.workId }]);
+  writeFileSync(gate, "");
   expect(await second.next("complete")).toMatchObject({ outcome: Outcome.COMPLETED, output: "one\n" });
   await until(
     () => readFileSync(join(stateDir, "status.json"), "utf8").includes("max_concurrency"),

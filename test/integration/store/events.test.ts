@@ -223,3 +223,37 @@ async function untilSomebodyWaits(): Promise<void> {
     if (rows[0]!.waiting) return;
   }
 }
+
+test("an event that comes alone is stored as it would be among others", async () => {
+  const { db } = database;
+  const { deviceId, runs } = await seedRuns(db, 1);
+  const [{ runId, watcherId }] = runs as [{ runId: string; watcherId: string }];
+  const subjects = { runId, watcherId, deviceId };
+  const kinds: Omit<events.NewEvent, "orgId">[] = [
+    { kind: "run.created", actor: "pinion", ...subjects, data: { scheduled_for: null } },
+    {
+      kind: "run.completed",
+      actor: `device:${deviceId}`,
+      ...subjects,
+      data: { attempt: 1, window_id: runId },
+    },
+    { kind: "run.failed", actor: `device:${deviceId}`, ...subjects, data: { reason: 'it said "no"' } },
+    { kind: "org.updated", actor: "user:x" },
+  ];
+  const stored = async (after: number) =>
+    (
+      await sql`select to_jsonb(e) - '{seq,seqs,at}'::text[] || jsonb_build_object('count', cardinality(seqs),
+        'isLast', seq = seqs[cardinality(seqs)]) as row from event_row e where seq > ${after} order by seq`.execute(
+        db,
+      )
+    ).rows;
+  for (const event of kinds) {
+    const before = await events.head(db, { orgId });
+    await transaction(db, (tx) => events.append(tx, orgId, [event]));
+    const alone = await stored(before);
+    const between = await events.head(db, { orgId });
+    const other = { kind: "org.other", actor: "user:x" };
+    await transaction(db, (tx) => events.append(tx, orgId, [event, other]));
+    expect(alone).toEqual((await stored(between)).slice(0, 1));
+  }
+});

@@ -43,7 +43,7 @@ const manyOf = (count: number) => Array.from({ length: count }, () => nobody);
 
 test("after some uses a statement of a few items is not planned any more", async () => {
   const db = open();
-  for (let use = 0; use < 20; use++) await presence.beat(db, manyOf(1 + (use % 4)));
+  for (let use = 0; use < 20; use++) await presence.beat(db, manyOf(2 + (use % 3)));
   const [statement, ...others] = await prepared(db);
   expect(others).toEqual([]);
   expect(statement!.made).toBeLessThan(10);
@@ -72,16 +72,30 @@ test("a large statement of many items that comes again is not planned any more, 
   expect(statement!.kept).toBeGreaterThan(4);
 });
 
-test("the events of a run that comes alone are written by a plan that is kept", async () => {
+test("a statement of one item has a plan of its own, in which the item's values are parameters", async () => {
+  const db = open();
+  for (let use = 0; use < 20; use++) await presence.beat(db, [nobody]);
+  const { rows } = await sql<{ statement: string; kept: number; made: number }>`
+    select statement, generic_plans::int as kept, custom_plans::int as made from pg_prepared_statements`.execute(
+    db,
+  );
+  expect(rows).toMatchObject([{ kept: 15, made: 5 }]);
+  expect(rows[0]!.statement).not.toContain("unnest(");
+});
+
+test("the event of a run that comes alone is written by plans that are kept", async () => {
   const db = open();
   const { orgId } = await seedDevice(t.db);
   const event = { kind: "run.completed", actor: "pinion", runId: randomUUID(), watcherId: randomUUID() };
   for (let use = 0; use < 20; use++) {
     await transaction(db, (tx) => events.append(tx, orgId, [event]));
   }
-  const [statement, ...others] = await prepared(db);
+  const [lock, insert, ...others] = await prepared(db);
   expect(others).toEqual([]);
-  expect(statement).toMatchObject({ made: 5, kept: 15 });
+  expect([lock, insert]).toMatchObject([
+    { made: 5, kept: 15 },
+    { made: 5, kept: 15 },
+  ]);
 });
 
 test("nothing is prepared through a pooler", async () => {

@@ -1,4 +1,3 @@
-import type { Report, ReportVerdict } from "../../../scheduler/endings.ts";
 import type { WorkKind } from "../../../store/work/attempts/active.ts";
 import type { AttemptName, AttemptSettlement } from "../../../store/work/attempts/settlements.ts";
 import type { AttemptState } from "./outstanding.ts";
@@ -20,13 +19,10 @@ type Waiter = { orgId: string; deviceId: string; isWorker: boolean };
 
 /**
  * The operations of sessions on their attempts. Runs and turns are the two implementations
- * (run-work.ts, turn-work.ts); the sessions, the presence writer and the sweep treat both alike
- * otherwise.
+ * (works.ts); the sessions, the presence writer and the sweep treat both alike otherwise.
  */
 export type Work = {
   accept(acceptance: Acceptance): Promise<AcceptResult>;
-  /** Stores how an attempt ended, exactly once. */
-  report(report: Report): Promise<ReportVerdict>;
   /**
    * Takes an attempt away from its device's session. Returns whether the attempt was still the
    * session's.

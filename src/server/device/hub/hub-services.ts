@@ -22,9 +22,8 @@ import type { Feed } from "../../cluster/feed.ts";
 import type { Offers } from "../../http/offers.ts";
 import type { Telemetry } from "../../telemetry.ts";
 import { DueWheel } from "../attempts/due-wheel.ts";
-import { createRunWork } from "../attempts/run-work.ts";
-import { createTurnWork } from "../attempts/turn-work.ts";
 import { type AttemptKind, attemptKinds, type Works } from "../attempts/work.ts";
+import { createWorks } from "../attempts/works.ts";
 import type { Opening } from "../reconcile/reconcile.ts";
 import { createOpenings } from "../session/opening.ts";
 import type { Session } from "../session/session.ts";
@@ -78,10 +77,7 @@ export type Parts = {
 export function createParts(deps: HubDeps): Parts {
   const { db, log, feed, publisher, endings, config } = deps;
   const registry = createRegistry();
-  const works = {
-    run: createRunWork({ ...deps, endings: deps.endings.run }),
-    turn: createTurnWork({ ...deps, endings: deps.endings.turn, ttlMs: config.ttlMs }),
-  };
+  const works = createWorks({ ...deps, ttlMs: config.ttlMs });
   const wheel = new DueWheel({
     clock: deps.clock,
     ask: () =>

@@ -43,7 +43,8 @@ export class AttemptMessages {
   readonly #services: SessionServices<never>;
   readonly #handling: Handling;
   readonly #assignments: Assignments;
-  readonly #reporting = new Set<string>();
+  /** Made with the first completion, because most sessions are idle. */
+  #reporting: Set<string> | undefined;
 
   constructor(
     session: SessionView,
@@ -229,6 +230,7 @@ export class AttemptMessages {
 
   async #complete(completion: Completion): Promise<void> {
     // A repeated completion of an attempt that is being stored shares the answer of the first.
+    this.#reporting ??= new Set();
     if (this.#reporting.has(completion.attemptToken)) return;
     this.#reporting.add(completion.attemptToken);
     try {
@@ -250,11 +252,8 @@ export class AttemptMessages {
     }
     const report = (workId = completion.workId) =>
       this.#services
-        .report(reportOf(this.#session, { ...completion, workId }, accepting), attempt?.kind)
-        .catch((error: unknown) => {
-          if (error instanceof Refusal && error.reason === "invalid_argument") return error;
-          throw error;
-        });
+        .report(reportOf(this.#session, completion, accepting, workId), attempt?.kind)
+        .catch(returnInvalid);
     let verdict = await this.#handling.whileServed(() => report());
     if (verdict && !(verdict instanceof Refusal) && verdict.verdict === "unknown") {
       // Nearly all results that are offered again after a failover are known.
@@ -327,4 +326,10 @@ export class AttemptMessages {
     );
     this.#assignments.settled(cancelled.attemptToken);
   }
+}
+
+/** A completion that can never be stored is answered, not tried again. */
+function returnInvalid(error: unknown): Refusal {
+  if (error instanceof Refusal && error.reason === "invalid_argument") return error;
+  throw error;
 }

@@ -45,17 +45,19 @@ const statusOf: Record<Outcome, Report["status"]> = {
 
 /**
  * A device's report, under the identity of its token (R6). `accepting`: the times of an accept that
- * may not be in the database yet, by the monotonic clock.
+ * may not be in the database yet, by the monotonic clock. `workId`: the work, where the device's
+ * name of it is not the database's.
  */
 export function reportOf(
   device: { orgId: string; deviceId: string },
   completion: Completion,
   accepting?: { pushedAt: number; acceptedAt: number },
+  workId = completion.workId,
 ): Report {
-  return {
+  const report: Report = {
     orgId: device.orgId,
     deviceId: device.deviceId,
-    workId: completion.workId,
+    workId,
     attemptToken: completion.attemptToken,
     status: statusOf[completion.outcome],
     output: completion.output,
@@ -66,9 +68,13 @@ export function reportOf(
     durationMs: completion.duration ? durationMs(completion.duration) : undefined,
     nextSnapshot: completion.nextSnapshot,
     agent: agentReportOf(completion),
-    ...(completion.retryAfter ? { laterMs: durationMs(completion.retryAfter) } : {}),
-    ...(accepting && { pushedAt: accepting.pushedAt, startedAt: accepting.acceptedAt }),
   };
+  if (completion.retryAfter) report.laterMs = durationMs(completion.retryAfter);
+  if (accepting) {
+    report.pushedAt = accepting.pushedAt;
+    report.startedAt = accepting.acceptedAt;
+  }
+  return report;
 }
 
 /** The end of an attempt after a requested cancel. */

@@ -54,6 +54,8 @@ type Found = {
 export async function complete(db: Db, completions: readonly Completed[]): Promise<Settled[]> {
   if (completions.length === 0) return [];
   const input = inputOf(completions);
+  // A sort costs as much as all else that is done with one row.
+  const byWatcher = completions.length === 1 ? sql`` : sql`order by org_id, watcher_id`;
   const { rows } = await sql<Found>`${ofAnySize}
     -- The runs in the order in which all take them; the accept may have been written while this transaction waited for it.
     with gone as (
@@ -83,7 +85,7 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
         consecutive_failures = 0,
         backoff_until = null
       -- The watchers after all the runs, in an order of their own.
-      from (select org_id, watcher_id, id, window_end, was_started_at from gone order by org_id, watcher_id) g
+      from (select org_id, watcher_id, id, window_end, was_started_at from gone ${byWatcher}) g
       where w.org_id = g.org_id and w.id = g.watcher_id
     )
     select g.ord, g.watcher_id as "watcherId", g.agent_id as "agentId", g.is_pinned as "isPinned", g.due_at as "dueAt",
@@ -93,7 +95,7 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
       coalesce(o.overlap <> 'skip', false)
         or exists (select from backlog b where b.org_id = g.org_id and b.watcher_id = g.watcher_id) as "hasBacklog",
       exists (select from watcher_after a where a.org_id = g.org_id and a.after_id = g.watcher_id) as "hasFollowers"
-    from (select * from gone order by org_id, watcher_id) g
+    from (select * from gone ${byWatcher}) g
       left join lateral (
         select overlap, notify is not null as is_telling from watcher where org_id = g.org_id and id = g.watcher_id
       ) o on true

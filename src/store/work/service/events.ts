@@ -6,6 +6,7 @@ import type { Json } from "../../pg/schema-columns.ts";
 import type { EventTable } from "../../pg/schema-work.ts";
 import { ofAnySize, unnest } from "../../pg/unnest.ts";
 import { uuidsOf } from "../../pg/uuid-array.ts";
+import { appendAlone } from "./lone-events.ts";
 
 export type EventRow = Selectable<EventTable>;
 
@@ -42,6 +43,8 @@ export function append(tx: Db, orgId: string, events: readonly Omit<NewEvent, "o
 export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<void> {
   if (events.length === 0) return;
   const rows = pack(events, sourceJson());
+  const [row] = rows;
+  if (row && events.length === 1) return appendAlone(tx, { ...row, isPacked: row.members !== undefined });
   const input = unnest("i", rows, {
     org_id: ["text", ({ event }) => event.orgId],
     kind: ["text", ({ event }) => event.kind],

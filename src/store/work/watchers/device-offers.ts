@@ -22,19 +22,22 @@ export const workspaceOfWatcher: RawBuilder<string | null> = sql`
     from agent a join agent_revision v on v.org_id = a.org_id and v.agent_id = a.id and v.version = a.version
     where a.org_id = w.org_id and a.id = w.agent_id))`;
 
+const offersBy = (workspace: RawBuilder<string | null>): RawBuilder<DeviceOffers | null> => sql`
+  case when w.device_id is not null and (w.agent_kind <> '' or ${workspace} is not null) then (
+    select jsonb_build_object('agentKind', w.agent_kind, 'workspace', coalesce(${workspace}, ''), 'label', d.label,
+      'kinds', to_jsonb(d.agent_kinds), 'tells', d.executors <> '[]'::jsonb,
+      'workspaces', jsonb_path_query_array(d.workspaces, '$[*].name'))
+    from device d where d.org_id = w.org_id and d.id = w.device_id
+  ) end`;
+
 /**
  * {@link DeviceOffers} of the watcher `w`; null for a watcher that names nothing of its device, as
  * most do.
  */
-export const offersOfWatcher: RawBuilder<DeviceOffers | null> = sql`
-  case when w.device_id is not null then (
-    select jsonb_build_object('agentKind', w.agent_kind, 'workspace', coalesce(n.workspace, ''), 'label', d.label,
-      'kinds', to_jsonb(d.agent_kinds), 'tells', d.executors <> '[]'::jsonb,
-      'workspaces', jsonb_path_query_array(d.workspaces, '$[*].name'))
-    from (select ${workspaceOfWatcher} as workspace) n
-      join device d on d.org_id = w.org_id and d.id = w.device_id
-    where w.agent_kind <> '' or n.workspace is not null
-  ) end`;
+export const offersOfWatcher = offersBy(workspaceOfWatcher);
+
+/** The same, for a statement that has joined the current revision `v` of the watcher's agent. */
+export const offersByRevision = offersBy(sql`coalesce(w.workspace, nullif(v.settings->>'workspace', ''))`);
 
 /**
  * The reason, for people, why a watcher's device cannot run it; undefined if the device can, or if

@@ -2,7 +2,7 @@ import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { inCompany } from "../../pg/round-trips.ts";
 import { ofAnySize, ofFew, unnest } from "../../pg/unnest.ts";
-import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
+import { type DeviceOffers, offersByRevision } from "./device-offers.ts";
 
 /**
  * Schedules: their positions, and the watchers whose slots are due. slot-rows.ts writes the rows.
@@ -172,12 +172,13 @@ async function readLocked(
       ) end as budget,
       a.version is not null as "hasAgent",
       ${moreColumns}
-      ${offersOfWatcher} as offers,
+      ${offersByRevision} as offers,
       ${hasActiveRun("w.org_id", "w.id")} as "hasActiveRun",
       b.queued_slot_at as "queuedSlotAt", b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
     from ${input} join watcher w on w.org_id = i.org_id and w.id = i.id
       join schedule_position s on s.org_id = i.org_id and s.watcher_id = i.id
       left join agent a on a.org_id = w.org_id and a.id = w.agent_id
+      left join agent_revision v on v.org_id = a.org_id and v.agent_id = a.id and v.version = a.version
       left join lateral (
         select scheduled_for, source, run_id, (select max(q.scheduled_for) from backlog q
           where q.org_id = w.org_id and q.watcher_id = w.id and q.source = 'scheduled') as queued_slot_at

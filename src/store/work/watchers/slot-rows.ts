@@ -11,6 +11,7 @@ import {
   type ClaimedRun,
 } from "../runs/run-claims.ts";
 import type { SessionName } from "../service/presence.ts";
+import { moveAsTold, moveByWritten, type ScheduleMove, toldMoves } from "./schedule-moves.ts";
 import type { StartSource } from "./schedules.ts";
 
 /**
@@ -47,15 +48,6 @@ export type SlotRecord = {
    * session.
    */
   claimant?: SessionName | undefined;
-};
-
-export type ScheduleMove = {
-  orgId: string;
-  watcherId: string;
-  nextSlotAt: Date | null;
-  nextDueAt: Date | null;
-  /** The start of the materialized run, from which min_cooldown counts; null for none. */
-  lastRunAt: Date | null;
 };
 
 export type RecordedRun = {
@@ -112,18 +104,21 @@ export async function record(
 ): Promise<RecordedRun[]> {
   if (slots.length === 0 && moves.length === 0) return [];
   const areNew = slots.every((slot) => slot.isNew);
+  // All new slots are written, so what they say of their schedules is known before.
+  const told = areNew ? toldMoves(moves, slots) : undefined;
+  const moved = told ? moveAsTold(told) : moveByWritten(moves);
   const { rows } = await sql<Written>`${ofAnySize}
     with input as materialized (select * from ${inputOf(slots, areNew)}),
     wanted as materialized (${wanted} ${areNew ? sql`` : sql`where i.is_new or i.scheduled_for is null or not ${isThere}`}),
     ${notingStrangers(slots)}
     live as (${insertLive}),
     ${slots.some((slot) => slot.isGated) ? gates.insertOfWanted : sql``}
-    skipped as (${insertSkipped}),
+    ${slots.some((slot) => slot.skipReason) ? sql`skipped as (${insertSkipped}),` : sql``}
     consumed as (
       delete from backlog b using input i
       where b.org_id = i.org_id and b.watcher_id = i.watcher_id and b.scheduled_for = coalesce(i.scheduled_for, i.waits_since)
     ),
-    moved as (${moveSchedules(moves)})
+    moved as (${moved})
     ${slots.some((slot) => slot.claimant) ? writtenAndClaimed : writtenOnly}
   `.execute(tx);
   return rows.map((written) => recordedOf(slots[written.ord - 1] as SlotRecord, written));
@@ -264,33 +259,6 @@ const insertSkipped = sql`
         scheduled_for, window_start, window_end, due_at, now(), start_deadline_at, timeout_ms, max_attempts, retry_of,
         'skipped', 0, reason, '[]', skip_reason
       from wanted where skip_reason is not null`;
-
-function moveSchedules(moves: readonly ScheduleMove[]) {
-  const input = unnest("m", moves, {
-    org_id: ["text", (m) => m.orgId],
-    watcher_id: ["uuid", (m) => m.watcherId],
-    next_slot_at: ["timestamptz", (m) => m.nextSlotAt],
-    next_due_at: ["timestamptz", (m) => m.nextDueAt],
-    last_run_at: ["timestamptz", (m) => m.lastRunAt],
-  });
-  return sql`
-      update schedule_position s set next_slot_at = m.next_slot_at, next_due_at = m.next_due_at,
-        last_run_at = coalesce(m.last_run_at, s.last_run_at), last_slot_at = greatest(s.last_slot_at, m.last_slot_at),
-        unrunnable_slots = case when m.is_run then 0 else s.unrunnable_slots + m.unrunnable end
-      from (
-        -- Grouped, not joined: the planner takes "wanted" for three rows, and would join by a loop within a loop.
-        select org_id, watcher_id, max(next_slot_at) as next_slot_at, max(next_due_at) as next_due_at,
-          max(last_run_at) as last_run_at, max(last_slot_at) as last_slot_at, bool_or(is_run) as is_run, sum(unrunnable) as unrunnable
-        from (
-          select org_id, watcher_id, next_slot_at, next_due_at, last_run_at, null::timestamptz as last_slot_at, true as is_move, false as is_run, 0 as unrunnable
-          from ${input}
-          union all
-          select org_id, watcher_id, null, null, null, scheduled_for, false, skip_reason is null, (skip_reason is not distinct from 'no_executor')::int
-          from wanted
-        ) each_of group by org_id, watcher_id having bool_or(is_move)
-      ) m
-      where s.org_id = m.org_id and s.watcher_id = m.watcher_id`;
-}
 
 /** The columns of a {@link Written} row. */
 const writtenColumns = sql`c.ord, c.attempt_token as "attemptToken",
