@@ -129,13 +129,10 @@ export class Delivery {
    */
   forgottenResult(assigned: WorkAttempt): Promise<Completion | undefined> | undefined {
     const { workId } = assigned;
-    const waiting = [...this.#parcels.values()].filter(
-      ({ kept, entry }) => !kept && isNamed(entry.workId, workId),
-    );
-    const results = [
-      ...waiting.map((parcel) => this.#files.resultOf(parcel)),
-      ...this.#offers.ofWork(workId),
-    ];
+    const parcels = [...this.#parcels.values()].filter(({ kept }) => !kept);
+    const waiting = parcels.filter(({ entry }) => isNamed(entry.workId, workId));
+    const here = waiting.map((parcel) => this.#files.resultOf(parcel));
+    const results = [...here, ...this.#offers.ofWork(workId)];
     const own = results.filter((result) => mayAnswer(assigned, result));
     return own.length === 0 ? undefined : forgottenOf(own, assigned);
   }
