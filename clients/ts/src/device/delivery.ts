@@ -77,21 +77,20 @@ export class Delivery {
     onSetAside: (setAside: SetAside) => void;
   }) {
     this.#endpoint = options.endpoint;
-    this.#timing = options.timing;
-    this.#logger = options.logger;
     this.#onAcknowledged = options.onAcknowledged;
-    const { kept, outbox, logger, onSetAside } = options;
+    const { kept, outbox, logger, timing, onSetAside } = options;
+    [this.#logger, this.#timing] = [logger, timing];
     this.#offers = new KeptOffers({
-      ...{ kept, logger, safeAfterMs: options.timing.safeAfterMs },
+      ...{ kept, logger, safeAfterMs: timing.safeAfterMs },
       send: (one) => this.#sendKept(one),
     });
     this.#files = new ParcelFiles({
       ...{ outbox, logger, parcels: this.#parcels, onSetAside },
-      readAgainMs: options.timing.ackDeadlineMs / 2,
+      readAgainMs: timing.ackDeadlineMs / 2,
       readKept: (one) => this.#offers.read(one),
     });
     for (const entry of options.entries) this.#parcels.set(entry.attemptToken, parcelOf(entry, ""));
-    this.#arm(this.#timing.unaryAfterMs);
+    this.#arm(timing.unaryAfterMs);
   }
 
   /** Completions without an acknowledgement, oldest first. */
