@@ -16,8 +16,9 @@ export function findFaketime(): string | undefined {
 }
 
 /**
- * This run has a clock of its own (test/odd.ts): PostgreSQL's time limits (`statement_timeout`,
- * `lock_timeout`) do not end statements under libfaketime.
+ * This run has a clock of its own (test/odd.ts). PostgreSQL's time limits (`statement_timeout`,
+ * `lock_timeout`, `deadlock_timeout`) end no statement under libfaketime: a signal's handler that
+ * interrupts a wait sees the right time.
  */
 export const isClockFaked = process.env.FAKETIME !== undefined;
 
