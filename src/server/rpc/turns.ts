@@ -53,19 +53,9 @@ function turnRpcs(
   deps: Deps,
 ): Pick<Served, "startTurn" | "getTurn" | "watchTurn" | "listTurns" | "cancelTurn"> {
   const { db, doorbell } = deps;
-  const starts = createTurnStarts({ db });
 
   return {
-    async startTurn(request, context) {
-      const { orgId } = principalOf(context);
-      const turn = await requested(db, orgId, request);
-      const armed = await starts.start(turn);
-      if (!armed.isNew) {
-        return { turn: turnMessage(await get(db, { orgId, turnId: armed.turnId })), alreadyStarted: true };
-      }
-      doorbell.turnStarted({ orgId, ...armed });
-      return { turn: turnMessage(turns.startedRow(turn, armed)), alreadyStarted: false };
-    },
+    startTurn: starting(deps),
 
     async getTurn({ turnId }, context) {
       const { orgId } = principalOf(context);
@@ -109,6 +99,20 @@ function turnRpcs(
       if (!isLive) refuse("failed_precondition", `turn ${turnId} has ended already: ${turn.status}`);
       return { turn: turnMessage(turn) };
     },
+  };
+}
+
+function starting({ db, doorbell }: Deps): Served["startTurn"] {
+  const starts = createTurnStarts({ db });
+  return async (request, context) => {
+    const { orgId } = principalOf(context);
+    const turn = await requested(db, orgId, request);
+    const armed = await starts.start(turn);
+    if (!armed.isNew) {
+      return { turn: turnMessage(await get(db, { orgId, turnId: armed.turnId })), alreadyStarted: true };
+    }
+    doorbell.turnStarted({ orgId, ...armed });
+    return { turn: turnMessage(turns.startedRow(turn, armed)), alreadyStarted: false };
   };
 }
 
