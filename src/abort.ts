@@ -1,5 +1,8 @@
 /** Waits that a signal ends. */
 
+/** Node's timers above 2^31 - 1 ms fire at once. */
+const timerMsMax = 2 ** 31 - 1;
+
 /**
  * Resolves after `ms` milliseconds, or at once when the signal aborts. Never rejects; the caller
  * checks the signal.
@@ -12,7 +15,7 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
       signal.removeEventListener("abort", done);
       resolve();
     };
-    const timer = setTimeout(done, ms);
+    const timer = setTimeout(done, Math.min(ms, timerMsMax));
     signal.addEventListener("abort", done, { once: true });
   });
 }
@@ -24,7 +27,7 @@ export function sleep(ms: number, signal: AbortSignal): Promise<void> {
 export async function within<T>(promise: Promise<T>, ms: number): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<undefined>((resolve) => {
-    timer = setTimeout(resolve, ms, undefined);
+    timer = setTimeout(resolve, Math.min(ms, timerMsMax), undefined);
   });
   try {
     return await Promise.race([promise, late]);
@@ -59,8 +62,7 @@ export class Bell {
           this.#wake = undefined;
           resolve();
         };
-        // Node's timers above 2^31 - 1 ms fire at once.
-        const timer = setTimeout(done, Math.min(ms, 2 ** 31 - 1));
+        const timer = setTimeout(done, Math.min(ms, timerMsMax));
         signal.addEventListener("abort", done, { once: true });
         this.#wake = done;
       });

@@ -56,7 +56,8 @@ export type ReplicaConfig = PortConfig &
 /** The replica's configuration. Throws a ConfigError that names each wrong variable. */
 export function replicaConfig(env: Record<string, string | undefined>): ReplicaConfig {
   const given = Object.fromEntries(
-    Object.entries(env).filter(([, value]) => value !== undefined && value !== ""),
+    // Blank is not set: as a number it would be 0, which turns a limit off.
+    Object.entries(env).filter(([, value]) => value !== undefined && value.trim() !== ""),
   );
   const settings = parse(given);
   return {

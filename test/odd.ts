@@ -1,7 +1,7 @@
 /**
  * `npm run test:odd -- [--tz ZONE] [--date YYYY-MM-DD[THH:MM:SS]] [--order random] [--hog N] [FILE…]`: the
  * tests under odd circumstances: another zone, another date (libfaketime, for Node and PostgreSQL),
- * files and tests in random order, beside processes that use the CPU. Without options all of them,
+ * files in random order, beside processes that use the CPU. Without options all of them,
  * one whole run for each; exits with 1 if one run fails.
  */
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
@@ -59,10 +59,8 @@ function date(day: string): Oddity | undefined {
   return { name: `the date ${day}`, clock };
 }
 
-const shuffled: Oddity = {
-  name: "random order",
-  args: ["--sequence.shuffle.files", "--sequence.shuffle.tests"],
-};
+/** Of files; the tests of some files are steps of one story. */
+const shuffled: Oddity = { name: "random order", args: ["--sequence.shuffle.files"] };
 const hogged = (hogs: number): Oddity => ({ name: `${hogs} processes that use the CPU`, hogs });
 
 const given = [

@@ -18,10 +18,10 @@ export class ClockInDoubt extends Error {
 export type Clock = {
   /**
    * Checks a time that a statement took from the database's clock; `sentAtMs`: the time of sending,
-   * by `elapsedMs`. Throws {@link ClockInDoubt}, and the transaction is rolled back. Costs no round
-   * trip.
+   * by `elapsedMs`. Throws {@link ClockInDoubt}, also if the clock has been steady for less than
+   * `steadyMsMin` milliseconds, and the transaction is rolled back. Costs no round trip.
    */
-  require(now: Date, sentAtMs: number): void;
+  require(now: Date, sentAtMs: number, steadyMsMin?: number): void;
   /**
    * Reads and checks the clock, unless a check has ended in the last `ageMsMax` milliseconds
    * (default 0). `settledForMs`: milliseconds for which the clock has been steady.
@@ -40,6 +40,30 @@ export type Clock = {
 export const elapsedMs = () => uptime() * 1_000;
 
 /**
+ * Rows that `lock` judged by the database's clock, each with the statement's time. A check before the
+ * transaction is not enough: the statement may wait for a connection, and the clock be set meanwhile.
+ */
+export async function lockedByClock<T extends { now: Date }>(
+  clock: Pick<Clock, "require"> | undefined,
+  { sentAtMs, steadyMsMin }: { sentAtMs: number; steadyMsMin?: number },
+  lock: Promise<T[]>,
+): Promise<T[]> {
+  const rows = await lock;
+  if (rows[0]) clock?.require(rows[0].now, sentAtMs, steadyMsMin);
+  return rows;
+}
+
+/** The result of a pass; undefined if it met a clock in doubt, and its transaction was rolled back. */
+export async function unlessInDoubt<T>(pass: Promise<T>): Promise<T | undefined> {
+  try {
+    return await pass;
+  } catch (error) {
+    if (error instanceof ClockInDoubt) return undefined;
+    throw error;
+  }
+}
+
+/**
  * Judges the clock once, and then every five seconds. Rejects if the database is away at the start.
  */
 export async function startClock(options: Options): Promise<Clock> {
@@ -56,8 +80,11 @@ export async function startClock(options: Options): Promise<Clock> {
     },
   });
   return {
-    require(now, sentAtMs) {
-      if (!watch.look({ databaseMs: now.getTime(), sentAtMs, receivedAtMs: elapsed() })) return;
+    require(now, sentAtMs, steadyMsMin = 0) {
+      if (!watch.look({ databaseMs: now.getTime(), sentAtMs, receivedAtMs: elapsed() })) {
+        if (watch.settledForMs >= steadyMsMin) return;
+        throw new ClockInDoubt(`the database's clock was set ${Math.round(watch.settledForMs)} ms ago`);
+      }
       if (watch.hasNews) {
         watch.wantCheck();
         loop.poke();

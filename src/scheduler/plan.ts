@@ -198,7 +198,8 @@ export function planStart(
   watcher: DueWatcher,
   start: { source: StartSource; runId: string; waitsSince?: Date; askedBy?: string },
 ): Plan {
-  const slot = { ...manualRecord(watcher), ...start };
+  // A start that waited may have come back from its device, after a failover, just before it waited.
+  const slot = { ...manualRecord(watcher), ...start, isNew: start.waitsSince === undefined };
   const skip = whyNotNow(watcher, { isAutomatic: start.source !== "manual" });
   return skip
     ? { slots: [{ ...slot, ...skip }], aside: [], move: stay(watcher) }

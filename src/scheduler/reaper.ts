@@ -5,7 +5,7 @@ import * as attempts from "../store/work/attempts/attempts.ts";
 import type { FailurePolicy, Settled, Settlement } from "../store/work/attempts/settlements.ts";
 import * as runs from "../store/work/runs/runs.ts";
 import { lookOverdue } from "../store/work/turns/lost-turns.ts";
-import { type Clock, sharedCheckMs } from "./clock.ts";
+import { type Clock, elapsedMs, lockedByClock, sharedCheckMs, unlessInDoubt } from "./clock.ts";
 import type { Doorbell } from "./doorbell.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import { settleEachWithEvents } from "./settle.ts";
@@ -26,7 +26,13 @@ const attemptsPerPassMax = 500;
  */
 export const withdrawnDelayMs = 15_000;
 
-type PassOptions = { policy: FailurePolicy; log?: Logger; limit?: number };
+type PassOptions = {
+  policy: FailurePolicy;
+  log?: Logger;
+  limit?: number;
+  /** Checks the time by which attempts are lost and runs expired. Undefined: the time is accepted. */
+  judge?: Pick<Clock, "require">;
+};
 
 export type Reaped = Settled & { rule: attempts.LostAttempt["rule"] };
 
@@ -40,8 +46,10 @@ export async function reapOnce(
 ): Promise<Reaped[]> {
   // Nearly always no attempt is lost; a look then suffices.
   if (!(await looksAlone(db).ask(attempts.lookLost(options.rules)))) return [];
+  const sent = { sentAtMs: elapsedMs(), steadyMsMin: options.rules.ttlMs };
   return transaction(db, async (tx) => {
-    const lost = await attempts.lockLost(tx, options.rules, options.limit ?? attemptsPerPassMax);
+    const lock = attempts.lockLost(tx, options.rules, options.limit ?? attemptsPerPassMax);
+    const lost = await lockedByClock(options.judge, sent, lock);
     const rules = new Map(lost.map((attempt) => [attempt.runId, attempt.rule]));
     const { settled } = await settleEachWithEvents(tx, lost.map(settlementOf), options.policy, {
       log: options.log,
@@ -115,8 +123,10 @@ async function expire(
 ): ReturnType<typeof settleEachWithEvents> {
   // Nearly always no run is past its deadline; a look then suffices.
   if (nextMs !== 0) return { settled: [], refused: [] };
+  const sent = { sentAtMs: elapsedMs() };
   return transaction(db, async (tx) => {
-    const expired = await runs.lockExpired(tx, options.limit ?? attemptsPerPassMax);
+    const lock = runs.lockExpired(tx, options.limit ?? attemptsPerPassMax);
+    const expired = await lockedByClock(options.judge, sent, lock);
     return settleEachWithEvents(
       tx,
       expired.map((run) => ({
@@ -144,7 +154,7 @@ type ReaperOptions = {
   policy: FailurePolicy;
   intervalMs: number;
   onReaped?: (reaped: readonly Reaped[]) => void;
-  judge?: Pick<Clock, "check">;
+  judge?: Pick<Clock, "check" | "require">;
 };
 
 /**
@@ -180,13 +190,13 @@ export function startReaper(options: ReaperOptions): Loop {
       if (clock && clock.settledForMs < ttlMs)
         quietUntil = Math.max(quietUntil, now + ttlMs - clock.settledForMs);
       const isQuiet = isAway || now < quietUntil;
-      const turns = isOverdue ? await reapTurns(options, isQuiet) : 0;
+      const turns = isOverdue ? await unlessInDoubt(reapTurns(options, isQuiet)) : 0;
       // The database answers. From here on devices can send heartbeats again; the length of the
       // outage after the last try is unknown.
       if (isAway) quietUntil = performance.now() + ttlMs;
       isAway = false;
-      const runs = isLost && !isQuiet ? await reapRuns(options) : 0;
-      return Math.max(turns, runs) === attemptsPerPassMax ? 0 : intervalMs;
+      const runs = isLost && !isQuiet ? await unlessInDoubt(reapRuns(options)) : 0;
+      return Math.max(turns ?? 0, runs ?? 0) === attemptsPerPassMax ? 0 : intervalMs;
     },
   });
 }
@@ -200,8 +210,9 @@ async function reapRuns(options: ReaperOptions): Promise<number> {
 }
 
 async function reapTurns(options: ReaperOptions, isQuiet: boolean): Promise<number> {
-  const { db, rules, log } = options;
-  const ended = await sweepTurnsOnce(db, { ttlMs: rules.ttlMs, isQuiet, limit: attemptsPerPassMax, log });
+  const { db, rules, log, judge } = options;
+  const { ttlMs } = rules;
+  const ended = await sweepTurnsOnce(db, { ttlMs, isQuiet, limit: attemptsPerPassMax, log, judge });
   noteReaped(options, "ended turns that were not answered in time", ended);
   options.doorbell.turnsEnded(ended);
   return ended.length;
@@ -224,7 +235,7 @@ export function startExpirer(options: {
   log: Logger;
   policy: FailurePolicy;
   sweepMs: number;
-  judge?: Pick<Clock, "check">;
+  judge?: Pick<Clock, "check" | "require">;
 }): Loop {
   const { db, judge, looks = looksAlone(db) } = options;
   return startLoop({
@@ -233,7 +244,9 @@ export function startExpirer(options: {
     async pass() {
       const [clock, nextMs] = await Promise.all([judge?.check(sharedCheckMs), looks.ask(runs.nextExpiryMs)]);
       if (clock?.isInDoubt) return options.sweepMs;
-      const { settled, refused } = await expire(db, options, nextMs);
+      const passed = await unlessInDoubt(expire(db, options, nextMs));
+      if (!passed) return options.sweepMs;
+      const { settled, refused } = passed;
       options.doorbell.settled(settled);
       if (settled.length === attemptsPerPassMax) return 0;
       // Refused runs stay expired, and are not tried again at once.

@@ -41,11 +41,12 @@ type Asked = {
 export async function trigger(db: Db, asked: Asked, options: TriggerOptions): Promise<Triggered> {
   const { orgId } = asked;
   // Announced before the answer is read, so that the push does not wait for the read.
-  const { runId, alreadyQueued, queuedRunId } = await recording(db, options, (tx, claim) =>
+  const { written: _, ...begun } = await recording(db, options, (tx, claim) =>
     triggerIn(tx, asked, options, claim),
   );
+  const { runId } = begun;
   const run = await runs.find(db, { orgId, runId });
-  return { run: run ?? refuse("not_found", `there is no run ${runId} any more`), alreadyQueued, queuedRunId };
+  return { ...begun, run: run ?? refuse("not_found", `there is no run ${runId} any more`) };
 }
 
 type TriggerOptions = {
@@ -58,10 +59,8 @@ type TriggerOptions = {
   hold?: Hold | undefined;
 };
 
-type Begun = {
+type Begun = Omit<Triggered, "run"> & {
   runId: string;
-  alreadyQueued: boolean;
-  queuedRunId: string;
   written: readonly slotRows.RecordedRun[];
 };
 
@@ -166,7 +165,8 @@ async function startNew(
     tx,
     written.map((row) => ({ ...eventOf(row), actor })),
   );
-  return { runId, alreadyQueued: false, queuedRunId: "", written };
+  const isPlain = repeated === undefined && input === undefined;
+  return { runId, alreadyQueued: false, queuedRunId: "", isPlain, written };
 }
 
 type Repeated = Awaited<ReturnType<typeof starts.find>>;
@@ -194,7 +194,13 @@ function requireStartable(watcher: schedules.DueWatcher): void {
  * The result of a trigger: the run and, if its input waits for the end of the run, the id of the
  * later run.
  */
-export type Triggered = { run: runs.RunRow; alreadyQueued: boolean; queuedRunId: string };
+export type Triggered = {
+  run: runs.RunRow;
+  alreadyQueued: boolean;
+  queuedRunId: string;
+  /** The run is known to have neither an input nor an origin: it has no start to read. */
+  isPlain?: boolean;
+};
 
 function answerOf({ outcome, runId, activeRunId }: Started): Omit<Triggered, "run"> & { runId: string } {
   // An equal input that waits is named beside the run it waits for.

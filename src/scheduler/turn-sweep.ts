@@ -11,6 +11,7 @@ import {
   type OverdueTurn,
 } from "../store/work/turns/lost-turns.ts";
 import type { EndedTurn, TerminalReply } from "../store/work/turns/turn-settlements.ts";
+import { type Clock, elapsedMs, lockedByClock } from "./clock.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
 
 /**
@@ -27,13 +28,20 @@ const turnsPerPassMax = 500;
  */
 export async function sweepTurnsOnce(
   db: Db,
-  options: { ttlMs: number; isQuiet?: boolean; limit?: number; log?: Logger },
+  options: {
+    ttlMs: number;
+    isQuiet?: boolean;
+    limit?: number;
+    log?: Logger;
+    judge?: Pick<Clock, "require"> | undefined;
+  },
 ): Promise<EndedTurn[]> {
-  const { ttlMs, isQuiet = false, limit = turnsPerPassMax, log } = options;
+  const { ttlMs, isQuiet = false, limit = turnsPerPassMax, log, judge } = options;
   // Nearly always no turn is overdue; a look then suffices.
   if (!(await looksAlone(db).ask(lookOverdue({ ttlMs, isQuiet })))) return [];
+  const sent = { sentAtMs: elapsedMs(), steadyMsMin: isQuiet ? 0 : ttlMs };
   return transaction(db, async (tx) => {
-    const overdue = await lockOverdue(tx, { ttlMs, isQuiet, limit });
+    const overdue = await lockedByClock(judge, sent, lockOverdue(tx, { ttlMs, isQuiet, limit }));
     const ended = await endEach(tx, overdue.map(endingOf), log);
     await appendEnded(tx, ended);
     return ended;

@@ -16,6 +16,12 @@ export function findFaketime(): string | undefined {
 }
 
 /**
+ * This run has a clock of its own (test/odd.ts): PostgreSQL's time limits (`statement_timeout`,
+ * `lock_timeout`) do not end statements under libfaketime.
+ */
+export const isClockFaked = process.env.FAKETIME !== undefined;
+
+/**
  * The environment of a process whose wall clock follows a file, at every look at the clock. The
  * monotonic clock stays right.
  */

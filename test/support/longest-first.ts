@@ -21,6 +21,7 @@ const longest = [
   "integration/cli/apply",
   "integration/server/metrics",
   "integration/invariants/sqlstates",
+  "integration/server/second-person",
   "integration/server/fleet-worker",
   "e2e/install/server-gives-daemon",
   "integration/server/recorded-ahead",

@@ -79,3 +79,21 @@ test("a TTL that two beats do not fit into is refused, with both settings named"
   );
   expect(replicaConfig({ ...env, PINION_HEARTBEAT_TTL_MS: "10000" }).session.ttlMs).toBe(10_000);
 });
+
+test("a blank number is not set, and each that is none is refused by the name of its variable", () => {
+  const env = { DATABASE_URL: "postgres://x/y" };
+  const numbers = Object.entries(serverSettings.shape).flatMap(([name, setting]) => {
+    const fallback = setting.safeParse(undefined);
+    return fallback.success && typeof fallback.data === "number" ? [name] : [];
+  });
+  const ofDefaults = JSON.stringify(replicaConfig(env));
+  expect(numbers.length).toBeGreaterThan(20);
+  for (const name of numbers) {
+    for (const blank of ["", " ", "\t\n"]) {
+      expect([name, JSON.stringify(replicaConfig({ ...env, [name]: blank }))]).toEqual([name, ofDefaults]);
+    }
+    for (const wrong of ["-1", "NaN", "Infinity", "1e400", "1.5", "7 seconds", "٣"]) {
+      expect(() => replicaConfig({ ...env, [name]: wrong }), `${name}=${wrong}`).toThrow(name);
+    }
+  }
+});

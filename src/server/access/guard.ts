@@ -171,6 +171,16 @@ function isFleet(principal: Principal): boolean {
   return principal.kind === "svc" && principal.scopes.has("fleet:run");
 }
 
+/** Principals with the same rights share one set: a replica may know the tokens of a whole fleet. */
+const knownScopes = new Map<string, ReadonlySet<Scope>>();
+
+function scopesOf(granted: readonly Scope[]): ReadonlySet<Scope> {
+  const name = granted.toSorted().join(" ");
+  const known = knownScopes.get(name) ?? new Set(granted.flatMap((scope) => brings[scope]));
+  knownScopes.set(name, known);
+  return known;
+}
+
 function principalFrom(credential: credentials.Credential): Principal {
   const { orgId, tokenId, kind, userId, deviceId } = credential;
   const granted = credential.scopes.filter((scope): scope is Scope => Object.hasOwn(brings, scope));
@@ -180,7 +190,7 @@ function principalFrom(credential: credentials.Credential): Principal {
     tokenId,
     kind,
     leaving: credential.leaving,
-    scopes: new Set(granted.flatMap((scope) => brings[scope])),
+    scopes: scopesOf(granted),
     userId,
     deviceId,
     isEverywhere:

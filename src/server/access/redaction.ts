@@ -86,12 +86,16 @@ function hideTurn(turn: Turn): void {
   if (turn.reason !== "") turn.reason = hiddenReason;
 }
 
-/** Devices' reports of runs quote their programs; events of people and of Pinion do not. */
+/**
+ * Devices' reports of runs quote their programs; events of people and of Pinion do not, but for the
+ * last failure of a paused watcher, questions with their answers, and a condition's error, which
+ * quotes the result.
+ */
 function hideEvent(event: Event): void {
   if (!event.data) return;
-  const { reason, last_failure, ...rest } = event.data;
-  if (event.actor.startsWith("device:") && reason !== undefined) event.data = rest as JsonObject;
-  else if (last_failure !== undefined) event.data = { ...rest, reason: reason ?? "" } as JsonObject;
+  const { reason, last_failure, title, option_id, ...rest } = event.data;
+  const quotes = event.actor.startsWith("device:") || event.kind === "watcher.after_failed";
+  event.data = (quotes || reason === undefined ? rest : { ...rest, reason }) as JsonObject;
 }
 
 /** An explanation contains the run's reasons: hidden reasons are removed from its texts. */
@@ -106,6 +110,7 @@ function hideInExplanation(explanation: ExplainRunResponse): void {
   explanation.summary = without(explanation.summary);
   explanation.nextStep = without(explanation.nextStep);
   for (const fact of explanation.facts) fact.text = without(fact.text);
+  for (const link of explanation.chain) if (link.reason !== "") link.reason = hiddenReason;
 }
 
 function clear(message: Message, schema: DescMessage): void {

@@ -27,9 +27,12 @@ export type Streams = {
   endExpired(): Promise<void>;
 };
 
+const allOf = (streams: OpenStream | Set<OpenStream> | undefined): Iterable<OpenStream> =>
+  streams instanceof Set ? streams : streams ? [streams] : [];
+
 export function createStreams({ db, looks = looksAlone(db) }: { db: Db; looks?: Looks }): Streams {
-  /** Many streams may share a token. */
-  const open = new Map<string, Set<OpenStream>>();
+  /** A device's token has one stream; a fleet's token may have many. */
+  const open = new Map<string, OpenStream | Set<OpenStream>>();
   /**
    * The tokens of `open`, encoded; undefined after a change. A replica of 10,000 idle streams asks
    * for the same 10,000 tokens every few seconds.
@@ -38,31 +41,29 @@ export function createStreams({ db, looks = looksAlone(db) }: { db: Db; looks?: 
 
   function remove(stream: OpenStream): void {
     const streams = open.get(stream.tokenId);
-    if (!streams?.delete(stream) || streams.size > 0) return;
+    if (streams instanceof Set ? !streams.delete(stream) || streams.size > 0 : streams !== stream) return;
     open.delete(stream.tokenId);
     held = undefined;
   }
 
   function end(tokenId: string, leaving?: Leaving): void {
-    for (const stream of [...(open.get(tokenId) ?? [])]) {
+    for (const stream of [...allOf(open.get(tokenId))]) {
       remove(stream);
       stream.end(leaving);
     }
   }
 
   function encode(): { tokens: credentials.HeldTokens | undefined } {
-    const list = [...open.values()].flatMap((streams) => [...streams].slice(0, 1));
+    const list = [...open.values()].flatMap((streams) => [...allOf(streams)].slice(0, 1));
     return { tokens: credentials.heldTokens(list) };
   }
 
   return {
     add(stream) {
       const streams = open.get(stream.tokenId);
-      if (streams) streams.add(stream);
-      else {
-        open.set(stream.tokenId, new Set([stream]));
-        held = undefined;
-      }
+      if (streams instanceof Set) streams.add(stream);
+      else open.set(stream.tokenId, streams ? new Set([streams, stream]) : stream);
+      if (!streams) held = undefined;
       return () => remove(stream);
     },
     revoke: (tokenId) => end(tokenId),

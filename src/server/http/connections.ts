@@ -9,6 +9,8 @@ import type { Crowd } from "./crowd.ts";
 import type { LastLine } from "./last-line.ts";
 import { createTurns } from "./turns.ts";
 
+const noError = () => {};
+
 /** New connections handed on per turn of the event loop. */
 const connectionsPerTurn = 4;
 
@@ -27,12 +29,23 @@ export function watchFirstBytes(watched: {
 }): void {
   const { server, sockets, timeoutMs, log, lastLine } = watched;
   const deadlines = new WeakMap<Socket, NodeJS.Timeout>();
-  const begin = (socket: Socket) => {
-    const timer = setTimeout(() => socket.destroy(), timeoutMs);
-    deadlines.set(socket, timer);
-    socket.once("close", () => clearTimeout(timer));
+  const end = (socket: Socket) => {
+    clearTimeout(deadlines.get(socket));
+    deadlines.delete(socket);
   };
-  const end = (socket: Socket) => clearTimeout(deadlines.get(socket));
+  // Shared by all connections, which may be many and idle.
+  function onClose(this: Socket): void {
+    end(this);
+    sockets.delete(this);
+  }
+  const onError = (error: Error) => logConnectionError(log, error);
+  const begin = (socket: Socket) => {
+    deadlines.set(
+      socket,
+      setTimeout(() => socket.destroy(), timeoutMs),
+    );
+    socket.on("close", onClose);
+  };
 
   // httpolyglot passes its listeners on to the inner servers, which receive the same connection
   // once more.
@@ -40,8 +53,7 @@ export function watchFirstBytes(watched: {
     if (this !== server) return;
     lastLine.guard(socket, () => socket.destroy());
     sockets.add(socket);
-    socket.once("close", () => sockets.delete(socket));
-    socket.on("error", (error) => logConnectionError(log, error));
+    socket.on("error", onError);
     // Small messages in both directions: waiting to fill a packet only delays them.
     socket.setNoDelay(true);
     begin(socket);
@@ -51,7 +63,7 @@ export function watchFirstBytes(watched: {
   // deadline.
   watched.tls.prependListener("secureConnection", (socket: TLSSocket) => {
     lastLine.guard(socket, () => socket.destroy());
-    socket.on("error", (error) => logConnectionError(log, error));
+    socket.on("error", onError);
     begin(socket);
   });
   watched.http1.on("connection", end);
@@ -98,7 +110,7 @@ export function paceConnections(server: NetServer, crowd: Crowd | undefined): vo
     if (event !== "connection") return Reflect.apply(emit, server, [event, ...args]);
     const [socket] = args as [Socket];
     // An error before the connection is handed on needs no handling.
-    socket.on("error", () => {});
+    socket.on("error", noError);
     const turns = crowd?.hasKnownNeighbour(socket) ? known : crowd?.isSuspect(socket) ? suspects : others;
     crowd?.enter(socket);
     turns.add(networkOf(socket.remoteAddress ?? ""), socket);
@@ -114,13 +126,13 @@ export function paceConnections(server: NetServer, crowd: Crowd | undefined): vo
 export function guardServer(server: EventEmitter, lastLine: LastLine): void {
   const emit = server.emit;
   server.emit = (...args: Parameters<EventEmitter["emit"]>): boolean => {
-    const end = () => {
-      const about = args.slice(1).find((arg) => typeof (arg as Socket | undefined)?.destroy === "function");
-      (about as Socket | undefined)?.destroy();
-    };
-    return lastLine.run(end, () => emit.apply(server, args)) ?? true;
+    const about = args.slice(1).find((arg) => typeof (arg as Socket | undefined)?.destroy === "function");
+    return lastLine.run(destroying(about as Socket | undefined), () => emit.apply(server, args)) ?? true;
   };
 }
+
+/** Kept as long as the connection or stream, so in a scope without the arguments of the event. */
+const destroying = (about: Pick<Socket, "destroy"> | undefined) => () => void about?.destroy();
 
 /**
  * Errors of peers that go away. They are not logged at a visible level, because thousands may

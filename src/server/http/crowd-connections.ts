@@ -61,7 +61,7 @@ export class Connections {
     this.#resting.add(connection);
     const own = this.#byNetwork.get(network) ?? new Set();
     this.#byNetwork.set(network, own.add(connection));
-    socket.once("close", () => {
+    socket.on("close", () => {
       if (this.#all.get(key) === connection) this.#all.delete(key);
       if (connection.isKnown) this.#known.subtract(network);
       this.#leaveStrangers(connection);
@@ -74,7 +74,7 @@ export class Connections {
     connection.requests += 1;
     connection.hasAsked = true;
     this.#place(connection);
-    over.once("close", () => {
+    over.on("close", () => {
       connection.requests -= 1;
       connection.since = this.#options.now();
       this.#place(connection);

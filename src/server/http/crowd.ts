@@ -271,7 +271,7 @@ export function createCrowd(options: CrowdOptions): Crowd {
       if (isStranger && isRefused(connection, network, path)) return undefined;
       const visit = visits.begin({ holder: network, connection, since: now(), cut });
       visitOf.set(asked, visit);
-      over.once("close", () => visit.end());
+      over.on("close", () => visit.end());
       if (connection) connections.carry(connection, over);
       return visit;
     },

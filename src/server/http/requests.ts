@@ -86,7 +86,7 @@ export function lookAtStreams(http2: Http2Server, options: RequestOptions): void
   const compatible = http2.listeners("stream") as Listener[];
   http2.removeAllListeners("stream");
   http2.on("stream", (stream, headers, flags, ...rest: unknown[]) => {
-    const end = () => endStream(stream);
+    const end = ending(stream);
     // First of all: a stream that ended while it was being created still emits its error.
     options.lastLine.guard(stream, end);
     const visit = beginOver2(options.crowd, stream, { headers, flags });
@@ -104,6 +104,9 @@ export function lookAtStreams(http2: Http2Server, options: RequestOptions): void
   });
 }
 
+/** Kept as long as the stream, so in a scope without the headers. */
+const ending = (stream: ServerHttp2Stream) => () => endStream(stream);
+
 /** Counts an HTTP/1 request in; false if its address has made too many. */
 function beginOver1(crowd: Crowd | undefined, request: IncomingMessage, response: ServerResponse): boolean {
   if (!crowd) return true;
@@ -116,7 +119,7 @@ function beginOver1(crowd: Crowd | undefined, request: IncomingMessage, response
     cut: () => socket.destroy(),
     over: response,
   });
-  if (visit) request.once("end", () => visit.whole());
+  if (visit) request.on("end", () => visit.whole());
   return visit !== undefined;
 }
 
@@ -131,7 +134,7 @@ function beginOver2(
   const cut = () => cutStream(stream);
   const visit = crowd.begin(stream, { headers, path: pathOf(headers[":path"]), peer, cut, over: stream });
   if ((flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0) visit?.whole();
-  else stream.once("end", () => visit?.whole());
+  else stream.on("end", () => visit?.whole());
   return visit;
 }
 

@@ -4,7 +4,7 @@ import * as starts from "../../store/work/runs/starts.ts";
 import { runMessage } from "./run-message.ts";
 
 /** The result of a trigger, with the redacted input of its run. */
-export async function triggeredMessage(db: Db, { run, alreadyQueued, queuedRunId }: Triggered) {
-  const start = await starts.findShown(db, { orgId: run.orgId, runId: run.id });
+export async function triggeredMessage(db: Db, { run, alreadyQueued, queuedRunId, isPlain }: Triggered) {
+  const start = isPlain ? undefined : await starts.findShown(db, { orgId: run.orgId, runId: run.id });
   return { run: runMessage(run, { start }), alreadyQueued, queuedRunId };
 }

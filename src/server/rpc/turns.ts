@@ -3,6 +3,7 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import {
+  type ListTurnsRequest,
   type StartTurnRequest,
   type Turn,
   type TurnService,
@@ -76,27 +77,7 @@ function turnRpcs(
 
     watchTurn: (request, context) => watch(deps, request, context),
 
-    async listTurns(request, context) {
-      const { orgId } = principalOf(context);
-      const wanted = new Set(request.statuses);
-      const statuses = Object.entries(turnStatuses).flatMap(([name, status]) =>
-        wanted.has(status) ? [name] : [],
-      );
-      const { rows, nextPageToken } = await page(request, {
-        key: z.tuple([idKey]),
-        keyOf: (row: turns.TurnRow) => [row.id] as [string],
-        fetch: (before, limit) =>
-          turns.list(db, {
-            orgId,
-            limit,
-            statuses,
-            beforeId: before?.[0],
-            agentId: request.agentId || undefined,
-            conversationId: request.conversationId || undefined,
-          }),
-      });
-      return { turns: rows.map((row) => turnMessage(row)), nextPageToken };
-    },
+    listTurns: (request, context) => list(db, principalOf(context).orgId, request),
 
     async cancelTurn({ turnId, reason }, context) {
       const { orgId, actor } = principalOf(context);
@@ -110,6 +91,27 @@ function turnRpcs(
       return { turn: turnMessage(turn) };
     },
   };
+}
+
+async function list(db: Db, orgId: string, request: ListTurnsRequest) {
+  const wanted = new Set(request.statuses);
+  const statuses = Object.entries(turnStatuses).flatMap(([name, status]) =>
+    wanted.has(status) ? [name] : [],
+  );
+  const { rows, nextPageToken } = await page(request, {
+    key: z.tuple([idKey]),
+    keyOf: (row: turns.TurnRow) => [row.id] as [string],
+    fetch: (before, limit) =>
+      turns.list(db, {
+        orgId,
+        limit,
+        statuses,
+        beforeId: before?.[0],
+        agentId: request.agentId || undefined,
+        conversationId: request.conversationId || undefined,
+      }),
+  });
+  return { turns: rows.map((row) => turnMessage(row)), nextPageToken };
 }
 
 function conversationRpcs({

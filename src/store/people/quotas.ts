@@ -36,65 +36,78 @@ const countsMax = 10_000;
 
 type Count = { max: number; used: number; counted: number; at: number };
 
-export function createQuotas(defaults: QuotaDefaults): Quotas {
-  const counts = new Map<string, Count>();
-  const keyOf = (noun: Noun, orgId: string) => `${noun} ${orgId}`;
+/** The cached counts. */
+class Counts {
+  readonly #defaults: QuotaDefaults;
+  readonly #counts = new Map<string, Count>();
+  readonly #underWay = new Map<string, Promise<void>>();
 
-  function believed(noun: Noun, orgId: string): Count | undefined {
-    const count = counts.get(keyOf(noun, orgId));
-    if (!count) return undefined;
-    const ageMs = performance.now() - count.at;
-    if (count.used < count.max) return ageMs < believedMs ? count : undefined;
-    // Additions alone cause no refusal: some of them may have ended, or may not have been created.
-    return count.counted >= count.max && ageMs < fullBelievedMs ? count : undefined;
+  constructor(defaults: QuotaDefaults) {
+    this.#defaults = defaults;
   }
 
-  const roomOf = (noun: Noun, orgId: string): Quota => {
-    const { max, used } = counts.get(keyOf(noun, orgId)) ?? { max: defaults[noun], used: 0 };
-    return { max, room: Math.max(0, max - used) };
-  };
+  /** Whether the cached count may be used without a new count. */
+  isBelieved(noun: Noun, orgId: string): boolean {
+    const count = this.#counts.get(keyOf(noun, orgId));
+    if (!count) return false;
+    const ageMs = performance.now() - count.at;
+    if (count.used < count.max) return ageMs < believedMs;
+    // Additions alone cause no refusal: some of them may have ended, or may not have been created.
+    return count.counted >= count.max && ageMs < fullBelievedMs;
+  }
 
-  async function recount(db: Db, noun: Noun, orgIds: readonly string[]): Promise<void> {
-    for (const { orgId, max, used } of await count(db, noun, orgIds, defaults[noun])) {
+  roomOf(noun: Noun, orgId: string): Quota {
+    const { max, used } = this.#counts.get(keyOf(noun, orgId)) ?? { max: this.#defaults[noun], used: 0 };
+    return { max, room: Math.max(0, max - used) };
+  }
+
+  add(noun: Noun, orgId: string, made: number): void {
+    const known = this.#counts.get(keyOf(noun, orgId));
+    if (known) known.used += made;
+  }
+
+  async recount(db: Db, noun: Noun, orgIds: readonly string[]): Promise<void> {
+    for (const { orgId, max, used } of await count(db, noun, orgIds, this.#defaults[noun])) {
       const key = keyOf(noun, orgId);
-      counts.delete(key);
-      const [oldest] = counts.keys();
-      if (oldest !== undefined && counts.size >= countsMax) counts.delete(oldest);
-      counts.set(key, { max, used, counted: used, at: performance.now() });
+      this.#counts.delete(key);
+      const [oldest] = this.#counts.keys();
+      if (oldest !== undefined && this.#counts.size >= countsMax) this.#counts.delete(oldest);
+      this.#counts.set(key, { max, used, counted: used, at: performance.now() });
     }
   }
 
-  const underWay = new Map<string, Promise<void>>();
-
   /** Counts for one org; callers at the same time share the count. */
-  function recountOnce(db: Db, noun: Noun, orgId: string): Promise<void> {
+  recountOnce(db: Db, noun: Noun, orgId: string): Promise<void> {
     // A transaction sees its own rows, and its failure is no other caller's.
-    if (db.isTransaction) return recount(db, noun, [orgId]);
+    if (db.isTransaction) return this.recount(db, noun, [orgId]);
     const key = keyOf(noun, orgId);
-    const counting = underWay.get(key) ?? recount(db, noun, [orgId]).finally(() => underWay.delete(key));
-    underWay.set(key, counting);
+    const counting =
+      this.#underWay.get(key) ?? this.recount(db, noun, [orgId]).finally(() => this.#underWay.delete(key));
+    this.#underWay.set(key, counting);
     return counting;
   }
+}
 
+const keyOf = (noun: Noun, orgId: string) => `${noun} ${orgId}`;
+
+export function createQuotas(defaults: QuotaDefaults): Quotas {
+  const counts = new Counts(defaults);
   const quotas: Quotas = {
     async find(db, noun, orgIds) {
-      const unknown = orgIds.filter((orgId) => !believed(noun, orgId));
-      if (unknown.length > 0) await recount(db, noun, unknown);
-      return new Map(orgIds.map((orgId) => [orgId, roomOf(noun, orgId)]));
+      const unknown = orgIds.filter((orgId) => !counts.isBelieved(noun, orgId));
+      if (unknown.length > 0) await counts.recount(db, noun, unknown);
+      return new Map(orgIds.map((orgId) => [orgId, counts.roomOf(noun, orgId)]));
     },
     async findRoom(db, noun, orgId) {
-      if (!believed(noun, orgId)) await recountOnce(db, noun, orgId);
-      return roomOf(noun, orgId);
+      if (!counts.isBelieved(noun, orgId)) await counts.recountOnce(db, noun, orgId);
+      return counts.roomOf(noun, orgId);
     },
-    add(noun, orgId, made) {
-      const known = counts.get(keyOf(noun, orgId));
-      if (known) known.used += made;
-    },
+    add: (noun, orgId, made) => counts.add(noun, orgId, made),
     async requireRoom(db, noun, orgId) {
       await quotas.findRoom(db, noun, orgId);
       // Read again: callers that shared the count have taken room meanwhile.
-      const { max, room } = roomOf(noun, orgId);
-      if (room > 0) return quotas.add(noun, orgId, 1);
+      const { max, room } = counts.roomOf(noun, orgId);
+      if (room > 0) return counts.add(noun, orgId, 1);
       refuse("resource_exhausted", `the org is at its limit of ${max} ${meanings[noun]}; ${advice[noun]}`, {
         retryAfterMs: retryAfterMs[noun],
       });

@@ -4,9 +4,11 @@ import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { elapsedMs, startClock } from "../../../src/scheduler/clock.ts";
 import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { expireOnce, reapOnce } from "../../../src/scheduler/reaper.ts";
 import { recordDue } from "../../../src/scheduler/record-due.ts";
 import { replanOnce, startReplanner } from "../../../src/scheduler/replan.ts";
 import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
+import { sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";
 import * as clockJumps from "../../../src/store/work/watchers/clock-jumps.ts";
@@ -22,13 +24,16 @@ import {
   listRuns,
   orgId,
   putSchedule,
+  reapRules,
   reportOf,
   seedDevice,
   seedRunning,
   seedWatcher,
+  triggerRun,
 } from "../../support/rows.ts";
 import { startTestReplica } from "../../support/server.ts";
 import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
+import * as turns from "../../support/turns.ts";
 import { startWork, takeOn } from "../server/work.ts";
 
 const database = useDatabase();
@@ -275,6 +280,30 @@ test("a time that a statement took from a clock in doubt undoes its transaction:
   await clock.set(50 * minute);
   await pass();
   expect(await listRuns(db, watcher)).toMatchObject([{ scheduledFor: slot(-1), status: "pending" }]);
+});
+
+test("attempts, waiting runs and turns that a statement judges by a clock in doubt, set after the check before it, are left", async () => {
+  const { db } = clock;
+  const { run: held } = await seedRunning(db);
+  const watcher = await seedWatcher(db, await seedDevice(db), { startDeadlineMs: minute });
+  const waiting = { orgId: watcher.orgId, runId: (await triggerRun(db, watcher)).id };
+  const turn = await turns.seedTurn(db, await turns.seedWorker(db));
+  const judged = await judgedClock();
+  const passes = [
+    () => reapOnce(db, { rules: reapRules, policy, judge: judged }),
+    () => expireOnce(db, { policy, judge: judged }),
+    () => sweepTurnsOnce(db, { ttlMs: turns.turnTimers.ttlMs, judge: judged }),
+  ];
+  await clock.set(40 * day);
+  for (const pass of passes) await expect(pass()).rejects.toThrow("in doubt");
+  // Such a jump is no doubt, but for one TTL all work looks silent.
+  await clock.set(50 * minute);
+  for (const pass of [passes[0]!, passes[2]!]) await expect(pass()).rejects.toThrow(/was set \d+ ms ago/);
+  expect(await findRun(db, held)).toMatchObject({ status: "running" });
+  expect(await findRun(db, waiting)).toMatchObject({ status: "pending" });
+  expect(await turns.findTurn(db, turn)).toMatchObject({ status: "running" });
+  await clock.set(0);
+  for (const pass of passes) expect(await pass()).toEqual([]);
 });
 
 test("while it is in doubt an edit of a watcher whose slots seem to be due is refused, and says why", async () => {

@@ -3,14 +3,21 @@
  * starts them again finds the result that came back (DESIGN 16).
  */
 
+import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import { beforeAll, expect, test } from "vitest";
 import { CompletionVerdict, RejectReason } from "#gen/pinion/v1/device_pb.js";
 import { RunSource, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { createLogger } from "../../../src/log.ts";
+import { materializeBacklogOnce } from "../../../src/scheduler/materializer.ts";
+import { transaction } from "../../../src/store/pg/database.ts";
+import { type ForgottenAttempt, restore } from "../../../src/store/work/runs/restorations.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
+import { untilBlocked } from "../../support/locks.ts";
 import { listRuns, listWindows } from "../../support/rows.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
+import { noteDoorbell } from "../../support/surroundings.ts";
 import { forget, hooked, offer } from "./forgotten-work.ts";
 import { getRun, takeOn } from "./work.ts";
 
@@ -18,6 +25,7 @@ const database = useDatabase({ per: "file" });
 const env = { PINION_SECRET_KEYS: `k:${Buffer.alloc(32, 7).toString("base64")}` };
 let replica: TestReplica;
 let count = 0;
+const log = createLogger({ name: "test", level: "silent" });
 
 beforeAll(async () => {
   replica = await openTestReplica(database.url, env);
@@ -146,4 +154,28 @@ test("a trigger that is repeated after a failover finds the run that came back",
   }
   const { run } = await clients.watchers.triggerWatcher({ ...asked, requestId: "of another" });
   expect(run!.id).not.toBe(first.run!.id);
+});
+
+test("a follower that waits, because its run is coming back at that moment, does not run again", async () => {
+  const { device, stream, cause, effect, follower } = await chain();
+  const { watcher, event, attempt, attemptToken, workId: runId } = effect;
+  const forgotten: ForgottenAttempt = {
+    ...{ orgId: "local", deviceId: device.deviceId, runId, attemptToken, attempt, watcherId: watcher!.id },
+    ...{ source: "after", scheduledFor: null },
+    windowStart: timestampDate(event!.windowStart!),
+    windowEnd: timestampDate(event!.windowEnd!),
+  };
+  const offered = await transaction(database.db, async (tx) => {
+    expect(await restore(tx, forgotten)).toBe(runId);
+    // The watcher is locked and its run not visible yet: the start will wait in the queue.
+    const offering = offer(stream, cause);
+    await untilBlocked(database.db);
+    return { offering };
+  });
+  expect(await offered.offering).toBe(CompletionVerdict.STORED_LATE);
+  await materializeBacklogOnce(database.db, { doorbell: noteDoorbell(), log });
+  await stream.beat();
+  expect(stream.waiting("assignment")).toEqual([]);
+  expect(await listRuns(database.db, follower)).toMatchObject([{ id: runId }]);
+  expect(await database.db.selectFrom("backlog").selectAll().execute()).toEqual([]);
 });

@@ -33,20 +33,18 @@ async function openNoted(device: DeviceName, hello: MessageInitShape<typeof Hell
 
 /** Opens sessions, and returns the statements. */
 async function noted<T>(opens: (deps: Parameters<typeof open>[0]) => Promise<T>) {
-  const query = vi.spyOn(pg.Client.prototype, "query");
-  // Connections that are opened from here on call the spy.
+  // Also of statements that are sent together.
+  const submit = vi.spyOn(pg.Query.prototype as unknown as { submit(connection: object): void }, "submit");
   const database = openDatabase({ url: t.url, poolMax: 2 });
   try {
     const log = createLogger({ name: "test", level: "silent" });
     const deps = { db: database.db, log, replicaId: "replica-1", policy, ttlMs: 60_000 };
     const opening = await opens(deps);
-    const texts = query.mock.calls.map(([asked]) =>
-      String((asked as unknown as { text?: string }).text ?? asked),
-    );
+    const texts = submit.mock.contexts.map((query) => (query as unknown as { text: string }).text);
     return { opening, begins: texts.filter((text) => text.startsWith("start transaction")).length, texts };
   } finally {
     await database.close();
-    query.mockRestore();
+    submit.mockRestore();
   }
 }
 

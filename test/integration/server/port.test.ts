@@ -8,6 +8,8 @@ import { request as httpsRequest } from "node:https";
 import { connect as dial, type Socket } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { afterEach, expect, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
 import { openPort, type Port, type PortOptions } from "../../../src/server/http/port.ts";
@@ -332,4 +334,24 @@ test("closing cuts what is left after the grace, and connections that rest at on
 test("a port that is taken is named, with what to do", async () => {
   const port = await open();
   await expect(open({ port: port.port })).rejects.toThrow(new RegExp(`port ${port.port}.*--port`));
+});
+
+test("a stream that stays open does not keep the headers of its request", async () => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  let headers: WeakRef<object> | undefined;
+  const port = await open({
+    takeStream(stream, received) {
+      headers = new WeakRef(received);
+      stream.respond([":status", "200"]);
+      return new Promise(() => {});
+    },
+  });
+  const stream = connect(port).request({ ":method": "POST", ":path": "/" });
+  await once(stream, "response");
+  await vi.waitFor(() => {
+    collect();
+    expect(headers?.deref()).toBeUndefined();
+  });
+  expect(stream.closed).toBe(false);
 });

@@ -132,7 +132,8 @@ test("a device that connects is given what waits for it, on whatever replica", a
 
 test("a run that nobody takes by its deadline is skipped, as a pinned one is", async () => {
   const { watcher, run } = await selecting('"nobody-has-this" in labels', { startDeadline: { seconds: 1n } });
-  const ended = await untilStatus(owner, { workId: run.id }, RunStatus.SKIPPED);
+  // The expirer sleeps until the next deadline that it knew, for a sweep of 15 s at most.
+  const ended = await untilStatus(owner, { workId: run.id }, RunStatus.SKIPPED, 25_000);
   expect(ended.skipReason).toBe(SkipReason.OFFLINE_EXPIRED);
   expect(watcher.spec!.selector).toBe('"nobody-has-this" in labels');
 });

@@ -251,6 +251,8 @@ test("a worker that comes back without its turn has lost it, now", async () => {
   const { identity, stream } = await openWorker();
   const turn = await startTurn(clients, somebody());
   await takeOn(stream);
+  // Before the accept is stored, the turn never reached the worker, and is given back.
+  await untilTurn(clients, turn, TurnStatus.RUNNING);
   const again = await connect(replicas.there.url, identity);
   await stream.ended;
   expect(await getTurn(clients, turn)).toMatchObject({

@@ -77,21 +77,20 @@ export class Delivery {
     onSetAside: (setAside: SetAside) => void;
   }) {
     this.#endpoint = options.endpoint;
-    this.#timing = options.timing;
-    this.#logger = options.logger;
     this.#onAcknowledged = options.onAcknowledged;
-    const { kept, outbox, logger, onSetAside } = options;
+    const { kept, outbox, logger, timing, onSetAside } = options;
+    [this.#logger, this.#timing] = [logger, timing];
     this.#offers = new KeptOffers({
-      ...{ kept, logger, safeAfterMs: options.timing.safeAfterMs },
+      ...{ kept, logger, safeAfterMs: timing.safeAfterMs },
       send: (one) => this.#sendKept(one),
     });
     this.#files = new ParcelFiles({
       ...{ outbox, logger, parcels: this.#parcels, onSetAside },
-      readAgainMs: options.timing.ackDeadlineMs / 2,
+      readAgainMs: timing.ackDeadlineMs / 2,
       readKept: (one) => this.#offers.read(one),
     });
     for (const entry of options.entries) this.#parcels.set(entry.attemptToken, parcelOf(entry, ""));
-    this.#arm(this.#timing.unaryAfterMs);
+    this.#arm(timing.unaryAfterMs);
   }
 
   /** Completions without an acknowledgement, oldest first. */
@@ -129,13 +128,10 @@ export class Delivery {
    */
   forgottenResult(assigned: WorkAttempt): Promise<Completion | undefined> | undefined {
     const { workId } = assigned;
-    const waiting = [...this.#parcels.values()].filter(
-      ({ kept, entry }) => !kept && isNamed(entry.workId, workId),
-    );
-    const results = [
-      ...waiting.map((parcel) => this.#files.resultOf(parcel)),
-      ...this.#offers.ofWork(workId),
-    ];
+    const parcels = [...this.#parcels.values()].filter(({ kept }) => !kept);
+    const waiting = parcels.filter(({ entry }) => isNamed(entry.workId, workId));
+    const here = waiting.map((parcel) => this.#files.resultOf(parcel));
+    const results = [...here, ...this.#offers.ofWork(workId)];
     const own = results.filter((result) => mayAnswer(assigned, result));
     return own.length === 0 ? undefined : forgottenOf(own, assigned);
   }

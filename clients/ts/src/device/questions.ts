@@ -7,6 +7,7 @@ import {
   QuestionClosedSchema,
   QuestionCloseReason,
 } from "../gen/pinion/v1/device_pb.js";
+import { TIMER_MS_MAX } from "./lifecycle.ts";
 
 /** A person's answer, or the default. */
 export interface GivenAnswer {
@@ -76,7 +77,10 @@ export class Questions {
       const close = (reason: QuestionCloseReason) => {
         if (this.#settle(key, nobody)) this.#sendClosed(attempt, question.id, reason);
       };
-      const timer = setTimeout(() => close(QuestionCloseReason.EXPIRED), options.timeoutMs + EXPIRY_GRACE_MS);
+      const timer = setTimeout(
+        () => close(QuestionCloseReason.EXPIRED),
+        Math.min(options.timeoutMs + EXPIRY_GRACE_MS, TIMER_MS_MAX),
+      );
       timer.unref();
       const onAbort = () => close(QuestionCloseReason.WITHDRAWN);
       options.signal.addEventListener("abort", onAbort, { once: true });

@@ -43,7 +43,8 @@ export class AttemptMessages {
   readonly #services: SessionServices<never>;
   readonly #handling: Handling;
   readonly #assignments: Assignments;
-  readonly #reporting = new Set<string>();
+  /** Made with the first completion, because most sessions are idle. */
+  #reporting: Set<string> | undefined;
 
   constructor(
     session: SessionView,
@@ -229,6 +230,7 @@ export class AttemptMessages {
 
   async #complete(completion: Completion): Promise<void> {
     // A repeated completion of an attempt that is being stored shares the answer of the first.
+    this.#reporting ??= new Set();
     if (this.#reporting.has(completion.attemptToken)) return;
     this.#reporting.add(completion.attemptToken);
     try {

@@ -128,6 +128,8 @@ export async function adopt(tx: Db, attempts: readonly Adopted[]): Promise<void>
 }
 
 export type LostAttempt = {
+  /** The time by which it is lost. */
+  now: Date;
   orgId: string;
   runId: string;
   deviceId: string | null;
@@ -211,7 +213,7 @@ export async function lockLost(tx: Db, rules: ReapRules, limit: number): Promise
     )
     select r.org_id as "orgId", r.id as "runId", r.device_id as "deviceId", r.attempt_token as "attemptToken", s.rule,
       r.status, r.cancel_reason as "cancelReason", r.last_beat_at as "lastBeatAt",
-      (extract(epoch from now() - s.heard_at) * 1000)::bigint as "silentMs"
+      (extract(epoch from now() - s.heard_at) * 1000)::bigint as "silentMs", now()
     -- Judged again on the row as it is locked: another replica may have reaped it, and the run may have begun anew.
     from run r join suspect s on s.org_id = r.org_id and s.id = r.id and s.attempt_token = r.attempt_token
       and s.last_beat_at is not distinct from r.last_beat_at and s.status = r.status

@@ -200,9 +200,12 @@ export async function lockForCancel(
 }
 
 /** Locks pending runs past their start deadline. Rows locked by other transactions are skipped. */
-export async function lockExpired(tx: Db, limit: number): Promise<{ orgId: string; runId: string }[]> {
-  const { rows } = await sql<{ orgId: string; runId: string }>`
-    select org_id as "orgId", id as "runId" from run
+export async function lockExpired(
+  tx: Db,
+  limit: number,
+): Promise<{ orgId: string; runId: string; now: Date }[]> {
+  const { rows } = await sql<{ orgId: string; runId: string; now: Date }>`
+    select org_id as "orgId", id as "runId", now() from run
     where start_deadline_at <= now() and status = 'pending'
     order by start_deadline_at
     limit ${limit}

@@ -14,6 +14,8 @@ import type { LiveTurnStatus } from "./turns.ts";
 
 /** A live turn to end, locked. */
 export type OverdueTurn = {
+  /** The time by which it is overdue. */
+  now: Date;
   orgId: string;
   turnId: string;
   attemptToken: string | null;
@@ -63,7 +65,7 @@ export async function lockOverdue(tx: Db, options: SilenceRules & { limit: numbe
       select o.* from (${overdueTurns(options)}) o where o.rule is not null limit ${options.limit}
     )
     select t.org_id as "orgId", t.id as "turnId", t.attempt_token as "attemptToken", t.status, o.rule,
-      t.last_beat_at as "lastBeatAt"
+      t.last_beat_at as "lastBeatAt", now()
     -- The rule is judged again on the locked row: the turn may have been claimed meanwhile, or have sent a heartbeat.
     from turn t join overdue o on o.org_id = t.org_id and o.id = t.id
       and t.attempt_token is not distinct from o.attempt_token and t.deadline_at is not distinct from o.deadline_at

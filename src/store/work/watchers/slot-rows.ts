@@ -86,6 +86,11 @@ const isThere = sql`(
   or exists (select from slot s
     where s.org_id = i.org_id and s.watcher_id = i.watcher_id and s.scheduled_for = i.scheduled_for))`;
 
+/** Whether the run of a start of the input `i` is there, live or ended. */
+const isStarted = sql`(
+  exists (select from run r where r.org_id = i.org_id and r.id = i.run_id)
+  or exists (select from run_finished f where f.org_id = i.org_id and f.id = i.run_id))`;
+
 /**
  * Writes the rows of slots, each once (R2: a slot with a row is left unchanged), and moves the
  * schedules of their watchers in the same statement (R3). The watchers' rows are locked by the
@@ -109,7 +114,7 @@ export async function record(
   const moved = told ? moveAsTold(told) : moveByWritten(moves);
   const { rows } = await sql<Written>`${ofAnySize}
     with input as materialized (select * from ${inputOf(slots, areNew)}),
-    wanted as materialized (${wanted} ${areNew ? sql`` : sql`where i.is_new or i.scheduled_for is null or not ${isThere}`}),
+    wanted as materialized (${wanted} ${areNew ? sql`` : sql`where i.is_new or not case when i.scheduled_for is null then ${isStarted} else ${isThere} end`}),
     ${notingStrangers(slots)}
     live as (${insertLive}),
     ${slots.some((slot) => slot.isGated) ? gates.insertOfWanted : sql``}
