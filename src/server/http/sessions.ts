@@ -1,4 +1,4 @@
-import type { Http2Server, ServerHttp2Session } from "node:http2";
+import type { Http2Server, ServerHttp2Session, ServerHttp2Stream } from "node:http2";
 import type { Logger } from "../../log.ts";
 import { TimerWheel, type WheelTimer } from "../../timer-wheel.ts";
 import type { Crowd } from "./crowd.ts";
@@ -26,17 +26,19 @@ const streamsBeforeMore = 50;
 
 /** Keeps the set of HTTP/2 sessions, pings silent sessions, and ends dead or idle sessions. */
 export function watchSessions(http2: Http2Server, options: SessionOptions): Set<ServerHttp2Session> {
-  const { lastLine, crowd } = options;
+  const { lastLine, crowd, log } = options;
   const sessions = new Set<ServerHttp2Session>();
-  const wheel = new TimerWheel((options.pingIntervalMs ?? pingIntervalMsDefault) / ticksPerInterval);
+  const intervalMs = options.pingIntervalMs ?? pingIntervalMsDefault;
+  const timeoutMs = options.pingTimeoutMs ?? pingTimeoutMsDefault;
+  const rules = { intervalMs, timeoutMs, crowd, log, wheel: new TimerWheel(intervalMs / ticksPerInterval) };
   http2.on("session", (session) => {
     lastLine.guard(session, () => session.destroy());
     limitStreams(session, crowd);
     sessions.add(session);
-    const streams = countStreams(session, crowd);
-    const stop = pingSilent(session, streams, { ...options, wheel });
+    const watch = new Watch(session, rules);
+    session.on("stream", (stream) => watch.begin(stream));
     session.on("close", () => {
-      stop();
+      watch.stop();
       sessions.delete(session);
     });
   });
@@ -69,72 +71,93 @@ function limitStreams(session: ServerHttp2Session, crowd: Crowd | undefined): vo
   setMax(max);
 }
 
-type StreamCount = { open: number; idleSince: number };
-
-/** Counts the streams of a session; a known connection with many streams may open more. */
-function countStreams(session: ServerHttp2Session, crowd: Crowd | undefined): Readonly<StreamCount> {
-  const count: StreamCount = { open: 0, idleSince: performance.now() };
-  let mayHaveMore = false;
-  session.on("stream", (stream) => {
-    count.open++;
-    if (count.open === streamsBeforeMore && !mayHaveMore) {
-      mayHaveMore = crowd?.isKnown(session.socket) ?? true;
-      if (mayHaveMore) session.settings({ maxConcurrentStreams: knownStreamsMax });
-    }
-    stream.on("close", () => {
-      count.open--;
-      count.idleSince = performance.now();
-    });
-  });
-  return count;
-}
+/** What the watches of all sessions share. */
+type Rules = {
+  intervalMs: number;
+  timeoutMs: number;
+  crowd: Crowd | undefined;
+  log: Logger;
+  wheel: TimerWheel;
+};
 
 /**
- * Pings the session after each interval without bytes from the peer, destroys the session without
- * an answer, and closes a session that had no stream for long. Returns a function that stops.
+ * A session under watch: one object in place of a closure for each step, because each idle device has a
+ * session.
+ *
+ * - A known connection with many streams may open more.
+ * - After each interval without bytes from the peer the session is pinged, and destroyed without an
+ *   answer.
+ * - A session that had no stream for long is closed.
  */
-function pingSilent(
-  session: ServerHttp2Session,
-  streams: Readonly<StreamCount>,
-  options: SessionOptions & { wheel: TimerWheel },
-): () => void {
-  const intervalMs = options.pingIntervalMs ?? pingIntervalMsDefault;
-  const timeoutMs = options.pingTimeoutMs ?? pingTimeoutMsDefault;
-  const { wheel } = options;
-  let timer: WheelTimer;
-  let bytesRead = 0;
-  const lookLater = () => {
+class Watch {
+  readonly #session: ServerHttp2Session;
+  readonly #rules: Rules;
+  #timer: WheelTimer | undefined;
+  #bytesRead = 0;
+  #open = 0;
+  #idleSince = performance.now();
+  #mayHaveMore = false;
+
+  constructor(session: ServerHttp2Session, rules: Rules) {
+    this.#session = session;
+    this.#rules = rules;
+    this.#lookLater();
+  }
+
+  begin(stream: ServerHttp2Stream): void {
+    this.#open++;
+    if (this.#open === streamsBeforeMore && !this.#mayHaveMore) {
+      this.#mayHaveMore = this.#rules.crowd?.isKnown(this.#session.socket) ?? true;
+      if (this.#mayHaveMore) this.#session.settings({ maxConcurrentStreams: knownStreamsMax });
+    }
+    stream.on("close", () => {
+      this.#open--;
+      this.#idleSince = performance.now();
+    });
+  }
+
+  stop(): void {
+    this.#timer?.cancel();
+  }
+
+  #lookLater(): void {
+    const { intervalMs, wheel } = this.#rules;
     // Randomized by up to +20 %, so that sessions opened together are not pinged together.
-    timer = wheel.after(intervalMs * (1 + Math.random() * 0.2), look);
-  };
-  const look = () => {
+    this.#timer = wheel.after(intervalMs * (1 + Math.random() * 0.2), () => this.#look());
+  }
+
+  #look(): void {
+    const session = this.#session;
     if (session.destroyed) return;
-    if (streams.open === 0 && performance.now() - streams.idleSince > idleSessionTimeoutMs) session.close();
+    const hasRested = this.#open === 0 && performance.now() - this.#idleSince > idleSessionTimeoutMs;
+    if (hasRested) session.close();
     if (session.destroyed) return;
-    const before = bytesRead;
-    bytesRead = session.socket.bytesRead;
-    if (bytesRead > before) lookLater();
-    else ping();
-  };
-  const ping = () => {
-    timer = wheel.after(timeoutMs, () => {
-      options.log.debug("a peer does not answer the ping; its session is destroyed");
+    const before = this.#bytesRead;
+    this.#bytesRead = session.socket.bytesRead;
+    if (this.#bytesRead > before) this.#lookLater();
+    else this.#ping();
+  }
+
+  #ping(): void {
+    const session = this.#session;
+    const { timeoutMs, wheel, log } = this.#rules;
+    const timer = wheel.after(timeoutMs, () => {
+      log.debug("a peer does not answer the ping; its session is destroyed");
       // A polite close would wait for the same peer.
       session.destroy();
     });
+    this.#timer = timer;
     try {
       session.ping((error) => {
         timer.cancel();
         if (error || session.destroyed) return;
         // The answer itself is not the peer's own word.
-        bytesRead = session.socket.bytesRead;
-        lookLater();
+        this.#bytesRead = session.socket.bytesRead;
+        this.#lookLater();
       });
     } catch {
       // The session ended at the same moment.
       timer.cancel();
     }
-  };
-  lookLater();
-  return () => timer.cancel();
+  }
 }
