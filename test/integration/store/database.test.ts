@@ -49,12 +49,15 @@ test("counters arrive as numbers, times as dates, JSON as objects", async () => 
   expect(org.metadata).toEqual({ a: [1] });
 });
 
-test.skipIf(isClockFaked)("a statement that takes too long is ended, which does not mean that the database is away", async () => {
-  const { db } = open({ statementTimeoutMs: 50 });
-  const error = await caught(sql`select pg_sleep(10)`.execute(db));
-  expect(error).toMatchObject({ code: "57014" });
-  expect(isUnavailable(error)).toBe(false);
-});
+test.skipIf(isClockFaked)(
+  "a statement that takes too long is ended, which does not mean that the database is away",
+  async () => {
+    const { db } = open({ statementTimeoutMs: 50 });
+    const error = await caught(sql`select pg_sleep(10)`.execute(db));
+    expect(error).toMatchObject({ code: "57014" });
+    expect(isUnavailable(error)).toBe(false);
+  },
+);
 
 test("whoever waits too long for a connection is told that the database is away", async () => {
   const { db } = open({ poolMax: 1, connectTimeoutMs: 100 });

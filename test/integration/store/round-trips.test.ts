@@ -290,19 +290,22 @@ test("a line that breaks between two round trips leaves nothing, and one that go
   }
 });
 
-test.skipIf(isClockFaked)("a statement that waited and takes too long is ended, and the database is not away", async () => {
-  const { db } = open({ statementTimeoutMs: 50 });
-  const error = await caught(
-    transaction(db, async (tx) => {
-      await addOrg(tx, "a");
-      await sql`${inCompany} select pg_sleep(10)`.execute(tx);
-    }),
-  );
-  expect(error).toMatchObject({ code: "57014" });
-  expect(isUnavailable(error)).toBe(false);
-  expect(await orgs()).toEqual([]);
-  expect(await one(db)).toEqual([{ one: 1 }]);
-});
+test.skipIf(isClockFaked)(
+  "a statement that waited and takes too long is ended, and the database is not away",
+  async () => {
+    const { db } = open({ statementTimeoutMs: 50 });
+    const error = await caught(
+      transaction(db, async (tx) => {
+        await addOrg(tx, "a");
+        await sql`${inCompany} select pg_sleep(10)`.execute(tx);
+      }),
+    );
+    expect(error).toMatchObject({ code: "57014" });
+    expect(isUnavailable(error)).toBe(false);
+    expect(await orgs()).toEqual([]);
+    expect(await one(db)).toEqual([{ one: 1 }]);
+  },
+);
 
 test("each statement that is sent with others has its own time", async () => {
   // Together longer than the limit of one, and than the client's patience with one.
