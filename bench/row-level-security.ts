@@ -8,7 +8,7 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "kysely";
-import * as devices from "../src/store/people/devices.ts";
+import * as devices from "../src/store/people/devices/devices.ts";
 import { type Db, openDatabase } from "../src/store/pg/database.ts";
 import { startEmbedded } from "../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../src/store/pg/migrate.ts";

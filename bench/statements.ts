@@ -5,11 +5,11 @@
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
 import { newToken } from "../src/ids.ts";
-import { planDue } from "../src/scheduler/plan.ts";
-import { eventOf } from "../src/scheduler/plan-rows.ts";
+import { planDue } from "../src/scheduler/slots/plan.ts";
+import { eventOf } from "../src/scheduler/slots/plan-rows.ts";
 import { type Db, transaction } from "../src/store/pg/database.ts";
 import { named } from "../src/store/pg/prepared.ts";
-import type { Schema } from "../src/store/pg/schema.ts";
+import type { Schema } from "../src/store/pg/schema/schema.ts";
 import * as attempts from "../src/store/work/attempts/attempts.ts";
 import { settle } from "../src/store/work/attempts/settlements.ts";
 import * as runClaims from "../src/store/work/runs/run-claims.ts";

@@ -35,7 +35,7 @@ export type Metrics = {
   peerCut(reason: string): void;
   /** A try to send something to a destination ended. */
   delivered(outcome: string): void;
-  /** An uncaught error reached the last handler (server/http/last-line.ts). */
+  /** An uncaught error reached the last handler (server/http/port/last-line.ts). */
   uncaught(origin: string): void;
   /** Adds gauges that are read on each scrape. */
   observe(sources: MetricSources): void;

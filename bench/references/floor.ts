@@ -4,8 +4,8 @@
  */
 
 import { createLogger } from "../../src/log.ts";
-import { materializeOnce } from "../../src/scheduler/materializer.ts";
-import { storeCurrent } from "../../src/scheduler/run-endings.ts";
+import { storeCurrent } from "../../src/scheduler/endings/run-endings.ts";
+import { materializeOnce } from "../../src/scheduler/slots/materializer.ts";
 import { openDatabase, transaction } from "../../src/store/pg/database.ts";
 import * as attempts from "../../src/store/work/attempts/attempts.ts";
 import * as runClaims from "../../src/store/work/runs/run-claims.ts";

@@ -5,7 +5,7 @@
 import { createGuard, type Guard } from "../server/access/guard.ts";
 import { createLimits, type Limits } from "../server/access/limits.ts";
 import { createStreams, type Streams } from "../server/access/streams.ts";
-import { createQuotas, type Quotas } from "../store/people/quotas.ts";
+import { createQuotas, type Quotas } from "../store/people/orgs/quotas.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";
 

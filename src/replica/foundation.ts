@@ -3,7 +3,7 @@ import type { ReplicaConfig } from "../config.ts";
 import { DatabaseClock } from "../database-clock.ts";
 import type { Logger } from "../log.ts";
 import { createMetrics, type Metrics } from "../metrics.ts";
-import { createLastLine, type LastLine } from "../server/http/last-line.ts";
+import { createLastLine, type LastLine } from "../server/http/port/last-line.ts";
 import { createTelemetry, type Telemetry } from "../server/telemetry.ts";
 import { openTracer, type Tracer } from "../tracing.ts";
 import { version } from "../version.ts";

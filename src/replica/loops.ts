@@ -1,15 +1,15 @@
 /** The loops of a replica: each repeats its pass until stopped (scheduler/loop.ts). */
 
-import { startBulks } from "../scheduler/bulks.ts";
-import type { Clock } from "../scheduler/clock.ts";
 import { startDeliverer } from "../scheduler/deliverer.ts";
+import { startExpirer, startReaper } from "../scheduler/endings/reaper.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
-import { startMaterializer } from "../scheduler/materializer.ts";
 import type { Subscriber } from "../scheduler/publisher.ts";
 import { startQuestions } from "../scheduler/questions.ts";
-import { startExpirer, startReaper } from "../scheduler/reaper.ts";
-import { startReplanner } from "../scheduler/replan.ts";
 import { type Retained, startRetention } from "../scheduler/retention.ts";
+import type { Clock } from "../scheduler/slots/clock.ts";
+import { startMaterializer } from "../scheduler/slots/materializer.ts";
+import { startReplanner } from "../scheduler/slots/replan.ts";
+import { startBulks } from "../scheduler/starts/bulks.ts";
 import { createSender } from "../server/destinations/sender.ts";
 import type { HealthState } from "../server/http/health.ts";
 import { startHealthLook } from "../server/http/probes.ts";

@@ -11,8 +11,8 @@ import {
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { setPeerAddress } from "../server/access/peer.ts";
-import type { RpcHandler } from "../server/http/adapter.ts";
-import type { Handler } from "../server/http/requests.ts";
+import type { RpcHandler } from "../server/http/port/adapter.ts";
+import type { Handler } from "../server/http/port/requests.ts";
 import { createMcpHandler, type McpOptions } from "../server/mcp/handler.ts";
 
 /**

@@ -2,13 +2,14 @@
  * Preparations before a replica takes work: judge the clock, delete old rows, plan statements,
  * announce the replica.
  */
-import { type Clock, startClock } from "../scheduler/clock.ts";
+
 import { type Retained, retainIfDue } from "../scheduler/retention.ts";
+import { type Clock, startClock } from "../scheduler/slots/clock.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { peerAddressOf } from "../server/access/peer.ts";
-import { type Crowd, createCrowd } from "../server/http/crowd.ts";
+import { type Crowd, createCrowd } from "../server/http/crowd/crowd.ts";
 import type { HealthState } from "../server/http/health.ts";
-import { reachableHost } from "../server/http/port.ts";
+import { reachableHost } from "../server/http/port/port.ts";
 import { createNumbers } from "../server/http/probes.ts";
 import * as replicas from "../store/work/service/replicas.ts";
 import type { Foundation } from "./foundation.ts";

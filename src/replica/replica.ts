@@ -7,7 +7,7 @@ import { newId } from "../ids.ts";
 import { createLogger, type Logger } from "../log.ts";
 import { requireRules } from "../server/access/rules.ts";
 import { HealthState } from "../server/http/health.ts";
-import type { LastLine } from "../server/http/last-line.ts";
+import type { LastLine } from "../server/http/port/last-line.ts";
 import { migrate } from "../store/pg/migrate.ts";
 import { buildAccess } from "./access.ts";
 import { type Foundation, layFoundation } from "./foundation.ts";

@@ -4,7 +4,7 @@
  */
 import { within } from "../abort.ts";
 import type { HealthState } from "../server/http/health.ts";
-import type { Port } from "../server/http/port.ts";
+import type { Port } from "../server/http/port/port.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Work } from "./work.ts";
 

@@ -5,8 +5,8 @@ import type { FailurePolicy } from "../store/work/attempts/settlements.ts";
 import * as runClaims from "../store/work/runs/run-claims.ts";
 import * as turnAttempts from "../store/work/turns/turn-attempts.ts";
 import type { Doorbell } from "./doorbell.ts";
-import type { Endings } from "./endings.ts";
-import { settleWithEvents } from "./settle.ts";
+import type { Endings } from "./endings/endings.ts";
+import { settleWithEvents } from "./endings/settle.ts";
 
 /** The target of claimed runs and turns: a device session of the replica. */
 export interface Seat {

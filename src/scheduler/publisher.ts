@@ -1,7 +1,7 @@
 import type { Logger } from "../log.ts";
 import type { SessionName } from "../store/work/service/presence.ts";
 import type { Doorbell } from "./doorbell.ts";
-import type { Rung } from "./placing-pass.ts";
+import type { Rung } from "./placing/placing-pass.ts";
 import type { QuestionBell } from "./questions.ts";
 
 /**

@@ -10,8 +10,8 @@ import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as deliveries from "../store/work/messages/deliveries.ts";
 import * as events from "../store/work/service/events.ts";
 import * as questions from "../store/work/turns/questions.ts";
+import { noticesOfQuestion } from "./endings/notices.ts";
 import { type Loop, startLoop } from "./loop.ts";
-import { noticesOfQuestion } from "./notices.ts";
 
 export type QuestionRow = questions.QuestionRow;
 

@@ -1,13 +1,13 @@
 import type { Logger } from "../log.ts";
-import * as workers from "../store/people/workers.ts";
+import * as workers from "../store/people/devices/workers.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { isPassing, isUnavailable } from "../store/pg/failures.ts";
 import * as partitions from "../store/work/service/partitions.ts";
 import * as replicas from "../store/work/service/replicas.ts";
 import * as retention from "../store/work/service/retention.ts";
 import * as clockJumps from "../store/work/watchers/clock-jumps.ts";
-import type { Clock } from "./clock.ts";
 import { type Loop, startLoop } from "./loop.ts";
+import type { Clock } from "./slots/clock.ts";
 
 const hourMs = 3_600_000;
 /** A replica without a heartbeat for this time, in milliseconds, is removed from the list. */

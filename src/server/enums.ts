@@ -2,7 +2,7 @@
 import { AttentionReason } from "#gen/pinion/v1/activity_pb.js";
 import { Os } from "#gen/pinion/v1/device_pb.js";
 import { Notification, RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
-import type { Os as OsName } from "../store/people/devices.ts";
+import type { Os as OsName } from "../store/people/devices/devices.ts";
 import type { RunRow } from "../store/work/runs/runs.ts";
 
 export const runStatuses: Record<RunRow["status"], RunStatus> = {

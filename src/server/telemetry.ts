@@ -1,6 +1,6 @@
 import type { BatchKind, Metrics } from "../metrics.ts";
-import type { ReportVerdict } from "../scheduler/endings.ts";
-import type { Reaped } from "../scheduler/reaper.ts";
+import type { ReportVerdict } from "../scheduler/endings/endings.ts";
+import type { Reaped } from "../scheduler/endings/reaper.ts";
 import type { Settled } from "../store/work/attempts/settlements.ts";
 import type { ClaimedRun } from "../store/work/runs/run-claims.ts";
 import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";

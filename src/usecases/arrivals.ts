@@ -3,10 +3,10 @@
  * browser.
  */
 import type { OidcConfig } from "../config.ts";
-import * as identities from "../store/people/identities.ts";
-import * as members from "../store/people/members.ts";
-import { cutScopes } from "../store/people/roles.ts";
-import * as signIns from "../store/people/sign-ins.ts";
+import * as identities from "../store/people/credentials/identities.ts";
+import { cutScopes } from "../store/people/credentials/roles.ts";
+import * as signIns from "../store/people/credentials/sign-ins.ts";
+import * as members from "../store/people/orgs/members.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { type Arrival, add } from "./members.ts";
 import type { Surroundings } from "./surroundings.ts";

@@ -1,10 +1,10 @@
 import { refuse } from "../errors.ts";
-import { announce, type Cancellation, cancelOfDevice } from "../scheduler/cancels.ts";
+import { announce, type Cancellation, cancelOfDevice } from "../scheduler/endings/cancels.ts";
 import * as agents from "../store/agents/agents.ts";
 import { describe } from "../store/people/changes.ts";
-import * as deviceSessions from "../store/people/device-sessions.ts";
-import * as devices from "../store/people/devices.ts";
-import * as tokens from "../store/people/tokens.ts";
+import * as tokens from "../store/people/credentials/tokens.ts";
+import * as deviceSessions from "../store/people/devices/device-sessions.ts";
+import * as devices from "../store/people/devices/devices.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as runs from "../store/work/runs/runs.ts";
 import * as events from "../store/work/service/events.ts";

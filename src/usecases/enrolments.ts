@@ -1,10 +1,10 @@
 import { refuse } from "../errors.ts";
 import { positionAfter } from "../scheduler/schedule/position.ts";
-import * as defaultAgents from "../store/people/default-agents.ts";
-import * as devices from "../store/people/devices.ts";
-import * as joinCodes from "../store/people/join-codes.ts";
-import * as members from "../store/people/members.ts";
-import * as tokens from "../store/people/tokens.ts";
+import * as tokens from "../store/people/credentials/tokens.ts";
+import * as devices from "../store/people/devices/devices.ts";
+import * as joinCodes from "../store/people/devices/join-codes.ts";
+import * as defaultAgents from "../store/people/orgs/default-agents.ts";
+import * as members from "../store/people/orgs/members.ts";
 import * as clock from "../store/pg/clock.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/service/events.ts";

@@ -1,7 +1,7 @@
 import { refuse } from "../errors.ts";
-import * as devices from "../store/people/devices.ts";
-import * as grants from "../store/people/grants.ts";
-import type * as rights from "../store/people/rights.ts";
+import * as devices from "../store/people/devices/devices.ts";
+import * as grants from "../store/people/devices/grants.ts";
+import type * as rights from "../store/people/devices/rights.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/service/events.ts";
 import { announceStranded, pauseStranded, type Stranded } from "./stranded.ts";

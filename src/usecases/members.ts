@@ -1,15 +1,15 @@
 /** People come into an org, get another role in the org, and leave the org. */
 import { refuse } from "../errors.ts";
-import { announce, type Cancellation, cancelOfDevice } from "../scheduler/cancels.ts";
+import { announce, type Cancellation, cancelOfDevice } from "../scheduler/endings/cancels.ts";
 import * as agents from "../store/agents/agents.ts";
-import { type Caller, holdToManage } from "../store/people/callers.ts";
 import { describe } from "../store/people/changes.ts";
-import * as deviceSessions from "../store/people/device-sessions.ts";
-import * as joinCodes from "../store/people/join-codes.ts";
-import * as members from "../store/people/members.ts";
+import { type Caller, holdToManage } from "../store/people/credentials/callers.ts";
+import { requireMayManage, requireScopes } from "../store/people/credentials/roles.ts";
+import * as tokens from "../store/people/credentials/tokens.ts";
+import * as deviceSessions from "../store/people/devices/device-sessions.ts";
+import * as joinCodes from "../store/people/devices/join-codes.ts";
+import * as members from "../store/people/orgs/members.ts";
 import * as requests from "../store/people/requests.ts";
-import { requireMayManage, requireScopes } from "../store/people/roles.ts";
-import * as tokens from "../store/people/tokens.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/service/events.ts";
 import { countCancelled, unpin } from "./devices.ts";

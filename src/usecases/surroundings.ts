@@ -1,8 +1,8 @@
 import type { Logger } from "../log.ts";
-import { announce, type Cancellation, cancelIn } from "../scheduler/cancels.ts";
 import type { Hold } from "../scheduler/dispatcher.ts";
 import type { Doorbell } from "../scheduler/doorbell.ts";
-import type { Quotas } from "../store/people/quotas.ts";
+import { announce, type Cancellation, cancelIn } from "../scheduler/endings/cancels.ts";
+import type { Quotas } from "../store/people/orgs/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
 import type { FailurePolicy } from "../store/work/attempts/settlements.ts";
 

@@ -6,16 +6,16 @@
  */
 import { refuse } from "../errors.ts";
 import { newId } from "../ids.ts";
-import { type Cancellation, nothingCancelled } from "../scheduler/cancels.ts";
-import { eventOf } from "../scheduler/plan-rows.ts";
-import { recordDue } from "../scheduler/record-due.ts";
+import { type Cancellation, nothingCancelled } from "../scheduler/endings/cancels.ts";
 import { positionAfter } from "../scheduler/schedule/position.ts";
+import { eventOf } from "../scheduler/slots/plan-rows.ts";
+import { recordDue } from "../scheduler/slots/record-due.ts";
 import * as agents from "../store/agents/agents.ts";
 import { describe } from "../store/people/changes.ts";
-import * as defaultAgents from "../store/people/default-agents.ts";
-import { requirePinnable } from "../store/people/pins.ts";
+import { requirePinnable } from "../store/people/devices/pins.ts";
+import * as rights from "../store/people/devices/rights.ts";
+import * as defaultAgents from "../store/people/orgs/default-agents.ts";
 import * as requests from "../store/people/requests.ts";
-import * as rights from "../store/people/rights.ts";
 import * as clock from "../store/pg/clock.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { rehearsable } from "../store/pg/dry-run.ts";

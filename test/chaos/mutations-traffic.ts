@@ -24,7 +24,7 @@ export const trafficMutations = [
     name: "the end of a run forgets its followers",
     replacements: [
       {
-        file: "src/scheduler/chains.ts",
+        file: "src/scheduler/starts/chains.ts",
         from: "  if (followed.length === 0) return [];\n",
         to: "  if (followed.length >= 0) return [];\n",
       },
@@ -48,7 +48,7 @@ export const trafficMutations = [
     name: "an end is told outside of its transaction",
     replacements: [
       {
-        file: "src/scheduler/settle.ts",
+        file: "src/scheduler/endings/settle.ts",
         from: "    settled.flatMap((run) => noticesOf(run, settlementOf(run)?.attention)),\n",
         to: "    settled.filter(() => Math.random() < 0.5).flatMap((run) => noticesOf(run, settlementOf(run)?.attention)),\n",
       },

@@ -56,7 +56,7 @@ export const mutations: readonly Mutation[] = [
     name: "a completion is acknowledged before it is committed",
     replacements: [
       {
-        file: "src/scheduler/endings.ts",
+        file: "src/scheduler/endings/endings.ts",
         from: "const current = await transaction(db, (tx) => of.storeCurrent(tx, batch));",
         to: `const current = await new Promise<Stored>((answer) => {
         transaction(db, async (tx) => {
@@ -136,7 +136,7 @@ export const mutations: readonly Mutation[] = [
     name: "a slot that has a row is recorded again",
     replacements: [
       {
-        file: "src/scheduler/plan.ts",
+        file: "src/scheduler/slots/plan.ts",
         from: 'isNew: source === "scheduled" && (watcher.lastSlotAt === null || slot > watcher.lastSlotAt),',
         to: "isNew: true,",
       },
@@ -159,7 +159,7 @@ export const mutations: readonly Mutation[] = [
     name: "the schedule moves past a slot that it does not record",
     replacements: [
       {
-        file: "src/scheduler/plan.ts",
+        file: "src/scheduler/slots/plan.ts",
         from: "const latest = hasMore ? undefined : due.pop();",
         to: "const latest = hasMore ? undefined : due.pop();\n  due.length = 0;",
       },
@@ -195,7 +195,7 @@ export const mutations: readonly Mutation[] = [
     name: "the reaper gives no grace",
     replacements: [
       {
-        file: "src/scheduler/reaper.ts",
+        file: "src/scheduler/endings/reaper.ts",
         from: "const isQuiet = isAway || now < quietUntil;",
         to: "const isQuiet = false;",
       },
@@ -267,7 +267,7 @@ export const mutations: readonly Mutation[] = [
     name: "a late result is acknowledged and not kept",
     replacements: [
       {
-        file: "src/scheduler/endings.ts",
+        file: "src/scheduler/endings/endings.ts",
         from: "if (late.length === 0) return answers;",
         to: "if (late.length >= 0) return answers;",
       },
@@ -306,7 +306,7 @@ export const mutations: readonly Mutation[] = [
     name: "a wrong clock of the database is believed",
     replacements: [
       {
-        file: "src/scheduler/clock-watch.ts",
+        file: "src/scheduler/slots/clock-watch.ts",
         from: 'return departureMs <= jumpMsMin ? "forward" : "in_doubt";',
         to: 'return "forward";',
       },
@@ -357,7 +357,7 @@ export const mutations: readonly Mutation[] = [
     name: "the device answers no forgotten run",
     replacements: [
       {
-        file: "clients/ts/src/device/delivery.ts",
+        file: "clients/ts/src/device/results/delivery.ts",
         from: "return own.length === 0 ? undefined : forgottenOf(own, assigned);",
         to: "return own.length >= 0 ? undefined : forgottenOf(own, assigned);",
       },
@@ -389,7 +389,7 @@ export const mutations: readonly Mutation[] = [
     name: "a cancelled run goes on",
     replacements: [
       {
-        file: "src/scheduler/cancels.ts",
+        file: "src/scheduler/endings/cancels.ts",
         from: 'return commit(db, options.doorbell, (tx) => cancelIn(tx, run, { ...options, mode: "ask" }));',
         to: 'return Promise.resolve(run.runId !== "");',
       },

@@ -6,8 +6,8 @@
  * A seed repeats a run: SLOTS_SEED=7 npx vitest run test/property/schedule-slots.test.ts
  */
 import { expect, test } from "vitest";
-import { planDue } from "../../src/scheduler/plan.ts";
 import { checkSchedule, nextSlot, previousSlot } from "../../src/scheduler/schedule/schedule.ts";
+import { planDue } from "../../src/scheduler/slots/plan.ts";
 import { dueWatcher } from "../support/due-watcher.ts";
 import { isLong } from "../support/long.ts";
 import { createRandom, type Random } from "../support/random.ts";

@@ -2,7 +2,7 @@
 import { type ControlledTransaction, sql } from "kysely";
 import { expect } from "vitest";
 import type { Db } from "../../src/store/pg/database.ts";
-import type { Schema } from "../../src/store/pg/schema.ts";
+import type { Schema } from "../../src/store/pg/schema/schema.ts";
 
 /** The time in which a statement reaches its lock, in milliseconds. */
 const patienceMs = 10_000;

@@ -1,16 +1,16 @@
 /** Initial rows of a test, and functions that move them in time and hold a transaction open. */
 import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
-import type { Report } from "../../src/scheduler/endings.ts";
-import { trigger } from "../../src/scheduler/triggers.ts";
+import type { Report } from "../../src/scheduler/endings/endings.ts";
+import { trigger } from "../../src/scheduler/starts/triggers.ts";
 import { type Opening, openSession } from "../../src/server/device/reconcile/reconcile.ts";
 import type { Held } from "../../src/server/device/reconcile/reconciliation.ts";
 import * as agents from "../../src/store/agents/agents.ts";
-import type * as devices from "../../src/store/people/devices.ts";
-import * as joinCodes from "../../src/store/people/join-codes.ts";
-import { ensureBootstrap, localOrgId } from "../../src/store/people/orgs.ts";
-import * as tokens from "../../src/store/people/tokens.ts";
-import * as workers from "../../src/store/people/workers.ts";
+import * as tokens from "../../src/store/people/credentials/tokens.ts";
+import type * as devices from "../../src/store/people/devices/devices.ts";
+import * as joinCodes from "../../src/store/people/devices/join-codes.ts";
+import * as workers from "../../src/store/people/devices/workers.ts";
+import { ensureBootstrap, localOrgId } from "../../src/store/people/orgs/orgs.ts";
 import { type Db, transaction } from "../../src/store/pg/database.ts";
 import * as attempts from "../../src/store/work/attempts/attempts.ts";
 import * as runClaims from "../../src/store/work/runs/run-claims.ts";

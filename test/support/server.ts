@@ -5,8 +5,8 @@ import { afterAll, beforeAll, onTestFinished } from "vitest";
 import { replicaConfig } from "../../src/config.ts";
 import { createLogger } from "../../src/log.ts";
 import { type Replica, startReplica } from "../../src/replica/replica.ts";
-import { ensureBootstrap } from "../../src/store/people/orgs.ts";
-import * as tokens from "../../src/store/people/tokens.ts";
+import * as tokens from "../../src/store/people/credentials/tokens.ts";
+import { ensureBootstrap } from "../../src/store/people/orgs/orgs.ts";
 import { openDatabase } from "../../src/store/pg/database.ts";
 import { findOpened } from "./database.ts";
 

@@ -1,7 +1,7 @@
 /** What passes and use-cases have around them in a replica: a doorbell, a policy, a completer. */
 import type { CancelledAttempt, Doorbell } from "../../src/scheduler/doorbell.ts";
-import type { Report, ReportVerdict } from "../../src/scheduler/endings.ts";
-import { storeCurrent, storeLate } from "../../src/scheduler/run-endings.ts";
+import type { Report, ReportVerdict } from "../../src/scheduler/endings/endings.ts";
+import { storeCurrent, storeLate } from "../../src/scheduler/endings/run-endings.ts";
 import { type Db, transaction } from "../../src/store/pg/database.ts";
 import type { FailurePolicy, Settled } from "../../src/store/work/attempts/settlements.ts";
 import type { RecordedRun } from "../../src/store/work/watchers/slot-rows.ts";

@@ -1,7 +1,7 @@
 /** Initial turns of a test, and the fleet workers that answer them. */
 import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
-import type { Reply } from "../../src/scheduler/turn-endings.ts";
+import type { Reply } from "../../src/scheduler/endings/turn-endings.ts";
 import type { Db } from "../../src/store/pg/database.ts";
 import type { SessionName } from "../../src/store/work/service/presence.ts";
 import { type ArmedTurn, arm, type NewTurn } from "../../src/store/work/turns/arming.ts";

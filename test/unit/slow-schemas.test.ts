@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { checkAnswer } from "../../clients/ts/src/agents/structured.ts";
 import { inTime } from "../../src/bounded.ts";
-import { problemsOf } from "../../src/scheduler/answers.ts";
+import { problemsOf } from "../../src/scheduler/endings/answers.ts";
 
 /** References that fork: 2^40 checks of a few hundred bytes. */
 const forking = {

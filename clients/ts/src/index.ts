@@ -6,8 +6,9 @@
  * - `runDaemon`, `enroll`, `loadConfig` make a daemon for local programs.
  * - `createClients`, `waitForRun`, `waitForTurn` are for everything else.
  */
+
+export { type InstalledAgent, installedAgents, versionOf } from "./agents/drivers/installed.ts";
 export { egressNote } from "./agents/egress.ts";
-export { type InstalledAgent, installedAgents, versionOf } from "./agents/installed.ts";
 export { type DaemonControl, type DaemonEvent, type DaemonOptions, runDaemon } from "./daemon.ts";
 export {
   type Admission,
@@ -15,8 +16,7 @@ export {
   AttemptAborted,
   type AttemptContext,
   type Rejection,
-} from "./device/attempt.ts";
-export type { AttemptResult } from "./device/completion.ts";
+} from "./device/attempts/attempt.ts";
 export { connectDevice } from "./device/connection.ts";
 export { DeviceError, type DeviceErrorReason } from "./device/errors.ts";
 export type { AttemptNames, DeviceEvent, Verdict } from "./device/events.ts";
@@ -27,6 +27,7 @@ export {
   type DeviceConnection,
   type DeviceOptions,
 } from "./device/options.ts";
+export type { AttemptResult } from "./device/results/completion.ts";
 export { defaultTiming, type Timing } from "./device/timing.ts";
 export type { TlsOptions } from "./device/transport.ts";
 export { type EnrollOptions, enroll } from "./enroll.ts";

@@ -6,18 +6,18 @@ import { connect, optionsOf } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { canConfirm, confirm } from "../print/confirm.ts";
 import { list } from "../print/paging.ts";
-import { type Desired, desiredOf } from "./desired.ts";
-import { type ParsedFile, readFile } from "./file.ts";
-import { type KeyPath, placeKey } from "./places.ts";
-import { work } from "./plan.ts";
-import { type Problem, pathText } from "./problems.ts";
-import { ProgressView } from "./progress.ts";
+import { ProgressView } from "./execute/progress.ts";
+import { verify } from "./execute/verify.ts";
+import { type Desired, desiredOf } from "./file/desired.ts";
+import { type ParsedFile, readFile } from "./file/file.ts";
+import { type KeyPath, placeKey } from "./file/places.ts";
+import { type Problem, pathText } from "./file/problems.ts";
+import { jsonSchema } from "./file/shape.ts";
+import { work } from "./plan/plan.ts";
+import type { Kind, Plan, Step } from "./plan/steps.ts";
+import { countsText, planJson, planLines } from "./plan/view.ts";
 import { applyPlan, type Failed, planFile } from "./run.ts";
-import { jsonSchema } from "./shape.ts";
 import { readState } from "./state.ts";
-import type { Kind, Plan, Step } from "./steps.ts";
-import { verify } from "./verify.ts";
-import { countsText, planJson, planLines } from "./view.ts";
 
 type Options = {
   file: string;

@@ -4,15 +4,15 @@ import type { Device } from "#gen/pinion/v1/fleet_pb.js";
 import type { Hook } from "#gen/pinion/v1/hook_pb.js";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { isUuid } from "../../ids.ts";
-import { canonical } from "../../store/pg/canonical.ts";
+import { canonical } from "../../store/pg/values/canonical.ts";
 import { told } from "../failures.ts";
-import { agentFieldNames, fieldsOfAgent } from "./agent-fields.ts";
-import { fieldsOfDestination } from "./destination-fields.ts";
-import { fieldsOfHook, hookDefaults } from "./hook-fields.ts";
+import { agentFieldNames, fieldsOfAgent } from "./fields/agent-fields.ts";
+import { fieldsOfDestination } from "./fields/destination-fields.ts";
+import { fieldsOfHook, hookDefaults } from "./fields/hook-fields.ts";
+import { fieldsOfSpec, keysOfSchedule, type NotifyFields, watcherDefaults } from "./fields/watcher-fields.ts";
+import { tomlComment, tomlJson, tomlList, tomlText } from "./file/toml-text.ts";
+import { escaped } from "./file/variables.ts";
 import type { OrgState } from "./state.ts";
-import { tomlComment, tomlJson, tomlList, tomlText } from "./toml-text.ts";
-import { escaped } from "./variables.ts";
-import { fieldsOfSpec, keysOfSchedule, type NotifyFields, watcherDefaults } from "./watcher-fields.ts";
 
 /**
  * The file for an org's state: applying the file to the same org changes nothing. Equal orgs give

@@ -1,14 +1,14 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { Clients } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
-import type { Desired } from "./desired.ts";
-import { execute } from "./execute.ts";
-import type { ParsedFile } from "./file.ts";
-import { makePlan, work } from "./plan.ts";
+import { execute } from "./execute/execute.ts";
+import { resolve, verify } from "./execute/verify.ts";
+import { verifyWatchers } from "./execute/verify-watchers.ts";
+import type { Desired } from "./file/desired.ts";
+import type { ParsedFile } from "./file/file.ts";
+import { makePlan, work } from "./plan/plan.ts";
+import type { Kind, Plan, Step } from "./plan/steps.ts";
 import { readState } from "./state.ts";
-import type { Kind, Plan, Step } from "./steps.ts";
-import { resolve, verify } from "./verify.ts";
-import { verifyWatchers } from "./verify-watchers.ts";
 
 /**
  * Maximum of reads of the org for one plan: another caller may write between the read and the dry

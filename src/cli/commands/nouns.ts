@@ -53,77 +53,77 @@ export const nouns: readonly Noun[] = [
   {
     name: "agents",
     description: "who does the work: identity, model, tools, limits",
-    load: async () => (await import("./agents.ts")).addAgents,
+    load: async () => (await import("./agents/agents.ts")).addAgents,
   },
   {
     name: "platforms",
     description: "chat platforms that agents answer on",
-    load: async () => (await import("./platforms.ts")).addPlatforms,
+    load: async () => (await import("./agents/platforms.ts")).addPlatforms,
   },
   {
     name: "watchers",
     description: "standing instructions: a prompt, a schedule, a device",
-    load: async () => (await import("./watchers.ts")).addWatchers,
+    load: async () => (await import("./watchers/watchers.ts")).addWatchers,
   },
   {
     name: "hooks",
     description: "addresses at which something else starts a watcher",
-    load: async () => (await import("./hooks.ts")).addHooks,
+    load: async () => (await import("./watchers/hooks.ts")).addHooks,
   },
   {
     name: "destinations",
     description: "where results of watchers are sent",
-    load: async () => (await import("./destinations.ts")).addDestinations,
+    load: async () => (await import("./destinations/destinations.ts")).addDestinations,
   },
   {
     name: "runs",
     description: "executions of watchers",
-    load: async () => (await import("./runs.ts")).addRuns,
+    load: async () => (await import("./runs/runs.ts")).addRuns,
   },
   {
     name: "bulk",
     description: "cancels, retries and replays of many runs, which go on in the background",
-    load: async () => (await import("./bulk.ts")).addBulk,
+    load: async () => (await import("./runs/bulk.ts")).addBulk,
   },
   {
     name: "windows",
     description: "the stored results of watchers",
-    load: async () => (await import("./windows.ts")).addWindows,
+    load: async () => (await import("./runs/windows.ts")).addWindows,
   },
   {
     name: "usage",
     description: "what runs used: tokens and cost, by the agents' own figures",
-    load: async () => (await import("./usage.ts")).addUsage,
+    load: async () => (await import("./orgs/usage.ts")).addUsage,
   },
   {
     name: "turns",
     description: "messages to agents, and their replies",
-    load: async () => (await import("./turns.ts")).addTurns,
+    load: async () => (await import("./turns/turns.ts")).addTurns,
   },
   {
     name: "conversations",
     description: "what was said to agents, and what they remember of it",
-    load: async () => (await import("./conversations.ts")).addConversations,
+    load: async () => (await import("./turns/conversations.ts")).addConversations,
   },
   {
     name: "devices",
     description: "the machines that runs are pinned to",
-    load: async () => (await import("./devices.ts")).addDevices,
+    load: async () => (await import("./devices/devices.ts")).addDevices,
   },
   {
     name: "tokens",
     description: "what people and services identify themselves with",
-    load: async () => (await import("./tokens.ts")).addTokens,
+    load: async () => (await import("./orgs/tokens.ts")).addTokens,
   },
   {
     name: "sign-ins",
     description: "browsers that are signed in to the web page",
-    load: async () => (await import("./sign-ins.ts")).addSignIns,
+    load: async () => (await import("./orgs/sign-ins.ts")).addSignIns,
   },
   {
     name: "orgs",
     description: "orgs, and who belongs to them",
-    load: async () => (await import("./orgs.ts")).addOrgs,
+    load: async () => (await import("./orgs/orgs.ts")).addOrgs,
   },
   {
     name: "top",
@@ -134,7 +134,7 @@ export const nouns: readonly Noun[] = [
   {
     name: "events",
     description: "what happened, oldest first; with --follow also what happens",
-    load: async () => (await import("./events.ts")).addEvents,
+    load: async () => (await import("./orgs/events.ts")).addEvents,
   },
   {
     name: "doctor",
@@ -149,7 +149,7 @@ export const nouns: readonly Noun[] = [
   {
     name: "secrets",
     description: "the secrets of the org without their values, and the keys under which they are kept",
-    load: async () => (await import("./secrets.ts")).addSecrets,
+    load: async () => (await import("./orgs/secrets.ts")).addSecrets,
   },
   {
     name: "login",

@@ -1,5 +1,5 @@
 import { createServer } from "node:net";
-import { reachableHost } from "../../server/http/port.ts";
+import { reachableHost } from "../../server/http/port/port.ts";
 import { exitCodes, Failure, systemCode } from "../failures.ts";
 
 /** Time limit in ms for asking a port's holder whether it is a Pinion. */

@@ -9,8 +9,8 @@
  */
 import type { IncomingMessage } from "node:http";
 import type { Http2ServerRequest } from "node:http2";
-import { authorityOf } from "../http/authority.ts";
-import type { Handler } from "../http/requests.ts";
+import { authorityOf } from "../http/port/authority.ts";
+import type { Handler } from "../http/port/requests.ts";
 
 type Request = IncomingMessage | Http2ServerRequest;
 

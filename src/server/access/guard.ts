@@ -3,7 +3,7 @@ import { createBatcher } from "../../batcher.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import { secretHash, tokenKind } from "../../ids.ts";
 import type { Logger } from "../../log.ts";
-import * as credentials from "../../store/people/credentials.ts";
+import * as credentials from "../../store/people/credentials/credentials.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { brings, type Principal, requireHere, type Scope } from "./principal.ts";
 import { nameOf, type Rule, rules } from "./rules.ts";

@@ -1,7 +1,7 @@
 /**
  * Sign-in with an OpenID Connect provider: `/auth/oidc/start` redirects a browser to the provider,
  * `/auth/oidc/callback` takes it back. Authorization code with PKCE, state and nonce. A visit is a
- * code of Pinion (store/people/sign-in-codes.ts). The provider carries the code as `state` and the
+ * code of Pinion (store/people/credentials/sign-in-codes.ts). The provider carries the code as `state` and the
  * browser carries its digest as a cookie, so that no other browser can finish the visit. A code
  * works once, for 10 minutes, on any replica.
  */
@@ -11,8 +11,8 @@ import * as client from "openid-client";
 import type { OidcConfig } from "../../config.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
-import type { OidcData } from "../../store/people/sign-in-codes.ts";
-import type { Handler } from "../http/requests.ts";
+import type { OidcData } from "../../store/people/credentials/sign-in-codes.ts";
+import type { Handler } from "../http/port/requests.ts";
 import { type Reached, reachedBy, readCookie, signInCookie } from "./cookies.ts";
 import { outgoingFetch } from "./oidc-fetch.ts";
 import { peerAddressOf, userAgentOf } from "./peer.ts";

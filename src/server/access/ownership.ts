@@ -21,9 +21,9 @@ import { TokenKind, TokenService } from "#gen/pinion/v1/token_pb.js";
 import { TurnService } from "#gen/pinion/v1/turn_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../errors.ts";
-import * as grants from "../../store/people/grants.ts";
-import * as rights from "../../store/people/rights.ts";
-import { devicesOf, type Subject } from "../../store/people/subjects.ts";
+import * as grants from "../../store/people/devices/grants.ts";
+import * as rights from "../../store/people/devices/rights.ts";
+import { devicesOf, type Subject } from "../../store/people/devices/subjects.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Principal } from "./principal.ts";
 import { nameOf } from "./rules.ts";
@@ -97,7 +97,7 @@ export const wishes: Readonly<Record<string, AnyWishes>> = {
     listRuns: nothing,
     cancelRun: ({ runId }) => [use({ run: runId })],
     // Runs on devices that the caller may not use are left out, at the start and again at each
-    // run's turn (scheduler/bulks.ts).
+    // run's turn (scheduler/starts/bulks.ts).
     startBulkOperation: nothing,
     getBulkOperation: nothing,
     listBulkOperations: nothing,

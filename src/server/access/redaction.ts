@@ -20,9 +20,9 @@ import {
   WindowSchema,
 } from "#gen/pinion/v1/run_pb.js";
 import { type Turn, TurnSchema } from "#gen/pinion/v1/turn_pb.js";
-import * as grants from "../../store/people/grants.ts";
-import * as rights from "../../store/people/rights.ts";
-import { devicesOfWindows } from "../../store/people/subjects.ts";
+import * as grants from "../../store/people/devices/grants.ts";
+import * as rights from "../../store/people/devices/rights.ts";
+import { devicesOfWindows } from "../../store/people/devices/subjects.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Ownership } from "./ownership.ts";
 

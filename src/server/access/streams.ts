@@ -4,7 +4,7 @@
  * the next check of all streams' tokens, in one statement.
  */
 
-import * as credentials from "../../store/people/credentials.ts";
+import * as credentials from "../../store/people/credentials/credentials.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { type Looks, looksAlone } from "../../store/pg/looks.ts";
 import type { Leaving } from "../../store/work/service/org-moves.ts";

@@ -1,5 +1,5 @@
 import type { Logger } from "../../log.ts";
-import * as credentials from "../../store/people/credentials.ts";
+import * as credentials from "../../store/people/credentials/credentials.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Principal } from "./principal.ts";
 

@@ -3,7 +3,7 @@ import type { Reach } from "../../addresses.ts";
 import { Refusal } from "../../errors.ts";
 import type { Send, Sent } from "../../scheduler/deliverer.ts";
 import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
-import * as members from "../../store/people/members.ts";
+import * as members from "../../store/people/orgs/members.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Facts } from "../../store/work/messages/delivery-facts.ts";
 import { placeOf } from "../../store/work/messages/destination-secrets.ts";

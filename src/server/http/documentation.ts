@@ -1,10 +1,10 @@
 /** The documentation under `/docs`, rendered from the Markdown (docs/site.ts); needs no token. */
 import type { ServerResponse } from "node:http";
-import { authorityOf } from "./authority.ts";
 import type { Site } from "./docs/site.ts";
-import { type HostCheck, refuseHost } from "./own-host.ts";
 import { fileOf, type PageFile, serveFile } from "./page.ts";
-import type { Handler } from "./requests.ts";
+import { authorityOf } from "./port/authority.ts";
+import { type HostCheck, refuseHost } from "./port/own-host.ts";
+import type { Handler } from "./port/requests.ts";
 
 /** Deeper unknown paths get the links of this depth. */
 const unknownDepthMax = 8;

@@ -8,11 +8,11 @@ import { createReadStream } from "node:fs";
 import type { ServerResponse } from "node:http";
 import { pipeline } from "node:stream/promises";
 import type { TLSSocket } from "node:tls";
-import { authorityOf } from "./authority.ts";
 import { installScripts } from "./install/files.ts";
 import type { Offer, Offers } from "./offers.ts";
-import { type HostCheck, refuseHost } from "./own-host.ts";
-import type { Handler } from "./requests.ts";
+import { authorityOf } from "./port/authority.ts";
+import { type HostCheck, refuseHost } from "./port/own-host.ts";
+import type { Handler } from "./port/requests.ts";
 
 export type DownloadOptions = {
   offers: Offers;

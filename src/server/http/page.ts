@@ -7,10 +7,10 @@ import type { ServerResponse } from "node:http";
 import { extname } from "node:path";
 import { promisify } from "node:util";
 import { brotliCompress, gzip, constants as zlib } from "node:zlib";
-import { authorityOf } from "./authority.ts";
-import { type HostCheck, refuseHost } from "./own-host.ts";
 import { pageFiles } from "./page-files.ts";
-import type { Handler } from "./requests.ts";
+import { authorityOf } from "./port/authority.ts";
+import { type HostCheck, refuseHost } from "./port/own-host.ts";
+import type { Handler } from "./port/requests.ts";
 
 type Encoding = "br" | "gzip" | "identity";
 

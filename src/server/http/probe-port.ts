@@ -5,9 +5,9 @@
 import { createServer, type ServerResponse } from "node:http";
 import type { AddressInfo } from "node:net";
 import { Refusal } from "../../errors.ts";
-import { http1Problem } from "./authority.ts";
-import type { LastLine } from "./last-line.ts";
-import type { Handler } from "./requests.ts";
+import { http1Problem } from "./port/authority.ts";
+import type { LastLine } from "./port/last-line.ts";
+import type { Handler } from "./port/requests.ts";
 
 const connectionsMax = 256;
 const timeoutMs = 10_000;

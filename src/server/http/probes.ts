@@ -13,10 +13,10 @@ import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { readNumbers } from "../../store/pg/numbers.ts";
-import { authorityOf } from "./authority.ts";
 import type { HealthState } from "./health.ts";
-import { type HostCheck, refuseHost } from "./own-host.ts";
-import type { Handler } from "./requests.ts";
+import { authorityOf } from "./port/authority.ts";
+import { type HostCheck, refuseHost } from "./port/own-host.ts";
+import type { Handler } from "./port/requests.ts";
 
 /** Maximum milliseconds that a probe waits for the database. */
 const databaseWithinMs = 2_000;

@@ -18,7 +18,7 @@ import { requireHere } from "../../store/work/service/org-moves.ts";
 import { version } from "../../version.ts";
 import type { Guard } from "../access/guard.ts";
 import type { Limits } from "../access/limits.ts";
-import type { Handler } from "../http/requests.ts";
+import type { Handler } from "../http/port/requests.ts";
 import { type AgentToolsOptions, addAgentTools } from "./agent-tools.ts";
 import { type Api, addApiTools } from "./api-tools.ts";
 

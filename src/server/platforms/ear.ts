@@ -2,7 +2,7 @@
 import type { Logger } from "../../log.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
-import type { Quotas } from "../../store/people/quotas.ts";
+import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { refusalOf, take } from "./incoming.ts";
 import type { Ear } from "./lines/line.ts";

@@ -12,7 +12,7 @@ import type { Doorbell } from "../../scheduler/doorbell.ts";
 import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
-import type { Quotas } from "../../store/people/quotas.ts";
+import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Looks } from "../../store/pg/looks.ts";
 import { wordsOf } from "../destinations/answer.ts";

@@ -12,11 +12,11 @@ import {
 import { refuse } from "../../errors.ts";
 import * as agentEdits from "../../store/agents/agent-edits.ts";
 import * as agents from "../../store/agents/agents.ts";
-import { findDefaultAgentId } from "../../store/people/default-agents.ts";
+import { findDefaultAgentId } from "../../store/people/orgs/default-agents.ts";
 import * as revisions from "../../store/work/watchers/revisions.ts";
 import { principalOf } from "../access/principal.ts";
-import { agentMessage, settingsJson, settingsMessage } from "./agent-message.ts";
-import { timestampOf } from "./moments.ts";
+import { agentMessage, settingsJson, settingsMessage } from "./messages/agent-message.ts";
+import { timestampOf } from "./messages/moments.ts";
 import { page } from "./page.ts";
 import { type PlatformDeps, platformRpcs } from "./platforms.ts";
 

@@ -13,14 +13,14 @@ import {
   type RunService,
 } from "#gen/pinion/v1/run_pb.js";
 import { refuse } from "../../errors.ts";
-import { countBulk, startBulk, stopBulk } from "../../scheduler/bulks.ts";
+import { countBulk, startBulk, stopBulk } from "../../scheduler/starts/bulks.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as bulks from "../../store/work/runs/bulks.ts";
 import * as watchers from "../../store/work/watchers/watchers.ts";
 import { principalOf } from "../access/principal.ts";
 import { runStatuses } from "../enums.ts";
 import type { EventAnnouncer } from "./events.ts";
-import { spanOf, timestampOf } from "./moments.ts";
+import { spanOf, timestampOf } from "./messages/moments.ts";
 import { idKey, page } from "./page.ts";
 
 /** Bulk operations, a part of RunService. */

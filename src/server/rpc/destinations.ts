@@ -15,15 +15,15 @@ import * as deliveries from "../../store/work/messages/deliveries.ts";
 import * as destinations from "../../store/work/messages/destinations.ts";
 import * as events from "../../store/work/service/events.ts";
 import { type Principal, principalOf } from "../access/principal.ts";
+import type { EventAnnouncer } from "./events.ts";
 import {
   deliveryMessage,
   destinationMessage,
   destinationValues,
   statesByMessage,
   urlsOf,
-} from "./destination-message.ts";
-import type { EventAnnouncer } from "./events.ts";
-import { given } from "./given.ts";
+} from "./messages/destination-message.ts";
+import { given } from "./messages/given.ts";
 import { idKey, page } from "./page.ts";
 
 /** As documented in the .proto. */

@@ -13,8 +13,8 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
 import { isUuid, withCell } from "../../ids.ts";
-import { trigger } from "../../scheduler/triggers.ts";
-import * as workers from "../../store/people/workers.ts";
+import { trigger } from "../../scheduler/starts/triggers.ts";
+import * as workers from "../../store/people/devices/workers.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as turnAttempts from "../../store/work/turns/turn-attempts.ts";
 import * as watcherPins from "../../store/work/watchers/watcher-pins.ts";
@@ -33,11 +33,11 @@ import { unreadableProblem } from "../device/stream/unreadable.ts";
 import { osNameOf } from "../enums.ts";
 import type { Telemetry } from "../telemetry.ts";
 import type { EventAnnouncer } from "./events.ts";
-import { given } from "./given.ts";
-import { inputOf } from "./input-message.ts";
+import { given } from "./messages/given.ts";
+import { inputOf } from "./messages/input-message.ts";
+import { triggeredMessage } from "./messages/triggered-message.ts";
+import { watcherMessage } from "./messages/watcher-message.ts";
 import { page } from "./page.ts";
-import { triggeredMessage } from "./triggered-message.ts";
-import { watcherMessage } from "./watcher-message.ts";
 
 interface Deps {
   db: Db;

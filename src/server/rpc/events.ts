@@ -15,7 +15,7 @@ import * as events from "../../store/work/service/events.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Transient } from "../cluster/bus.ts";
 import type { OrgViewer } from "../cluster/transients.ts";
-import { eventMessage, transientMessage } from "./event-message.ts";
+import { eventMessage, transientMessage } from "./messages/event-message.ts";
 import { page } from "./page.ts";
 
 /**

@@ -1,7 +1,7 @@
 /** The chain of a run, and the reasons why its followers were not started. */
 import { create } from "@bufbuild/protobuf";
 import { type ChainLink, ChainLinkSchema, RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { inputOf, judge } from "../../scheduler/chains.ts";
+import { inputOf, judge } from "../../scheduler/starts/chains.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as reports from "../../store/work/runs/reports.ts";
 import type { RunRow } from "../../store/work/runs/runs.ts";

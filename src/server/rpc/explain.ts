@@ -1,9 +1,9 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { type RunFact, RunFactSchema } from "#gen/pinion/v1/run_pb.js";
-import type { PlacementExplained } from "../../scheduler/explain-placement.ts";
-import type { Device } from "../../store/people/devices.ts";
-import type { Fleet } from "../../store/people/workers.ts";
+import type { PlacementExplained } from "../../scheduler/placing/explain-placement.ts";
+import type { Device } from "../../store/people/devices/devices.ts";
+import type { Fleet } from "../../store/people/devices/workers.ts";
 import type { RunRow } from "../../store/work/runs/runs.ts";
 
 /**

@@ -26,9 +26,9 @@ import type { Surroundings } from "../../usecases/surroundings.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import { principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
-import { given } from "./given.ts";
-import { inputValue } from "./input-message.ts";
-import { timestampOf } from "./moments.ts";
+import { given } from "./messages/given.ts";
+import { inputValue } from "./messages/input-message.ts";
+import { timestampOf } from "./messages/moments.ts";
 import { page } from "./page.ts";
 
 /** As documented in the .proto. */

@@ -3,17 +3,17 @@ import type { ServiceImpl } from "@connectrpc/connect";
 import { LoginState, type SignInService } from "#gen/pinion/v1/sign_in_pb.js";
 import { refuse } from "../../errors.ts";
 import { withCell } from "../../ids.ts";
-import * as callers from "../../store/people/callers.ts";
-import * as members from "../../store/people/members.ts";
-import { cutScopes } from "../../store/people/roles.ts";
-import * as codes from "../../store/people/sign-in-codes.ts";
-import * as tokens from "../../store/people/tokens.ts";
+import * as callers from "../../store/people/credentials/callers.ts";
+import { cutScopes } from "../../store/people/credentials/roles.ts";
+import * as codes from "../../store/people/credentials/sign-in-codes.ts";
+import * as tokens from "../../store/people/credentials/tokens.ts";
+import * as members from "../../store/people/orgs/members.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { peerAddress } from "../access/peer.ts";
 import type { Principal } from "../access/principal.ts";
 import { principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
-import { timestampOf } from "./moments.ts";
+import { timestampOf } from "./messages/moments.ts";
 
 const loginMs = 10 * 60_000;
 

@@ -11,9 +11,9 @@ import {
 } from "#gen/pinion/v1/org_pb.js";
 import { refuse } from "../../errors.ts";
 import { withCell } from "../../ids.ts";
-import * as members from "../../store/people/members.ts";
-import * as orgSecrets from "../../store/people/org-secrets.ts";
-import * as orgs from "../../store/people/orgs.ts";
+import * as members from "../../store/people/orgs/members.ts";
+import * as orgSecrets from "../../store/people/orgs/org-secrets.ts";
+import * as orgs from "../../store/people/orgs/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as usecases from "../../usecases/members.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
@@ -21,10 +21,10 @@ import type { Guard } from "../access/guard.ts";
 import { mayGrant, type Principal, principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
 import type { FleetDoorbell } from "./fleet.ts";
-import { given } from "./given.ts";
-import { timestampOf } from "./moments.ts";
+import { given } from "./messages/given.ts";
+import { timestampOf } from "./messages/moments.ts";
+import { type SecretSources, secretMessage } from "./messages/secret-message.ts";
 import { idKey, page } from "./page.ts";
-import { type SecretSources, secretMessage } from "./secret-message.ts";
 
 /** Orgs and members between rows and messages. */
 

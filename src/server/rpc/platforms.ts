@@ -19,8 +19,8 @@ import { principalOf } from "../access/principal.ts";
 import { nameOf } from "../access/rules.ts";
 import { checkPlatform } from "../platforms/kinds.ts";
 import type { PlatformRunner, Upserted } from "../platforms/runner.ts";
-import { outcomeMessages, platformMessage } from "./agent-message.ts";
 import type { EventAnnouncer } from "./events.ts";
+import { outcomeMessages, platformMessage } from "./messages/agent-message.ts";
 import { page } from "./page.ts";
 
 export interface PlatformDeps {

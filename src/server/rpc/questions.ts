@@ -11,13 +11,13 @@ import {
 import { refuse } from "../../errors.ts";
 import * as answers from "../../scheduler/questions.ts";
 import * as agentEdits from "../../store/agents/agent-edits.ts";
-import * as devices from "../../store/people/devices.ts";
+import * as devices from "../../store/people/devices/devices.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as runs from "../../store/work/runs/runs.ts";
 import * as questions from "../../store/work/turns/questions.ts";
 import * as turns from "../../store/work/turns/turns.ts";
 import type { Principal } from "../access/principal.ts";
-import { timestampOf } from "./moments.ts";
+import { timestampOf } from "./messages/moments.ts";
 import { idKey, page } from "./page.ts";
 
 /** Questions of agents, as people list and answer them. */

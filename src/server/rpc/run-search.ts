@@ -7,7 +7,7 @@ import {
   type SummarizeRunsResponseSchema,
 } from "#gen/pinion/v1/run_pb.js";
 import { refuse } from "../../errors.ts";
-import * as rights from "../../store/people/rights.ts";
+import * as rights from "../../store/people/devices/rights.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as reports from "../../store/work/runs/reports.ts";
@@ -15,8 +15,8 @@ import * as runCounts from "../../store/work/runs/run-counts.ts";
 import * as runs from "../../store/work/runs/runs.ts";
 import * as searches from "../../store/work/runs/searches.ts";
 import type { Principal } from "../access/principal.ts";
-import { dateOf, timestampOf } from "./moments.ts";
-import { runMessage } from "./run-message.ts";
+import { dateOf, timestampOf } from "./messages/moments.ts";
+import { runMessage } from "./messages/run-message.ts";
 
 const dayMs = 86_400_000;
 /** As documented in the .proto. */

@@ -12,13 +12,13 @@ import {
   WatchRunResponseSchema,
 } from "#gen/pinion/v1/run_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
-import { cancelRun } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
-import { explainPlacement } from "../../scheduler/explain-placement.ts";
+import { cancelRun } from "../../scheduler/endings/cancels.ts";
+import { explainPlacement } from "../../scheduler/placing/explain-placement.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
-import { retry } from "../../scheduler/triggers.ts";
-import * as devices from "../../store/people/devices.ts";
-import * as workers from "../../store/people/workers.ts";
+import { retry } from "../../scheduler/starts/triggers.ts";
+import * as devices from "../../store/people/devices/devices.ts";
+import * as workers from "../../store/people/devices/workers.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as lateResults from "../../store/work/attempts/late-results.ts";
@@ -37,11 +37,11 @@ import { attentionNames, runStatuses } from "../enums.ts";
 import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
 import { explainChain } from "./explain-chain.ts";
-import { startFields } from "./input-message.ts";
-import { dateOf, spanOf } from "./moments.ts";
+import { startFields } from "./messages/input-message.ts";
+import { dateOf, spanOf } from "./messages/moments.ts";
+import { lateResultMessage, runMessage, windowMessage } from "./messages/run-message.ts";
 import { idKey, page } from "./page.ts";
 import { answerQuestion, listQuestions } from "./questions.ts";
-import { lateResultMessage, runMessage, windowMessage } from "./run-message.ts";
 import { searchRuns, summarizeRuns } from "./run-search.ts";
 import { outputFields, watching } from "./watching.ts";
 

@@ -12,12 +12,12 @@ import {
 } from "#gen/pinion/v1/sign_in_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
 import { withCell } from "../../ids.ts";
-import * as callers from "../../store/people/callers.ts";
-import * as members from "../../store/people/members.ts";
-import * as orgs from "../../store/people/orgs.ts";
-import { cutScopes } from "../../store/people/roles.ts";
-import * as codes from "../../store/people/sign-in-codes.ts";
-import * as signIns from "../../store/people/sign-ins.ts";
+import * as callers from "../../store/people/credentials/callers.ts";
+import { cutScopes } from "../../store/people/credentials/roles.ts";
+import * as codes from "../../store/people/credentials/sign-in-codes.ts";
+import * as signIns from "../../store/people/credentials/sign-ins.ts";
+import * as members from "../../store/people/orgs/members.ts";
+import * as orgs from "../../store/people/orgs/orgs.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { clearedCookie, signInCookie } from "../access/cookies.ts";
 import type { Guard } from "../access/guard.ts";
@@ -25,7 +25,7 @@ import { peerAddress, reachedOf, userAgentOf } from "../access/peer.ts";
 import { type Principal, principalOf, requireHere } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { linkOf, loginRpcs } from "./logins.ts";
-import { timestampOf } from "./moments.ts";
+import { timestampOf } from "./messages/moments.ts";
 import { idKey, page } from "./page.ts";
 import type { TokenDoorbell } from "./tokens.ts";
 

@@ -12,12 +12,12 @@ import {
   WatchTurnResponseSchema,
 } from "#gen/pinion/v1/turn_pb.js";
 import { refuse } from "../../errors.ts";
-import { cancelTurn } from "../../scheduler/cancels.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
-import { findDefaultAgentId } from "../../store/people/default-agents.ts";
-import * as devices from "../../store/people/devices.ts";
+import { cancelTurn } from "../../scheduler/endings/cancels.ts";
+import * as devices from "../../store/people/devices/devices.ts";
+import { findDefaultAgentId } from "../../store/people/orgs/default-agents.ts";
 import type { Db } from "../../store/pg/database.ts";
-import { storableText } from "../../store/pg/storable.ts";
+import { storableText } from "../../store/pg/values/storable.ts";
 import * as lateResults from "../../store/work/attempts/late-results.ts";
 import * as reports from "../../store/work/runs/reports.ts";
 import * as runs from "../../store/work/runs/runs.ts";
@@ -28,10 +28,10 @@ import * as turns from "../../store/work/turns/turns.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Feed, OutputChunk } from "../cluster/feed.ts";
 import { activityOf, activityStream } from "../device/messages/activity.ts";
+import { lateResultMessage } from "./messages/run-message.ts";
+import { conversationMessage, turnMessage, turnStatuses } from "./messages/turn-message.ts";
 import { idKey, page } from "./page.ts";
-import { lateResultMessage } from "./run-message.ts";
 import { conversationOf } from "./turn-conversation.ts";
-import { conversationMessage, turnMessage, turnStatuses } from "./turn-message.ts";
 import { createTurnStarts } from "./turn-starts.ts";
 import { outputFields, watching } from "./watching.ts";
 

@@ -11,9 +11,9 @@ import {
 import { Refusal, refuse } from "../../errors.ts";
 import { isUuid } from "../../ids.ts";
 import { checkSchedule, nextSlot, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
-import { backfill, trigger } from "../../scheduler/triggers.ts";
-import * as orgs from "../../store/people/orgs.ts";
-import type { Quotas } from "../../store/people/quotas.ts";
+import { backfill, trigger } from "../../scheduler/starts/triggers.ts";
+import * as orgs from "../../store/people/orgs/orgs.ts";
+import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as runSummaries from "../../store/work/runs/run-summaries.ts";
@@ -25,12 +25,12 @@ import * as usecases from "../../usecases/watchers.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import { principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
-import { given } from "./given.ts";
-import { inputOf } from "./input-message.ts";
-import { dateOf, timestampOf } from "./moments.ts";
+import { given } from "./messages/given.ts";
+import { inputOf } from "./messages/input-message.ts";
+import { dateOf, timestampOf } from "./messages/moments.ts";
+import { triggeredMessage } from "./messages/triggered-message.ts";
+import { slugOf, watcherMessage, watcherSpec, watcherValues } from "./messages/watcher-message.ts";
 import { page } from "./page.ts";
-import { triggeredMessage } from "./triggered-message.ts";
-import { slugOf, watcherMessage, watcherSpec, watcherValues } from "./watcher-message.ts";
 
 /** As documented in the .proto. */
 const recentRunsMax = 30;

@@ -3,7 +3,7 @@ import { refuse } from "../../errors.ts";
 import { describe } from "../people/changes.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema-columns.ts";
+import type { Json } from "../pg/schema/schema-columns.ts";
 import * as events from "../work/service/events.ts";
 import { type Agent, get, lock, type Named, requireDevice, requireOwner } from "./agents.ts";
 

@@ -1,11 +1,11 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { describe } from "../people/changes.ts";
-import * as members from "../people/members.ts";
-import { requirePinnable } from "../people/pins.ts";
+import { requirePinnable } from "../people/devices/pins.ts";
+import * as members from "../people/orgs/members.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema-columns.ts";
+import type { Json } from "../pg/schema/schema-columns.ts";
 import * as events from "../work/service/events.ts";
 import * as platforms from "./platforms.ts";
 

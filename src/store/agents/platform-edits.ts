@@ -2,10 +2,10 @@
 import { sql } from "kysely";
 import { Refusal, refuse } from "../../errors.ts";
 import type { Keyring } from "../../secrets.ts";
-import { marksAfter } from "../people/secret-marks.ts";
+import { marksAfter } from "../people/orgs/secret-marks.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import { unnest } from "../pg/unnest.ts";
+import { unnest } from "../pg/values/unnest.ts";
 import * as events from "../work/service/events.ts";
 import { changedKeys, createdEvent, updatedEvent } from "./platform-events.ts";
 import { sealAll } from "./platform-secrets.ts";

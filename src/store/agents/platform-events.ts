@@ -1,7 +1,7 @@
 import { excerpt } from "../../excerpt.ts";
 import { shown } from "../people/changes.ts";
-import { canonical } from "../pg/canonical.ts";
-import type { Json } from "../pg/schema-columns.ts";
+import type { Json } from "../pg/schema/schema-columns.ts";
+import { canonical } from "../pg/values/canonical.ts";
 import { masked } from "./platform-secrets.ts";
 import { named, type Platform, type PlatformValues } from "./platforms.ts";
 

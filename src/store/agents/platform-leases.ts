@@ -9,8 +9,8 @@
 import { sql } from "kysely";
 import { type Db, transaction } from "../pg/database.ts";
 import { type Looks, looksAlone } from "../pg/looks.ts";
-import { storableText } from "../pg/storable.ts";
-import { unnest } from "../pg/unnest.ts";
+import { storableText } from "../pg/values/storable.ts";
+import { unnest } from "../pg/values/unnest.ts";
 import type { Named, Platform } from "./platforms.ts";
 
 /** A lease that a replica has taken. */

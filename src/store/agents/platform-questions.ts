@@ -1,7 +1,7 @@
 /** Questions of agents that are shown on a platform, by the holder of its lease (P5). */
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import { storableText } from "../pg/storable.ts";
+import { storableText } from "../pg/values/storable.ts";
 import { isOwn, type Lease } from "./platform-leases.ts";
 import type { Named } from "./platforms.ts";
 

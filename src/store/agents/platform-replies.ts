@@ -4,8 +4,8 @@
  */
 import { sql } from "kysely";
 import type { Db } from "../pg/database.ts";
-import { storableText } from "../pg/storable.ts";
-import { unnest } from "../pg/unnest.ts";
+import { storableText } from "../pg/values/storable.ts";
+import { unnest } from "../pg/values/unnest.ts";
 import { isOwn, type Lease, leaseColumns } from "./platform-leases.ts";
 import type { Named } from "./platforms.ts";
 

@@ -3,10 +3,10 @@
  */
 import { sql } from "kysely";
 import { type Keyring, sealWanted } from "../../secrets.ts";
-import { beginRotation, type Rotated } from "../people/secret-rotation.ts";
+import { beginRotation, type Rotated } from "../people/orgs/secret-rotation.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema-columns.ts";
+import type { Json } from "../pg/schema/schema-columns.ts";
 import type { Named, Platform, PlatformValues } from "./platforms.ts";
 
 /** The secrets as stored. */

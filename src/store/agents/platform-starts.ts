@@ -24,7 +24,7 @@ import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import { unnest } from "../pg/unnest.ts";
+import { unnest } from "../pg/values/unnest.ts";
 import * as events from "../work/service/events.ts";
 import { isOwn, type Lease } from "./platform-leases.ts";
 import { deadline, find, lock, type Named, named, nextEpoch, notFound, type Platform } from "./platforms.ts";

@@ -6,8 +6,8 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../pg/database.ts";
-import { onlyRow } from "../pg/only-row.ts";
-import { storableJson, storableText } from "../pg/storable.ts";
+import { onlyRow } from "../pg/values/only-row.ts";
+import { storableJson, storableText } from "../pg/values/storable.ts";
 import type { Named } from "./platforms.ts";
 
 export type Space = "value" | "list" | "queue" | "lock" | "subscription";

@@ -4,8 +4,8 @@ import { refuse } from "../../errors.ts";
 import type { WantedSecret } from "../../secrets.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
-import type { Json } from "../pg/schema-columns.ts";
-import type { PlatformRow } from "../pg/schema-work.ts";
+import type { Json } from "../pg/schema/schema-columns.ts";
+import type { PlatformRow } from "../pg/schema/schema-work.ts";
 import * as events from "../work/service/events.ts";
 
 /** A platform as read. A start beyond its deadline shows as failed (P2). */

@@ -4,7 +4,7 @@
  */
 
 import pg from "pg";
-import { onlyRow } from "../pg/only-row.ts";
+import { onlyRow } from "../pg/values/only-row.ts";
 import type { OrgTable } from "./tables.ts";
 
 /** Rows per batch at the beginning, at most, and the bytes that a batch should have. */

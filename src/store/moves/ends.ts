@@ -1,7 +1,7 @@
 import pg from "pg";
 import { Refusal } from "../../errors.ts";
 import { connectionOptions } from "../pg/database.ts";
-import { onlyRow } from "../pg/only-row.ts";
+import { onlyRow } from "../pg/values/only-row.ts";
 import { prepareCopy } from "./copy.ts";
 import { passFence } from "./fence.ts";
 import { type OrgTable, tablesOf } from "./tables.ts";

@@ -11,7 +11,7 @@
 
 import pg from "pg";
 import { Refusal } from "../../errors.ts";
-import { onlyRow } from "../pg/only-row.ts";
+import { onlyRow } from "../pg/values/only-row.ts";
 import { copyTable, digestOf, inTransaction } from "./copy.ts";
 import { check, type Ends, type MoveOptions, type Progress, rowOf, withEnds } from "./ends.ts";
 import { lowerFence, raiseFence } from "./fence.ts";

@@ -1,7 +1,7 @@
 /** The people of an org that moves: their rows, and how they sign in. */
 
 import pg from "pg";
-import { onlyRow } from "../pg/only-row.ts";
+import { onlyRow } from "../pg/values/only-row.ts";
 import type { People } from "./copy.ts";
 import type { OrgTable } from "./tables.ts";
 

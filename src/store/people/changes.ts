@@ -2,8 +2,9 @@
  * The description of an edit in an event: the changed fields, with old and new values. Secrets are
  * masked and long texts cut.
  */
-import { canonical } from "../pg/canonical.ts";
-import type { Json } from "../pg/schema-columns.ts";
+
+import type { Json } from "../pg/schema/schema-columns.ts";
+import { canonical } from "../pg/values/canonical.ts";
 
 /** Maximum characters of a text, enough to recognize its subject; revisions have the whole text. */
 const charactersMax = 300;

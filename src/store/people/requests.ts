@@ -8,8 +8,8 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../pg/database.ts";
 import { inCompany } from "../pg/round-trips.ts";
-import type { Json } from "../pg/schema-columns.ts";
-import { ofFew } from "../pg/unnest.ts";
+import type { Json } from "../pg/schema/schema-columns.ts";
+import { ofFew } from "../pg/values/unnest.ts";
 
 /** Milliseconds within which a repeat creates nothing. */
 export const repeatMs = 86_400_000;

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "./database.ts";
-import { onlyRow } from "./only-row.ts";
+import { onlyRow } from "./values/only-row.ts";
 
 /** The time by the database's clock, the reference for due times and liveness (R7). */
 export async function now(db: Db): Promise<Date> {

@@ -12,12 +12,12 @@ import { Kysely, PostgresDialect, type PostgresPool, sql, type Transaction } fro
 import pg from "pg";
 import type { Logger } from "../../log.ts";
 import { codeOf, isOutdated } from "./failures.ts";
-import { parseMoment } from "./moments.ts";
 import { boundedOpening } from "./pooled.ts";
 import { type ClientPool, savingTrips } from "./round-trips.ts";
-import type { Schema } from "./schema.ts";
+import type { Schema } from "./schema/schema.ts";
 import { openingOptions, openingParameters } from "./session-settings.ts";
 import { confinement } from "./tenancy.ts";
+import { parseMoment } from "./values/moments.ts";
 
 /** A connection pool or an open transaction. */
 export type Db = Kysely<Schema>;

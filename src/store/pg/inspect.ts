@@ -11,8 +11,8 @@ import * as clockJumps from "../work/watchers/clock-jumps.ts";
 import { type Db, openDatabase } from "./database.ts";
 import { notify, openListener } from "./listener.ts";
 import { listMigrations } from "./migrate.ts";
-import { onlyRow } from "./only-row.ts";
 import { isOtherwise } from "./session-settings.ts";
+import { onlyRow } from "./values/only-row.ts";
 
 export type Inspection = {
   /** In the server's own form, for example "18.4". */

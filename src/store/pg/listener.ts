@@ -12,7 +12,7 @@ import { sleep, within } from "../../abort.ts";
 import type { Logger } from "../../log.ts";
 import { reconnect } from "../../reconnect.ts";
 import { connectionOptions } from "./database.ts";
-import type { Schema } from "./schema.ts";
+import type { Schema } from "./schema/schema.ts";
 
 export type Listener = {
   /** Resolves with the first LISTEN; rejects if the listener is closed before. */

@@ -7,8 +7,8 @@ import { createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
 import type { Db } from "./database.ts";
 import { isUnavailable } from "./failures.ts";
-import { onlyRow } from "./only-row.ts";
-import { ofChangingText } from "./unnest.ts";
+import { onlyRow } from "./values/only-row.ts";
+import { ofChangingText } from "./values/unnest.ts";
 
 /** A scalar expression, and its answer from the value that the driver returns. */
 export type Look<Answer> = {

@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { DatabaseNumbers } from "../../gauges.ts";
 import { type Db, transaction } from "./database.ts";
-import { onlyRow } from "./only-row.ts";
+import { onlyRow } from "./values/only-row.ts";
 
 /** Milliseconds. Slower numbers are not worth their cost; the next scrape tries again. */
 const statementTimeoutMs = 2_000;

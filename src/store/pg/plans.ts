@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { Db } from "./database.ts";
 import { inCompany } from "./round-trips.ts";
-import { ofFew } from "./unnest.ts";
+import { ofFew } from "./values/unnest.ts";
 
 /**
  * Has a transaction's statements planned for any parameters from their first use on a connection,

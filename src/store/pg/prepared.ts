@@ -6,7 +6,7 @@
  */
 import { createHash } from "node:crypto";
 import type { Statement } from "./joined.ts";
-import { keptSizeOf } from "./unnest.ts";
+import { keptSizeOf } from "./values/unnest.ts";
 
 /**
  * Maximum prepared texts of a process, of statements of few items and of many; further texts are

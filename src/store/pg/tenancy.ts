@@ -16,8 +16,8 @@ import { AsyncLocalStorage } from "node:async_hooks";
 import { type Kysely, sql } from "kysely";
 import { Refusal } from "../../errors.ts";
 import type { Statement } from "./joined.ts";
-import { onlyRow } from "./only-row.ts";
-import type { Schema } from "./schema.ts";
+import type { Schema } from "./schema/schema.ts";
+import { onlyRow } from "./values/only-row.ts";
 
 const currentOrg = new AsyncLocalStorage<string>();
 

@@ -3,7 +3,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { type Clients, createClients } from "@pinion/client";
-import { ensureBootstrap } from "../../../src/store/people/orgs.ts";
+import { ensureBootstrap } from "../../../src/store/people/orgs/orgs.ts";
 import { openDatabase } from "../../../src/store/pg/database.ts";
 import type { FaultProxy } from "../../support/fault-proxy.ts";
 import { createRandom } from "../../support/random.ts";

@@ -116,18 +116,18 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
     [
       "that runs a copy again",
       "duplicate",
-      { file: "device/attempts.ts", from: "if (this.#isCopy(names)) {", to: "if (false) {" },
+      { file: "device/attempts/attempts.ts", from: "if (this.#isCopy(names)) {", to: "if (false) {" },
     ],
     [
       "that takes more than it said",
       "concurrency",
-      { file: "device/attempts.ts", from: "this.#busy() >= this.#host.maxConcurrency", to: "false" },
+      { file: "device/attempts/attempts.ts", from: "this.#busy() >= this.#host.maxConcurrency", to: "false" },
     ],
     [
       "that forgets a result which it has sent",
       "resend-after-reconnect",
       {
-        file: "device/delivery.ts",
+        file: "device/results/delivery.ts",
         from: "parcel.sends += 1;",
         to: "void this.#files.remove(parcel.entry); this.#forget(parcel);",
       },
@@ -136,7 +136,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "that keeps results in memory only",
       "resend-after-kill",
       {
-        file: "device/parcel-files.ts",
+        file: "device/results/parcel-files.ts",
         from: "await this.#outbox.put({ completion: unsaved, finishedAtMs: entry.finishedAtMs });",
         to: "",
       },
@@ -145,7 +145,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "that sends an invalid result for ever",
       "invalid",
       {
-        file: "device/verdicts.ts",
+        file: "device/results/verdicts.ts",
         from: '[CompletionVerdict.INVALID]: "invalid"',
         to: "[CompletionVerdict.INVALID]: undefined",
       },
@@ -154,7 +154,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "that cuts nothing",
       "output-limits",
       {
-        file: "device/attempt-output.ts",
+        file: "device/attempts/attempt-output.ts",
         from: "bytes.subarray(start, start + this.chunkBytesMax)",
         to: "bytes.subarray(start)",
       },
@@ -172,7 +172,7 @@ describe.skipIf(!isLong)("a broken daemon fails the case that is about it", () =
       "that says cancelled while the program still runs",
       "cancel",
       {
-        file: "device/attempts.ts",
+        file: "device/attempts/attempts.ts",
         from: 'this.#host.emit({ type: "cancel", ...attempt.names, reason: cancel.reason });',
         to: "this.#answers.cancelled(cancel);",
       },

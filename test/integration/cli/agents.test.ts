@@ -7,7 +7,7 @@ import { afterAll, expect, test } from "vitest";
 import { readKeys, secretKeys } from "../../../src/cli/secret-keys.ts";
 import { createKeyring, newKey } from "../../../src/secrets.ts";
 import * as edits from "../../../src/store/agents/platform-edits.ts";
-import { ensureBootstrap } from "../../../src/store/people/orgs.ts";
+import { ensureBootstrap } from "../../../src/store/people/orgs/orgs.ts";
 import { openDatabase } from "../../../src/store/pg/database.ts";
 import { startEmbedded } from "../../../src/store/pg/embedded/cluster.ts";
 import { migrate } from "../../../src/store/pg/migrate.ts";

@@ -9,7 +9,7 @@ import { expect, onTestFinished, test } from "vitest";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { checkExpiry } from "../../../src/cli/doctor/tls.ts";
 import { newToken } from "../../../src/ids.ts";
-import * as tokens from "../../../src/store/people/tokens.ts";
+import * as tokens from "../../../src/store/people/credentials/tokens.ts";
 import { hasOpenssl, makeCertificate } from "../../support/certificate.ts";
 import { runCommand } from "../../support/command.ts";
 import { createTestDatabase, useDatabase } from "../../support/database.ts";

@@ -33,11 +33,11 @@ test("a device's command loads no part of the server", () => {
 test.each(["runs", "watchers", "devices", "agents"])(
   "`pinion %s` loads no part of a device or the server",
   (noun) => {
-    const loaded = loadedBy(`src/cli/commands/${noun}.ts`);
+    const loaded = loadedBy(`src/cli/commands/${noun}/${noun}.ts`);
     expect(loaded).toContain("node_modules/@connectrpc/connect");
     for (const part of [
       "src/store/",
-      "clients/ts/src/agents/acp.ts",
+      "clients/ts/src/agents/drivers/acp.ts",
       "node_modules/@grpc/",
       "@agentclientprotocol",
     ]) {

@@ -2,7 +2,7 @@
 import pc from "picocolors";
 import { expect, onTestFinished, test, vi } from "vitest";
 import type { Cli } from "../../../src/cli/cli.ts";
-import { type LiveFilter, watchRuns } from "../../../src/cli/commands/runs-live.ts";
+import { type LiveFilter, watchRuns } from "../../../src/cli/commands/runs/runs-live.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";

@@ -7,7 +7,7 @@ import { expect, test } from "vitest";
 import { CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { OutputStream } from "#gen/pinion/v1/run_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
-import { sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
+import { sweepTurnsOnce } from "../../../src/scheduler/endings/turn-sweep.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";

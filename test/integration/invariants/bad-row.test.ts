@@ -2,12 +2,12 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { createEndings } from "../../../src/scheduler/endings.ts";
-import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
-import { expireOnce, reapOnce } from "../../../src/scheduler/reaper.ts";
-import { runEndings } from "../../../src/scheduler/run-endings.ts";
-import { backfill } from "../../../src/scheduler/triggers.ts";
-import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/turn-sweep.ts";
+import { createEndings } from "../../../src/scheduler/endings/endings.ts";
+import { expireOnce, reapOnce } from "../../../src/scheduler/endings/reaper.ts";
+import { runEndings } from "../../../src/scheduler/endings/run-endings.ts";
+import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/endings/turn-sweep.ts";
+import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
+import { backfill } from "../../../src/scheduler/starts/triggers.ts";
 import { type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import {

@@ -1,10 +1,10 @@
 /** R3: a schedule only moves in the transaction that records its slot. */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { cancelRun } from "../../../src/scheduler/cancels.ts";
-import { materializeOnce } from "../../../src/scheduler/materializer.ts";
-import { reapOnce } from "../../../src/scheduler/reaper.ts";
-import { retry } from "../../../src/scheduler/triggers.ts";
+import { cancelRun } from "../../../src/scheduler/endings/cancels.ts";
+import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
+import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
+import { retry } from "../../../src/scheduler/starts/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
 import { useDatabase } from "../../support/database.ts";

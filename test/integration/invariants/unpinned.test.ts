@@ -4,7 +4,7 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
-import { reapOnce } from "../../../src/scheduler/reaper.ts";
+import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { openSession } from "../../../src/server/device/reconcile/reconcile.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import * as attempts from "../../../src/store/work/attempts/attempts.ts";

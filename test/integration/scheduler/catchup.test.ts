@@ -2,8 +2,8 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { materializeOnce } from "../../../src/scheduler/materializer.ts";
-import { slotsPerTransactionMax } from "../../../src/scheduler/recording.ts";
+import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
+import { slotsPerTransactionMax } from "../../../src/scheduler/slots/recording.ts";
 import * as schedules from "../../../src/store/work/watchers/schedules.ts";
 import type { WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";
 import { useDatabase } from "../../support/database.ts";

@@ -3,7 +3,7 @@
  * offline_expired.
  */
 import { expect, test } from "vitest";
-import { expireOnce } from "../../../src/scheduler/reaper.ts";
+import { expireOnce } from "../../../src/scheduler/endings/reaper.ts";
 import * as runs from "../../../src/store/work/runs/runs.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold } from "../../support/locks.ts";

@@ -2,8 +2,8 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { cancelRun } from "../../../src/scheduler/cancels.ts";
-import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { cancelRun } from "../../../src/scheduler/endings/cancels.ts";
+import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import * as devices from "../../../src/usecases/devices.ts";
 import * as watchers from "../../../src/usecases/watchers.ts";

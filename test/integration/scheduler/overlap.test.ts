@@ -3,8 +3,8 @@
  */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
-import { backfill, backfillSlotsMax } from "../../../src/scheduler/triggers.ts";
+import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
+import { backfill, backfillSlotsMax } from "../../../src/scheduler/starts/triggers.ts";
 import type { WatcherName } from "../../../src/store/work/watchers/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
 import {

@@ -4,9 +4,9 @@
  */
 import { expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { cancelRun } from "../../../src/scheduler/cancels.ts";
-import { reapOnce, startReaper } from "../../../src/scheduler/reaper.ts";
-import { settleWithEvents } from "../../../src/scheduler/settle.ts";
+import { cancelRun } from "../../../src/scheduler/endings/cancels.ts";
+import { reapOnce, startReaper } from "../../../src/scheduler/endings/reaper.ts";
+import { settleWithEvents } from "../../../src/scheduler/endings/settle.ts";
 import { type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import * as attempts from "../../../src/store/work/attempts/attempts.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";

@@ -2,10 +2,10 @@
 import { sql } from "kysely";
 import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { materializeBacklogOnce } from "../../../src/scheduler/materializer.ts";
+import { storeRepliesOnce } from "../../../src/scheduler/endings/turn-endings.ts";
 import { retainIfDue, retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
-import { backfill } from "../../../src/scheduler/triggers.ts";
-import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
+import { materializeBacklogOnce } from "../../../src/scheduler/slots/materializer.ts";
+import { backfill } from "../../../src/scheduler/starts/triggers.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as windows from "../../../src/store/work/runs/windows.ts";
 import { tend } from "../../../src/store/work/service/partitions.ts";

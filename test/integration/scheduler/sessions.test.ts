@@ -1,8 +1,8 @@
 /** A device's session: the reconciliation by the hello, and the session that counts (DESIGN 3). */
 import { expect, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
-import { reapOnce } from "../../../src/scheduler/reaper.ts";
-import * as devices from "../../../src/store/people/devices.ts";
+import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
+import * as devices from "../../../src/store/people/devices/devices.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as active from "../../../src/store/work/attempts/active.ts";
 import { settle } from "../../../src/store/work/attempts/settlements.ts";

@@ -2,7 +2,7 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import { sql } from "kysely";
 import { expect, test, vi } from "vitest";
-import * as devices from "../../../src/store/people/devices.ts";
+import * as devices from "../../../src/store/people/devices/devices.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { useReplicas } from "./work.ts";

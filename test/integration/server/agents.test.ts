@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { find } from "../../../src/store/agents/agents.ts";
-import { ensureBootstrap } from "../../../src/store/people/orgs.ts";
+import { ensureBootstrap } from "../../../src/store/people/orgs/orgs.ts";
 import { createTestDatabase, type TestDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";

@@ -20,7 +20,7 @@ import { type EventAnnouncer, type EventFeed, eventService } from "../../../src/
 import { fleetService } from "../../../src/server/rpc/fleet.ts";
 import { tokenService } from "../../../src/server/rpc/tokens.ts";
 import { watcherService } from "../../../src/server/rpc/watchers.ts";
-import { createQuotas } from "../../../src/store/people/quotas.ts";
+import { createQuotas } from "../../../src/store/people/orgs/quotas.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import { surroundings } from "../../support/surroundings.ts";
 

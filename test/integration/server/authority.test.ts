@@ -7,7 +7,7 @@ import { type ClientHttp2Session, constants, connect as http2Connect } from "nod
 import { connect as dial, type Socket } from "node:net";
 import { createClients } from "@pinion/client";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
-import { authorityProblem } from "../../../src/server/http/authority.ts";
+import { authorityProblem } from "../../../src/server/http/port/authority.ts";
 import { hasOpenssl, makeCertificate } from "../../support/certificate.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";

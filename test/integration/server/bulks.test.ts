@@ -8,7 +8,7 @@ import { beforeAll, expect, test, vi } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { BulkKind, BulkState, RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { bulkOnce } from "../../../src/scheduler/bulks.ts";
+import { bulkOnce } from "../../../src/scheduler/starts/bulks.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { getRun, startWork, takeOn, untilStatus, useReplicas } from "./work.ts";

@@ -9,7 +9,7 @@ import { beforeAll, beforeEach, expect, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunSource, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
-import { storeCurrent, storeLate } from "../../../src/scheduler/run-endings.ts";
+import { storeCurrent, storeLate } from "../../../src/scheduler/endings/run-endings.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
@@ -142,7 +142,7 @@ test("a run that was lost starts nothing until its late result comes, and that s
   };
   const { db } = database;
   // Given up on by Pinion itself, as the reaper does.
-  const { settleWithEvents } = await import("../../../src/scheduler/settle.ts");
+  const { settleWithEvents } = await import("../../../src/scheduler/endings/settle.ts");
   await transaction(db, (tx) =>
     settleWithEvents(
       tx,

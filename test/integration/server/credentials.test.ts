@@ -3,7 +3,7 @@ import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { afterEach, beforeEach, expect, test } from "vitest";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
-import * as tokens from "../../../src/store/people/tokens.ts";
+import * as tokens from "../../../src/store/people/credentials/tokens.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import * as members from "../../../src/usecases/members.ts";
 import { useDatabase } from "../../support/database.ts";

@@ -6,7 +6,7 @@ import { status } from "@grpc/grpc-js";
 import { findIdentity } from "@pinion/client";
 import { expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { isOtherMachine } from "../../../src/store/people/machines.ts";
+import { isOtherMachine } from "../../../src/store/people/devices/machines.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";

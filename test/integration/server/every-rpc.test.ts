@@ -7,7 +7,7 @@ import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { newToken } from "../../../src/ids.ts";
 import { nameOf, rules } from "../../../src/server/access/rules.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
-import * as tokens from "../../../src/store/people/tokens.ts";
+import * as tokens from "../../../src/store/people/credentials/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice, type Identity } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";

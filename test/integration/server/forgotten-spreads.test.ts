@@ -10,7 +10,7 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { SpreadMode } from "#gen/pinion/v1/watcher_pb.js";
 import { followerRunId, slotRunId } from "../../../src/ids.ts";
 import { createLogger } from "../../../src/log.ts";
-import { materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { hourly, listRuns, putSchedule } from "../../support/rows.ts";

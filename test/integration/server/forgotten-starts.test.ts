@@ -9,7 +9,7 @@ import { beforeAll, expect, test } from "vitest";
 import { CompletionVerdict, RejectReason } from "#gen/pinion/v1/device_pb.js";
 import { RunSource, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { createLogger } from "../../../src/log.ts";
-import { materializeBacklogOnce } from "../../../src/scheduler/materializer.ts";
+import { materializeBacklogOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import { type ForgottenAttempt, restore } from "../../../src/store/work/runs/restorations.ts";
 import { useDatabase } from "../../support/database.ts";

@@ -15,7 +15,7 @@ import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { SpreadMode, type WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { slotRunId } from "../../../src/ids.ts";
 import { createLogger } from "../../../src/log.ts";
-import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/materializer.ts";
+import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import * as incarnations from "../../../src/store/pg/incarnation.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";

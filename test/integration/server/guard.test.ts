@@ -10,7 +10,7 @@ import { TokenKind, TokenService } from "#gen/pinion/v1/token_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
 import { newToken } from "../../../src/ids.ts";
 import { principalOf } from "../../../src/server/access/principal.ts";
-import * as tokens from "../../../src/store/people/tokens.ts";
+import * as tokens from "../../../src/store/people/credentials/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 import { type Api, startApi } from "./api.ts";
 import { addDevice, addTenant, type Tenant } from "./tenants.ts";

@@ -16,10 +16,10 @@ import { ServerReflection } from "#gen/grpc/reflection/v1/reflection_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { sortStrangers } from "../../../src/server/access/strangers.ts";
 import { createDeviceStreams } from "../../../src/server/device/stream/grpc-stream.ts";
-import { createRpcHandler } from "../../../src/server/http/adapter.ts";
-import { createLastLine } from "../../../src/server/http/last-line.ts";
 import { type Page, withPage } from "../../../src/server/http/page.ts";
-import { openPort, type PortOptions } from "../../../src/server/http/port.ts";
+import { createRpcHandler } from "../../../src/server/http/port/adapter.ts";
+import { createLastLine } from "../../../src/server/http/port/last-line.ts";
+import { openPort, type PortOptions } from "../../../src/server/http/port/port.ts";
 import { withProbes } from "../../../src/server/http/probes.ts";
 
 const log = createLogger({ level: "silent", name: "test" });

@@ -13,7 +13,7 @@ import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import * as agents from "../../../src/store/agents/agents.ts";
-import * as tokens from "../../../src/store/people/tokens.ts";
+import * as tokens from "../../../src/store/people/credentials/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice, type Identity } from "../../support/device.ts";
 import { startWork, takeOn, useReplicas } from "./work.ts";

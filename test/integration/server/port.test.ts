@@ -12,7 +12,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterEach, expect, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { openPort, type Port, type PortOptions } from "../../../src/server/http/port.ts";
+import { openPort, type Port, type PortOptions } from "../../../src/server/http/port/port.ts";
 
 const log = createLogger({ level: "silent", name: "test" });
 const ports: Port[] = [];

@@ -15,7 +15,7 @@ import {
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { createLogger } from "../../../src/log.ts";
 import { HealthState, registerHealth } from "../../../src/server/http/health.ts";
-import { openPort, type Port } from "../../../src/server/http/port.ts";
+import { openPort, type Port } from "../../../src/server/http/port/port.ts";
 import { registerReflection } from "../../../src/server/http/reflection.ts";
 
 const log = createLogger({ level: "silent", name: "test" });

@@ -16,7 +16,7 @@ import { HookKind } from "#gen/pinion/v1/hook_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { OutputStream } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
-import * as tokens from "../../../src/store/people/tokens.ts";
+import * as tokens from "../../../src/store/people/credentials/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connectForFile, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { richCompletion } from "../../support/rich-completion.ts";

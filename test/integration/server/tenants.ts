@@ -1,9 +1,9 @@
 /** Orgs with people, devices and watchers in them, made through the store's public functions. */
 import { randomUUID } from "node:crypto";
 import * as agents from "../../../src/store/agents/agents.ts";
-import type * as devices from "../../../src/store/people/devices.ts";
-import * as joinCodes from "../../../src/store/people/join-codes.ts";
-import * as tokens from "../../../src/store/people/tokens.ts";
+import * as tokens from "../../../src/store/people/credentials/tokens.ts";
+import type * as devices from "../../../src/store/people/devices/devices.ts";
+import * as joinCodes from "../../../src/store/people/devices/join-codes.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import { type Enrolment, enroll } from "../../../src/usecases/enrolments.ts";
 import { surroundings } from "../../support/surroundings.ts";

@@ -7,7 +7,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
-import * as tokens from "../../../src/store/people/tokens.ts";
+import * as tokens from "../../../src/store/people/credentials/tokens.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connectWorker, type FleetToken, workerIdentity } from "../../support/worker.ts";
 import { answer, getTurn, startTurn, watchTurn } from "./talk.ts";

@@ -2,7 +2,7 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { Refusal } from "../../../src/errors.ts";
-import { storeRepliesOnce } from "../../../src/scheduler/turn-endings.ts";
+import { storeRepliesOnce } from "../../../src/scheduler/endings/turn-endings.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import {
   type ArmedTurn,

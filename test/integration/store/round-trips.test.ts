@@ -14,7 +14,7 @@ import { rehearsable } from "../../../src/store/pg/dry-run.ts";
 import { isUnavailable } from "../../../src/store/pg/failures.ts";
 import { inCompany } from "../../../src/store/pg/round-trips.ts";
 import { withinOrg } from "../../../src/store/pg/tenancy.ts";
-import { ofFew } from "../../../src/store/pg/unnest.ts";
+import { ofFew } from "../../../src/store/pg/values/unnest.ts";
 import * as events from "../../../src/store/work/service/events.ts";
 import { administer, useDatabase } from "../../support/database.ts";
 import { isClockFaked } from "../../support/faketime.ts";

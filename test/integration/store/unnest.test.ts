@@ -2,7 +2,7 @@
 import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { unnest } from "../../../src/store/pg/unnest.ts";
+import { unnest } from "../../../src/store/pg/values/unnest.ts";
 import { useDatabase } from "../../support/database.ts";
 
 const database = useDatabase();

@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { beforeEach, expect, test } from "vitest";
 import * as agentEdits from "../../../src/store/agents/agent-edits.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
-import * as joinCodes from "../../../src/store/people/join-codes.ts";
+import * as joinCodes from "../../../src/store/people/devices/join-codes.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/service/events.ts";
 import { type Enrolment, enroll } from "../../../src/usecases/enrolments.ts";

@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
 import { jitterOf } from "../../../src/scheduler/schedule/schedule.ts";
-import { trigger } from "../../../src/scheduler/triggers.ts";
+import { trigger } from "../../../src/scheduler/starts/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/service/events.ts";
 import { valuesOf, type WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";

@@ -6,7 +6,7 @@ import {
   completionOf,
   fitCompletion,
   truncateUtf8,
-} from "../../../clients/ts/src/device/completion.ts";
+} from "../../../clients/ts/src/device/results/completion.ts";
 
 test("a text is cut to the longest prefix of whole characters that fits", () => {
   fc.assert(

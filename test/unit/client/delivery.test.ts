@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { expect, onTestFinished, test } from "vitest";
 import { CompletionSchema, CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
-import { Delivery } from "../../../clients/ts/src/device/delivery.ts";
+import { Delivery } from "../../../clients/ts/src/device/results/delivery.ts";
 import { defaultTiming } from "../../../clients/ts/src/device/timing.ts";
 import { silentLogger } from "../../../clients/ts/src/logger.ts";
 import { KeptResults } from "../../../clients/ts/src/outbox/kept.ts";

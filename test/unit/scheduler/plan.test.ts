@@ -1,4 +1,5 @@
 import { expect, test } from "vitest";
+import { jitterOf } from "../../../src/scheduler/schedule/schedule.ts";
 import {
   type Plan,
   planAhead,
@@ -6,8 +7,7 @@ import {
   planDue,
   planManual,
   slotsPerPassMax,
-} from "../../../src/scheduler/plan.ts";
-import { jitterOf } from "../../../src/scheduler/schedule/schedule.ts";
+} from "../../../src/scheduler/slots/plan.ts";
 import type { DeviceOffers } from "../../../src/store/work/watchers/device-offers.ts";
 import type { DueWatcher } from "../../../src/store/work/watchers/schedules.ts";
 import { dueWatcher } from "../../support/due-watcher.ts";

@@ -1,6 +1,6 @@
 import pg from "pg";
 import { expect, test } from "vitest";
-import { parseMoment } from "../../../src/store/pg/moments.ts";
+import { parseMoment } from "../../../src/store/pg/values/moments.ts";
 
 const timestamptz = 1184;
 

@@ -2,8 +2,8 @@ import { chown, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import type { AttemptContext } from "../device/attempt.ts";
-import type { AttemptResult } from "../device/completion.ts";
+import type { AttemptContext } from "../device/attempts/attempt.ts";
+import type { AttemptResult } from "../device/results/completion.ts";
 import {
   AttentionReason,
   ExecutorInfoSchema,
@@ -16,11 +16,11 @@ import type { ChildEnd, ChildOptions } from "../runner/child.ts";
 import type { ExecutorConfig } from "../runner/config.ts";
 import { unconfined } from "../runner/confinement.ts";
 import { TOKEN_PRINTED } from "../runner/program-result.ts";
-import { openAcp } from "./acp.ts";
-import { openClaudeCode } from "./claude-code.ts";
-import { openCodex } from "./codex.ts";
-import { openDialogue } from "./dialogue.ts";
-import type { AgentDriver, AgentHost, AgentSession, TurnEnd } from "./driver.ts";
+import { openAcp } from "./drivers/acp.ts";
+import { openClaudeCode } from "./drivers/claude-code.ts";
+import { openCodex } from "./drivers/codex.ts";
+import { openDialogue } from "./drivers/dialogue.ts";
+import type { AgentDriver, AgentHost, AgentSession, TurnEnd } from "./drivers/driver.ts";
 import type { AttemptRecord } from "./record.ts";
 import type { Sessions } from "./sessions.ts";
 import { checkAnswer } from "./structured.ts";

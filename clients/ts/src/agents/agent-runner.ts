@@ -1,9 +1,9 @@
 import { mkdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
-import type { AttemptContext } from "../device/attempt.ts";
-import type { AttemptResult } from "../device/completion.ts";
+import type { AttemptContext } from "../device/attempts/attempt.ts";
 import { messageOf } from "../device/errors.ts";
+import type { AttemptResult } from "../device/results/completion.ts";
 import {
   AttentionReason,
   type ExecutorInfo,
@@ -18,8 +18,8 @@ import type { AttemptFiles } from "../runner/attempt-files.ts";
 import type { DeviceConfig, ExecutorConfig } from "../runner/config.ts";
 import { type Confinement, findInPath, unconfined } from "../runner/confinement.ts";
 import type { AgentRun } from "./agent-attempt.ts";
+import { versionOf } from "./drivers/installed.ts";
 import { egressNote, egressProblem } from "./egress.ts";
-import { versionOf } from "./installed.ts";
 import { runAgent } from "./run-agent.ts";
 import { readSecrets } from "./secrets.ts";
 import { type KeptSession, Sessions } from "./sessions.ts";

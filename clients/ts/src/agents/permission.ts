@@ -1,7 +1,7 @@
 import { create } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
-import { truncateUtf8 } from "../device/completion.ts";
-import type { GivenAnswer } from "../device/questions.ts";
+import type { GivenAnswer } from "../device/attempts/questions.ts";
+import { truncateUtf8 } from "../device/results/completion.ts";
 import {
   type Question,
   QuestionOptionKind,

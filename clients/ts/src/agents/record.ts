@@ -1,6 +1,6 @@
 import { create, toBinary } from "@bufbuild/protobuf";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
-import { truncateUtf8 } from "../device/completion.ts";
+import { truncateUtf8 } from "../device/results/completion.ts";
 import {
   type Activity,
   ActivitySchema,

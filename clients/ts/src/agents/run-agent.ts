@@ -1,6 +1,6 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
-import type { AttemptResult } from "../device/completion.ts";
 import { messageOf } from "../device/errors.ts";
+import type { AttemptResult } from "../device/results/completion.ts";
 import { AttentionReason } from "../gen/pinion/v1/activity_pb.js";
 import type { Assignment } from "../gen/pinion/v1/device_pb.js";
 import { abortedOutcome } from "../runner/program-result.ts";

@@ -1,7 +1,7 @@
 import type { JsonObject } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { Assignment } from "../gen/pinion/v1/device_pb.js";
-import { textAt } from "./lines.ts";
+import { textAt } from "./drivers/lines.ts";
 
 /** An assignment's task for an agent of any type. */
 export interface AgentTask {

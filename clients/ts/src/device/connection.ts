@@ -8,8 +8,8 @@ import { KeptResults } from "../outbox/kept.ts";
 import { lockStateDir } from "../outbox/lock.ts";
 import { Outbox } from "../outbox/outbox.ts";
 import { ensurePrivateDirectory } from "../private-directory.ts";
-import { Attempts } from "./attempts.ts";
-import { type Acknowledged, Delivery } from "./delivery.ts";
+import { Attempts } from "./attempts/attempts.ts";
+import { Questions } from "./attempts/questions.ts";
 import { Ending } from "./ending.ts";
 import { DeviceError, type DeviceErrorReason, messageOf } from "./errors.ts";
 import type { DeviceEvent, DeviceEventBody } from "./events.ts";
@@ -26,7 +26,7 @@ import {
   isTokenExposed,
 } from "./options.ts";
 import { decide, type History } from "./outcome.ts";
-import { Questions } from "./questions.ts";
+import { type Acknowledged, Delivery } from "./results/delivery.ts";
 import { drainedEvent, ServerMessages } from "./server-messages.ts";
 import { Session } from "./session.ts";
 import { defaultTiming, fallbackHeartbeatMs, nowMs, type SessionLimits, type Timing } from "./timing.ts";

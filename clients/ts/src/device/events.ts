@@ -1,7 +1,7 @@
 import type { Activity } from "../gen/pinion/v1/activity_pb.js";
-import type { AttemptResult } from "./completion.ts";
 import type { DeviceErrorReason } from "./errors.ts";
 import type { ConnectionState } from "./lifecycle.ts";
+import type { AttemptResult } from "./results/completion.ts";
 
 /**
  * The server's verdict on a completion. `stored_late`: stored as the run's end although the attempt

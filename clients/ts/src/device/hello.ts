@@ -6,8 +6,8 @@ import {
   type Hello,
   HelloSchema,
 } from "../gen/pinion/v1/device_pb.js";
-import { truncateUtf8 } from "./completion.ts";
 import { CLIENT_VERSION, type DeviceOptions } from "./options.ts";
+import { truncateUtf8 } from "./results/completion.ts";
 
 /**
  * The protocol's bound on the attempts listed in a hello or a heartbeat. Results beyond the bound

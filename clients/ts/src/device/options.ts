@@ -5,7 +5,7 @@ import type { Logger } from "../logger.ts";
 import type { MachineFingerprint } from "../machine.ts";
 import { type ProxySetting, proxyErrorOf, proxyFor } from "../network/proxy.ts";
 import type { KeepLimits } from "../outbox/kept.ts";
-import type { Admission, AssignmentHandler } from "./attempt.ts";
+import type { Admission, AssignmentHandler } from "./attempts/attempt.ts";
 import { DeviceError, messageOf } from "./errors.ts";
 import type { DeviceEvent } from "./events.ts";
 import type { ConnectionState } from "./lifecycle.ts";

@@ -10,10 +10,10 @@ import {
   LogExcerptSchema,
   type LogRequest,
 } from "../gen/pinion/v1/device_pb.js";
-import type { Attempts } from "./attempts.ts";
-import type { Delivery } from "./delivery.ts";
+import type { Attempts } from "./attempts/attempts.ts";
+import type { Questions } from "./attempts/questions.ts";
 import type { DeviceEventBody } from "./events.ts";
-import type { Questions } from "./questions.ts";
+import type { Delivery } from "./results/delivery.ts";
 
 /** The parts of a connection that the server's messages are for. */
 export interface MessageParts {

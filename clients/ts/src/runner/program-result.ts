@@ -1,5 +1,5 @@
-import { AttemptAborted } from "../device/attempt.ts";
-import type { AttemptResult } from "../device/completion.ts";
+import { AttemptAborted } from "../device/attempts/attempt.ts";
+import type { AttemptResult } from "../device/results/completion.ts";
 import type { AttemptFiles } from "./attempt-files.ts";
 import type { ChildEnd } from "./child.ts";
 import type { ExecutorConfig } from "./config.ts";

@@ -1,6 +1,6 @@
 import type { Interceptor } from "@connectrpc/connect";
 import { Refusal } from "../../../errors.ts";
-import { onBehalfOf } from "../../../store/people/rights.ts";
+import { onBehalfOf } from "../../../store/people/devices/rights.ts";
 import { type Source, withinSource } from "../../../store/people/sources.ts";
 import { withinOrg } from "../../../store/pg/tenancy.ts";
 import { refusalOf } from "../../../store/work/service/org-moves.ts";

@@ -1,6 +1,6 @@
 import type { Interceptor } from "@connectrpc/connect";
 import type { Logger } from "../../../log.ts";
-import type { Quotas } from "../../../store/people/quotas.ts";
+import type { Quotas } from "../../../store/people/orgs/quotas.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import type { Tracer } from "../../../tracing.ts";
 import type { Guard } from "../guard.ts";

@@ -1,6 +1,6 @@
 import type { DescMessage, Message } from "@bufbuild/protobuf";
 import type { Interceptor } from "@connectrpc/connect";
-import { isEverywhere, type Standing } from "../../../store/people/rights.ts";
+import { isEverywhere, type Standing } from "../../../store/people/devices/rights.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import { type Ownership, requireAllowed } from "../ownership.ts";
 import { findPrincipal } from "../principal.ts";

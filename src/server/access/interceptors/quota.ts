@@ -1,6 +1,6 @@
 import type { Interceptor } from "@connectrpc/connect";
 import { refuse } from "../../../errors.ts";
-import type { Noun, Quotas } from "../../../store/people/quotas.ts";
+import type { Noun, Quotas } from "../../../store/people/orgs/quotas.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import { findPrincipal } from "../principal.ts";
 import { nameOf } from "../rules.ts";
@@ -9,7 +9,7 @@ import { nameOf } from "../rules.ts";
  * The noun of which an rpc creates one more. Devices are counted at the creation of a join code:
  * the person who creates the code learns of the limit, and no daemon fails at its last step. A
  * trigger may find an existing run and create none, so the scheduler checks that quota
- * (scheduler/triggers.ts).
+ * (scheduler/starts/triggers.ts).
  */
 export const makes: Readonly<Record<string, Noun>> = {
   "pinion.v1.WatcherService/CreateWatcher": "watchers",

@@ -1,5 +1,5 @@
 import type { Logger } from "../../../log.ts";
-import { withdrawnDelayMs } from "../../../scheduler/reaper.ts";
+import { withdrawnDelayMs } from "../../../scheduler/endings/reaper.ts";
 import type { AttemptName, Settlement } from "../../../store/work/attempts/settlements.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
 import type { ClaimedTurn } from "../../../store/work/turns/turn-attempts.ts";

@@ -1,4 +1,4 @@
-import type { Endings } from "../../../scheduler/endings.ts";
+import type { Endings } from "../../../scheduler/endings/endings.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import * as attempts from "../../../store/work/attempts/attempts.ts";
 import * as turnAttempts from "../../../store/work/turns/turn-attempts.ts";

@@ -1,6 +1,6 @@
 import { type Completion, DrainReason } from "#gen/pinion/v1/device_pb.js";
 import { Refusal, refuse } from "../../../errors.ts";
-import type { Report, ReportVerdict } from "../../../scheduler/endings.ts";
+import type { Report, ReportVerdict } from "../../../scheduler/endings/endings.ts";
 import * as active from "../../../store/work/attempts/active.ts";
 import type { AttemptName } from "../../../store/work/attempts/settlements.ts";
 import { type Leaving, refusalOf } from "../../../store/work/service/org-moves.ts";

@@ -1,5 +1,5 @@
 import type { Logger } from "../../../log.ts";
-import type { BrokenSession } from "../../../scheduler/turn-sweep.ts";
+import type { BrokenSession } from "../../../scheduler/endings/turn-sweep.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import type { AttemptName } from "../../../store/work/attempts/settlements.ts";
 import * as presence from "../../../store/work/service/presence.ts";

@@ -14,7 +14,7 @@ import {
   RejectReason,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../../errors.ts";
-import { withdrawnDelayMs } from "../../../scheduler/reaper.ts";
+import { withdrawnDelayMs } from "../../../scheduler/endings/reaper.ts";
 import { type Incarnation, isSame } from "../../../store/pg/incarnation.ts";
 import type { Settlement } from "../../../store/work/attempts/settlements.ts";
 import type { Assignments, SessionView } from "../attempts/assignments.ts";

@@ -1,5 +1,5 @@
 import type { LogExcerpt } from "#gen/pinion/v1/device_pb.js";
-import { storableText } from "../../../store/pg/storable.ts";
+import { storableText } from "../../../store/pg/values/storable.ts";
 import type { SessionServices } from "../session/session-services.ts";
 import type { Link } from "../stream/link.ts";
 import { response } from "./messages.ts";

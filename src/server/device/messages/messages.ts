@@ -15,7 +15,7 @@ import { agentToken } from "../../../agent-token.ts";
 import { conversationOfRun } from "../../../conversation-ids.ts";
 import { withCell } from "../../../ids.ts";
 import { render } from "../../../input.ts";
-import type { ReportVerdict } from "../../../scheduler/endings.ts";
+import type { ReportVerdict } from "../../../scheduler/endings/endings.ts";
 import type { Incarnation } from "../../../store/pg/incarnation.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
 import type { ClaimedTurn } from "../../../store/work/turns/turn-attempts.ts";

@@ -12,9 +12,9 @@ import {
   type ConnectRequest,
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
-import type { Report, ReportVerdict } from "../../../scheduler/endings.ts";
-import type { Json } from "../../../store/pg/schema-columns.ts";
-import { storableText } from "../../../store/pg/storable.ts";
+import type { Report, ReportVerdict } from "../../../scheduler/endings/endings.ts";
+import type { Json } from "../../../store/pg/schema/schema-columns.ts";
+import { storableText } from "../../../store/pg/values/storable.ts";
 import type { AgentReport, UsageCounts } from "../../../store/work/runs/reports.ts";
 import { attentionNames } from "../../enums.ts";
 

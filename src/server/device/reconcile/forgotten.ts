@@ -1,7 +1,7 @@
 import { timestampDate } from "@bufbuild/protobuf/wkt";
 import type { Completion } from "#gen/pinion/v1/device_pb.js";
 import { RunSource } from "#gen/pinion/v1/run_pb.js";
-import { storableText } from "../../../store/pg/storable.ts";
+import { storableText } from "../../../store/pg/values/storable.ts";
 import type { ForgottenAttempt } from "../../../store/work/runs/restorations.ts";
 import type { ForgottenTurn } from "../../../store/work/turns/turn-restorations.ts";
 import type { SessionServices } from "../session/session-services.ts";

@@ -1,4 +1,4 @@
-import { appendSettled, settleEach } from "../../../scheduler/settle.ts";
+import { appendSettled, settleEach } from "../../../scheduler/endings/settle.ts";
 import type * as active from "../../../store/work/attempts/active.ts";
 import * as attempts from "../../../store/work/attempts/attempts.ts";
 import { findVerdicts } from "../../../store/work/attempts/completions.ts";

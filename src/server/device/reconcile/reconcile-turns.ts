@@ -1,4 +1,4 @@
-import { appendEnded, endEach } from "../../../scheduler/turn-endings.ts";
+import { appendEnded, endEach } from "../../../scheduler/endings/turn-endings.ts";
 import type * as active from "../../../store/work/attempts/active.ts";
 import * as turnAttempts from "../../../store/work/turns/turn-attempts.ts";
 import { findVerdicts, withdraw } from "../../../store/work/turns/turn-settlements.ts";

@@ -1,7 +1,7 @@
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../../log.ts";
 import type { Ends } from "../../../scheduler/doorbell.ts";
-import * as devices from "../../../store/people/devices.ts";
+import * as devices from "../../../store/people/devices/devices.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import { type HeldByServer, lockActive } from "../../../store/work/attempts/active.ts";
 import type { FailurePolicy } from "../../../store/work/attempts/settlements.ts";

@@ -1,5 +1,5 @@
 import { refuse } from "../../../errors.ts";
-import type { Os } from "../../../store/people/devices.ts";
+import type { Os } from "../../../store/people/devices/devices.ts";
 
 /**
  * The agent kinds and capabilities that a device may announce, by its platform. A desktop runs the

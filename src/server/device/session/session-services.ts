@@ -2,7 +2,7 @@ import type { Hello } from "#gen/pinion/v1/device_pb.js";
 import type { SessionTimers } from "../../../config/sessions.ts";
 import type { DatabaseClock } from "../../../database-clock.ts";
 import type { Logger } from "../../../log.ts";
-import type { Report, ReportVerdict } from "../../../scheduler/endings.ts";
+import type { Report, ReportVerdict } from "../../../scheduler/endings/endings.ts";
 import type { QuestionRow } from "../../../scheduler/questions.ts";
 import type { Incarnation } from "../../../store/pg/incarnation.ts";
 import type { AttemptName } from "../../../store/work/attempts/settlements.ts";

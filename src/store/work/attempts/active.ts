@@ -1,7 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import { type DeviceName, deviceColumns, type SessionName, sessionColumns } from "../service/presence.ts";
 import type { AttemptName } from "./settlements.ts";
 

@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
 import { relaxed } from "../../pg/relaxed.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import { isPending } from "../runs/run-claims.ts";
 import { type Adopted, adoptedColumns } from "../service/presence.ts";
 import { timeAsked } from "./attempt-rules.ts";

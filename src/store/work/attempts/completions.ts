@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import type { NotifyEntry } from "../messages/deliveries.ts";
 import { answerOf } from "../runs/windows.ts";
 import { earlier, endedColumns } from "./attempt-rules.ts";

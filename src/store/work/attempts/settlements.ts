@@ -1,7 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import type { FinishedRunStatus, SkipReason } from "../../pg/schema-work.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import type { FinishedRunStatus, SkipReason } from "../../pg/schema/schema-work.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import type { NotifyEntry } from "../messages/deliveries.ts";
 import { type Answer, answerOf } from "../runs/windows.ts";
 import type { SessionKey } from "../service/presence.ts";

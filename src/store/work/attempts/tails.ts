@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { storableText } from "../../pg/storable.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { storableText } from "../../pg/values/storable.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 import type { WorkKind } from "./active.ts";
 import { outputTailCharacters } from "./settlements.ts";
 

@@ -1,8 +1,8 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
-import { storableJson } from "../../pg/storable.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { storableJson } from "../../pg/values/storable.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 
 /**
  * Alerts for an org: deliveries (deliveries.ts) to every destination that takes alerts.

@@ -2,8 +2,8 @@ import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../../errors.ts";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
-import { storableJson, storableText } from "../../pg/storable.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { storableJson, storableText } from "../../pg/values/storable.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 
 /**
  * The outbox of destinations. A delivery is written in the transaction of the change it reports, is

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 import type { Claimed } from "./deliveries.ts";
 
 /** The facts of a message beyond the delivery's own row. */

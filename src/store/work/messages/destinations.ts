@@ -3,13 +3,13 @@ import { refuse } from "../../../errors.ts";
 import { isUuid, newId } from "../../../ids.ts";
 import { type Keyring, newSigningSecret, type WantedSecret } from "../../../secrets.ts";
 import { describe } from "../../people/changes.ts";
-import { marksAfter } from "../../people/secret-marks.ts";
-import { beginRotation, type Rotated } from "../../people/secret-rotation.ts";
-import { canonical } from "../../pg/canonical.ts";
+import { marksAfter } from "../../people/orgs/secret-marks.ts";
+import { beginRotation, type Rotated } from "../../people/orgs/secret-rotation.ts";
 import { type Db, transaction } from "../../pg/database.ts";
 import { rehearsable } from "../../pg/dry-run.ts";
-import { onlyRow } from "../../pg/only-row.ts";
-import type { Json } from "../../pg/schema-columns.ts";
+import type { Json } from "../../pg/schema/schema-columns.ts";
+import { canonical } from "../../pg/values/canonical.ts";
+import { onlyRow } from "../../pg/values/only-row.ts";
 import * as events from "../service/events.ts";
 import { placeOf, sealAll } from "./destination-secrets.ts";
 

@@ -1,9 +1,9 @@
 import { sql } from "kysely";
 import { newId } from "../../../ids.ts";
-import { hasLabel } from "../../people/device-labels.ts";
+import { hasLabel } from "../../people/devices/device-labels.ts";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 
 /** Bulk operations: their runs and their progress. Each run is an item, processed once. */
 

@@ -2,8 +2,8 @@ import { sql } from "kysely";
 import type { Labelled } from "../../../labels.ts";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
-import { onlyRow } from "../../pg/only-row.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { onlyRow } from "../../pg/values/only-row.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 import { workspaceOfWatcher } from "../watchers/device-offers.ts";
 
 /**

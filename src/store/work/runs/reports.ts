@@ -1,8 +1,8 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import type { Json } from "../../pg/schema-columns.ts";
-import { storableJson, storableText } from "../../pg/storable.ts";
-import { unnest } from "../../pg/unnest.ts";
+import type { Json } from "../../pg/schema/schema-columns.ts";
+import { storableJson, storableText } from "../../pg/values/storable.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 
 /**
  * Reports: an attempt's agent's statements about its work beside the output. Runs without a

@@ -3,7 +3,7 @@ import { newId, slotRunId, spreadRunId, timeOfRun } from "../../../ids.ts";
 import { factsOf, type Labelled } from "../../../labels.ts";
 import { matches } from "../../../selector.ts";
 import type { Db } from "../../pg/database.ts";
-import { onlyRow } from "../../pg/only-row.ts";
+import { onlyRow } from "../../pg/values/only-row.ts";
 import * as restoredStarts from "./restored-starts.ts";
 
 /**

@@ -8,7 +8,7 @@ import { type RawBuilder, sql } from "kysely";
 import { nameOfRun, spreadRunId } from "../../../ids.ts";
 import { restoredStarts } from "../../people/requests.ts";
 import type { Db } from "../../pg/database.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 
 type Start = { orgId: string; runId: string };
 

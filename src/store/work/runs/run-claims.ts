@@ -1,6 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 
 /**
  * Claims of runs: sessions of devices take the runs pinned to them, fleet workers take unpinned

@@ -1,9 +1,9 @@
 import { sql } from "kysely";
-import { hasLabel } from "../../people/device-labels.ts";
+import { hasLabel } from "../../people/devices/device-labels.ts";
 import type { Db } from "../../pg/database.ts";
 import { type Look, looksAlone } from "../../pg/looks.ts";
-import { onlyRow } from "../../pg/only-row.ts";
-import { ofFew } from "../../pg/unnest.ts";
+import { onlyRow } from "../../pg/values/only-row.ts";
+import { ofFew } from "../../pg/values/unnest.ts";
 import type { FinishedStatus, SkipReason } from "../attempts/settlements.ts";
 
 /** Runs for readers, and requests to end runs. */

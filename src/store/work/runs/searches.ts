@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { onlyRow } from "../../pg/only-row.ts";
+import { onlyRow } from "../../pg/values/only-row.ts";
 
 /**
  * Searches by people. Results have no word index: the index would cost every run some time, and

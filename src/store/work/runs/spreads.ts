@@ -1,7 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import { spreadRunId } from "../../../ids.ts";
 import type { Db } from "../../pg/database.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 
 /** Spread runs: a run on each device that matches the selector. */
 

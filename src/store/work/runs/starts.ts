@@ -5,8 +5,8 @@
 import { sql } from "kysely";
 import type { JsonValue } from "../../../json.ts";
 import type { Db } from "../../pg/database.ts";
-import { storableJson } from "../../pg/storable.ts";
-import { ofFew, unnest } from "../../pg/unnest.ts";
+import { storableJson } from "../../pg/values/storable.ts";
+import { ofFew, unnest } from "../../pg/values/unnest.ts";
 import type { StartSource, WatcherName } from "../watchers/schedules.ts";
 
 /** The cause of a run from outside of its watcher. */

@@ -3,7 +3,7 @@
  * was revoked, or the sponsor left the org or lost the role.
  */
 import { sql } from "kysely";
-import * as rights from "../../people/rights.ts";
+import * as rights from "../../people/devices/rights.ts";
 import type { Db } from "../../pg/database.ts";
 
 export type StrandedWatcher = {

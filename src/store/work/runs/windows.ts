@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { storableJson } from "../../pg/storable.ts";
+import { storableJson } from "../../pg/values/storable.ts";
 
 /** Windows: the stored results of completed runs. settlements.ts writes them. */
 

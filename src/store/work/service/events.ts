@@ -2,10 +2,10 @@ import { type Selectable, sql } from "kysely";
 import { findSource } from "../../people/sources.ts";
 import type { Db } from "../../pg/database.ts";
 import { inCompany } from "../../pg/round-trips.ts";
-import type { Json } from "../../pg/schema-columns.ts";
-import type { EventTable } from "../../pg/schema-work.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
-import { uuidsOf } from "../../pg/uuid-array.ts";
+import type { Json } from "../../pg/schema/schema-columns.ts";
+import type { EventTable } from "../../pg/schema/schema-work.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
+import { uuidsOf } from "../../pg/values/uuid-array.ts";
 import { appendAlone } from "./lone-events.ts";
 
 export type EventRow = Selectable<EventTable>;

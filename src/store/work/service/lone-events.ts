@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { inCompany } from "../../pg/round-trips.ts";
-import { ofFew } from "../../pg/unnest.ts";
+import { ofFew } from "../../pg/values/unnest.ts";
 
 /**
  * The event of a run that comes alone, as two short statements that are sent with the commit: the

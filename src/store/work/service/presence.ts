@@ -1,8 +1,8 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { onlyRow } from "../../pg/only-row.ts";
 import { relaxed } from "../../pg/relaxed.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import { onlyRow } from "../../pg/values/only-row.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 
 /**
  * Presence: the replica with a device's stream, the session's epoch, and the time of the device's

@@ -2,7 +2,7 @@ import { type RawBuilder, sql } from "kysely";
 import { entriesMax } from "../../agents/platform-state.ts";
 import { repeatMs } from "../../people/requests.ts";
 import type { Db } from "../../pg/database.ts";
-import { onlyRow } from "../../pg/only-row.ts";
+import { onlyRow } from "../../pg/values/only-row.ts";
 import { keepLast, moment } from "./partitions.ts";
 
 /**

@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { type RawBuilder, sql } from "kysely";
 import { Refusal } from "../../../errors.ts";
 import { type Db, transaction } from "../../pg/database.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 
 /**
  * The start of turns: message, conversation and marker are written together, or not at all. Turns of

@@ -1,7 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { takingData } from "../../pg/failures.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 import { lateBytesMax, lateResultsMax, lockSubjects, storedOf } from "../attempts/late-results.ts";
 import { outputTailCharacters } from "../attempts/settlements.ts";
 import type { FinishedTurnStatus } from "./turns.ts";

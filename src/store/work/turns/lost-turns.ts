@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
-import { unnest } from "../../pg/unnest.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 import { timeAsked } from "../attempts/attempt-rules.ts";
 import { type SessionName, sessionColumns } from "../service/presence.ts";
 import { turnWaitMsMax } from "./questions.ts";

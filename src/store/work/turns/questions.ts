@@ -2,8 +2,8 @@ import { sql } from "kysely";
 import { refuse } from "../../../errors.ts";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
-import type { Json } from "../../pg/schema-columns.ts";
-import { storableJson, storableText } from "../../pg/storable.ts";
+import type { Json } from "../../pg/schema/schema-columns.ts";
+import { storableJson, storableText } from "../../pg/values/storable.ts";
 import type { NotifyEntry } from "../messages/deliveries.ts";
 
 /**

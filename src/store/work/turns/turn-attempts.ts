@@ -1,7 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { relaxed } from "../../pg/relaxed.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import type { Acceptance } from "../attempts/attempts.ts";
 import type { AttemptName } from "../attempts/settlements.ts";
 import type { Want } from "../runs/run-claims.ts";

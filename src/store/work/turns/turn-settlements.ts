@@ -1,6 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import { endsAsCancelled, isOfSession, pastAttemptsWith } from "../attempts/attempt-rules.ts";
 import type { PastVerdict } from "../attempts/completions.ts";
 import { type AttemptName, outputTailCharacters } from "../attempts/settlements.ts";

@@ -1,10 +1,10 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { type Look, looksAlone } from "../../pg/looks.ts";
-import { onlyRow } from "../../pg/only-row.ts";
+import { onlyRow } from "../../pg/values/only-row.ts";
 
 /**
- * Jumps of the database's clock: their discovery and their resolution. scheduler/clock.ts judges
+ * Jumps of the database's clock: their discovery and their resolution. scheduler/slots/clock.ts judges
  * them.
  */
 

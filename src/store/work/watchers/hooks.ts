@@ -4,9 +4,9 @@ import { refuse } from "../../../errors.ts";
 import { isUuid } from "../../../ids.ts";
 import type { JsonValue } from "../../../json.ts";
 import type { Keyring, SecretPlace } from "../../../secrets.ts";
-import { beginRotation, type Rotated } from "../../people/secret-rotation.ts";
+import { beginRotation, type Rotated } from "../../people/orgs/secret-rotation.ts";
 import { type Db, transaction } from "../../pg/database.ts";
-import { storableJson } from "../../pg/storable.ts";
+import { storableJson } from "../../pg/values/storable.ts";
 
 export type HookKind = "standard" | "github" | "gitlab" | "slack" | "bearer" | "secret_url";
 export type HookOutcome = "started" | "already_queued" | "queued" | "skipped" | "filtered" | "failed";

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import type { Json } from "../../pg/schema-columns.ts";
+import type { Json } from "../../pg/schema/schema-columns.ts";
 
 /** The versions of watchers and agents, the newest first. */
 

@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import { unnest } from "../../pg/unnest.ts";
+import { unnest } from "../../pg/values/unnest.ts";
 import type { SkipReason } from "../attempts/settlements.ts";
 
 /** The moves of schedules, as a part of the statement that writes their slots (slot-rows.ts). */

@@ -1,7 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { inCompany } from "../../pg/round-trips.ts";
-import { ofAnySize, ofFew, unnest } from "../../pg/unnest.ts";
+import { ofAnySize, ofFew, unnest } from "../../pg/values/unnest.ts";
 import { type DeviceOffers, offersByRevision } from "./device-offers.ts";
 
 /**

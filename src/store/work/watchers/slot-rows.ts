@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import { isOfSlot, slotRunId } from "../../../ids.ts";
 import type { Db } from "../../pg/database.ts";
-import { ofAnySize, unnest } from "../../pg/unnest.ts";
+import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import type { SkipReason } from "../attempts/settlements.ts";
 import * as gates from "../runs/gates.ts";
 import {

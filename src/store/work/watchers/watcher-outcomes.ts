@@ -1,5 +1,5 @@
 import { type RawBuilder, sql } from "kysely";
-import type { Quotas } from "../../people/quotas.ts";
+import type { Quotas } from "../../people/orgs/quotas.ts";
 
 /**
  * The consequences of a run's end for its watcher: its last window, its failures in a row, its

@@ -2,7 +2,7 @@ import { sql } from "kysely";
 import { refuse } from "../../../errors.ts";
 import { isUuid } from "../../../ids.ts";
 import type { Db } from "../../pg/database.ts";
-import { ofFew } from "../../pg/unnest.ts";
+import { ofFew } from "../../pg/values/unnest.ts";
 
 /** The id and the pin of a watcher, for calls that lock and read the watcher themselves. */
 export type WatcherPin = { id: string; deviceId: string | null };

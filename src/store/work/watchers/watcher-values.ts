@@ -1,5 +1,5 @@
-import type { Json } from "../../pg/schema-columns.ts";
-import type { Catchup, Notification, Overlap, WatcherRow } from "../../pg/schema-work.ts";
+import type { Json } from "../../pg/schema/schema-columns.ts";
+import type { Catchup, Notification, Overlap, WatcherRow } from "../../pg/schema/schema-work.ts";
 
 /**
  * The values of a watcher: as people choose them, as columns, and as the fields of events. Pure.

@@ -2,8 +2,8 @@ import { sql } from "kysely";
 import { refuse } from "../../../errors.ts";
 import { isUuid } from "../../../ids.ts";
 import type { Db } from "../../pg/database.ts";
-import type { Json } from "../../pg/schema-columns.ts";
-import type { SchedulePositionRow, WatcherRow } from "../../pg/schema-work.ts";
+import type { Json } from "../../pg/schema/schema-columns.ts";
+import type { SchedulePositionRow, WatcherRow } from "../../pg/schema/schema-work.ts";
 import { type DeviceOffers, offersOfWatcher } from "./device-offers.ts";
 import { columnsOf, type WatcherValues } from "./watcher-values.ts";
 

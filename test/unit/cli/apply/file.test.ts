@@ -2,9 +2,9 @@ import { mkdtempSync, readFileSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { desiredOf } from "../../../../src/cli/apply/desired.ts";
-import { parseFile } from "../../../../src/cli/apply/file.ts";
-import { jsonSchema } from "../../../../src/cli/apply/shape.ts";
+import { desiredOf } from "../../../../src/cli/apply/file/desired.ts";
+import { parseFile } from "../../../../src/cli/apply/file/file.ts";
+import { jsonSchema } from "../../../../src/cli/apply/file/shape.ts";
 
 const read = (text: string, env: Record<string, string> = {}) => {
   const parsed = parseFile(text, { file: "pinion.toml", env });

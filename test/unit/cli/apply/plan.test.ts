@@ -3,13 +3,13 @@ import { expect, test } from "vitest";
 import { AgentPlatformSchema, AgentSchema, PlatformStatus } from "#gen/pinion/v1/agent_pb.js";
 import { DeviceSchema } from "#gen/pinion/v1/fleet_pb.js";
 import { WatcherSchema } from "#gen/pinion/v1/watcher_pb.js";
-import { desiredOf } from "../../../../src/cli/apply/desired.ts";
-import { parseFile } from "../../../../src/cli/apply/file.ts";
-import { lengthText } from "../../../../src/cli/apply/lengths.ts";
-import { makePlan } from "../../../../src/cli/apply/plan.ts";
+import { specOfFields } from "../../../../src/cli/apply/fields/watcher-fields.ts";
+import { desiredOf } from "../../../../src/cli/apply/file/desired.ts";
+import { parseFile } from "../../../../src/cli/apply/file/file.ts";
+import { lengthText } from "../../../../src/cli/apply/file/lengths.ts";
+import { makePlan } from "../../../../src/cli/apply/plan/plan.ts";
+import type { Kind, Verdict } from "../../../../src/cli/apply/plan/steps.ts";
 import type { OrgState } from "../../../../src/cli/apply/state.ts";
-import type { Kind, Verdict } from "../../../../src/cli/apply/steps.ts";
-import { specOfFields } from "../../../../src/cli/apply/watcher-fields.ts";
 
 const everything: ReadonlySet<Kind> = new Set(["agent", "platform", "watcher"]);
 const empty: OrgState = {

@@ -1,8 +1,8 @@
 import fc from "fast-check";
 import { parse } from "smol-toml";
 import { expect, test } from "vitest";
-import { tomlText } from "../../../../src/cli/apply/toml-text.ts";
-import { escaped, substitute } from "../../../../src/cli/apply/variables.ts";
+import { tomlText } from "../../../../src/cli/apply/file/toml-text.ts";
+import { escaped, substitute } from "../../../../src/cli/apply/file/variables.ts";
 
 const value = (text: string, env: Record<string, string> = {}) => substitute({ text }, env).value;
 

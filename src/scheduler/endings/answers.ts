@@ -1,0 +1,65 @@
+/**
+ * Checks an agent's answer against its watcher's schema. Both were written by others: a pattern may
+ * go back for years, and references that fork take as long. A check has a limit of time.
+ */
+import { type Schema, Validator } from "@cfworker/json-schema";
+import { inTime } from "../../bounded.ts";
+
+/** Maximum problems named; a wrong answer may have thousands. */
+const problemsShownMax = 5;
+const problemCharactersMax = 300;
+/** Milliseconds of one check; an ordinary one takes less than one. */
+const checkMsMax = 50;
+/** Schemas remembered as too slow: of these, no further answer takes the time. */
+const slowSchemasMax = 1_000;
+const slowSchemas = new Set<string>();
+const unchecked = {
+  late: `the check against the schema takes more than ${checkMsMax} ms; simplify its patterns and references`,
+  endless: "the check against the schema does not end; simplify its references",
+};
+
+/** Undefined for an unusable schema. */
+function validate(answer: unknown, schema: unknown) {
+  const text = JSON.stringify(schema);
+  if (slowSchemas.has(text)) return "late";
+  try {
+    const check = () => new Validator(schema as Schema, "2020-12", false).validate(answer);
+    const found = inTime(checkMsMax, check);
+    if (found !== "late") return found.value;
+  } catch (error) {
+    // Of a schema that refers to itself, or of more errors than a call may have arguments.
+    return error instanceof RangeError ? "endless" : undefined;
+  }
+  const [oldest] = slowSchemas;
+  if (slowSchemas.size >= slowSchemasMax && oldest !== undefined) slowSchemas.delete(oldest);
+  slowSchemas.add(text);
+  return "late";
+}
+
+/**
+ * The problems of an answer under a JSON Schema (draft 2020-12), in words: "/severity: must be a
+ * number"; undefined for a matching answer. An unusable schema counts as no schema: new ones are
+ * refused when set, older ones may exist.
+ */
+export function problemsOf(answer: unknown, schema: unknown): string | undefined {
+  const found = validate(answer, schema);
+  if (found === undefined || typeof found === "string") return found && unchecked[found];
+  if (found.valid) return undefined;
+  const { errors } = found;
+  // The first errors concern the outer schemas ("does not match properties"); the innermost errors
+  // name the cause.
+  const inner = errors.filter(
+    ({ instanceLocation }) =>
+      !errors.some(
+        (other) =>
+          other.instanceLocation !== instanceLocation &&
+          other.instanceLocation.startsWith(`${instanceLocation}/`),
+      ),
+  );
+  const shown = inner.slice(0, problemsShownMax).map(({ instanceLocation, error }) => {
+    const place = instanceLocation.replace(/^#/, "") || "/";
+    return `${place}: ${error}`.slice(0, problemCharactersMax);
+  });
+  const rest = inner.length - shown.length;
+  return [...shown, ...(rest > 0 ? [`${rest} more`] : [])].join("; ");
+}

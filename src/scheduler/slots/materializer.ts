@@ -1,0 +1,171 @@
+import type { DatabaseClock } from "../../database-clock.ts";
+import type { Db } from "../../store/pg/database.ts";
+import * as schedules from "../../store/work/watchers/schedules.ts";
+import { type Loop, startLoop } from "../loop.ts";
+import { ClockInDoubt } from "./clock.ts";
+import { LookAhead } from "./look-ahead.ts";
+import { planBacklog, planDue } from "./plan.ts";
+import { type PassOptions, passOver } from "./recording.ts";
+
+/**
+ * Turns due slots into rows: a run, or a skipped run with its reason (R2), in the transaction that
+ * moves the schedule (R3). Any number of replicas may materialize at once: each locks different
+ * watchers. The materializer sleeps until shortly before the next slot is due. A run whose watcher
+ * has no active run is recorded ahead, and claimed if its device is connected to the replica, so
+ * that at the due time only the frame has to be written. All other slots are decided when they fall
+ * due.
+ *
+ *   schedule at a slot ──ahead──▶ run (pending or claimed) ──due──▶ pushed
+ *      │                                                          (schedule moves with the row)
+ *      ├──due──▶ run │ skipped, with its reason
+ *      └──due, active run, a queueing overlap──▶ backlog ──active run ends──▶ run
+ */
+
+/** Watchers per transaction. */
+const watchersPerPassMax = 1_000;
+/**
+ * While more watchers are due than a pass takes, each pass includes this number of the latest due,
+ * so that a large group delays itself and not the slots after the group.
+ */
+const newestPerPass = 100;
+
+/**
+ * Milliseconds until the next check for due slots that were passed over, because they fell due at
+ * the same moment or another transaction holds their lock. Doubles with each check without
+ * progress.
+ */
+const passedOverMs = 1;
+const passedOverMsMax = 50;
+/** Milliseconds after a wake-up within which a slot that falls due is expected by the wake-up. */
+const expectedMs = 5;
+
+/** Milliseconds until the next check while the database's clock is in doubt. */
+const inDoubtMs = 1_000;
+
+/**
+ * Records the due slots of up to `limit` watchers, the longest due first, and of up to `newest` of
+ * the latest due; returns the number of watchers processed.
+ */
+export async function materializeOnce(
+  db: Db,
+  options: PassOptions & { limit?: number; newest?: number },
+): Promise<number> {
+  const { limit = watchersPerPassMax, newest } = options;
+  const lock = (tx: Db) => schedules.lockDue(tx, limit, newest);
+  return (await passOver(db, options, { lock, plan: planDue })).watchers;
+}
+
+/** Records slots that waited for the end of their watcher's active run. */
+export async function materializeBacklogOnce(
+  db: Db,
+  options: PassOptions & { limit?: number },
+): Promise<number> {
+  const limit = options.limit ?? watchersPerPassMax;
+  const lock = (tx: Db) => schedules.lockBacklogged(tx, limit);
+  return (await passOver(db, options, { lock, plan: planBacklog })).watchers;
+}
+
+/**
+ * Two concurrent passes, each over different watchers: while PostgreSQL writes for one pass, the
+ * other pass plans.
+ */
+async function catchUp(options: PassOptions & { db: Db }): Promise<number> {
+  const passes = [newestPerPass, 0].map((newest) => materializeOnce(options.db, { ...options, newest }));
+  const results = await Promise.allSettled(passes);
+  let due = 0;
+  for (const result of results) {
+    if (result.status === "rejected") throw result.reason;
+    due += result.value;
+  }
+  return due;
+}
+
+type Options = PassOptions & {
+  db: Db;
+  clock: DatabaseClock;
+  replicaId: string;
+  /** Maximum milliseconds of sleep, for slots that another replica's writes made due. */
+  sweepMs: number;
+  /** Milliseconds that slots are recorded before they are due; 0: slots are recorded when due. */
+  aheadMs: number;
+};
+
+export function startMaterializer(options: Options): Loop {
+  const ahead = new LookAhead(options);
+  const series = new Series(options, ahead);
+  const loop = startLoop({
+    name: "materializer",
+    log: options.log,
+    async pass(_, wasPoked) {
+      try {
+        return await series.pass(wasPoked);
+      } catch (error) {
+        if (!(error instanceof ClockInDoubt)) throw error;
+        return inDoubtMs;
+      }
+    },
+  });
+  return {
+    poke() {
+      ahead.forget();
+      loop.poke();
+    },
+    stop: () => loop.stop(),
+  };
+}
+
+/** The materializer's passes: what is due first, then what waited, then what is ahead. */
+class Series {
+  readonly #options: Options;
+  readonly #ahead: LookAhead;
+  #isBehind = false;
+  /** A slot is due by now, as far as the last pass knew. */
+  #isExpecting = true;
+  #againMs = passedOverMs;
+
+  constructor(options: Options, ahead: LookAhead) {
+    this.#options = options;
+    this.#ahead = ahead;
+  }
+
+  /** Returns the milliseconds to sleep. */
+  async pass(wasPoked: boolean): Promise<number> {
+    const { db, clock, sweepMs } = this.#options;
+    // Between due slots a look suffices.
+    const hasTried = wasPoked || this.#isExpecting;
+    const due = hasTried ? await this.#materialize() : 0;
+    this.#isExpecting = true;
+    this.#isBehind = due >= watchersPerPassMax;
+    if (this.#isBehind) return 0;
+    const outlook = await this.#look();
+    const { dueMs, hasBacklog } = outlook;
+    if (hasBacklog && (await materializeBacklogOnce(db, this.#options)) > 0) return 0;
+    const isDue = dueMs !== null && dueMs <= outlook.nowMs;
+    // The slot fell due during the last pass, or before it was expected.
+    if (isDue && (due > 0 || !hasTried)) return 0;
+    if (isDue || hasBacklog) {
+      const waitMs = this.#againMs;
+      this.#againMs = Math.min(2 * this.#againMs, passedOverMsMax);
+      return waitMs;
+    }
+    this.#againMs = passedOverMs;
+    const beginMs = await this.#ahead.pass(outlook);
+    const wakeMs = Math.min(dueMs ?? Number.POSITIVE_INFINITY, beginMs ?? Number.POSITIVE_INFINITY);
+    // A fraction of a millisecond early: the slot is due when the statement arrives.
+    const waitMs = Math.min(Math.max(0, Math.floor(wakeMs - clock.now())), sweepMs);
+    this.#isExpecting = dueMs !== null && dueMs <= clock.now() + waitMs + expectedMs;
+    return waitMs;
+  }
+
+  #materialize(): Promise<number> {
+    return this.#isBehind ? catchUp(this.#options) : materializeOnce(this.#options.db, this.#options);
+  }
+
+  #look(): Promise<schedules.Outlook> {
+    const { db, clock } = this.#options;
+    return clock.read(
+      () => schedules.lookAhead(db, this.#ahead.through, this.#options.replicaId),
+      ({ nowMs }) => nowMs,
+    );
+  }
+}

@@ -1,0 +1,54 @@
+import { refuse } from "../../errors.ts";
+import type { Quotas } from "../../store/people/orgs/quotas.ts";
+import type { Db } from "../../store/pg/database.ts";
+import * as clockJumps from "../../store/work/watchers/clock-jumps.ts";
+import * as schedules from "../../store/work/watchers/schedules.ts";
+import type * as slotRows from "../../store/work/watchers/slot-rows.ts";
+import { jumpMsMin } from "./clock-watch.ts";
+import { planDue } from "./plan.ts";
+import { keepWithin, write } from "./plan-rows.ts";
+
+/** Maximum rounds, each of at most slotsPerPassMax slots, that an edit of a watcher waits for. */
+const roundsBeforeEditMax = 40;
+
+/**
+ * Records the due slots of a watcher in the caller's transaction, before its schedule is edited,
+ * paused or resumed. Returns the rows, whose events (plan-rows.ts) the caller appends as its
+ * last statement. Without quotas, the org may have any number of active runs.
+ */
+export async function recordDue(
+  tx: Db,
+  orgId: string,
+  watcherId: string,
+  quotas?: Quotas,
+): Promise<slotRows.RecordedRun[]> {
+  const recorded: slotRows.RecordedRun[] = [];
+  for (let round = 0; round < roundsBeforeEditMax; round++) {
+    const watcher = await schedules.lockOne(tx, { orgId, watcherId });
+    if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return recorded;
+    if (round === 0) await requireClock(tx, watcher.now);
+    const plan = planDue(watcher);
+    if (quotas) await keepWithin(tx, quotas, [plan]);
+    recorded.push(...(await write(tx, [plan])));
+  }
+  // All due slots have to be recorded before the schedule moves (R2).
+  refuse("aborted", "the watcher is far behind its schedule and is catching up; try again in a moment", {
+    retryAfterMs: 5_000,
+  });
+}
+
+/** Refuses while it is not known whether slots are due at this time. */
+async function requireClock(tx: Db, now: Date): Promise<void> {
+  const doubt = await clockJumps.findDoubt(tx, { now, aheadMs: jumpMsMin });
+  if (doubt === "jumped") {
+    refuse(
+      "failed_precondition",
+      "the database's clock jumped, so it is not known which slots are due; `pinion doctor` says more",
+    );
+  }
+  if (doubt === "unchecked") {
+    refuse("unavailable", "the database's clock has not been checked yet; try again in a moment", {
+      retryAfterMs: 5_000,
+    });
+  }
+}

@@ -1,0 +1,116 @@
+import type { Logger } from "../../log.ts";
+import { type Db, transaction } from "../../store/pg/database.ts";
+import * as events from "../../store/work/service/events.ts";
+import * as clockJumps from "../../store/work/watchers/clock-jumps.ts";
+import * as positions from "../../store/work/watchers/positions.ts";
+import * as schedules from "../../store/work/watchers/schedules.ts";
+import { type Loop, startLoop } from "../loop.ts";
+import { jitterOf, nextSlot } from "../schedule/schedule.ts";
+import type { Clock } from "./clock.ts";
+
+/**
+ * Corrects schedules that are further ahead than their cron's next slot, because they moved while
+ * the database's clock was ahead. Each is planned again from now. Skipped slots in the future are
+ * due again; a slot with a run keeps its run, so that it does not fire twice.
+ */
+
+/**
+ * Milliseconds. Slots may be recorded up to this time ahead, so a schedule that is no further ahead
+ * is correct.
+ */
+const aheadMsMax = 300_000;
+const watchersPerReadMax = 1_000;
+const everyMs = 3_600_000;
+/**
+ * Milliseconds. A database's clock that is further behind the replica's own has probably gone back
+ * wrongly: schedules moved back by it would stand at slots of long ago.
+ */
+const behindMsMax = 7_200_000;
+const behindAgainMs = 60_000;
+
+/** Milliseconds by which the database's clock is behind the replica's own. */
+const behindOf = (now: Date) => Date.now() - now.getTime();
+
+/** The correct next slot of a schedule that is too far ahead; undefined for a correct schedule. */
+export function standsTooFar(watcher: positions.PlannedWatcher): Date | undefined {
+  const next = nextSlot(watcher, watcher.now);
+  const latest = nextSlot(watcher, new Date(watcher.now.getTime() + aheadMsMax));
+  return next && latest && watcher.nextSlotAt > latest ? next : undefined;
+}
+
+/** Replans all schedules that are too far ahead; returns their number. */
+export async function replanOnce(db: Db, options: { log: Logger; signal?: AbortSignal }): Promise<number> {
+  let count = 0;
+  let after: schedules.WatcherName | undefined;
+  do {
+    const read = await positions.listPlanned(db, { after, aheadMs: aheadMsMax, limit: watchersPerReadMax });
+    for (const watcher of read) if (standsTooFar(watcher) && (await replan(db, watcher))) count += 1;
+    after = read.length === watchersPerReadMax ? read.at(-1) : undefined;
+  } while (after && !options.signal?.aborted);
+  if (count > 0)
+    options.log.warn({ watchers: count }, "schedules stood too far ahead and were planned again");
+  return count;
+}
+
+async function replan(db: Db, name: schedules.WatcherName): Promise<boolean> {
+  return transaction(db, async (tx) => {
+    const watcher = await schedules.lockOne(tx, name);
+    if (!watcher?.schedule || !watcher.nextSlotAt) return false;
+    const { orgId, watcherId, schedule, timeZone, nextSlotAt, jitterMs, now } = watcher;
+    // The clock may have gone back since the pass looked at it.
+    if (behindOf(now) > behindMsMax) return false;
+    const next = standsTooFar({ orgId, watcherId, schedule, timeZone, nextSlotAt, now });
+    if (!next) return false;
+    const nextDueAt = new Date(next.getTime() + jitterOf(watcherId, jitterMs));
+    const slotsFreed = await positions.moveBack(tx, { orgId, watcherId, nextSlotAt: next, nextDueAt });
+    await events.append(tx, orgId, [
+      {
+        kind: "watcher.replanned",
+        actor: "pinion",
+        watcherId,
+        data: {
+          reason: "its schedule stood further ahead than its next slot",
+          from: nextSlotAt.toISOString(),
+          to: next.toISOString(),
+          slots_freed: slotsFreed,
+        },
+      },
+    ]);
+    return true;
+  });
+}
+
+/** Starts the checks: at the start, hourly (one replica for all), and when poked. */
+export function startReplanner(options: {
+  db: Db;
+  log: Logger;
+  judge: Pick<Clock, "check">;
+  /** Reports that schedules were moved. */
+  onReplanned: () => void;
+}): Loop & { now(): void } {
+  let isAsked = true;
+  const loop = startLoop({
+    name: "replanner",
+    log: options.log,
+    async pass(signal) {
+      if ((await options.judge.check()).isInDoubt) return everyMs;
+      const behindMs = behindOf((await clockJumps.read(options.db)).now);
+      if (behindMs > behindMsMax) {
+        options.log.warn({ behindMs }, "the database's clock is behind; no schedule is planned again by it");
+        return behindAgainMs;
+      }
+      const isMine = await positions.takeReplanning(options.db, everyMs);
+      if (!isMine && !isAsked) return everyMs;
+      isAsked = false;
+      if ((await replanOnce(options.db, { log: options.log, signal })) > 0) options.onReplanned();
+      return everyMs;
+    },
+  });
+  return {
+    ...loop,
+    now() {
+      isAsked = true;
+      loop.poke();
+    },
+  };
+}

@@ -1,0 +1,109 @@
+/**
+ * Handling of uncaught errors: an error that no code caught ends the request that caused it, and no
+ * other request.
+ *
+ * - An error thrown by a handler, or a rejected promise of a handler, is caught where the port
+ *   calls the handler.
+ * - An error thrown by a listener of a stream, request, response or session is caught where the
+ *   event is emitted.
+ * - An error in a timer or an unawaited promise arrives at the process (cli/uncaught.ts). The
+ *   asynchronous context names the request that started the work.
+ *
+ * Each case is a defect of the server: it is logged as an error and counted.
+ */
+import { AsyncLocalStorage } from "node:async_hooks";
+import type { EventEmitter } from "node:events";
+import type { Logger } from "../../../log.ts";
+import type { UncaughtOrigin } from "../../../metrics.ts";
+
+/**
+ * Ends one request, stream or connection: with an answer if no byte of an answer has left, by a cut
+ * otherwise. Idempotent.
+ */
+export type End = () => void;
+
+export type LastLine = {
+  /**
+   * Runs `work` and returns its result. If `work` throws or rejects, or if work that it started
+   * fails later, `end` is called, and nothing else ends.
+   */
+  run<T>(end: End, work: () => T): T | undefined;
+  /** Catches errors thrown by the listeners of an emitter, until the emitter ends. */
+  guard(emitter: EventEmitter, end: End): void;
+  /** Takes an error that arrived at the process. */
+  uncaught(error: unknown, origin: "uncaughtException" | "unhandledRejection"): void;
+};
+
+/**
+ * Errors above this number per minute are counted and not logged, so that a peer that triggers
+ * errors cannot fill the log.
+ */
+const loggedPerMinuteMax = 60;
+const minuteMs = 60_000;
+
+export function createLastLine(options: {
+  log: Logger;
+  onUncaught?: ((origin: UncaughtOrigin) => void) | undefined;
+}): LastLine {
+  const { log, onUncaught } = options;
+  const requests = new AsyncLocalStorage<End>();
+  let minute = { since: Number.NEGATIVE_INFINITY, logged: 0 };
+
+  function take(origin: UncaughtOrigin, error: unknown, end: End | undefined): void {
+    onUncaught?.(origin);
+    const now = performance.now();
+    if (now - minute.since > minuteMs) minute = { since: now, logged: 0 };
+    if (++minute.logged <= loggedPerMinuteMax) log.error({ err: error, origin }, consequences[origin]);
+    try {
+      end?.();
+    } catch (failure) {
+      log.error({ err: failure }, "a request could not be ended");
+    }
+  }
+
+  return {
+    run(end, work) {
+      return requests.run(end, () => {
+        try {
+          const working = work();
+          if (working instanceof Promise) working.catch((error: unknown) => take("handler", error, end));
+          return working;
+        } catch (error) {
+          take("handler", error, end);
+          return undefined;
+        }
+      });
+    },
+    guard(emitter, end) {
+      const emit = emitter.emit;
+      emitter.emit = function (this: EventEmitter, ...args: Parameters<EventEmitter["emit"]>): boolean {
+        // Without a listener Node throws the error itself: the peer broke something, and we made no
+        // mistake.
+        if (args[0] === "error" && emitter.listenerCount("error") === 0) {
+          end();
+          return false;
+        }
+        return requests.run(end, () => {
+          try {
+            return emit.apply(emitter, args);
+          } catch (error) {
+            take("callback", error, end);
+            return true;
+          }
+        });
+      };
+    },
+    uncaught(error, origin) {
+      const end = requests.getStore();
+      if (origin === "unhandledRejection") take("rejection", error, end);
+      else take(end ? "callback" : "process", error, end);
+    },
+  };
+}
+
+const consequences: Record<UncaughtOrigin, string> = {
+  handler: "a handler failed; its request was ended",
+  callback: "a callback of a request failed; the request was ended",
+  rejection: "a promise that nothing waited for was rejected; its operation was ended",
+  process: "an error was thrown outside of any request; the replica goes on",
+};
