@@ -15,7 +15,8 @@ export type StatementProxy = {
    * same text, until {@link mend}.
    */
   fail(at: number, code: string, options?: { isLasting?: boolean }): void;
-  mend(): void;
+  /** Returns the text that failed; empty for none. Work in parallel may change the order of texts. */
+  mend(): string;
 };
 
 type Fault = { at: number; code: string; isLasting: boolean; text?: string | undefined };
@@ -78,7 +79,9 @@ export async function startStatementProxy(databaseUrl: string): Promise<Statemen
       fault = { at, code, isLasting };
     },
     mend() {
+      const text = fault?.text ?? "";
       fault = undefined;
+      return text;
     },
   };
 }

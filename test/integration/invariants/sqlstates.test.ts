@@ -92,10 +92,10 @@ async function failEverywhere(
         () => undefined,
         (failure: unknown) => failure,
       );
-      proxy.mend();
-      const where = `${code} at ${text.slice(0, 60)}`;
+      const refused = proxy.mend();
+      const where = `${code} at ${refused.slice(0, 60)}`;
       // Data that the database refuses in the statement that takes the data is invalid.
-      const mayBeInvalid = /^2[23]/.test(code) && carriesData.test(text);
+      const mayBeInvalid = /^2[23]/.test(code) && carriesData.test(refused);
       if (error instanceof Refusal) expect(mayBeInvalid, `${where}: refused for good`).toBe(true);
       else if (error !== undefined) expect(codeOf(error), where).toBe(code);
       await work.unharmed();

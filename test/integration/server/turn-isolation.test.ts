@@ -3,7 +3,7 @@
  * other.
  */
 import { createClients } from "@pinion/client";
-import { afterAll, beforeAll, expect, test } from "vitest";
+import { afterAll, beforeAll, expect, test, vi } from "vitest";
 import { CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
@@ -118,7 +118,8 @@ test("the same agent, person and message id in two orgs are two turns, two conve
   // The report of one org's worker on the other org's attempt, with the right token, matches no
   // attempt.
   expect(await answer(stream, given, "stolen", "stolen")).toBe(CompletionVerdict.UNKNOWN);
-  expect((await getTurn(globex, turn)).status).toBe(TurnStatus.RUNNING);
+  // Accepts are stored in batches.
+  await vi.waitFor(async () => expect((await getTurn(globex, turn)).status).toBe(TurnStatus.RUNNING));
   const watched = watchTurn(globex, turn);
   await answer(theirs, given, "I do not know", "snapshot: globex");
   await watched.over;
