@@ -38,10 +38,11 @@ export async function startPgBouncer(databaseUrl: string, { poolSize = 4 } = {})
   // As root, PgBouncer switches to another user, who reads the folder.
   await chmod(folder, 0o755);
   const file = join(folder, "pgbouncer.ini");
+  const password = decodeURIComponent(target.password);
   await writeFile(
     file,
     `[databases]
-* = host=${target.hostname} port=${target.port || 5432} user=${target.username} password='${decodeURIComponent(target.password)}'
+* = host=${target.hostname} port=${target.port || 5432} user=${target.username}${password ? ` password='${password}'` : ""}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = ${port}
