@@ -6,10 +6,8 @@ import { createInterface } from "node:readline";
 const [type, what, size = "0"] = process.argv.slice(2);
 
 function write(data) {
-  return new Promise((resolve) => {
-    if (process.stdout.write(data)) resolve();
-    else process.stdout.once("drain", resolve);
-  });
+  // Written, not only queued: the program exits after its answer.
+  return new Promise((resolve) => process.stdout.write(data, resolve));
 }
 const line = (value) => write(`${JSON.stringify(value)}\n`);
 
