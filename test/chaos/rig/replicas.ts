@@ -1,4 +1,5 @@
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { type FaultProxy, startFaultProxy, type Target } from "../../support/fault-proxy.ts";
 import { freePort } from "../../support/programs.ts";
@@ -14,7 +15,7 @@ export type ReplicaProcess = {
   /** Takes connections, as far as the rig knows. */
   readonly isUp: boolean;
   readonly child: Child | undefined;
-  /** Starts the replica; resolves when it serves, rejects when the process ends before. */
+  /** Starts the replica; resolves when it serves, rejects when the process ends before or is late. */
   start(): Promise<void>;
   kill(): Promise<void>;
   /** Asks the replica to stop, and waits until the process has ended. */
@@ -26,6 +27,8 @@ export type ReplicaProcess = {
 const repository = fileURLToPath(new URL("../../../", import.meta.url));
 /** Maximum time of an orderly stop: the configured limit plus a margin for a busy machine. */
 const stopMsMax = 30_000;
+/** Maximum time of a start: behind a database that is away, replicas wait. */
+const startMsMax = 90_000;
 
 export async function createReplica(options: {
   name: string;
@@ -85,12 +88,17 @@ export async function createReplica(options: {
         isUp = false;
         record({ kind: "replica", replica: name, phase: "ended" });
       });
-      await Promise.race([
-        serves,
-        started.ended.then(() => {
-          throw new Error(`replica ${name} ended: ${started.errors}`);
-        }),
-      ]);
+      const abandon = new AbortController();
+      const late = sleep(startMsMax, undefined, { signal: abandon.signal }).then(() => {
+        throw new Error(`replica ${name} did not serve within ${startMsMax} ms: ${output}${started.errors}`);
+      });
+      const over = started.ended.then(() => {
+        throw new Error(`replica ${name} ended: ${started.errors}`);
+      });
+      await Promise.race([serves, over, late]).finally(() => {
+        late.catch(() => {});
+        abandon.abort();
+      });
       isUp = true;
       record({ kind: "replica", replica: name, phase: "serving" });
     },
