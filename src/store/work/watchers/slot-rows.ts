@@ -72,24 +72,16 @@ export function isClaimed(run: RecordedRun): run is RecordedRun & ClaimedRun {
   return run.attemptToken !== null;
 }
 
-/** The run id of a slot; null for a run without a slot. */
-const slotIdOf = (slot: { orgId: string; watcherId: string; scheduledFor: Date | null }) =>
-  slot.scheduledFor && slotRunId({ ...slot, scheduledFor: slot.scheduledFor });
-
 /**
- * Whether a slot of the input `i` has its row: a run under the slot's own id, live or ended, or
- * under another id, recorded in `slot`. The answer holds while the watcher's row is locked.
+ * Whether a slot or a start of the input `i` has its row: a run under the slot's own id
+ * (`slot_id`; of a start its run's), live or ended, or under another id, recorded in `slot`. The
+ * answer holds while the watcher's row is locked.
  */
 const isThere = sql`(
   exists (select from run r where r.org_id = i.org_id and r.id = i.slot_id)
   or exists (select from run_finished f where f.org_id = i.org_id and f.id = i.slot_id)
   or exists (select from slot s
     where s.org_id = i.org_id and s.watcher_id = i.watcher_id and s.scheduled_for = i.scheduled_for))`;
-
-/** Whether the run of a start of the input `i` is there, live or ended. */
-const isStarted = sql`(
-  exists (select from run r where r.org_id = i.org_id and r.id = i.run_id)
-  or exists (select from run_finished f where f.org_id = i.org_id and f.id = i.run_id))`;
 
 /**
  * Writes the rows of slots, each once (R2: a slot with a row is left unchanged), and moves the
@@ -114,7 +106,7 @@ export async function record(
   const moved = told ? moveAsTold(told) : moveByWritten(moves);
   const { rows } = await sql<Written>`${ofAnySize}
     with input as materialized (select * from ${inputOf(slots, areNew)}),
-    wanted as materialized (${wanted} ${areNew ? sql`` : sql`where i.is_new or not case when i.scheduled_for is null then ${isStarted} else ${isThere} end`}),
+    wanted as materialized (${wanted} ${areNew ? sql`` : sql`where i.is_new or not ${isThere}`}),
     ${notingStrangers(slots)}
     live as (${insertLive}),
     ${slots.some((slot) => slot.isGated) ? gates.insertOfWanted : sql``}
@@ -199,7 +191,7 @@ function inputOf(slots: readonly SlotRecord[], areNew: boolean) {
     waits_since: ["timestamptz", (s) => s.waitsSince ?? null],
     ...(areNew
       ? {}
-      : { slot_id: ["uuid", slotIdOf] as const, is_new: ["boolean", (s: SlotRecord) => s.isNew] as const }),
+      : { slot_id: ["uuid", ownIdOf] as const, is_new: ["boolean", (s: SlotRecord) => s.isNew] as const }),
     source: ["text", (s) => s.source],
     due_at: ["timestamptz", (s) => s.dueAt],
     window_start: ["timestamptz", (s) => s.windowStart],
@@ -213,6 +205,10 @@ function inputOf(slots: readonly SlotRecord[], areNew: boolean) {
     session_id: ["uuid", (s) => s.claimant?.sessionId ?? null],
   });
 }
+
+/** The id that a slot's run has by its slot; a start's run has its own. */
+const ownIdOf = (slot: SlotRecord) =>
+  slot.scheduledFor ? slotRunId({ ...slot, scheduledFor: slot.scheduledFor }) : slot.runId;
 
 /** The rows to write, with the facts of their watchers. */
 const wanted = sql`
@@ -297,7 +293,7 @@ export async function putAside(
     watcher_id: ["uuid", (s) => s.watcherId],
     scheduled_for: ["timestamptz", (s) => s.scheduledFor],
     source: ["text", (s) => s.source],
-    slot_id: ["uuid", slotIdOf],
+    slot_id: ["uuid", (s) => slotRunId(s)],
   });
   const result = await sql`
     insert into backlog (org_id, watcher_id, scheduled_for, source)
