@@ -62,8 +62,7 @@ export function madeOf({ orgId, actor, rpc, requestId, startName }: Request): Ra
   const made = sql`(select made from request
       where org_id = ${orgId} and actor = ${actor} and rpc = ${rpc} and id = ${requestId})`;
   if (startName === undefined) return made as RawBuilder<Json | null>;
-  return sql`coalesce(${made}, (select made from request where org_id = ${orgId} and actor = ${restoredStarts.actor}
-      and rpc = ${restoredStarts.rpc} and id = ${startName}))`;
+  return sql`coalesce(${made}, ${madeOf({ orgId, ...restoredStarts, requestId: startName })})`;
 }
 
 export async function findMade(tx: Db, request: Request): Promise<Json | undefined> {

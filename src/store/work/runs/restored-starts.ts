@@ -6,7 +6,7 @@
  */
 import { type RawBuilder, sql } from "kysely";
 import { nameOfRun, spreadRunId } from "../../../ids.ts";
-import { restoredStarts } from "../../people/requests.ts";
+import { findMade, restoredStarts } from "../../people/requests.ts";
 import type { Db } from "../../pg/database.ts";
 import { unnest } from "../../pg/values/unnest.ts";
 
@@ -40,12 +40,9 @@ async function put(tx: Db, { orgId, runId, rpc, id }: Start & { rpc: string; id:
 
 /** The restored run with the same name in its id; undefined for none. */
 export async function find(tx: Db, start: Start): Promise<string | undefined> {
-  const { rows } = await sql<{ runId: string }>`
-    select made->>'run_id' as "runId" from request
-    where org_id = ${start.orgId} and actor = ${restoredStarts.actor} and rpc = ${restoredStarts.rpc}
-      and id = ${nameOfRun(start.runId)}
-  `.execute(tx);
-  return rows[0]?.runId;
+  const requestId = nameOfRun(start.runId);
+  const made = await findMade(tx, { orgId: start.orgId, ...restoredStarts, requestId });
+  return made?.run_id as string | undefined;
 }
 
 /**
