@@ -2,7 +2,6 @@
  * Preparations before a replica takes work: judge the clock, delete old rows, plan statements,
  * announce the replica.
  */
-
 import { type Retained, retainIfDue } from "../scheduler/retention.ts";
 import { type Clock, startClock } from "../scheduler/slots/clock.ts";
 import { warmUp } from "../scheduler/warm-up.ts";

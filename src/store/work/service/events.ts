@@ -6,7 +6,7 @@ import type { Json } from "../../pg/schema/schema-columns.ts";
 import type { EventTable } from "../../pg/schema/schema-work.ts";
 import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import { uuidsOf } from "../../pg/values/uuid-array.ts";
-import { appendAlone } from "./lone-events.ts";
+import { appendAlone, orderOf } from "./lone-events.ts";
 
 export type EventRow = Selectable<EventTable>;
 
@@ -69,7 +69,7 @@ export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<vo
     with locked as materialized (
       select pg_advisory_xact_lock(k.key)
       from (
-        select distinct hashtextextended('event ' || o.org_id, 0) as key
+        select distinct ${orderOf(sql.ref("o.org_id"))} as key
         from unnest(${orgIds}::text[]) as o(org_id) order by 1
       ) k
     )

@@ -1,4 +1,4 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { inCompany } from "../../pg/round-trips.ts";
 import { ofFew } from "../../pg/values/unnest.ts";
@@ -10,9 +10,12 @@ import { ofFew } from "../../pg/values/unnest.ts";
  */
 export async function appendAlone(tx: Db, row: LoneRow): Promise<void> {
   await sql`${inCompany}${ofFew}
-    select pg_advisory_xact_lock(hashtextextended('event ' || ${row.event.orgId}::text, 0))`.execute(tx);
+    select pg_advisory_xact_lock(${orderOf(sql`${row.event.orgId}::text`)})`.execute(tx);
   await (row.isPacked ? insertPacked(tx, row) : insertPlain(tx, row));
 }
+
+/** The key of the lock under which an org's events get their numbers, in the order of commits. */
+export const orderOf = (orgId: RawBuilder<unknown>) => sql`hashtextextended('event ' || ${orgId}, 0)`;
 
 type LoneRow = {
   event: { orgId: string; kind: string; actor: string } & {
