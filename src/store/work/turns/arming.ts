@@ -63,7 +63,7 @@ export function arm(
 
 /** A conversation's message, in whose name a turn starts once. */
 type Name = Pick<NewTurn, "agentId" | "conversationId" | "messageId">;
-type Item = NewTurn & { sha256: string };
+type Item = NewTurn & { sha256: string; name: string };
 type Agent = { version: number; deviceId: string | null; noExecutorReason: string };
 
 /**
@@ -77,14 +77,13 @@ export async function armAll(
   orgId: string,
   turns: readonly NewTurn[],
 ): Promise<(ArmedTurn | Refusal)[]> {
-  const items = turns.map((turn): Item => ({ ...turn, sha256: hashOf(turn.input) }));
+  const items = turns.map((turn): Item => ({ ...turn, sha256: hashOf(turn.input), name: nameOf(turn) }));
   const firsts = new Map<string, Item>();
-  for (const item of items) if (!firsts.has(nameOf(item))) firsts.set(nameOf(item), item);
+  for (const item of items) if (!firsts.has(item.name)) firsts.set(item.name, item);
 
   const agents = await lockPlaces(tx, orgId, [...firsts.values()]);
   const started = await insert(tx, orgId, [...firsts.values()], agents);
-  const startedFor = (item: Item) =>
-    firsts.get(nameOf(item)) === item ? started.get(nameOf(item)) : undefined;
+  const startedFor = (item: Item) => (firsts.get(item.name) === item ? started.get(item.name) : undefined);
   const rest = items.filter((item) => agents.has(item.agentId) && !startedFor(item));
   const known = await findKnown(tx, orgId, rest);
   const refused = rest.filter((item) => !known.has(item));
