@@ -22,7 +22,12 @@ function sessionAt(startMs: number, isWorker: boolean) {
   const givenBack: Settlement[] = [];
   const session: SessionView = {
     ...{ orgId: "org-1", deviceId: run.deviceId, isWorker, epoch: 1, sessionId: crypto.randomUUID() },
-    ...{ state: "serving", log: createLogger({ name: "test", level: "silent" }), wake: () => {} },
+    ...{
+      state: "serving",
+      isQuiet: false,
+      log: createLogger({ name: "test", level: "silent" }),
+      wake: () => {},
+    },
   };
   const services = {
     clock: { now: () => nowMs },

@@ -29,6 +29,8 @@ export type SessionView = {
   readonly epoch: number;
   readonly sessionId: string;
   readonly state: SessionState;
+  /** Whether the device has been silent for so long that it may be lost. */
+  readonly isQuiet: boolean;
   readonly log: Logger;
   /** The session may take more work. */
   wake(): void;
@@ -115,9 +117,13 @@ export class Assignments {
     return pushed;
   }
 
-  /** Slots for further claims. A worker's slot is taken by the run that waits for its moment, too. */
+  /**
+   * Slots for further claims. A worker's slot is taken by the run that waits for its moment, too; a
+   * silent worker has none, because other workers can take the work.
+   */
   freeSlots(): number {
-    return Math.max(0, this.#slotsLeft() - (this.#session.isWorker ? this.#ahead.size : 0));
+    if (!this.#session.isWorker) return this.#slotsLeft();
+    return this.#session.isQuiet ? 0 : Math.max(0, this.#slotsLeft() - this.#ahead.size);
   }
 
   /** Slots that no attempt on the device has. */

@@ -30,6 +30,11 @@ import { problemOf, reactions, type SessionState } from "./session-table.ts";
 
 /** Milliseconds for a drained device to leave. */
 const drainGraceMs = 10_000;
+/**
+ * Part of the TTL after which a silent worker gets no further work. Devices of a large fleet beat
+ * every half TTL (hub-services.ts); a worker silent for longer may be lost, and another may serve.
+ */
+const quietPartOfTtl = 0.75;
 /** Milliseconds in which a device that has closed its side is still answered. */
 const leavingMs = 2_000;
 /**
@@ -133,7 +138,7 @@ export class Session extends SessionIdentity implements Seat, SessionView {
    * only the hello needs time. The other messages return no promise, to save allocations.
    */
   receive(request: ConnectRequest): Promise<void> | undefined {
-    this.#heardAt = performance.now();
+    this.#heard();
     const problem = problemOf(this.#state, request);
     if (problem === "ignored") return undefined;
     // A completion that can never be stored is answered, so that the device does not send it for
@@ -164,7 +169,7 @@ export class Session extends SessionIdentity implements Seat, SessionView {
    * as invalid, like a completion that breaks a rule; any other message ends the stream.
    */
   receiveUnreadable(problem: string, completion?: Completion): void {
-    this.#heardAt = performance.now();
+    this.#heard();
     if (this.#state === "closed") return;
     const why = `the message is no valid protobuf: ${problem}`;
     if (!completion || reactions[this.#state].complete !== "take") {
@@ -236,8 +241,19 @@ export class Session extends SessionIdentity implements Seat, SessionView {
 
   /** Handles a heartbeat with the attempts of an earlier one, checked then; the caller answers it. */
   beatAgain(attempts: readonly AttemptRef[]): void {
-    this.#heardAt = performance.now();
+    this.#heard();
     this.#messages.noteBeat(attempts);
+  }
+
+  #heard(): void {
+    const wasQuiet = this.isWorker && this.isQuiet;
+    this.#heardAt = performance.now();
+    if (wasQuiet && this.#state === "serving") this.wake();
+  }
+
+  /** Whether the device has been silent for so long that it may be lost. */
+  get isQuiet(): boolean {
+    return performance.now() - this.#heardAt > this.#services.timers.ttlMs * quietPartOfTtl;
   }
 
   /** The watchdog: a timer that ends the session after a silence of `ttlMs` milliseconds. */
