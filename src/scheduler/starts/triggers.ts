@@ -15,8 +15,7 @@ import type { Hold } from "../dispatcher.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { nextSlot } from "../schedule/schedule.ts";
 import { planManual, spentBudget } from "../slots/plan.ts";
-import { type Claim, eventOf } from "../slots/plan-rows.ts";
-import { recording } from "../slots/recording.ts";
+import { type Claim, eventOf, recording } from "../slots/recording.ts";
 import { type Started, startLocked } from "./starts.ts";
 
 /**

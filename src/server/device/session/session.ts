@@ -105,7 +105,7 @@ export class Session extends SessionIdentity implements Seat, SessionView {
 
   /** The session may take more work. */
   wake(): void {
-    this.#services.wake(this);
+    this.#services.dispatcher.wake(this);
   }
 
   get state(): SessionState {

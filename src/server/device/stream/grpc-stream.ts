@@ -34,9 +34,15 @@ import type { Crowd } from "../../http/crowd/crowd.ts";
 import type { Visit } from "../../http/crowd/visit.ts";
 import { readOptions } from "../../http/port/adapter.ts";
 import type { Hub } from "../hub/hub.ts";
-import { beatAckFrame, isPlainList, type PlainBeat, plainBeatOf } from "../messages/plain-beats.ts";
 import type { Session } from "../session/session.ts";
-import { FrameReader, framed } from "./grpc-frames.ts";
+import {
+  beatAckFrame,
+  FrameReader,
+  framed,
+  isPlainList,
+  type PlainBeat,
+  plainBeatOf,
+} from "./grpc-frames.ts";
 import { endGraceMs, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
 import { completionIn } from "./unreadable.ts";
 
