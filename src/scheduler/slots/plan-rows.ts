@@ -1,5 +1,6 @@
 import { fullText, type Quotas } from "../../store/people/orgs/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
+import { takingData } from "../../store/pg/failures.ts";
 import * as alerts from "../../store/work/messages/alerts.ts";
 import type { NewEvent } from "../../store/work/service/events.ts";
 import * as slotRows from "../../store/work/watchers/slot-rows.ts";
@@ -42,15 +43,17 @@ export async function keepWithin(tx: Db, quotas: Quotas, plans: readonly Plan[])
 /** Writes plans of locked watchers; returns the rows, whose events the caller appends last. */
 export async function write(tx: Db, plans: readonly Plan[]): Promise<slotRows.RecordedRun[]> {
   if (plans.length === 0) return [];
-  await slotRows.putAside(
-    tx,
-    plans.flatMap((plan) => plan.aside),
-  );
-  const written = await slotRows.record(
-    tx,
-    plans.flatMap((plan) => plan.slots),
-    plans.map((plan) => plan.move),
-  );
+  const written = await takingData(async () => {
+    await slotRows.putAside(
+      tx,
+      plans.flatMap((plan) => plan.aside),
+    );
+    return slotRows.record(
+      tx,
+      plans.flatMap((plan) => plan.slots),
+      plans.map((plan) => plan.move),
+    );
+  });
   await alerts.alert(tx, written.flatMap(alertsOfSlot));
   return written;
 }
