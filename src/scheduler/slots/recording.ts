@@ -1,7 +1,7 @@
 import type { Logger } from "../../log.ts";
 import { fullText, type Quotas } from "../../store/people/orgs/quotas.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
-import { isFinal, isPassing, mayBeOfOneRow } from "../../store/pg/failures.ts";
+import { isOfData, mayBeOfOneRow, takingData } from "../../store/pg/failures.ts";
 import { keepPlans } from "../../store/pg/plans.ts";
 import * as alerts from "../../store/work/messages/alerts.ts";
 import type { NewEvent } from "../../store/work/service/events.ts";
@@ -11,7 +11,7 @@ import * as slotRows from "../../store/work/watchers/slot-rows.ts";
 import type { HeldSeats, Hold } from "../dispatcher.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { alertsOfSlot } from "../endings/notices.ts";
-import { type Clock, ClockInDoubt, elapsedMs } from "./clock.ts";
+import { type Clock, elapsedMs } from "./clock.ts";
 import { type Plan, slotsPerPassMax } from "./plan.ts";
 
 /**
@@ -135,6 +135,20 @@ function shareOf(watchers: number): number {
 
 type Planned = { watcher: schedules.DueWatcher; plan: Plan };
 
+/** A watcher whose own data allows no plan, such as a schedule that cannot be read. */
+class NoPlan extends Error {}
+
+function planFrom(
+  watcher: schedules.DueWatcher,
+  planOf: (watcher: schedules.DueWatcher) => Plan | undefined,
+): Plan | undefined {
+  try {
+    return planOf(watcher);
+  } catch (error) {
+    throw new NoPlan(error instanceof Error ? error.message : String(error), { cause: error });
+  }
+}
+
 /** The plans of the watchers, held to the quotas of their orgs. */
 async function planWithin(
   tx: Db,
@@ -143,7 +157,7 @@ async function planWithin(
   planOf: (watcher: schedules.DueWatcher) => Plan | undefined,
 ): Promise<Planned[]> {
   const planned = watchers.flatMap((watcher) => {
-    const plan = planOf(watcher);
+    const plan = planFrom(watcher, planOf);
     return plan ? [{ watcher, plan }] : [];
   });
   if (quotas) {
@@ -160,9 +174,10 @@ async function planWithin(
 /**
  * Passes over each watcher by itself. All but the failed watchers are done when it throws.
  *
- * R9: a watcher whose own data is the cause is set aside and reported. No watcher is paused for an
- * error that may pass (see isPassing), such as a full disk, nor if the database refuses every watcher
- * of several: then the cause is none of them.
+ * R9: a watcher whose own data is the cause is set aside and reported: its plan fails, or the
+ * database refuses the rows of the plan for ever. No watcher is paused for another error: a full disk,
+ * a clock in doubt, an event that cannot be written. If the database refuses the rows of every watcher
+ * of several, then the cause is none of them.
  */
 async function passOneByOne(
   db: Db,
@@ -175,12 +190,12 @@ async function passOneByOne(
   for (const name of names) {
     await planAlone(db, options, name, plan).catch((failure: unknown) => {
       if (!mayBeOfOneRow(failure)) throw failure;
-      if (isPassing(failure) || failure instanceof ClockInDoubt) left.push(failure);
-      else refused.push({ name, failure });
+      if (failure instanceof NoPlan || isOfData(failure)) refused.push({ name, failure });
+      else left.push(failure);
     });
   }
   const isOfAll =
-    names.length > 1 && refused.filter(({ failure }) => isFinal(failure)).length === names.length;
+    names.length > 1 && refused.filter(({ failure }) => isOfData(failure)).length === names.length;
   if (isOfAll) left.push(refused[0]?.failure);
   else for (const { name, failure } of refused) await setAside(db, options, name, failure);
   // The failed watchers stay due, and the next pass is delayed for them.
@@ -265,15 +280,17 @@ export async function keepWithin(tx: Db, quotas: Quotas, plans: readonly Plan[])
 /** Writes plans of locked watchers; returns the rows, whose events the caller appends last. */
 export async function write(tx: Db, plans: readonly Plan[]): Promise<slotRows.RecordedRun[]> {
   if (plans.length === 0) return [];
-  await slotRows.putAside(
-    tx,
-    plans.flatMap((plan) => plan.aside),
-  );
-  const written = await slotRows.record(
-    tx,
-    plans.flatMap((plan) => plan.slots),
-    plans.map((plan) => plan.move),
-  );
+  const written = await takingData(async () => {
+    await slotRows.putAside(
+      tx,
+      plans.flatMap((plan) => plan.aside),
+    );
+    return slotRows.record(
+      tx,
+      plans.flatMap((plan) => plan.slots),
+      plans.map((plan) => plan.move),
+    );
+  });
   await alerts.alert(tx, written.flatMap(alertsOfSlot));
   return written;
 }
