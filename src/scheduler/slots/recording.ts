@@ -4,15 +4,31 @@ import { type Db, transaction } from "../../store/pg/database.ts";
 import { isOfData, mayBeOfOneRow, takingData } from "../../store/pg/failures.ts";
 import { keepPlans } from "../../store/pg/plans.ts";
 import * as alerts from "../../store/work/messages/alerts.ts";
+import type { ClaimedRun } from "../../store/work/runs/run-claims.ts";
 import type { NewEvent } from "../../store/work/service/events.ts";
 import * as events from "../../store/work/service/events.ts";
+import type { SessionName } from "../../store/work/service/presence.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
 import * as slotRows from "../../store/work/watchers/slot-rows.ts";
-import type { HeldSeats, Hold } from "../dispatcher.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { alertsOfSlot } from "../endings/notices.ts";
 import { type Clock, elapsedMs } from "./clock.ts";
 import { type Plan, slotsPerPassMax } from "./plan.ts";
+
+/** Reserves the sessions of devices for runs that are about to be recorded (Dispatcher.hold). */
+export type Hold = (devices: readonly { orgId: string; deviceId: string | null }[]) => HeldSeats;
+
+/**
+ * Seats reserved for a transaction that is not committed yet. The caller calls `deliver` or `drop`,
+ * once.
+ */
+export type HeldSeats = {
+  claimants: readonly (SessionName | undefined)[];
+  /** After the commit: delivers the claimed runs to the seats. */
+  deliver(claimed: readonly ClaimedRun[]): void;
+  /** After a rollback: releases the seats. */
+  drop(): void;
+};
 
 /**
  * Records runs in a transaction, and announces them after the commit. A run that `fn` names to

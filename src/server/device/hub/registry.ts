@@ -44,16 +44,6 @@ export function createRegistry(dispatcher: Pick<Dispatcher, "wake">): Registry {
   const fleets = new Map<string, Set<Session>>();
   let onEmpty: (() => void) | undefined;
 
-  function seatOf({ orgId, deviceId }: { orgId: string; deviceId: string | null }): Session | undefined {
-    const session = deviceId === null ? undefined : sessions.get(deviceId);
-    return session?.orgId === orgId ? session : undefined;
-  }
-
-  function expect(session: Session, kind: AttemptKind): void {
-    session.mayHave[kind] = true;
-    dispatcher.wake(session);
-  }
-
   return {
     get streamsCount() {
       return streams.size;
@@ -82,20 +72,7 @@ export function createRegistry(dispatcher: Pick<Dispatcher, "wake">): Registry {
       if (streams.size === 0) onEmpty?.();
     },
     of: (deviceId) => sessions.get(deviceId),
-    seatOf,
-    expect,
-    receive(message) {
-      if (message.kind === "fleet") {
-        const fleet = fleets.get(message.orgId);
-        for (const session of fleet ?? []) expect(session, message.of);
-        return fleet !== undefined;
-      }
-      const session = "deviceId" in message ? seatOf(message) : undefined;
-      if (!session) return false;
-      if (message.kind === "work") expect(session, message.of);
-      else hand(session, message);
-      return true;
-    },
+    ...delivery({ sessions, fleets, dispatcher }),
     streams: () => streams.keys(),
     sessions: () => [...sessions.values()],
     async empty(ms) {
@@ -109,6 +86,42 @@ export function createRegistry(dispatcher: Pick<Dispatcher, "wake">): Registry {
     },
     closeAll(cause, refusal) {
       for (const session of streams.keys()) session.close(cause, refusal);
+    },
+  };
+}
+
+/** Finds the sessions of messages. */
+function delivery({
+  sessions,
+  fleets,
+  dispatcher,
+}: {
+  sessions: ReadonlyMap<string, Session>;
+  fleets: ReadonlyMap<string, ReadonlySet<Session>>;
+  dispatcher: Pick<Dispatcher, "wake">;
+}): Pick<Registry, "seatOf" | "expect" | "receive"> {
+  const seatOf: Registry["seatOf"] = ({ orgId, deviceId }) => {
+    const session = deviceId === null ? undefined : sessions.get(deviceId);
+    return session?.orgId === orgId ? session : undefined;
+  };
+  const expect: Registry["expect"] = (session, kind) => {
+    session.mayHave[kind] = true;
+    dispatcher.wake(session);
+  };
+  return {
+    seatOf,
+    expect,
+    receive(message) {
+      if (message.kind === "fleet") {
+        const fleet = fleets.get(message.orgId);
+        for (const session of fleet ?? []) expect(session, message.of);
+        return fleet !== undefined;
+      }
+      const session = "deviceId" in message ? seatOf(message) : undefined;
+      if (!session) return false;
+      if (message.kind === "work") expect(session, message.of);
+      else hand(session, message);
+      return true;
     },
   };
 }

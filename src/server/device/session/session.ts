@@ -36,10 +36,7 @@ import { SessionIdentity } from "./session-identity.ts";
 import type { SessionServices } from "./session-services.ts";
 import { problemOf, reactions, type SessionState } from "./session-table.ts";
 
-/**
- * Part of the TTL after which a silent worker gets no further work. Devices of a large fleet beat
- * every half TTL (hub-services.ts); a worker silent for longer may be lost, and another may serve.
- */
+/** Part of the TTL: a worker silent for longer gets no work; a large fleet beats every half TTL. */
 const quietPartOfTtl = 0.75;
 /** Milliseconds in which a device that has closed its side is still answered. */
 const leavingMs = 2_000;
