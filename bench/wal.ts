@@ -3,10 +3,11 @@
  * claimed and end at their device, in batches. `node bench/wal.ts [runs] [batch …]`. Counts bytes,
  * so other load on the machine does not matter.
  */
+
 import { newToken } from "../src/ids.ts";
 import { appendSettled } from "../src/scheduler/endings/settle.ts";
 import { planDue } from "../src/scheduler/slots/plan.ts";
-import { eventOf } from "../src/scheduler/slots/plan-rows.ts";
+import { eventOf } from "../src/scheduler/slots/recording.ts";
 import { openDatabase, transaction } from "../src/store/pg/database.ts";
 import { type Completed, complete } from "../src/store/work/attempts/completions.ts";
 import * as events from "../src/store/work/service/events.ts";
