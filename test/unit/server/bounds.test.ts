@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { createBudget } from "../../../src/server/device/hub/hub-services.ts";
+import { createBudget } from "../../../src/scheduler/endings/endings.ts";
 import { createLimit } from "../../../src/server/device/session/opening.ts";
 
 test("a limit lets so many run at once, the others in their order, also after a failure", async () => {

@@ -2,8 +2,12 @@ import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { expect, test } from "vitest";
 import { ConnectRequestSchema, ConnectResponseSchema, HeartbeatSchema } from "#gen/pinion/v1/device_pb.js";
-import { beatAckFrame, isPlainList, plainBeatOf } from "../../../src/server/device/messages/plain-beats.ts";
-import { framed } from "../../../src/server/device/stream/grpc-frames.ts";
+import {
+  beatAckFrame,
+  framed,
+  isPlainList,
+  plainBeatOf,
+} from "../../../src/server/device/stream/grpc-frames.ts";
 import { createRandom } from "../../support/random.ts";
 
 const sequences = [1n, 127n, 128n, 300n, 2n ** 31n, 2n ** 53n + 1n, 2n ** 63n - 1n, -1n];

@@ -1,11 +1,12 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { ConnectResponseSchema } from "#gen/pinion/v1/device_pb.js";
-import * as writer from "../../../src/server/device/messages/message-writer.ts";
 import { assignmentOf, completionAckOf } from "../../../src/server/device/messages/messages.ts";
 import {
   completionAckFrame,
+  frameOf,
   plainAssignmentFrame,
+  writeText,
 } from "../../../src/server/device/messages/plain-frames.ts";
 import { framed } from "../../../src/server/device/stream/grpc-frames.ts";
 import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
@@ -86,9 +87,9 @@ test("the frame of an acknowledgement is the frame that protobuf makes", () => {
 });
 
 test("frames are independent of each other and of the writer's buffer", () => {
-  const one = writer.frameOf(() => writer.text(1, "one"));
-  const large = writer.frameOf(() => writer.text(1, "z".repeat(200_000)));
-  writer.frameOf(() => writer.text(1, "two"));
+  const one = frameOf(() => writeText(1, "one"));
+  const large = frameOf(() => writeText(1, "z".repeat(200_000)));
+  frameOf(() => writeText(1, "two"));
   expect(one.toString("latin1")).toBe("\0\0\0\0\x05\x0a\x03one");
   expect(large.length).toBe(5 + 1 + 3 + 200_000);
 });

@@ -18,6 +18,20 @@ export type Parting = {
   cell?: string;
 };
 
+/**
+ * Milliseconds over which the devices of a stopping replica reconnect; a device moved alone waits
+ * `moveSpreadMs` at most.
+ */
+const shutdownSpreadMs = 5_000;
+const moveSpreadMs = 200;
+/** Milliseconds until the stream of a drained device is cut: 10 s to leave, after its wait. */
+export const drainMsMax = 10_000 + shutdownSpreadMs;
+
+/** Milliseconds, at random, that a drained device waits before it connects again. */
+export function reconnectAfterMs(reason: DrainReason): number {
+  return Math.random() * (reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs);
+}
+
 const revoked = {
   cause: "revoked",
   reason: DrainReason.REVOKED,
@@ -54,10 +68,10 @@ export function partingOf(name: PartingName, { isWorker }: { isWorker: boolean }
 }
 
 /** The org has moved to another cell: the device goes on there. */
-export const partingTo = (cell: string, reconnectAfterMs: number): Parting => ({
+export const partingTo = (cell: string): Parting => ({
   ...{ cause: "drained", reason: DrainReason.UNSPECIFIED, isMoved: true },
   message: `the org moved to the cell ${cell}`,
-  ...{ reconnectAfterMs, cell },
+  ...{ reconnectAfterMs: reconnectAfterMs(DrainReason.UNSPECIFIED), cell },
 });
 
 /** The refusal of a hello whose session could not be opened. */
