@@ -21,7 +21,7 @@ import { ParcelFiles } from "./parcel-files.ts";
 import { isNotStored, unaryMeaning, verdicts } from "./verdicts.ts";
 
 /** Maximum of completions sent and not acknowledged; the others wait on disk. */
-export const UNACKNOWLEDGED_MAX = 16;
+const UNACKNOWLEDGED_MAX = 16;
 /**
  * Count of streams broken with a status against our message (INVALID_ARGUMENT or
  * RESOURCE_EXHAUSTED) while a completion was on its way, after which the completion goes by unary
