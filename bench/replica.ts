@@ -8,10 +8,12 @@ import { boundHeapGrowth } from "../src/replica/heap-growth.ts";
 import { startReplica } from "../src/replica/replica.ts";
 import { answerQuestions } from "./lib/children.ts";
 
-boundHeapGrowth();
 const replica = await startReplica(
   replicaConfig({ PINION_PORT: "0", PINION_HOST: "127.0.0.1", ...process.env }),
-  { log: createLogger({ name: "bench", level: process.env.PINION_LOG_LEVEL ?? "warn" }) },
+  {
+    log: createLogger({ name: "bench", level: process.env.PINION_LOG_LEVEL ?? "warn" }),
+    ...boundHeapGrowth(),
+  },
 );
 
 const inspector = new Session();
