@@ -130,7 +130,8 @@ class SavingClient {
   async #rollback(text: string): Promise<unknown> {
     // What waits was asked for after the last savepoint, because that was sent.
     this.#waiting = [];
-    const result = this.#transaction === "begun" ? nothing("ROLLBACK") : await sendAlone(this.#client, { text });
+    const result =
+      this.#transaction === "begun" ? nothing("ROLLBACK") : await sendAlone(this.#client, { text });
     if (text === "rollback") this.#transaction = "none";
     return result;
   }
