@@ -2,11 +2,12 @@
  * The time of each statement in a run's life, for a single run: planned each time, and with kept
  * plans (docs/decisions/0007). `node bench/statements.ts`; milliseconds measured at the client.
  */
+
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
 import { newToken } from "../src/ids.ts";
 import { planDue } from "../src/scheduler/slots/plan.ts";
-import { eventOf } from "../src/scheduler/slots/plan-rows.ts";
+import { eventOf } from "../src/scheduler/slots/recording.ts";
 import { type Db, transaction } from "../src/store/pg/database.ts";
 import { named } from "../src/store/pg/prepared.ts";
 import type { Schema } from "../src/store/pg/schema/schema.ts";

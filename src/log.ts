@@ -42,6 +42,7 @@ export function createLogger(options: {
     {
       name: options.name,
       level: options.level,
+      serializers: { err: fieldsOfError },
       redact: { paths: secretKeys.flatMap((key) => [key, `*.${key}`]), censor: "[redacted]" },
       // Applied to the finished line, so that the redaction covers every field and the stack of an
       // error.
@@ -51,8 +52,34 @@ export function createLogger(options: {
   );
 }
 
+/** Maximum characters of a text of an error: a stranger may have written the text. */
+const errorTextMax = 8_000;
+/** Deeper values of an error are left out. */
+const errorDepthMax = 4;
+
+/**
+ * The fields of an error in a line. Bytes are counted and not shown, because a secret in bytes has
+ * no form to be redacted by: Node attaches the whole packet to the error of a malformed request.
+ */
+function fieldsOfError(error: unknown): unknown {
+  return shownOf(pino.stdSerializers.err(error as Error), 0);
+}
+
+function shownOf(value: unknown, depth: number): unknown {
+  if (typeof value === "string") {
+    return value.length > errorTextMax ? `${value.slice(0, errorTextMax).toWellFormed()}…` : value;
+  }
+  if (typeof value === "bigint") return String(value);
+  if (typeof value !== "object" || value === null) return value;
+  if (ArrayBuffer.isView(value) || value instanceof ArrayBuffer) return `[${value.byteLength} bytes]`;
+  if (depth === errorDepthMax) return undefined;
+  if ("toJSON" in value && typeof value.toJSON === "function") return value;
+  if (Array.isArray(value)) return value.map((each) => shownOf(each, depth + 1));
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [key, shownOf(each, depth + 1)]));
+}
+
 /** The line without the texts that have the form of a secret. */
-export function withoutSecrets(line: string): string {
+function withoutSecrets(line: string): string {
   let text = line;
   for (const [pattern, instead] of secretsInText) text = text.replace(pattern, instead);
   return text;

@@ -111,7 +111,7 @@ type Deps = ReturnType<typeof depsOf>;
 /** What the services need; each takes its part. */
 function depsOf(
   { config, log, telemetry }: Foundation,
-  { requests }: Storage,
+  { requests, incarnation }: Storage,
   { guard, quotas }: Access,
   { hub, deviceLogs, feed, publisher, streamEnds, hold }: Work,
   own: Own,
@@ -122,6 +122,7 @@ function depsOf(
   const { keyring } = config.secrets;
   return {
     ...{ db, crossOrgDb: requests.db, feed, doorbell, telemetry, log, hub, deviceLogs, quotas, policy },
+    incarnation: incarnation.current,
     ...{ guard, authCache: guard.authCache, config, keyring, cell: config.cell },
     ...{ publicUrl: config.publicUrl, ttlMs: config.session.ttlMs },
     ...{ pokeBulks: own.pokeBulks, onDeliveries: own.onDeliveries },

@@ -4,12 +4,13 @@
  */
 import type { ReplicaConfig } from "../config.ts";
 import type { Logger } from "../log.ts";
-import { Dispatcher, type Hold } from "../scheduler/dispatcher.ts";
+import { Dispatcher } from "../scheduler/dispatcher.ts";
 import { createEndings } from "../scheduler/endings/endings.ts";
 import { runEndings } from "../scheduler/endings/run-endings.ts";
 import { turnEndings } from "../scheduler/endings/turn-endings.ts";
 import { createPlacer, type Placer, placerSubscriber } from "../scheduler/placing/placer.ts";
 import { createPublisher, type Publisher } from "../scheduler/publisher.ts";
+import type { Hold } from "../scheduler/slots/recording.ts";
 import { type Bus, type BusHandlers, openPostgresBus } from "../server/cluster/bus.ts";
 import { createFeed, type Feed, feedSubscriber } from "../server/cluster/feed.ts";
 import { createInbox, type Inbox } from "../server/cluster/inbox.ts";

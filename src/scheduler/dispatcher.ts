@@ -2,21 +2,7 @@ import { isUnavailable } from "../store/pg/failures.ts";
 import type * as runClaims from "../store/work/runs/run-claims.ts";
 import type { SessionName } from "../store/work/service/presence.ts";
 import { Claims, type ClaimsOptions, type Seat } from "./claims.ts";
-
-/** {@link Dispatcher.hold} for the sessions of devices. */
-export type Hold = (devices: readonly { orgId: string; deviceId: string | null }[]) => HeldSeats;
-
-/**
- * Seats reserved for a transaction that is not committed yet. The caller calls `deliver` or `drop`,
- * once.
- */
-export type HeldSeats = {
-  claimants: readonly (SessionName | undefined)[];
-  /** After the commit: delivers the claimed runs to the seats. */
-  deliver(claimed: readonly runClaims.ClaimedRun[]): void;
-  /** After a rollback: releases the seats. */
-  drop(): void;
-};
+import type { HeldSeats } from "./slots/recording.ts";
 
 /** Seats per claim statement. */
 const seatsPerBatchMax = 1_000;

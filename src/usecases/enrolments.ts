@@ -1,5 +1,5 @@
 import { refuse } from "../errors.ts";
-import { positionAfter } from "../scheduler/schedule/position.ts";
+import { positionAfter } from "../scheduler/schedule/schedule.ts";
 import * as tokens from "../store/people/credentials/tokens.ts";
 import * as devices from "../store/people/devices/devices.ts";
 import * as joinCodes from "../store/people/devices/join-codes.ts";

@@ -1,6 +1,6 @@
 import type { Cancellation } from "../scheduler/endings/cancels.ts";
-import { eventOf } from "../scheduler/slots/plan-rows.ts";
 import { recordDue } from "../scheduler/slots/record-due.ts";
+import { eventOf } from "../scheduler/slots/recording.ts";
 import type { Db } from "../store/pg/database.ts";
 import * as stranded from "../store/work/runs/stranded.ts";
 import * as events from "../store/work/service/events.ts";

@@ -1,7 +1,7 @@
 import type { Logger } from "../log.ts";
-import type { Hold } from "../scheduler/dispatcher.ts";
 import type { Doorbell } from "../scheduler/doorbell.ts";
 import { announce, type Cancellation, cancelIn } from "../scheduler/endings/cancels.ts";
+import type { Hold } from "../scheduler/slots/recording.ts";
 import type { Quotas } from "../store/people/orgs/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
 import type { FailurePolicy } from "../store/work/attempts/settlements.ts";

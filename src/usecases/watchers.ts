@@ -4,12 +4,13 @@
  * schedule records the due slots first (R2, R3). A pause ends a run that is recorded ahead of its
  * moment.
  */
+
 import { refuse } from "../errors.ts";
 import { newId } from "../ids.ts";
 import { type Cancellation, nothingCancelled } from "../scheduler/endings/cancels.ts";
-import { positionAfter } from "../scheduler/schedule/position.ts";
-import { eventOf } from "../scheduler/slots/plan-rows.ts";
+import { positionAfter } from "../scheduler/schedule/schedule.ts";
 import { recordDue } from "../scheduler/slots/record-due.ts";
+import { eventOf } from "../scheduler/slots/recording.ts";
 import * as agents from "../store/agents/agents.ts";
 import { describe } from "../store/people/changes.ts";
 import { requirePinnable } from "../store/people/devices/pins.ts";

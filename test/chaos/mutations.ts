@@ -246,7 +246,7 @@ export const mutations: readonly Mutation[] = [
     replacements: [
       {
         file: "src/server/device/hub/sweep.ts",
-        from: "      for (const session of part) if (waited.has(session.deviceId)) expect(session, kind);\n",
+        from: "      for (const session of part) if (waited.has(session.deviceId)) registry.expect(session, kind);\n",
         to: "",
       },
     ],

@@ -70,6 +70,8 @@ export class Peer implements SessionHost {
   incarnation:
     | { systemIdentifier: string; timeline: number; position: string; safePosition?: string }
     | undefined;
+  /** Off: the unary call's answer names no database, as an older server's. */
+  namesUnary = true;
   /** A verdict other than the sensible verdict. */
   completionVerdict: CompletionVerdict | undefined;
   heldVerdict: ((held: HeldAttempt) => HeldVerdict) | undefined;
@@ -213,7 +215,8 @@ export class Peer implements SessionHost {
     }
     this.unaryCompletions.push(completion);
     const verdict = this.store(completion);
-    done(null, create(DeviceService.method.completeRun.output, { verdict }));
+    const named = this.namesUnary && this.incarnation ? { incarnation: this.incarnation } : {};
+    done(null, create(DeviceService.method.completeRun.output, { verdict, ...named }));
   }
 }
 

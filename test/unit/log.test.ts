@@ -33,6 +33,27 @@ test("a secret is redacted under its key, and wherever it looks like one", () =>
   for (const line of lines) expect(JSON.parse(line)).toMatchObject({ name: "test" });
 });
 
+test("an error's bytes are counted and not shown, at any depth, and its texts are bounded", () => {
+  const { log, lines } = logging();
+  const pat = newToken("pat");
+  const packet = Buffer.from(`GET / HTTP/1.1\r\nauthorization: Bearer ${pat}\r\n`);
+  const error = Object.assign(new Error("x".repeat(1_000_000)), {
+    ...{ rawPacket: packet, code: "HPE_INVALID_HEADER_TOKEN", at: new Date(0), offset: 5n },
+    inner: { list: [new Uint8Array(packet), new DataView(new ArrayBuffer(3))], buffer: new ArrayBuffer(4) },
+    cause: Object.assign(new Error("why"), { rawPacket: packet }),
+  });
+  log.error({ err: error }, "broke");
+  const line = lines.join("");
+  expect(line).not.toContain([...packet.subarray(0, 8)].join(","));
+  expect(line.length).toBeLessThan(30_000);
+  expect(JSON.parse(line).err).toMatchObject({
+    type: "Error",
+    ...{ rawPacket: `[${packet.length} bytes]`, code: "HPE_INVALID_HEADER_TOKEN" },
+    ...{ at: new Date(0).toISOString(), offset: "5" },
+    inner: { list: [`[${packet.length} bytes]`, "[3 bytes]"], buffer: "[4 bytes]" },
+  });
+});
+
 test("a line for people has the time, the level, the message and the fields", () => {
   const { log, lines } = logging("pretty");
   log.warn({ runId: "r-1", ms: 12.5, what: "two words" }, "a run is late");

@@ -152,6 +152,58 @@ export function createEndings(of: EndingsOf, options: Options): Endings {
   };
 }
 
+/** Stores a report; undefined `kind`: the attempt is unknown to its session. */
+export type Reports = (report: Report, kind: WorkKind | undefined) => Promise<ReportVerdict>;
+
+/**
+ * Maximum characters of outputs that wait to be stored. A completion beyond the limit is not
+ * answered: its device keeps the completion and sends it again.
+ */
+const completionBytesWaitingMax = 128 * 1024 * 1024;
+
+/** Reports of runs and turns, within one bound on what waits to be stored. */
+export function reportsOf(endings: Readonly<Record<WorkKind, Endings>>): Reports {
+  const budget = createBudget(completionBytesWaitingMax);
+  return (report, kind) =>
+    budget(weightOf(report), () => (kind ? endings[kind].report(report) : reportOfAny(endings, report)));
+}
+
+function weightOf({ output, nextSnapshot }: Report): number {
+  return output.length + (nextSnapshot?.length ?? 0);
+}
+
+async function reportOfAny(
+  endings: Readonly<Record<WorkKind, Endings>>,
+  report: Report,
+): Promise<ReportVerdict> {
+  for (const kind of ["run", "turn"] as const) {
+    const verdict = await endings[kind].report(report);
+    if (verdict.verdict !== "unknown") return verdict;
+  }
+  return { verdict: "unknown", windowId: null };
+}
+
+/**
+ * Runs work while the sizes of all running work fit into `max`; refuses more work with
+ * `resource_exhausted`.
+ */
+export function createBudget(max: number): <T>(size: number, work: () => Promise<T>) => Promise<T> {
+  let held = 0;
+  return (size, work) => {
+    if (held + size > max) {
+      const message = "too much waits to be stored; send it again";
+      return Promise.reject(new Refusal("resource_exhausted", message, { retryAfterMs: 5_000 }));
+    }
+    held += size;
+    const release = () => {
+      held -= size;
+    };
+    const working = work();
+    working.then(release, release);
+    return working;
+  };
+}
+
 /**
  * Whether the work could end as failed, as it does after an invalid report: otherwise the database
  * refuses more than the report's data or the work's own row (R8). Nothing is stored.
@@ -198,10 +250,7 @@ function createReports(of: EndingsOf, { db, onReports }: Options): Batcher<Repor
       return answers;
     },
     itemsMax: reportsPerBatchMax,
-    weight: {
-      of: ({ output, nextSnapshot }) => output.length + (nextSnapshot?.length ?? 0),
-      max: weightPerBatchMax,
-    },
+    weight: { of: weightOf, max: weightPerBatchMax },
     queueMax: reportsWaitingMax,
     overflow: tooMany("completions"),
     mayIsolate: mayBeOfOneRow,

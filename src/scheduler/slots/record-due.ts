@@ -6,14 +6,14 @@ import * as schedules from "../../store/work/watchers/schedules.ts";
 import type * as slotRows from "../../store/work/watchers/slot-rows.ts";
 import { jumpMsMin } from "./clock-watch.ts";
 import { planDue } from "./plan.ts";
-import { keepWithin, write } from "./plan-rows.ts";
+import { keepWithin, write } from "./recording.ts";
 
 /** Maximum rounds, each of at most slotsPerPassMax slots, that an edit of a watcher waits for. */
 const roundsBeforeEditMax = 40;
 
 /**
  * Records the due slots of a watcher in the caller's transaction, before its schedule is edited,
- * paused or resumed. Returns the rows, whose events (plan-rows.ts) the caller appends as its
+ * paused or resumed. Returns the rows, whose events (recording.ts) the caller appends as its
  * last statement. Without quotas, the org may have any number of active runs.
  */
 export async function recordDue(

@@ -1,16 +1,34 @@
 import type { Logger } from "../../log.ts";
-import type { Quotas } from "../../store/people/orgs/quotas.ts";
+import { fullText, type Quotas } from "../../store/people/orgs/quotas.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
-import { isFinal, isPassing, mayBeOfOneRow } from "../../store/pg/failures.ts";
+import { isOfData, mayBeOfOneRow, takingData } from "../../store/pg/failures.ts";
 import { keepPlans } from "../../store/pg/plans.ts";
+import * as alerts from "../../store/work/messages/alerts.ts";
+import type { ClaimedRun } from "../../store/work/runs/run-claims.ts";
+import type { NewEvent } from "../../store/work/service/events.ts";
 import * as events from "../../store/work/service/events.ts";
+import type { SessionName } from "../../store/work/service/presence.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
 import * as slotRows from "../../store/work/watchers/slot-rows.ts";
-import type { HeldSeats, Hold } from "../dispatcher.ts";
 import type { Doorbell } from "../doorbell.ts";
-import { type Clock, ClockInDoubt, elapsedMs } from "./clock.ts";
+import { alertsOfSlot } from "../endings/notices.ts";
+import { type Clock, elapsedMs } from "./clock.ts";
 import { type Plan, slotsPerPassMax } from "./plan.ts";
-import { type Claim, eventOf, keepWithin, type PlannedSlot, write } from "./plan-rows.ts";
+
+/** Reserves the sessions of devices for runs that are about to be recorded (Dispatcher.hold). */
+export type Hold = (devices: readonly { orgId: string; deviceId: string | null }[]) => HeldSeats;
+
+/**
+ * Seats reserved for a transaction that is not committed yet. The caller calls `deliver` or `drop`,
+ * once.
+ */
+export type HeldSeats = {
+  claimants: readonly (SessionName | undefined)[];
+  /** After the commit: delivers the claimed runs to the seats. */
+  deliver(claimed: readonly ClaimedRun[]): void;
+  /** After a rollback: releases the seats. */
+  drop(): void;
+};
 
 /**
  * Records runs in a transaction, and announces them after the commit. A run that `fn` names to
@@ -133,6 +151,20 @@ function shareOf(watchers: number): number {
 
 type Planned = { watcher: schedules.DueWatcher; plan: Plan };
 
+/** A watcher whose own data allows no plan, such as a schedule that cannot be read. */
+class NoPlan extends Error {}
+
+function planFrom(
+  watcher: schedules.DueWatcher,
+  planOf: (watcher: schedules.DueWatcher) => Plan | undefined,
+): Plan | undefined {
+  try {
+    return planOf(watcher);
+  } catch (error) {
+    throw new NoPlan(error instanceof Error ? error.message : String(error), { cause: error });
+  }
+}
+
 /** The plans of the watchers, held to the quotas of their orgs. */
 async function planWithin(
   tx: Db,
@@ -141,7 +173,7 @@ async function planWithin(
   planOf: (watcher: schedules.DueWatcher) => Plan | undefined,
 ): Promise<Planned[]> {
   const planned = watchers.flatMap((watcher) => {
-    const plan = planOf(watcher);
+    const plan = planFrom(watcher, planOf);
     return plan ? [{ watcher, plan }] : [];
   });
   if (quotas) {
@@ -158,9 +190,10 @@ async function planWithin(
 /**
  * Passes over each watcher by itself. All but the failed watchers are done when it throws.
  *
- * R9: a watcher whose own data is the cause is set aside and reported. No watcher is paused for an
- * error that may pass (see isPassing), such as a full disk, nor if the database refuses every watcher
- * of several: then the cause is none of them.
+ * R9: a watcher whose own data is the cause is set aside and reported: its plan fails, or the
+ * database refuses the rows of the plan for ever. No watcher is paused for another error: a full disk,
+ * a clock in doubt, an event that cannot be written. If the database refuses the rows of every watcher
+ * of several, then the cause is none of them.
  */
 async function passOneByOne(
   db: Db,
@@ -173,12 +206,12 @@ async function passOneByOne(
   for (const name of names) {
     await planAlone(db, options, name, plan).catch((failure: unknown) => {
       if (!mayBeOfOneRow(failure)) throw failure;
-      if (isPassing(failure) || failure instanceof ClockInDoubt) left.push(failure);
-      else refused.push({ name, failure });
+      if (failure instanceof NoPlan || isOfData(failure)) refused.push({ name, failure });
+      else left.push(failure);
     });
   }
   const isOfAll =
-    names.length > 1 && refused.filter(({ failure }) => isFinal(failure)).length === names.length;
+    names.length > 1 && refused.filter(({ failure }) => isOfData(failure)).length === names.length;
   if (isOfAll) left.push(refused[0]?.failure);
   else for (const { name, failure } of refused) await setAside(db, options, name, failure);
   // The failed watchers stay due, and the next pass is delayed for them.
@@ -225,4 +258,71 @@ async function writeWithEvents(tx: Db, planned: readonly Planned[]): Promise<slo
   );
   await events.appendAll(tx, written.map(eventOf));
   return written;
+}
+
+/** Plans become rows: held to the quota of their org, written, and each with its event. */
+
+/** A slot to be recorded, with the pin of its watcher; null: no pin, or the run is placed first. */
+export type PlannedSlot = { slot: slotRows.SlotRecord; deviceId: string | null };
+
+/** Reserves the sessions of the replica whose devices may have these runs at once. */
+export type Claim = (slots: readonly PlannedSlot[]) => void;
+
+/**
+ * Turns runs beyond their org's limit of active runs into skipped runs, so that each slot has its
+ * row (R2) and the schedule moves on (R3). Changes the plans in place, first come, first served.
+ */
+export async function keepWithin(tx: Db, quotas: Quotas, plans: readonly Plan[]): Promise<void> {
+  const wanted = plans.flatMap((plan) =>
+    plan.slots.filter(({ skipReason }) => skipReason === null).map((slot) => ({ plan, slot })),
+  );
+  if (wanted.length === 0) return;
+  const found = await quotas.find(tx, "runs", [...new Set(wanted.map(({ slot }) => slot.orgId))]);
+  const taken = new Map<string, number>();
+  for (const { plan, slot } of wanted) {
+    const { max, room } = found.get(slot.orgId)!;
+    const before = taken.get(slot.orgId) ?? 0;
+    if (before < room) {
+      taken.set(slot.orgId, before + 1);
+      continue;
+    }
+    slot.skipReason = "limit";
+    slot.reason = fullText(max);
+    plan.move.lastRunAt = null;
+  }
+  for (const [orgId, made] of taken) quotas.add("runs", orgId, made);
+}
+
+/** Writes plans of locked watchers; returns the rows, whose events the caller appends last. */
+export async function write(tx: Db, plans: readonly Plan[]): Promise<slotRows.RecordedRun[]> {
+  if (plans.length === 0) return [];
+  const written = await takingData(async () => {
+    await slotRows.putAside(
+      tx,
+      plans.flatMap((plan) => plan.aside),
+    );
+    return slotRows.record(
+      tx,
+      plans.flatMap((plan) => plan.slots),
+      plans.map((plan) => plan.move),
+    );
+  });
+  await alerts.alert(tx, written.flatMap(alertsOfSlot));
+  return written;
+}
+
+/** The event of a recorded run. */
+export function eventOf(run: slotRows.RecordedRun): NewEvent {
+  return {
+    orgId: run.orgId,
+    kind: run.status === "skipped" ? "run.skipped" : "run.created",
+    actor: "pinion",
+    runId: run.runId,
+    watcherId: run.watcherId,
+    deviceId: run.deviceId,
+    data: {
+      ...(run.scheduledFor ? { scheduled_for: run.scheduledFor.toISOString() } : {}),
+      ...(run.skipReason ? { skip_reason: run.skipReason, reason: run.reason } : {}),
+    },
+  };
 }

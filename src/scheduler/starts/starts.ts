@@ -3,6 +3,7 @@
  * start becomes a run, a skipped run with its reason, or a place in the watcher's queue, or finds
  * an equal start; never a second active run (R1).
  */
+
 import { newId } from "../../ids.ts";
 import type { JsonValue } from "../../json.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
@@ -13,10 +14,10 @@ import type { NewEvent } from "../../store/work/service/events.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
 import * as slotRows from "../../store/work/watchers/slot-rows.ts";
 import { type Plan, planBacklog, planSkipped, planStart } from "../slots/plan.ts";
-import { type Claim, eventOf, keepWithin } from "../slots/plan-rows.ts";
+import { type Claim, eventOf, keepWithin } from "../slots/recording.ts";
 
 /** Maximum starts that wait for a watcher; further starts are recorded as skipped. */
-export const startsWaitingMax = 100;
+const startsWaitingMax = 100;
 /** Maximum places of the queue that a start advances past places without a run. */
 const headsMax = 5;
 

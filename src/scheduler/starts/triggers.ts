@@ -11,12 +11,11 @@ import * as starts from "../../store/work/runs/starts.ts";
 import * as events from "../../store/work/service/events.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
 import * as slotRows from "../../store/work/watchers/slot-rows.ts";
-import type { Hold } from "../dispatcher.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { nextSlot } from "../schedule/schedule.ts";
 import { planManual, spentBudget } from "../slots/plan.ts";
-import { type Claim, eventOf } from "../slots/plan-rows.ts";
-import { recording } from "../slots/recording.ts";
+import type { Hold } from "../slots/recording.ts";
+import { type Claim, eventOf, recording } from "../slots/recording.ts";
 import { type Started, startLocked } from "./starts.ts";
 
 /**

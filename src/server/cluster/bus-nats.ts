@@ -9,8 +9,14 @@ import type { NatsConnection } from "@nats-io/transport-node";
 import { within } from "../../abort.ts";
 import type { NatsConfig } from "../../config.ts";
 import type { Logger } from "../../log.ts";
-import type { Bus, BusHandlers, BusMessage } from "./bus.ts";
-import { type BusBatch, createBusSender, readEnvelope } from "./bus-sender.ts";
+import {
+  type Bus,
+  type BusBatch,
+  type BusHandlers,
+  type BusMessage,
+  createBusSender,
+  readEnvelope,
+} from "./bus.ts";
 import { answered, closeTimeoutMs, guard, openLine } from "./nats-line.ts";
 
 const heartbeatMsDefault = 5_000;

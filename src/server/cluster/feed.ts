@@ -1,5 +1,6 @@
 import type { Logger } from "../../log.ts";
 import type { Subscriber } from "../../scheduler/publisher.ts";
+import type { WorkKind } from "../../store/work/attempts/active.ts";
 import type { Bus, BusMessage } from "./bus.ts";
 import { createTransients, type Transients } from "./transients.ts";
 import { type OutputChunk, type Viewer, WorkFeed } from "./work-feed.ts";
@@ -34,6 +35,12 @@ export type Feed = {
   tailOf(work: { orgId: string; workId: string; attempt: number }): string;
   /** Reports a change of a run or turn. `isEnded`: the output is no longer needed. */
   workChanged(work: { orgId: string; workId: string; isEnded: boolean }): void;
+  /** An attempt of a device of the local replica was pushed or accepted. */
+  attemptMoved(
+    session: { orgId: string; deviceId: string; epoch: number },
+    kind: "run.claimed" | "run.started",
+    attempt: { kind: WorkKind; workId: string; watcherId: string; attempt: number },
+  ): void;
   /** Reports events of the org committed by the local replica. */
   eventsAppended(orgId: string): void;
   /** Takes another replica's message; false if the message is not for the feed. */
@@ -63,6 +70,10 @@ export function createFeed(options: { bus: Bus; replicaId: string; log: Logger }
     output: (chunk) => work.output(chunk),
     tailOf: (attempt) => work.tailOf(attempt),
     workChanged: (change) => work.changed(change),
+    attemptMoved({ orgId, deviceId, epoch }, kind, { kind: of, workId, watcherId, attempt }) {
+      work.changed({ orgId, workId, isEnded: false });
+      if (of === "run") transients.tell(orgId, { kind, deviceId, epoch, workId, watcherId, attempt });
+    },
     receive: (message) => events.receive(message) || work.receive(message) || transients.receive(message),
     wakeAll() {
       events.wakeAll();

@@ -16,6 +16,7 @@ import { isUuid, withCell } from "../../ids.ts";
 import { trigger } from "../../scheduler/starts/triggers.ts";
 import * as workers from "../../store/people/devices/workers.ts";
 import type { Db } from "../../store/pg/database.ts";
+import { type Incarnation, storedIn } from "../../store/pg/incarnation.ts";
 import * as turnAttempts from "../../store/work/turns/turn-attempts.ts";
 import * as watcherPins from "../../store/work/watchers/watcher-pins.ts";
 import * as watchers from "../../store/work/watchers/watchers.ts";
@@ -26,6 +27,7 @@ import { checkMessage } from "../access/interceptors/validate.ts";
 import { cutLater } from "../access/peer.ts";
 import { type Principal, principalOf } from "../access/principal.ts";
 import type { Hub } from "../device/hub/hub.ts";
+import { incarnationMessage } from "../device/messages/messages.ts";
 import { normalizeName, reportOf, verdictOf, verdictText } from "../device/messages/reports.ts";
 import type { Session } from "../device/session/session.ts";
 import { endGraceMs, openLink } from "../device/stream/link.ts";
@@ -44,6 +46,8 @@ interface Deps {
   /** For Enroll, whose join code names the org: the call has no principal yet. */
   crossOrgDb: Db;
   hub: Hub;
+  /** The database behind `db`, as far as known. */
+  incarnation: () => Incarnation | undefined;
   /** For the use-cases. */
   surroundings: Surroundings;
   doorbell: { revoke(tokenId: string): void };
@@ -109,7 +113,7 @@ function watcherRpcs(deps: Deps): Pick<Served, "triggerWatcher" | "listMyWatcher
 
 /** Stores a completion as the stream would, for a device that has the result and no stream. */
 async function complete(
-  { db, hub, telemetry }: Deps,
+  { db, hub, incarnation, telemetry }: Deps,
   request: CompleteRunRequest,
   { orgId, tokenId, deviceId }: Principal,
 ): Promise<MessageInitShape<typeof CompleteRunResponseSchema>> {
@@ -139,6 +143,7 @@ async function complete(
       }
       throw error;
     });
+  const before = incarnation();
   let stored = await store();
   if (stored.verdict === "unknown") {
     const restoredId = await hub.restore({ orgId, deviceId: executorId }, completion);
@@ -147,7 +152,11 @@ async function complete(
   const { verdict, windowId } = stored;
   telemetry.acknowledged(report, verdict, performance.now() - startedAt);
   if (verdict === "unknown") refuse("not_found", `this device has no such attempt of ${report.workId}`);
-  return { verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] };
+  const by = storedIn(before, incarnation());
+  return {
+    ...{ verdict: verdictOf[verdict], windowId: windowId ?? "", message: verdictText[verdict] },
+    ...(by ? { incarnation: incarnationMessage(by) } : {}),
+  };
 }
 
 type Named = Parameters<typeof workers.findHolder>[1];

@@ -62,7 +62,10 @@ export function isFinal(error: unknown): boolean {
 
 const refusals = new WeakSet<Error>();
 
-/** Runs a statement that takes a report's data; a final error of it is the data's, or its work's row's. */
+/**
+ * Runs a statement that takes the data of a report or of a watcher; a final error of it is the data's,
+ * or its work's row's.
+ */
 export async function takingData<T>(run: () => Promise<T>): Promise<T> {
   try {
     return await run();

@@ -40,5 +40,17 @@ export async function findBeginning(db: Db): Promise<string | undefined> {
   return rows[0]?.position ?? undefined;
 }
 
+/**
+ * The database of work that was begun in the database `before` and has ended, as far as known. After
+ * a failover meanwhile the former database is named: the work may be lost with it, and a device offers
+ * a result again only to another database than the answer's.
+ */
+export function storedIn(
+  before: Incarnation | undefined,
+  now: Incarnation | undefined,
+): Incarnation | undefined {
+  return before && now && !isSame(before, now) ? before : now;
+}
+
 export const isSame = (one: Incarnation, other: Incarnation) =>
   one.systemIdentifier === other.systemIdentifier && one.timeline === other.timeline;

@@ -150,7 +150,10 @@ function findAttempts(rows: Rows): Map<string, KnownAttempt> {
   return attempts;
 }
 
-/** Maximum number of shown entries per subject; the most informative entries are shown. */
+/**
+ * Maximum number of shown entries per subject. The subject's own entries come first; of too many the
+ * first and the last are shown.
+ */
 const linesMax = 40;
 /** Faults that began or ended within this time of the shown messages are shown, too. */
 const aroundMs = 3_000;
@@ -195,7 +198,15 @@ export function linesOf(
       at >= first - aroundMs &&
       at <= last + aroundMs,
   );
-  return [...lines, ...around].sort((a, b) => a.at - b.at).slice(0, linesMax);
+  const own = ends(lines, linesMax);
+  return [...own, ...ends(around, linesMax - own.length)].sort((a, b) => a.at - b.at);
+}
+
+/** The first and the last of too many. */
+function ends(entries: readonly Entry[], max: number): Entry[] {
+  if (entries.length <= max) return [...entries];
+  const first = Math.floor(max / 2);
+  return [...entries.slice(0, first), ...entries.slice(entries.length - (max - first))];
 }
 
 /** The attempts named by a message. */

@@ -1,6 +1,6 @@
 /**
  * Agents that have answered, and whose program has not ended yet: the answer is the result, whatever
- * ends the program.
+ * ends the program. And agents that are ended while they ask.
  */
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -67,6 +67,53 @@ async function start(type: string, more: string) {
 }
 
 const types = ["claude-code", "acp"];
+
+/** Asks a person, and answers as soon as anything at all comes back, also while it is being ended. */
+const asker = (type: string) => `
+if (process.argv.includes("--version")) process.exit();
+process.on("SIGTERM", () => {});
+setTimeout(() => {}, 60_000);
+const say = (value) => process.stdout.write(JSON.stringify(value) + "\\n");
+const lines = require("node:readline").createInterface({ input: process.stdin });
+const answers = {
+  "claude-code": ({ type }) => {
+    if (type === "control_response") say({ type: "result", subtype: "success", is_error: false, result: "42", session_id: "s" });
+    else say({ type: "control_request", request_id: "r", request: { subtype: "can_use_tool", tool_name: "Bash", input: {} } });
+  },
+  acp: ({ id, method }) => {
+    const result = (value) => say({ jsonrpc: "2.0", id, result: value });
+    if (method === "initialize") return result({ protocolVersion: 1, agentCapabilities: {} });
+    if (method === "session/new") return result({ sessionId: "s" });
+    if (method === "session/prompt") {
+      const options = [{ optionId: "yes", name: "Yes", kind: "allow_once" }, { optionId: "no", name: "No", kind: "reject_once" }];
+      const toolCall = { toolCallId: "t", title: "Bash" };
+      say({ jsonrpc: "2.0", id: "r", method: "session/request_permission", params: { sessionId: "s", toolCall, options } });
+      globalThis.prompt = id;
+    } else if (id === "r") say({ jsonrpc: "2.0", id: globalThis.prompt, result: { stopReason: "end_turn" } });
+  },
+};
+lines.on("line", (line) => answers[${JSON.stringify(type)}](JSON.parse(line)));
+`;
+
+test.each(types)(
+  "%s: a run that is cancelled in the middle of a question is cancelled, and its agent told no answer",
+  async (type) => {
+    const directory = mkdtempSync(join(tmpdir(), "pinion-asking-"));
+    onTestFinished(() => rmSync(directory, { recursive: true, force: true }));
+    const script = join(directory, "agent.cjs");
+    writeFileSync(script, asker(type));
+    const peer = await startPeer({ capabilities: ["activity", "questions"], patienceMs: 30_000 });
+    const config = `[executors.agent]\ntype = "${type}"\ncommand = ${JSON.stringify([process.execPath, script])}\nkill_grace = "1s"\n`;
+    startDaemon(peer.url, config, { env: { PATH: process.env.PATH } });
+    const session = await settledSession(peer);
+    const assignment = session.assign();
+    await session.next("question");
+    session.cancel(assignment);
+    await session.next("questionClosed");
+    expect(await session.next("cancelled")).toMatchObject({ attemptToken: assignment.attemptToken });
+    expect(session.all("complete")).toEqual([]);
+  },
+);
 
 test.each(types)("%s: a run that is cancelled after its answer was read is completed", async (type) => {
   const { session, untilAnswered } = await start(type, 'kill_grace = "2s"');

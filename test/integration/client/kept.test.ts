@@ -1,12 +1,13 @@
 /**
  * Acknowledged results are kept for a while, and offered again to a database that may have lost
- * them (DESIGN 16).
+ * them.
  */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
+import { status } from "@grpc/grpc-js";
 import { expect, test } from "vitest";
-import { type Assignment, CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
+import { type Assignment, CompletionVerdict, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { listKept } from "../../../clients/ts/src/index.ts";
 import { settledSession, startDevice, startPeer, until } from "./harness.ts";
 
@@ -55,6 +56,54 @@ test("an acknowledged result is kept, and offered again with its run to another 
   third.assign();
   await third.next("complete");
   expect(third.all("complete").filter((sent) => sent.reoffer)).toEqual([]);
+});
+
+/** A daemon's outbox with a result whose acknowledgement was lost; the daemon has ended. */
+async function beginWithHeld() {
+  const peer = await startPeer();
+  peer.incarnation = first;
+  peer.acknowledges = false;
+  const { device, stateDir } = startDevice(peer.url);
+  const session = await peer.session();
+  const { attemptToken } = session.assign();
+  await session.next("complete");
+  await device.close({ graceMs: 0, flushMs: 0 });
+  peer.acknowledges = true;
+  return { peer, stateDir, attemptToken };
+}
+
+test.each([
+  ["is offered again to another database than the call's", true, promoted],
+  ["whose database the call did not name is offered again", false, first],
+])(
+  "a result that a daemon delivers by the unary call before its first welcome is kept, and %s",
+  async (_, namesUnary, next) => {
+    const { peer, stateDir, attemptToken } = await beginWithHeld();
+    Object.assign(peer, { namesUnary, refusal: { code: status.UNAVAILABLE, details: "no stream yet" } });
+    const { events } = startDevice(peer.url, { stateDir, timing: { unaryAfterMs: 50 } });
+    await events.next("acknowledged");
+    await until(() => kept(stateDir).length === 1, "the result is kept");
+    Object.assign(peer, { incarnation: next, refusal: undefined });
+    const session = await peer.session();
+    expect(session.hello.held).toEqual([]);
+    expect(await session.next("complete")).toMatchObject({ attemptToken, reoffer: { attempt: 1 } });
+    await until(() => kept(stateDir)[0]?.endsWith(`7420-${next.timeline}.kept`) === true, "it is noted");
+  },
+);
+
+test("a result that is known at a daemon's first welcome is kept, and offered again to another database", async () => {
+  const { peer, stateDir, attemptToken } = await beginWithHeld();
+  peer.heldVerdict = () => HeldVerdict.ALREADY_STORED;
+  const { events } = startDevice(peer.url, { stateDir });
+  const session = await peer.session();
+  await events.next("acknowledged", ({ verdict }) => verdict === "already_stored");
+  await until(() => kept(stateDir)[0]?.endsWith("7420-1.kept") === true, "the result is kept");
+  peer.incarnation = promoted;
+  session.end();
+  expect(await (await peer.session()).next("complete")).toMatchObject({
+    attemptToken,
+    reoffer: { attempt: 1 },
+  });
 });
 
 test("a reply of a turn is kept too, and offered again with what its sender asked", async () => {

@@ -292,6 +292,53 @@ test("claims, heartbeats, restored runs, reaps and due slots survive an error in
   );
 });
 
+/** The statement that writes a watcher's slots. */
+const recordsSlots = /insert into run /;
+
+test("R9: a lone watcher is paused by a refusal of its own rows alone, at whatever statement and class", {
+  timeout: 120_000,
+}, async () => {
+  const { db, proxy } = await faulty();
+  const { schedule, slot } = hourly();
+  const due = async () => {
+    const watcher = await seedWatcher(database.db, await seedDevice(database.db), { schedule });
+    await putSchedule(database.db, watcher, slot(0));
+    return watcher;
+  };
+  const pass = () => materializeOnce(db, { doorbell: noteDoorbell(), log });
+  proxy.take();
+  await due();
+  await pass();
+  for (const [at, text] of proxy.take().entries()) {
+    for (const code of codes) {
+      const watcher = await due();
+      proxy.fail(at, code, { isLasting: true });
+      await pass().catch(() => {});
+      const refused = proxy.mend();
+      const isOwn = /^2[23]/.test(code) && recordsSlots.test(refused);
+      const { status } = await findWatcher(database.db, watcher);
+      expect(status, `${code} at ${text.slice(0, 60)}`).toBe(isOwn ? "paused" : "active");
+      if (isOwn) continue;
+      await pass();
+      expect(await listRuns(database.db, watcher)).toHaveLength(1);
+    }
+  }
+});
+
+test.each(["23505", "22001"])("R9: an event refused with %s pauses no watcher", async (code) => {
+  const { db } = database;
+  const { schedule, slot } = hourly();
+  const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
+  await putSchedule(db, watcher, slot(0));
+  const pass = () => materializeOnce(db, { doorbell: noteDoorbell(), log });
+  await refuseRows("event_row", code, "new.kind = 'run.created'");
+  await expect(pass()).rejects.toMatchObject({ code });
+  expect(await findWatcher(db, watcher)).toMatchObject({ status: "active" });
+  await mendRows("event_row");
+  await pass();
+  expect(await listRuns(db, watcher)).toHaveLength(1);
+});
+
 /** Refuses rows of a table with a code, while the condition is true. */
 async function refuseRows(table: string, code: string, condition: string): Promise<void> {
   await sql`

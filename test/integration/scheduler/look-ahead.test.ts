@@ -2,8 +2,7 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";
-import { LookAhead } from "../../../src/scheduler/slots/look-ahead.ts";
-import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
+import { LookAhead, materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import * as schedules from "../../../src/store/work/watchers/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
 import { listRuns, openDevice, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";

@@ -1,6 +1,6 @@
 /**
  * Results lost by the database in a failover to a lagging standby, and offered again by their
- * devices (DESIGN 16).
+ * devices.
  */
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
@@ -56,16 +56,18 @@ async function offer(stream: DeviceStream, assignment: Assignment, output?: stri
   return stream.next("completionAck");
 }
 
-test("the welcome and every acknowledgement say which database it is", async () => {
-  const { clients, device, stream } = await begin();
+test("the welcome, every acknowledgement, and the unary call say which database it is", async () => {
+  const { clients, url, device, stream } = await begin();
   const now = await incarnations.read(database.db);
   const { systemIdentifier, timeline } = now!;
   expect(stream.welcome.incarnation).toMatchObject({ systemIdentifier, timeline });
   await startWork(clients, device);
-  expect((await stream.complete(await takeOn(stream))).incarnation).toMatchObject({
-    systemIdentifier,
-    timeline,
-  });
+  const assignment = await takeOn(stream);
+  expect((await stream.complete(assignment)).incarnation).toMatchObject({ systemIdentifier, timeline });
+  const own = createClients({ url, token: device.token });
+  onTestFinished(() => own.close());
+  const answer = await own.device.completeRun({ completion: offered(assignment) });
+  expect(answer.incarnation).toMatchObject({ systemIdentifier, timeline });
 });
 
 test("a run of which nothing is left is there again with its result, once; a second offer is ALREADY_STORED", async () => {

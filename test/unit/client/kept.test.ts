@@ -51,7 +51,7 @@ test("a kept result whose file was renamed since its entry was read is found, an
 
 test("a kept result whose file was renamed since is confirmed for another database", async () => {
   const { kept, before, files } = await keepOne();
-  kept.confirm(before, { ...by, timeline: 2 }, 3n);
+  kept.confirm(before, { ...by, timeline: 2 }, { answeredAt: 3n });
   expect(kept.list()).toMatchObject([{ by: { timeline: 2 }, storedBefore: undefined }]);
   expect(await files()).toEqual([expect.stringMatching(/\.7420-2\.kept$/)]);
 });
@@ -75,7 +75,7 @@ test("a result that the disk did not take is kept in memory, follows the databas
   const [entry] = kept.list();
   expect(entry).toMatchObject({ attemptToken, storedBefore: 2n });
   expect((await kept.read(entry!))?.completion.output).toBe("done");
-  kept.confirm(entry!, { ...by, timeline: 2 }, 3n);
+  kept.confirm(entry!, { ...by, timeline: 2 }, { answeredAt: 3n });
   await mend();
   await kept.saveAll();
   expect(await files()).toEqual([expect.stringMatching(/\.7420-2\.kept$/)]);

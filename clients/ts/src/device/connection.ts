@@ -277,9 +277,10 @@ class Connection implements DeviceConnection {
       heartbeatMs: heartbeat === undefined ? fallbackHeartbeatMs : durationMs(heartbeat),
       daemonVersion: welcome.daemonVersion,
     });
+    // A verdict ALREADY_STORED is an acknowledgement by the welcome's database.
+    this.#delivery?.storedIn(welcome.incarnation, { isWelcome: true });
     // Verdicts before deliveries, so stored results are not sent again.
     for (const { attemptToken, verdict } of welcome.verdicts) this.#messages.obey(attemptToken, verdict);
-    this.#delivery?.storedIn(welcome.incarnation, { isWelcome: true });
     this.#delivery?.attach((completion) => {
       return this.#session?.send({ case: "complete", value: completion }) ?? false;
     }, limits);

@@ -20,6 +20,9 @@ export interface KeptBy {
   timeline: number;
 }
 
+/** Stands for a database that the acknowledgement did not name. Every database differs from it. */
+export const unknownDatabase: KeptBy = { systemIdentifier: "0", timeline: 0 };
+
 /** An acknowledged result. */
 export interface Kept {
   workId: string;
@@ -162,13 +165,13 @@ export class KeptResults {
 
   /**
    * Another database has the result: since before (its log goes on from the earlier log), or since
-   * the answer to the repeated offer, at a position that is not known.
+   * its answer to the repeated offer, with the last known position of its log.
    */
-  confirm({ attemptToken }: Kept, by: KeptBy, acknowledgedAt?: bigint): void {
+  confirm({ attemptToken }: Kept, by: KeptBy, answer?: { answeredAt: bigint | undefined }): void {
     const kept = this.#kept.get(attemptToken);
     if (kept === undefined) return;
-    const isNew = acknowledgedAt !== undefined;
-    const now: Kept = { ...kept, by, ...(isNew ? { acknowledgedAt, storedBefore: undefined } : {}) };
+    const since = answer && { acknowledgedAt: answer.answeredAt, storedBefore: undefined };
+    const now: Kept = { ...kept, by, ...since };
     this.#replace(kept, now);
   }
 

@@ -1,10 +1,9 @@
 import type { ReplicaConfig } from "../../../config.ts";
 import type { DatabaseClock } from "../../../database-clock.ts";
-import { Refusal } from "../../../errors.ts";
 import type { Logger } from "../../../log.ts";
 import type { Dispatcher } from "../../../scheduler/dispatcher.ts";
 import { announceEnds } from "../../../scheduler/doorbell.ts";
-import type { Endings, Report, ReportVerdict } from "../../../scheduler/endings/endings.ts";
+import { type Endings, type Reports, reportsOf } from "../../../scheduler/endings/endings.ts";
 import { failTurnsOfSessions } from "../../../scheduler/endings/turn-sweep.ts";
 import type { Publisher } from "../../../scheduler/publisher.ts";
 import { ask, closeByDevice } from "../../../scheduler/questions.ts";
@@ -22,7 +21,7 @@ import type { Feed } from "../../cluster/feed.ts";
 import type { Offers } from "../../http/offers.ts";
 import type { Telemetry } from "../../telemetry.ts";
 import { DueWheel } from "../attempts/due-wheel.ts";
-import { type AttemptKind, attemptKinds, type Works } from "../attempts/work.ts";
+import type { AttemptKind, Works } from "../attempts/work.ts";
 import { createWorks } from "../attempts/works.ts";
 import type { Opening } from "../reconcile/reconcile.ts";
 import { createOpenings } from "../session/opening.ts";
@@ -57,12 +56,6 @@ export type HubDeps = {
   publisher: Publisher;
 };
 
-/**
- * Maximum characters of outputs that wait to be stored. A completion beyond the limit is not
- * answered: its device keeps the completion and sends it again.
- */
-const completionBytesWaitingMax = 128 * 1024 * 1024;
-
 /** The shared parts of a hub. */
 export type Parts = {
   registry: Registry;
@@ -71,12 +64,12 @@ export type Parts = {
   /** The sessions' own deadlines. */
   timers: TimerWheel;
   presence: PresenceWriter;
-  report: (report: Report, kind: AttemptKind | undefined) => Promise<ReportVerdict>;
+  report: Reports;
 };
 
 export function createParts(deps: HubDeps): Parts {
   const { db, log, feed, publisher, endings, config } = deps;
-  const registry = createRegistry();
+  const registry = createRegistry(deps.dispatcher);
   const works = createWorks({ ...deps, ttlMs: config.ttlMs });
   const wheel = new DueWheel({
     clock: deps.clock,
@@ -105,42 +98,7 @@ export function createParts(deps: HubDeps): Parts {
       feed.transient(orgId, { kind: "device.disconnected", deviceId, epoch });
     },
   });
-  const budget = createBudget(completionBytesWaitingMax);
-  const report: Parts["report"] = (told, kind) =>
-    budget(told.output.length + (told.nextSnapshot?.length ?? 0), () =>
-      kind ? endings[kind].report(told) : reportOfAny(endings, told),
-    );
-  return { registry, works, wheel, timers: new TimerWheel(), presence, report };
-}
-
-/** Stores a report of an attempt unknown to the session, whose kind is unknown, too. */
-async function reportOfAny(endings: HubDeps["endings"], told: Report): Promise<ReportVerdict> {
-  for (const kind of attemptKinds) {
-    const verdict = await endings[kind].report(told);
-    if (verdict.verdict !== "unknown") return verdict;
-  }
-  return { verdict: "unknown", windowId: null };
-}
-
-/**
- * Runs work while the sizes of all running work fit into `max`; refuses more work with
- * `resource_exhausted`.
- */
-export function createBudget(max: number): <T>(size: number, work: () => Promise<T>) => Promise<T> {
-  let held = 0;
-  return (size, work) => {
-    if (held + size > max) {
-      const message = "too much waits to be stored; send it again";
-      return Promise.reject(new Refusal("resource_exhausted", message, { retryAfterMs: 5_000 }));
-    }
-    held += size;
-    const release = () => {
-      held -= size;
-    };
-    const working = work();
-    working.then(release, release);
-    return working;
-  };
+  return { registry, works, wheel, timers: new TimerWheel(), presence, report: reportsOf(endings) };
 }
 
 /**
@@ -177,11 +135,8 @@ export function servicesOf(
     output: (chunk) => feed.output(chunk),
     ask: (asked) => ask(db, asked, publisher),
     closeQuestion: (which, state) => closeByDevice(db, which, state, publisher),
-    runMoved({ orgId, deviceId, epoch }, kind, { kind: what, workId, watcherId, attempt }) {
-      feed.workChanged({ orgId, workId, isEnded: false });
-      if (what === "run") feed.transient(orgId, { kind, deviceId, epoch, workId, watcherId, attempt });
-    },
-    wake: (session) => dispatcher.wake(session),
+    runMoved: feed.attemptMoved,
+    dispatcher,
     logArrived: (excerpt) => deps.onLog(excerpt),
     closed(session, { cause, isBroken, pushed }) {
       const { orgId, deviceId, epoch } = session;

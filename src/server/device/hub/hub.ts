@@ -6,7 +6,7 @@ import type { AttemptName } from "../../../store/work/attempts/settlements.ts";
 import { type Leaving, refusalOf } from "../../../store/work/service/org-moves.ts";
 import type { Principal } from "../../access/principal.ts";
 import type { BusMessage } from "../../cluster/bus.ts";
-import { type AttemptKind, attemptKinds } from "../attempts/work.ts";
+import { attemptKinds } from "../attempts/work.ts";
 import { invalidEndOf } from "../messages/reports.ts";
 import { restoreForgotten } from "../reconcile/forgotten.ts";
 import { Session } from "../session/session.ts";
@@ -77,10 +77,6 @@ export function createHub(deps: HubDeps): Hub {
   const { registry, works, wheel } = parts;
   const services = servicesOf(deps, parts);
   const begin = createBeginning(deps, registry, services);
-  const expect = (session: Session, kind: AttemptKind) => {
-    session.mayHave[kind] = true;
-    deps.dispatcher.wake(session);
-  };
   let isDraining = false;
 
   return {
@@ -95,12 +91,9 @@ export function createHub(deps: HubDeps): Hub {
       const end = { orgId, workId, attemptToken, deviceId: null, ...invalidEndOf(completion, why) };
       if (kind) await works[kind].settle(end);
     },
-    receive: (message) => deliver(registry, message, expect),
-    seatOf({ orgId, deviceId }) {
-      const session = deviceId === null ? undefined : registry.of(deviceId);
-      return session?.orgId === orgId ? session : undefined;
-    },
-    sweep: () => sweepSessions({ db: deps.db, looks: deps.looks, registry, works }, expect),
+    receive: registry.receive,
+    seatOf: registry.seatOf,
+    sweep: () => sweepSessions({ db: deps.db, looks: deps.looks, registry, works }),
     // Slightly after the time, for callers that then query the database for due work.
     at: (moment, callback) => void wheel.at(moment.getTime() + afterDueMs, callback),
     calm: () => wheel.calm(),
@@ -155,49 +148,4 @@ function createBeginning(
     if (leaving) setImmediate(() => session.leaveCell(leaving));
     return session;
   };
-}
-
-/** Hands a message to its local sessions; false for none. */
-function deliver(
-  registry: Registry,
-  message: BusMessage,
-  expect: (session: Session, kind: AttemptKind) => void,
-): boolean {
-  if (message.kind === "fleet") {
-    const fleet = registry.fleetOf(message.orgId);
-    for (const session of fleet ?? []) expect(session, message.of);
-    return fleet !== undefined;
-  }
-  if (!("deviceId" in message)) return false;
-  const session = registry.of(message.deviceId);
-  if (!session || session.orgId !== message.orgId) return false;
-  switch (message.kind) {
-    case "work":
-      expect(session, message.of);
-      break;
-    case "cancel":
-      session.assignments.cancel(message);
-      break;
-    case "settled":
-      session.assignments.settled(message.attemptToken);
-      break;
-    case "answer":
-      session.answer(message);
-      break;
-    case "log_wanted":
-      session.askForLog(message);
-      break;
-    case "replaced":
-      // An equal epoch with another session id occurs after a failover that reset the epoch. A
-      // newer session with a lower epoch cannot be recognized here; its next heartbeat reveals it.
-      if (session.epoch <= message.epoch && session.sessionId !== message.sessionId) session.part("replaced");
-      break;
-    case "disconnect":
-      // The message was for a stream that a newer stream has replaced.
-      if (session.epoch > message.epoch) break;
-      if (message.reason === "revoked") session.part("revoked");
-      else session.drain(DrainReason.OPERATOR, "an operator asked for it");
-      break;
-  }
-  return true;
 }

@@ -66,10 +66,18 @@ export function startPresenceWriter(options: Options): PresenceWriter {
   async function write(): Promise<void> {
     // Items that arrive in the same turn join the batch.
     await Promise.resolve();
+    // Ends that arrive during a write do not wait for the timer.
+    while ((await writeWaiting()) && waiting.ended.size > 0);
+    writing = undefined;
+  }
+
+  /** Returns whether the batch was written. */
+  async function writeWaiting(): Promise<boolean> {
     const batch = waiting;
     waiting = emptyBatch();
     try {
       await writeBatch(options, batch);
+      return true;
     } catch (error) {
       // Newer items take precedence.
       waiting.beaten = new Map([...batch.beaten, ...waiting.beaten]);
@@ -77,8 +85,8 @@ export function startPresenceWriter(options: Options): PresenceWriter {
       waiting.ended = new Map([...batch.ended, ...waiting.ended]);
       const [beats, ends] = [waiting.beaten.size, waiting.ended.size];
       options.log.warn({ err: error, beats, ends }, "presence was not written; will try again");
+      return false;
     }
-    writing = undefined;
   }
 
   const timer = setInterval(

@@ -1,10 +1,14 @@
+import { DrainReason } from "#gen/pinion/v1/device_pb.js";
 import type { Refusal } from "../../../errors.ts";
+import type { Dispatcher } from "../../../scheduler/dispatcher.ts";
+import type { BusMessage } from "../../cluster/bus.ts";
+import type { AttemptKind } from "../attempts/work.ts";
 import type { Session } from "../session/session.ts";
 
 /**
  * The streams of the replica, and the serving sessions among them: by device, and fleet workers by
  * org. A stream is listed from its start to its end, also before its hello; a session is registered
- * for its device after opening.
+ * for its device after opening. Messages of any replica find their sessions here.
  */
 export type Registry = {
   /** Streams of any state. */
@@ -20,8 +24,12 @@ export type Registry = {
   /** Removes a stream and its session. */
   remove(session: Session): void;
   of(deviceId: string): Session | undefined;
-  /** The fleet workers' sessions of an org; undefined where there are none. */
-  fleetOf(orgId: string): ReadonlySet<Session> | undefined;
+  /** The session of a device of the org. */
+  seatOf(device: { orgId: string; deviceId: string | null }): Session | undefined;
+  /** Hands a message to the sessions that it concerns; false if there are none here. */
+  receive(message: BusMessage): boolean;
+  /** Wakes a session for work of a kind. */
+  expect(session: Session, kind: AttemptKind): void;
   streams(): IterableIterator<Session>;
   sessions(): Session[];
   /** Resolves once no stream is left, and after `ms` at the latest. */
@@ -30,7 +38,7 @@ export type Registry = {
   closeAll(cause: string, refusal: Refusal): void;
 };
 
-export function createRegistry(): Registry {
+export function createRegistry(dispatcher: Pick<Dispatcher, "wake">): Registry {
   const streams = new Map<Session, () => void>();
   const sessions = new Map<string, Session>();
   const fleets = new Map<string, Set<Session>>();
@@ -64,7 +72,7 @@ export function createRegistry(): Registry {
       if (streams.size === 0) onEmpty?.();
     },
     of: (deviceId) => sessions.get(deviceId),
-    fleetOf: (orgId) => fleets.get(orgId),
+    ...delivery({ sessions, fleets, dispatcher }),
     streams: () => streams.keys(),
     sessions: () => [...sessions.values()],
     async empty(ms) {
@@ -80,4 +88,69 @@ export function createRegistry(): Registry {
       for (const session of streams.keys()) session.close(cause, refusal);
     },
   };
+}
+
+/** Finds the sessions of messages. */
+function delivery({
+  sessions,
+  fleets,
+  dispatcher,
+}: {
+  sessions: ReadonlyMap<string, Session>;
+  fleets: ReadonlyMap<string, ReadonlySet<Session>>;
+  dispatcher: Pick<Dispatcher, "wake">;
+}): Pick<Registry, "seatOf" | "expect" | "receive"> {
+  const seatOf: Registry["seatOf"] = ({ orgId, deviceId }) => {
+    const session = deviceId === null ? undefined : sessions.get(deviceId);
+    return session?.orgId === orgId ? session : undefined;
+  };
+  const expect: Registry["expect"] = (session, kind) => {
+    session.mayHave[kind] = true;
+    dispatcher.wake(session);
+  };
+  return {
+    seatOf,
+    expect,
+    receive(message) {
+      if (message.kind === "fleet") {
+        const fleet = fleets.get(message.orgId);
+        for (const session of fleet ?? []) expect(session, message.of);
+        return fleet !== undefined;
+      }
+      const session = "deviceId" in message ? seatOf(message) : undefined;
+      if (!session) return false;
+      if (message.kind === "work") expect(session, message.of);
+      else hand(session, message);
+      return true;
+    },
+  };
+}
+
+/** Hands a session a message about its device. */
+function hand(session: Session, message: BusMessage): void {
+  switch (message.kind) {
+    case "cancel":
+      session.assignments.cancel(message);
+      break;
+    case "settled":
+      session.assignments.settled(message.attemptToken);
+      break;
+    case "answer":
+      session.answer(message);
+      break;
+    case "log_wanted":
+      session.askForLog(message);
+      break;
+    case "replaced":
+      // An equal epoch with another session id occurs after a failover that reset the epoch. A
+      // newer session with a lower epoch cannot be recognized here; its next heartbeat reveals it.
+      if (session.epoch <= message.epoch && session.sessionId !== message.sessionId) session.part("replaced");
+      break;
+    case "disconnect":
+      // The message was for a stream that a newer stream has replaced.
+      if (session.epoch > message.epoch) break;
+      if (message.reason === "revoked") session.part("revoked");
+      else session.drain(DrainReason.OPERATOR, "an operator asked for it");
+      break;
+  }
 }

@@ -2,9 +2,8 @@ import type { Db } from "../../../store/pg/database.ts";
 import type { Looks } from "../../../store/pg/looks.ts";
 import * as active from "../../../store/work/attempts/active.ts";
 import * as questions from "../../../store/work/turns/questions.ts";
-import { type AttemptKind, attemptKinds, type Works } from "../attempts/work.ts";
+import { attemptKinds, type Works } from "../attempts/work.ts";
 import { answerMessage } from "../session/questions.ts";
-import type { Session } from "../session/session.ts";
 import type { Registry } from "./registry.ts";
 
 const cancelsPerSweepMax = 10_000;
@@ -16,13 +15,19 @@ const claimAnswerMs = 5_000;
 
 /**
  * Finds the work of lost notifications, for all sessions of the replica: settled attempts,
- * requested cancels, answers, claims without an answer, and waiting work. `expect` wakes a session
- * for work of a kind.
+ * requested cancels, answers, claims without an answer, and waiting work.
  */
-export async function sweepSessions(
-  { db, looks, registry, works }: { db: Db; looks: Looks; registry: Registry; works: Works },
-  expect: (session: Session, kind: AttemptKind) => void,
-): Promise<void> {
+export async function sweepSessions({
+  db,
+  looks,
+  registry,
+  works,
+}: {
+  db: Db;
+  looks: Looks;
+  registry: Registry;
+  works: Works;
+}): Promise<void> {
   const all = registry.sessions();
   if (all.length === 0) return;
   const { isCancelling, isClaimed, isWaiting } = await looks.ask(active.lookWaiting(claimAnswerMs));
@@ -51,7 +56,7 @@ export async function sweepSessions(
     }
     for (const kind of attemptKinds.filter((kind) => isWaiting[kind])) {
       const waited = await works[kind].findWaited(part);
-      for (const session of part) if (waited.has(session.deviceId)) expect(session, kind);
+      for (const session of part) if (waited.has(session.deviceId)) registry.expect(session, kind);
     }
   }
 }

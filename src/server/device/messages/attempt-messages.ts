@@ -15,7 +15,7 @@ import {
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../../errors.ts";
 import { withdrawnDelayMs } from "../../../scheduler/endings/reaper.ts";
-import { type Incarnation, isSame } from "../../../store/pg/incarnation.ts";
+import { storedIn } from "../../../store/pg/incarnation.ts";
 import type { Settlement } from "../../../store/work/attempts/settlements.ts";
 import type { Assignments, SessionView } from "../attempts/assignments.ts";
 import { beatsMissedMax, type OutstandingAttempt } from "../attempts/outstanding.ts";
@@ -270,7 +270,7 @@ export class AttemptMessages {
     // The publisher has told the session of an attempt that ended with this report.
     if (this.#assignments.out.find(completion)) this.#assignments.settled(completion.attemptToken);
     const stored = verdict;
-    const incarnation = this.#storedIn(before);
+    const incarnation = storedIn(before, this.#services.incarnation());
     const acknowledgement = this.#link.prepare(
       () => completionAckOf(completion, stored, incarnation),
       () => completionAckFrame(completion, stored, incarnation),
@@ -278,16 +278,6 @@ export class AttemptMessages {
     this.#link.send(acknowledgement);
     const tookMs = performance.now() - startedAt;
     this.#services.telemetry.acknowledged(this.#assignments.named(completion), verdict.verdict, tookMs);
-  }
-
-  /**
-   * The database that stored a report begun in the database `before`. After a failover meanwhile the
-   * former database is named: the result may be lost with it, and the device offers a result again
-   * only to another database than the answer's.
-   */
-  #storedIn(before: Incarnation | undefined): Incarnation | undefined {
-    const now = this.#services.incarnation();
-    return before && now && !isSame(before, now) ? before : now;
   }
 
   /**

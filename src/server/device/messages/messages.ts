@@ -207,7 +207,8 @@ export function welcomeOf(session: {
   });
 }
 
-const incarnationMessage = ({ safePosition, ...incarnation }: Incarnation) => ({
+/** As in a welcome, and in the answers to a completion. */
+export const incarnationMessage = ({ safePosition, ...incarnation }: Incarnation) => ({
   ...incarnation,
   safePosition: safePosition ?? "",
 });

@@ -2,7 +2,8 @@ import type { Hello } from "#gen/pinion/v1/device_pb.js";
 import type { SessionTimers } from "../../../config/sessions.ts";
 import type { DatabaseClock } from "../../../database-clock.ts";
 import type { Logger } from "../../../log.ts";
-import type { Report, ReportVerdict } from "../../../scheduler/endings/endings.ts";
+import type { Dispatcher } from "../../../scheduler/dispatcher.ts";
+import type { Reports } from "../../../scheduler/endings/endings.ts";
 import type { QuestionRow } from "../../../scheduler/questions.ts";
 import type { Incarnation } from "../../../store/pg/incarnation.ts";
 import type { AttemptName } from "../../../store/work/attempts/settlements.ts";
@@ -43,8 +44,7 @@ export type SessionServices<Self> = {
   /** Restores an attempt that the database may have forgotten; the id of its run, if it is known now. */
   restore(forgotten: ForgottenAttempt): Promise<string | undefined>;
   restoreTurn(forgotten: ForgottenTurn): Promise<void>;
-  /** Undefined `kind`: the attempt is unknown to the session. */
-  report(report: Report, kind: AttemptKind | undefined): Promise<ReportVerdict>;
+  report: Reports;
   /** Writes changes of the session's attempts. */
   works: Record<AttemptKind, Pick<Work, "accept" | "settle">>;
   beat(session: SessionName, attempts: readonly (AttemptName & { kind: AttemptKind })[]): void;
@@ -58,7 +58,7 @@ export type SessionServices<Self> = {
     kind: "run.claimed" | "run.started",
     attempt: Pick<OutstandingAttempt, "kind" | "workId" | "watcherId" | "attempt">,
   ): void;
-  wake(session: Self): void;
+  dispatcher: Pick<Dispatcher, "wake">;
   /** The end of the device's log, for the replica that asked. */
   logArrived(excerpt: LogExcerptOf & { orgId: string; requestId: string; replyTo: string }): void;
   /**

@@ -22,27 +22,24 @@ import { normalizeName } from "../messages/reports.ts";
 import type { Opening } from "../reconcile/reconcile.ts";
 import type { Link } from "../stream/link.ts";
 import { Handling } from "./handling.ts";
-import { type Parting, type PartingName, partingOf, partingTo, refusalOfOpening } from "./partings.ts";
+import {
+  drainMsMax,
+  type Parting,
+  type PartingName,
+  partingOf,
+  partingTo,
+  reconnectAfterMs,
+  refusalOfOpening,
+} from "./partings.ts";
 import type { AnswerMessage } from "./questions.ts";
 import { SessionIdentity } from "./session-identity.ts";
 import type { SessionServices } from "./session-services.ts";
 import { problemOf, reactions, type SessionState } from "./session-table.ts";
 
-/** Milliseconds for a drained device to leave. */
-const drainGraceMs = 10_000;
-/**
- * Part of the TTL after which a silent worker gets no further work. Devices of a large fleet beat
- * every half TTL (hub-services.ts); a worker silent for longer may be lost, and another may serve.
- */
+/** Part of the TTL: a worker silent for longer gets no work; a large fleet beats every half TTL. */
 const quietPartOfTtl = 0.75;
 /** Milliseconds in which a device that has closed its side is still answered. */
 const leavingMs = 2_000;
-/**
- * Milliseconds over which the devices of a stopping replica reconnect; a device moved alone waits
- * `moveSpreadMs` at most.
- */
-const shutdownSpreadMs = 5_000;
-const moveSpreadMs = 200;
 
 /**
  * A device's live stream on the replica, with a memory of the attempts on the device. The database
@@ -105,7 +102,7 @@ export class Session extends SessionIdentity implements Seat, SessionView {
 
   /** The session may take more work. */
   wake(): void {
-    this.#services.wake(this);
+    this.#services.dispatcher.wake(this);
   }
 
   get state(): SessionState {
@@ -286,7 +283,7 @@ export class Session extends SessionIdentity implements Seat, SessionView {
   leaveCell(leaving: Leaving): void {
     const { cell } = leaving;
     if (cell === undefined) this.drain(DrainReason.UNSPECIFIED, refusalOf(leaving).message);
-    else this.#part(partingTo(cell, Math.random() * moveSpreadMs));
+    else this.#part(partingTo(cell, this.#services.timers.ttlMs));
   }
 
   /** Asks the device to connect elsewhere; cuts the stream after the grace. */
@@ -299,9 +296,9 @@ export class Session extends SessionIdentity implements Seat, SessionView {
     }
     this.#state = "draining";
     this.assignments.giveBackAll();
-    const spreadMs = reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs;
-    this.#link.send(drainOf({ reason, message, reconnectAfterMs: Math.random() * spreadMs }));
-    this.#endAfter(drainGraceMs + shutdownSpreadMs, "drained");
+    const afterMs = reconnectAfterMs(reason, this.#services.timers.ttlMs);
+    this.#link.send(drainOf({ reason, message, reconnectAfterMs: afterMs }));
+    this.#endAfter(drainMsMax, "drained");
   }
 
   /** The device has closed its side; it still reads the answers to its last messages. */

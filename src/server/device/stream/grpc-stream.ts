@@ -34,9 +34,8 @@ import type { Crowd } from "../../http/crowd/crowd.ts";
 import type { Visit } from "../../http/crowd/visit.ts";
 import { readOptions } from "../../http/port/adapter.ts";
 import type { Hub } from "../hub/hub.ts";
-import { beatAckFrame, isPlainList, type PlainBeat, plainBeatOf } from "../messages/plain-beats.ts";
 import type { Session } from "../session/session.ts";
-import { FrameReader, framed } from "./grpc-frames.ts";
+import * as frames from "./grpc-frames.ts";
 import { endGraceMs, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
 import { completionIn } from "./unreadable.ts";
 
@@ -45,10 +44,7 @@ const path = `/${rpc}`;
 const contentTypes = new Set(["application/grpc", "application/grpc+proto"]);
 
 export type DeviceStreams = {
-  /**
-   * Serves the stream, or leaves it to the next handler (undefined). A rejection is a defect of the
-   * server.
-   */
+  /** Serves the stream, or leaves it to the next handler (undefined). Rejects by a defect alone. */
   take(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> | undefined;
 };
 
@@ -141,7 +137,7 @@ class Inbox {
   readonly #stream: ServerHttp2Stream;
   readonly #session: Session;
   readonly #source: Source;
-  readonly #frames: FrameReader;
+  readonly #frames: frames.FrameReader;
   readonly #visit: Visit | undefined;
   readonly #outbox: Outbox;
   readonly #calm: Hub["calm"];
@@ -167,7 +163,7 @@ class Inbox {
     this.#source = options.source;
     this.#visit = options.visit;
     this.#calm = options.calm;
-    this.#frames = new FrameReader(options.messageBytesMax);
+    this.#frames = new frames.FrameReader(options.messageBytesMax);
     stream.on("data", (chunk: Buffer) => {
       if (this.#session.state === "closed") return;
       this.#frames.push(chunk);
@@ -190,7 +186,7 @@ class Inbox {
       while (this.#session.state !== "closed") {
         const bytes = this.#frames.next();
         if (!bytes) return;
-        const beat = plainBeatOf(bytes);
+        const beat = frames.plainBeatOf(bytes);
         if (beat && this.#repeats(beat)) continue;
         const message = this.#decode(bytes);
         if (!message) continue;
@@ -213,16 +209,16 @@ class Inbox {
   }
 
   /** Handles a heartbeat with the attempts of the last one; false for any other heartbeat. */
-  #repeats({ sequence, listed }: PlainBeat): boolean {
+  #repeats({ sequence, listed }: frames.PlainBeat): boolean {
     if (!this.#session.takesBeats || Buffer.compare(listed, this.#listed) !== 0) return false;
-    this.#outbox.write(beatAckFrame(sequence, Date.now()));
+    this.#outbox.write(frames.beatAckFrame(sequence, Date.now()));
     this.#session.beatAgain(this.#attempts);
     return true;
   }
 
   /** Heartbeats with the attempts of this one, just handled, will be recognised by their bytes. */
-  #remember({ listed }: PlainBeat, { attempts }: Heartbeat): void {
-    if (!this.#session.takesBeats || !isPlainList(listed, attempts)) return;
+  #remember({ listed }: frames.PlainBeat, { attempts }: Heartbeat): void {
+    if (!this.#session.takesBeats || !frames.isPlainList(listed, attempts)) return;
     // A copy: a part of the chunk would keep the whole chunk in memory.
     this.#listed = listed.length === 0 ? noBytes : Uint8Array.from(listed);
     this.#attempts = attempts;
@@ -265,7 +261,7 @@ class Inbox {
   }
 }
 
-const frameOf = (message: ConnectResponse) => framed(toBinary(ConnectResponseSchema, message));
+const frameOf = (message: ConnectResponse) => frames.framed(toBinary(ConnectResponseSchema, message));
 
 /** The writer: messages sent in one turn of the event loop leave in one write. */
 class Outbox implements Link {

@@ -135,26 +135,21 @@ export function guardServer(server: EventEmitter, lastLine: LastLine): void {
 const destroying = (about: Pick<Socket, "destroy"> | undefined) => () => void about?.destroy();
 
 /**
- * Errors of peers that go away. They are not logged at a visible level, because thousands may
- * happen at once.
+ * Errors that a peer makes by going away or by breaking the protocol. They are not logged at a visible
+ * level, because a stranger may make thousands of them at once.
  */
-const ordinaryErrors = new Set([
+const errnosOfPeers = new Set([
   "ECONNRESET",
   "ECONNABORTED",
   "EPIPE",
   "ETIMEDOUT",
   "EHOSTUNREACH",
+  "ENETUNREACH",
   "ENOTCONN",
-  "ERR_STREAM_PREMATURE_CLOSE",
-  "ERR_STREAM_WRITE_AFTER_END",
-  "ERR_HTTP2_ERROR",
-  "ERR_HTTP2_SESSION_ERROR",
-  "ERR_HTTP2_STREAM_CANCEL",
-  "ERR_HTTP2_INVALID_SESSION",
-  "ERR_HTTP2_PING_CANCEL",
-  "ERR_TLS_HANDSHAKE_TIMEOUT",
   "EPROTO",
 ]);
+/** HPE: Node's parser of HTTP/1. */
+const kindsOfPeers = ["HPE_", "ERR_HTTP", "ERR_SSL_", "ERR_TLS_", "ERR_STREAM_", "ERR_OSSL_"];
 
 /**
  * Node's TLS and HTTP/2 servers raise "error" events; a listener on each keeps them from ending the
@@ -173,6 +168,6 @@ export function logErrors(
 
 function logConnectionError(log: Logger, error: NodeJS.ErrnoException): void {
   const code = error.code ?? "";
-  const isOrdinary = ordinaryErrors.has(code) || code.startsWith("ERR_SSL_");
+  const isOrdinary = errnosOfPeers.has(code) || kindsOfPeers.some((kind) => code.startsWith(kind));
   log[isOrdinary ? "debug" : "warn"]({ err: error }, "a connection broke");
 }

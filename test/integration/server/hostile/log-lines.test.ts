@@ -4,6 +4,8 @@
  */
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
+import { once } from "node:events";
+import { connect as connectSocket } from "node:net";
 import { promisify } from "node:util";
 import { Os } from "@pinion/client";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
@@ -105,4 +107,38 @@ test("the log stays one JSON object a line, and tables show odd texts escaped, w
     expect([args.join(" "), stdout.length > 0]).toEqual([args.join(" "), true]);
     expect([args.join(" "), dangerous.exec(stdout + stderr)?.index]).toEqual([args.join(" "), undefined]);
   }
+});
+
+/** Requests that Node's parser refuses, each with the token in it. */
+const malformed = (token: string) => {
+  const head = `POST /pinion.v1.FleetService/ListDevices HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer ${token}\r\n`;
+  return [
+    `${head}X: a\u0001b\r\n\r\n`,
+    `${head}Content-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n`,
+    `${head}Content-Length: x\r\n\r\n`,
+    `${head}Transfer-Encoding: chunked\r\n\r\n2;${"a".repeat(20_000)}\r\n`,
+    `${head}Transfer-Encoding: chunked\r\n\r\n-2\r\n`,
+    `${head}${"x".repeat(20_000)}: y\r\n\r\n`,
+    `PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n${head}`,
+    `GET /${token}\u0001 HTTP/1.1\r\n\r\n`,
+  ];
+};
+
+test("a request that cannot be read leaves no secret in the log, neither as text nor as bytes, and no warning", async () => {
+  const { token, port, log } = target;
+  const before = log.length;
+  for (const request of malformed(token)) {
+    const socket = connectSocket(port, "127.0.0.1").on("error", () => {});
+    socket.write(request);
+    await once(socket.resume(), "close");
+  }
+  const broke = () => log.slice(before).filter((line) => line.includes("a connection broke"));
+  await expect.poll(() => broke().length).toBeGreaterThanOrEqual(6);
+  const bytes = [...Buffer.from(token.slice(8, 30))].join(",");
+  for (const line of log.slice(before)) {
+    expect(line).not.toContain(token.slice(8, 30));
+    expect(line).not.toContain(bytes);
+    expect(line.length).toBeLessThan(10_000);
+  }
+  expect(broke().filter((line) => (JSON.parse(line) as { level: number }).level >= 40)).toEqual([]);
 });

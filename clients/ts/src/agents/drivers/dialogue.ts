@@ -55,7 +55,11 @@ export function openDialogue(
     return isOurs ? { ...end, kind: "exited" as const, exitCode: 0, signal: undefined } : end;
   });
   return {
-    write: (line) => input.write(line),
+    write: (line) => {
+      // A program that is being ended is told nothing more: an answer to its question, such as the
+      // default of a cancelled run, would let it go on, and report a result that nobody decided.
+      if (!own.signal.aborted) input.write(line);
+    },
     end: () => input.end(),
     release: () => {
       if (isReleased) return;

@@ -15,13 +15,13 @@ import { completeRun, type Endpoint, type StreamEnd } from "../transport.ts";
 import { Waiters } from "../waiters.ts";
 import { fitCompletion } from "./completion.ts";
 import { forgottenOf, isNamed, mayAnswer, type WorkAttempt } from "./forgotten.ts";
-import { KeptOffers } from "./kept-offers.ts";
+import { type Acknowledgement, KeptOffers } from "./kept-offers.ts";
 import { asSent, countOnTheirWay, isOverdue, type Parcel, parcelOf } from "./parcel.ts";
 import { ParcelFiles } from "./parcel-files.ts";
 import { isNotStored, unaryMeaning, verdicts } from "./verdicts.ts";
 
 /** Maximum of completions sent and not acknowledged; the others wait on disk. */
-export const UNACKNOWLEDGED_MAX = 16;
+const UNACKNOWLEDGED_MAX = 16;
 /**
  * Count of streams broken with a status against our message (INVALID_ARGUMENT or
  * RESOURCE_EXHAUSTED) while a completion was on its way, after which the completion goes by unary
@@ -321,7 +321,7 @@ export class Delivery {
     const { verdict, told, isReached } = unaryMeaning(result);
     if (verdict === undefined) return isReached;
     if (verdict === "unknown" && result.kind !== "answered" && !broughtItsRun) this.#bringRun(parcel);
-    else await this.#settle(parcel, verdict, told);
+    else await this.#settle(parcel, verdict, told, { unary: told });
     return true;
   }
 
@@ -329,14 +329,16 @@ export class Delivery {
     parcel: Parcel,
     verdict: Verdict,
     told: { windowId: string; message: string },
+    { unary }: Pick<Acknowledgement, "unary"> = {},
   ): Promise<void> {
     if (this.#parcels.get(parcel.entry.attemptToken) !== parcel) return;
     this.#forget(parcel);
     const { entry, watcher } = parcel;
     this.#onAcknowledged({ entry, watcher, verdict, windowId: told.windowId, message: told.message });
-    if (parcel.kept) this.#offers.settled(parcel.kept);
+    const acknowledgement = { unsaved: parcel.unsaved, unary };
+    if (parcel.kept) this.#offers.settled(parcel.kept, acknowledgement);
     else if (isNotStored(verdict)) await this.#files.reject(entry, told.message || verdict);
-    else if (!(await this.#offers.keep(entry, parcel.unsaved))) await this.#files.remove(entry);
+    else if (!(await this.#offers.keep(entry, acknowledgement))) await this.#files.remove(entry);
     this.#tellIfFlushed();
     void this.#pump();
   }

@@ -1,9 +1,24 @@
 import type { Completion, Incarnation } from "../../gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../logger.ts";
-import { type Kept, type KeptBy, type KeptResults, positionOf } from "../../outbox/kept.ts";
+import { type Kept, type KeptBy, type KeptResults, positionOf, unknownDatabase } from "../../outbox/kept.ts";
 import type { OutboxEntry } from "../../outbox/outbox.ts";
 import { messageOf } from "../errors.ts";
 import { isNamed, type ResultHere } from "./forgotten.ts";
+
+/** The answer to a completion. */
+export interface Acknowledgement {
+  /** The completion, while the disk takes no writes. */
+  unsaved?: Completion | undefined;
+  /** Set for the answer of the unary call. */
+  unary?: { incarnation?: Incarnation | undefined } | undefined;
+}
+
+/** Undefined if the server names no database. */
+function databaseOf(incarnation: Incarnation | undefined): KeptBy | undefined {
+  if (incarnation === undefined || !/^\d{1,20}$/.test(incarnation.systemIdentifier)) return undefined;
+  const { systemIdentifier, timeline } = incarnation;
+  return { systemIdentifier, timeline };
+}
 
 /**
  * The acknowledged results that are kept for a while, and their offer to another database: after a
@@ -20,6 +35,8 @@ export class KeptOffers {
    */
   readonly #offered = new Set<string>();
   #by: KeptBy | undefined;
+  /** The server's last welcome named no database: nothing is kept. */
+  #isUnnamed = false;
   /** The last position told by the server, in the database `#by`. */
   #position: bigint | undefined;
 
@@ -40,21 +57,22 @@ export class KeptOffers {
    * again. True for another database than before.
    */
   storedIn(incarnation: Incarnation | undefined, options: { isWelcome: boolean }): boolean {
-    if (incarnation === undefined || !/^\d{1,20}$/.test(incarnation.systemIdentifier)) return false;
-    const { systemIdentifier, timeline } = incarnation;
+    const by = databaseOf(incarnation);
+    if (options.isWelcome) this.#isUnnamed = by === undefined && this.#by === undefined;
+    if (incarnation === undefined || by === undefined) return false;
     const position = positionOf(incarnation.position);
-    const isAnother = this.#by?.systemIdentifier !== systemIdentifier || this.#by.timeline !== timeline;
-    this.#by = { systemIdentifier, timeline };
+    const isAnother = !this.#isNow(by);
+    this.#by = by;
     if (position !== undefined) this.#kept.passed(this.#by, position, options);
     this.#position = position;
-    if (isAnother) this.#offerAll(positionOf(incarnation.safePosition));
+    if (isAnother) this.#offerAll(by, positionOf(incarnation.safePosition));
     return isAnother;
   }
 
-  #offerAll(safe: bigint | undefined): void {
+  #offerAll(now: KeptBy, safe: bigint | undefined): void {
     let count = 0;
     for (const kept of this.#kept.list()) {
-      if (safe !== undefined && this.#isSafe(kept, safe)) this.#confirm(kept);
+      if (safe !== undefined && this.#isSafe(kept, safe)) this.#confirm(kept, now);
       else if (this.#offer(kept)) count += 1;
     }
     if (count === 0) return;
@@ -79,9 +97,12 @@ export class KeptOffers {
     );
   }
 
-  /** Offers a kept result again, unless this same database has acknowledged the result. */
+  /**
+   * Offers a kept result again, unless this same database has acknowledged the result. Before the
+   * first welcome the database is unknown: the welcome offers.
+   */
   #offer(kept: Kept): boolean {
-    if (this.#isOfNow(kept) || !this.#send(kept)) return false;
+    if (this.#by === undefined || this.#isNow(kept.by) || !this.#send(kept)) return false;
     this.#offered.add(kept.attemptToken);
     return true;
   }
@@ -95,7 +116,7 @@ export class KeptOffers {
   #resultOf(kept: Kept): ResultHere {
     return {
       workId: kept.workId,
-      isLost: !this.#isOfNow(kept) || this.#offered.has(kept.attemptToken),
+      isLost: !this.#isNow(kept.by) || this.#offered.has(kept.attemptToken),
       isFresh: Date.now() - kept.acknowledgedAtMs <= this.#safeAfterMs,
       read: async () => (await this.#kept.read(kept))?.completion,
     };
@@ -105,7 +126,7 @@ export class KeptOffers {
     return this.#kept.read(kept);
   }
 
-  #isOfNow({ by }: Kept): boolean {
+  #isNow(by: KeptBy): boolean {
     return this.#by?.systemIdentifier === by.systemIdentifier && this.#by.timeline === by.timeline;
   }
 
@@ -115,14 +136,17 @@ export class KeptOffers {
   }
 
   /**
-   * Keeps an acknowledged result for a while; `unsaved`, while the disk takes no writes. False if the
-   * acknowledging database is unknown or the write fails.
+   * Keeps an acknowledged result for a while. False if the server names no database, or if the write
+   * fails.
    */
-  async keep(entry: OutboxEntry, unsaved: Completion | undefined): Promise<boolean> {
-    if (this.#by === undefined) return false;
+  async keep(entry: OutboxEntry, acknowledgement: Acknowledgement): Promise<boolean> {
+    const by = this.#storedBy(acknowledgement);
+    if (by === undefined) return false;
+    const { unsaved } = acknowledgement;
     try {
       const record = unsaved && { completion: unsaved, finishedAtMs: entry.finishedAtMs };
-      await this.#kept.keep(entry, this.#by, { acknowledgedAt: this.#position, unsaved: record });
+      const acknowledgedAt = this.#positionAt(acknowledgement);
+      await this.#kept.keep(entry, by, { acknowledgedAt, unsaved: record });
       // The database may have failed over during the write.
       for (const kept of this.#kept.list()) if (kept.attemptToken === entry.attemptToken) this.#offer(kept);
       return true;
@@ -135,19 +159,33 @@ export class KeptOffers {
     }
   }
 
+  /**
+   * The database of an acknowledgement. A unary call may reach another replica than the stream, and
+   * also comes before a daemon's first welcome: its answer alone tells its database.
+   */
+  #storedBy({ unary }: Acknowledgement): KeptBy | undefined {
+    if (unary === undefined) return this.#by;
+    return databaseOf(unary.incarnation) ?? (this.#isUnnamed ? undefined : unknownDatabase);
+  }
+
+  /** Positions of one stream are comparable; the position at a unary call's answer is not known. */
+  #positionAt({ unary }: Acknowledgement): bigint | undefined {
+    return unary === undefined ? this.#position : undefined;
+  }
+
   /** The server gave a verdict on an offered result. */
-  settled(kept: Kept): void {
-    this.#confirm(kept, this.#position ?? 0n);
+  settled(kept: Kept, acknowledgement: Acknowledgement): void {
+    const by = this.#storedBy(acknowledgement);
+    if (by !== undefined) this.#confirm(kept, by, { answeredAt: this.#positionAt(acknowledgement) });
   }
 
   /**
    * Keeps the result for the rest of its time after any verdict; this database gets no second
    * offer.
    */
-  #confirm(kept: Kept, acknowledgedAt?: bigint): void {
-    if (this.#by === undefined) return;
+  #confirm(kept: Kept, by: KeptBy, answer?: { answeredAt: bigint | undefined }): void {
     try {
-      this.#kept.confirm(kept, this.#by, acknowledgedAt);
+      this.#kept.confirm(kept, by, answer);
     } catch (error) {
       this.#logger.warn(
         { workId: kept.workId, error: messageOf(error) },

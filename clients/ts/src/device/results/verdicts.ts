@@ -1,5 +1,5 @@
 import { status } from "@grpc/grpc-js";
-import { CompletionVerdict } from "../../gen/pinion/v1/device_pb.js";
+import { CompletionVerdict, type Incarnation } from "../../gen/pinion/v1/device_pb.js";
 import type { Verdict } from "../events.ts";
 import type { completeRun } from "../transport.ts";
 
@@ -34,7 +34,7 @@ const unaryVerdicts: Partial<Record<status, Verdict>> = {
  */
 export function unaryMeaning(result: Awaited<ReturnType<typeof completeRun>>): {
   verdict: Verdict | undefined;
-  told: { windowId: string; message: string };
+  told: { windowId: string; message: string; incarnation?: Incarnation | undefined };
   isReached: boolean;
 } {
   if (result.kind === "answered") {

@@ -2061,6 +2061,13 @@ export declare type CompleteRunResponse = Message<"pinion.v1.CompleteRunResponse
    * @generated from field: string message = 3;
    */
   message: string;
+
+  /**
+   * The database that it was stored in, as in Welcome.
+   *
+   * @generated from field: pinion.v1.Incarnation incarnation = 4;
+   */
+  incarnation?: Incarnation | undefined;
 };
 
 /**

@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-G6MVQNWY.js";import{Na as t}from"./chunk-XRJHG5XG.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
