@@ -1,8 +1,8 @@
 import { create, type JsonObject } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
-import { checkMessage } from "../../../src/server/access/interceptors/validate.ts";
-import { slugOf, watcherValues } from "../../../src/server/rpc/messages/watcher-message.ts";
+import { checkMessage } from "../../../../src/server/access/interceptors/validate.ts";
+import { slugOf, watcherValues } from "../../../../src/server/rpc/messages/watcher-message.ts";
 
 const spec = (init: object) => create(WatcherSpecSchema, { name: "n", prompt: "p", ...init });
 

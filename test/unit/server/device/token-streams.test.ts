@@ -1,6 +1,6 @@
 /** Maximum number of streams that a token may hold open on a replica. */
 import { expect, test } from "vitest";
-import { createTokenStreams, workerStreamsMax } from "../../../src/server/device/stream/token-streams.ts";
+import { createTokenStreams, workerStreamsMax } from "../../../../src/server/device/stream/token-streams.ts";
 
 test("a service's token has a stated number of streams, whatever they have said, and gets room as they end", () => {
   const streams = createTokenStreams();

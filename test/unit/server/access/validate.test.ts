@@ -2,7 +2,7 @@
 import { create } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { StartTurnRequestSchema } from "#gen/pinion/v1/turn_pb.js";
-import { checkMessage } from "../../../src/server/access/interceptors/validate.ts";
+import { checkMessage } from "../../../../src/server/access/interceptors/validate.ts";
 
 const refusal = (init: object) =>
   checkMessage(

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { jitterOf } from "../../../src/scheduler/schedule/schedule.ts";
+import { jitterOf } from "../../../../src/scheduler/schedule/schedule.ts";
 import {
   type Plan,
   planAhead,
@@ -7,10 +7,10 @@ import {
   planDue,
   planManual,
   slotsPerPassMax,
-} from "../../../src/scheduler/slots/plan.ts";
-import type { DeviceOffers } from "../../../src/store/work/watchers/device-offers.ts";
-import type { DueWatcher } from "../../../src/store/work/watchers/schedules.ts";
-import { dueWatcher } from "../../support/due-watcher.ts";
+} from "../../../../src/scheduler/slots/plan.ts";
+import type { DeviceOffers } from "../../../../src/store/work/watchers/device-offers.ts";
+import type { DueWatcher } from "../../../../src/store/work/watchers/schedules.ts";
+import { dueWatcher } from "../../../support/due-watcher.ts";
 
 const watcherId = "018f0000-0000-7000-8000-000000000001";
 const at = (text: string) => new Date(`2026-01-10T${text}Z`);

@@ -12,8 +12,8 @@ import { file_pinion_v1_sign_in } from "#gen/pinion/v1/sign_in_pb.js";
 import { file_pinion_v1_token } from "#gen/pinion/v1/token_pb.js";
 import { file_pinion_v1_turn } from "#gen/pinion/v1/turn_pb.js";
 import { file_pinion_v1_watcher } from "#gen/pinion/v1/watcher_pb.js";
-import { mayEnd, mayGrant, type Principal, principalOf } from "../../../src/server/access/principal.ts";
-import { nameOf, requireRules, rules } from "../../../src/server/access/rules.ts";
+import { mayEnd, mayGrant, type Principal, principalOf } from "../../../../src/server/access/principal.ts";
+import { nameOf, requireRules, rules } from "../../../../src/server/access/rules.ts";
 
 const services = [
   file_pinion_v1_agent,

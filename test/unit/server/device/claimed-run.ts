@@ -1,4 +1,4 @@
-import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
+import type { ClaimedRun } from "../../../../src/store/work/runs/run-claims.ts";
 
 const moment = new Date("2026-11-30T06:10:11.123Z");
 

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { addressOf } from "../../../src/server/access/peer.ts";
+import { addressOf } from "../../../../src/server/access/peer.ts";
 
 const from = (remoteAddress: string | undefined, forwardedFor: string | undefined, proxies: number) =>
   addressOf({ remoteAddress, forwardedFor }, proxies);

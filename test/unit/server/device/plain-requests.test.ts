@@ -7,9 +7,9 @@ import {
   ConnectRequestSchema,
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
-import { checkMessage } from "../../../src/server/access/interceptors/validate.ts";
-import { agentReportOf, reportsNothing } from "../../../src/server/device/messages/reports.ts";
-import { isPlainlyValid } from "../../../src/server/device/session/session-table.ts";
+import { checkMessage } from "../../../../src/server/access/interceptors/validate.ts";
+import { agentReportOf, reportsNothing } from "../../../../src/server/device/messages/reports.ts";
+import { isPlainlyValid } from "../../../../src/server/device/session/session-table.ts";
 
 type Fields = MessageInitShape<typeof CompletionSchema>;
 

@@ -1,6 +1,6 @@
 import { expect, onTestFinished, test, vi } from "vitest";
-import type { BusMessage, Transient } from "../../../src/server/cluster/bus.ts";
-import { createTransients, type Transients } from "../../../src/server/cluster/transients.ts";
+import type { BusMessage, Transient } from "../../../../src/server/cluster/bus.ts";
+import { createTransients, type Transients } from "../../../../src/server/cluster/transients.ts";
 
 /** On a busy machine too. */
 const eventually = (check: () => void) => vi.waitFor(check, { timeout: 15_000, interval: 5 });

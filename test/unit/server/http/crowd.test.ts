@@ -3,9 +3,9 @@ import { EventEmitter } from "node:events";
 import type { IncomingMessage } from "node:http";
 import type { Socket } from "node:net";
 import { expect, onTestFinished, test, vi } from "vitest";
-import { type CrowdOptions, createCrowd } from "../../../src/server/http/crowd/crowd.ts";
-import { createTurns } from "../../../src/server/http/crowd/turns.ts";
-import { createBodyBudget, type Held } from "../../../src/server/http/port/body-budget.ts";
+import { type CrowdOptions, createCrowd } from "../../../../src/server/http/crowd/crowd.ts";
+import { createTurns } from "../../../../src/server/http/crowd/turns.ts";
+import { createBodyBudget, type Held } from "../../../../src/server/http/port/body-budget.ts";
 
 type Peer = Socket & { destroyed: boolean };
 

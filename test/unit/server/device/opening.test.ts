@@ -1,6 +1,5 @@
 import { expect, test } from "vitest";
-import { createBudget } from "../../../src/scheduler/endings/endings.ts";
-import { createLimit } from "../../../src/server/device/session/opening.ts";
+import { createLimit } from "../../../../src/server/device/session/opening.ts";
 
 test("a limit lets so many run at once, the others in their order, also after a failure", async () => {
   const limit = createLimit(2);
@@ -23,15 +22,4 @@ test("a limit lets so many run at once, the others in their order, also after a 
   gates[2]!.resolve();
   gates[3]!.resolve();
   await Promise.all([done[2], done[3]]);
-});
-
-test("a budget refuses what does not fit, and has room again when work is done", async () => {
-  const budget = createBudget(10);
-  const gate = Promise.withResolvers<void>();
-  const first = budget(8, () => gate.promise);
-  await expect(budget(3, async () => "no")).rejects.toMatchObject({ reason: "resource_exhausted" });
-  expect(await budget(2, async () => "yes")).toBe("yes");
-  gate.resolve();
-  await first;
-  expect(await budget(10, async () => "again")).toBe("again");
 });

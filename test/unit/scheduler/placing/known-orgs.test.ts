@@ -1,5 +1,5 @@
 import { expect, onTestFinished, test, vi } from "vitest";
-import { KnownOrgs } from "../../../src/scheduler/placing/placer.ts";
+import { KnownOrgs } from "../../../../src/scheduler/placing/placer.ts";
 
 test("a replica that heard of an org's gated runs knows the org until its next gated run is announced", () => {
   vi.useFakeTimers();

@@ -1,15 +1,15 @@
 import { toBinary } from "@bufbuild/protobuf";
 import { expect, test } from "vitest";
 import { ConnectResponseSchema } from "#gen/pinion/v1/device_pb.js";
-import { assignmentOf, completionAckOf } from "../../../src/server/device/messages/messages.ts";
+import { assignmentOf, completionAckOf } from "../../../../src/server/device/messages/messages.ts";
 import {
   completionAckFrame,
   frameOf,
   plainAssignmentFrame,
   writeText,
-} from "../../../src/server/device/messages/plain-frames.ts";
-import { framed } from "../../../src/server/device/stream/grpc-frames.ts";
-import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
+} from "../../../../src/server/device/messages/plain-frames.ts";
+import { framed } from "../../../../src/server/device/stream/grpc-frames.ts";
+import type { ClaimedRun } from "../../../../src/store/work/runs/run-claims.ts";
 import { plainRun } from "./claimed-run.ts";
 
 const priorWindow = {

@@ -1,6 +1,6 @@
 /** Messages in a chat that answer an agent's question. */
 import { expect, test } from "vitest";
-import { chosenBy } from "../../../src/server/platforms/questions.ts";
+import { chosenBy } from "../../../../src/server/platforms/questions.ts";
 
 const options = [
   { id: "allow", label: "Yes, push" },

@@ -1,7 +1,7 @@
 import { Code } from "@connectrpc/connect";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { FrameReader, framed } from "../../../src/server/device/stream/grpc-frames.ts";
+import { FrameReader, framed } from "../../../../src/server/device/stream/grpc-frames.ts";
 
 function readAll(reader: FrameReader): Buffer[] {
   const messages: Buffer[] = [];

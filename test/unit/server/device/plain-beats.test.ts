@@ -7,8 +7,8 @@ import {
   framed,
   isPlainList,
   plainBeatOf,
-} from "../../../src/server/device/stream/grpc-frames.ts";
-import { createRandom } from "../../support/random.ts";
+} from "../../../../src/server/device/stream/grpc-frames.ts";
+import { createRandom } from "../../../support/random.ts";
 
 const sequences = [1n, 127n, 128n, 300n, 2n ** 31n, 2n ** 53n + 1n, 2n ** 63n - 1n, -1n];
 
