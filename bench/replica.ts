@@ -1,5 +1,7 @@
 /** A replica in its own process: `pinion serve` without the command around the replica. */
 
+import { writeFile } from "node:fs/promises";
+import { Session } from "node:inspector/promises";
 import { replicaConfig } from "../src/config.ts";
 import { createLogger } from "../src/log.ts";
 import { boundHeapGrowth } from "../src/replica/heap-growth.ts";
@@ -14,8 +16,23 @@ const replica = await startReplica(
   },
 );
 
-answerQuestions(async (question: { kind: "url" | "stop" | "gc" }) => {
+const inspector = new Session();
+
+/** "profile" begins a profile of the CPU, and "profiled" writes it to `path`. */
+type Question = { kind: "url" | "stop" | "gc" | "profile" } | { kind: "profiled"; path: string };
+
+answerQuestions(async (question: Question) => {
   if (question.kind === "stop") await replica.stop();
   if (question.kind === "gc") global.gc?.();
+  if (question.kind === "profile") {
+    inspector.connect();
+    await inspector.post("Profiler.enable");
+    await inspector.post("Profiler.start");
+  }
+  if (question.kind === "profiled") {
+    const { profile } = await inspector.post("Profiler.stop");
+    await writeFile(question.path, JSON.stringify(profile));
+    inspector.disconnect();
+  }
   return replica.url;
 });
