@@ -1,6 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { inCompany } from "../../pg/round-trips.ts";
+import { onlyRow } from "../../pg/values/only-row.ts";
 import { ofAnySize, ofFew, unnest } from "../../pg/values/unnest.ts";
 import { type DeviceOffers, offersByRevision } from "./device-offers.ts";
 
@@ -276,7 +277,7 @@ export async function lookAhead(db: Db, through: number, replicaId = ""): Promis
       exists (select from replica where id <> ${replicaId}
         and last_beat_at > now() - ${replicaBeatMsMax} * interval '1 ms') as "hasOthers"
   `.execute(db);
-  return rows[0]!;
+  return onlyRow(rows);
 }
 
 /**
