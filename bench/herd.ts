@@ -34,9 +34,7 @@ export const bench: Bench = async ({ isSmoke }) => {
     // The last org is the other org: a device and its watchers, and nothing else.
     await seedOrgs(url, options.orgs + 1);
     const devices = await seedDevices(url, {
-      count: options.devices,
-      orgs: options.orgs,
-      slots: Math.min(64, perDevice),
+      ...{ count: options.devices, orgs: options.orgs, slots: Math.min(64, perDevice) },
       tokenOf: () => newToken("dev"),
     });
     await seedWatchers(url, perDevice);
@@ -44,20 +42,14 @@ export const bench: Bench = async ({ isSmoke }) => {
     const replica = await startChild("replica.ts", { DATABASE_URL: url, PINION_SWEEP_INTERVAL_MS: "2000" });
     const urls = [await replica.ask<string>({ kind: "url" })];
     const load = await startChild("load.ts");
-    const connected = devices.slice(0, options.connected);
-    await load.ask({ kind: "connect", urls, devices: connected, slots: perDevice, beatMs });
+    const connected = { devices: devices.slice(0, options.connected), slots: perDevice };
+    await load.ask({ kind: "connect", urls, ...connected, beatMs });
     const otherLoad = await startChild("load.ts");
     await otherLoad.ask({ kind: "connect", urls, devices: [other], slots: triggers.count + 1, beatMs });
     await query(url, "checkpoint");
 
     const dueAt = new Date(Date.now() + (isSmoke ? 4_000 : dueInMs));
-    await query(
-      url,
-      `update schedule_position s set next_slot_at = d.at, next_due_at = d.at
-      from (select id, case when org_id = $1 then $3::timestamptz else $2::timestamptz end as at from watcher) d
-      where d.id = s.watcher_id and s.next_slot_at is not null`,
-      [`org-${options.orgs}`, dueAt, new Date(dueAt.getTime() + otherIsLaterMs)],
-    );
+    await makeAllDue(url, { dueAt, otherOrg: `org-${options.orgs}` });
     const recorded = untilRecorded(url, options.watchers + 1 + triggers.count);
     const asked = await triggerFrom(dueAt, { url, replicaUrl: urls[0]!, other, org: options.orgs });
     await otherLoad.ask({ kind: "acknowledged", count: 1 + triggers.count, withinMs });
@@ -94,6 +86,20 @@ export const bench: Bench = async ({ isSmoke }) => {
     await cluster.close();
   }
 };
+
+/** All watchers are due at a moment, and the watcher of the other org a little later. */
+async function makeAllDue(
+  url: string,
+  { dueAt, otherOrg }: { dueAt: Date; otherOrg: string },
+): Promise<void> {
+  await query(
+    url,
+    `update schedule_position s set next_slot_at = d.at, next_due_at = d.at
+    from (select id, case when org_id = $1 then $3::timestamptz else $2::timestamptz end as at from watcher) d
+    where d.id = s.watcher_id and s.next_slot_at is not null`,
+    [otherOrg, dueAt, new Date(dueAt.getTime() + otherIsLaterMs)],
+  );
+}
 
 type Asked = { runId: string; at: number };
 

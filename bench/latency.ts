@@ -57,26 +57,9 @@ export const bench: Bench = async ({ isSmoke }) => {
 
     const dueToFrame = percentiles(frames.map((frame) => frame.at - frame.dueAt));
     const completeToAck = percentiles(measured.acks.slice(warm));
-    const graphile = await waitsOf("references/graphile.ts", {
-      ...{ gapsMs, warm },
-      url: await cluster.database("graphile", { isEmpty: true }),
-    });
-    const boss = await waitsOf("references/pg-boss.ts", {
-      ...{ gapsMs, warm },
-      url: await cluster.database("pgboss", { isEmpty: true }),
-    });
-    const river = await riverWaits({
-      ...{ gapsMs, warm },
-      url: await cluster.database("river", { isEmpty: true }),
-    });
+    const { graphile, boss, river } = await referencesOf(cluster, { gapsMs, warm });
     const echo = percentiles((await echoes(options.devices, gapsMs)).slice(warm));
 
-    const row = (name: string, { p50, p99, max }: typeof echo): Row => ({
-      milliseconds: name,
-      p50,
-      p99,
-      max,
-    });
     return {
       options,
       rows: [
@@ -102,6 +85,23 @@ export const bench: Bench = async ({ isSmoke }) => {
     await cluster.close();
   }
 };
+
+function row(name: string, { p50, p99, max }: ReturnType<typeof percentiles>): Row {
+  return { milliseconds: name, p50, p99, max };
+}
+
+/** The waits of other queues, at the same moments on the same cluster. */
+async function referencesOf(
+  cluster: Awaited<ReturnType<typeof openCluster>>,
+  load: { gapsMs: number[]; warm: number },
+) {
+  const url = (name: string) => cluster.database(name, { isEmpty: true });
+  return {
+    graphile: await waitsOf("references/graphile.ts", { ...load, url: await url("graphile") }),
+    boss: await waitsOf("references/pg-boss.ts", { ...load, url: await url("pgboss") }),
+    river: await riverWaits({ ...load, url: await url("river") }),
+  };
+}
 
 /** Makes the watchers due one after the other, and collects the moments seen by the devices. */
 export async function measureWaits(

@@ -1,7 +1,8 @@
 /**
  * The statements behind `latency`: runs that come alone, and triggers. Prints the waits, the CPU of
  * PostgreSQL and of the replica, and the dearest statements. `node bench/profile-latency.ts 1000 15`:
- * so many devices, for so many seconds.
+ * so many devices, for so many seconds; 0 for triggers alone. `TRIGGERS_PROFILE=FILE` writes a profile
+ * of the replica's CPU during the triggers, the first quarter left out.
  */
 
 import { measureTriggers, measureWaits } from "./latency.ts";
@@ -13,7 +14,7 @@ import { openLifecycle } from "./lifecycle.ts";
 const devices = Number(process.argv[2] ?? 1_000);
 const seconds = Number(process.argv[3] ?? 15);
 const perSecond = 100;
-const triggers = 200;
+const triggers = Number(process.argv[4] ?? 200);
 const triggerGapMs = 50;
 
 const gapsOf = (rate: number, count: number) => {
@@ -27,13 +28,17 @@ const cluster = await openCluster({
 });
 try {
   const count = perSecond * seconds;
-  const opened = await openLifecycle(cluster, "latency", { devices, orgs: 10, runs: 2 * count });
+  const opened = await openLifecycle(cluster, "latency", {
+    devices,
+    orgs: 10,
+    runs: Math.max(2 * count, triggers),
+  });
   await query(opened.url, "create extension pg_stat_statements");
   const cpu = () => ({
     postgres: cpuSeconds(cluster.pid, { withChildren: true }),
     replica: cpuSeconds(opened.replicas[0]!.pid),
   });
-  const report = async (name: string, runs: number, work: () => Promise<Record<string, unknown>>) => {
+  const report = async (name: string, runs: number, work: () => Promise<object>) => {
     await query(opened.url, "select pg_stat_statements_reset()");
     const before = cpu();
     const waits = await work();
@@ -59,12 +64,17 @@ try {
       acks: percentiles(acks),
     };
   };
-  await report("the first runs", count, () => waits(gapsOf(perSecond, count)));
-  await report("the next runs", count, () => waits(gapsOf(perSecond, count)));
-  await report("triggers", triggers, async () => {
-    const each = await measureTriggers(opened, gapsOf(1_000 / triggerGapMs, triggers));
-    return { first: percentiles(each.slice(0, triggers / 4)), rest: percentiles(each.slice(triggers / 4)) };
-  });
+  if (count > 0) {
+    await report("the first runs", count, () => waits(gapsOf(perSecond, count)));
+    await report("the next runs", count, () => waits(gapsOf(perSecond, count)));
+  }
+  const trigger = async (more: number) =>
+    percentiles(await measureTriggers(opened, gapsOf(1_000 / triggerGapMs, more)));
+  await report("the first triggers", Math.ceil(triggers / 4), () => trigger(Math.ceil(triggers / 4)));
+  const path = process.env.TRIGGERS_PROFILE;
+  if (path) await opened.replicas[0]!.ask({ kind: "profile" });
+  await report("the next triggers", triggers, () => trigger(triggers));
+  if (path) await opened.replicas[0]!.ask({ kind: "profiled", path });
   await opened.close();
 } finally {
   await cluster.close();

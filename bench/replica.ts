@@ -1,19 +1,38 @@
 /** A replica in its own process: `pinion serve` without the command around the replica. */
 
+import { writeFile } from "node:fs/promises";
+import { Session } from "node:inspector/promises";
 import { replicaConfig } from "../src/config.ts";
 import { createLogger } from "../src/log.ts";
 import { boundHeapGrowth } from "../src/replica/heap-growth.ts";
 import { startReplica } from "../src/replica/replica.ts";
 import { answerQuestions } from "./lib/children.ts";
 
-boundHeapGrowth();
 const replica = await startReplica(
   replicaConfig({ PINION_PORT: "0", PINION_HOST: "127.0.0.1", ...process.env }),
-  { log: createLogger({ name: "bench", level: process.env.PINION_LOG_LEVEL ?? "warn" }) },
+  {
+    log: createLogger({ name: "bench", level: process.env.PINION_LOG_LEVEL ?? "warn" }),
+    ...boundHeapGrowth(),
+  },
 );
 
-answerQuestions(async (question: { kind: "url" | "stop" | "gc" }) => {
+const inspector = new Session();
+
+/** "profile" begins a profile of the CPU, and "profiled" writes it to `path`. */
+type Question = { kind: "url" | "stop" | "gc" | "profile" } | { kind: "profiled"; path: string };
+
+answerQuestions(async (question: Question) => {
   if (question.kind === "stop") await replica.stop();
   if (question.kind === "gc") global.gc?.();
+  if (question.kind === "profile") {
+    inspector.connect();
+    await inspector.post("Profiler.enable");
+    await inspector.post("Profiler.start");
+  }
+  if (question.kind === "profiled") {
+    const { profile } = await inspector.post("Profiler.stop");
+    await writeFile(question.path, JSON.stringify(profile));
+    inspector.disconnect();
+  }
   return replica.url;
 });

@@ -8,7 +8,7 @@ import { newToken } from "../src/ids.ts";
 import { appendSettled } from "../src/scheduler/endings/settle.ts";
 import { planDue } from "../src/scheduler/slots/plan.ts";
 import { eventOf } from "../src/scheduler/slots/recording.ts";
-import { openDatabase, transaction } from "../src/store/pg/database.ts";
+import { type Db, openDatabase, transaction } from "../src/store/pg/database.ts";
 import { type Completed, complete } from "../src/store/work/attempts/completions.ts";
 import * as events from "../src/store/work/service/events.ts";
 import * as presence from "../src/store/work/service/presence.ts";
@@ -55,18 +55,18 @@ async function measure(batch: number): Promise<void> {
   }
   await makeDue(url, new Date(Date.now() - 60_000));
   // The first round fills indexes and free space, so that the second round shows the steady state.
-  await round(batch);
+  await round(db, seats, batch);
   await makeDue(url, new Date(Date.now() - 1_000));
   await query(url, "vacuum (analyze, freeze)");
   await query(url, "checkpoint");
   await query(url, "select pg_stat_statements_reset()");
-  const before = await lsn();
+  const before = await lsn(url);
   const cpuBefore = cpuSeconds(cluster.pid, { withChildren: true });
   const ownBefore = process.cpuUsage();
-  await round(batch);
+  await round(db, seats, batch);
   const own = process.cpuUsage(ownBefore);
   const postgres = cpuSeconds(cluster.pid, { withChildren: true }) - cpuBefore;
-  const after = await lsn();
+  const after = await lsn(url);
   await database.close();
 
   const { rows: total } = await query(url, "select pg_wal_lsn_diff($2, $1)::int as bytes", [before, after]);
@@ -74,6 +74,14 @@ async function measure(batch: number): Promise<void> {
   console.log(
     `CPU seconds for 1,000 runs: PostgreSQL ${per1000(postgres)}, this process ${per1000((own.user + own.system) / 1e6)}`,
   );
+  await printTables(url, { batch, before, after });
+}
+
+/** The statements and the tables that wrote most. */
+async function printTables(
+  url: string,
+  { batch, before, after }: { batch: number; before: string; after: string },
+): Promise<void> {
   const { rows: statements } = await query(
     url,
     `select round(wal_bytes / $1)::int as "bytes a run", round((total_plan_time / calls)::numeric, 2) as "plan ms", round((total_exec_time / calls)::numeric, 2) as "execute ms",
@@ -91,43 +99,44 @@ async function measure(batch: number): Promise<void> {
     [before, after, runs],
   );
   console.table(tables);
+}
 
-  async function lsn(): Promise<string> {
-    return (await query(url, "select pg_current_wal_insert_lsn() as at")).rows[0].at as string;
-  }
+async function lsn(url: string): Promise<string> {
+  return (await query(url, "select pg_current_wal_insert_lsn() as at")).rows[0].at as string;
+}
 
-  async function round(size: number): Promise<void> {
-    let done = 0;
-    for (;;) {
-      const recorded = await transaction(db, async (tx) => {
-        const plans = (await schedules.lockDue(tx, size)).map((watcher) => ({
-          ...planDue(watcher),
-          watcher,
-        }));
-        const slots = plans.flatMap(({ slots, watcher }) =>
-          slots.map((slot) => ({ ...slot, claimant: seats.get(watcher.deviceId!) })),
-        );
-        const moves = plans.map((plan) => plan.move);
-        const written = await slotRows.record(tx, slots, moves);
-        await events.appendAll(tx, written.map(eventOf));
-        return written;
-      });
-      if (recorded.length === 0) break;
-      done += recorded.length;
-      const completions = recorded.filter(slotRows.isClaimed).map(
-        (run): Completed => ({
-          ...{ orgId: run.orgId, workId: run.runId, attemptToken: run.attemptToken, deviceId: run.deviceId },
-          ...{ action: "finish_or_retry", status: "completed", reason: "", output: "done", exitCode: 0 },
-          ...{ durationMs: 1, pushedAgoMs: 1, startedAgoMs: 1 },
-        }),
+/** Records all due runs in batches, and completes each batch. */
+async function round(db: Db, seats: ReadonlyMap<string, presence.SessionName>, size: number): Promise<void> {
+  let done = 0;
+  for (;;) {
+    const recorded = await transaction(db, async (tx) => {
+      const plans = (await schedules.lockDue(tx, size)).map((watcher) => ({
+        ...planDue(watcher),
+        watcher,
+      }));
+      const slots = plans.flatMap(({ slots, watcher }) =>
+        slots.map((slot) => ({ ...slot, claimant: seats.get(watcher.deviceId!) })),
       );
-      await transaction(db, async (tx) => {
-        const settled = await complete(tx, completions);
-        await appendSettled(tx, completions, settled, { quotas: undefined });
-      });
-    }
-    if (done !== runs) throw new Error(`${done} of ${runs} runs were made`);
+      const moves = plans.map((plan) => plan.move);
+      const written = await slotRows.record(tx, slots, moves);
+      await events.appendAll(tx, written.map(eventOf));
+      return written;
+    });
+    if (recorded.length === 0) break;
+    done += recorded.length;
+    const completions = recorded.filter(slotRows.isClaimed).map(
+      (run): Completed => ({
+        ...{ orgId: run.orgId, workId: run.runId, attemptToken: run.attemptToken, deviceId: run.deviceId },
+        ...{ action: "finish_or_retry", status: "completed", reason: "", output: "done", exitCode: 0 },
+        ...{ durationMs: 1, pushedAgoMs: 1, startedAgoMs: 1 },
+      }),
+    );
+    await transaction(db, async (tx) => {
+      const settled = await complete(tx, completions);
+      await appendSettled(tx, completions, settled, { quotas: undefined });
+    });
   }
+  if (done !== runs) throw new Error(`${done} of ${runs} runs were made`);
 }
 
 function perRun(bytes: number): string {

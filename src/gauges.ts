@@ -30,8 +30,8 @@ export type DatabaseNumbers = {
   oldestSnapshotAge: number;
 };
 
-export const activeStates = ["pending", "claimed", "running"] as const;
-export const pendingPlaces = ["connected", "away", "none"] as const;
+const activeStates = ["pending", "claimed", "running"] as const;
+const pendingPlaces = ["connected", "away", "none"] as const;
 /** A shorter interval costs more than its numbers are worth. */
 const loopResolutionMs = 20;
 

@@ -72,7 +72,7 @@ export function checkReferences(prompt: string, field = "spec.prompt"): void {
 }
 
 /** The value of a dotted name; undefined: no such value. A number is a place in a list, from 0. */
-export function findValue(input: JsonValue, name: string): JsonValue | undefined {
+function findValue(input: JsonValue, name: string): JsonValue | undefined {
   let value: JsonValue | undefined = input;
   for (const part of name.split(".").slice(1)) {
     if (value === null || typeof value !== "object" || !Object.hasOwn(value, part)) return undefined;

@@ -79,7 +79,7 @@ function shownOf(value: unknown, depth: number): unknown {
 }
 
 /** The line without the texts that have the form of a secret. */
-export function withoutSecrets(line: string): string {
+function withoutSecrets(line: string): string {
   let text = line;
   for (const [pattern, instead] of secretsInText) text = text.replace(pattern, instead);
   return text;

@@ -46,7 +46,7 @@ export type Metrics = {
   describe(): { name: string; help: string; type: string }[];
   close(): void;
 };
-export const batchKinds = ["claims", "acceptances", "completions", "settlements", "beats", "rings"] as const;
+const batchKinds = ["claims", "acceptances", "completions", "settlements", "beats", "rings"] as const;
 export type BatchKind = (typeof batchKinds)[number];
 
 const endedStatuses = [
@@ -75,7 +75,7 @@ const streamEndCauses = [
   ...["revoked", "drained", "device_left", "stream_failed", "stream_broken", "flood", "slow_reader"],
 ];
 
-export const cutReasons = [
+const cutReasons = [
   // Connections: too many strangers, too many of one address, without a request, resting.
   ...(["crowded", "address_crowded", "no_request", "rests"] as const),
   // Requests: a stranger's that is not whole, a known one's, bytes of either, too many without a
@@ -90,7 +90,7 @@ const deliveryOutcomes = ["delivered", "failed", "dead"];
  * The places where uncaught errors arrive: the call of a handler, a listener of an event, a promise
  * without a handler, the process.
  */
-export const uncaughtOrigins = ["handler", "callback", "rejection", "process"] as const;
+const uncaughtOrigins = ["handler", "callback", "rejection", "process"] as const;
 export type UncaughtOrigin = (typeof uncaughtOrigins)[number];
 
 /** From 1 ms, the time of a push, to 60 s, after which a person should look. */

@@ -11,7 +11,7 @@ import { root } from "./proto.ts";
 type Component = { name: string; version: string; license?: string | undefined; sha512?: string | undefined };
 
 /** Packages of a bundle, by the paths of their files. */
-export function packagesOf(metafile: Metafile): string[] {
+function packagesOf(metafile: Metafile): string[] {
   const names = Object.keys(metafile.inputs).flatMap(
     (path) => /.*node_modules\/((?:@[^/]+\/)?[^/]+)\//.exec(path)?.[1] ?? [],
   );

@@ -42,6 +42,8 @@ export type StartOptions = {
   log?: Logger;
   /** Stores the first start's token for people; called before the commit. */
   keepBootstrapToken?: (token: string) => void;
+  /** Told of the number of runs and turns that ended together, after their commit. */
+  onEnds?: (count: number) => void;
   /** Leaves the plans of statements to the first run: a start that is short of time, as in tests. */
   isCold?: boolean;
 };
@@ -73,6 +75,11 @@ async function build(foundation: Foundation, options: StartOptions): Promise<Rep
   const health = new HealthState();
   const access = buildAccess(foundation, storage);
   const work = await buildWork(foundation, storage, access);
+  const { onEnds = () => undefined } = options;
+  work.publisher.subscribe({
+    settled: (runs) => onEnds(runs.length),
+    turnsEnded: (turns) => onEnds(turns.length),
+  });
   const platforms = buildPlatforms(foundation, storage, access, work);
   const own = { health, replica, judge, retained, platforms, isStopping: () => isStopping };
   const { bulks, materializer, deliverer } = startLoops(foundation, storage, access, work, own);

@@ -38,7 +38,7 @@ export type Send = (delivery: deliveries.Claimed, facts: Facts, signal: AbortSig
 const perDestinationMax = 4;
 const triesMax = 256;
 /** Milliseconds: the maximum of a try, and the lease. The try ends well before its lease. */
-export const tryMs = 20_000;
+const tryMs = 20_000;
 const leaseMsDefault = 60_000;
 /**
  * Milliseconds of delay after the first try. The delay doubles up to the maximum and is randomized
@@ -63,7 +63,7 @@ const stopMs = 1_500;
 const awayEveryMs = 10 * 60_000;
 
 /** The delay after a failed try, in milliseconds. Pure, but for `chance` in [0, 1). */
-export function delayAfter(attempts: number, chance: number, retryAfterMs = 0): number {
+function delayAfter(attempts: number, chance: number, retryAfterMs = 0): number {
   const grown = Math.min(delayMsMin * 2 ** Math.min(attempts - 1, 30), delayMsMax);
   return Math.round(Math.min(Math.max(grown * (0.8 + 0.4 * chance), retryAfterMs), delayMsMax * 1.2));
 }

@@ -1,5 +1,5 @@
 /**
- * Questions of agents (DESIGN 14): asked by an attempt; answered by a person or at their deadline;
+ * Questions of agents: asked by an attempt; answered by a person or at their deadline;
  * or withdrawn. Each change is one transaction with its event. The device is told after the commit,
  * and again when it repeats the question.
  */

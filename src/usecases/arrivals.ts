@@ -26,7 +26,7 @@ export type Vouched = {
 };
 
 /** The strongest role of the groups; undefined for groups without a role. Pure. */
-export function roleOf(config: Pick<OidcConfig, "roles">, groups: readonly string[]): Role | undefined {
+function roleOf(config: Pick<OidcConfig, "roles">, groups: readonly string[]): Role | undefined {
   const given = new Set([...groups, "*"].map((group) => config.roles.get(group)));
   return strongestFirst.find((role) => given.has(role));
 }

@@ -6,7 +6,8 @@ import type { Violation } from "./checker/world.ts";
 import type { Entry } from "./history.ts";
 import { type Fault, type FaultKind, faultKinds, planFaults } from "./plan.ts";
 import { inject } from "./rig/faults.ts";
-import { bounds, openRig, type RigOptions } from "./rig/rig.ts";
+import { bounds, type RigOptions } from "./rig/options.ts";
+import { openRig } from "./rig/rig.ts";
 import type { Rows } from "./rows.ts";
 import { type Summary, summarize } from "./summary.ts";
 

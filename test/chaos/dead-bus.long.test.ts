@@ -4,7 +4,7 @@ import { runChaos } from "./chaos.ts";
 import { describe } from "./checker/check.ts";
 import { waitsAbove } from "./checker/lateness.ts";
 import { makeWorld } from "./checker/world.ts";
-import { bounds } from "./rig/rig.ts";
+import { bounds } from "./rig/options.ts";
 
 const patienceMs = 180_000;
 

@@ -21,7 +21,7 @@ export function replaceOnce(text: string, { file, from, to }: Replacement): stri
  * Makes a copy of the sources with the replacements, for replicas and hosts alike; the caller
  * removes the copy.
  */
-export async function copySources(replacements: readonly Replacement[]): Promise<string> {
+async function copySources(replacements: readonly Replacement[]): Promise<string> {
   const tree = await mkdtemp(join(tmpdir(), "pinion-mutated-"));
   await Promise.all([
     cp(join(repository, "src"), join(tree, "src"), { recursive: true }),

@@ -2,7 +2,8 @@
 import { expect, inject, test } from "vitest";
 import { check, describe } from "./checker/check.ts";
 import { realNow } from "./clock.ts";
-import { bounds, openRig } from "./rig/rig.ts";
+import { bounds } from "./rig/options.ts";
+import { openRig } from "./rig/rig.ts";
 
 const patienceMs = 240_000;
 /** Devices of a stopping replica come back within 5 s, spread; a busy machine needs more time. */

@@ -1,6 +1,6 @@
 /**
  * A failover to an asynchronous standby that lagged, with real servers: acknowledged results that
- * are lost come back from the devices, once, and no program runs twice (DESIGN 16). Needs the
+ * are lost come back from the devices, once, and no program runs twice. Needs the
  * PostgreSQL of the distribution, and root to run it as its user.
  */
 import { execFile, spawnSync } from "node:child_process";

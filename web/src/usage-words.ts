@@ -16,7 +16,7 @@ export function usageText(usage: Usage | undefined): string {
 }
 
 /** Formats millionths as an amount: "$0.0042", "0.12 EUR". */
-export function costText(micros: bigint, currency = "USD"): string {
+function costText(micros: bigint, currency = "USD"): string {
   const fraction = String(micros % 1_000_000n)
     .padStart(6, "0")
     .replace(/0{1,4}$/, "");

@@ -80,7 +80,7 @@ export function descendantsOf(pid: number): number[] {
 }
 
 /** Living processes of a group (Linux). */
-export function membersOf(groupId: number): number[] {
+function membersOf(groupId: number): number[] {
   return linuxProcesses().filter((pid) => {
     const stat = linuxStat(pid);
     return stat !== undefined && stat.groupId === groupId && stat.state !== "Z" && stat.state !== "X";

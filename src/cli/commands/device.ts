@@ -156,7 +156,7 @@ function keepToken(cli: Cli, file: string, token: string): void {
 }
 
 /** The configuration's `proxy`, if set. */
-export function configuredProxy(configFile: string): { proxy?: ProxySetting } {
+function configuredProxy(configFile: string): { proxy?: ProxySetting } {
   if (!existsSync(configFile)) return {};
   const { proxy } = loadConfig(configFile);
   return proxy === undefined ? {} : { proxy };

@@ -63,12 +63,12 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
     });
     await requireFreePort(config.host, config.port);
     const { startReplica } = await import("../../replica/replica.ts");
-    boundHeapGrowth();
+    const heap = boundHeapGrowth();
     let tokenFile: string | undefined;
     const keepBootstrapToken = (token: string) => {
       tokenFile = writeToken(data, token);
     };
-    const replica = await startReplica(config, { log, keepBootstrapToken }).catch((error) => {
+    const replica = await startReplica(config, { log, keepBootstrapToken, ...heap }).catch((error) => {
       throw listenFailure(error, config.port);
     });
     using _survival = surviveUncaught(replica);

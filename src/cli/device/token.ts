@@ -14,7 +14,7 @@ import { exitCodes, Failure } from "../failures.ts";
  * The name of the systemd credential:
  * `LoadCredential=pinion-device-token:/etc/pinion/device-token`.
  */
-export const credentialName = "pinion-device-token";
+const credentialName = "pinion-device-token";
 /** Time limit of `token_command` in ms; a keychain may ask a person first. */
 const commandMsMax = 60_000;
 

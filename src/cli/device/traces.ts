@@ -51,7 +51,7 @@ export async function openDeviceTraces(
   return createDeviceTraces(tracer, options.deviceId);
 }
 
-export function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTraces {
+function createDeviceTraces(tracer: Tracer, deviceId: string): DeviceTraces {
   const attempts = new Map<string, Traced>();
 
   function begin(event: Extract<DaemonEvent, { type: "assignment" }>): void {

@@ -173,7 +173,7 @@ function keptLine({ name, path, branch, commits, changedFiles }: KeptWorkspace):
 }
 
 /** The result of a run: the agent's answer with its data, and the program's whole output. */
-export async function runResult(
+async function runResult(
   clients: Clients,
   run: Run,
 ): Promise<{ answer: string; structured: unknown; output: string }> {

@@ -156,11 +156,11 @@ async function serve(
   { view, parts }: Starting,
 ): Promise<Server> {
   const { startReplica } = await import("../../replica/replica.ts");
-  boundHeapGrowth();
+  const heap = boundHeapGrowth();
   const keepBootstrapToken = (token: string) => {
     writeToken(data, token);
   };
-  const replica = await startReplica(config, { log, keepBootstrapToken }).catch((error) => {
+  const replica = await startReplica(config, { log, keepBootstrapToken, ...heap }).catch((error) => {
     throw listenFailure(error, config.port);
   });
   parts.use(surviveUncaught(replica));

@@ -66,7 +66,7 @@ export async function cancelIn(
 }
 
 /** Cancels a live turn in the caller's transaction, in which only events may follow. */
-export async function cancelTurnIn(
+async function cancelTurnIn(
   tx: Db,
   turn: { orgId: string; turnId: string },
   { reason }: { reason: string },

@@ -12,7 +12,7 @@ import { settleEachWithEvents } from "./settle.ts";
 import { sweepTurnsOnce } from "./turn-sweep.ts";
 
 /**
- * Ends attempts without a report and runs past their start deadline (DESIGN 5), by the database's
+ * Ends attempts without a report and runs past their start deadline, by the database's
  * clock (R7). Attempts are locked and judged in one transaction, and rows locked by another replica
  * are skipped: any number may reap at once.
  */

@@ -159,7 +159,7 @@ function bisect(zone: string, low: number, high: number, before: number): number
 /**
  * The zone's offset from UTC at a time of whole seconds, in milliseconds; positive: ahead of UTC.
  */
-export function offsetAt(zone: string, moment: number): number {
+function offsetAt(zone: string, moment: number): number {
   let format = formats.get(zone);
   if (!format) {
     format = new Intl.DateTimeFormat("en-US", {

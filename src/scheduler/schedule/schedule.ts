@@ -244,7 +244,7 @@ export function jitterOf(watcherId: string, jitterMs: number): number {
  * test/property/schedule-slots.test.ts compares with another implementation of the rule, which
  * checks every second.
  */
-export function cronSlots(cron: CronText, zone: string): Slots {
+function cronSlots(cron: CronText, zone: string): Slots {
   const readings = readingsOf(cron.expression);
   const movesGaps = !cron.isEveryHour;
   const repeats = cron.isEveryHour || cron.isMinuteOpen;

@@ -32,7 +32,7 @@ const behindAgainMs = 60_000;
 const behindOf = (now: Date) => Date.now() - now.getTime();
 
 /** The correct next slot of a schedule that is too far ahead; undefined for a correct schedule. */
-export function standsTooFar(watcher: positions.PlannedWatcher): Date | undefined {
+function standsTooFar(watcher: positions.PlannedWatcher): Date | undefined {
   const next = nextSlot(watcher, watcher.now);
   const latest = nextSlot(watcher, new Date(watcher.now.getTime() + aheadMsMax));
   return next && latest && watcher.nextSlotAt > latest ? next : undefined;

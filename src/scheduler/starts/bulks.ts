@@ -21,7 +21,7 @@ import { retry } from "./triggers.ts";
  */
 
 /** Maximum runs of an operation. */
-export const bulkRunsMax = 50_000;
+const bulkRunsMax = 50_000;
 /** Items per transaction, and milliseconds of pause after each transaction for other work. */
 const itemsPerBatch = 25;
 const betweenBatchesMs = 20;

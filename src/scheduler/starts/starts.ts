@@ -17,7 +17,7 @@ import { type Plan, planBacklog, planSkipped, planStart } from "../slots/plan.ts
 import { type Claim, eventOf, keepWithin } from "../slots/recording.ts";
 
 /** Maximum starts that wait for a watcher; further starts are recorded as skipped. */
-export const startsWaitingMax = 100;
+const startsWaitingMax = 100;
 /** Maximum places of the queue that a start advances past places without a run. */
 const headsMax = 5;
 

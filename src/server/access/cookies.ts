@@ -31,7 +31,7 @@ export function reachedBy(request: Request, publicUrl: string | undefined): Reac
  * Cookies ignore ports: without the port in the name, two servers on one machine would overwrite
  * each other's cookie.
  */
-export function cookieName({ authority, isSecure }: Reached): string {
+function cookieName({ authority, isSecure }: Reached): string {
   const port = /:(\d+)$/.exec(authority)?.[1];
   return `${isSecure ? "__Host-" : ""}pinion${port ? `_${port}` : ""}`;
 }

@@ -62,7 +62,7 @@ const own = (to: Subject): Wish => ({ deed: "own", to });
 const usesWatcher = ({ watcherId }: { watcherId: string }) => [use({ watcher: watcherId })];
 
 /** By the rpc's fully qualified name. */
-export const wishes: Readonly<Record<string, AnyWishes>> = {
+const wishes: Readonly<Record<string, AnyWishes>> = {
   // A device's token reaches only resources pinned to the same device (R6).
   ...wishesOf(DeviceService, {
     connect: nothing,

@@ -32,7 +32,7 @@ export type ToPlatform = (
 
 type Row = destinations.DestinationRow;
 
-export const slackApiUrl = "https://slack.com/api";
+const slackApiUrl = "https://slack.com/api";
 
 export function createSender(options: SenderOptions): Send {
   const { db } = options;

@@ -59,7 +59,7 @@ function botAnswer(text: string, status: number): Sent {
 }
 
 /** Pure. */
-export function slackMessage({ title, body, url }: Message): Record<string, unknown> {
+function slackMessage({ title, body, url }: Message): Record<string, unknown> {
   const heading = { type: "header", text: { type: "plain_text", text: excerpt(title, 145), emoji: false } };
   const sections = pieces(body).map((piece) => ({
     type: "section",

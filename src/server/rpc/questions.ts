@@ -32,7 +32,7 @@ const states: Record<questions.QuestionState, QuestionState> = {
 /** Fields stored by a newer version are ignored. */
 const lenient = { ignoreUnknownFields: true };
 
-export function questionMessage(row: questions.QuestionRow): RunQuestion {
+function questionMessage(row: questions.QuestionRow): RunQuestion {
   const { responders } = fromJson(QuestionPolicySchema, row.policy as JsonObject, lenient);
   return create(RunQuestionSchema, {
     ...{ runId: row.runId ?? "", turnId: row.turnId ?? "" },

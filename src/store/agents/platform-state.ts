@@ -19,7 +19,7 @@ export const valueBytesMax = 1_048_576;
 /** Maximum items of a list without a smaller bound. */
 export const listItemsMax = 1_000;
 /** Days that a subscription lasts without a message. */
-export const subscriptionDays = 90;
+const subscriptionDays = 90;
 /** Maximum entries of a platform; retention deletes the ones untouched for the longest time. */
 export const entriesMax = 100_000;
 

@@ -245,7 +245,7 @@ function guardReleases(guard: {
     async connect(): Promise<pg.PoolClient> {
       const client = await pool.connect();
       const release = client.release.bind(client);
-      client.release = (failure?: Error | boolean) => {
+      const guarded = (failure?: Error | boolean) => {
         const status = client.getTransactionStatus();
         if (!failure && (doomed.has(client) || !isReady(client))) {
           // The server has ended the connection and the socket's end is still on its way, or an
@@ -260,6 +260,7 @@ function guardReleases(guard: {
           release(failure);
         }
       };
+      client.release = guarded;
       return client;
     },
     end: () => pool.end(),

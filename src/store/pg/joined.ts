@@ -20,11 +20,42 @@ type Result = pg.QueryResult;
  */
 export function sendJoined(client: pg.ClientBase, statements: readonly Statement[]): Promise<Result[]> {
   return new Promise((resolve, reject) => {
-    const joined = new Joined(client, statements, (error, results) =>
-      error ? reject(error) : resolve(results ?? []),
-    );
+    const joined = new Joined(client, statements, { isAlone: false, callback: tellOnce(resolve, reject) });
     client.query(joined as unknown as pg.Submittable);
   });
+}
+
+/**
+ * Sends one statement. Like `client.query`, and without what that leaves behind: pg assigns a new
+ * function to its query, and V8 keeps a function that is assigned to a property with the old
+ * objects. By such a function, the query, its rows and its promise lived until the next full
+ * collection, although nobody used them any more.
+ */
+export async function sendAlone(client: pg.ClientBase, statement: Statement): Promise<Result | undefined> {
+  try {
+    const results = await new Promise<Result[]>((resolve, reject) => {
+      const joined = new Joined(client, [statement], { isAlone: true, callback: tellOnce(resolve, reject) });
+      client.query(joined as unknown as pg.Submittable);
+    });
+    return results[0];
+  } catch (error) {
+    // In place of the stack that leads to the socket.
+    Error.captureStackTrace(error as Error);
+    throw error;
+  }
+}
+
+type Callback = (error: Error | null, results?: Result[]) => void;
+
+/** Tells the first answer, and keeps no promise afterwards. */
+function tellOnce(resolve: (results: Result[]) => void, reject: (error: Error) => void): Callback {
+  let waiting: { resolve: typeof resolve; reject: typeof reject } | undefined = { resolve, reject };
+  return (error, results = []) => {
+    const told = waiting;
+    waiting = undefined;
+    if (error) told?.reject(error);
+    else told?.resolve(results);
+  };
 }
 
 /** The parts of pg's own query that its declarations lack. */
@@ -50,23 +81,46 @@ type Line = {
   submittedNamedStatements: Record<string, string>;
 };
 
-/** A query in the eyes of the client: it hands each answer to the statement whose turn it is. */
+/** Connections on which a statement's own Sync does nothing. */
+const withoutSyncs = new WeakMap<object, object>();
+
+function withoutSync(connection: object): object {
+  const known = withoutSyncs.get(connection);
+  if (known) return known;
+  const made = Object.create(connection, { sync: { value() {} } }) as object;
+  withoutSyncs.set(connection, made);
+  return made;
+}
+
+/**
+ * A query in the eyes of the client: it hands each answer to the statement whose turn it is. A
+ * statement alone is sent as pg sends it. When it has ended, it holds nothing any more.
+ */
 class Joined {
   /** Milliseconds until a client without an answer gives up: each statement has its own limit. */
   readonly query_timeout: number;
   /** Replaced by the client, which stops its timer first. */
-  callback: (error: Error | null, results?: Result[]) => void;
-  readonly #members: Member[];
-  readonly #results: Result[] = [];
+  callback: Callback;
+  readonly #isAlone: boolean;
+  #members: Member[];
+  #results: Result[] = [];
   #error: Error | undefined;
   #at = 0;
 
-  constructor(client: pg.ClientBase, statements: readonly Statement[], callback: Joined["callback"]) {
+  constructor(
+    client: pg.ClientBase,
+    statements: readonly Statement[],
+    { isAlone, callback }: { isAlone: boolean; callback: Callback },
+  ) {
     const { _types, connectionParameters } = client as unknown as Inner;
     this.query_timeout = (connectionParameters.query_timeout || 0) * statements.length;
     this.callback = callback;
+    this.#isAlone = isAlone;
     this.#members = statements.map(({ text, values, name }) => {
-      const config = { text, values: values ?? [], queryMode: "extended", ...(name ? { name } : {}) };
+      const config = {
+        ...{ text, values: values ?? [], ...(name ? { name } : {}) },
+        ...(isAlone ? {} : { queryMode: "extended" }),
+      };
       const member = new pg.Query(config, (error, result) => {
         if (error) this.#error ??= error;
         else this.#results.push(result as unknown as Result);
@@ -86,13 +140,15 @@ class Joined {
   }
 
   submit(connection: Line): Error | null {
+    const [first] = this.#members;
+    if (this.#isAlone && first) return first.submit(connection);
     // Members end with a Sync each; only the last counts.
-    const withoutSync = Object.create(connection, { sync: { value() {} } }) as object;
+    const line = withoutSync(connection);
     connection.stream.cork();
     try {
       for (const member of this.#members) {
         // A value that cannot be sent: what comes before it is executed, what follows is not.
-        const refused = member.submit(withoutSync);
+        const refused = member.submit(line);
         if (refused) this.#error ??= refused;
         if (this.#error) break;
       }
@@ -113,23 +169,39 @@ class Joined {
 
   handleCommandComplete(message: unknown, connection: object): void {
     this.#members[this.#at]?.handleCommandComplete(message, connection);
-    this.#at++;
+    this.#next();
   }
 
   handleEmptyQuery(connection: object): void {
     this.#members[this.#at]?.handleEmptyQuery(connection);
-    this.#at++;
+    this.#next();
+  }
+
+  /** A text sent alone may hold several statements, which its one member takes. */
+  #next(): void {
+    if (!this.#isAlone) this.#at++;
   }
 
   handleError(error: Error, { submittedNamedStatements }: Line): void {
     // PostgreSQL skipped the statements behind, which are not prepared; the client forgets the failed one.
     for (const { name } of this.#members.slice(this.#at)) if (name) delete submittedNamedStatements[name];
-    this.callback(this.#error ?? error);
+    const told = this.#error ?? error;
+    this.#forget();
+    this.callback(told);
   }
 
   handleReadyForQuery(connection: object): void {
-    for (const member of this.#members.slice(0, this.#at)) member.handleReadyForQuery(connection);
-    if (this.#error) this.callback(this.#error);
-    else this.callback(null, this.#results);
+    const answered = this.#isAlone ? this.#members : this.#members.slice(0, this.#at);
+    for (const member of answered) member.handleReadyForQuery(connection);
+    const [error, results] = [this.#error, this.#results];
+    this.#forget();
+    if (error) this.callback(error);
+    else this.callback(null, results);
+  }
+
+  #forget(): void {
+    this.#members = [];
+    this.#results = [];
+    this.#error = undefined;
   }
 }

@@ -12,7 +12,7 @@
  */
 import { type PostgresPool, type PostgresPoolClient, sql } from "kysely";
 import type pg from "pg";
-import { type Statement, sendJoined } from "./joined.ts";
+import { type Statement, sendAlone, sendJoined } from "./joined.ts";
 import { named } from "./prepared.ts";
 
 const companyMark = "/* in company */";
@@ -103,7 +103,7 @@ class SavingClient {
       this.#waiting = [{ text: statement.text }, ...this.#settings];
       return nothing("BEGIN");
     }
-    if (!this.#opening.isForSingles) return query(this.#client, statement);
+    if (!this.#opening.isForSingles) return sendAlone(this.#client, statement);
     // A failed statement leaves its transaction open.
     this.#transaction = "open";
     const sent = [begin, ...this.#settings, statement, commit];
@@ -130,7 +130,8 @@ class SavingClient {
   async #rollback(text: string): Promise<unknown> {
     // What waits was asked for after the last savepoint, because that was sent.
     this.#waiting = [];
-    const result = this.#transaction === "begun" ? nothing("ROLLBACK") : await query(this.#client, { text });
+    const result =
+      this.#transaction === "begun" ? nothing("ROLLBACK") : await sendAlone(this.#client, { text });
     if (text === "rollback") this.#transaction = "none";
     return result;
   }
@@ -140,13 +141,9 @@ class SavingClient {
     const waiting = this.#waiting;
     this.#waiting = [];
     this.#transaction = "open";
-    if (waiting.length === 0) return query(this.#client, statement);
+    if (waiting.length === 0) return sendAlone(this.#client, statement);
     return (await sendJoined(this.#client, [...waiting, statement])).at(-1);
   }
-}
-
-function query(client: pg.PoolClient, { text, values, name }: Statement): Promise<unknown> {
-  return name ? client.query({ name, text, values: values ?? [] }) : client.query(text, values);
 }
 
 /** The result of a statement that waits, or need not be sent. */

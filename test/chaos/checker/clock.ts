@@ -1,7 +1,7 @@
 import { iso } from "./slots.ts";
 import { linesOf, type Violation, type World } from "./world.ts";
 
-/** DESIGN 16: a wrong clock of the database decides nothing. */
+/** A wrong clock of the database decides nothing. */
 
 /** Decisions that were under way when the clock jumped. */
 const underWayMs = 1_000;

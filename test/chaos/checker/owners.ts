@@ -2,7 +2,7 @@ import { iso } from "./slots.ts";
 import { merge, type Span, subtract } from "./spans.ts";
 import { type Bounds, linesOf, type Violation, type World } from "./world.ts";
 
-/** DESIGN 5: an attempt without a live owner is taken away in time, and not before. */
+/** An attempt without a live owner is taken away in time, and not before. */
 
 /** The time after the end of a fault until all affected parts have recovered. */
 export const recoveryMs = ({ ttlMs, slackMs }: Bounds): number => ttlMs + slackMs / 2;

@@ -54,7 +54,7 @@ function reignsOf(world: World): Map<string, Reign[]> {
 }
 
 /** The multiples of so many seconds after `after` and up to and including `to`. */
-export function slotsBetween(every: number, after: number, to: number): number[] {
+function slotsBetween(every: number, after: number, to: number): number[] {
   const step = every * 1000;
   const slots: number[] = [];
   for (let slot = (Math.floor(after / step) + 1) * step; slot <= to; slot += step) slots.push(slot);

@@ -2,7 +2,7 @@ import { startingOutcomes, type TrafficRows } from "../traffic.ts";
 import { mayBeOfBefore, mayBeUndone } from "./losses.ts";
 import { linesOf, type Violation, type World } from "./world.ts";
 
-/** DESIGN 15: hooks start once, ends start their followers once, and ends are told. */
+/** Hooks start once, ends start their followers once, and ends are told. */
 
 /**
  * However often a sender posts a delivery, and on whichever replica: one run. No start without a

@@ -51,6 +51,8 @@ const readyPollMs = 50;
 /** The longest wait for the end of a full disk, and the pause between two starts. */
 const roomMsMax = 60_000;
 const roomPollMs = 500;
+/** A server process may stand still in the handler of its signal, and its postmaster waits for it. */
+const crashMsMax = 10_000;
 const connectTimeoutMs = 5_000;
 const statementTimeoutMs = 20_000;
 const tablespace = "small";
@@ -162,11 +164,12 @@ async function openServer(place: Place): Promise<PostgresServer> {
     const running = child;
     if (!running) return;
     child = undefined;
-    if (running.exitCode === null && running.signalCode === null) {
-      const ended = new Promise((resolve) => running.once("exit", resolve));
-      running.kill("SIGQUIT");
-      await ended;
-    }
+    if (running.exitCode !== null || running.signalCode !== null) return;
+    const ended = new Promise((resolve) => running.once("exit", resolve));
+    running.kill("SIGQUIT");
+    const late = setTimeout(() => killAll(running), crashMsMax);
+    await ended;
+    clearTimeout(late);
   }
   // An interrupted rig leaves nothing behind.
   process.once("exit", kill);
@@ -194,6 +197,12 @@ async function openServer(place: Place): Promise<PostgresServer> {
       await rm(directory, { recursive: true, force: true });
     },
   };
+}
+
+/** Kills the server with its processes; each of them leads a session of its own. */
+function killAll(server: ChildProcess): void {
+  spawnSync("pkill", ["-KILL", "-P", String(server.pid)]);
+  server.kill("SIGKILL");
 }
 
 /** Recovery writes: while the tables' disk is full, the start is repeated until the fault ends. */

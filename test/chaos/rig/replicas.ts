@@ -68,19 +68,10 @@ export async function createReplica(options: {
     },
     async start() {
       if (child?.isAlive) return;
-      let output = "";
-      let announced: () => void = () => {};
-      const serves = new Promise<void>((resolve) => {
-        announced = resolve;
-      });
-      const started = startChild({
+      const { child: started, serves } = startServing(name, {
         file: options.program ?? join(options.sourceTree ?? repository, "src/cli/main.ts"),
         args: ["serve", "--json", "--port", String(port), "--data", join(options.directory, name)],
         env: { PINION_LOG_LEVEL: "warn", DATABASE_URL: throughLink.href, ...options.env },
-        onOutput(text) {
-          output += text;
-          if (/"url"/.test(output)) announced();
-        },
       });
       child = started;
       started.ended.then(() => {
@@ -88,17 +79,7 @@ export async function createReplica(options: {
         isUp = false;
         record({ kind: "replica", replica: name, phase: "ended" });
       });
-      const abandon = new AbortController();
-      const late = sleep(startMsMax, undefined, { signal: abandon.signal }).then(() => {
-        throw new Error(`replica ${name} did not serve within ${startMsMax} ms: ${output}${started.errors}`);
-      });
-      const over = started.ended.then(() => {
-        throw new Error(`replica ${name} ended: ${started.errors}`);
-      });
-      await Promise.race([serves, over, late]).finally(() => {
-        late.catch(() => {});
-        abandon.abort();
-      });
+      await serves;
       isUp = true;
       record({ kind: "replica", replica: name, phase: "serving" });
     },
@@ -125,4 +106,32 @@ export async function createReplica(options: {
       record({ kind: "replica", replica: name, phase: "continued" });
     },
   };
+}
+
+/** Starts a server. `serves` resolves when it serves, and rejects if it ends before, or is late. */
+function startServing(
+  name: string,
+  program: { file: string; args: string[]; env: { [name: string]: string } },
+): { child: Child; serves: Promise<void> } {
+  let output = "";
+  const announced = Promise.withResolvers<void>();
+  const child = startChild({
+    ...program,
+    onOutput(text) {
+      output += text;
+      if (/"url"/.test(output)) announced.resolve();
+    },
+  });
+  const abandon = new AbortController();
+  const late = sleep(startMsMax, undefined, { signal: abandon.signal }).then(() => {
+    throw new Error(`replica ${name} did not serve within ${startMsMax} ms: ${output}${child.errors}`);
+  });
+  const over = child.ended.then(() => {
+    throw new Error(`replica ${name} ended: ${child.errors}`);
+  });
+  const serves = Promise.race([announced.promise, over, late]).finally(() => {
+    late.catch(() => {});
+    abandon.abort();
+  });
+  return { child, serves };
 }

@@ -25,137 +25,161 @@ export const anyWorker = "any worker";
 
 export const promptFor = (device: string, revision: number) => `For ${device}, revision ${revision}: do it.`;
 
-/** People and services that trigger, cancel, retry, edit, backfill and read, until stopped. */
-export async function runWorkload(options: {
+type Options = {
   random: Random;
   clients: ReadonlyMap<string, Clients>;
   watchers: readonly RigWatcher[];
   caller: Caller;
   callsPerSecond: number;
   stop: AbortSignal;
-}): Promise<void> {
-  const { random, watchers, caller, stop } = options;
-  const editing = new Set<string>();
-  const workers = Math.max(2, Math.ceil(options.callsPerSecond / 2));
+};
 
-  async function one(): Promise<void> {
-    const watcher = random.pick(watchers);
-    const clients = options.clients.get(watcher.org)!;
-    const { org, id } = watcher;
-    const chance = random.next();
-    if (chance < 0.45) {
-      await caller.call(
-        org,
-        { method: "trigger", watcher: id },
-        () => clients.watchers.triggerWatcher({ watcherId: id }),
-        ({ run, alreadyQueued }) => ({ run: run!.id, alreadyQueued, runs: [run!.id] }),
-      );
-    } else if (chance < 0.7) {
-      await look(watcher, chance);
-    } else if (chance < 0.8) {
-      await caller.call(
-        org,
-        { method: "listWindows", watcher: id },
-        () => clients.runs.listWindows({ watcherId: id, pageSize: 20 }),
-        ({ windows }) => ({ runs: windows.map(({ runId }) => runId) }),
-      );
-    } else if (chance < 0.85 && watcher.every !== null && !watcher.isEdited) {
-      const every = watcher.every * 1000;
-      // Whole minutes before the creation of the watcher, where the watcher has no slots of its
-      // own.
-      const end = Math.floor((watcher.createdAt - backfillMs * random.whole(1, 20)) / every) * every;
-      const start = end - random.whole(1, 3) * every;
-      await caller.call(
-        org,
-        { method: "backfill", watcher: id, start, end },
-        () =>
-          clients.watchers.backfillWatcher({
-            watcherId: id,
-            start: timestampFromMs(start),
-            end: timestampFromMs(end),
-          }),
-        () => ({}),
-      );
-    } else {
-      await edit(watcher, random.chance(0.5));
-    }
+/** People and services that trigger, cancel, retry, edit, backfill and read, until stopped. */
+export async function runWorkload(options: Options): Promise<void> {
+  const { random, stop } = options;
+  const workers = Math.max(2, Math.ceil(options.callsPerSecond / 2));
+  const asking = new Asking(options);
+  await Promise.all(
+    Array.from({ length: workers }, async () => {
+      while (!stop.aborted) {
+        await asking.one();
+        await delay((workers / options.callsPerSecond) * 1000 * (0.5 + random.next()));
+      }
+    }),
+  );
+}
+
+/** The calls of the workload, each on a watcher at random. */
+class Asking {
+  readonly #random: Random;
+  readonly #caller: Caller;
+  readonly #options: Options;
+  readonly #editing = new Set<string>();
+
+  constructor(options: Options) {
+    this.#random = options.random;
+    this.#caller = options.caller;
+    this.#options = options;
+  }
+
+  async one(): Promise<void> {
+    const watcher = this.#random.pick(this.#options.watchers);
+    const chance = this.#random.next();
+    if (chance < 0.45) await this.#trigger(watcher);
+    else if (chance < 0.7) await this.#look(watcher, chance);
+    else if (chance < 0.8) await this.#listWindows(watcher);
+    else if (chance < 0.85 && watcher.every !== null && !watcher.isEdited) {
+      await this.#backfill(watcher, watcher.every * 1000);
+    } else await this.#edit(watcher, this.#random.chance(0.5));
+  }
+
+  #clients(org: string): Clients {
+    return this.#options.clients.get(org)!;
+  }
+
+  async #trigger({ org, id }: RigWatcher): Promise<void> {
+    await this.#caller.call(
+      org,
+      { method: "trigger", watcher: id },
+      () => this.#clients(org).watchers.triggerWatcher({ watcherId: id }),
+      ({ run, alreadyQueued }) => ({ run: run!.id, alreadyQueued, runs: [run!.id] }),
+    );
+  }
+
+  async #listWindows({ org, id }: RigWatcher): Promise<void> {
+    await this.#caller.call(
+      org,
+      { method: "listWindows", watcher: id },
+      () => this.#clients(org).runs.listWindows({ watcherId: id, pageSize: 20 }),
+      ({ windows }) => ({ runs: windows.map(({ runId }) => runId) }),
+    );
+  }
+
+  /** Whole minutes before the creation of the watcher, where the watcher has no slots of its own. */
+  async #backfill({ org, id, createdAt }: RigWatcher, every: number): Promise<void> {
+    const end = Math.floor((createdAt - backfillMs * this.#random.whole(1, 20)) / every) * every;
+    const start = end - this.#random.whole(1, 3) * every;
+    const span = { start: timestampFromMs(start), end: timestampFromMs(end) };
+    await this.#caller.call(
+      org,
+      { method: "backfill", watcher: id, start, end },
+      () => this.#clients(org).watchers.backfillWatcher({ watcherId: id, ...span }),
+      () => ({}),
+    );
   }
 
   /** Reads an org's runs, and at times cancels or retries a run. */
-  async function look({ org }: RigWatcher, chance: number): Promise<void> {
-    const clients = options.clients.get(org)!;
-    const listed = await caller.call(
+  async #look({ org }: RigWatcher, chance: number): Promise<void> {
+    const { runs } = this.#clients(org);
+    const listed = await this.#caller.call(
       org,
       { method: "listRuns" },
-      () => clients.runs.listRuns({ pageSize: 50 }),
+      () => runs.listRuns({ pageSize: 50 }),
       ({ runs }) => ({ runs: runs.map(({ id }) => id) }),
     );
     if (!listed) return;
-    const isActive = (status: RunStatus) =>
-      status === RunStatus.PENDING || status === RunStatus.CLAIMED || status === RunStatus.RUNNING;
     const active = listed.runs.filter(({ status }) => isActive(status));
     const failed = listed.runs.filter(
       ({ status }) => status === RunStatus.FAILED || status === RunStatus.TIMEOUT,
     );
     if (chance < 0.55 && active.length > 0) {
-      const { id } = random.pick(active);
-      await caller.call(
+      const { id } = this.#random.pick(active);
+      await this.#caller.call(
         org,
         { method: "cancel", run: id },
-        () => clients.runs.cancelRun({ runId: id, reason: "the workload asked for it" }),
+        () => runs.cancelRun({ runId: id, reason: "the workload asked for it" }),
         () => ({ run: id }),
       );
     } else if (chance < 0.65 && failed.length > 0) {
-      const { id } = random.pick(failed);
-      await caller.call(
+      const { id } = this.#random.pick(failed);
+      await this.#caller.call(
         org,
         { method: "retry", run: id },
-        () => clients.runs.retryRun({ runId: id }),
+        () => runs.retryRun({ runId: id }),
         ({ run }) => ({ run: run!.id }),
       );
     }
   }
 
-  async function edit(watcher: RigWatcher, isOfSchedule: boolean): Promise<void> {
-    const { id, org, device } = watcher;
+  async #edit(watcher: RigWatcher, isOfSchedule: boolean): Promise<void> {
+    const { id } = watcher;
     // One edit at a time, so that the last requested schedule is the final one.
-    if (editing.has(id)) return;
-    editing.add(id);
-    const clients = options.clients.get(org)!;
+    if (this.#editing.has(id)) return;
+    this.#editing.add(id);
     try {
-      if (isOfSchedule && watcher.isEdited) {
-        const every = random.chance(0.2) ? null : random.pick(everySeconds);
-        await caller.call(
-          org,
-          { method: "setSchedule", watcher: id, every },
-          () => setSchedule(clients, id, every),
-          () => ({}),
-        );
-      } else {
-        const prompt = promptFor(device, random.whole(2, 1_000_000));
-        await caller.call(
-          org,
-          { method: "setPrompt", watcher: id },
-          () =>
-            clients.watchers.updateWatcher({
-              watcherId: id,
-              spec: { prompt },
-              updateMask: { paths: ["prompt"] },
-            }),
-          () => ({}),
-        );
-      }
+      if (isOfSchedule && watcher.isEdited) await this.#editSchedule(watcher);
+      else await this.#editPrompt(watcher);
     } finally {
-      editing.delete(id);
+      this.#editing.delete(id);
     }
   }
 
-  await Promise.all(
-    Array.from({ length: workers }, async () => {
-      while (!stop.aborted) {
-        await one();
-        await delay((workers / options.callsPerSecond) * 1000 * (0.5 + random.next()));
-      }
-    }),
-  );
+  async #editSchedule({ id, org }: RigWatcher): Promise<void> {
+    const every = this.#random.chance(0.2) ? null : this.#random.pick(everySeconds);
+    await this.#caller.call(
+      org,
+      { method: "setSchedule", watcher: id, every },
+      () => setSchedule(this.#clients(org), id, every),
+      () => ({}),
+    );
+  }
+
+  async #editPrompt({ id, org, device }: RigWatcher): Promise<void> {
+    const prompt = promptFor(device, this.#random.whole(2, 1_000_000));
+    await this.#caller.call(
+      org,
+      { method: "setPrompt", watcher: id },
+      () =>
+        this.#clients(org).watchers.updateWatcher({
+          watcherId: id,
+          spec: { prompt },
+          updateMask: { paths: ["prompt"] },
+        }),
+      () => ({}),
+    );
+  }
+}
+
+function isActive(status: RunStatus): boolean {
+  return status === RunStatus.PENDING || status === RunStatus.CLAIMED || status === RunStatus.RUNNING;
 }

@@ -1,6 +1,6 @@
 /**
  * Acknowledged results are kept for a while, and offered again to a database that may have lost
- * them (DESIGN 16).
+ * them.
  */
 import { readdirSync } from "node:fs";
 import { join } from "node:path";

@@ -1,4 +1,4 @@
-/** A watcher's handling of slots that passed while no replica ran (DESIGN 6). */
+/** A watcher's handling of slots that passed while no replica ran. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";

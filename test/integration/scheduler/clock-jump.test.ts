@@ -1,4 +1,4 @@
-/** A wrong clock of the database erases nothing and fires nothing (DESIGN 16). */
+/** A wrong clock of the database erases nothing and fires nothing. */
 import { sql } from "kysely";
 import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";

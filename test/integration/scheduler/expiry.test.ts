@@ -1,5 +1,5 @@
 /**
- * Start deadlines (DESIGN 6): a run without a start by its deadline is skipped with
+ * Start deadlines: a run without a start by its deadline is skipped with
  * offline_expired.
  */
 import { expect, test } from "vitest";

@@ -1,4 +1,4 @@
-/** Failures in a row back a watcher off, and then pause the watcher (DESIGN 5). */
+/** Failures in a row back a watcher off, and then pause the watcher. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";

@@ -1,5 +1,5 @@
 /**
- * The handling of a slot that falls due while a run is active, or too soon after a run (DESIGN 6).
+ * The handling of a slot that falls due while a run is active, or too soon after a run.
  */
 import { expect, test } from "vitest";
 import { createLogger } from "../../../src/log.ts";

@@ -1,5 +1,5 @@
 /**
- * Liveness and reaping (DESIGN 5): the rules by which an attempt is lost, and the result for its
+ * Liveness and reaping: the rules by which an attempt is lost, and the result for its
  * run.
  */
 import { expect, onTestFinished, test, vi } from "vitest";

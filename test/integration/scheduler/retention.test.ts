@@ -1,4 +1,4 @@
-/** Ended runs are kept by age and dropped by partition (DESIGN 6). */
+/** Ended runs are kept by age and dropped by partition. */
 import { sql } from "kysely";
 import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import { createLogger } from "../../../src/log.ts";

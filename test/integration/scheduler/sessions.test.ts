@@ -1,4 +1,4 @@
-/** A device's session: the reconciliation by the hello, and the session that counts (DESIGN 3). */
+/** A device's session: the reconciliation by the hello, and the session that counts. */
 import { expect, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";

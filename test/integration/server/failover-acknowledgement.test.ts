@@ -1,6 +1,6 @@
 /**
  * The database fails over between the arrival of a completion and its answer: the answer names the
- * database that is gone, so the device offers the result to the new one. A real promotion (DESIGN 16).
+ * database that is gone, so the device offers the result to the new one. A real promotion.
  */
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";

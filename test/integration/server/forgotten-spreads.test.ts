@@ -1,6 +1,6 @@
 /**
  * Runs on every device, lost by the database in a failover: what starts them again gives a run to
- * the devices that have not run, and to no other (DESIGN 16).
+ * the devices that have not run, and to no other.
  */
 
 import { sql } from "kysely";

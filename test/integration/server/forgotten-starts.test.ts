@@ -1,6 +1,6 @@
 /**
  * Runs that something else than their slot has started, lost by the database in a failover: what
- * starts them again finds the result that came back (DESIGN 16).
+ * starts them again finds the result that came back.
  */
 
 import { timestampDate } from "@bufbuild/protobuf/wkt";

@@ -1,6 +1,6 @@
 /**
  * Results lost by the database in a failover to a lagging standby, and offered again by their
- * devices (DESIGN 16).
+ * devices.
  */
 import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";

@@ -1,6 +1,6 @@
 /**
  * A running run whose device is online and does not list it: lost within two heartbeats, and not
- * after the two hours of an attempt that never beat (DESIGN 5).
+ * after the two hours of an attempt that never beat.
  */
 import { sql } from "kysely";
 import { expect, onTestFinished, test } from "vitest";

@@ -1,6 +1,6 @@
 /**
  * What was said on a person's device, read through every rpc of the .proto files and every tool, by
- * everybody without a right to read it (DESIGN 13). A new rpc needs a request here or in every-rpc.ts.
+ * everybody without a right to read it. A new rpc needs a request here or in every-rpc.ts.
  */
 import { fromJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";

@@ -1,4 +1,6 @@
 /** Statements that are sent together: how many round trips, and what an error on the way leaves. */
+import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { sql } from "kysely";
 import pg from "pg";
 import { afterEach, expect, test, vi } from "vitest";
@@ -354,4 +356,30 @@ test("a statement that was skipped, because one before it failed, is prepared th
   });
   expect(await caught(failed)).toMatchObject({ code: "23505" });
   expect((await transaction(db, named)).rows).toEqual([{ id: "a" }]);
+});
+
+test("answers that nobody uses any more do not wait for a full collection of the heap", async () => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as (options?: { type: "minor" }) => void;
+  const oldBytes = () =>
+    getHeapSpaceStatistics().find((space) => space.space_name === "old_space")?.space_used_size ?? 0;
+  const { db } = open();
+  const rowsEach = 200;
+  const ask = (tx: Db) => sql`select i, ${1}::int as one from generate_series(1, ${rowsEach}) i`.execute(tx);
+  const both = async () => {
+    await ask(db);
+    await transaction(db, ask);
+  };
+  // Compiled and prepared before.
+  for (let times = 0; times < 20; times++) await both();
+  collect();
+  const before = oldBytes();
+  const times = 50;
+  for (let time = 0; time < times; time++) {
+    await both();
+    collect({ type: "minor" });
+    collect({ type: "minor" });
+  }
+  // A row is an object of at least 32 bytes: kept, the answers would be 640 KB.
+  expect((oldBytes() - before) / (2 * times * rowsEach)).toBeLessThan(16);
 });

@@ -1,12 +1,14 @@
+import { toBinary } from "@bufbuild/protobuf";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { type Completion, CompletionSchema, Outcome } from "#gen/pinion/v1/device_pb.js";
 import {
-  completionBytes,
   completionOf,
   fitCompletion,
   truncateUtf8,
 } from "../../../clients/ts/src/device/results/completion.ts";
+
+const bytesOf = (completion: Completion) => toBinary(CompletionSchema, completion).length;
 
 test("a text is cut to the longest prefix of whole characters that fits", () => {
   fc.assert(
@@ -36,10 +38,10 @@ test("a snapshot that no message of this session can hold fails its turn; one th
   const fitting = fitCompletion(completionOf(attempt, result, 1), limits);
   expect(fitting).toMatchObject({ outcome: Outcome.COMPLETED, isOutputTruncated: true });
   expect(fitting.nextSnapshot).toHaveLength(40_000);
-  expect(completionBytes(fitting)).toBeLessThanOrEqual(limits.messageBytesMax);
+  expect(bytesOf(fitting)).toBeLessThanOrEqual(limits.messageBytesMax);
   const failed = fitCompletion(completionOf(attempt, result, 1), { ...limits, messageBytesMax: 40_000 });
   expect(failed.outcome).toBe(Outcome.FAILED);
   expect(failed.reason).toContain("larger than what this server takes");
   expect(failed.nextSnapshot).toBeUndefined();
-  expect(completionBytes(failed)).toBeLessThanOrEqual(40_000);
+  expect(bytesOf(failed)).toBeLessThanOrEqual(40_000);
 });

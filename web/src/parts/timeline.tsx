@@ -19,7 +19,7 @@ export type Step = {
  * The steps of the current attempt. `output` is the end of the program, measured by the device; the
  * time from `output` to `stored` is transmission and commit.
  */
-export function stepsOf(run: Run): Step[] {
+function stepsOf(run: Run): Step[] {
   const started = msOf(run.startedAt);
   const finished = msOf(run.finishedAt);
   const ran = run.duration ? durationMs(run.duration) : undefined;

@@ -17,7 +17,7 @@ import { linkTo } from "../route.ts";
 const listed = 200;
 const concerns = ({ kind }: { kind: string }) => kind.startsWith("hook.") || kind === "run.created";
 
-export const hookKindWord = (kind: HookKind) => (HookKind[kind] ?? "").toLowerCase().replaceAll("_", " ");
+const hookKindWord = (kind: HookKind) => (HookKind[kind] ?? "").toLowerCase().replaceAll("_", " ");
 
 const outcomes: Record<number, [word: string, tone: string]> = {
   [HookOutcome.STARTED]: ["started", "good"],

@@ -1,11 +1,11 @@
 /** Delay after a rate limit without a stated end, in ms. */
-export const RATE_LIMIT_RETRY_MS = 60_000;
+const RATE_LIMIT_RETRY_MS = 60_000;
 /** Delay after an overloaded provider's error, in ms. */
-export const OVERLOADED_RETRY_MS = 60_000;
+const OVERLOADED_RETRY_MS = 60_000;
 /** Delay after a usage limit without a stated end, in ms. */
-export const USAGE_LIMIT_RETRY_MS = 30 * 60_000;
+const USAGE_LIMIT_RETRY_MS = 30 * 60_000;
 /** Maximum delay taken from an agent, in ms. */
-export const RETRY_MS_MAX = 7 * 24 * 3_600_000;
+const RETRY_MS_MAX = 7 * 24 * 3_600_000;
 
 const UNITS_MS: Record<string, number> = { s: 1_000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 

@@ -8,8 +8,8 @@ import { readRegularFile } from "../regular-file.ts";
 /**
  * Bounds on remembered sessions, in count and age (30 days); agents also drop theirs after a month.
  */
-export const SESSIONS_MAX = 500;
-export const SESSION_AGE_MS_MAX = 30 * 24 * 3_600_000;
+const SESSIONS_MAX = 500;
+const SESSION_AGE_MS_MAX = 30 * 24 * 3_600_000;
 /** Maximum size of our file; a larger file is ignored. */
 const FILE_BYTES_MAX = 1024 * 1024;
 

@@ -4,8 +4,8 @@ import { type OutputUnit, type Schema, Validator } from "@cfworker/json-schema";
 import { hasCode } from "../device/errors.ts";
 
 /** Bounds of a schema, checked before the compilation. */
-export const SCHEMA_BYTES_MAX = 65_536;
-export const SCHEMA_DEPTH_MAX = 32;
+const SCHEMA_BYTES_MAX = 65_536;
+const SCHEMA_DEPTH_MAX = 32;
 /** Bound on an answer as data, in bytes. From the protocol. */
 const ANSWER_BYTES_MAX = 262_144;
 const ANSWER_DEPTH_MAX = 64;

@@ -148,7 +148,7 @@ export function fenced(text: string, language: string): string {
   return `${fence}${language}\n${text}\n${fence}`;
 }
 
-export function headAndTail(text: string, charactersMax: number): string {
+function headAndTail(text: string, charactersMax: number): string {
   if (text.length <= charactersMax) return text;
   const half = Math.floor(charactersMax / 2);
   const omitted = text.length - 2 * half;

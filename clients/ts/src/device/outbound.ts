@@ -11,7 +11,7 @@ export const CONTROL_QUEUE_MAX = 4096;
  * Bound on output in bytes per second and stream, with bursts of the same size. The client drops
  * the excess, so the server need not.
  */
-export const OUTPUT_BYTES_PER_SECOND_MAX = 2 * 1024 * 1024;
+const OUTPUT_BYTES_PER_SECOND_MAX = 2 * 1024 * 1024;
 
 /**
  * Send queue of a stream, in two lanes; the control lane goes first. One message is with the

@@ -42,7 +42,7 @@ export interface Timing {
 }
 
 export const defaultTiming: Timing = {
-  // Equal to the server's deadline for a hello (DESIGN 3).
+  // Equal to the server's deadline for a hello.
   dialDeadlineMs: 10_000,
   welcomeDeadlineMs: 10_000,
   drainLingerMs: 2_000,
@@ -59,7 +59,7 @@ export const defaultTiming: Timing = {
   wakeJumpMs: 15_000,
 };
 
-/** Defaults from DESIGN 5, for a `welcome` without timers. */
+/** The timers for a `welcome` without timers: the defaults of docs/configuration.md. */
 export const fallbackHeartbeatMs = 20_000;
 export const fallbackTtlMs = 60_000;
 

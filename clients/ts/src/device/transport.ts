@@ -84,7 +84,7 @@ const CHANNEL_OPTIONS: grpc.ChannelOptions = {
   "grpc.per_rpc_retry_buffer_size": TRANSPORT_BUFFER_BYTES,
   // A channel is never shared: each dial is a new connection.
   "grpc.use_local_subchannel_pool": 1,
-  // Heartbeats and the watchdog detect dead connections (PITFALLS 9); no pings.
+  // Heartbeats and the watchdog detect dead connections; no pings.
   "grpc.keepalive_permit_without_calls": 0,
   // grpc-js knows only some of the variables; `proxyFor` knows all of them.
   "grpc.enable_http_proxy": 0,

@@ -9,7 +9,7 @@ import type { RunAs } from "./confinement.ts";
  * Bound on the snapshot for the conversation's next turn, in bytes; equal to the protocol's field
  * rule.
  */
-export const SNAPSHOT_BYTES_MAX = 1_048_576;
+const SNAPSHOT_BYTES_MAX = 1_048_576;
 /** Bound on the file in bytes, above any time or duration. */
 const RETRY_AFTER_BYTES_MAX = 256;
 

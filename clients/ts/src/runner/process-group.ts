@@ -50,7 +50,7 @@ export async function endEscaped(
   return killed;
 }
 
-export function signalGroup(groupId: number, name: NodeJS.Signals): void {
+function signalGroup(groupId: number, name: NodeJS.Signals): void {
   signal(-groupId, name);
 }
 

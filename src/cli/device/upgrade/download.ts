@@ -82,7 +82,7 @@ export async function fetchProgram(source: Source, offer: Offer, present: string
 }
 
 /** Place of a fetched program: in the same folder, so a rename replaces the present program. */
-export function nextPlace(present: string): string {
+function nextPlace(present: string): string {
   return join(dirname(present), `.${basename(present)}.next`);
 }
 

@@ -1,7 +1,7 @@
 /**
  * The frames of the messages of every run, written without message objects: the assignment of a run
  * that asks nothing unusual of its device, and the acknowledgement of a completion. Any other
- * message is left to protobuf-es (messages.ts). `test/unit/server/plain-frames.test.ts` compares
+ * message is left to protobuf-es (messages.ts). `test/unit/server/device/plain-frames.test.ts` compares
  * both ways.
  *
  * Below, the writer: the fields of a message in the order of their numbers, as protobuf-es encodes

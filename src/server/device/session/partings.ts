@@ -19,17 +19,23 @@ export type Parting = {
 };
 
 /**
- * Milliseconds over which the devices of a stopping replica reconnect; a device moved alone waits
- * `moveSpreadMs` at most.
+ * Maximum milliseconds over which the devices of a stopping replica reconnect; a device moved alone
+ * waits `moveSpreadMs` at most.
  */
 const shutdownSpreadMs = 5_000;
 const moveSpreadMs = 200;
+/**
+ * Maximum share of the TTL over which they reconnect. The last heartbeat may be half a TTL old, and
+ * attempts of a device that is silent for a TTL are taken for lost.
+ */
+const spreadPartOfTtl = 0.25;
 /** Milliseconds until the stream of a drained device is cut: 10 s to leave, after its wait. */
 export const drainMsMax = 10_000 + shutdownSpreadMs;
 
 /** Milliseconds, at random, that a drained device waits before it connects again. */
-export function reconnectAfterMs(reason: DrainReason): number {
-  return Math.random() * (reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs);
+export function reconnectAfterMs(reason: DrainReason, ttlMs: number): number {
+  const spreadMs = reason === DrainReason.SHUTDOWN ? shutdownSpreadMs : moveSpreadMs;
+  return Math.random() * Math.min(spreadMs, spreadPartOfTtl * ttlMs);
 }
 
 const revoked = {
@@ -68,10 +74,10 @@ export function partingOf(name: PartingName, { isWorker }: { isWorker: boolean }
 }
 
 /** The org has moved to another cell: the device goes on there. */
-export const partingTo = (cell: string): Parting => ({
+export const partingTo = (cell: string, ttlMs: number): Parting => ({
   ...{ cause: "drained", reason: DrainReason.UNSPECIFIED, isMoved: true },
   message: `the org moved to the cell ${cell}`,
-  ...{ reconnectAfterMs: reconnectAfterMs(DrainReason.UNSPECIFIED), cell },
+  ...{ reconnectAfterMs: reconnectAfterMs(DrainReason.UNSPECIFIED, ttlMs), cell },
 });
 
 /** The refusal of a hello whose session could not be opened. */

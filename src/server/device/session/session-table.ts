@@ -148,7 +148,7 @@ const durationMax = 1_000_000_000n;
 /**
  * The rules of the two messages of every run, an accept and a completion without a report, checked
  * on their fields. The rules in the .proto have the last word: they are asked about every message
- * that is not plainly within them. `test/unit/server/plain-requests.test.ts` compares.
+ * that is not plainly within them. `test/unit/server/device/plain-requests.test.ts` compares.
  *
  * @returns true only for a valid message; false says nothing.
  */

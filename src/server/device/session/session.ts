@@ -283,7 +283,7 @@ export class Session extends SessionIdentity implements Seat, SessionView {
   leaveCell(leaving: Leaving): void {
     const { cell } = leaving;
     if (cell === undefined) this.drain(DrainReason.UNSPECIFIED, refusalOf(leaving).message);
-    else this.#part(partingTo(cell));
+    else this.#part(partingTo(cell, this.#services.timers.ttlMs));
   }
 
   /** Asks the device to connect elsewhere; cuts the stream after the grace. */
@@ -296,7 +296,8 @@ export class Session extends SessionIdentity implements Seat, SessionView {
     }
     this.#state = "draining";
     this.assignments.giveBackAll();
-    this.#link.send(drainOf({ reason, message, reconnectAfterMs: reconnectAfterMs(reason) }));
+    const afterMs = reconnectAfterMs(reason, this.#services.timers.ttlMs);
+    this.#link.send(drainOf({ reason, message, reconnectAfterMs: afterMs }));
     this.#endAfter(drainMsMax, "drained");
   }
 

@@ -6,7 +6,7 @@ import { type AttemptRef, HeartbeatSchema } from "#gen/pinion/v1/device_pb.js";
  * The frames of gRPC, on their bytes: messages are cut out of arriving bytes, and heartbeats, the
  * most frequent messages by far, are read and answered without a message object if the device's
  * attempts stay the same. Every other form of a heartbeat is left to protobuf-es.
- * `test/unit/server/plain-beats.test.ts` compares both ways.
+ * `test/unit/server/device/plain-beats.test.ts` compares both ways.
  */
 
 /** gRPC's framing: a byte of flags and four of length precede each message. */

@@ -6,11 +6,11 @@ import type { Session } from "../session/session.ts";
  * Maximum streams of a device's token per replica: the serving stream, and replaced streams that
  * have not noticed yet.
  */
-export const deviceStreamsMax = 4;
+const deviceStreamsMax = 4;
 /** Maximum streams of a service's token per replica, equal to an org's maximum of fleet workers. */
 export const workerStreamsMax = 1_000;
 /** Maximum of them before their hello. */
-export const greetingStreamsMax = 16;
+const greetingStreamsMax = 16;
 
 const retryAfterMs = 1_000;
 

@@ -8,7 +8,7 @@ import type { Token, Tokens } from "marked";
 import { documentationFiles } from "./files.ts";
 import { escapeHtml, plainOf, type Rendered, render, tokensOf } from "./markdown.ts";
 
-export const siteRoot = "/docs";
+const siteRoot = "/docs";
 const indexFile = "docs/README.md";
 
 type Page = { file: string; url: string; title: string; tokens: Token[] };

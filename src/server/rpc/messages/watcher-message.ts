@@ -63,7 +63,7 @@ const statusMessages: Record<watchers.Watcher["status"], WatcherStatus> = {
 const catchupWindowMsDefault = 86_400_000;
 const timeoutMsDefault = 3_600_000;
 
-export const extractionSchemaBytesMax = 65_536;
+const extractionSchemaBytesMax = 65_536;
 
 /** `extras`: the parts that lists add on request. */
 export function watcherMessage(

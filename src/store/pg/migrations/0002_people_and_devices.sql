@@ -4,7 +4,7 @@
 create table org (
   id text primary key,
   name text not null,
-  -- Sentinels of one-time provisioning; see DESIGN 9.
+  -- Sentinels of one-time provisioning.
   metadata jsonb not null default '{}',
   default_agent_id text,
   created_at timestamptz not null default now(),

@@ -65,7 +65,7 @@ create index hook_delivery_hook on hook_delivery (org_id, hook_id, id desc);
 create index hook_delivery_age on hook_delivery using brin (received_at);
 call protect_tenant_table('hook_delivery');
 
--- Destinations of results, and the outbox of deliveries to them (DESIGN 15).
+-- Destinations of results, and the outbox of deliveries to them.
 create table destination (
   org_id text not null references org on delete cascade,
   id uuid not null default uuid_v7(),

@@ -297,7 +297,7 @@ export async function list(
 }
 
 /** Maximum dead deliveries of a destination replayed by one call. */
-export const replayedMax = 1_000;
+const replayedMax = 1_000;
 
 /**
  * Marks ended deliveries for sending again: the named deliveries, or a destination's dead

@@ -8,7 +8,7 @@ import { onlyRow } from "../../pg/values/only-row.ts";
  */
 
 /** As documented in the .proto. */
-export const resultsSearchedMax = 1_000;
+const resultsSearchedMax = 1_000;
 const charactersMax = 16_000;
 const runsByIdMax = 20;
 const runsByTextMax = 50;

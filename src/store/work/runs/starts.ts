@@ -1,5 +1,5 @@
 /**
- * Starts: the inputs and origins of runs without a slot (DESIGN 15). A start has the id of its run,
+ * Starts: the inputs and origins of runs without a slot. A start has the id of its run,
  * also while the start waits for the end of the watcher's active run.
  */
 import { sql } from "kysely";

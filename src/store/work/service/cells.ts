@@ -4,7 +4,7 @@ import { Refusal } from "../../../errors.ts";
 import type { Db } from "../../pg/database.ts";
 
 /** The name of the database's cell; "" for none. */
-export async function findCell(db: Db): Promise<string> {
+async function findCell(db: Db): Promise<string> {
   const { rows } = await sql<{ name: string }>`select name from cell`.execute(db);
   return rows[0]?.name ?? "";
 }

@@ -184,7 +184,7 @@ export async function findRepeated(
 }
 
 /** Maximum deliveries of a hook with stored bodies. */
-export const deliveriesMax = 100;
+const deliveriesMax = 100;
 
 /** Writes a delivery, and deletes the body of the delivery beyond {@link deliveriesMax}. */
 export async function insertDelivery(

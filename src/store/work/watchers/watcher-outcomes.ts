@@ -26,7 +26,7 @@ export type FailurePolicy = {
 };
 
 /** Longest back-off of a watcher. */
-export const watcherBackoffMsMax = 86_400_000;
+const watcherBackoffMsMax = 86_400_000;
 /**
  * Maximum doublings of a delay: far beyond the longest delays, and far below the range of a float8.
  */

@@ -4,7 +4,7 @@ import { StringDecoder } from "node:string_decoder";
  * Maximum bytes of a parsed line; of a longer line only the beginning is kept, as text. Agents put
  * whole files into a line.
  */
-export const LINE_BYTES_MAX = 8 * 1024 * 1024;
+const LINE_BYTES_MAX = 8 * 1024 * 1024;
 
 /** A line of an agent's output. */
 export interface Line {

@@ -22,13 +22,13 @@ export interface GivenAnswer {
  * Maximum of open questions per attempt. A question beyond the bound gets the default answer at
  * once.
  */
-export const OPEN_QUESTIONS_MAX = 16;
+const OPEN_QUESTIONS_MAX = 16;
 /**
  * Time in ms after the deadline during which the device still waits for the server, whose clock
  * decides. Without an answer by then the device takes the default, so an agent does not wait for
  * ever on a lost network.
  */
-export const EXPIRY_GRACE_MS = 5 * 60_000;
+const EXPIRY_GRACE_MS = 5 * 60_000;
 
 interface Open {
   readonly attempt: { workId: string; attemptToken: string };

@@ -194,15 +194,10 @@ export function truncateUtf8(text: string, bytesMax: number): { text: string; is
 }
 
 /** The last offset at or before `end` where a cut splits no character. */
-export function utf8Boundary(bytes: Uint8Array, end: number): number {
+function utf8Boundary(bytes: Uint8Array, end: number): number {
   let cut = Math.min(end, bytes.length);
   if (cut === bytes.length) return cut;
   // Continuation bytes are 10xxxxxx; a character has at most three of them.
   for (let steps = 0; steps < 3 && cut > 0 && ((bytes[cut] ?? 0) & 0xc0) === 0x80; steps++) cut -= 1;
   return cut;
-}
-
-/** Size on the wire, in bytes. */
-export function completionBytes(completion: Completion): number {
-  return toBinary(CompletionSchema, completion).length;
 }
