@@ -334,9 +334,7 @@ class Connection implements DeviceConnection {
   }
 
   async #goodbye(): Promise<void> {
-    const session = this.#session;
-    if (session === undefined) return;
-    await session.leave("closed by the device", GOODBYE_MS);
+    await this.#session?.leave("closed by the device", GOODBYE_MS);
   }
 
   #emit(event: DeviceEventBody, atMs = nowMs()): void {

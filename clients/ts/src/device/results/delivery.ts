@@ -23,9 +23,8 @@ import { isNotStored, unaryMeaning, verdicts } from "./verdicts.ts";
 /** Maximum of completions sent and not acknowledged; the others wait on disk. */
 const UNACKNOWLEDGED_MAX = 16;
 /**
- * Count of streams broken with a status against our message (INVALID_ARGUMENT or
- * RESOURCE_EXHAUSTED) while a completion was on its way, after which the completion goes by unary
- * call.
+ * A completion that was under way while so many streams ended with INVALID_ARGUMENT or
+ * RESOURCE_EXHAUSTED goes by unary call.
  */
 const SUSPICIONS_MAX = 2;
 
@@ -48,9 +47,11 @@ export interface Acknowledged {
  *                                  └─┼───── no verdict in time        │
  *                                    └──── unary call ──verdict───────┘
  *
- * While the disk refuses the write, an unsaved completion is sent from memory. The unary call is
- * used after `unaryAfterMs` without a stream, and for a completion suspected of breaking streams.
- * Settling keeps the record (see `KeptResults`), or moves a refused record to `rejected/`.
+ * A parcel is a completion on its way, with a note of each send. While the disk refuses the write,
+ * an unsaved completion is sent from memory. The unary call is used after `unaryAfterMs` without a
+ * stream, and for a completion suspected of breaking streams. If the server does not know the run,
+ * the completion is sent once more with its run (`bringsItsRun`). Settling keeps the record (see
+ * `KeptResults`), or moves a refused record to `rejected/`.
  */
 export class Delivery {
   readonly #offers: KeptOffers;
