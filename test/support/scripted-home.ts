@@ -1,5 +1,5 @@
 /** The home of real agents that speak with a scripted model (model.ts) and nothing else. */
-import { writeFileSync } from "node:fs";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 
 type Home = { home: string; modelUrl: string };
@@ -33,4 +33,50 @@ wire_api = "responses"
 env_key = "SCRIPTED_KEY"
 ${more}`,
   );
+}
+
+/** Opencode takes the provider from a file of its own alone. */
+export function writeOpencodeConfig({ home, modelUrl }: Home): void {
+  const folder = join(home, ".config/opencode");
+  mkdirSync(folder, { recursive: true });
+  const provider = {
+    npm: "@ai-sdk/anthropic",
+    name: "Scripted",
+    options: { baseURL: `${modelUrl}/v1`, apiKey: "k" },
+    models: { "scripted-1": { name: "Scripted", limit: { context: 100_000, output: 8_000 } } },
+  };
+  const config = {
+    autoupdate: false,
+    share: "disabled",
+    model: "scripted/scripted-1",
+    small_model: "scripted/scripted-1",
+    permission: { edit: "ask", bash: "ask" },
+    provider: { scripted: provider },
+  };
+  writeFileSync(join(folder, "opencode.json"), JSON.stringify(config));
+  seemInstalled(folder);
+}
+
+/**
+ * Opencode installs this package from npm's registry into a folder of its configuration, unless the
+ * folder's lockfile has the package: the tests would need the network, and two seconds of
+ * processor time for each start.
+ */
+function seemInstalled(folder: string): void {
+  const dependencies = { "@opencode-ai/plugin": "*" };
+  mkdirSync(join(folder, "node_modules"));
+  writeFileSync(join(folder, "package.json"), JSON.stringify({ dependencies }));
+  writeFileSync(join(folder, "package-lock.json"), JSON.stringify({ packages: { "": { dependencies } } }));
+}
+
+/** Gemini's settings: a key of the API, and nothing that leaves the machine. */
+export function writeGeminiSettings(home: string): void {
+  mkdirSync(join(home, ".gemini"));
+  const settings = {
+    security: { auth: { selectedType: "gemini-api-key" }, folderTrust: { enabled: false } },
+    general: { enableAutoUpdate: false },
+    telemetry: { enabled: false },
+    privacy: { usageStatisticsEnabled: false },
+  };
+  writeFileSync(join(home, ".gemini/settings.json"), JSON.stringify(settings));
 }

@@ -1,4 +1,4 @@
-import { mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { mkdirSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { JsonObject, MessageInitShape } from "@bufbuild/protobuf";
 import { onTestFinished } from "vitest";
@@ -8,7 +8,12 @@ import type { AgentName, RealAgent } from "../../support/agents.ts";
 import { type Model, startModel } from "../../support/model.ts";
 import type { Peer } from "../../support/peer.ts";
 import type { PeerSession } from "../../support/peer-session.ts";
-import { scriptedVariables, writeCodexConfig } from "../../support/scripted-home.ts";
+import {
+  scriptedVariables,
+  writeCodexConfig,
+  writeGeminiSettings,
+  writeOpencodeConfig,
+} from "../../support/scripted-home.ts";
 import { makeStateDir, settledSession, startDaemon, startPeer, type TestDaemon } from "../client/harness.ts";
 
 /** The executor settings by which a device runs a real agent. */
@@ -67,42 +72,8 @@ export async function stage(
   mkdirSync(join(home, ".codex"), { recursive: true });
   mkdirSync(join(home, "tmp"));
   writeCodexConfig({ home, modelUrl: model.url }, "request_max_retries = 0\nstream_max_retries = 0\n");
-  // Opencode takes the provider from a file of its own alone.
-  mkdirSync(join(home, ".config/opencode"), { recursive: true });
-  writeFileSync(
-    join(home, ".config/opencode/opencode.json"),
-    JSON.stringify({
-      ...{
-        autoupdate: false,
-        share: "disabled",
-        model: "scripted/scripted-1",
-        small_model: "scripted/scripted-1",
-      },
-      permission: { edit: "ask", bash: "ask" },
-      provider: {
-        scripted: {
-          ...{
-            npm: "@ai-sdk/anthropic",
-            name: "Scripted",
-            options: { baseURL: `${model.url}/v1`, apiKey: "k" },
-          },
-          models: { "scripted-1": { name: "Scripted", limit: { context: 100_000, output: 8_000 } } },
-        },
-      },
-    }),
-  );
-  mkdirSync(join(home, ".gemini"));
-  writeFileSync(
-    join(home, ".gemini/settings.json"),
-    JSON.stringify({
-      security: { auth: { selectedType: "gemini-api-key" }, folderTrust: { enabled: false } },
-      ...{
-        general: { enableAutoUpdate: false },
-        telemetry: { enabled: false },
-        privacy: { usageStatisticsEnabled: false },
-      },
-    }),
-  );
+  writeOpencodeConfig({ home, modelUrl: model.url });
+  writeGeminiSettings(home);
   const { type, more } = EXECUTORS[name];
   const variables = {
     ...scriptedVariables({ home, modelUrl: model.url }),
@@ -110,6 +81,11 @@ export async function stage(
     GOOGLE_GEMINI_BASE_URL: model.url,
     GEMINI_API_KEY: "k",
     GEMINI_MODEL: "scripted-1",
+    // Opencode's list of models is built in; it would ask the network for a newer list.
+    OPENCODE_DISABLE_MODELS_FETCH: "1",
+    // Gemini is a script of 16 MB, and starts itself again in a second process.
+    GEMINI_CLI_NO_RELAUNCH: "true",
+    ...compileCache(),
   };
   const config = `
 [device]
@@ -168,6 +144,12 @@ ${options.config ?? ""}
     },
   };
   return made;
+}
+
+/** Node's cache of compiled code, for agents in JavaScript. */
+function compileCache(): Record<string, string> {
+  const folder = process.env.NODE_COMPILE_CACHE;
+  return folder === undefined ? {} : { NODE_COMPILE_CACHE: folder };
 }
 
 /**

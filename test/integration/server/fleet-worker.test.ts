@@ -7,7 +7,7 @@ import { timestampNow } from "@bufbuild/protobuf/wkt";
 import { status as grpcStatus } from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
-import { expect, test, vi } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import {
   CompletionVerdict,
   DrainReason,
@@ -71,6 +71,21 @@ test("a worker that connects takes what waits, as much as it has slots, and a fr
   const third = await takeOn(stream, second);
   expect(performance.now() - startedAt).toBeLessThan(promptMs);
   expect([first, second, third].map(({ workId }) => workId)).toEqual(ids);
+});
+
+test("a worker that has fallen silent gets no further work, until it is heard again", async () => {
+  const { clients, url } = await startTestReplica(database.url, { PINION_HEARTBEAT_TTL_MS: "60000" });
+  const token = await fleetToken(clients);
+  const silent = await connectWorker(url, workerIdentity(token), { maxConcurrency: 1 });
+  const now = performance.now.bind(performance);
+  const ahead = vi.spyOn(performance, "now").mockImplementation(() => now() + 46_000);
+  onTestFinished(() => ahead.mockRestore());
+  const run = await startWork(clients, nobody, unpinned);
+  const other = await connectWorker(url, workerIdentity(token), { maxConcurrency: 1 });
+  expect((await takeOn(other)).workId).toBe(run.id);
+  const next = await startWork(clients, nobody, unpinned);
+  await silent.beat();
+  expect((await takeOn(silent)).workId).toBe(next.id);
 });
 
 test("a device never gets an unpinned run, and a worker never a pinned one, also while its device is away", async () => {

@@ -340,25 +340,6 @@ test("a worker that hangs but beats is ended by the turn's own timeout, and told
   await leave(stream);
 });
 
-test("a worker that has fallen silent gets no further turn, until it is heard again", async () => {
-  const { clients } = replicas.here;
-  const { stream: silent } = await openWorker();
-  const now = performance.now.bind(performance);
-  const ahead = vi.spyOn(performance, "now").mockImplementation(() => now() + 5_000);
-  onTestFinished(() => ahead.mockRestore());
-  const turn = await startTurn(clients, somebody());
-  const { stream: other } = await openWorker();
-  const assignment = await takeOn(other);
-  expect(assignment.workId).toBe(turn.id);
-  const next = await startTurn(clients, somebody());
-  await silent.beat();
-  const late = await takeOn(silent);
-  expect(late.workId).toBe(next.id);
-  await answer(other, assignment, "from the other", "");
-  await answer(silent, late, "from the silent one", "");
-  await leave(silent, other);
-});
-
 test("a turn that two heartbeats do not list is lost by the worker, now", async () => {
   const { clients } = replicas.here;
   const { stream } = await openWorker();
