@@ -1,3 +1,4 @@
+import { pairsOf } from "../../pairs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { takingData } from "../../store/pg/failures.ts";
 import { storableText } from "../../store/pg/values/storable.ts";
@@ -88,9 +89,7 @@ export async function storeCurrent(
   const ended = settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent));
   await takingData(() => reports.store(tx, ended));
   await appendSettled(tx, settlements, settled, { quotas: policy.quotas });
-  rest.forEach((report, index) => {
-    verdicts.set(nameOf(report), past[index]!);
-  });
+  for (const [report, verdict] of pairsOf(rest, past)) verdicts.set(nameOf(report), verdict);
 
   return { settled, verdicts: verdictsOf(asked, verdicts) };
 }
@@ -115,7 +114,7 @@ export async function storeLate(
   const ended = settled.flatMap((run) => endedReportOf(run, distinct.get(nameOfSettled(run))?.agent));
   await takingData(() => reports.store(tx, ended));
   await appendLate(tx, settlements, settled, kept, { quotas: policy.quotas });
-  const byName = new Map(late.map((report, index) => [nameOf(report), verdicts[index] as LateVerdict]));
+  const byName = new Map(pairsOf(late, verdicts).map(([report, verdict]) => [nameOf(report), verdict]));
   return { settled, kept, verdicts: verdictsOf(asked, byName) };
 }
 
@@ -125,20 +124,21 @@ async function checkAnswers(
   distinct: Map<string, Report>,
   options: { isLate?: boolean } = {},
 ): Promise<void> {
-  const answers = [...distinct.values()].filter(
-    ({ status, agent }) => status === "completed" && agent?.structured !== undefined,
-  );
+  const answers = [...distinct.values()].flatMap((report) => {
+    const { status, agent } = report;
+    return status === "completed" && agent?.structured !== undefined ? [{ ...report, agent }] : [];
+  });
   const schemas = await attempts.findSchemas(tx, answers, options);
   for (const report of answers) {
     const schema = schemas.get(report.workId);
-    const problems = schema && problemsOf(report.agent!.structured, schema);
+    const problems = schema && problemsOf(report.agent.structured, schema);
     if (!problems) continue;
-    const attention = [...new Set([...report.agent!.attention, "schema"])];
+    const attention = [...new Set([...report.agent.attention, "schema"])];
     distinct.set(nameOf(report), {
       ...report,
       status: "failed",
       reason: `schema: the answer does not match: ${problems}`,
-      agent: { ...report.agent!, attention },
+      agent: { ...report.agent, attention },
     });
   }
 }

@@ -1,5 +1,6 @@
 import { bisect } from "../../batcher.ts";
 import type { Logger } from "../../log.ts";
+import { pairsOf } from "../../pairs.ts";
 import { type Db, undoable } from "../../store/pg/database.ts";
 import { mayBeOfOneRow, takingData } from "../../store/pg/failures.ts";
 import { storableText } from "../../store/pg/values/storable.ts";
@@ -229,9 +230,7 @@ export async function storeRepliesOnce(
     tx,
     rest.map(([, reply]) => attemptOf(reply)),
   );
-  rest.forEach(([name], index) => {
-    verdicts.set(name, { verdict: past[index] as ReplyVerdict });
-  });
+  for (const [[name], verdict] of pairsOf(rest, past)) verdicts.set(name, { verdict });
   await appendEnded(tx, ended, replies);
   return { ended, verdicts: verdictsOf(named, verdicts).map(({ verdict }) => verdict) };
 }
@@ -254,8 +253,8 @@ export async function keepLate(
       data: { turn_id: turnId, attempt, outcome },
     })),
   );
-  const byName = new Map(distinct.map((reply, index) => [nameOf(reply), verdicts[index]!]));
-  return { kept, verdicts: named.map((reply) => byName.get(nameOf(reply))!) };
+  const byName = new Map(pairsOf(distinct, verdicts).map(([reply, verdict]) => [nameOf(reply), { verdict }]));
+  return { kept, verdicts: verdictsOf(named, byName).map(({ verdict }) => verdict) };
 }
 
 function attemptOf(reply: Reply): AttemptName {

@@ -203,12 +203,11 @@ export type Triggered = {
 
 function answerOf({ outcome, runId, activeRunId }: Started): Omit<Triggered, "run"> & { runId: string } {
   // An equal input that waits is named beside the run it waits for.
-  const waits =
-    outcome === "queued" || (outcome === "already_queued" && activeRunId && runId !== activeRunId);
+  const waits = outcome === "queued" || (outcome === "already_queued" && runId !== activeRunId);
   return {
-    runId: waits ? activeRunId! : runId,
+    runId: waits && activeRunId ? activeRunId : runId,
     alreadyQueued: outcome === "already_queued",
-    queuedRunId: waits ? runId : "",
+    queuedRunId: waits && activeRunId ? runId : "",
   };
 }
 

@@ -129,18 +129,21 @@ function createPost({ db, line, lease, signal, trouble }: Replier, owed: replies
   const post = {
     id: owed.postId,
     shown: "",
-    /** Posts the placeholder and stores its id; false if another replica has the reply now. */
-    async open(): Promise<boolean> {
-      if (post.id !== null) return true;
-      post.id = await line.post(threadId, { text: placeholder }, turnId);
-      return !signal.aborted && replies.savePost(db, { lease, turnId }, post.id);
+    /** The id of the message, posted and stored; undefined if another replica has the reply now. */
+    async open(): Promise<string | undefined> {
+      if (post.id !== null) return post.id;
+      const id = await line.post(threadId, { text: placeholder }, turnId);
+      post.id = id;
+      const isOurs = !signal.aborted && (await replies.savePost(db, { lease, turnId }, id));
+      return isOurs ? id : undefined;
     },
     /** Shows the text so far. After a failure the next edit shows the text. */
     async show(text: string): Promise<boolean> {
       post.shown = text;
-      if (!(await post.open())) return false;
+      const id = await post.open();
+      if (id === undefined) return false;
       try {
-        await line.edit?.(threadId, post.id ?? "", {
+        await line.edit?.(threadId, id, {
           text: `${excerpt(text, line.textMax - 2)} ${placeholder}`,
         });
       } catch (error) {
@@ -169,8 +172,9 @@ async function finish(
     if (index < owed.partsSent) continue;
     if (signal.aborted) return;
     if (index === 0 && line.edit) {
-      if (!(await post.open())) return;
-      await line.edit(threadId, post.id!, { text: part }).catch((error: unknown) => {
+      const id = await post.open();
+      if (id === undefined) return;
+      await line.edit(threadId, id, { text: part }).catch((error: unknown) => {
         // An earlier replica had made the same edit already.
         if (!/not modified/i.test(String(error))) throw error;
       });

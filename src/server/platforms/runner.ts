@@ -5,8 +5,10 @@
  * A start is independent of the call that asked for it: if the caller disconnects, the start still
  * ends and is recorded. No database connection is held during a start.
  */
+
 import { createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
+import { pairsOf } from "../../pairs.ts";
 import * as edits from "../../store/agents/platform-edits.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
@@ -117,8 +119,7 @@ async function upsertAll(
   });
   const record: Recorder = ({ orgId: _orgId, ...end }) => ends.add(end);
   return Promise.allSettled(
-    wanted.map(async (one, index) => {
-      const step = steps[index]!;
+    pairsOf(wanted, steps).map(async ([one, step]) => {
       if (step instanceof Error) throw step;
       return upsertOne(deps, { ...one, orgId }, signal, step === "again" ? {} : { step, record });
     }),

@@ -234,12 +234,11 @@ function startRpcs(deps: Deps): Pick<Served, "triggerWatcher" | "backfillWatcher
 function nextSlotsOf(watcher: watchers.Watcher): Date[] {
   const { schedule, time_zone: timeZone, next_slot_at: first } = watcher;
   if (!first || schedule === null || watcher.status === "paused") return [];
-  const slots = [first];
+  const slots: Date[] = [];
   try {
-    while (slots.length < nextSlotsMax) {
-      const slot = nextSlot({ schedule, timeZone, watcherId: watcher.id }, slots.at(-1)!);
-      if (!slot) break;
+    for (let slot: Date | undefined = first; slot && slots.length < nextSlotsMax; ) {
       slots.push(slot);
+      slot = nextSlot({ schedule, timeZone, watcherId: watcher.id }, slot);
     }
   } catch {
     // R9: a bad row does not spoil the list; the materializer reports the row.

@@ -57,7 +57,13 @@ const registry = createFileRegistry(file, (name) =>
   name === file_google_protobuf_duration.proto.name ? file_google_protobuf_duration.proto : undefined,
 );
 
+function messageOf(name: string): DescMessage {
+  const message = registry.getMessage(name);
+  if (!message) throw new Error(`the file of error details has no ${name}`);
+  return message;
+}
+
 /** `{ fieldViolations: [{ field, description }] }` */
-export const BadRequestSchema: DescMessage = registry.getMessage("google.rpc.BadRequest")!;
+export const BadRequestSchema: DescMessage = messageOf("google.rpc.BadRequest");
 /** `{ retryDelay: Duration }` */
-export const RetryInfoSchema: DescMessage = registry.getMessage("google.rpc.RetryInfo")!;
+export const RetryInfoSchema: DescMessage = messageOf("google.rpc.RetryInfo");

@@ -15,6 +15,7 @@ import { agentToken } from "../../../agent-token.ts";
 import { conversationOfRun } from "../../../conversation-ids.ts";
 import { withCell } from "../../../ids.ts";
 import { render } from "../../../input.ts";
+import { pairsOf } from "../../../pairs.ts";
 import type { ReportVerdict } from "../../../scheduler/endings/endings.ts";
 import type { Incarnation } from "../../../store/pg/incarnation.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
@@ -198,10 +199,10 @@ export function welcomeOf(session: {
         outputChunkBytesMax: BigInt(outputChunkBytesMax),
         transcriptBytesMax: BigInt(transcriptBytesMax),
       },
-      verdicts: session.held.map(({ workId, attemptToken }, index) => ({
+      verdicts: pairsOf(session.held, session.verdicts).map(([{ workId, attemptToken }, verdict]) => ({
         workId,
         attemptToken,
-        verdict: session.verdicts[index]!,
+        verdict,
       })),
     },
   });

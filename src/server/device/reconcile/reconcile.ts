@@ -1,5 +1,6 @@
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../../log.ts";
+import { pairsOf } from "../../../pairs.ts";
 import type { Ends } from "../../../scheduler/doorbell.ts";
 import * as devices from "../../../store/people/devices/devices.ts";
 import type { Db } from "../../../store/pg/database.ts";
@@ -56,8 +57,8 @@ export async function openSessions(
 ): Promise<Opening[]> {
   const { ttlMs } = options;
   const opened = await presence.openAll(tx, options, greetings);
-  const sessions = greetings.map(({ orgId, deviceId, held }, index) => {
-    return { ...options, orgId, deviceId, held, ...opened[index]! };
+  const sessions = pairsOf(greetings, opened).map(([{ orgId, deviceId, held }, session]) => {
+    return { ...options, orgId, deviceId, held, ...session };
   });
   const absent = sessions.flatMap(({ orgId, deviceId, absentSince: since }) =>
     since ? [{ orgId, deviceId, since }] : [],

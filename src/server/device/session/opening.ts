@@ -4,6 +4,7 @@ import { type Hello, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { createBatcher } from "../../../batcher.ts";
 import { Refusal, refuse } from "../../../errors.ts";
 import type { Logger } from "../../../log.ts";
+import { pairsOf } from "../../../pairs.ts";
 import * as devices from "../../../store/people/devices/devices.ts";
 import * as hellos from "../../../store/people/devices/hellos.ts";
 import * as machines from "../../../store/people/devices/machines.ts";
@@ -102,7 +103,7 @@ async function openReturning(deps: Deps, greeted: readonly Greeted[]): Promise<F
       deps,
       returning.map(({ session: { orgId, deviceId }, hello }) => ({ orgId, deviceId, held: hello.held })),
     );
-    const opened = new Map(returning.map((one, index) => [one, openings[index]!]));
+    const opened = new Map(pairsOf(returning, openings));
     return greeted.map((one, index) => {
       const opening = opened.get(one);
       return opening ? { opening } : { device: found[index] };

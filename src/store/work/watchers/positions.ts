@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
+import { onlyRow } from "../../pg/values/only-row.ts";
 import type { WatcherName } from "./schedules.ts";
 
 /** Positions of schedules to be checked, and moved back, after a jump of the clock. */
@@ -65,7 +66,7 @@ export async function moveBack(
     )
     select count(*)::int as count from junk
   `.execute(tx);
-  return rows[0]!.count;
+  return onlyRow(rows).count;
 }
 
 /**

@@ -55,11 +55,9 @@ export function openDialogue(
     return isOurs ? { ...end, kind: "exited" as const, exitCode: 0, signal: undefined } : end;
   });
   return {
-    write: (line) => {
-      // A program that is being ended is told nothing more: an answer to its question, such as the
-      // default of a cancelled run, would let it go on, and report a result that nobody decided.
-      if (!own.signal.aborted) input.write(line);
-    },
+    // A program that is being ended is told nothing: the default answer of a cancelled run's question
+    // would let the program go on, and report a result.
+    write: (line) => void (own.signal.aborted || input.write(line)),
     end: () => input.end(),
     release: () => {
       if (isReleased) return;
@@ -67,9 +65,7 @@ export function openDialogue(
       input.end();
       releaseTimer = setTimeout(() => own.abort(new Error("it was let go of")), RELEASE_GRACE_MS);
     },
-    pause: () => stdout?.pause(),
-    resume: () => stdout?.resume(),
-    ended,
+    ...{ ended, pause: () => stdout?.pause(), resume: () => stdout?.resume() },
   };
 }
 

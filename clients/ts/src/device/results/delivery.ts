@@ -15,17 +15,16 @@ import { completeRun, type Endpoint, type StreamEnd } from "../transport.ts";
 import { Waiters } from "../waiters.ts";
 import { fitCompletion } from "./completion.ts";
 import { forgottenOf, isNamed, mayAnswer, type WorkAttempt } from "./forgotten.ts";
-import { type Acknowledgement, KeptOffers } from "./kept-offers.ts";
-import { asSent, countOnTheirWay, isOverdue, type Parcel, parcelOf } from "./parcel.ts";
+import { type Acknowledgement, KeptOffers, type ToldBy } from "./kept-offers.ts";
+import { asSent, countOnTheirWay, isOverdue, type Parcel, parcelOf, parcelOfKept } from "./parcel.ts";
 import { ParcelFiles } from "./parcel-files.ts";
 import { isNotStored, unaryMeaning, verdicts } from "./verdicts.ts";
 
 /** Maximum of completions sent and not acknowledged; the others wait on disk. */
 const UNACKNOWLEDGED_MAX = 16;
 /**
- * Count of streams broken with a status against our message (INVALID_ARGUMENT or
- * RESOURCE_EXHAUSTED) while a completion was on its way, after which the completion goes by unary
- * call.
+ * A completion that was under way while so many streams ended with INVALID_ARGUMENT or
+ * RESOURCE_EXHAUSTED goes by unary call.
  */
 const SUSPICIONS_MAX = 2;
 
@@ -48,9 +47,11 @@ export interface Acknowledged {
  *                                  └─┼───── no verdict in time        │
  *                                    └──── unary call ──verdict───────┘
  *
- * While the disk refuses the write, an unsaved completion is sent from memory. The unary call is
- * used after `unaryAfterMs` without a stream, and for a completion suspected of breaking streams.
- * Settling keeps the record (see `KeptResults`), or moves a refused record to `rejected/`.
+ * A parcel is a completion on its way, with a note of each send. While the disk refuses the write,
+ * an unsaved completion is sent from memory. The unary call is used after `unaryAfterMs` without a
+ * stream, and for a completion suspected of breaking streams. If the server does not know the run,
+ * the completion is sent once more with its run (`bringsItsRun`). Settling keeps the record (see
+ * `KeptResults`), or moves a refused record to `rejected/`.
  */
 export class Delivery {
   readonly #offers: KeptOffers;
@@ -107,17 +108,13 @@ export class Delivery {
    * Notes the database in use by the server. Results acknowledged by another database are offered
    * again.
    */
-  storedIn(incarnation: Incarnation | undefined, options: { isWelcome: boolean }): void {
+  storedIn(incarnation: Incarnation | undefined, options: ToldBy): void {
     if (this.#offers.storedIn(incarnation, options)) void this.#pump();
   }
 
   #sendKept(kept: Kept): boolean {
-    const { workId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
-    if (this.#parcels.has(attemptToken)) return false;
-    this.#parcels.set(attemptToken, {
-      ...parcelOf({ workId, attemptToken, finishedAtMs }, ""),
-      ...{ kept, bringsItsRun: true },
-    });
+    if (this.#parcels.has(kept.attemptToken)) return false;
+    this.#parcels.set(kept.attemptToken, parcelOfKept(kept));
     return true;
   }
 
