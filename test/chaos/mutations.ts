@@ -148,8 +148,15 @@ export const mutations: readonly Mutation[] = [
       },
       {
         file: "src/store/work/watchers/schedules.ts",
-        from: "for no key update of w skip locked\n  `.execute(tx);\n  return readLocked(tx, rows);",
-        to: "`.execute(tx);\n  return readLocked(tx, rows);",
+        // biome-ignore lint/suspicious/noTemplateCurlyInString: text of the source
+        from: "${ahead(reach)} for no key update of w skip locked`",
+        // biome-ignore lint/suspicious/noTemplateCurlyInString: text of the source
+        to: "${ahead(reach)}`",
+      },
+      {
+        file: "src/store/work/watchers/schedules.ts",
+        from: "order by i.ord for no key update of w skip locked`",
+        to: "order by i.ord`",
       },
     ],
     breaks: ["a slot is one row"],

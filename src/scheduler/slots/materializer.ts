@@ -4,7 +4,7 @@ import * as schedules from "../../store/work/watchers/schedules.ts";
 import { type Loop, startLoop } from "../loop.ts";
 import { ClockInDoubt } from "./clock.ts";
 import { planAhead, planBacklog, planDue } from "./plan.ts";
-import { type PassOptions, passOver } from "./recording.ts";
+import { type Pass, type Passed, type PassOptions, type Planner, passOver } from "./recording.ts";
 
 /**
  * Turns due slots into rows: a run, or a skipped run with its reason (R2), in the transaction that
@@ -70,13 +70,16 @@ export async function materializeBacklogOnce(
  */
 async function catchUp(options: PassOptions & { db: Db }): Promise<number> {
   const passes = [newestPerPass, 0].map((newest) => materializeOnce(options.db, { ...options, newest }));
+  return (await allDone(passes)).reduce((sum, due) => sum + due, 0);
+}
+
+/** The results of passes at the same time; throws the first failure after all have ended. */
+async function allDone<Result>(passes: readonly Promise<Result>[]): Promise<Result[]> {
   const results = await Promise.allSettled(passes);
-  let due = 0;
-  for (const result of results) {
+  return results.map((result) => {
     if (result.status === "rejected") throw result.reason;
-    due += result.value;
-  }
-  return due;
+    return result.value;
+  });
 }
 
 type Options = PassOptions & {
@@ -179,12 +182,16 @@ const aheadPerPassMax = 500;
  * recording ahead.
  */
 const aheadMsMax = 60_000;
-/** The sizes of crowds that are checked, in slots. */
+/** The sizes of crowds that are checked, in slots; a crowd of one moment is counted. */
 const crowds = [1_000, 4_000, 16_000, 64_000, 256_000];
 /** Assumed slots recorded per second, before the first measurement. */
 const rateAtFirst = 2_000;
 /** Factor by which the start for a crowd is earlier than the measured rate requires. */
-const crowdMargin = 1.5;
+const crowdMargin = 1.3;
+/** Watchers that one of several replicas lists at once, for a number of passes. */
+const listedMax = 10 * aheadPerPassMax;
+/** Concurrent passes over a crowd: while PostgreSQL writes for one pass, the other pass plans. */
+const crowdLanes = 2;
 
 /**
  * Records slots ahead of their due time, in passes: all slots due within `aheadMs` milliseconds,
@@ -201,6 +208,10 @@ export class LookAhead {
    * The time up to which the current series of passes continues, before the next crowd is searched.
    */
   #reachMs = 0;
+  /** Passes of the series at the same time. */
+  #lanes = 1;
+  /** Beside other replicas: the watchers for the next passes of the series; undefined: not listed. */
+  #listed: { names: schedules.WatcherName[]; hasMore: boolean } | undefined;
 
   constructor(options: PassOptions & { db: Db; aheadMs: number; replicaId: string }) {
     this.#db = options.db;
@@ -218,6 +229,7 @@ export class LookAhead {
   forget(): void {
     this.#through = 0;
     this.#reachMs = 0;
+    this.#listed = undefined;
   }
 
   /**
@@ -241,19 +253,46 @@ export class LookAhead {
   async #record(nowMs: number, untilMs: number, replicaId: string | undefined): Promise<void> {
     const startedAt = performance.now();
     const untilAt = new Date(untilMs);
-    const reach = { after: this.#through, withinMs: untilMs - nowMs, limit: aheadPerPassMax, replicaId };
-    const { watchers, recorded } = await passOver(this.#db, this.#options, {
-      lock: (tx) => schedules.lockAhead(tx, reach),
-      plan: (watcher) => planAhead(watcher, untilAt),
-    });
+    const reach = { after: this.#through, withinMs: untilMs - nowMs };
+    const { locks, isLast } = await this.#locksOf(reach, replicaId);
+    const plan: Planner = (watcher) => planAhead(watcher, untilAt);
+    const passed = await allDone(locks.map((lock) => passOver(this.#db, this.#options, { lock, plan })));
+    const recorded = passed.reduce((sum, one) => sum + one.recorded, 0);
     if (recorded >= aheadPerPassMax / 2) {
       this.#perMs = (this.#perMs + recorded / (performance.now() - startedAt)) / 2;
     }
     // Slots left to their due time by the last pass are not counted again.
-    if (watchers < aheadPerPassMax || recorded < aheadPerPassMax / 2) {
+    if (isLast(passed) || recorded < aheadPerPassMax / 2) {
       this.#through = untilMs;
       this.#reachMs = 0;
+      this.#listed = undefined;
     }
+  }
+
+  /** What the passes at this time lock, and whether none is left behind them. */
+  async #locksOf(
+    reach: { after: number; withinMs: number },
+    replicaId: string | undefined,
+  ): Promise<{ locks: Pass["lock"][]; isLast: (passed: readonly Passed[]) => boolean }> {
+    const limit = aheadPerPassMax;
+    const lanes = Array.from({ length: this.#lanes });
+    if (replicaId === undefined) {
+      const lock: Pass["lock"] = (tx) => schedules.lockAhead(tx, { ...reach, limit });
+      const isLast = (passed: readonly Passed[]) => passed.some(({ watchers }) => watchers < limit);
+      return { locks: lanes.map(() => lock), isLast };
+    }
+    if (!this.#listed || this.#listed.names.length === 0) {
+      const names = await schedules.listAhead(this.#db, { ...reach, limit: listedMax, replicaId });
+      this.#listed = { names, hasMore: names.length === listedMax };
+    }
+    const { names, hasMore } = this.#listed;
+    const parts = lanes.map(() => names.splice(0, limit)).filter((part) => part.length > 0);
+    const locks = parts.map(
+      (part): Pass["lock"] =>
+        (tx) =>
+          schedules.lockListed(tx, part),
+    );
+    return { locks, isLast: () => names.length === 0 && !hasMore };
   }
 
   /** The start of the next pass and the end of its range, in milliseconds since 1970. */
@@ -262,13 +301,17 @@ export class LookAhead {
     // together.
     let beginMs = beyondMs - this.#aheadMs / 2;
     let untilMs = Math.max(nowMs, beginMs) + this.#aheadMs;
+    this.#lanes = 1;
+    this.#listed = undefined;
     for (const count of crowds) {
-      const dueMs = await schedules.findCrowd(this.#db, this.#through, count);
-      if (dueMs === undefined || dueMs > nowMs + aheadMsMax) break;
-      const neededMs = Math.min(aheadMsMax, this.#aheadMs / 2 + (count / this.#perMs) * crowdMargin);
-      if (dueMs - neededMs > beginMs) continue;
-      beginMs = dueMs - neededMs;
-      untilMs = Math.max(untilMs, dueMs);
+      const crowd = await schedules.findCrowd(this.#db, this.#through, count);
+      if (crowd === undefined || crowd.dueMs > nowMs + aheadMsMax) break;
+      const recordingMs = (crowd.slots / this.#perMs) * crowdMargin;
+      const neededMs = Math.min(aheadMsMax, Math.max(this.#aheadMs / 2, recordingMs));
+      if (crowd.dueMs - neededMs > beginMs) continue;
+      beginMs = crowd.dueMs - neededMs;
+      untilMs = Math.max(untilMs, crowd.dueMs);
+      this.#lanes = crowdLanes;
     }
     return { beginMs, untilMs };
   }

@@ -56,3 +56,44 @@ test("what no replica recorded ahead, any replica records when it is due; alone,
   await passOf("here");
   expect(await listRuns(db, second)).toHaveLength(1);
 });
+
+test("a crowd is counted with all slots of its moment, so that its recording begins in time for all", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const at = new Date(Date.now() + 20_000);
+  for (const seconds of [0, 1, 1, 1, 2]) {
+    const watcher = await seedWatcher(db, device, { schedule: "0 0 1 1 *" });
+    await putSchedule(db, watcher, new Date(at.getTime() + 1_000 * seconds));
+  }
+  const dueMs = at.getTime() + 1_000;
+  expect(await schedules.findCrowd(db, 0, 2)).toEqual({ dueMs, slots: 4 });
+  expect(await schedules.findCrowd(db, at.getTime(), 2)).toEqual({ dueMs, slots: 3 });
+  expect(await schedules.findCrowd(db, 0, 6)).toBeUndefined();
+});
+
+test("two passes at a time record a crowd, each slot once", async () => {
+  const { db } = database;
+  const watcher = await seedWatcher(db, await seedDevice(db), { schedule: "0 0 1 1 *" });
+  await putSchedule(db, watcher, new Date(Date.now() + 20_000));
+  await sql`
+    with made as (
+      insert into watcher
+      select (jsonb_populate_record(w, jsonb_build_object('id', gen_random_uuid(), 'slug', 'crowd-' || i))).*
+      from watcher w, generate_series(1, 1199) i where w.id = ${watcher.watcherId}
+      returning org_id, id
+    ),
+    revised as (
+      insert into watcher_revision (org_id, watcher_id, version, name, prompt)
+      select org_id, id, 1, 'crowd', '' from made
+    )
+    insert into schedule_position (org_id, watcher_id, next_slot_at, next_due_at)
+    select m.org_id, m.id, p.next_slot_at, p.next_due_at
+    from made m, schedule_position p where p.watcher_id = ${watcher.watcherId}`.execute(db);
+  const ahead = new LookAhead({ db, log, doorbell: noteDoorbell(), aheadMs: 60_000, replicaId: "here" });
+  // 500 watchers in each pass: one after another they would need three.
+  for (const _ of [1, 2]) await ahead.pass(await schedules.lookAhead(db, ahead.through, "here"));
+  const { rows } = await sql<{ runs: number; watchers: number }>`
+    select count(*)::int as runs, count(distinct watcher_id)::int as watchers from run
+    where org_id = ${watcher.orgId}`.execute(db);
+  expect(rows).toEqual([{ runs: 1200, watchers: 1200 }]);
+});

@@ -154,10 +154,6 @@ async function readLocked(
   moreColumns: RawBuilder<unknown> = sql``,
 ): Promise<DueWatcher[]> {
   if (watchers.length === 0) return [];
-  const input = unnest("i", watchers, {
-    org_id: ["text", (w) => w.orgId],
-    id: ["uuid", (w) => w.watcherId],
-  });
   const { rows } = await sql<DueWatcher>`${ofAnySize}
     select w.org_id as "orgId", w.id as "watcherId", case when w.placement is null then w.device_id end as "deviceId",
       w.placement is not null as "isGated", w.schedule, w.time_zone as "timeZone", w.overlap, w.catchup,
@@ -176,7 +172,7 @@ async function readLocked(
       ${offersByRevision} as offers,
       ${hasActiveRun("w.org_id", "w.id")} as "hasActiveRun",
       b.queued_slot_at as "queuedSlotAt", b.scheduled_for as "backlogSlotAt", b.source as "backlogSource", b.run_id as "backlogRunId", clock_timestamp() as now
-    from ${input} join watcher w on w.org_id = i.org_id and w.id = i.id
+    from ${namesInput(watchers)} join watcher w on w.org_id = i.org_id and w.id = i.id
       join schedule_position s on s.org_id = i.org_id and s.watcher_id = i.id
       left join agent a on a.org_id = w.org_id and a.id = w.agent_id
       left join agent_revision v on v.org_id = a.org_id and v.agent_id = a.id and v.version = a.version
@@ -191,35 +187,61 @@ async function readLocked(
   return rows;
 }
 
+const namesInput = (names: readonly WatcherName[]) =>
+  unnest("i", names, {
+    org_id: ["text", (w) => w.orgId],
+    id: ["uuid", (w) => w.watcherId],
+  });
+
 /** A moment by the database's clock, in milliseconds since 1970, to the microsecond. */
 const epochMs = (moment: string) => sql.raw(`(extract(epoch from ${moment}) * 1000)::float8`);
 
-/**
- * Locks up to `limit` active watchers without an active run whose next slot falls due after `after`
- * (milliseconds since 1970) and within `withinMs` milliseconds from now; the soonest due first.
- * Skips watchers locked by other transactions. With a `replicaId`, it leaves out watchers whose
- * device is connected to another replica: that replica claims their runs as it records them.
- */
-export async function lockAhead(
-  tx: Db,
-  options: { after: number; withinMs: number; limit: number; replicaId?: string | undefined },
-): Promise<DueWatcher[]> {
-  const isElsewhere = sql`exists (
-    select from presence p where p.org_id = w.org_id and p.device_id = w.device_id
-      and p.replica_id <> ${options.replicaId} and p.disconnected_at is null)`;
-  const { rows } = await sql<WatcherName>`
-    ${ofFew} select w.org_id as "orgId", w.id as "watcherId"
+/** A range of due times: after `after` (milliseconds since 1970) and within `withinMs` from now. */
+export type Reach = { after: number; withinMs: number; limit: number };
+
+/** Up to `limit` active watchers without an active run whose next slot falls due in the range. */
+const ahead = ({ after, withinMs, limit }: Reach, condition: RawBuilder<unknown> = sql``) => sql`
+    select w.org_id as "orgId", w.id as "watcherId"
     from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
-    where s.next_due_at > greatest(statement_timestamp(), to_timestamp(${options.after}::float8 / 1000))
-      and s.next_due_at <= statement_timestamp() + ${options.withinMs}::float8 * interval '1 ms'
+    where s.next_due_at > greatest(statement_timestamp(), to_timestamp(${after}::float8 / 1000))
+      and s.next_due_at <= statement_timestamp() + ${withinMs}::float8 * interval '1 ms'
       and w.status = 'active'
       -- Whether it is active still when the slot falls due is seen then.
       and not ${hasActiveRun("w.org_id", "w.id")}
-      ${options.replicaId === undefined ? sql`` : sql`and not ${isElsewhere}`}
+      ${condition}
     order by s.next_due_at
-    limit ${options.limit}
-    for no key update of w skip locked
-  `.execute(tx);
+    limit ${limit}`;
+
+/**
+ * Locks watchers with a slot in the range, the soonest due first. Skips watchers locked by other
+ * transactions.
+ */
+export async function lockAhead(tx: Db, reach: Reach): Promise<DueWatcher[]> {
+  const { rows } =
+    await sql<WatcherName>`${ofFew} ${ahead(reach)} for no key update of w skip locked`.execute(tx);
+  return readLocked(tx, rows);
+}
+
+/**
+ * The watchers with a slot in the range, without a lock, except the watchers whose device is
+ * connected to another replica than `replicaId`: that replica claims their runs as it records them.
+ * The replicas of a crowd look past each other's watchers, so they list many at once.
+ */
+export async function listAhead(db: Db, reach: Reach & { replicaId: string }): Promise<WatcherName[]> {
+  const isElsewhere = sql`exists (
+    select from presence p where p.org_id = w.org_id and p.device_id = w.device_id
+      and p.replica_id <> ${reach.replicaId} and p.disconnected_at is null)`;
+  const { rows } = await sql<WatcherName>`${ofFew} ${ahead(reach, sql`and not ${isElsewhere}`)}`.execute(db);
+  return rows;
+}
+
+/** Locks watchers of {@link listAhead}, and skips watchers locked by other transactions. */
+export async function lockListed(tx: Db, names: readonly WatcherName[]): Promise<DueWatcher[]> {
+  if (names.length === 0) return [];
+  const { rows } = await sql<WatcherName>`${ofAnySize}
+    select w.org_id as "orgId", w.id as "watcherId" from ${namesInput(names)}
+      join watcher w on w.org_id = i.org_id and w.id = i.id
+    order by i.ord for no key update of w skip locked`.execute(tx);
   return readLocked(tx, rows);
 }
 
@@ -259,15 +281,23 @@ export async function lookAhead(db: Db, through: number, replicaId = ""): Promis
 }
 
 /**
- * The due time of the `count`th slot after `through`, in milliseconds since 1970; undefined with
- * fewer slots.
+ * The due time of the `count`th slot after `through`, in milliseconds since 1970, and the number of
+ * slots due up to this time; undefined with fewer slots.
  */
-export async function findCrowd(db: Db, through: number, count: number): Promise<number | undefined> {
-  const { rows } = await sql<{ dueMs: number }>`
-    ${ofFew} select ${epochMs("next_due_at")} as "dueMs" from schedule_position where next_due_at > to_timestamp(${through}::float8 / 1000)
-    order by next_due_at offset ${count - 1}::int limit 1
+export async function findCrowd(
+  db: Db,
+  through: number,
+  count: number,
+): Promise<{ dueMs: number; slots: number } | undefined> {
+  const after = sql`next_due_at > to_timestamp(${through}::float8 / 1000)`;
+  const { rows } = await sql<{ dueMs: number; slots: number }>`
+    ${ofFew} select ${epochMs("c.next_due_at")} as "dueMs",
+      (select count(*) from schedule_position where ${after} and next_due_at <= c.next_due_at)::int as slots
+    from (
+      select next_due_at from schedule_position where ${after} order by next_due_at offset ${count - 1}::int limit 1
+    ) c
   `.execute(db);
-  return rows[0]?.dueMs;
+  return rows[0];
 }
 
 /**
