@@ -167,10 +167,13 @@ export async function lockForAnswer(
   return rows[0];
 }
 
-/** Ends an open question, locked or not; undefined if the question has ended already. */
+/**
+ * Ends an open question, locked or not; undefined if the question has ended already, or is another
+ * device's than the named one.
+ */
 export async function close(
   tx: Db,
-  which: { orgId: string; workId: string; attemptToken: string; id: string },
+  which: { orgId: string; deviceId?: string; workId: string; attemptToken: string; id: string },
   end: { state: "answered" | "expired" | "withdrawn"; optionId?: string; text?: string; answeredBy?: string },
 ): Promise<QuestionRow | undefined> {
   const { rows } = await sql<{ id: string }>`
@@ -178,6 +181,7 @@ export async function close(
       answered_by = ${end.answeredBy ?? ""}, option_id = coalesce(${end.optionId ?? null}, option_id)
     where org_id = ${which.orgId} and work_id = ${which.workId} and attempt_token = ${which.attemptToken}
       and id = ${storableText(which.id)} and state = 'open'
+      and device_id = coalesce(${which.deviceId ?? null}::uuid, device_id)
     returning id
   `.execute(tx);
   return rows[0] && find(tx, which);
