@@ -1,19 +1,11 @@
+import pc from "picocolors";
 import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import {
-  type DaemonControl,
-  type DaemonEvent,
-  type Identity,
-  type LoadedConfig,
-  loadLastingConfig,
-  runDaemon,
-} from "@pinion/client";
-import pc from "picocolors";
+import { type DaemonControl, type DaemonEvent, type Identity, type LoadedConfig, loadLastingConfig, runDaemon } from "@pinion/client";
 import { build } from "../../build.ts";
 import { logFormat, tracingConfig } from "../../config.ts";
 import { createLogger } from "../../log.ts";
-import { version } from "../../version.ts";
 import { type Cli, interruptSignal } from "../cli.ts";
 import { type GlobalOptions, proxyOption } from "../context.ts";
 import { exitCodes } from "../failures.ts";
@@ -143,7 +135,7 @@ function daemonOptionsOf({ cli, options, stateDir, url, configFile, loaded }: St
     ...(problem === undefined ? {} : { configProblem: problem }),
     onReload: onHangup,
     hidden: hiddenOf(cli, { stateDir, configFile }),
-    appVersion: version(),
+    appVersion: build.version,
     ...(options.backoffMax
       ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
       : {}),

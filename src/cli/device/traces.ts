@@ -1,15 +1,7 @@
 import type { Assignment, DaemonEvent } from "@pinion/client";
 import type { Logger } from "../../log.ts";
-import {
-  formatTraceparent,
-  openTracer,
-  parseTraceparent,
-  spanIdOf,
-  type TraceContext,
-  type Tracer,
-  type TracingConfig,
-} from "../../tracing.ts";
-import { version } from "../../version.ts";
+import { formatTraceparent, openTracer, parseTraceparent, spanIdOf, type TraceContext, type Tracer, type TracingConfig } from "../../tracing.ts";
+import { build } from "../../build.ts";
 
 /**
  * The daemon's part of a run's trace, made from the daemon's events: `accept on device`, `execute`
@@ -44,7 +36,7 @@ export async function openDeviceTraces(
 ): Promise<DeviceTraces> {
   const tracer = await openTracer(config, {
     service: "pinion-device",
-    version: version(),
+    version: build.version,
     instanceId: options.deviceId,
     log: options.log,
   });
