@@ -1,4 +1,6 @@
 /** Input of every builder of a replica: settings, id, log and telemetry. */
+
+import { build } from "../build.ts";
 import type { ReplicaConfig } from "../config.ts";
 import { DatabaseClock } from "../database-clock.ts";
 import type { Logger } from "../log.ts";
@@ -6,7 +8,6 @@ import { createMetrics, type Metrics } from "../metrics.ts";
 import { createLastLine, type LastLine } from "../server/http/port/last-line.ts";
 import { createTelemetry, type Telemetry } from "../server/telemetry.ts";
 import { openTracer, type Tracer } from "../tracing.ts";
-import { build } from "../build.ts";
 
 export type Foundation = {
   config: ReplicaConfig;

@@ -1,9 +1,9 @@
 import { homedir } from "node:os";
 import { type DaemonEvent, type DeviceConfig, loadLastingConfig, runDaemon } from "@pinion/client";
 import type { Command } from "commander";
+import { build } from "../../build.ts";
 import { tokenKind } from "../../ids.ts";
 import { createLogger } from "../../log.ts";
-import { build } from "../../build.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { type GlobalOptions, optionsOf, proxyOption, readLine, serverUrl } from "../context.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";

@@ -1,8 +1,15 @@
-import pc from "picocolors";
 import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, join, resolve } from "node:path";
-import { type DaemonControl, type DaemonEvent, type Identity, type LoadedConfig, loadLastingConfig, runDaemon } from "@pinion/client";
+import {
+  type DaemonControl,
+  type DaemonEvent,
+  type Identity,
+  type LoadedConfig,
+  loadLastingConfig,
+  runDaemon,
+} from "@pinion/client";
+import pc from "picocolors";
 import { build } from "../../build.ts";
 import { logFormat, tracingConfig } from "../../config.ts";
 import { createLogger } from "../../log.ts";

@@ -1,7 +1,15 @@
 import type { Assignment, DaemonEvent } from "@pinion/client";
-import type { Logger } from "../../log.ts";
-import { formatTraceparent, openTracer, parseTraceparent, spanIdOf, type TraceContext, type Tracer, type TracingConfig } from "../../tracing.ts";
 import { build } from "../../build.ts";
+import type { Logger } from "../../log.ts";
+import {
+  formatTraceparent,
+  openTracer,
+  parseTraceparent,
+  spanIdOf,
+  type TraceContext,
+  type Tracer,
+  type TracingConfig,
+} from "../../tracing.ts";
 
 /**
  * The daemon's part of a run's trace, made from the daemon's events: `accept on device`, `execute`

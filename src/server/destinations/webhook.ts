@@ -4,9 +4,9 @@
  */
 import { Webhook } from "standardwebhooks";
 import type { Reach } from "../../addresses.ts";
+import { build } from "../../build.ts";
 import { post } from "../../outgoing.ts";
 import type { Sent } from "../../scheduler/deliverer.ts";
-import { build } from "../../build.ts";
 import { sentOf, troubleOf } from "./answer.ts";
 import type { Message } from "./message.ts";
 

@@ -5,9 +5,9 @@
 import { Webhook } from "standardwebhooks";
 import { z } from "zod";
 import type { Reach } from "../../../addresses.ts";
+import { build } from "../../../build.ts";
 import { newId } from "../../../ids.ts";
 import { post } from "../../../outgoing.ts";
-import { build } from "../../../build.ts";
 import { wordsOf } from "../../destinations/answer.ts";
 import { isSigningSecret } from "../../destinations/webhook.ts";
 import { type Ear, type Line, PlatformRefused, type Said } from "./line.ts";
