@@ -1,7 +1,7 @@
 /** The loops of a replica: each repeats its pass until stopped (scheduler/loop.ts). */
 
 import { startDeliverer } from "../scheduler/deliverer.ts";
-import { startExpirer, startReaper } from "../scheduler/endings/reaper.ts";
+import { type Expirer, startExpirer, startReaper } from "../scheduler/endings/reaper.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
 import type { Subscriber } from "../scheduler/publisher.ts";
 import { startQuestions } from "../scheduler/questions.ts";
@@ -58,7 +58,7 @@ export function startLoops(
 ): Loops {
   const { hub, feed, inbox, publisher } = work;
   const woken = startWoken(foundation, storage, access, work, own);
-  const { materializer, questions, deliverer, bulks, replanner } = woken;
+  const { materializer, expirer, questions, deliverer, bulks, replanner } = woken;
   const sweep = repeat(foundation, "sweep", foundation.config.sweepIntervalMs, () => hub.sweep());
   const all = [
     ...Object.values(woken),
@@ -66,7 +66,7 @@ export function startLoops(
     ...startLooks(foundation, storage, own),
     ...startRegular(foundation, storage, access, work, own),
   ];
-  publisher.subscribe(wakingAfterCommits({ materializer, questions, deliverer }));
+  publisher.subscribe(wakingAfterCommits({ materializer, expirer, questions, deliverer }));
   inbox.add({
     onResync() {
       feed.introduce();
@@ -124,6 +124,7 @@ function startWoken(foundation: Foundation, storage: Storage, access: Access, wo
   const { leaseMs, ...out } = config.destinations;
   return {
     materializer,
+    expirer: startExpirer({ ...common, clock }),
     replanner: startReplanner({ db, log, judge, onReplanned: () => materializer.poke() }),
     questions: startQuestions({ db, looks, log, bell: publisher }),
     bulks: startBulks(common),
@@ -152,7 +153,6 @@ function startRegular(
   const { intervalMs } = config.reaper;
   return [
     repeat(foundation, "placing", config.sweepIntervalMs, () => work.placer.sweep()),
-    startExpirer(common),
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
     startRetention({
       ...{ ...common, days: config.retentionDays, conversationDays: config.conversationDays },
@@ -183,10 +183,11 @@ function startLooks(foundation: Foundation, storage: Storage, own: Own): Loop[] 
 
 /** Wakes the loops with work from a commit. */
 function wakingAfterCommits(
-  loops: Readonly<Record<"materializer" | "questions" | "deliverer", Loop>>,
+  loops: Readonly<Record<"materializer" | "questions" | "deliverer", Loop>> & { expirer: Expirer },
 ): Subscriber {
   return {
     recorded(runs) {
+      loops.expirer.expect(runs);
       if (runs.some((run) => run.skipReason === "budget")) loops.deliverer.poke();
     },
     settled(runs) {

@@ -40,7 +40,7 @@ export type Storage = {
 };
 
 /** Connections of {@link Storage.work}. */
-const workConnections = 2;
+const workConnections = 8;
 
 /**
  * Opens the pools of a migrated database and creates missing rows. Refuses with an error and its

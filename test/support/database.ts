@@ -14,7 +14,7 @@ export type TestDatabase = {
   drop(): Promise<void>;
 };
 
-const poolMax = 2;
+const poolMax = 10;
 
 /**
  * A new database, cloned from the migrated template; about 30 ms. The caller drops the database.

@@ -19,7 +19,6 @@ const timers = {
   PINION_SHUTDOWN_MS: "4000",
   // Tests wait for the next second, not for ten.
   PINION_INTERVAL_MIN: "1s",
-  PINION_DATABASE_CONNECTIONS: "2",
 };
 
 let deviceStreams: "bare" | "connect" = "bare";

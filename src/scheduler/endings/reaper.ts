@@ -5,6 +5,7 @@ import * as attempts from "../../store/work/attempts/attempts.ts";
 import type { FailurePolicy, Settled, Settlement } from "../../store/work/attempts/settlements.ts";
 import * as runs from "../../store/work/runs/runs.ts";
 import { lookOverdue } from "../../store/work/turns/lost-turns.ts";
+import type { RecordedRun } from "../../store/work/watchers/slot-rows.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { type Loop, startLoop } from "../loop.ts";
 import { type Clock, elapsedMs, lockedByClock, sharedCheckMs, unlessInDoubt } from "../slots/clock.ts";
@@ -227,34 +228,63 @@ function noteReaped(
   if (first) log.warn({ count: reaped.length, first: first.attemptToken, reason: first.reason }, what);
 }
 
-/** Starts the expirer: it sleeps until the next start deadline passes. */
-export function startExpirer(options: {
+/** A loop that is told of runs as they are recorded, because their start deadlines may be near. */
+export type Expirer = Loop & { expect(runs: readonly Pick<RecordedRun, "startDeadlineAt">[]): void };
+
+type ExpirerOptions = {
   db: Db;
   looks?: Looks;
   doorbell: Doorbell;
   log: Logger;
   policy: FailurePolicy;
   sweepMs: number;
+  /** The database's clock, as estimated here: a wrong estimate costs a look. */
+  clock: { now(): number };
   judge?: Pick<Clock, "check" | "require">;
-}): Loop {
-  const { db, judge, looks = looksAlone(db) } = options;
-  return startLoop({
+};
+
+/**
+ * Starts the expirer: it sleeps until the next start deadline passes, at most `sweepMs`. A run with
+ * a nearer deadline wakes it.
+ */
+export function startExpirer(options: ExpirerOptions): Expirer {
+  // During a pass: the pass may have looked before the run was there.
+  let wakesAt = Number.POSITIVE_INFINITY;
+  const loop = startLoop({
     name: "expirer",
     log: options.log,
     async pass() {
-      const [clock, nextMs] = await Promise.all([judge?.check(sharedCheckMs), looks.ask(runs.nextExpiryMs)]);
-      if (clock?.isInDoubt) return options.sweepMs;
-      const passed = await unlessInDoubt(expire(db, options, nextMs));
-      if (!passed) return options.sweepMs;
-      const { settled, refused } = passed;
-      options.doorbell.settled(settled);
-      if (settled.length === attemptsPerPassMax) return 0;
-      // Refused runs stay expired, and are not tried again at once.
-      if (refused.length > 0) return Math.min(refusedMs, options.sweepMs);
-      if (settled.length > 0) return 0;
-      // Expired runs that were passed over are locked by another replica.
-      if (nextMs === 0) return heldElsewhereMs;
-      return Math.min(Math.ceil(nextMs ?? options.sweepMs), options.sweepMs);
+      wakesAt = Number.POSITIVE_INFINITY;
+      const waitMs = await expirePass(options);
+      wakesAt = performance.now() + waitMs;
+      return waitMs;
     },
   });
+  return {
+    ...loop,
+    expect(recorded) {
+      const inMs = wakesAt - performance.now();
+      const isNearer = ({ startDeadlineAt: at }: (typeof recorded)[number]) =>
+        at != null && at.getTime() - options.clock.now() < inMs;
+      if (recorded.some(isNearer)) loop.poke();
+    },
+  };
+}
+
+/** Skips the runs past their start deadlines; the milliseconds until the next pass. */
+async function expirePass(options: ExpirerOptions): Promise<number> {
+  const { db, judge, sweepMs, looks = looksAlone(db) } = options;
+  const [clock, nextMs] = await Promise.all([judge?.check(sharedCheckMs), looks.ask(runs.nextExpiryMs)]);
+  if (clock?.isInDoubt) return sweepMs;
+  const passed = await unlessInDoubt(expire(db, options, nextMs));
+  if (!passed) return sweepMs;
+  const { settled, refused } = passed;
+  options.doorbell.settled(settled);
+  if (settled.length === attemptsPerPassMax) return 0;
+  // Refused runs stay expired, and are not tried again at once.
+  if (refused.length > 0) return Math.min(refusedMs, sweepMs);
+  if (settled.length > 0) return 0;
+  // Expired runs that were passed over are locked by another replica.
+  if (nextMs === 0) return heldElsewhereMs;
+  return Math.min(Math.ceil(nextMs ?? sweepMs), sweepMs);
 }

@@ -4,6 +4,7 @@ import { ensureBootstrap } from "../../../src/store/people/orgs/orgs.ts";
 import { openDatabase } from "../../../src/store/pg/database.ts";
 import { createRandom } from "../../support/random.ts";
 import type { Caller } from "./calls.ts";
+import { closing } from "./closing.ts";
 import type { Cluster } from "./cluster.ts";
 import { createWatchers, type Enrolled, enrolDevices, enterWorkers, orgNames } from "./fleet.ts";
 import { createHost, type HostProcess } from "./hosts.ts";
@@ -105,10 +106,8 @@ export async function openReplicas({
       }),
     ),
   );
-  open.defer(async () => {
-    await Promise.all(replicas.map((replica) => replica.kill()));
-    await Promise.all(replicas.map(({ link }) => link.close()));
-  });
+  open.defer(closing("links of replicas", () => Promise.all(replicas.map(({ link }) => link.close()))));
+  open.defer(closing("replicas", () => Promise.all(replicas.map((replica) => replica.kill()))));
   await Promise.all(replicas.map((replica) => replica.start()));
   progress(`${replicas.length} replicas serve`);
   return replicas;
@@ -148,7 +147,7 @@ export async function openTrafficOf(
     ...{ clients: starters, places, record: recorder.record, url: network.front.url },
     random: createRandom(options.seed + 2),
   });
-  open.defer(() => traffic.close());
+  open.defer(closing("traffic", () => traffic.close()));
   return traffic;
 }
 
@@ -173,9 +172,8 @@ export async function openHosts(
       onRecord: (text) => recorder.append(text),
     }),
   );
-  open.defer(async () => {
-    await Promise.all(hosts.map((host) => host.child?.isAlive && host.kill()));
-  });
+  const killAll = () => Promise.all(hosts.map((host) => host.child?.isAlive && host.kill()));
+  open.defer(closing("hosts", killAll));
   for (const host of hosts) {
     for (const { deviceId, slots } of host.devices) {
       const { org } = fleet.find(({ device }) => device.deviceId === deviceId)!;
@@ -219,12 +217,13 @@ export function startLoad(
   const observer = new AbortController();
   const { record } = recorder;
   const observing = observe({ cluster, record, ttlMs: bounds.ttlMs, stop: observer.signal });
-  open.defer(async () => {
+  const end = () => {
     stop.abort();
     observer.abort();
     stopCalls.abort();
-    await Promise.all([workload, observing]);
-  });
+    return Promise.all([workload, observing]);
+  };
+  open.defer(closing("load", end));
   return {
     async stop() {
       stop.abort();

@@ -7,6 +7,7 @@ import type { FaultProxy } from "../../support/fault-proxy.ts";
 import type { Entry, Record } from "../history.ts";
 import type { Rows } from "../rows.ts";
 import { type Caller, createCaller, setSchedule } from "./calls.ts";
+import { closing } from "./closing.ts";
 import { type Cluster, openCluster } from "./cluster.ts";
 import { type Enrolled, someAtOnce } from "./fleet.ts";
 import type { HostProcess } from "./hosts.ts";
@@ -73,18 +74,18 @@ async function build(options: RigOptions, open: AsyncDisposableStack): Promise<R
   const progress = options.onProgress ?? (() => {});
   const directory = await mkdtemp(join(tmpdir(), "pinion-chaos-"));
   await chmod(directory, 0o711);
-  open.defer(() => rm(directory, { recursive: true, force: true }));
+  open.defer(closing("directory", () => rm(directory, { recursive: true, force: true })));
   const recorder = openRecorder(join(directory, "history.jsonl"));
-  open.defer(() => recorder.close());
+  open.defer(closing("recorder", () => recorder.close()));
   const cluster = await openCluster(join(directory, "postgres"), { hasStandby: options.hasStandby ?? true });
-  open.defer(() => cluster.close());
+  open.defer(closing("PostgreSQL", () => cluster.close()));
   progress("PostgreSQL runs");
   const operatorToken = await bootstrap(cluster.url);
 
   const site: Site = { options, open, directory, recorder, cluster, progress };
   const replicas = await openReplicas(site);
   const network = await openNetwork(replicas);
-  open.defer(() => network.close());
+  open.defer(closing("network", () => network.close()));
   const orgs = await openOrgs(network.front.url, operatorToken);
   open.defer(() => {
     for (const one of [...orgs.clients.values(), ...orgs.starters.values()]) one.close();

@@ -2,8 +2,10 @@
  * Start deadlines: a run without a start by its deadline is skipped with
  * offline_expired.
  */
-import { expect, test } from "vitest";
-import { expireOnce } from "../../../src/scheduler/endings/reaper.ts";
+import { expect, test, vi } from "vitest";
+import { createLogger } from "../../../src/log.ts";
+import { expireOnce, startExpirer } from "../../../src/scheduler/endings/reaper.ts";
+import { trigger } from "../../../src/scheduler/starts/triggers.ts";
 import * as runs from "../../../src/store/work/runs/runs.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold } from "../../support/locks.ts";
@@ -19,7 +21,7 @@ import {
   seedWatcher,
   triggerRun,
 } from "../../support/rows.ts";
-import { policy, storeOnce } from "../../support/surroundings.ts";
+import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const expire = () => expireOnce(database.db, { policy });
@@ -75,4 +77,29 @@ test("a run that started in time and is tried again is not held to its start dea
   expect(await expire()).toEqual([]);
   await ageRun(db, run, { not_before: 0 });
   expect(await claim(db, device, epoch)).toMatchObject([{ runId: run.runId, attempt: 2 }]);
+});
+
+test("a run whose deadline is nearer than the expirer's next look wakes it", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  const watcher = await seedWatcher(db, device, { startDeadlineMs: 200 });
+  const skipped: string[] = [];
+  const settled = vi.fn((runs: readonly { runId: string }[]) => {
+    skipped.push(...runs.map((run) => run.runId));
+  });
+  const expirer = startExpirer({
+    ...{ db, policy, log: createLogger({ name: "test", level: "silent" }), clock: Date },
+    sweepMs: 600_000,
+    doorbell: { ...noteDoorbell(), settled },
+  });
+  // The first pass finds nothing, and would look again in ten minutes.
+  await vi.waitFor(() => expect(settled).toHaveBeenCalled());
+  const doorbell = noteDoorbell();
+  const { run } = await trigger(
+    db,
+    { ...watcher, actor: "pinion" },
+    { doorbell: { ...doorbell, recorded: (written) => expirer.expect(written) } },
+  );
+  await vi.waitFor(() => expect(skipped).toEqual([run.id]));
+  await expirer.stop();
 });

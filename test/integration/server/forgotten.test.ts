@@ -143,6 +143,33 @@ test("a run that waits again, because its claim was forgotten, ends with the res
   expect(await getRun(clients, { workId: busy.id })).toMatchObject({ status: RunStatus.COMPLETED });
 });
 
+test("a forgotten run that another worker has claimed when the first worker comes back runs twice: its result is the second's, and the first's is kept as late", async () => {
+  const { clients, url } = replicas.here;
+  const token = await fleetToken(clients);
+  const identity = workerIdentity(token);
+  const one = await connectWorker(url, identity);
+  const { id, watcherId } = await startWork(clients, { ...identity, deviceId: "" });
+  const first = await takeOn(one);
+  await one.complete(first, "the first");
+  one.cancel();
+  await one.ended;
+  await forget(id);
+  await sql`insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, agent_kind,
+      notification, source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned)
+    values ('local', ${id}, ${watcherId}, 1, 'pinion-default', 1, '', 'none', 'manual',
+      now() - interval '1 day', now(), now(), 60000, 1, false)`.execute(database.db);
+  const other = await connectWorker(url, workerIdentity(token));
+  const second = await takeOn(other);
+  expect(second).toMatchObject({ workId: id });
+  const back = await connectWorker(url, identity);
+  expect((await offer(back, first, "the first")).verdict).toBe(CompletionVerdict.SUPERSEDED);
+  await other.complete(second, "the second");
+  const { windows } = await clients.runs.listWindows({ runId: id });
+  expect(windows.map((window) => window.extractedData?.output)).toEqual(["the second"]);
+  const { lateResults } = await clients.runs.getRun({ runId: id });
+  expect(lateResults).toMatchObject([{ deviceId: identity.deviceId, output: "the first" }]);
+});
+
 test("a run that ends at the moment of the offer has its result, too", async () => {
   const { clients, device, stream } = await begin();
   const { id: runId, watcherId } = await startWork(clients, device);

@@ -2,6 +2,7 @@
  * Through PgBouncer in transaction mode, with LISTEN and migrations on a direct URL, and no setting
  * of PgBouncer changed.
  */
+import { randomUUID } from "node:crypto";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vitest";
@@ -63,20 +64,24 @@ describe.skipIf(missingPgBouncer())("through PgBouncer", () => {
 
   test("orgs that share the same few connections in turn see their own rows alone", async () => {
     const { url } = await startPooled();
+    const mark = randomUUID().slice(0, 8);
     const orgs = await Promise.all(
-      ["ants", "bees", "crows"].map(async (orgId) => {
+      ["ants", "bees", "crows"].map(async (name) => {
+        const orgId = `${name}-${mark}`;
         const tenant = await addTenant(database.db, orgId);
         await addDevice(database.db, tenant, { label: `${orgId}-box` });
         return { orgId, clients: createClients({ url, token: tenant.secret }) };
       }),
     );
-    await Promise.all(
-      Array.from({ length: 300 }, async (_, index) => {
-        const { orgId, clients } = orgs[index % orgs.length]!;
+    // More than the connections, and few enough that none waits as long as a call may wait for one.
+    const callers = Array.from({ length: 30 }, async (_, caller) => {
+      const { orgId, clients } = orgs[caller % orgs.length]!;
+      for (let call = 0; call < 10; call++) {
         const { devices } = await clients.fleet.listDevices({});
         expect(devices.map((device) => device.label)).toEqual([`${orgId}-box`]);
-      }),
-    );
+      }
+    });
+    await Promise.all(callers);
     // And no setting stays on a connection.
     const pooled = openDatabase({ url: pooler.url, poolMax: 8, isPooled: true });
     onTestFinished(() => pooled.close());

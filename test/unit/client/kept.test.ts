@@ -3,7 +3,7 @@ import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { create } from "@bufbuild/protobuf";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { CompletionSchema, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { type KeepLimits, KeptResults } from "../../../clients/ts/src/outbox/kept.ts";
 import { Outbox } from "../../../clients/ts/src/outbox/outbox.ts";
@@ -30,16 +30,20 @@ async function keepOne(limits?: KeepLimits) {
   const directory = await outboxDirectory();
   const { outbox } = await Outbox.open(directory);
   const kept = await KeptResults.open(directory, limits);
-  const [workId, attemptToken] = [randomUUID(), randomUUID()];
-  const completion = create(CompletionSchema, {
-    ...{ workId, attemptToken, outcome: Outcome.COMPLETED, output: "done" },
-  });
-  await outbox.put({ completion, finishedAtMs: Date.now() });
-  await kept.keep({ workId, attemptToken }, by, { acknowledgedAt: 1n });
+  const keep = async () => {
+    const [workId, attemptToken] = [randomUUID(), randomUUID()];
+    const completion = create(CompletionSchema, {
+      ...{ workId, attemptToken, outcome: Outcome.COMPLETED, output: "done" },
+    });
+    await outbox.put({ completion, finishedAtMs: Date.now() });
+    await kept.keep({ workId, attemptToken }, by, { acknowledgedAt: 1n });
+    return attemptToken;
+  };
+  const attemptToken = await keep();
   const [before] = kept.list();
   kept.passed(by, 2n, { isWelcome: false });
   expect(kept.list()).toMatchObject([{ attemptToken, storedBefore: 2n }]);
-  return { kept, before: before!, files: () => readdir(join(directory, "kept")) };
+  return { kept, keep, directory, before: before!, files: () => readdir(join(directory, "kept")) };
 }
 
 test("a kept result whose file was renamed since its entry was read is found, and stays", async () => {
@@ -100,4 +104,54 @@ test("of results in memory the oldest are dropped beyond 32 MiB, and a result dr
   await saving;
   expect(kept.list()).toEqual([]);
   expect(await files()).toEqual([]);
+});
+
+const dayMs = 24 * 3_600_000;
+
+/** Sets the device's clock for the rest of the test; the monotonic clock goes on. */
+function setClock(aheadMs: number): void {
+  const now = Date.now() + aheadMs;
+  vi.useFakeTimers({ now, toFake: ["Date"] });
+  onTestFinished(() => void vi.useRealTimers());
+}
+
+test("a device's clock that is two days ahead drops no kept result, neither in the process that kept it nor in the next", async () => {
+  const { kept, directory } = await keepOne();
+  const serverMs = Date.now();
+  setClock(2 * dayMs);
+  await kept.toldTime(serverMs);
+  expect(kept.list()).toHaveLength(1);
+  const next = await KeptResults.open(directory);
+  expect(next.list()).toHaveLength(1);
+  await next.toldTime(serverMs);
+  expect(next.list()).toHaveLength(1);
+  expect(next.ageMs(next.list()[0]!)).toBeLessThan(60_000);
+});
+
+test("a server's clock that is two days ahead drops no kept result", async () => {
+  const { directory } = await keepOne();
+  const next = await KeptResults.open(directory);
+  await next.toldTime(Date.now() + 2 * dayMs);
+  expect(next.list()).toHaveLength(1);
+});
+
+test("a kept result that is too old by the device's and by the server's clock is dropped, at the welcome", async () => {
+  const { directory } = await keepOne();
+  setClock(2 * dayMs);
+  const next = await KeptResults.open(directory);
+  expect(next.list()).toHaveLength(1);
+  await next.toldTime(Date.now());
+  expect(next.list()).toEqual([]);
+});
+
+test("a result that was kept while the device's clock was a day behind is dropped no earlier", async () => {
+  const { keep, directory, kept } = await keepOne();
+  const serverMs = Date.now();
+  setClock(-dayMs);
+  await kept.toldTime(serverMs);
+  await keep();
+  vi.useRealTimers();
+  const next = await KeptResults.open(directory);
+  await next.toldTime(serverMs);
+  expect(next.list()).toHaveLength(2);
 });

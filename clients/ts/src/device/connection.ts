@@ -1,6 +1,6 @@
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { renameToken } from "../cell.ts";
-import { DrainReason, type Welcome } from "../gen/pinion/v1/device_pb.js";
+import { type Completion, DrainReason, type Welcome } from "../gen/pinion/v1/device_pb.js";
 import { replaceToken } from "../identity.ts";
 import { type Logger, silentLogger } from "../logger.ts";
 import type { KeptResults } from "../outbox/kept.ts";
@@ -268,7 +268,8 @@ class Connection implements DeviceConnection {
   #welcomed(welcome: Welcome, limits: SessionLimits): void {
     this.#attempts.limits = limits;
     this.#serverCapabilities = new Set(welcome.capabilities);
-    const heartbeat = welcome.timers?.heartbeatInterval;
+    const { incarnation, serverTime, timers } = welcome;
+    const heartbeat = timers?.heartbeatInterval;
     this.#emit({
       type: "connected",
       deviceId: welcome.deviceId,
@@ -277,13 +278,11 @@ class Connection implements DeviceConnection {
       heartbeatMs: heartbeat === undefined ? fallbackHeartbeatMs : durationMs(heartbeat),
       daemonVersion: welcome.daemonVersion,
     });
-    // A verdict ALREADY_STORED is an acknowledgement by the welcome's database.
-    this.#delivery?.storedIn(welcome.incarnation, { isWelcome: true });
-    // Verdicts before deliveries, so stored results are not sent again.
+    // The database first: ALREADY_STORED is its word. Verdicts next: stored results are not sent.
+    this.#delivery?.storedIn(incarnation, { isWelcome: true, serverTime });
     for (const { attemptToken, verdict } of welcome.verdicts) this.#messages.obey(attemptToken, verdict);
-    this.#delivery?.attach((completion) => {
-      return this.#session?.send({ case: "complete", value: completion }) ?? false;
-    }, limits);
+    const send = (value: Completion) => this.#session?.send({ case: "complete", value }) ?? false;
+    this.#delivery?.attach(send, limits);
     this.#questions.opened(this.#serverCapabilities.has("questions"));
   }
 

@@ -28,8 +28,10 @@ export const unknownDatabase: KeptBy = { systemIdentifier: "0", timeline: 0 };
 export interface Kept {
   workId: string;
   attemptToken: string;
-  /** Time of the acknowledgement, in ms since the epoch by the device's clock. */
+  /** Time of the acknowledgement, in ms since the epoch by the server's clock, if that was known. */
   acknowledgedAtMs: number;
+  /** When this process kept or found the result, by the monotonic clock. */
+  since: number;
   bytes: number;
   by: KeptBy;
   /** The position of the database's log at the acknowledgement; undefined: not known any more. */
@@ -53,6 +55,20 @@ const RECORD_BYTES_MAX = 32 * 1024 * 1024;
 /** Bound on the records in memory together, in bytes: a largest record fits. */
 const UNSAVED_BYTES_MAX = RECORD_BYTES_MAX;
 
+/** The server's clock, as told, and from then on by the monotonic clock. */
+class ServerTime {
+  #told: { ms: number; at: number } | undefined;
+
+  told(ms: number): void {
+    this.#told = { ms, at: performance.now() };
+  }
+
+  /** Undefined before the first word. */
+  nowMs(): number | undefined {
+    return this.#told && this.#told.ms + performance.now() - this.#told.at;
+  }
+}
+
 /**
  * Acknowledged results, kept for a bounded time and size. A failover to a standby with replication
  * lag may lose results, and the new database gets these offered again. Records have the outbox's
@@ -64,6 +80,7 @@ export class KeptResults {
   readonly #directory: string;
   #limits: KeepLimits;
   readonly #kept = new Map<string, Kept>();
+  readonly #time = new ServerTime();
   #isSaving = false;
 
   private constructor(outbox: string, limits: KeepLimits) {
@@ -78,6 +95,24 @@ export class KeptResults {
     for (const kept of await readKept(results.#directory)) results.#kept.set(kept.attemptToken, kept);
     await results.prune();
     return results;
+  }
+
+  /** Notes the server's clock, and drops results that are too old by it. */
+  async toldTime(serverMs: number): Promise<void> {
+    this.#time.told(serverMs);
+    await this.prune();
+  }
+
+  /**
+   * Milliseconds since the acknowledgement, at least: the time in this process by the monotonic
+   * clock, or the age by the device's clock if the server's clock agrees. One wrong clock makes no
+   * result old.
+   */
+  ageMs({ since, acknowledgedAtMs }: Kept): number {
+    const heldMs = performance.now() - since;
+    const serverMs = this.#time.nowMs();
+    if (serverMs === undefined) return heldMs;
+    return Math.max(heldMs, Math.min(Date.now(), serverMs) - acknowledgedAtMs);
   }
 
   /** Sets new limits and drops results beyond the limits at once. */
@@ -100,7 +135,9 @@ export class KeptResults {
     { acknowledgedAt, unsaved }: { acknowledgedAt?: bigint | undefined; unsaved?: OutboxRecord | undefined },
   ): Promise<void> {
     const { workId, attemptToken } = attempt;
-    const kept: Kept = { workId, attemptToken, acknowledgedAtMs: Date.now(), bytes: 0, by, acknowledgedAt };
+    const acknowledgedAtMs = Math.round(this.#time.nowMs() ?? Date.now());
+    const since = performance.now();
+    const kept: Kept = { workId, attemptToken, acknowledgedAtMs, since, bytes: 0, by, acknowledgedAt };
     if (unsaved) {
       const content = encodeRecord(unsaved);
       this.#kept.set(attemptToken, { ...kept, unsaved: content, bytes: content.length });
@@ -218,8 +255,7 @@ export class KeptResults {
   async #fit(oldest: readonly Kept[], bytesMax: number): Promise<void> {
     let bytes = oldest.reduce((sum, kept) => sum + kept.bytes, 0);
     for (const kept of oldest) {
-      const ageMs = Date.now() - kept.acknowledgedAtMs;
-      if (ageMs <= this.#limits.ms && bytes <= bytesMax) return;
+      if (this.ageMs(kept) <= this.#limits.ms && bytes <= bytesMax) continue;
       bytes -= kept.bytes;
       await this.#drop(kept);
     }
@@ -258,7 +294,8 @@ async function readKept(directory: string): Promise<Kept[]> {
     if (bytes === undefined) continue;
     const by = { systemIdentifier, timeline: Number(timeline) };
     const storedBefore = position === undefined ? undefined : BigInt(`0x${position}`);
-    found.push({ workId, attemptToken, acknowledgedAtMs: Number(at), bytes, by, storedBefore });
+    const since = performance.now();
+    found.push({ workId, attemptToken, acknowledgedAtMs: Number(at), since, bytes, by, storedBefore });
   }
   return found;
 }

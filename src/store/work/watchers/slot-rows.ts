@@ -63,6 +63,8 @@ export type RecordedRun = {
   reason: string;
   scheduledFor: Date | null;
   dueAt: Date;
+  /** Of a run that waits for its start; null: none. */
+  startDeadlineAt?: Date | null;
   /** Set if the run was claimed as it was recorded; the row then is a ClaimedRun as well. */
   attemptToken: string | null;
 };
@@ -126,18 +128,18 @@ export async function record(
  * device of a claimed run is its claimant's.
  */
 type Written = { ord: number } & (
-  | { attemptToken: null; deviceId: string | null; isHeld: boolean }
+  | { attemptToken: null; deviceId: string | null; isHeld: boolean; startDeadlineAt: Date | null }
   | ({ attemptToken: string } & AssignmentFacts)
 );
 
 function recordedOf(slot: SlotRecord, written: Written): RecordedRun {
   if (written.attemptToken !== null) return claimedOf(slot, written);
   const { orgId, runId, watcherId, skipReason, reason, scheduledFor, dueAt } = slot;
-  const { deviceId, isHeld, attemptToken } = written;
+  const { deviceId, isHeld, startDeadlineAt, attemptToken } = written;
   const status = skipReason === null ? "pending" : "skipped";
   return {
     ...{ orgId, runId, watcherId, deviceId, isHeld, status, skipReason, reason, scheduledFor, dueAt },
-    attemptToken,
+    ...{ startDeadlineAt, attemptToken },
   };
 }
 
@@ -264,6 +266,7 @@ const insertSkipped = sql`
 /** The columns of a {@link Written} row. */
 const writtenColumns = sql`c.ord, c.attempt_token as "attemptToken",
       case when c.attempt_token is null then c.device_id end as "deviceId",
+      case when c.attempt_token is null and c.skip_reason is null then c.start_deadline_at end as "startDeadlineAt",
       c.is_gated and c.skip_reason is null as "isHeld"`;
 
 const writtenOnly = sql`select ${writtenColumns} from wanted c`;

@@ -15,8 +15,8 @@ import { completeRun, type Endpoint, type StreamEnd } from "../transport.ts";
 import { Waiters } from "../waiters.ts";
 import { fitCompletion } from "./completion.ts";
 import { forgottenOf, isNamed, mayAnswer, type WorkAttempt } from "./forgotten.ts";
-import { type Acknowledgement, KeptOffers } from "./kept-offers.ts";
-import { asSent, countOnTheirWay, isOverdue, type Parcel, parcelOf } from "./parcel.ts";
+import { type Acknowledgement, KeptOffers, type ToldBy } from "./kept-offers.ts";
+import { asSent, countOnTheirWay, isOverdue, type Parcel, parcelOf, parcelOfKept } from "./parcel.ts";
 import { ParcelFiles } from "./parcel-files.ts";
 import { isNotStored, unaryMeaning, verdicts } from "./verdicts.ts";
 
@@ -108,17 +108,13 @@ export class Delivery {
    * Notes the database in use by the server. Results acknowledged by another database are offered
    * again.
    */
-  storedIn(incarnation: Incarnation | undefined, options: { isWelcome: boolean }): void {
+  storedIn(incarnation: Incarnation | undefined, options: ToldBy): void {
     if (this.#offers.storedIn(incarnation, options)) void this.#pump();
   }
 
   #sendKept(kept: Kept): boolean {
-    const { workId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
-    if (this.#parcels.has(attemptToken)) return false;
-    this.#parcels.set(attemptToken, {
-      ...parcelOf({ workId, attemptToken, finishedAtMs }, ""),
-      ...{ kept, bringsItsRun: true },
-    });
+    if (this.#parcels.has(kept.attemptToken)) return false;
+    this.#parcels.set(kept.attemptToken, parcelOfKept(kept));
     return true;
   }
 

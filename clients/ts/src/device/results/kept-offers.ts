@@ -1,9 +1,16 @@
+import { type Timestamp, timestampMs } from "@bufbuild/protobuf/wkt";
 import type { Completion, Incarnation } from "../../gen/pinion/v1/device_pb.js";
 import type { Logger } from "../../logger.ts";
 import { type Kept, type KeptBy, type KeptResults, positionOf, unknownDatabase } from "../../outbox/kept.ts";
 import type { OutboxEntry } from "../../outbox/outbox.ts";
 import { messageOf } from "../errors.ts";
 import { isNamed, type ResultHere } from "./forgotten.ts";
+
+/** The message that named a database. `serverTime`: the server's clock, of a welcome. */
+export interface ToldBy {
+  isWelcome: boolean;
+  serverTime?: Timestamp | undefined;
+}
 
 /** The answer to a completion. */
 export interface Acknowledgement {
@@ -56,7 +63,8 @@ export class KeptOffers {
    * Notes the database in use by the server. Results acknowledged by another database are offered
    * again. True for another database than before.
    */
-  storedIn(incarnation: Incarnation | undefined, options: { isWelcome: boolean }): boolean {
+  storedIn(incarnation: Incarnation | undefined, options: ToldBy): boolean {
+    if (options.serverTime) this.#toldTime(timestampMs(options.serverTime));
     const by = databaseOf(incarnation);
     if (options.isWelcome) this.#isUnnamed = by === undefined && this.#by === undefined;
     if (incarnation === undefined || by === undefined) return false;
@@ -67,6 +75,13 @@ export class KeptOffers {
     this.#position = position;
     if (isAnother) this.#offerAll(by, positionOf(incarnation.safePosition));
     return isAnother;
+  }
+
+  /** Notes the server's clock, by which kept results get too old. */
+  #toldTime(serverMs: number): void {
+    this.#kept.toldTime(serverMs).catch((error: unknown) => {
+      this.#logger.warn({ error: messageOf(error) }, "cannot drop kept results that are too old");
+    });
   }
 
   #offerAll(now: KeptBy, safe: bigint | undefined): void {
@@ -87,13 +102,13 @@ export class KeptOffers {
    * never safe: the server may have seen the promotion late.
    */
   #isSafe(kept: Kept, safe: bigint): boolean {
-    const { by, storedBefore, acknowledgedAtMs } = kept;
+    const { by, storedBefore } = kept;
     return (
       by.systemIdentifier === this.#by?.systemIdentifier &&
       by.timeline + 1 === this.#by.timeline &&
       storedBefore !== undefined &&
       storedBefore <= safe &&
-      Date.now() - acknowledgedAtMs > this.#safeAfterMs
+      this.#kept.ageMs(kept) > this.#safeAfterMs
     );
   }
 
@@ -117,7 +132,7 @@ export class KeptOffers {
     return {
       workId: kept.workId,
       isLost: !this.#isNow(kept.by) || this.#offered.has(kept.attemptToken),
-      isFresh: Date.now() - kept.acknowledgedAtMs <= this.#safeAfterMs,
+      isFresh: this.#kept.ageMs(kept) <= this.#safeAfterMs,
       read: async () => (await this.#kept.read(kept))?.completion,
     };
   }

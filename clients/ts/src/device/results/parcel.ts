@@ -52,6 +52,12 @@ export function parcelOf(entry: OutboxEntry, watcher: string): Parcel {
   };
 }
 
+/** An acknowledged result, for its offer to another database. */
+export function parcelOfKept(kept: Kept): Parcel {
+  const { workId, attemptToken, acknowledgedAtMs: finishedAtMs } = kept;
+  return { ...parcelOf({ workId, attemptToken, finishedAtMs }, ""), kept, bringsItsRun: true };
+}
+
 /** `reoffer` and `turnReoffer` are sent only where the server's database may have lost the work. */
 export function asSent({ bringsItsRun }: Parcel, completion: Completion): Completion {
   if (bringsItsRun || (completion.reoffer ?? completion.turnReoffer) === undefined) return completion;
