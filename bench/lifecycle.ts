@@ -168,7 +168,8 @@ const withinMs = 150_000;
  * sweep, well before the measurement.
  */
 const sweepMs = 2_000;
-export const dueInMs = 3_000;
+/** Longer than a sweep, the update itself, and the time that recording all of them takes. */
+export const dueInMs = 5_000;
 /** The server's default interval. */
 const beatMs = 20_000;
 

@@ -18,6 +18,7 @@ try {
     runs: Number(process.argv[2] ?? 20000),
     devices: Number(process.argv[3] ?? 1000),
     orgs: Number(process.argv[4] ?? 10),
+    replicas: Number(process.argv[5] ?? 1),
   });
   await runLifecycle(cluster, bench);
   await query(bench.url, "create extension pg_stat_statements");

@@ -14,7 +14,7 @@ export type Child = {
 };
 
 /** Node's options of a replica, as in the image (Dockerfile). */
-export const replicaNodeOptions = ["--max-semi-space-size=16"];
+export const replicaNodeOptions = ["--max-semi-space-size=32"];
 
 /**
  * Starts `bench/<file>`, a replica as it is built (built-replica.ts), with answers `{ answer }` or

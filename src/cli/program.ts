@@ -1,6 +1,5 @@
 import { Command, Help } from "commander";
 import { build } from "../build.ts";
-import { version } from "../version.ts";
 import { type Cli, examples } from "./cli.ts";
 import { nouns } from "./commands/nouns.ts";
 
@@ -43,7 +42,7 @@ function createRoot(cli: Cli): Command {
     .description(
       "Runs pinned to devices: what is due is pushed at once, and its result is stored exactly once.",
     )
-    .version(version(), "-V, --version", "print the version")
+    .version(build.version, "-V, --version", "print the version")
     .helpOption("-h, --help", "show help")
     .hook("preAction", (_program, command) => {
       if (command.optsWithGlobals().raw) cli.trust();

@@ -1,4 +1,6 @@
 /** Input of every builder of a replica: settings, id, log and telemetry. */
+
+import { build } from "../build.ts";
 import type { ReplicaConfig } from "../config.ts";
 import { DatabaseClock } from "../database-clock.ts";
 import type { Logger } from "../log.ts";
@@ -6,7 +8,6 @@ import { createMetrics, type Metrics } from "../metrics.ts";
 import { createLastLine, type LastLine } from "../server/http/port/last-line.ts";
 import { createTelemetry, type Telemetry } from "../server/telemetry.ts";
 import { openTracer, type Tracer } from "../tracing.ts";
-import { version } from "../version.ts";
 
 export type Foundation = {
   config: ReplicaConfig;
@@ -30,9 +31,9 @@ export async function layFoundation(
   own: Pick<Foundation, "config" | "replicaId" | "log" | "opened">,
 ): Promise<Foundation> {
   const { config, replicaId, log, opened } = own;
-  const metrics = createMetrics({ version: version() });
+  const metrics = createMetrics({ version: build.version });
   opened.defer(() => metrics.close());
-  const named = { service: "pinion", version: version(), instanceId: replicaId, log };
+  const named = { service: "pinion", version: build.version, instanceId: replicaId, log };
   const tracer = config.tracing ? await openTracer(config.tracing, named) : undefined;
   opened.defer(() => tracer?.close());
   const lastLine = createLastLine({ log, onUncaught: metrics.uncaught });

@@ -32,7 +32,7 @@ export class Dispatcher {
     this.#claims = new Claims(options, (seat) => this.#woken.add(seat));
   }
 
-  /** Reports that a seat may get work: a slot freed, a session opened, or a `mayHave…` set. */
+  /** Reports that a seat may get work: a slot freed, a session opened, or work was announced (`mayHave`). */
   wake(seat: Seat): void {
     this.#woken.add(seat);
     this.#running ??= this.#drain();

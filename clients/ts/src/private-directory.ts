@@ -1,5 +1,6 @@
 import { lstatSync, mkdirSync, statSync } from "node:fs";
-import { DeviceError } from "./device/errors.ts";
+import { mkdir, rename } from "node:fs/promises";
+import { DeviceError, hasCode } from "./device/errors.ts";
 
 const othersMayWrite = 0o022;
 
@@ -57,4 +58,22 @@ export async function ensurePrivateDirectory(path: string): Promise<void> {
   }
   const problem = directoryProblem(path);
   if (problem !== undefined) throw new DeviceError("unusable", `${problem.found}; ${problem.advice}`);
+}
+
+/**
+ * Creates a directory within a private directory, with mode 0700. A file or a broken link in its
+ * place, as a program may have made one, is moved aside and not deleted.
+ */
+export async function ensureDirectory(path: string): Promise<void> {
+  const make = () => mkdir(path, { recursive: true, mode: 0o700 });
+  try {
+    await make();
+  } catch (error) {
+    // ENOENT: a link whose target is not there.
+    if (!["EEXIST", "ENOTDIR", "ENOENT"].some((code) => hasCode(error, code))) throw error;
+    await rename(path, `${path}.${Date.now()}`).catch(() => {
+      throw error;
+    });
+    await make();
+  }
 }

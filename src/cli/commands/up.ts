@@ -2,7 +2,7 @@ import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { DeviceConfig } from "@pinion/client";
 import type { Command } from "commander";
-import { version } from "../../version.ts";
+import { build } from "../../build.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { dataDir, defaultPort, optionsOf } from "../context.ts";
 import { reportKind } from "../device/config.ts";
@@ -65,7 +65,7 @@ async function up(cli: Cli, options: UpOptions): Promise<void> {
   const failing = new AbortController();
   const signal = AbortSignal.any([interrupt.signal, failing.signal]);
   const view = new UpView(cli, options.json === true);
-  view.title(version());
+  view.title(build.version);
   let runs: LaterRuns | undefined;
   {
     await using parts = new AsyncDisposableStack();

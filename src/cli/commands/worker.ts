@@ -1,9 +1,9 @@
 import { homedir } from "node:os";
 import { type DaemonEvent, type DeviceConfig, loadLastingConfig, runDaemon } from "@pinion/client";
 import type { Command } from "commander";
+import { build } from "../../build.ts";
 import { tokenKind } from "../../ids.ts";
 import { createLogger } from "../../log.ts";
-import { version } from "../../version.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { type GlobalOptions, optionsOf, proxyOption, readLine, serverUrl } from "../context.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
@@ -113,7 +113,7 @@ async function run(cli: Cli, options: WorkerOptions): Promise<void> {
         const line = asJson ? jsonLine(event) : eventLine(cli, event);
         if (line !== undefined) cli.out(line);
       },
-      appVersion: version(),
+      appVersion: build.version,
       ...(options.backoffMax
         ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
         : {}),

@@ -13,7 +13,6 @@ import pc from "picocolors";
 import { build } from "../../build.ts";
 import { logFormat, tracingConfig } from "../../config.ts";
 import { createLogger } from "../../log.ts";
-import { version } from "../../version.ts";
 import { type Cli, interruptSignal } from "../cli.ts";
 import { type GlobalOptions, proxyOption } from "../context.ts";
 import { exitCodes } from "../failures.ts";
@@ -143,7 +142,7 @@ function daemonOptionsOf({ cli, options, stateDir, url, configFile, loaded }: St
     ...(problem === undefined ? {} : { configProblem: problem }),
     onReload: onHangup,
     hidden: hiddenOf(cli, { stateDir, configFile }),
-    appVersion: version(),
+    appVersion: build.version,
     ...(options.backoffMax
       ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
       : {}),

@@ -1,4 +1,5 @@
 import type { Assignment, DaemonEvent } from "@pinion/client";
+import { build } from "../../build.ts";
 import type { Logger } from "../../log.ts";
 import {
   formatTraceparent,
@@ -9,7 +10,6 @@ import {
   type Tracer,
   type TracingConfig,
 } from "../../tracing.ts";
-import { version } from "../../version.ts";
 
 /**
  * The daemon's part of a run's trace, made from the daemon's events: `accept on device`, `execute`
@@ -44,7 +44,7 @@ export async function openDeviceTraces(
 ): Promise<DeviceTraces> {
   const tracer = await openTracer(config, {
     service: "pinion-device",
-    version: version(),
+    version: build.version,
     instanceId: options.deviceId,
     log: options.log,
   });

@@ -110,7 +110,6 @@ type Options = {
 };
 
 export function createEndings(of: EndingsOf, options: Options): Endings {
-  const { log } = options;
   // Completions apart: a batch of nothing else is one short statement (store/work/attempts/completions.ts).
   const [completions, failures] = [createReports(of, options), createReports(of, options)];
   const [withdrawals, ends] = [createSettling(of, options), createSettling(of, options)];
@@ -118,22 +117,11 @@ export function createEndings(of: EndingsOf, options: Options): Endings {
   return {
     async report(report) {
       const reports = report.status === "completed" ? completions : failures;
-      const subject = { orgId: report.orgId, workId: report.workId, kind: of.noun };
       let answer: Answer;
       try {
-        // A refusal may be a lost race with another writer: the second try sees what the other wrote.
-        answer = await reports.add(report).catch((error: unknown) => {
-          if (!isFinal(error)) throw error;
-          return reports.add(report);
-        });
+        answer = await reports.add(report);
       } catch (error) {
-        if (isOfData(error) && (await canEndAsFailed(of, options.db, report))) {
-          log.error({ ...subject, err: error }, "the database refuses a completion");
-          refuse("invalid_argument", "completion: the database refuses to store it; see the server's log");
-        }
-        if (mayBeOfOneRow(error))
-          log.error({ ...subject, err: error }, "a completion cannot be stored now; its device keeps it");
-        throw error;
+        answer = await reportAgain(of, options, { report, reports, error });
       }
       if (answer !== "full") {
         // An attempt is unknown behind the fence of a move, too: its device keeps the report.
@@ -202,6 +190,30 @@ export function createBudget(max: number): <T>(size: number, work: () => Promise
     working.then(release, release);
     return working;
   };
+}
+
+/**
+ * Answers a report that the database refused: the refusal may be a lost race with another writer, and
+ * the second try sees what the other wrote.
+ */
+async function reportAgain(
+  of: EndingsOf,
+  { db, log }: Options,
+  { report, reports, error: first }: { report: Report; reports: Batcher<Report, Answer>; error: unknown },
+): Promise<Answer> {
+  const subject = { orgId: report.orgId, workId: report.workId, kind: of.noun };
+  try {
+    if (!isFinal(first)) throw first;
+    return await reports.add(report);
+  } catch (error) {
+    if (isOfData(error) && (await canEndAsFailed(of, db, report))) {
+      log.error({ ...subject, err: error }, "the database refuses a completion");
+      refuse("invalid_argument", "completion: the database refuses to store it; see the server's log");
+    }
+    if (mayBeOfOneRow(error))
+      log.error({ ...subject, err: error }, "a completion cannot be stored now; its device keeps it");
+    throw error;
+  }
 }
 
 /**

@@ -256,7 +256,12 @@ export class LookAhead {
     const reach = { after: this.#through, withinMs: untilMs - nowMs };
     const { locks, isLast } = await this.#locksOf(reach, replicaId);
     const plan: Planner = (watcher) => planAhead(watcher, untilAt);
-    const passed = await allDone(locks.map((lock) => passOver(this.#db, this.#options, { lock, plan })));
+    const passes = locks.map((lock) => passOver(this.#db, this.#options, { lock, plan }));
+    const passed = await allDone(passes).catch((error: unknown) => {
+      // What the failed passes took from the list is listed again.
+      this.#listed = undefined;
+      throw error;
+    });
     const recorded = passed.reduce((sum, one) => sum + one.recorded, 0);
     if (recorded >= aheadPerPassMax / 2) {
       this.#perMs = (this.#perMs + recorded / (performance.now() - startedAt)) / 2;

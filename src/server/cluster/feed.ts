@@ -12,8 +12,6 @@ import { type OutputChunk, type Viewer, WorkFeed } from "./work-feed.ts";
  * from the database.
  */
 
-export type { OutputChunk };
-
 export type Feed = {
   /** Wakes `wake` when events of the org were appended. Returns how to stop. */
   subscribe(orgId: string, wake: () => void): () => void;

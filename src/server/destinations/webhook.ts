@@ -4,9 +4,9 @@
  */
 import { Webhook } from "standardwebhooks";
 import type { Reach } from "../../addresses.ts";
+import { build } from "../../build.ts";
 import { post } from "../../outgoing.ts";
 import type { Sent } from "../../scheduler/deliverer.ts";
-import { version } from "../../version.ts";
 import { sentOf, troubleOf } from "./answer.ts";
 import type { Message } from "./message.ts";
 
@@ -23,7 +23,7 @@ export async function sendWebhook(
     const answer = await post(new URL(options.url), {
       headers: {
         "content-type": "application/json",
-        "user-agent": `Pinion/${version()}`,
+        "user-agent": `Pinion/${build.version}`,
         "webhook-id": message.id,
         "webhook-timestamp": String(Math.floor(now.getTime() / 1000)),
         "webhook-signature": signatures.join(" "),

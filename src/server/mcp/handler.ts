@@ -10,12 +10,12 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import { WebStandardStreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/webStandardStreamableHttp.js";
 import { isProof, readAgentToken } from "../../agent-token.ts";
+import { build } from "../../build.ts";
 import { Refusal } from "../../errors.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { withinOrg } from "../../store/pg/tenancy.ts";
 import { findLive } from "../../store/work/attempts/attempts.ts";
 import { requireHere } from "../../store/work/service/org-moves.ts";
-import { version } from "../../version.ts";
 import type { Guard } from "../access/guard.ts";
 import type { Limits } from "../access/limits.ts";
 import type { Handler } from "../http/port/requests.ts";
@@ -41,7 +41,7 @@ export function createMcpHandler(options: McpOptions): Handler {
   return async (request, response) => {
     const answer = response as ServerResponse;
     try {
-      const server = new McpServer({ name: "pinion", version: version() });
+      const server = new McpServer({ name: "pinion", version: build.version });
       const within = await admit(options, request, server);
       // A server without sessions has nothing to stream on its own, and none to end.
       if (request.method !== "POST") return refuse(answer, 405, "only POST", { allow: "POST" });

@@ -132,53 +132,7 @@ export async function createWatchers(options: {
   every: number | undefined;
 }): Promise<RigWatcher[]> {
   const { clients, caller, random } = options;
-  const create = async (
-    { org, device, isWorker }: Enrolled,
-    kind: "scheduled" | "manual",
-    values: {
-      every: number | null;
-      jitterMs: number;
-      isEdited: boolean;
-      maxAttempts: number;
-      queues: boolean;
-      deadlineMs: number;
-    },
-  ): Promise<RigWatcher> => {
-    const slug = `${kind}-${device.deviceId}`;
-    const deviceId = isWorker ? "" : device.deviceId;
-    const addressee = isWorker ? anyWorker : deviceId;
-    const { every, jitterMs } = values;
-    const made = await caller.call(
-      org,
-      { method: "createWatcher", device: deviceId, every, jitterMs, slug },
-      () =>
-        clients.get(org)!.watchers.createWatcher({
-          slug,
-          requestId: slug,
-          spec: {
-            name: slug,
-            prompt: promptFor(addressee, 1),
-            deviceId,
-            schedule: cronOf(every),
-            overlap: values.queues ? OverlapPolicy.QUEUE_ONE : OverlapPolicy.SKIP,
-            jitter: durationFromMs(jitterMs),
-            timeout: durationFromMs(10_000),
-            maxAttempts: values.maxAttempts,
-            ...(values.deadlineMs > 0 ? { startDeadline: durationFromMs(values.deadlineMs) } : {}),
-          },
-        }),
-      ({ watcher }) => ({ watcher: watcher!.id }),
-    );
-    if (!made) throw new Error(`the watcher ${slug} was refused`);
-    return {
-      id: made.watcher!.id,
-      org,
-      device: addressee,
-      every,
-      isEdited: values.isEdited,
-      createdAt: realNow(),
-    };
-  };
+  const makers = { clients, caller };
   const drafts: (() => Promise<RigWatcher>)[] = [];
   for (const enrolled of options.fleet) {
     const common = { maxAttempts: random.whole(1, 3), queues: random.chance(0.5) };
@@ -188,9 +142,52 @@ export async function createWatchers(options: {
     const isEdited = options.every === undefined && random.chance(0.3);
     const manual = { ...common, every: null, jitterMs: 0, isEdited: false, deadlineMs: 0 };
     drafts.push(
-      () => create(enrolled, "scheduled", { ...common, every, jitterMs, isEdited, deadlineMs }),
-      () => create(enrolled, "manual", manual),
+      () =>
+        createWatcher(makers, enrolled, "scheduled", { ...common, every, jitterMs, isEdited, deadlineMs }),
+      () => createWatcher(makers, enrolled, "manual", manual),
     );
   }
   return someAtOnce(drafts);
+}
+
+async function createWatcher(
+  { clients, caller }: { clients: ReadonlyMap<string, Clients>; caller: Caller },
+  { org, device, isWorker }: Enrolled,
+  kind: "scheduled" | "manual",
+  values: {
+    every: number | null;
+    jitterMs: number;
+    isEdited: boolean;
+    maxAttempts: number;
+    queues: boolean;
+    deadlineMs: number;
+  },
+): Promise<RigWatcher> {
+  const slug = `${kind}-${device.deviceId}`;
+  const deviceId = isWorker ? "" : device.deviceId;
+  const addressee = isWorker ? anyWorker : deviceId;
+  const { every, jitterMs, isEdited } = values;
+  const made = await caller.call(
+    org,
+    { method: "createWatcher", device: deviceId, every, jitterMs, slug },
+    () =>
+      clients.get(org)!.watchers.createWatcher({
+        slug,
+        requestId: slug,
+        spec: {
+          name: slug,
+          prompt: promptFor(addressee, 1),
+          deviceId,
+          schedule: cronOf(every),
+          overlap: values.queues ? OverlapPolicy.QUEUE_ONE : OverlapPolicy.SKIP,
+          jitter: durationFromMs(jitterMs),
+          timeout: durationFromMs(10_000),
+          maxAttempts: values.maxAttempts,
+          ...(values.deadlineMs > 0 ? { startDeadline: durationFromMs(values.deadlineMs) } : {}),
+        },
+      }),
+    ({ watcher }) => ({ watcher: watcher!.id }),
+  );
+  if (!made) throw new Error(`the watcher ${slug} was refused`);
+  return { id: made.watcher!.id, org, device: addressee, every, isEdited, createdAt: realNow() };
 }

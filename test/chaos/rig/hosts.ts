@@ -73,14 +73,7 @@ export function createHost(options: {
       if (child?.isAlive) limitFiles(child.pid, isFull ? "0:unlimited" : "unlimited:unlimited");
     },
     async held() {
-      const all = await Promise.all(
-        config.devices.map(async ({ deviceId, stateDir }) => ({
-          device: deviceId,
-          attempts: (await readdir(join(stateDir, "outbox")).catch(() => []))
-            .map((file) => /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.completion$/i.exec(file))
-            .flatMap((match) => (match ? [{ run: match[1]!, token: match[2]! }] : [])),
-        })),
-      );
+      const all = await Promise.all(config.devices.map(heldBy));
       return all.filter(({ attempts }) => attempts.length > 0);
     },
     async programs(history) {
@@ -92,6 +85,15 @@ export function createHost(options: {
       return (await Promise.all(all)).flat();
     },
   };
+}
+
+/** The completions in a device's outbox, by the names of their files. */
+async function heldBy({ deviceId, stateDir }: HostConfig["devices"][number]) {
+  const files = await readdir(join(stateDir, "outbox")).catch(() => []);
+  const attempts = files
+    .map((file) => /^([0-9a-f-]{36})\.([0-9a-f-]{36})\.completion$/i.exec(file))
+    .flatMap((match) => (match ? [{ run: match[1]!, token: match[2]! }] : []));
+  return { device: deviceId, attempts };
 }
 
 /**

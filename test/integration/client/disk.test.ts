@@ -10,7 +10,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { CompletionSchema, Outcome } from "#gen/pinion/v1/device_pb.js";
@@ -136,6 +136,47 @@ describe.skipIf(!canMount())("a disk that takes no writes", () => {
   );
 
   test.each(Object.entries(faults))(
+    "%s: a daemon that starts meanwhile says so, leaves nothing behind, and connects once the disk takes writes",
+    async (_, fault) => {
+      const peer = await startPeer();
+      const stateDir = mountDisk()!;
+      // A result of the daemon before, which waits for this one.
+      const { outbox } = await Outbox.open(join(stateDir, "outbox"));
+      const waiting = recordOf("of yesterday");
+      await outbox.put(waiting);
+      fault.break(stateDir);
+      const before = readdirSync(stateDir);
+      const { events } = startDevice(peer.url, { stateDir, onAssignment: manualHandler().onAssignment });
+      for (const count of [1, 2, 3]) {
+        const { reason } = await events.next("retrying", () => true, count);
+        expect(reason).toMatch(fault.problem);
+      }
+      expect(events.of("fatal")).toEqual([]);
+      expect(readdirSync(stateDir).filter((name) => name.startsWith("daemon.lock"))).toEqual(
+        before.filter((name) => name.startsWith("daemon.lock")),
+      );
+      fault.mend(stateDir);
+      const session = await peer.session();
+      expect(await session.next("complete")).toMatchObject({ output: "of yesterday" });
+    },
+  );
+
+  test.each(Object.entries(faults))(
+    "%s: a daemon that is closed while it waits for its disk ends",
+    async (_, fault) => {
+      const stateDir = mountDisk()!;
+      fault.break(stateDir);
+      const { device, events } = startDevice("http://127.0.0.1:1", {
+        stateDir,
+        onAssignment: manualHandler().onAssignment,
+      });
+      await events.next("retrying");
+      await device.close();
+      fault.mend(stateDir);
+    },
+  );
+
+  test.each(Object.entries(faults))(
     "%s: a result that was acknowledged meanwhile is offered to the next database, and kept on the disk later",
     async (_, fault) => {
       const peer = await startPeer();
@@ -163,6 +204,33 @@ describe.skipIf(!canMount())("a disk that takes no writes", () => {
     },
   );
 });
+
+test.each(["outbox", "outbox/bad", "outbox/rejected", "outbox/kept"])(
+  "a file or a broken link in the place of %s is moved aside, and the daemon starts",
+  async (name) => {
+    for (const put of [
+      (path: string) => writeFileSync(path, "no directory"),
+      (path: string) => symlinkSync("/nonexistent/directory", path),
+      (path: string) => execFileSync("mkfifo", [path]),
+    ]) {
+      const peer = await startPeer();
+      const stateDir = makeStateDir();
+      const path = join(stateDir, name);
+      mkdirSync(dirname(path), { recursive: true });
+      put(path);
+      const { onAssignment, calls } = manualHandler();
+      const { device, events } = startDevice(peer.url, { stateDir, onAssignment });
+      const session = await peer.session();
+      session.assign();
+      await until(() => calls.length === 1, "the handler");
+      calls[0]!.finish({ outcome: "completed", output: "done" });
+      await events.next("acknowledged");
+      const aside = readdirSync(dirname(path)).filter((entry) => entry.startsWith(`${basename(path)}.`));
+      expect(aside).toHaveLength(1);
+      await device.close();
+    }
+  },
+);
 
 const recordOf = (output: string): OutboxRecord => ({
   completion: create(CompletionSchema, {

@@ -1,8 +1,8 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { messageOf } from "../device/errors.ts";
 import type { Logger } from "../logger.ts";
 import { writeDurably } from "../outbox/durable-file.ts";
+import { ensureDirectory } from "../private-directory.ts";
 import { readRegularFile } from "../regular-file.ts";
 
 /**
@@ -71,7 +71,7 @@ export class Sessions {
 
   async #write(): Promise<void> {
     try {
-      await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+      await ensureDirectory(this.#directory);
       await writeDurably(this.#path, JSON.stringify(this.#sessions ?? []));
     } catch (error) {
       this.#logger.warn({ error: messageOf(error) }, "cannot remember a session");

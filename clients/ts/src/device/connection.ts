@@ -1,13 +1,9 @@
-import { join } from "node:path";
 import { durationMs } from "@bufbuild/protobuf/wkt";
 import { renameToken } from "../cell.ts";
 import { type Completion, DrainReason, type Welcome } from "../gen/pinion/v1/device_pb.js";
 import { replaceToken } from "../identity.ts";
 import { type Logger, silentLogger } from "../logger.ts";
-import { KeptResults } from "../outbox/kept.ts";
-import { lockStateDir } from "../outbox/lock.ts";
-import { Outbox } from "../outbox/outbox.ts";
-import { ensurePrivateDirectory } from "../private-directory.ts";
+import type { KeptResults } from "../outbox/kept.ts";
 import { Attempts } from "./attempts/attempts.ts";
 import { Questions } from "./attempts/questions.ts";
 import { Ending } from "./ending.ts";
@@ -29,6 +25,7 @@ import { decide, type History } from "./outcome.ts";
 import { type Acknowledged, Delivery } from "./results/delivery.ts";
 import { drainedEvent, ServerMessages } from "./server-messages.ts";
 import { Session } from "./session.ts";
+import { openStateDirectory } from "./state-directory.ts";
 import { defaultTiming, fallbackHeartbeatMs, nowMs, type SessionLimits, type Timing } from "./timing.ts";
 import type { Endpoint } from "./transport.ts";
 import { watchForWakeUp } from "./wake.ts";
@@ -164,14 +161,9 @@ class Connection implements DeviceConnection {
   }
 
   async #prepare(): Promise<void> {
-    const { stateDir, keep, prepare } = this.#options;
     try {
-      await ensurePrivateDirectory(stateDir);
-      this.#lock = await lockStateDir(stateDir);
-      await prepare?.();
-      const { outbox, entries, setAside } = await Outbox.open(join(stateDir, "outbox"));
-      const kept = await KeptResults.open(join(stateDir, "outbox"), keep);
-      this.#kept = kept;
+      const { lock, outbox, entries, setAside, kept } = await openStateDirectory(this.#options);
+      [this.#lock, this.#kept] = [lock, kept];
       this.#delivery = new Delivery({
         ...{ outbox, kept, entries },
         ...{ endpoint: this.#endpoint, timing: this.#timing, logger: this.#logger },
@@ -180,14 +172,22 @@ class Connection implements DeviceConnection {
       });
       for (const aside of setAside) this.#setAside(aside);
     } catch (error) {
-      if (error instanceof DeviceError) this.#fail(error.reason, error.message);
-      else this.#fail("unusable", `cannot use ${stateDir}: ${messageOf(error)}`);
-      return;
+      return this.#notPrepared(error);
     }
     if (this.#closing !== undefined) return;
     const { wakeCheckMs: checkMs, wakeJumpMs: jumpMs } = this.#timing;
     this.#wake = watchForWakeUp({ checkMs, jumpMs, onWake: (sleptMs) => this.#woke(sleptMs) });
     if (this.#lifecycle.fire("started")) this.#dial();
+  }
+
+  #notPrepared(error: unknown): void {
+    if (error instanceof DeviceError) return void this.#fail(error.reason, error.message);
+    const [reason, inMs] = [messageOf(error), this.#timing.backoffCapMs];
+    this.#logger.error({ inMs }, reason);
+    this.#emit({ type: "retrying", inMs, reason, failures: ++this.#history.failures });
+    this.#lifecycle.after(inMs, () => {
+      if (this.#closing === undefined) this.#starting = this.#prepare();
+    });
   }
 
   /** In state `dialing`. A defect ends the session alone: the device connects again. */

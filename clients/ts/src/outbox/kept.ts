@@ -1,7 +1,8 @@
 import { renameSync } from "node:fs";
-import { mkdir, readdir, rm, stat } from "node:fs/promises";
+import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { hasCode } from "../device/errors.ts";
+import { ensureDirectory } from "../private-directory.ts";
 import { readRegularFile } from "../regular-file.ts";
 import { writeDurably } from "./durable-file.ts";
 import { decodeRecord, encodeRecord, type OutboxRecord } from "./record.ts";
@@ -90,7 +91,7 @@ export class KeptResults {
 
   static async open(outbox: string, limits: KeepLimits = keepLimits): Promise<KeptResults> {
     const results = new KeptResults(outbox, limits);
-    await mkdir(results.#directory, { recursive: true, mode: 0o700 });
+    await ensureDirectory(results.#directory);
     for (const kept of await readKept(results.#directory)) results.#kept.set(kept.attemptToken, kept);
     await results.prune();
     return results;

@@ -25,8 +25,8 @@ export async function lockStateDir(stateDir: string): Promise<{ release(): Promi
   const startTime = await startTimeOf(process.pid);
   const mine = JSON.stringify({ pid: process.pid, ...(startTime === undefined ? {} : { startTime }) });
   const candidate = `${path}.${randomUUID()}`;
-  await writeFile(candidate, mine, { mode: 0o600 });
   try {
+    await writeFile(candidate, mine, { mode: 0o600 });
     for (let takeovers = 0; takeovers < TAKEOVERS_MAX; takeovers++) {
       if (await tryLink(candidate, path)) return { release: () => release(path, mine) };
       const content = await read(path);

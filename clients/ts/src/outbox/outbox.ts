@@ -1,6 +1,7 @@
-import { mkdir, readdir, rename, rm, stat } from "node:fs/promises";
+import { readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { hasCode } from "../device/errors.ts";
+import { ensureDirectory } from "../private-directory.ts";
 import { readRegularFile } from "../regular-file.ts";
 import { TEMPORARY_SUFFIX, writeDurably } from "./durable-file.ts";
 import { decodeRecord, encodeRecord, type OutboxRecord } from "./record.ts";
@@ -59,8 +60,9 @@ export class Outbox {
   static async open(
     directory: string,
   ): Promise<{ outbox: Outbox; entries: OutboxEntry[]; setAside: SetAside[] }> {
-    await mkdir(join(directory, "bad"), { recursive: true, mode: 0o700 });
-    await mkdir(join(directory, "rejected"), { recursive: true, mode: 0o700 });
+    for (const path of [directory, join(directory, "bad"), join(directory, "rejected")]) {
+      await ensureDirectory(path);
+    }
     const outbox = new Outbox(directory);
     const entries: OutboxEntry[] = [];
     const setAside: SetAside[] = [];

@@ -2,6 +2,7 @@ import { chmod, chown, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TurnAssignment } from "../gen/pinion/v1/device_pb.js";
+import { ensureDirectory } from "../private-directory.ts";
 import { readRegularFile } from "../regular-file.ts";
 import type { RunAs } from "./confinement.ts";
 
@@ -98,7 +99,8 @@ async function openDirectory(options: {
   const { runAs } = options;
   if (runAs === undefined) {
     const directory = join(directoryOf(options.stateDir), options.mark);
-    await mkdir(directory, { recursive: true, mode: 0o700 });
+    await ensureDirectory(directoryOf(options.stateDir));
+    await mkdir(directory, { mode: 0o700 });
     return { root: directory, directory };
   }
   // The program's user cannot enter the state directory. The user must not be able to change the

@@ -1,7 +1,8 @@
 import { randomUUID } from "node:crypto";
-import { mkdir, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { readdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { TEMPORARY_SUFFIX } from "../outbox/durable-file.ts";
+import { ensureDirectory } from "../private-directory.ts";
 import { readRegularFile } from "../regular-file.ts";
 
 /** An attempt running at the time of the note. */
@@ -30,7 +31,7 @@ export class Journal {
   }
 
   async write(note: JournalNote): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await ensureDirectory(this.#directory);
     const path = this.#path(note.attemptToken);
     const temporary = `${path}.${randomUUID()}${TEMPORARY_SUFFIX}`;
     await writeFile(temporary, JSON.stringify(note), { mode: 0o600 });
@@ -46,7 +47,7 @@ export class Journal {
    * unreadable and stays for the next daemon. A damaged file is removed.
    */
   async read(): Promise<{ notes: JournalNote[]; unreadable: { path: string; problem: string }[] }> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await ensureDirectory(this.#directory);
     const notes: JournalNote[] = [];
     const unreadable: { path: string; problem: string }[] = [];
     for (const name of await readdir(this.#directory)) {

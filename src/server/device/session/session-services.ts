@@ -12,7 +12,7 @@ import type { SessionName } from "../../../store/work/service/presence.ts";
 import type { Asked } from "../../../store/work/turns/questions.ts";
 import type { ForgottenTurn } from "../../../store/work/turns/turn-restorations.ts";
 import type { TimerWheel } from "../../../timer-wheel.ts";
-import type { OutputChunk } from "../../cluster/feed.ts";
+import type { OutputChunk } from "../../cluster/work-feed.ts";
 import type { Telemetry } from "../../telemetry.ts";
 import type { DueWheel } from "../attempts/due-wheel.ts";
 import type { OutstandingAttempt } from "../attempts/outstanding.ts";

@@ -5,9 +5,9 @@
 import { Webhook } from "standardwebhooks";
 import { z } from "zod";
 import type { Reach } from "../../../addresses.ts";
+import { build } from "../../../build.ts";
 import { newId } from "../../../ids.ts";
 import { post } from "../../../outgoing.ts";
-import { version } from "../../../version.ts";
 import { wordsOf } from "../../destinations/answer.ts";
 import { isSigningSecret } from "../../destinations/webhook.ts";
 import { type Ear, type Line, PlatformRefused, type Said } from "./line.ts";
@@ -94,7 +94,7 @@ async function send(
   const answer = await post(url, {
     headers: {
       "content-type": "application/json",
-      "user-agent": `Pinion/${version()}`,
+      "user-agent": `Pinion/${build.version}`,
       "webhook-id": id,
       "webhook-timestamp": String(Math.floor(sentAt.getTime() / 1_000)),
       "webhook-signature": webhook.sign(id, sentAt, body),
