@@ -9,11 +9,11 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { createLogger } from "../../src/log.ts";
 import { migrate } from "../../src/store/pg/migrate.ts";
 import { startDevice } from "../integration/client/harness.ts";
-import { getRun } from "../integration/server/work.ts";
 import { enrolDevice } from "../support/device.ts";
 import { isLong } from "../support/long.ts";
 import { type Cluster, missingPatroni, startCluster } from "../support/patroni.ts";
 import { startTestReplica } from "../support/server.ts";
+import { getRun } from "../support/work.ts";
 
 /** The interval of triggers, in ms. */
 const everyMs = 50;

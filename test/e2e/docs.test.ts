@@ -19,7 +19,6 @@ import { hostname, tmpdir } from "node:os";
 import { delimiter, join } from "node:path";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { untilStatus } from "../integration/server/work.ts";
 import { useDatabase } from "../support/database.ts";
 import {
   documentedCommands,
@@ -30,6 +29,7 @@ import {
   root,
 } from "../support/docs.ts";
 import { openTestReplica, type TestReplica } from "../support/server.ts";
+import { untilStatus } from "../support/work.ts";
 
 const database = useDatabase({ per: "file" });
 const startMs = 60_000;

@@ -15,9 +15,9 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { createLogger } from "../../src/log.ts";
 import { migrate } from "../../src/store/pg/migrate.ts";
 import { startDevice } from "../integration/client/harness.ts";
-import { getRun, startWork } from "../integration/server/work.ts";
 import { enrolDevice } from "../support/device.ts";
 import { startTestReplica } from "../support/server.ts";
+import { getRun, startWork } from "../support/work.ts";
 
 const run = promisify(execFile);
 const versions = "/usr/lib/postgresql";

@@ -82,7 +82,7 @@ export function documentedCommands(): DocumentedCommand[] {
  * page.
  */
 export const executedAsAWhole: Record<string, string> = {
-  "docs/operators.md": "test/integration/server/buf-curl.test.ts",
+  "docs/operators.md": "test/integration/server/http/buf-curl.test.ts",
   "docs/first-agent.md": "test/e2e/agents.test.ts",
   "docs/recipes.md": "test/e2e/agents.test.ts",
 };
@@ -104,9 +104,9 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "npm run build:executables": [["test/support/built-daemon.ts", "scripts/build-executables.ts"]],
   "npm run build": [["test/e2e/image.test.ts", "scripts/build-command.ts"]],
   "npm run generate": [["scripts/check-drift.ts", "generate"]],
-  "npx vitest run test/integration/server/main-job.test.ts": [
+  "npx vitest run test/integration/server/device/main-job.test.ts": [
     ["package.json", '"test": "vitest run"'],
-    ["test/integration/server/main-job.test.ts", "test("],
+    ["test/integration/server/device/main-job.test.ts", "test("],
   ],
   "npm run chaos -- --seed 1 --minutes 5": [["test/chaos/short.test.ts", "seed"]],
   "npm run chaos -- --seed 1 --minutes 30 --devices 200 --replicas 3 --hosts 4 --json result.json --evidence broken.json":
@@ -137,7 +137,7 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "pinion up": [["test/e2e/install/package.test.ts", "brings everything up from the package alone"]],
   "npm install @pinion/client": [["test/e2e/client/package.test.ts", "install"]],
   "pinion device enroll --anew --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS": [
-    ["test/integration/server/duplicate-machine.test.ts", '"--anew"'],
+    ["test/integration/server/device/duplicate-machine.test.ts", '"--anew"'],
   ],
   "pinion device install": [
     ["test/unit/cli/device-install.test.ts", "install writes the unit, enables and starts it"],

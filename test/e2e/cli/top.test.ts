@@ -5,12 +5,12 @@ import { existsSync } from "node:fs";
 import { delimiter, join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { getRun, startWork } from "../../integration/server/work.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { noticeSkipped } from "../../support/notice.ts";
 import { eventually } from "../../support/processes.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
+import { getRun, startWork } from "../../support/work.ts";
 
 const root = resolve(import.meta.dirname, "../../..");
 const database = useDatabase({ per: "file" });

@@ -18,8 +18,8 @@ import { delimiter, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { afterAll, beforeAll, expect, onTestFinished, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { untilStatus, useReplicas } from "../../integration/server/work.ts";
 import { useDatabase } from "../../support/database.ts";
+import { untilStatus, useReplicas } from "../../support/work.ts";
 
 const root = resolve(import.meta.dirname, "../../..");
 const run = promisify(execFile);

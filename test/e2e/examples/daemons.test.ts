@@ -10,12 +10,12 @@ import { saveIdentity } from "@pinion/client";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { CompletionVerdict } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { untilStatus, useReplicas } from "../../integration/server/work.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { Peer } from "../../support/peer.ts";
 import { eventually, temporaryDirectory } from "../../support/processes.ts";
 import { goDaemon, pythonDaemon, type Toolchain } from "../../support/toolchains.ts";
+import { untilStatus, useReplicas } from "../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here");

@@ -20,12 +20,12 @@ import { delimiter, join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { processorSecondsOf } from "../../../scripts/lib/processor-time.ts";
-import { untilStatus } from "../../integration/server/work.ts";
 import { buildDaemon } from "../../support/built-daemon.ts";
 import { useDatabase } from "../../support/database.ts";
 import { noticeSkipped } from "../../support/notice.ts";
 import { eventually } from "../../support/processes.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
+import { untilStatus } from "../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
 const place = mkdtempSync(join(tmpdir(), "pinion-install-"));

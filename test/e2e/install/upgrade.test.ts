@@ -20,11 +20,11 @@ import { gunzipSync, gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test, vi } from "vitest";
 import { UpgradeMode } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { untilStatus } from "../../integration/server/work.ts";
 import { buildDaemon } from "../../support/built-daemon.ts";
 import { useDatabase } from "../../support/database.ts";
 import { noticeSkipped } from "../../support/notice.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
+import { untilStatus } from "../../support/work.ts";
 
 const run = promisify(execFile);
 const database = useDatabase({ per: "file" });

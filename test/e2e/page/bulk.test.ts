@@ -1,11 +1,11 @@
 /** Many runs at once from the page: narrowed by the address, counted first, then done with progress. */
 import { describe, expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { startWork } from "../../integration/server/work.ts";
 import { browserPath, findBarriers, patient, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
+import { startWork } from "../../support/work.ts";
 
 describe.skipIf(!browserPath)("many runs at once", () => {
   const database = useDatabase();

@@ -17,8 +17,8 @@ import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { startTestReplica, type TestReplica } from "../../support/server.ts";
 import { startTelegram } from "../../support/telegram.ts";
+import { addDevice, addTenant } from "../../support/tenants.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
-import { addDevice, addTenant } from "../server/tenants.ts";
 
 const database = useDatabase();
 /** One key set for all replicas of a service. */

@@ -19,7 +19,7 @@ import { runCommand, watchCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
-import { startWork } from "../server/work.ts";
+import { startWork } from "../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
 const place = mkdtempSync(join(tmpdir(), "pinion-contexts-"));

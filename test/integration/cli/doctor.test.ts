@@ -16,7 +16,7 @@ import { createTestDatabase, useDatabase } from "../../support/database.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";
 import { temporaryDirectory } from "../../support/processes.ts";
 import { startTestReplica } from "../../support/server.ts";
-import { useReplicas } from "../server/work.ts";
+import { useReplicas } from "../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here");

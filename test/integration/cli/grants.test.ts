@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "vitest";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { DeviceStream, enrolDevice, type Identity } from "../../support/device.ts";
-import { startWork, takeOn, useReplicas } from "../server/work.ts";
+import { startWork, takeOn, useReplicas } from "../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here");

@@ -15,7 +15,7 @@ import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../support/server.ts";
-import { startWork, takeOn, untilStatus } from "../server/work.ts";
+import { startWork, takeOn, untilStatus } from "../../support/work.ts";
 
 const home = mkdtempSync(join(tmpdir(), "pinion-json-"));
 const secretKey = `k1:${Buffer.alloc(32, 7).toString("base64")}`;
@@ -35,8 +35,8 @@ afterAll(async () => {
 
 /** Commands without a document to print, with the reason. */
 const exempt: Record<string, string> = {
-  "devices log": "asks a daemon that is connected; test/integration/server/device-log.test.ts",
-  "orgs move": "works on the databases of two cells; test/integration/server/org-move.test.ts",
+  "devices log": "asks a daemon that is connected; test/integration/server/device/device-log.test.ts",
+  "orgs move": "works on the databases of two cells; test/integration/server/cluster/org-move.test.ts",
   up: "runs until it is stopped; `up --once --json` is tried in test/e2e/cli/up.test.ts",
   serve: "runs until it is stopped; with --json it says where it listens in one line",
   "device run": "runs until it is stopped; with --json it logs lines of JSON",
@@ -48,12 +48,12 @@ const exempt: Record<string, string> = {
   top: "draws on a terminal, and says so to programs; test/e2e/cli/top.test.ts",
   "turns watch": "follows until the end; test/integration/cli/turns.test.ts",
   "destinations test":
-    "sends to where this machine may not; test/integration/server/deliveries.test.ts has the rpc",
-  "hooks inspect": "needs a delivery; test/integration/server/hooks.test.ts has the rpc",
+    "sends to where this machine may not; test/integration/server/destinations/deliveries.test.ts has the rpc",
+  "hooks inspect": "needs a delivery; test/integration/server/rpc/hooks.test.ts has the rpc",
   "hooks replay": "the same",
   completion: "prints a script for a shell",
   "runs follow-up":
-    "needs an agent that keeps sessions; test/integration/server/agent-reports.test.ts has the rpc",
+    "needs an agent that keeps sessions; test/integration/server/device/agent-reports.test.ts has the rpc",
   complete: "answers that script, in the form that shells read",
 };
 

@@ -5,7 +5,7 @@ import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
 import { temporaryDirectory } from "../../support/processes.ts";
-import { startWork, useReplicas } from "../server/work.ts";
+import { startWork, useReplicas } from "../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here");

@@ -6,7 +6,7 @@ import { type LiveFilter, watchRuns } from "../../../src/cli/commands/runs/runs-
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
-import { startWork, takeOn, useReplicas } from "../server/work.ts";
+import { startWork, takeOn, useReplicas } from "../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "first");

@@ -12,8 +12,8 @@ import { OutputStream } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { noticeSkipped } from "../../support/notice.ts";
-import { answer, startTurn } from "../server/talk.ts";
-import { startWork, takeOn, useReplicas } from "../server/work.ts";
+import { answer, startTurn } from "../../support/talk.ts";
+import { startWork, takeOn, useReplicas } from "../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here");

@@ -10,9 +10,9 @@ import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { sweepTurnsOnce } from "../../../src/scheduler/endings/turn-sweep.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
+import { answer, nameOf, untilTurn } from "../../support/talk.ts";
+import { takeOn, useReplicas } from "../../support/work.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
-import { answer, nameOf, untilTurn } from "../server/talk.ts";
-import { takeOn, useReplicas } from "../server/work.ts";
 
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "first");

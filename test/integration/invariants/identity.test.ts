@@ -6,7 +6,7 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
-import { untilStatus } from "../server/work.ts";
+import { untilStatus } from "../../support/work.ts";
 
 const database = useDatabase();
 

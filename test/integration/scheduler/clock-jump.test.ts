@@ -34,7 +34,7 @@ import {
 import { startTestReplica } from "../../support/server.ts";
 import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 import * as turns from "../../support/turns.ts";
-import { startWork, takeOn } from "../server/work.ts";
+import { startWork, takeOn } from "../../support/work.ts";
 
 const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });

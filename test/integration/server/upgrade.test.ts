@@ -8,7 +8,7 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
-import { startWork, takeOn, untilStatus } from "./work.ts";
+import { startWork, takeOn, untilStatus } from "../../support/work.ts";
 
 const database = useDatabase();
 

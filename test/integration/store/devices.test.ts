@@ -14,7 +14,7 @@ import { enroll } from "../../../src/usecases/enrolments.ts";
 import { remove as removeWatcher } from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import { surroundings } from "../../support/surroundings.ts";
-import { addDevice, addTenant } from "../server/tenants.ts";
+import { addDevice, addTenant } from "../../support/tenants.ts";
 
 const database = useDatabase();
 const ttlMs = 60_000;

@@ -5,7 +5,7 @@ import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/service/events.ts";
 import { useDatabase } from "../../support/database.ts";
 import { orgId, seedDevice } from "../../support/rows.ts";
-import { addTenant } from "../server/tenants.ts";
+import { addTenant } from "../../support/tenants.ts";
 
 const database = useDatabase();
 

@@ -6,7 +6,7 @@ import * as agents from "../../../src/store/agents/agents.ts";
 import { listItemsMax, valueBytesMax } from "../../../src/store/agents/platform-state.ts";
 import { deleteOld } from "../../../src/store/work/service/retention.ts";
 import { useDatabase } from "../../support/database.ts";
-import { addTenant } from "../server/tenants.ts";
+import { addTenant } from "../../support/tenants.ts";
 
 const database = useDatabase({ per: "file" });
 let count = 0;

@@ -6,7 +6,7 @@ import { type Database, type Db, openDatabase, transaction } from "../../../src/
 import { migrate } from "../../../src/store/pg/migrate.ts";
 import { requireRoles, withinOrg } from "../../../src/store/pg/tenancy.ts";
 import { administer, createTestDatabase, useDatabase } from "../../support/database.ts";
-import { addDevice, addTenant } from "../server/tenants.ts";
+import { addDevice, addTenant } from "../../support/tenants.ts";
 
 const database = useDatabase();
 let opened: Database;

@@ -11,7 +11,7 @@ import * as members from "../../../src/usecases/members.ts";
 import { useDatabase } from "../../support/database.ts";
 import { untilBlocked } from "../../support/locks.ts";
 import { surroundings } from "../../support/surroundings.ts";
-import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
+import { addDevice, addTenant, type Tenant } from "../../support/tenants.ts";
 
 const database = useDatabase();
 const installId = "install-0001";

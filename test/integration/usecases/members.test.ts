@@ -11,7 +11,7 @@ import * as members from "../../../src/usecases/members.ts";
 import * as watchers from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import { surroundings } from "../../support/surroundings.ts";
-import { addDevice, addTenant } from "../server/tenants.ts";
+import { addDevice, addTenant } from "../../support/tenants.ts";
 
 const database = useDatabase();
 let bob: { orgId: string; userId: string };

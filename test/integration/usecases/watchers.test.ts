@@ -11,7 +11,7 @@ import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
 import { watcherValues } from "../../support/rows.ts";
 import { surroundings } from "../../support/surroundings.ts";
-import { addDevice, addTenant, type Tenant } from "../server/tenants.ts";
+import { addDevice, addTenant, type Tenant } from "../../support/tenants.ts";
 
 const database = useDatabase();
 let db: Db;

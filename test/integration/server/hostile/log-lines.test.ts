@@ -13,7 +13,7 @@ import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../../support/device.ts";
 import { startTarget, type Target } from "../../../support/hostile/target.ts";
-import { takeOn } from "../work.ts";
+import { takeOn } from "../../../support/work.ts";
 
 const main = inject("pinionMain");
 const database = useDatabase({ per: "file" });

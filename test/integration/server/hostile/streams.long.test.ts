@@ -14,7 +14,7 @@ import { flags, frameTypes, grpcHeaders, http2Frame, openHttp2 } from "../../../
 import { fuzzMs, seedOfRun } from "../../../support/hostile/random.ts";
 import { startTarget, type Target, withstand } from "../../../support/hostile/target.ts";
 import { createRandom } from "../../../support/random.ts";
-import { startWork, untilStatus } from "../work.ts";
+import { startWork, untilStatus } from "../../../support/work.ts";
 
 const ids = {
   work_id: "0190f5fe-7c00-7a00-8000-000000000001",

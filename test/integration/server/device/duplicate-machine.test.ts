@@ -1,0 +1,118 @@
+/**
+ * A copy of a device's state on another machine takes neither the device's session nor its runs.
+ */
+import { join } from "node:path";
+import { status } from "@grpc/grpc-js";
+import { findIdentity } from "@pinion/client";
+import { expect, test } from "vitest";
+import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { isOtherMachine } from "../../../../src/store/people/devices/machines.ts";
+import { runCommand } from "../../../support/command.ts";
+import { useDatabase } from "../../../support/database.ts";
+import { connect, dial, enrolDevice } from "../../../support/device.ts";
+import { temporaryDirectory } from "../../../support/processes.ts";
+import { getRun, startWork, takeOn, untilStatus, useReplicas } from "../../../support/work.ts";
+
+const database = useDatabase({ per: "file" });
+const replicas = useReplicas(database, "here");
+
+const laptop = { machineHash: "m1", bootHash: "b1", hostName: "laptop" };
+const copy = { machineHash: "m2", bootHash: "b2", hostName: "build-7" };
+
+test("the second machine is turned down with words, the attempt that runs survives, and people see the duplicate", async () => {
+  const { clients, url } = replicas.here;
+  const device = await enrolDevice(clients);
+  const first = await connect(url, device, { machine: laptop });
+  const run = await startWork(clients, device);
+  const assignment = await takeOn(first);
+  await untilStatus(clients, { workId: run.id }, RunStatus.RUNNING);
+
+  for (let tries = 0; tries < 3; tries++) {
+    const second = dial(url, device.token);
+    second.hello(device, { machine: copy });
+    const { code, details } = await second.ended;
+    expect(code).toBe(status.FAILED_PRECONDITION);
+    expect(details).toMatch(
+      /connected from another machine \(laptop\), and build-7 has a copy of its identity; `pinion device enroll --anew/,
+    );
+  }
+  await first.beat([assignment]);
+  expect(await getRun(clients, { workId: run.id })).toMatchObject({ status: RunStatus.RUNNING, attempt: 1 });
+  await first.complete(assignment);
+  await untilStatus(clients, { workId: run.id }, RunStatus.COMPLETED);
+
+  const { device: seen } = await clients.fleet.getDevice({ deviceId: device.deviceId });
+  expect(seen).toMatchObject({ hostName: "laptop", duplicate: { hostName: "build-7" } });
+  const { events } = await clients.events.listEvents({ kinds: ["device.duplicate_refused"] });
+  expect(events.filter(({ deviceId }) => deviceId === device.deviceId)).toHaveLength(1);
+  const env = { HOME: "/nonexistent", PINION_URL: url, PINION_TOKEN: replicas.here.token };
+  expect((await runCommand(env, "devices", "get", device.deviceId)).out).toMatch(/build-7 has a copy/);
+  expect((await runCommand(env, "doctor")).out).toMatch(/build-7 has a copy of its identity/);
+});
+
+test("a reboot, or a machine id that was made anew, is the same machine; so is one that says nothing", async () => {
+  const { clients, url } = replicas.here;
+  const device = await enrolDevice(clients);
+  const first = await connect(url, device, { machine: laptop });
+  const rebooted = await connect(url, device, { machine: { ...laptop, bootHash: "b9" } });
+  await first.ended;
+  const anew = await connect(url, device, { machine: { ...laptop, bootHash: "b9", machineHash: "m9" } });
+  await rebooted.ended;
+  await connect(url, device);
+  await anew.ended;
+});
+
+test("once the first machine is gone, another one is let in", async () => {
+  const { clients, url } = replicas.here;
+  const device = await enrolDevice(clients);
+  const first = await connect(url, device, { machine: laptop });
+  first.cancel();
+  await expect
+    .poll(async () => (await clients.fleet.getDevice({ deviceId: device.deviceId })).device?.disconnectedAt)
+    .toBeTruthy();
+  await connect(url, device, { machine: copy });
+  const { device: seen } = await clients.fleet.getDevice({ deviceId: device.deviceId });
+  expect(seen?.hostName).toBe("build-7");
+});
+
+test("`device enroll --anew` makes the copy a device of its own, and leaves the first one its token", async () => {
+  const { clients, url } = replicas.here;
+  const home = await temporaryDirectory();
+  const stateDir = join(home, "state");
+  const enrol = async (...more: string[]) => {
+    const { joinCode } = await clients.fleet.createJoinCode({});
+    const args = [
+      "--url",
+      url,
+      "--json",
+      "device",
+      "enroll",
+      "--join-code",
+      joinCode,
+      "--state-dir",
+      stateDir,
+    ];
+    const ended = await runCommand({ HOME: home }, ...args, ...more);
+    expect(ended).toMatchObject({ code: 0, err: "" });
+    return (await findIdentity(stateDir))!;
+  };
+  const first = await enrol();
+  const again = await enrol();
+  expect(again.deviceId).toBe(first.deviceId);
+  const copied = await enrol("--anew");
+  expect(copied.deviceId).not.toBe(first.deviceId);
+  expect(copied.installId).not.toBe(first.installId);
+  await connect(url, { ...again, label: "first" }, { machine: laptop });
+  await connect(url, { ...copied, label: "copy" }, { machine: copy });
+});
+
+test("what is another machine", () => {
+  const here = { machineHash: "m", bootHash: "b" };
+  expect(isOtherMachine(here, here)).toBe(false);
+  expect(isOtherMachine(here, { machineHash: "x", bootHash: "y" })).toBe(true);
+  expect(isOtherMachine(here, { machineHash: "m", bootHash: "y" })).toBe(false);
+  expect(isOtherMachine(here, { machineHash: "x", bootHash: "b" })).toBe(false);
+  expect(isOtherMachine(here, { machineHash: "", bootHash: "y" })).toBe(true);
+  expect(isOtherMachine(here, {})).toBe(false);
+  expect(isOtherMachine({}, here)).toBe(false);
+});

@@ -1,0 +1,7 @@
+/** The tests of slow readers, on the other transport of a device's stream: the Connect handler. */
+import { useDeviceStreams } from "../../../support/server.ts";
+
+useDeviceStreams("connect");
+// A module of its own: the worker may have run the same tests on the other transport.
+const tests: string = "./slow-reader.test.ts?connect";
+await import(tests);
