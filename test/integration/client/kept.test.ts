@@ -375,14 +375,18 @@ test("new bounds of a device that runs take effect at once", async () => {
   expect(await listKept(stateDir)).toEqual([]);
 });
 
-test("a server that does not say which database it has keeps nothing at its devices", async () => {
+test("a result that a replica acknowledges before it knows its database is kept, and offered to the database that is named next", async () => {
   const peer = await startPeer();
   const { events, stateDir } = startDevice(peer.url);
-  (await peer.session()).assign();
+  const session = await peer.session();
+  const { attemptToken } = session.assign();
   await events.next("acknowledged");
-  await until(
-    () => readdirSync(join(stateDir, "outbox")).every((name) => !name.endsWith(".completion")),
-    "the file is gone",
-  );
-  expect(kept(stateDir)).toEqual([]);
+  await until(() => kept(stateDir).length === 1, "the result is kept");
+  peer.incarnation = first;
+  session.end();
+  expect(await (await peer.session()).next("complete")).toMatchObject({
+    attemptToken,
+    reoffer: { attempt: 1 },
+  });
+  await until(() => kept(stateDir)[0]?.endsWith("7420-1.kept") === true, "it is noted");
 });

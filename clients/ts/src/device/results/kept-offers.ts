@@ -42,8 +42,6 @@ export class KeptOffers {
    */
   readonly #offered = new Set<string>();
   #by: KeptBy | undefined;
-  /** The server's last welcome named no database: nothing is kept. */
-  #isUnnamed = false;
   /** The last position told by the server, in the database `#by`. */
   #position: bigint | undefined;
 
@@ -66,7 +64,6 @@ export class KeptOffers {
   storedIn(incarnation: Incarnation | undefined, options: ToldBy): boolean {
     if (options.serverTime) this.#toldTime(timestampMs(options.serverTime));
     const by = databaseOf(incarnation);
-    if (options.isWelcome) this.#isUnnamed = by === undefined && this.#by === undefined;
     if (incarnation === undefined || by === undefined) return false;
     const position = positionOf(incarnation.position);
     const isAnother = !this.#isNow(by);
@@ -150,13 +147,9 @@ export class KeptOffers {
     return this.#kept.saveAll();
   }
 
-  /**
-   * Keeps an acknowledged result for a while. False if the server names no database, or if the write
-   * fails.
-   */
+  /** Keeps an acknowledged result for a while. False if the write fails. */
   async keep(entry: OutboxEntry, acknowledgement: Acknowledgement): Promise<boolean> {
     const by = this.#storedBy(acknowledgement);
-    if (by === undefined) return false;
     const { unsaved } = acknowledgement;
     try {
       const record = unsaved && { completion: unsaved, finishedAtMs: entry.finishedAtMs };
@@ -176,11 +169,11 @@ export class KeptOffers {
 
   /**
    * The database of an acknowledgement. A unary call may reach another replica than the stream, and
-   * also comes before a daemon's first welcome: its answer alone tells its database.
+   * also comes before a daemon's first welcome: its answer alone tells its database. A replica that
+   * has not read its database's name yet tells none.
    */
-  #storedBy({ unary }: Acknowledgement): KeptBy | undefined {
-    if (unary === undefined) return this.#by;
-    return databaseOf(unary.incarnation) ?? (this.#isUnnamed ? undefined : unknownDatabase);
+  #storedBy({ unary }: Acknowledgement): KeptBy {
+    return (unary === undefined ? this.#by : databaseOf(unary.incarnation)) ?? unknownDatabase;
   }
 
   /** Positions of one stream are comparable; the position at a unary call's answer is not known. */
@@ -190,8 +183,7 @@ export class KeptOffers {
 
   /** The server gave a verdict on an offered result. */
   settled(kept: Kept, acknowledgement: Acknowledgement): void {
-    const by = this.#storedBy(acknowledgement);
-    if (by !== undefined) this.#confirm(kept, by, { answeredAt: this.#positionAt(acknowledgement) });
+    this.#confirm(kept, this.#storedBy(acknowledgement), { answeredAt: this.#positionAt(acknowledgement) });
   }
 
   /**
