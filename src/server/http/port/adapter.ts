@@ -16,6 +16,7 @@ import {
 } from "@connectrpc/connect-node";
 import type { Crowd } from "../crowd/crowd.ts";
 import type { Visit } from "../crowd/visit.ts";
+import { blameCaller, blamingCompression } from "./malformed.ts";
 import type { Handler } from "./requests.ts";
 
 type Request = Parameters<Handler>[0];
@@ -39,7 +40,7 @@ export type RpcHandler = Handler & {
 export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
   const { contextValues, crowd, ...common } = options;
   const router = createConnectRouter({
-    acceptCompression: [compressionGzip, compressionBrotli],
+    acceptCompression: [compressionGzip, compressionBrotli].map(blamingCompression),
     binaryOptions: readOptions,
     ...common,
   });
@@ -70,7 +71,8 @@ export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
     const bytes = asked.body as AsyncIterable<Uint8Array>;
     const body = visit ? countBody(bytes, visit, isStream(handler.requestPath)) : bytes;
     try {
-      await universalResponseToNodeResponse(await handler({ ...asked, body }), response);
+      const answer = await blameCaller(await handler({ ...asked, body }));
+      await universalResponseToNodeResponse(answer, response);
     } catch (error) {
       // A peer may leave before its answer is written: no error of the server.
       if (!isGone(request) && ConnectError.from(error).code !== Code.Aborted) throw error;

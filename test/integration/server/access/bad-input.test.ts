@@ -3,7 +3,7 @@ import { randomUUID } from "node:crypto";
 import { once } from "node:events";
 import { request as http1Request } from "node:http";
 import { connect as http2Connect } from "node:http2";
-import { gzipSync } from "node:zlib";
+import { brotliCompressSync, gzipSync } from "node:zlib";
 import { create, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
 import { status as grpcStatus } from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
@@ -265,14 +265,13 @@ const garbage: [string, Buffer, grpcStatus | grpcStatus[], RegExp][] = [
     frame(Buffer.alloc(64, 0xff), { length: 3 }),
     // Three bytes of an invalid message, and then a prefix of 4 GB: the status depends on the order
     // of the checks.
-    [grpcStatus.RESOURCE_EXHAUSTED, grpcStatus.INTERNAL, grpcStatus.INVALID_ARGUMENT],
+    [grpcStatus.RESOURCE_EXHAUSTED, grpcStatus.INVALID_ARGUMENT],
     /size|tag|varint|wire|range|EOF/i,
   ],
   [
     "a frame without a protobuf",
     frame(Buffer.alloc(64, 0xff)),
-    // The library answers unary calls.
-    [grpcStatus.INVALID_ARGUMENT, grpcStatus.INTERNAL],
+    grpcStatus.INVALID_ARGUMENT,
     /tag|varint|wire|range|EOF/i,
   ],
   [
@@ -303,6 +302,39 @@ test.each(garbage)("%s in a unary call is answered", async (_, bytes, code, text
   expect(answer.httpStatus).toBe(200);
   expect([code].flat()).toContain(answer.code);
   expect(answer.message).toMatch(text);
+});
+
+/** A Connect call as binary protobuf over HTTP/1.1. */
+async function callBinary(bytes: Uint8Array<ArrayBuffer>, headers: Record<string, string> = {}) {
+  const response = await fetch(`${replicas.here.url}/pinion.v1.RunService/GetRun`, {
+    method: "POST",
+    headers: {
+      ...{ "content-type": "application/proto", authorization: `Bearer ${replicas.here.token}` },
+      ...headers,
+    },
+    body: bytes,
+  });
+  return { status: response.status, body: await response.text() };
+}
+
+test.each(["gzip", "br"])("a message cut within its %s is the caller's mistake", async (encoding) => {
+  const whole = encoding === "gzip" ? gzipSync("x".repeat(500)) : brotliCompressSync("x".repeat(500));
+  const { status, body } = await callBinary(new Uint8Array(whole.subarray(0, -4)), {
+    "content-encoding": encoding,
+  });
+  expect({ status, ...JSON.parse(body) }).toMatchObject({
+    ...{ status: 400, code: "invalid_argument", message: "decompression failed" },
+  });
+});
+
+test("a binary message that is no protobuf is the caller's mistake; a rule that a readable one breaks is named", async () => {
+  const { status, body } = await callBinary(new Uint8Array(64).fill(0xff));
+  expect({ status, ...JSON.parse(body) }).toMatchObject({ status: 400, code: "invalid_argument" });
+  expect(body).toMatch(/parse binary: .*(tag|varint|wire|range|EOF)/i);
+  const readable = await callBinary(new Uint8Array([10, 3, 97, 98, 99]));
+  expect({ status: readable.status, ...JSON.parse(readable.body) }).toMatchObject({
+    ...{ status: 400, code: "invalid_argument", message: expect.stringContaining("run_id") },
+  });
 });
 
 test("a hello that is followed by garbage opens the session and ends it, and the work goes on", async () => {

@@ -1,0 +1,53 @@
+/**
+ * The blame for a message that cannot be read. Connect answers binary messages that are no
+ * protobuf, and compressed bytes that end too early, as errors of the server (`internal`), which
+ * callers send again for ever. They are mistakes of the caller: `invalid_argument`.
+ */
+import { Code, ConnectError } from "@connectrpc/connect";
+import type { Compression, UniversalServerResponse } from "@connectrpc/connect/protocol";
+
+/** The beginning of Connect's words for a received message that cannot be parsed. */
+const unreadable = "parse binary: ";
+const grpcUnreadable = encodeURIComponent(unreadable);
+
+/** The compression, with an error of the caller for bytes that cannot be decompressed. */
+export function blamingCompression(compression: Compression): Compression {
+  return {
+    ...compression,
+    decompress: async (bytes, readMaxBytes) => {
+      try {
+        return await compression.decompress(bytes, readMaxBytes);
+      } catch (error) {
+        const { code, rawMessage } = ConnectError.from(error);
+        throw code === Code.Internal ? new ConnectError(rawMessage, Code.InvalidArgument) : error;
+      }
+    },
+  };
+}
+
+/** The response, with an error of the caller for a message that cannot be parsed. */
+export async function blameCaller(response: UniversalServerResponse): Promise<UniversalServerResponse> {
+  const { status, header, body, trailer } = response;
+  if (trailer?.get("grpc-message")?.startsWith(grpcUnreadable)) {
+    trailer.set("grpc-status", String(Code.InvalidArgument));
+    return response;
+  }
+  if (status !== 500 || !body || !isUnaryError(header)) return response;
+  const chunks: Uint8Array[] = [];
+  for await (const chunk of body) chunks.push(chunk);
+  const told = Buffer.concat(chunks);
+  const error = JSON.parse(told.toString()) as { message?: string };
+  if (!error.message?.startsWith(unreadable)) return { ...response, body: oneChunk(told) };
+  const blamed = Buffer.from(JSON.stringify({ ...error, code: "invalid_argument" }));
+  header?.set("content-length", String(blamed.length));
+  return { ...response, status: 400, body: oneChunk(blamed) };
+}
+
+/** Connect tells the errors of unary calls as JSON; short ones are not compressed. */
+function isUnaryError(header: Headers | undefined): boolean {
+  return header?.get("content-type") === "application/json" && !header.has("content-encoding");
+}
+
+async function* oneChunk(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
+  yield bytes;
+}
