@@ -11,6 +11,7 @@ const limits: Limits = {
   partsMax: 250,
   loopsMax: 1,
   costMax: Number.POSITIVE_INFINITY,
+  patternUnitsMax: 500_000,
 };
 
 /** A device with labels and a device without. A selector must have a truth value on both. */

@@ -1,7 +1,8 @@
 import { celEnv, parse } from "@bufbuild/cel";
 import { ExpressionError, type Parsed, partsOf } from "./parsed.ts";
+import { checkPattern, patternEngine } from "./patterns.ts";
 
-export const env = celEnv();
+export const env = celEnv({ re2: patternEngine });
 
 /** Names of types that an expression may call or compare with. */
 const typeNames = new Set(
@@ -17,6 +18,8 @@ export type Limits = {
   loopsMax: number;
   /** Steps of one evaluation. */
   costMax: number;
+  /** Work of all patterns (`matches`) in one evaluation, in units of about 30 ns. */
+  patternUnitsMax: number;
 };
 
 /** The expression of a text; throws an ExpressionError for a text that cannot be read. */
@@ -64,6 +67,10 @@ function checkPart(expr: Parsed, scope: Scope): void {
   if (kind.case === "callExpr" && /^[A-Za-z]/.test(kind.value.function)) {
     const { function: called } = kind.value;
     if (!env.funcs.find(called)) throw new ExpressionError(`there is no function "${called}"`);
+    const pattern = called === "matches" ? kind.value.args.at(-1)?.exprKind : undefined;
+    if (pattern?.case === "constExpr" && pattern.value.constantKind.case === "stringValue") {
+      checkPattern(pattern.value.constantKind.value);
+    }
   }
   if (kind.case !== "comprehensionExpr") {
     for (const part of partsOf(expr)) checkPart(part, scope);

@@ -3,7 +3,7 @@
  * selectors of watchers. An expression is checked when a person stores it: the text can be read,
  * and names only known variables. The cost is bounded before an evaluation: the bound follows from
  * the expression's form and from the sizes of the values, so no expression and no payload blocks
- * the process. Regular expressions take linear time (RE2).
+ * the process. Regular expressions take linear time (RE2) and have a budget of their own.
  */
 import { type CelInput, isCelError, plan } from "@bufbuild/cel";
 import { refuse } from "../errors.ts";
@@ -12,6 +12,7 @@ import { check, env, type Limits, messageOf, parseText } from "./check.ts";
 import { costOf, growthOf, type Sizes } from "./cost.ts";
 import { celOf } from "./json.ts";
 import { ExpressionError } from "./parsed.ts";
+import { withPatterns } from "./patterns.ts";
 
 export { jsonOf } from "./json.ts";
 export { ExpressionError } from "./parsed.ts";
@@ -24,6 +25,7 @@ const usualLimits: Limits = {
   partsMax: Number.POSITIVE_INFINITY,
   loopsMax: 3,
   costMax,
+  patternUnitsMax: 10_000_000,
 };
 /** Maximum compiled expressions in memory. */
 const compiledMax = 1_000;
@@ -81,7 +83,7 @@ function build(text: string, names: readonly string[], limits: Limits): Expressi
       if (limits.costMax < Number.POSITIVE_INFINITY) {
         requireCheap(costOf(expr, { ...sizes, growth }), limits.costMax);
       }
-      return resultOf(() => run(bindings));
+      return withPatterns(limits.patternUnitsMax, () => resultOf(() => run(bindings)));
     },
   };
 }

@@ -17,7 +17,7 @@ import * as revisions from "../../store/work/watchers/revisions.ts";
 import { principalOf } from "../access/principal.ts";
 import { agentMessage, settingsJson, settingsMessage } from "./messages/agent-message.ts";
 import { timestampOf } from "./messages/moments.ts";
-import { page } from "./page.ts";
+import { page, textKey } from "./page.ts";
 import { type PlatformDeps, platformRpcs } from "./platforms.ts";
 
 /** `publicUrl`: if set, agents receive the server's MCP server. */
@@ -44,7 +44,7 @@ function readRpcs(deps: Deps): Pick<Served, "getAgent" | "listAgents" | "listAge
     async listAgents(request, context) {
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
-        key: z.tuple([z.string()]),
+        key: z.tuple([textKey]),
         keyOf: (row: agents.Agent) => [row.id] as [string],
         fetch: (after, limit) => agents.list(db, { orgId, limit, afterId: after?.[0] }),
       });

@@ -24,7 +24,7 @@ import {
   urlsOf,
 } from "./messages/destination-message.ts";
 import { given } from "./messages/given.ts";
-import { idKey, page } from "./page.ts";
+import { idKey, page, textKey } from "./page.ts";
 
 /** As documented in the .proto. */
 const overlapMsDefault = 86_400_000;
@@ -79,7 +79,7 @@ function destinationReads(deps: Deps): Pick<Served, "getDestination" | "listDest
     async listDestinations(request, context) {
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
-        key: z.tuple([z.string()]),
+        key: z.tuple([textKey]),
         keyOf: (row: destinations.DestinationRow) => [row.slug] as [string],
         fetch: (after, limit) => destinations.list(db, { orgId, limit, afterSlug: after?.[0] }),
       });

@@ -39,7 +39,7 @@ import { given } from "./messages/given.ts";
 import { inputOf } from "./messages/input-message.ts";
 import { triggeredMessage } from "./messages/triggered-message.ts";
 import { watcherMessage } from "./messages/watcher-message.ts";
-import { page } from "./page.ts";
+import { page, textKey } from "./page.ts";
 
 interface Deps {
   db: Db;
@@ -101,7 +101,7 @@ function watcherRpcs(deps: Deps): Pick<Served, "triggerWatcher" | "listMyWatcher
     async listMyWatchers(request, context) {
       const { orgId, deviceId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
-        key: z.tuple([z.string()]),
+        key: z.tuple([textKey]),
         keyOf: (row: watchers.Watcher) => [row.slug] as [string],
         fetch: (after, limit) =>
           watchers.list(db, { orgId, limit, afterSlug: after?.[0], deviceId: deviceId! }),

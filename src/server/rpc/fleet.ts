@@ -27,7 +27,7 @@ import { deviceMessage, livenessNames, osNames } from "./messages/device-message
 import { given } from "./messages/given.ts";
 import { granteeOf, grantMessage, permissionNames } from "./messages/grant-message.ts";
 import { timestampOf } from "./messages/moments.ts";
-import { idKey, page } from "./page.ts";
+import { idKey, page, textKey } from "./page.ts";
 
 /**
  * The fleet service's messages to the replicas that hold devices' streams. Every message is a hint.
@@ -69,7 +69,7 @@ function deviceReads(deps: Deps): Pick<Served, "listDevices" | "getDevice" | "ge
     async listDevices(request, context) {
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
-        key: z.object({ label: z.string(), id: idKey }),
+        key: z.object({ label: textKey, id: idKey }),
         keyOf: (row: devices.Device) => ({ label: row.label, id: row.id }),
         fetch: (after, limit) =>
           listMatching(db, selectorOf(request.selector), {

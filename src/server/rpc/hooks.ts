@@ -29,7 +29,7 @@ import type { EventAnnouncer } from "./events.ts";
 import { given } from "./messages/given.ts";
 import { inputValue } from "./messages/input-message.ts";
 import { timestampOf } from "./messages/moments.ts";
-import { page } from "./page.ts";
+import { page, textKey } from "./page.ts";
 
 /** As documented in the .proto. */
 const rateDefault = 60;
@@ -166,7 +166,7 @@ function hookReads(deps: Deps): Pick<Served, "getHook" | "listHooks"> {
           ? undefined
           : (await watchers.get(db, { orgId, watcher: request.watcherId })).id;
       const { rows, nextPageToken } = await page(request, {
-        key: z.tuple([z.string()]),
+        key: z.tuple([textKey]),
         keyOf: (row: hooks.HookRow) => [row.slug] as [string],
         fetch: (after, limit) => hooks.list(db, { orgId, limit, watcherId, afterSlug: after?.[0] }),
       });

@@ -24,7 +24,7 @@ import type { FleetDoorbell } from "./fleet.ts";
 import { given } from "./messages/given.ts";
 import { timestampOf } from "./messages/moments.ts";
 import { type SecretSources, secretMessage } from "./messages/secret-message.ts";
-import { idKey, page } from "./page.ts";
+import { idKey, page, textKey } from "./page.ts";
 
 /** Orgs and members between rows and messages. */
 
@@ -127,7 +127,7 @@ function orgRpcs(deps: Deps): Pick<Served, "createOrg" | "getOrg" | "listOrgs" |
         refuse("permission_denied", `only an admin of the operator's org, "${orgs.localOrgId}", lists orgs`);
       }
       const { rows, nextPageToken } = await page(request, {
-        key: z.tuple([z.string()]),
+        key: z.tuple([textKey]),
         keyOf: (row: orgs.Org) => [row.id] as [string],
         fetch: (after, limit) => orgs.list(crossOrgDb, { limit, afterId: after?.[0] }),
       });
@@ -137,7 +137,7 @@ function orgRpcs(deps: Deps): Pick<Served, "createOrg" | "getOrg" | "listOrgs" |
     async listSecrets(request, context) {
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
-        key: z.tuple([z.string(), z.string(), z.string()]),
+        key: z.tuple([textKey, textKey, textKey]),
         keyOf: (row: orgSecrets.SecretRow) =>
           [row.holder, row.holderName, row.field] as [string, string, string],
         fetch: (after, limit) => orgSecrets.list(db, { orgId, limit, after: after ?? ["", "", ""] }),

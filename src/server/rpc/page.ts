@@ -11,6 +11,12 @@ const pageSizeDefault = 50;
 /** A part of a page token compared with an id column. */
 export const idKey = z.string().refine(isUuid);
 
+/** A part compared with a text column; PostgreSQL's texts have no NUL. */
+export const textKey = z.string().refine((text) => text.isWellFormed() && !text.includes("\0"));
+
+/** A part compared with a moment of the database: whole microseconds since 1970. */
+export const momentKey = z.number().int().nonnegative();
+
 /**
  * One page: `fetch` reads one row more than the page size, after the key of the token. Refuses with
  * `invalid_argument`, field `page_token`, a token of another list.

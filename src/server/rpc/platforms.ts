@@ -21,7 +21,7 @@ import { checkPlatform } from "../platforms/kinds.ts";
 import type { PlatformRunner, Upserted } from "../platforms/runner.ts";
 import type { EventAnnouncer } from "./events.ts";
 import { outcomeMessages, platformMessage } from "./messages/agent-message.ts";
-import { page } from "./page.ts";
+import { page, textKey } from "./page.ts";
 
 export interface PlatformDeps {
   db: Db;
@@ -62,7 +62,7 @@ export function platformRpcs(
     async listPlatforms(request, context) {
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
-        key: z.tuple([z.string()]),
+        key: z.tuple([textKey]),
         keyOf: (row: platforms.Platform) => [row.stable_id] as [string],
         fetch: (after, limit) =>
           platforms.list(db, { orgId, limit, afterId: after?.[0], agentId: request.agentId || undefined }),

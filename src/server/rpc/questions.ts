@@ -18,7 +18,7 @@ import * as questions from "../../store/work/turns/questions.ts";
 import * as turns from "../../store/work/turns/turns.ts";
 import type { Principal } from "../access/principal.ts";
 import { timestampOf } from "./messages/moments.ts";
-import { idKey, page } from "./page.ts";
+import { idKey, momentKey, page, textKey } from "./page.ts";
 
 /** Questions of agents, as people list and answer them. */
 
@@ -63,15 +63,15 @@ export async function listQuestions(
     refuse("not_found", `there is no turn ${request.turnId}`);
   }
   const { rows, nextPageToken } = await page(request, {
-    key: z.tuple([z.string(), idKey, z.string()]),
+    key: z.tuple([momentKey, idKey, textKey]),
     keyOf: (row: Awaited<ReturnType<typeof questions.list>>[number]) =>
-      [row.askedAtText, row.workId, row.id] as [string, string, string],
+      [row.askedAtMicros, row.workId, row.id] as [number, string, string],
     fetch: (before, limit) =>
       questions.list(db, {
         ...{ orgId, limit, watcherId, isOpen: request.isOpen },
         runId: request.runId || undefined,
         turnId: request.turnId || undefined,
-        before: before && { askedAt: before[0], runId: before[1], id: before[2] },
+        before: before && { askedAtMicros: before[0], runId: before[1], id: before[2] },
       }),
   });
   return { questions: rows.map(questionMessage), nextPageToken };

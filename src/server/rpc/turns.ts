@@ -31,7 +31,7 @@ import type { OutputChunk } from "../cluster/work-feed.ts";
 import { activityOf, activityStream } from "../device/messages/activity.ts";
 import { lateResultMessage } from "./messages/run-message.ts";
 import { conversationMessage, turnMessage, turnStatuses } from "./messages/turn-message.ts";
-import { idKey, page } from "./page.ts";
+import { idKey, page, textKey } from "./page.ts";
 import { conversationOf } from "./turn-conversation.ts";
 import { createTurnStarts } from "./turn-starts.ts";
 import { outputFields, watching } from "./watching.ts";
@@ -133,7 +133,7 @@ function conversationRpcs({
     async listConversations(request, context) {
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
-        key: z.tuple([z.string()]),
+        key: z.tuple([textKey]),
         keyOf: (row: conversations.ConversationRow) => [row.id] as [string],
         fetch: (after, limit) =>
           conversations.list(db, {

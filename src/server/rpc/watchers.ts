@@ -30,7 +30,7 @@ import { inputOf } from "./messages/input-message.ts";
 import { dateOf, timestampOf } from "./messages/moments.ts";
 import { triggeredMessage } from "./messages/triggered-message.ts";
 import { slugOf, watcherMessage, watcherSpec, watcherValues } from "./messages/watcher-message.ts";
-import { page } from "./page.ts";
+import { page, textKey } from "./page.ts";
 
 /** As documented in the .proto. */
 const recentRunsMax = 30;
@@ -102,7 +102,7 @@ function watcherReads(
     async listWatchers(request, context) {
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
-        key: z.tuple([z.string()]),
+        key: z.tuple([textKey]),
         keyOf: (row: watchers.Watcher) => [row.slug] as [string],
         fetch: (after, limit) =>
           watchers.list(db, {

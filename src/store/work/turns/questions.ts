@@ -268,10 +268,10 @@ export async function list(
     turnId?: string | undefined;
     watcherId?: string | undefined;
     isOpen: boolean;
-    before?: { askedAt: string; runId: string; id: string } | undefined;
+    before?: { askedAtMicros: number; runId: string; id: string } | undefined;
     limit: number;
   },
-): Promise<(QuestionRow & { askedAtText: string })[]> {
+): Promise<(QuestionRow & { askedAtMicros: number })[]> {
   const where = [sql`q.org_id = ${filter.orgId}`];
   if (filter.runId) where.push(sql`q.work_id = ${filter.runId} and not q.is_turn`);
   if (filter.turnId) where.push(sql`q.work_id = ${filter.turnId} and q.is_turn`);
@@ -280,11 +280,12 @@ export async function list(
   const { before } = filter;
   if (before) {
     where.push(
-      sql`(q.asked_at, q.work_id, q.id) < (${before.askedAt}::timestamptz, ${before.runId}, ${before.id})`,
+      sql`(q.asked_at, q.work_id, q.id) < (
+        timestamptz 'epoch' + ${before.askedAtMicros}::float8 * interval '1 microsecond', ${before.runId}, ${before.id})`,
     );
   }
-  const { rows } = await sql<QuestionRow & { askedAtText: string }>`
-    select ${columns}, q.asked_at::text as "askedAtText" from question q ${withSlug}
+  const { rows } = await sql<QuestionRow & { askedAtMicros: number }>`
+    select ${columns}, (extract(epoch from q.asked_at) * 1e6)::float8 as "askedAtMicros" from question q ${withSlug}
     where ${sql.join(where, sql` and `)}
     order by q.asked_at desc, q.work_id desc, q.id desc
     limit ${filter.limit}
