@@ -102,7 +102,7 @@ function endRows(cli: Cli, run: Run): Rows {
     ["attempt", `${run.attempt} of ${run.maxAttempts}`],
     ["past attempts", run.pastAttempts.map(attemptLine).join("\n")],
     ["exit code", run.exitCode === undefined ? "" : String(run.exitCode)],
-    ["signal", run.signal],
+    ["signal", plain(run.signal)],
     ["retry of", run.retryOf],
     ["result", run.windowId],
     ["attention", run.attention.map((reason) => cli.colors.yellow(words.attention.word(reason))).join(", ")],

@@ -1,4 +1,5 @@
 import { stripVTControlCharacters } from "node:util";
+import { cut, displayWidth, padded } from "./width.ts";
 
 export type Column<Row> = {
   header: string;
@@ -13,19 +14,22 @@ const gap = "  ";
 /** Minimum width of a flexible column in characters; below the minimum the line wraps. */
 const flexibleWidthMin = 12;
 
-/** Width of a text on the screen in characters, without colours. Wide characters count as 1. */
-export function displayWidth(text: string): number {
-  return [...stripVTControlCharacters(text)].length;
-}
+/** Invisible characters, but for those that join letters or choose the form of an emoji. */
+const invisible = /(?!\u200c|\u200d|\ufe0e|\ufe0f)\p{Default_Ignorable_Code_Point}/gu;
+/** Marks upon marks reach over the lines above and below. */
+const markTower = /(\p{M}{4})\p{M}+/gu;
 
 /**
  * Foreign text (labels, reasons, output of programs) for a line: line breaks become spaces. Control
- * characters are dropped, because these could move the cursor or reverse the direction of the line.
+ * characters are dropped, because these could move the cursor or reverse the direction of the line;
+ * invisible ones are dropped, so that equal names look equal.
  */
 export function plain(text: string): string {
   return stripVTControlCharacters(text)
-    .replace(/\s+/g, " ")
+    .replace(/[\s\u0085]+/g, " ")
     .replace(/[\p{Cc}\p{Bidi_Control}]/gu, "")
+    .replace(invisible, "")
+    .replace(markTower, "$1")
     .trim();
 }
 
@@ -35,12 +39,6 @@ export function plainLines(text: string): string {
     .replace(/\r\n?/g, "\n")
     .replace(/(?![\n\t])[\p{Cc}\p{Bidi_Control}]/gu, "")
     .trimEnd();
-}
-
-/** Cuts a text without colours to a width; a cut text ends with "…". */
-export function cut(text: string, width: number): string {
-  const characters = [...text];
-  return characters.length <= width ? text : `${characters.slice(0, Math.max(0, width - 1)).join("")}…`;
 }
 
 /**
@@ -54,7 +52,7 @@ export function table<Row>(
   { isAligned = false }: { isAligned?: boolean } = {},
 ): string[] {
   const filled = columns
-    .map((column) => ({ column, cells: rows.map((row) => column.cell(row)) }))
+    .map((column) => ({ column, cells: rows.map((row) => onOneLine(column.cell(row))) }))
     .filter(({ cells }) => cells.some((cell) => cell !== ""));
   const widths = filled.map(({ column, cells }) =>
     Math.max(column.header.length, ...cells.map((cell) => displayWidth(cell))),
@@ -80,8 +78,8 @@ export function table<Row>(
       .map((cell, index) => {
         const width = widths[index] ?? 0;
         const fitted = displayWidth(cell) > width ? cut(stripVTControlCharacters(cell), width) : cell;
-        const padding = " ".repeat(Math.max(0, width - displayWidth(fitted)));
-        return filled[index]?.column.align === "right" ? padding + fitted : fitted + padding;
+        if (filled[index]?.column.align !== "right") return padded(fitted, width);
+        return " ".repeat(Math.max(0, width - displayWidth(fitted))) + fitted;
       })
       .join(gap)
       .trimEnd();
@@ -89,6 +87,11 @@ export function table<Row>(
     line(filled.map(({ column }) => column.header)),
     ...rows.map((_, row) => line(filled.map(({ cells }) => cells[row] ?? ""))),
   ];
+}
+
+/** A cell may have colours, but no line breaks and tabs, wherever its text is from. */
+function onOneLine(cell: string): string {
+  return cell.replace(/[\t\n\v\f\r\u0085\u2028\u2029]+/g, " ");
 }
 
 /**

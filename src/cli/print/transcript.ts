@@ -1,6 +1,7 @@
 import { type Activity, ToolStatus, type Transcript } from "#gen/pinion/v1/activity_pb.js";
 import type { Cli } from "../cli.ts";
-import { cut, plain, plainLines } from "./table.ts";
+import { plain, plainLines } from "./table.ts";
+import { cut } from "./width.ts";
 
 /** An agent's activities as lines for people. */
 

@@ -4,8 +4,9 @@ import { timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Device, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { type Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "../cli.ts";
-import { type Column, cut, displayWidth, plain, table } from "../print/table.ts";
+import { type Column, plain, table } from "../print/table.ts";
 import { formatAgo } from "../print/times.ts";
+import { cut, displayWidth, padded } from "../print/width.ts";
 import * as words from "../print/words.ts";
 import { isActive, markedId, shown, type TopState } from "./state.ts";
 
@@ -104,7 +105,7 @@ function window<Row extends { id: string }>(
     cli.colors.dim(header),
     ...lines.map((line, index) =>
       isInFront && seen[index]?.id === marked
-        ? cli.colors.inverse(stripVTControlCharacters(line).padEnd(width))
+        ? cli.colors.inverse(padded(stripVTControlCharacters(line), width))
         : line,
     ),
   ];
@@ -137,7 +138,7 @@ function deviceColumns(cli: Cli, isNarrow: boolean, now: number): Column<Device>
 function runColumns(cli: Cli, labels: Map<string, string>, isNarrow: boolean, now: number): Column<Run>[] {
   const device: Column<Run> = {
     header: "DEVICE",
-    cell: ({ deviceId }) => cut(labels.get(deviceId) ?? deviceId.slice(-idCharacters), 20),
+    cell: ({ deviceId }) => cut(labels.get(deviceId) || deviceId.slice(-idCharacters), 20),
   };
   return [
     { header: "RUN", cell: ({ id }) => id.slice(-idCharacters) },

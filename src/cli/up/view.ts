@@ -1,6 +1,7 @@
 import type { Cli } from "../cli.ts";
 import { formatLength } from "../print/lengths.ts";
-import { displayWidth, plain } from "../print/table.ts";
+import { plain } from "../print/table.ts";
+import { displayWidth } from "../print/width.ts";
 
 /** Milestones of the first run, in order. */
 export type Milestone = "due" | "pushed" | "accepted" | "started" | "output" | "finished" | "stored";

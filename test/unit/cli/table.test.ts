@@ -1,6 +1,7 @@
 import { stripVTControlCharacters } from "node:util";
 import { expect, test } from "vitest";
-import { type Column, cut, details, plain, plainLines, table } from "../../../src/cli/print/table.ts";
+import { type Column, details, plain, plainLines, table } from "../../../src/cli/print/table.ts";
+import { cut, displayWidth, padded } from "../../../src/cli/print/width.ts";
 
 type Row = { name: string; count: string; reason: string };
 const columns: Column<Row>[] = [
@@ -60,8 +61,50 @@ test("text from elsewhere cannot move the cursor or break the line", () => {
 });
 
 test("cutting counts characters, not halves of them", () => {
-  expect(cut("🙂🙂🙂", 2)).toBe("🙂…");
+  expect(cut("🙂🙂🙂", 3)).toBe("🙂…");
+  expect(cut("🙂🙂🙂", 2)).toBe("…");
+  expect(cut("e\u0301e\u0301e\u0301", 2)).toBe("e\u0301…");
+  expect(cut("👩\u200d👩\u200d👧ab", 3)).toBe("👩\u200d👩\u200d👧…");
   expect(cut("abc", 3)).toBe("abc");
+});
+
+test.each([
+  ["abc", 3],
+  ["\u001b[31mabc\u001b[0m", 3],
+  ["日本語", 6],
+  ["ｗｅｂ", 6],
+  ["한국", 4],
+  ["e\u0301", 1],
+  ["a\u200b\u2060b", 2],
+  ["👩\u200d👩\u200d👧", 2],
+  ["🇩🇪", 2],
+  ["❤\ufe0f", 2],
+  ["❤ ✓ · … –", 9],
+  ["עברית", 5],
+  ["𠮷", 2],
+])("%j takes %d cells", (text, cells) => {
+  expect(displayWidth(text)).toBe(cells);
+  expect(displayWidth(padded(text, 10))).toBe(10);
+});
+
+test("columns line up beside wide, marked and invisible characters, and a cell is one line", () => {
+  const names = ["日本語", "e\u0301", "a\u200bb", "👩\u200d👩\u200d👧", "a\nb\tc\u2028d", "web"];
+  const lines = table(
+    names.map((name) => ({ name, count: "1", reason: "x" })),
+    columns,
+    40,
+  );
+  expect(lines).toHaveLength(names.length + 1);
+  for (const line of lines.slice(1)) {
+    expect(line).not.toMatch(/[\n\t\u2028]/);
+    expect(displayWidth(line.slice(0, line.lastIndexOf("1")))).toBe(9);
+  }
+});
+
+test("equal names look equal, marks stay on their line, and letters that join still do", () => {
+  expect(plain("we\u200bb\u2060\ufeff\u00ad\u{e0041}\u3164")).toBe("web");
+  expect(plain(`a${"\u0301".repeat(500)}b`)).toBe(`a${"\u0301".repeat(4)}b`);
+  expect(plain("می\u200cخواهم 👩\u200d👧 ❤\ufe0f")).toBe("می\u200cخواهم 👩\u200d👧 ❤\ufe0f");
 });
 
 test("pairs without a value are not shown, and further lines are indented", () => {

@@ -5,7 +5,7 @@ import { expect, test } from "vitest";
 import { DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { RunSchema, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { Cli } from "../../../src/cli/cli.ts";
-import { displayWidth } from "../../../src/cli/print/table.ts";
+import { displayWidth } from "../../../src/cli/print/width.ts";
 import { draw } from "../../../src/cli/top/draw.ts";
 import { keysOf } from "../../../src/cli/top/keys.ts";
 import { emptyState, press, type TopState } from "../../../src/cli/top/state.ts";

@@ -1,5 +1,5 @@
 import type { Cli } from "../../cli.ts";
-import { cut } from "../../print/table.ts";
+import { cut } from "../../print/width.ts";
 import type { Step } from "../plan/steps.ts";
 import { doneLine, failedLine } from "../plan/view.ts";
 import type { Failed, Progress } from "../run.ts";

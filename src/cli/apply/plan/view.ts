@@ -1,5 +1,6 @@
 import type { Cli } from "../../cli.ts";
-import { cut, plain } from "../../print/table.ts";
+import { plain } from "../../print/table.ts";
+import { cut } from "../../print/width.ts";
 import type { Failed } from "../run.ts";
 import type { Action, FieldChange, Plan, Step } from "./steps.ts";
 

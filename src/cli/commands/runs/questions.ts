@@ -9,8 +9,9 @@ import { runId } from "../../lookup.ts";
 import { printJson } from "../../print/json.ts";
 import { printList } from "../../print/lists.ts";
 import { wholeNumber } from "../../print/paging.ts";
-import { type Column, cut, plain, plainLines } from "../../print/table.ts";
+import { type Column, plain, plainLines } from "../../print/table.ts";
 import { formatAgo } from "../../print/times.ts";
+import { cut } from "../../print/width.ts";
 import * as words from "../../print/words.ts";
 
 const titleLength = 60;

@@ -144,7 +144,7 @@ class RunView {
       words.skipReason.word(run.skipReason),
       plain(run.reason),
       run.exitCode ? `exit code ${run.exitCode}` : "",
-      run.signal,
+      plain(run.signal),
       run.attention.map((reason) => words.attention.word(reason)).join(", "),
       formatUsage(run.usage),
       run.duration ? `took ${formatDuration(run.duration)}` : "",

@@ -4,8 +4,9 @@ import { type Run, type RunOutput, RunStatus, WatchRunResponseSchema } from "#ge
 import type { Cli } from "../../cli.ts";
 import type { Clients } from "../../context.ts";
 import { asJson } from "../../print/json.ts";
-import { cut, displayWidth, plain } from "../../print/table.ts";
+import { plain } from "../../print/table.ts";
 import { formatDuration } from "../../print/times.ts";
+import { cut, displayWidth } from "../../print/width.ts";
 import * as words from "../../print/words.ts";
 
 /** `pinion runs watch` without a run: all runs of the org, a watcher or a device, live. */

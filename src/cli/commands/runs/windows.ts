@@ -5,8 +5,9 @@ import { connect } from "../../context.ts";
 import { printList } from "../../print/lists.ts";
 import { wholeNumber } from "../../print/paging.ts";
 import { windowOutput } from "../../print/run-details.ts";
-import { type Column, cut, plain, plainLines } from "../../print/table.ts";
+import { type Column, plain, plainLines } from "../../print/table.ts";
 import { formatAgo, formatMoment } from "../../print/times.ts";
+import { cut } from "../../print/width.ts";
 
 const windowPageSize = 100;
 /** Maximum characters of each output in the list; `--output` shows all. */
