@@ -1,4 +1,4 @@
-import { create, fromBinary, type MessageInitShape } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
 import type { HandlerContext, ServiceImpl } from "@connectrpc/connect";
 import { z } from "zod";
 import { TranscriptSchema } from "#gen/pinion/v1/activity_pb.js";
@@ -33,7 +33,7 @@ import * as watchers from "../../store/work/watchers/watchers.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Feed } from "../cluster/feed.ts";
 import type { OutputChunk } from "../cluster/work-feed.ts";
-import { activityOf, activityStream } from "../device/messages/activity.ts";
+import { activityOf, activityStream, transcriptOf } from "../device/messages/activity.ts";
 import { attentionNames, runStatuses } from "../enums.ts";
 import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
@@ -219,7 +219,7 @@ function resultRpcs(deps: Deps): Pick<Served, "listWindows" | "getTranscript"> {
       const { orgId } = principalOf(context);
       await get(db, { orgId, runId });
       const bytes = await reports.findTranscript(db, { orgId, runId });
-      return { transcript: bytes ? fromBinary(TranscriptSchema, bytes) : create(TranscriptSchema) };
+      return { transcript: bytes ? transcriptOf(bytes) : create(TranscriptSchema) };
     },
   };
 }

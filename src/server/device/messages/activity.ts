@@ -1,7 +1,13 @@
 /** Agents' activities in the feed: an activity as bytes, small enough for one notification. */
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
-import { type Activity, ActivitySchema } from "#gen/pinion/v1/activity_pb.js";
+import {
+  type Activity,
+  ActivitySchema,
+  type Transcript,
+  TranscriptSchema,
+} from "#gen/pinion/v1/activity_pb.js";
 import { activityStreamsMin } from "../../cluster/work-feed.ts";
+import { withMoment } from "./moments.ts";
 
 /** The stream number of activities in the feed; all values OUTPUT_STREAM_… are smaller. */
 export const activityStream = activityStreamsMin;
@@ -62,8 +68,15 @@ const short = (text: string) => text.slice(0, cutCharacters).toWellFormed();
  */
 export function activityOf(bytes: Uint8Array): Activity | undefined {
   try {
-    return fromBinary(ActivitySchema, bytes);
+    return withMoment(fromBinary(ActivitySchema, bytes));
   } catch {
     return undefined;
   }
+}
+
+/** Decodes a transcript as it was stored. */
+export function transcriptOf(bytes: Uint8Array): Transcript {
+  const transcript = fromBinary(TranscriptSchema, bytes);
+  transcript.entries.forEach(withMoment);
+  return transcript;
 }

@@ -21,7 +21,13 @@ import type { Assignments, SessionView } from "../attempts/assignments.ts";
 import { beatsMissedMax, type OutstandingAttempt } from "../attempts/outstanding.ts";
 import { restoreForgotten } from "../reconcile/forgotten.ts";
 import type { Handling } from "../session/handling.ts";
-import { type AnswerMessage, answerMessage, askedOf, refusedAnswer } from "../session/questions.ts";
+import {
+  type AnswerMessage,
+  answerMessage,
+  askedOf,
+  hasStorableIds,
+  refusedAnswer,
+} from "../session/questions.ts";
 import type { SessionServices } from "../session/session-services.ts";
 import type { Link } from "../stream/link.ts";
 import { activityBytes, activityStream } from "./activity.ts";
@@ -204,10 +210,15 @@ export class AttemptMessages {
     }
   }
 
-  /** An attempt that may not ask receives the default answer, so that its agent does not wait. */
+  /**
+   * An attempt that may not ask, or not this, receives the default answer, so that its agent does not
+   * wait.
+   */
   async #ask(message: QuestionAsked): Promise<void> {
     const asked = askedOf(this.#session, message);
-    const row = await this.#handling.whileServed(() => this.#services.ask(asked));
+    const row = hasStorableIds(message)
+      ? await this.#handling.whileServed(() => this.#services.ask(asked))
+      : undefined;
     if (!row) return this.answer(refusedAnswer(asked));
     if (row.state !== "open") this.answer(answerMessage(row));
   }

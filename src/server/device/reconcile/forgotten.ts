@@ -4,6 +4,7 @@ import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { storableText } from "../../../store/pg/values/storable.ts";
 import type { ForgottenAttempt } from "../../../store/work/runs/restorations.ts";
 import type { ForgottenTurn } from "../../../store/work/turns/turn-restorations.ts";
+import { isMoment } from "../messages/moments.ts";
 import type { SessionServices } from "../session/session-services.ts";
 
 /**
@@ -30,9 +31,6 @@ function sourceOf(source: RunSource, isOfSlot: boolean): ForgottenAttempt["sourc
   return source === RunSource.AFTER ? "after" : "manual";
 }
 
-/** The last second of the year 9999. */
-const secondsMax = 253_402_300_799n;
-
 /**
  * The run of a completion that is offered again, as known to its device; undefined for any other
  * completion.
@@ -46,7 +44,7 @@ function forgottenOf(
   if (!windowStart || !windowEnd) return undefined;
   const moments = [windowStart, windowEnd, ...(scheduledFor ? [scheduledFor] : [])];
   // The database has no such moment, and no run had it.
-  if (moments.some(({ seconds }) => seconds < 0n || seconds > secondsMax)) return undefined;
+  if (moments.some((moment) => moment.seconds < 0n || !isMoment(moment))) return undefined;
   return {
     ...{ orgId: device.orgId, deviceId: device.deviceId, runId: workId, attemptToken, attempt },
     watcherId: watcherId.toLowerCase(),

@@ -5,12 +5,13 @@ import type { QuestionAsked } from "#gen/pinion/v1/device_pb.js";
 import type { QuestionRow } from "../../../scheduler/questions.ts";
 import type { Asked } from "../../../store/work/turns/questions.ts";
 import type { BusMessage } from "../../cluster/bus.ts";
+import { withAskedAt } from "../messages/moments.ts";
 
 export type AnswerMessage = Extract<BusMessage, { kind: "answer" }>;
 
 /** A device's question, under the identity of its token (R6). */
 export function askedOf(device: { orgId: string; deviceId: string }, message: QuestionAsked): Asked {
-  const question = message.question!;
+  const question = withAskedAt(message.question!);
   const optionOf = (kind: QuestionOptionKind) =>
     question.options.find((option) => option.kind === kind)?.id ?? "";
   return {
@@ -31,6 +32,11 @@ export function answerMessage(row: QuestionRow): AnswerMessage {
     questionId: row.id,
     isDefault: row.state !== "answered",
   };
+}
+
+/** PostgreSQL has no NUL, and an answer must name the question and its option as their device does. */
+export function hasStorableIds({ question }: QuestionAsked): boolean {
+  return [question, ...(question?.options ?? [])].every((it) => it !== undefined && !it.id.includes("\0"));
 }
 
 /** The default answer for an attempt that may not ask: the denying option. */
