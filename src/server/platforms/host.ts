@@ -18,7 +18,7 @@ import type { Looks } from "../../store/pg/looks.ts";
 import { wordsOf } from "../destinations/answer.ts";
 import type { ToPlatform } from "../destinations/sender.ts";
 import { createEar } from "./ear.ts";
-import { Instances, takenPerPassMax } from "./instances.ts";
+import { type Instance, Instances, type Sending, takenPerPassMax } from "./instances.ts";
 import type { Lines } from "./lines/lines.ts";
 import { createNews, type News } from "./news.ts";
 import { answer } from "./replier.ts";
@@ -155,9 +155,10 @@ async function passReplies(
     const instance = instances.find(owed);
     if (!instance) continue;
     const { platform, line, lease, stopping } = instance;
-    const work = answer(
+    const ended = answer(
       {
         ...{ db, log, feed, line, lease, publicUrl, signal: stopping.signal },
+        before: findBefore(instance, owed)?.ended,
         mask: (text) => mask(text, platform.secrets),
         said: () => news.said(platform),
         trouble: (what) => news.trouble(platform, mask(what, platform.secrets)),
@@ -167,9 +168,18 @@ async function passReplies(
       instance.atWork.delete(owed.turnId);
       onDone();
     });
-    instance.atWork.set(owed.turnId, work);
+    instance.atWork.set(owed.turnId, { owed, ended });
   }
   return Math.min(Math.max((await replies.findNextDueMs(db, own)) ?? repliesSweepMs, 50), repliesSweepMs);
+}
+
+/** The last reply under way to an earlier message of the same person in the same chat. */
+function findBefore({ atWork }: Instance, owed: replies.OwedReply): Sending | undefined {
+  return [...atWork.values()]
+    .filter(({ owed: { threadId, senderId } }) => threadId === owed.threadId && senderId === owed.senderId)
+    .filter((sending) => sending.owed.turnId < owed.turnId)
+    .sort((a, b) => (a.owed.turnId < b.owed.turnId ? -1 : 1))
+    .at(-1);
 }
 
 /** Posts a message of a destination into a chat. */

@@ -2,6 +2,7 @@ import { within } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../log.ts";
 import * as leases from "../../store/agents/platform-leases.ts";
+import type { OwedReply } from "../../store/agents/platform-replies.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -25,6 +26,13 @@ const lookMs = 50;
 /** Milliseconds that closing an instance may take. */
 const closeMs = 5_000;
 
+/** A try to send a reply. */
+export type Sending = {
+  owed: OwedReply;
+  /** Never rejects. */
+  ended: Promise<void>;
+};
+
 export type Instance = {
   platform: StartablePlatform;
   lease: leases.Lease;
@@ -33,7 +41,7 @@ export type Instance = {
   validUntil: number;
   stopping: AbortController;
   /** Replies under way, by turn. */
-  atWork: Map<string, Promise<void>>;
+  atWork: Map<string, Sending>;
 };
 
 type Deps = SecretSources & {
@@ -109,7 +117,7 @@ export class Instances {
   async #close({ line, lease, atWork }: Instance, isOwn: boolean): Promise<void> {
     const { db, log } = this.#deps;
     try {
-      await within(Promise.all([line.close(), ...atWork.values()]), closeMs);
+      await within(Promise.all([line.close(), ...[...atWork.values()].map(({ ended }) => ended)]), closeMs);
       if (isOwn) await leases.release(db, [lease]);
     } catch (error) {
       log.warn({ ...lease, err: error }, "an instance of a platform was not closed in order");

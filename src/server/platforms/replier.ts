@@ -7,7 +7,7 @@
  *
  * A platform that edits no messages has the whole reply posted under the turn's id.
  */
-import { Bell } from "../../abort.ts";
+import { Bell, within } from "../../abort.ts";
 import { excerpt } from "../../excerpt.ts";
 import type { Logger } from "../../log.ts";
 import type { Lease } from "../../store/agents/platform-leases.ts";
@@ -26,6 +26,8 @@ const retryMs = 2_000;
 const retryMsMax = 300_000;
 /** Milliseconds after which a reply that the platform does not take is given up. */
 const giveUpMs = 86_400_000;
+/** Milliseconds that a reply waits at most for the reply before it in its conversation. */
+const orderWaitMs = 10_000;
 /** Failures after which a message that cannot be edited is posted anew. */
 const editFailuresMax = 3;
 const placeholder = "…";
@@ -40,6 +42,8 @@ export type Replier = {
   mask: (text: string) => string;
   /** Aborts when another replica may have the lease. */
   signal: AbortSignal;
+  /** The try to send the reply before, in the same conversation; resolves when that has ended. */
+  before: Promise<void> | undefined;
   said(): void;
   trouble(what: string): void;
 };
@@ -123,8 +127,18 @@ async function look(
   return "ended";
 }
 
+/**
+ * Waits for the reply before, so that a conversation reads in its order. False if the lease may be
+ * lost.
+ */
+async function isNext({ before, signal }: Replier): Promise<boolean> {
+  if (before) await within(before, orderWaitMs);
+  return !signal.aborted;
+}
+
 /** The message that holds the reply. */
-function createPost({ db, line, lease, signal, trouble }: Replier, owed: replies.OwedReply) {
+function createPost(how: Replier, owed: replies.OwedReply) {
+  const { db, line, lease, signal, trouble } = how;
   const { threadId, turnId } = owed;
   const post = {
     id: owed.postId,
@@ -132,6 +146,7 @@ function createPost({ db, line, lease, signal, trouble }: Replier, owed: replies
     /** The id of the message, posted and stored; undefined if another replica has the reply now. */
     async open(): Promise<string | undefined> {
       if (post.id !== null) return post.id;
+      if (!(await isNext(how))) return undefined;
       const id = await line.post(threadId, { text: placeholder }, turnId);
       post.id = id;
       const isOurs = !signal.aborted && (await replies.savePost(db, { lease, turnId }, id));
@@ -179,6 +194,7 @@ async function finish(
         if (!/not modified/i.test(String(error))) throw error;
       });
     } else {
+      if (index === 0 && !(await isNext(how))) return;
       await line.post(threadId, { text: part }, index === 0 ? turnId : `${turnId}-${index + 1}`);
     }
     how.said();

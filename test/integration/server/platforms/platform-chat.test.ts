@@ -190,6 +190,25 @@ test("messages of one chat are answered in their order, and each in a message of
   );
 });
 
+test("a reply that the platform takes slowly keeps its place before the next one", async () => {
+  const [userId, otherId] = [2_000_000_001, 2_000_000_002];
+  await startChat({ allow_from: `${userId},${otherId}` });
+  const held = telegram.hold("sendRichMessage");
+  for (const n of [1, 2]) telegram.write(`n${n}`, { userId });
+  await answer(worker, await takeOn(worker), "first");
+  await held.reached;
+  await answer(worker, await takeOn(worker), "second");
+  // A later reply in another chat waits for nobody.
+  telegram.write("n3", { userId: otherId });
+  await answer(worker, await takeOn(worker), "third");
+  await vi.waitFor(() => expect(telegram.shown(otherId).map(({ text }) => text)).toEqual(["third"]), wait);
+  held.release();
+  await vi.waitFor(
+    () => expect(telegram.shown(userId).map(({ text }) => text)).toEqual(["first", "second"]),
+    wait,
+  );
+});
+
 test("a long reply comes in parts, and a turn that fails says why", async () => {
   const { userId } = await startChat();
   telegram.write("tell me all", { userId });
