@@ -17,6 +17,7 @@ import type { Json } from "../../../store/pg/schema/schema-columns.ts";
 import { storableText } from "../../../store/pg/values/storable.ts";
 import type { AgentReport, UsageCounts } from "../../../store/work/runs/reports.ts";
 import { attentionNames } from "../../enums.ts";
+import { lengthMs } from "./moments.ts";
 
 type AttemptNamed = { workId: string; attemptToken: string };
 
@@ -65,7 +66,7 @@ export function reportOf(
     exitCode: completion.exitCode,
     signal: completion.signal,
     reason: completion.reason,
-    durationMs: completion.duration ? durationMs(completion.duration) : undefined,
+    durationMs: lengthMs(completion.duration),
     nextSnapshot: completion.nextSnapshot,
     agent: agentReportOf(completion),
   };

@@ -19,17 +19,28 @@ async function begin() {
   return { stream, run, attempt, named: { workId, attemptToken } };
 }
 
-/** A call as JSON, as the page and curl make it; a stream's messages follow each other in the text. */
-async function asJson(method: string, body: object, kind = "json"): Promise<string> {
+/** A call as JSON, as the page and curl make it. */
+async function callJson(method: string, body: object, kind = "json"): Promise<Response> {
   const text = Buffer.from(JSON.stringify(body));
   const head = Buffer.alloc(kind === "json" ? 0 : 5);
   if (kind !== "json") head.writeUInt32BE(text.length, 1);
-  const response = await fetch(`${replicas.here.url}/pinion.v1.RunService/${method}`, {
+  return fetch(`${replicas.here.url}/pinion.v1.RunService/${method}`, {
     method: "POST",
     headers: { "content-type": `application/${kind}`, authorization: `Bearer ${replicas.here.token}` },
     body: Buffer.concat([head, text]),
   });
-  return response.text();
+}
+
+const asJson = async (method: string, body: object) => (await callJson(method, body)).text();
+
+/** Watches a run in JSON: the messages so far, one after the other, and the stream's end. */
+function watchJson(runId: string) {
+  const seen = { text: "", ended: Promise.resolve() };
+  seen.ended = (async () => {
+    const { body } = await callJson("WatchRun", { runId }, "connect+json");
+    for await (const piece of body ?? []) seen.text += Buffer.from(piece).toString();
+  })();
+  return seen;
 }
 
 test.each([
@@ -45,7 +56,7 @@ test.each([
     const { clients } = replicas.here;
     const at = { seconds, nanos };
     const entry = (text: string) => ({ sequence: 1n, at, body: { case: "text" as const, value: { text } } });
-    const watched = asJson("WatchRun", { runId: run.id }, "connect+json");
+    const watched = watchJson(run.id);
     const pieces = setInterval(() => {
       stream.send({ case: "activity", value: { ...named, activities: [entry("while it ran")] } });
     }, 50);
@@ -61,9 +72,9 @@ test.each([
     stream.send({ case: "complete", value: { ...named, outcome: 1, transcript } });
     expect((await stream.next("completionAck")).verdict).toBe(CompletionVerdict.STORED);
     expect(await asJson("GetTranscript", { runId: run.id })).toContain("in the end");
-    const seen = await watched;
-    expect(seen).toContain("while it ran");
-    expect(seen).not.toContain("internal");
+    await watched.ended;
+    expect(watched.text).toContain("RUN_STATUS_COMPLETED");
+    expect(watched.text).not.toContain("internal");
     expect((await clients.runs.getTranscript({ runId: run.id })).transcript?.entries[0]?.at).toBeUndefined();
   },
 );
@@ -80,3 +91,24 @@ test.each([
     isDefault: true,
   });
 });
+
+test.each([
+  [315_576_000_001n, 0],
+  [9_007_199_254_741n, 999_999_999],
+  [9_223_372_036_854_775_807n, 0],
+  [1n, 1_000_000_000],
+])(
+  "a result that took %d s and %d ns is stored, without that, and its run can be read",
+  async (seconds, nanos) => {
+    const { stream, run, named } = await begin();
+    stream.send({ case: "complete", value: { ...named, outcome: 1, duration: { seconds, nanos } } });
+    expect((await stream.next("completionAck")).verdict).toBe(CompletionVerdict.STORED);
+    for (const text of [
+      await asJson("GetRun", { runId: run.id }),
+      await asJson("ListRuns", { pageSize: 3 }),
+    ]) {
+      expect(text).toContain("RUN_STATUS_COMPLETED");
+      expect(text).not.toContain("internal");
+    }
+  },
+);
