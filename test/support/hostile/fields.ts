@@ -47,8 +47,12 @@ const moments: [seconds: bigint, nanos: number][] = [
   [253_402_300_799n, 999_999_999],
   [253_402_300_800n, 0],
   [9_223_372_036_854_775_807n, 0],
+  [-9_223_372_036_854_775_808n, 0],
+  [9_007_199_254_740_993n, 0],
   [0n, -1],
-  [0n, 2_000_000_000],
+  [0n, 1_000_000_000],
+  [253_402_300_799n, 2_000_000_000],
+  [-62_135_596_800n, -1],
 ];
 
 const lengths: [seconds: bigint, nanos: number][] = [
@@ -57,10 +61,16 @@ const lengths: [seconds: bigint, nanos: number][] = [
   [-1n, 0],
   [0n, 1],
   [1n, -1],
+  [1n, 1_000_000_000],
+  [9_007_199_254_741n, 999_999_999],
+  [9_223_372_036_854_775_807n, 0],
   [315_576_000_000n, 0],
   [315_576_000_001n, 0],
   [-9_223_372_036_854_775_808n, 0],
 ];
+
+/** Texts for rules with a pattern. */
+const formed = ["x", "xx", "x1", "USD", "https://example.com/x", "1.0.0", "#fff"];
 
 /** A valid message: required fields are set, ids are given by field name. */
 export function baseOf(desc: DescMessage, ids: Record<string, string>, depth = 0): Message {
@@ -80,11 +90,33 @@ export function baseOf(desc: DescMessage, ids: Record<string, string>, depth = 0
       const value = plainValue(field, ids);
       if (value !== undefined) into.set(field, value as never);
     } else if (field.fieldKind === "message") {
-      if (field.message.typeName === "google.protobuf.FieldMask") continue;
+      if (field.message.typeName === "google.protobuf.FieldMask") {
+        if (rulesOf(field)?.required) assign(message, field, { paths: pathsOf(desc) });
+        continue;
+      }
       into.set(field, reflect(field.message, baseOf(field.message, ids, depth + 1)) as never);
+    } else if (field.fieldKind === "list") {
+      assign(message, field, leastItems(field, ids, depth));
     }
   }
   return message;
+}
+
+/** The items that a list must have. */
+function leastItems(field: DescField & { fieldKind: "list" }, ids: Record<string, string>, depth: number) {
+  const rules = rulesOf(field)?.type;
+  const count = rules?.case === "repeated" ? Number(rules.value.minItems) : 0;
+  return Array.from({ length: count }, () => {
+    if (field.listKind === "message") return baseOf(field.message, ids, depth + 1);
+    return field.listKind === "enum" ? field.enum.values[1]?.number : "read";
+  });
+}
+
+/** What an update may change: the fields of its spec, or its own. */
+function pathsOf(desc: DescMessage): string[] {
+  const spec = desc.fields.find(({ name }) => name === "spec");
+  const { fields } = spec?.fieldKind === "message" ? spec.message : desc;
+  return fields.map(({ name }) => name).filter((name) => !/(_id|_mask|_version)$/.test(name));
 }
 
 function plainValue(field: DescField, ids: Record<string, string>): unknown {
@@ -92,14 +124,20 @@ function plainValue(field: DescField, ids: Record<string, string>): unknown {
   if (field.fieldKind !== "scalar") return undefined;
   const given = ids[field.name];
   if (field.scalar === ScalarType.STRING) {
-    if (given !== undefined) return given;
     const rules = stringRules(field);
+    if (given !== undefined && (given !== "" || !rules?.pattern)) return given;
     if (rules?.wellKnown.case === "uuid") return uuid;
-    if (/schedule|time_zone|page_token|cursor|order|filter|query/.test(field.name)) return "";
+    if (/schedule|time_zone|page_token|cursor|order|filter/.test(field.name)) return "";
+    if (rules?.wellKnown.case === "uri") return "https://example.com/x";
+    if (rules?.wellKnown.case === "email") return "x@example.com";
+    if (rules?.pattern) return formed.find((text) => new RegExp(rules.pattern ?? "").test(text)) ?? "";
     return "x".repeat(Number(rules?.minBytes ?? rules?.minLen ?? 0n) || 1);
   }
   if (field.scalar === ScalarType.BOOL) return rulesOf(field)?.type.case === "bool" ? true : undefined;
-  if (field.scalar === ScalarType.BYTES) return undefined;
+  if (field.scalar === ScalarType.BYTES) {
+    const rules = rulesOf(field)?.type;
+    return new Uint8Array(rules?.case === "bytes" ? Number(rules.value.len) : 0);
+  }
   const least = numberBounds(field)[0];
   if (least === undefined) return undefined;
   return isLong(field) ? BigInt(least) : Number(least);
@@ -260,13 +298,20 @@ export function* mutationsOf(desc: DescMessage, ids: Record<string, string>, dep
       assign(message, field, value);
       yield { label: `${field.name}: ${label}`, message };
     }
-    if (field.fieldKind !== "message") continue;
-    for (const inner of mutationsOf(field.message, ids, depth + 1)) {
+    const within = messageWithin(field);
+    if (within === undefined) continue;
+    for (const inner of mutationsOf(within, ids, depth + 1)) {
       const message = baseOf(desc, ids, depth);
-      assign(message, field, inner.message);
+      assign(message, field, field.fieldKind === "list" ? [inner.message] : inner.message);
       yield { label: `${field.name}.${inner.label}`, message };
     }
   }
+}
+
+/** The messages of a field: of its own, or the items of its list. */
+function messageWithin(field: DescField): DescMessage | undefined {
+  if (field.fieldKind === "message") return field.message;
+  return field.fieldKind === "list" && field.listKind === "message" ? field.message : undefined;
 }
 
 /** In the form of generated code: a oneof holds its case. */
@@ -276,7 +321,9 @@ function assign(message: Message, field: DescField, value: unknown): void {
   const made = needsCreate ? create(field.message, value as Record<string, unknown>) : value;
   const items =
     field.fieldKind === "list" && field.listKind === "message"
-      ? (value as Record<string, unknown>[]).map((item) => create(field.message, item))
+      ? (value as Record<string, unknown>[]).map((item) =>
+          "$typeName" in item ? item : create(field.message, item),
+        )
       : made;
   if (field.oneof) target[field.oneof.localName] = { case: field.localName, value: items };
   else target[field.localName] = items;

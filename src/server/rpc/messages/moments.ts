@@ -1,9 +1,6 @@
 import { type Timestamp, timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { refuse } from "../../../errors.ts";
-
-/** Years 1 to 9999, as google.protobuf.Timestamp allows. */
-const secondsMin = -62_135_596_800n;
-const secondsMax = 253_402_300_799n;
+import { isMoment } from "../../device/messages/moments.ts";
 
 /** For a message: a moment, or nothing. */
 export function timestampOf(date: Date): Timestamp;
@@ -14,10 +11,10 @@ export function timestampOf(date: Date | null | undefined): Timestamp | undefine
 
 /**
  * Converts a message's timestamp. Refuses with `invalid_argument` a time outside of years 1 to
- * 9999.
+ * 9999, and nanoseconds beyond a second, which would lead out of them.
  */
 export function dateOf(timestamp: Timestamp, field: string): Date {
-  if (timestamp.seconds < secondsMin || timestamp.seconds > secondsMax) {
+  if (!isMoment(timestamp)) {
     refuse("invalid_argument", `${field}: not a moment in years 1 to 9999`, { field });
   }
   // Down to the millisecond: rounded up, the last moment would be in the year 10000.

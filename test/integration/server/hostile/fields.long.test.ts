@@ -94,6 +94,7 @@ test("every field of every unary rpc, at its limits and beyond", patience, async
     }
   });
   process.stderr.write(`  ${JSON.stringify(counts)}\n`);
+  wrong.push(...(await unreadableLists()));
   expect(wrong).toEqual([]);
   expect(counts.refusedByRule).toBeGreaterThan(500);
   expect(counts.done).toBeGreaterThan(100);
@@ -122,6 +123,21 @@ test(
     });
   },
 );
+
+/** The lists that fail over what was stored, in JSON, whose writer is stricter than that of binary messages. */
+async function unreadableLists(): Promise<string[]> {
+  const wrong: string[] = [];
+  for (const { name, parent } of methods.filter((method) => method.name.startsWith("List"))) {
+    const response = await fetch(`${target.url}/${parent.typeName}/${name}`, {
+      method: "POST",
+      headers: { "content-type": "application/json", authorization: `Bearer ${target.token}` },
+      body: JSON.stringify({ pageSize: 500 }),
+    });
+    if (response.status >= 500) wrong.push(`${name}: ${await response.text()}`);
+    else await response.arrayBuffer();
+  }
+  return wrong;
+}
 
 async function post(
   contentType: string,
