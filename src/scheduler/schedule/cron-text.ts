@@ -1,3 +1,4 @@
+import { Cron } from "croner";
 import { Mistake } from "./mistake.ts";
 
 /**
@@ -275,4 +276,13 @@ function the(field: Field): string {
 
 function quote(text: string): string {
   return `"${text}"`;
+}
+
+/** croner refuses some lists of marks that each are good (`L,LW`). */
+export function cronOf(expression: string): Cron {
+  try {
+    return new Cron(expression, { utcOffset: 0, paused: true, mode: "6-part" });
+  } catch (error) {
+    throw new Mistake((error as Error).message.replace(/^CronPattern: (Syntax error, )?/, ""));
+  }
 }

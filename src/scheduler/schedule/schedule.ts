@@ -1,6 +1,5 @@
-import { Cron } from "croner";
 import { refuse } from "../../errors.ts";
-import { type CronText, hashOf, parseCron } from "./cron-text.ts";
+import { type CronText, cronOf, hashOf, parseCron } from "./cron-text.ts";
 import { isMoment, momentOf, type Span, spanAt } from "./local-time.ts";
 import { Mistake } from "./mistake.ts";
 import { explainZone, isZone } from "./zones.ts";
@@ -201,6 +200,8 @@ export function previousSlot(schedule: Schedule, before: Date): Date | undefined
  * the years before 100 as those of the 20th century.
  */
 const earliestMs = Date.UTC(1000, 0, 1);
+/** The last moment of a protobuf timestamp. */
+const latestMs = Date.UTC(10_000, 0, 1) - 1;
 
 /** The cached or computed answer. */
 function answer(
@@ -215,6 +216,7 @@ function answer(
   let slot = answers.get(key);
   if (slot === undefined && !answers.has(key)) {
     slot = find(slots, moment);
+    if (slot !== undefined && slot > latestMs) slot = undefined;
     if (answers.size >= answersMax) answers.clear();
     answers.set(key, slot);
   }
@@ -296,7 +298,7 @@ const second = 1_000;
  * neighbouring spans ask alike.
  */
 function readingsOf(expression: string) {
-  const cron = new Cron(expression, { utcOffset: 0, paused: true, mode: "6-part" });
+  const cron = cronOf(expression);
   let asked = Number.POSITIVE_INFINITY;
   let found: number | undefined;
   return {
