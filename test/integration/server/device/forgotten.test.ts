@@ -19,6 +19,7 @@ import { materializeBacklogOnce, materializeOnce } from "../../../../src/schedul
 import * as incarnations from "../../../../src/store/pg/incarnation.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../../support/device.ts";
+import { hold, untilBlocked } from "../../../support/locks.ts";
 import { hourly, listRuns, listWindows, putSchedule } from "../../../support/rows.ts";
 import { noteDoorbell } from "../../../support/surroundings.ts";
 import { answer, startTurn } from "../../../support/talk.ts";
@@ -196,6 +197,33 @@ test("a run that ends at the moment of the offer has its result, too", async () 
   });
   expect((await answered.answer).verdict).toBe(CompletionVerdict.STORED_LATE);
   expect(await getRun(clients, { workId: runId })).toMatchObject({ status: RunStatus.COMPLETED });
+});
+
+test("an attempt that comes back while the one before it ends has times after its end", async () => {
+  const { device, stream } = await begin();
+  const { id: runId, watcherId } = await startWork(replicas.here.clients, device);
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, "the answer");
+  await forget(runId);
+  await sql`insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+      notification, source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned, not_before)
+    values ('local', ${runId}, ${watcherId}, 1, 'pinion-default', 1, ${device.deviceId}, '', 'none', 'manual',
+      now() - interval '1 day', now(), now(), 60000, 3, true, now() + interval '1 hour')`.execute(
+    database.db,
+  );
+  await using ending = await hold(database.db);
+  await sql`select from run where id = ${runId} for update`.execute(ending.tx);
+  const answered = offer(stream, { ...assignment, attempt: 2 });
+  await untilBlocked(database.db);
+  const end = sql`jsonb_build_object('attempt', 1, 'token', gen_random_uuid(), 'device_id', ${device.deviceId}::text,
+    'claimed_at', now(), 'ended_at', clock_timestamp(), 'last_beat_at', null, 'reason', 'lost', 'is_reported', false)`;
+  await sql`update run set past_attempts = jsonb_build_array(${end}) where id = ${runId}`.execute(ending.tx);
+  await ending.commit();
+  expect((await answered).verdict).toBe(CompletionVerdict.STORED_LATE);
+  const { rows } = await sql<{ isAfter: boolean }>`
+    select claimed_at >= (past_attempts->0->>'ended_at')::timestamptz as "isAfter" from run_finished
+    where id = ${runId}`.execute(database.db);
+  expect(rows).toEqual([{ isAfter: true }]);
 });
 
 test("a slot that is recorded again has the same run, and does not get a second one after its result came back", async () => {
