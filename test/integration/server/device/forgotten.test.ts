@@ -43,6 +43,25 @@ async function forget(runId: string): Promise<void> {
     await sql`delete from ${sql.table(table)} where id = ${runId}`.execute(database.db);
 }
 
+/**
+ * The state of a standby that had the run before its claim: a device's run is due again in an hour,
+ * a run without a device now.
+ */
+async function waitAgain(run: {
+  runId: string;
+  watcherId: string;
+  deviceId: string | null;
+  maxAttempts?: number;
+}): Promise<void> {
+  const { runId, watcherId, deviceId, maxAttempts = 1 } = run;
+  const isPinned = deviceId !== null;
+  await sql`insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+      notification, source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned, not_before)
+    values ('local', ${runId}, ${watcherId}, 1, 'pinion-default', 1, ${deviceId}, '', 'none', 'manual',
+      now() - interval '1 day', now(), now(), 60000, ${maxAttempts}, ${isPinned},
+      ${isPinned ? sql`now() + interval '1 hour'` : null})`.execute(database.db);
+}
+
 function offered({ workId, attemptToken, attempt, watcher, event }: Assignment, output = "the answer") {
   const { source, scheduledFor, windowStart, windowEnd } = event!;
   const reoffer = {
@@ -134,12 +153,7 @@ test("a run that waits again, because its claim was forgotten, ends with the res
   await stream.complete(first, "the answer");
   // The run's device is away, so the run is not claimed meanwhile.
   await forget(busy.id);
-  await sql`insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-      notification, source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned, not_before)
-    values ('local', ${busy.id}, ${busy.watcherId}, 1, 'pinion-default', 1, ${device.deviceId}, '', 'none', 'manual',
-      now() - interval '1 day', now(), now(), 60000, 1, true, now() + interval '1 hour')`.execute(
-    database.db,
-  );
+  await waitAgain({ runId: busy.id, watcherId: busy.watcherId, deviceId: device.deviceId });
   expect((await offer(stream, first)).verdict).toBe(CompletionVerdict.STORED_LATE);
   expect(await getRun(clients, { workId: busy.id })).toMatchObject({ status: RunStatus.COMPLETED });
 });
@@ -155,10 +169,7 @@ test("a forgotten run that another worker has claimed when the first worker come
   one.cancel();
   await one.ended;
   await forget(id);
-  await sql`insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, agent_kind,
-      notification, source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned)
-    values ('local', ${id}, ${watcherId}, 1, 'pinion-default', 1, '', 'none', 'manual',
-      now() - interval '1 day', now(), now(), 60000, 1, false)`.execute(database.db);
+  await waitAgain({ runId: id, watcherId, deviceId: null });
   const other = await connectWorker(url, workerIdentity(token));
   const second = await takeOn(other);
   expect(second).toMatchObject({ workId: id });
@@ -177,12 +188,7 @@ test("a run that ends at the moment of the offer has its result, too", async () 
   const first = await takeOn(stream);
   await stream.complete(first, "the answer");
   await forget(runId);
-  await sql`insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-      notification, source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned, not_before)
-    values ('local', ${runId}, ${watcherId}, 1, 'pinion-default', 1, ${device.deviceId}, '', 'none', 'manual',
-      now() - interval '1 day', now(), now(), 60000, 1, true, now() + interval '1 hour')`.execute(
-    database.db,
-  );
+  await waitAgain({ runId, watcherId, deviceId: device.deviceId });
   const answered = await database.db.transaction().execute(async (tx) => {
     await sql`insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id,
         agent_kind, notification, source, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status,
@@ -205,12 +211,7 @@ test("an attempt that comes back while the one before it ends has times after it
   const assignment = await takeOn(stream);
   await stream.complete(assignment, "the answer");
   await forget(runId);
-  await sql`insert into run (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
-      notification, source, window_start, window_end, due_at, timeout_ms, max_attempts, is_pinned, not_before)
-    values ('local', ${runId}, ${watcherId}, 1, 'pinion-default', 1, ${device.deviceId}, '', 'none', 'manual',
-      now() - interval '1 day', now(), now(), 60000, 3, true, now() + interval '1 hour')`.execute(
-    database.db,
-  );
+  await waitAgain({ runId, watcherId, deviceId: device.deviceId, maxAttempts: 3 });
   await using ending = await hold(database.db);
   await sql`select from run where id = ${runId} for update`.execute(ending.tx);
   const answered = offer(stream, { ...assignment, attempt: 2 });
