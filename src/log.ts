@@ -1,4 +1,5 @@
 import { type DestinationStream, type Logger, pino } from "pino";
+import { excerpt } from "./excerpt.ts";
 import { prettyLines } from "./log-lines.ts";
 
 export type { Logger };
@@ -67,7 +68,7 @@ function fieldsOfError(error: unknown): unknown {
 
 function shownOf(value: unknown, depth: number): unknown {
   if (typeof value === "string") {
-    return value.length > errorTextMax ? `${value.slice(0, errorTextMax).toWellFormed()}…` : value;
+    return value.length > errorTextMax ? excerpt(value, errorTextMax) : value;
   }
   if (typeof value === "bigint") return String(value);
   if (typeof value !== "object" || value === null) return value;

@@ -1,5 +1,4 @@
 /** Input of every builder of a replica: settings, id, log and telemetry. */
-
 import { build } from "../build.ts";
 import type { ReplicaConfig } from "../config.ts";
 import { DatabaseClock } from "../database-clock.ts";

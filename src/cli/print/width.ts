@@ -26,7 +26,7 @@ export function displayWidth(text: string): number {
 
 /** Cuts a text without colours to a width; a cut text ends with "…". */
 export function cut(text: string, widthMax: number): string {
-  if (simple.test(text) ? text.length <= widthMax : displayWidth(text) <= widthMax) return text;
+  if (displayWidth(text) <= widthMax) return text;
   let kept = "";
   let left = widthMax - 1;
   for (const { segment } of segmenter.segment(text)) {

@@ -260,8 +260,6 @@ async function writeWithEvents(tx: Db, planned: readonly Planned[]): Promise<slo
   return written;
 }
 
-/** Plans become rows: held to the quota of their org, written, and each with its event. */
-
 /** A slot to be recorded, with the pin of its watcher; null: no pin, or the run is placed first. */
 export type PlannedSlot = { slot: slotRows.SlotRecord; deviceId: string | null };
 

@@ -3,7 +3,6 @@
  * start becomes a run, a skipped run with its reason, or a place in the watcher's queue, or finds
  * an equal start; never a second active run (R1).
  */
-
 import { newId } from "../../ids.ts";
 import type { JsonValue } from "../../json.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";

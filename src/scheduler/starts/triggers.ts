@@ -14,8 +14,7 @@ import * as slotRows from "../../store/work/watchers/slot-rows.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { nextSlot } from "../schedule/schedule.ts";
 import { planManual, spentBudget } from "../slots/plan.ts";
-import type { Hold } from "../slots/recording.ts";
-import { type Claim, eventOf, recording } from "../slots/recording.ts";
+import { type Claim, eventOf, type Hold, recording } from "../slots/recording.ts";
 import { type Started, startLocked } from "./starts.ts";
 
 /**
@@ -204,10 +203,11 @@ export type Triggered = {
 function answerOf({ outcome, runId, activeRunId }: Started): Omit<Triggered, "run"> & { runId: string } {
   // An equal input that waits is named beside the run it waits for.
   const waits = outcome === "queued" || (outcome === "already_queued" && runId !== activeRunId);
+  const waitedFor = (waits && activeRunId) || undefined;
   return {
-    runId: waits && activeRunId ? activeRunId : runId,
+    runId: waitedFor ?? runId,
     alreadyQueued: outcome === "already_queued",
-    queuedRunId: waits && activeRunId ? runId : "",
+    queuedRunId: waitedFor ? runId : "",
   };
 }
 

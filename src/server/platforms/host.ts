@@ -175,11 +175,13 @@ async function passReplies(
 
 /** The last reply under way to an earlier message of the same person in the same chat. */
 function findBefore({ atWork }: Instance, owed: replies.OwedReply): Sending | undefined {
-  return [...atWork.values()]
-    .filter(({ owed: { threadId, senderId } }) => threadId === owed.threadId && senderId === owed.senderId)
-    .filter((sending) => sending.owed.turnId < owed.turnId)
-    .sort((a, b) => (a.owed.turnId < b.owed.turnId ? -1 : 1))
-    .at(-1);
+  let last: Sending | undefined;
+  for (const sending of atWork.values()) {
+    const { threadId, senderId, turnId } = sending.owed;
+    const isBefore = threadId === owed.threadId && senderId === owed.senderId && turnId < owed.turnId;
+    if (isBefore && (!last || last.owed.turnId < turnId)) last = sending;
+  }
+  return last;
 }
 
 /** Posts a message of a destination into a chat. */

@@ -5,7 +5,6 @@
  * A start is independent of the call that asked for it: if the caller disconnects, the start still
  * ends and is recorded. No database connection is held during a start.
  */
-
 import { createBatcher } from "../../batcher.ts";
 import { Refusal } from "../../errors.ts";
 import { pairsOf } from "../../pairs.ts";

@@ -208,8 +208,8 @@ export class KeptResults {
   confirm({ attemptToken }: Kept, by: KeptBy, answer?: { answeredAt: bigint | undefined }): void {
     const kept = this.#kept.get(attemptToken);
     if (kept === undefined) return;
-    const since = answer && { acknowledgedAt: answer.answeredAt, storedBefore: undefined };
-    const now: Kept = { ...kept, by, ...since };
+    const answered = answer && { acknowledgedAt: answer.answeredAt, storedBefore: undefined };
+    const now: Kept = { ...kept, by, ...answered };
     this.#replace(kept, now);
   }
 

@@ -4,7 +4,11 @@
  * callers send again for ever. They are mistakes of the caller: `invalid_argument`.
  */
 import { Code, ConnectError } from "@connectrpc/connect";
-import type { Compression, UniversalServerResponse } from "@connectrpc/connect/protocol";
+import {
+  type Compression,
+  createAsyncIterable,
+  type UniversalServerResponse,
+} from "@connectrpc/connect/protocol";
 
 /** The beginning of Connect's words for a received message that cannot be parsed. */
 const unreadable = "parse binary: ";
@@ -37,17 +41,13 @@ export async function blameCaller(response: UniversalServerResponse): Promise<Un
   for await (const chunk of body) chunks.push(chunk);
   const told = Buffer.concat(chunks);
   const error = JSON.parse(told.toString()) as { message?: string };
-  if (!error.message?.startsWith(unreadable)) return { ...response, body: oneChunk(told) };
+  if (!error.message?.startsWith(unreadable)) return { ...response, body: createAsyncIterable([told]) };
   const blamed = Buffer.from(JSON.stringify({ ...error, code: "invalid_argument" }));
   header?.set("content-length", String(blamed.length));
-  return { ...response, status: 400, body: oneChunk(blamed) };
+  return { ...response, status: 400, body: createAsyncIterable([blamed]) };
 }
 
 /** Connect tells the errors of unary calls as JSON; short ones are not compressed. */
 function isUnaryError(header: Headers | undefined): boolean {
   return header?.get("content-type") === "application/json" && !header.has("content-encoding");
-}
-
-async function* oneChunk(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  yield bytes;
 }
