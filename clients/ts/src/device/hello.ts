@@ -6,7 +6,8 @@ import {
   type Hello,
   HelloSchema,
 } from "../gen/pinion/v1/device_pb.js";
-import { CLIENT_VERSION, type DeviceOptions } from "./options.ts";
+import { CLIENT_VERSION } from "../version.ts";
+import type { DeviceOptions } from "./options.ts";
 import { truncateUtf8 } from "./results/completion.ts";
 
 /**
