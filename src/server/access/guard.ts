@@ -48,6 +48,8 @@ export type Guard = {
    * exists.
    */
   isUnknown(authorization: string | null | undefined): boolean;
+  /** The principal of a header whose token needs no lookup now; undefined for all others. */
+  findKnown(authorization: string | undefined): Principal | undefined;
   /**
    * Admits a call of an rpc (see {@link nameOf}), or refuses. Undefined if the rpc needs no token.
    */
@@ -96,6 +98,11 @@ export function createGuard({ db, log }: { db: Db; log: Logger }): Guard {
       const secret = secretOf(authorization);
       if (secret === undefined || tokenKind(secret) === undefined) return false;
       return !cache.has(secretHash(secret));
+    },
+    findKnown(authorization) {
+      const secret = secretOf(authorization);
+      const found = secret && tokenKind(secret) ? cache.find(secretHash(secret)) : undefined;
+      return found === "no good" ? undefined : found;
     },
     async admit(rpc, authorization) {
       const rule = rules[rpc];
