@@ -35,7 +35,7 @@ export const sessionsSettings = {
     .enum(["bare", "connect"])
     .default("bare")
     .describe(
-      "What serves device streams that come over gRPC: the bare HTTP/2 stream, or the Connect handler that serves all else",
+      "What serves device streams and unary calls that come over gRPC: the bare HTTP/2 stream, or the Connect handler that serves all else",
     ),
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
 };

@@ -104,7 +104,7 @@ export type Edit = Asked & {
 export async function update(db: Db, edit: Edit, surroundings: Surroundings): Promise<Watcher> {
   const { orgId, isDryRun = false } = edit;
   const { watcher, due } = await rehearsable(db, isDryRun, async (tx) => {
-    const watcherId = await watchers.lock(tx, edit);
+    const watcherId = await watchers.lock(tx, { ...edit, for: "edit" });
     // The time is read before the due slots are recorded. A slot between the two moments is
     // recorded under the old schedule, and is not recorded again (R2) if the new schedule has the
     // same slot.
@@ -207,7 +207,7 @@ export async function pause(
 ): Promise<Watcher> {
   const { orgId, actor, reason } = options;
   const { watcher, due, cancellation } = await transaction(db, async (tx) => {
-    const watcherId = await lockWithRuns(tx, options);
+    const watcherId = await lockWithRuns(tx, options, { for: "edit" });
     const due = await recordDue(tx, orgId, watcherId, surroundings.quotas);
     const current = await watchers.get(tx, { orgId, watcher: watcherId });
     if (current.status === "no_executor") refuseOrphan(current);
@@ -238,7 +238,7 @@ export async function pause(
 export async function resume(db: Db, options: Asked, surroundings: Surroundings): Promise<Watcher> {
   const { orgId, actor } = options;
   const { watcher, due } = await transaction(db, async (tx) => {
-    const watcherId = await watchers.lock(tx, options);
+    const watcherId = await watchers.lock(tx, { ...options, for: "edit" });
     const after = await clock.now(tx);
     const due = await recordDue(tx, orgId, watcherId, surroundings.quotas);
     const current = await watchers.get(tx, { orgId, watcher: watcherId });
@@ -276,7 +276,7 @@ function refuseOrphan(watcher: Watcher): never {
 export async function remove(db: Db, options: Asked, surroundings: Surroundings): Promise<Cancellation> {
   const { orgId, actor } = options;
   const cancellation = await transaction(db, async (tx) => {
-    const watcherId = await lockWithRuns(tx, options);
+    const watcherId = await lockWithRuns(tx, options, { for: "removal" });
     const { slug, name, device_id: deviceId } = await watchers.get(tx, { orgId, watcher: watcherId });
     await watchers.remove(tx, { orgId, watcherId });
     const why = { reason: "the watcher was deleted" };
@@ -293,10 +293,14 @@ export async function remove(db: Db, options: Asked, surroundings: Surroundings)
  * Locks the runs before the watcher, in the order of a completion, so that the two cannot deadlock.
  * Returns the watcher's id.
  */
-async function lockWithRuns(tx: Db, { orgId, watcher }: Asked): Promise<string> {
+async function lockWithRuns(
+  tx: Db,
+  { orgId, watcher }: Asked,
+  options: { for: "edit" | "removal" },
+): Promise<string> {
   const { id } = await watchers.get(tx, { orgId, watcher });
   await runs.lockForCancel(tx, { orgId, watcherId: id });
-  return watchers.lock(tx, { orgId, watcher: id });
+  return watchers.lock(tx, { orgId, watcher: id, ...options });
 }
 
 /** Announces the recorded slots and the moved schedule, after the commit. */

@@ -98,6 +98,7 @@ export {
 export { isEnded, type WaitForRunOptions, waitForRun } from "./ops/wait-for-run.ts";
 export { isTurnEnded, type WaitForTurnOptions, waitForTurn } from "./ops/wait-for-turn.ts";
 export { type KeepLimits, type Kept, listKept } from "./outbox/kept.ts";
+export { daemonPid } from "./outbox/lock.ts";
 export { type DirectoryProblem, directoryProblem } from "./private-directory.ts";
 export { type FileReading, type ReadOptions, readRegularFile, readRegularFileSync } from "./regular-file.ts";
 export {

@@ -32,7 +32,8 @@ export function readContexts(env: Environment): Contexts {
   const path = contextsFile(env);
   let text: string;
   try {
-    text = readFileSync(path, "utf8");
+    // Drops a byte order mark, as editors of Windows write it.
+    text = new TextDecoder().decode(readFileSync(path));
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === "ENOENT" || code === "ENOTDIR") return { current: "", contexts: {} };
