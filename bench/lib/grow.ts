@@ -378,9 +378,10 @@ function restOf(scale: number): string[] {
     from (select org_id, id from watcher where name = 'idle' order by id limit ${count(scale, 50_000)}) w
       cross join lateral (select pg_temp.id_at(now() - interval '59 days', w.id::text) as id) v`,
     `with made as (
-      insert into bulk_operation (org_id, id, kind, filter, reason, actor, state, created_at, finished_at)
+      insert into bulk_operation (org_id, id, kind, filter, reason, actor, state, created_at, finished_at, counts)
       select '${bigOrg}', pg_temp.id_at(now() - i * interval '1 hour', 'bulk ' || i), 'retry', '{"statuses": ["failed"]}', '', 'pinion', 'finished',
-        now() - i * interval '1 hour', now() - i * interval '1 hour' from generate_series(1, 60) i returning org_id, id
+        now() - i * interval '1 hour', now() - i * interval '1 hour',
+        '{"matched": 5000, "done": 5000, "passed_over": 0, "failed": 0}' from generate_series(1, 60) i returning org_id, id
     )
     insert into bulk_item (org_id, bulk_id, run_id, state)
     select m.org_id, m.id, gen_random_uuid(), 'done' from made m, generate_series(1, ${count(scale, 5_000)})`,
