@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { ConfigError, count, milliseconds, type SettingsOf } from "./fields.ts";
+import { ConfigError } from "./config-error.ts";
+import { count, milliseconds, type SettingsOf } from "./fields.ts";
 
 /** Sessions of devices, and the rules by which their attempts are lost. */
 export const sessionsSettings = {

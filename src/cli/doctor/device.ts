@@ -15,7 +15,7 @@ import {
   readStatus,
 } from "@pinion/client";
 import type { Environment } from "../cli.ts";
-import { findProgram } from "../device/config.ts";
+import { findProgram } from "../device/find-program.ts";
 import { daemonPid } from "../device/state-dir.ts";
 import { explain, systemCode } from "../failures.ts";
 import { formatBytes } from "../print/bytes.ts";

@@ -9,7 +9,8 @@ import {
   type MachineSchema,
 } from "../gen/pinion/v1/device_pb.js";
 import type { MachineFingerprint } from "../machine.ts";
-import { CLIENT_VERSION, type DeviceOptions } from "./options.ts";
+import { CLIENT_VERSION } from "../version.ts";
+import type { DeviceOptions } from "./options.ts";
 import { truncateUtf8 } from "./results/completion.ts";
 
 /**
