@@ -13,7 +13,7 @@ import { recordDue } from "../scheduler/slots/record-due.ts";
 import { eventOf } from "../scheduler/slots/recording.ts";
 import * as agents from "../store/agents/agents.ts";
 import { describe } from "../store/people/changes.ts";
-import { requirePinnable } from "../store/people/devices/pins.ts";
+import * as pins from "../store/people/devices/pins.ts";
 import * as rights from "../store/people/devices/rights.ts";
 import * as defaultAgents from "../store/people/orgs/default-agents.ts";
 import * as requests from "../store/people/requests.ts";
@@ -24,6 +24,7 @@ import * as destinations from "../store/work/messages/destinations.ts";
 import * as runs from "../store/work/runs/runs.ts";
 import * as events from "../store/work/service/events.ts";
 import * as chains from "../store/work/watchers/chains.ts";
+import * as hooks from "../store/work/watchers/hooks.ts";
 import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";
 import { fieldsOf, notifyOf, valuesOf, type WatcherValues } from "../store/work/watchers/watcher-values.ts";
 import * as watchers from "../store/work/watchers/watchers.ts";
@@ -104,6 +105,7 @@ export type Edit = Asked & {
 export async function update(db: Db, edit: Edit, surroundings: Surroundings): Promise<Watcher> {
   const { orgId, isDryRun = false } = edit;
   const { watcher, due } = await rehearsable(db, isDryRun, async (tx) => {
+    await holdNewPin(tx, edit);
     const watcherId = await watchers.lock(tx, { ...edit, for: "edit" });
     // The time is read before the due slots are recorded. A slot between the two moments is
     // recorded under the old schedule, and is not recorded again (R2) if the new schedule has the
@@ -122,6 +124,13 @@ export async function update(db: Db, edit: Edit, surroundings: Surroundings): Pr
   });
   if (!isDryRun) changed(surroundings, due);
   return watcher;
+}
+
+/** Locks the device that the edit pins to, before the watcher: see pins.hold. */
+async function holdNewPin(tx: Db, { orgId, watcher, change }: Edit): Promise<void> {
+  const current = await watchers.get(tx, { orgId, watcher });
+  const { deviceId } = change(current);
+  if (deviceId && deviceId !== current.device_id) await pins.hold(tx, { orgId, deviceId });
 }
 
 function requireVersion(current: Watcher, expected: number): void {
@@ -290,8 +299,9 @@ export async function remove(db: Db, options: Asked, surroundings: Surroundings)
 }
 
 /**
- * Locks the runs before the watcher, in the order of a completion, so that the two cannot deadlock.
- * Returns the watcher's id.
+ * Locks the runs before the watcher, in the order of a completion, and before both the hooks that a
+ * removal deletes, in the order of a delivery, so that no two of them can deadlock. Returns the
+ * watcher's id.
  */
 async function lockWithRuns(
   tx: Db,
@@ -299,6 +309,7 @@ async function lockWithRuns(
   options: { for: "edit" | "removal" },
 ): Promise<string> {
   const { id } = await watchers.get(tx, { orgId, watcher });
+  if (options.for === "removal") await hooks.lockOfWatcher(tx, { orgId, watcherId: id });
   await runs.lockForCancel(tx, { orgId, watcherId: id });
   return watchers.lock(tx, { orgId, watcher: id, ...options });
 }
@@ -326,5 +337,5 @@ async function requireAgentId(tx: Db, options: { orgId: string; agentId: string 
 
 /** See pins.ts. */
 function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
-  return requirePinnable(tx, { ...options, field: "spec.device_id", workerIs: "failed_precondition" });
+  return pins.requirePinnable(tx, { ...options, field: "spec.device_id", workerIs: "failed_precondition" });
 }

@@ -255,9 +255,9 @@ export class LookAhead {
     // The runs of a device that is connected elsewhere are claimed as they are recorded there.
     const replicaId = hasOthers ? this.#replicaId : undefined;
     if (beyondMs > this.#reachMs || nowMs > this.#reachMs) {
+      this.#endSeries();
       const { beginMs, untilMs, found } = await this.#findBegin(beyondMs, nowMs);
       if (beginMs > nowMs) return beginMs;
-      this.#endSeries();
       this.#reachMs = untilMs;
       this.#lanes = found.length > 0 ? crowdLanes : 1;
       if (replicaId !== undefined && found.length > 0) {

@@ -20,7 +20,9 @@ import { type Assignment, CompletionVerdict, HeldVerdict } from "#gen/pinion/v1/
 import { listKept } from "../../../clients/ts/src/index.ts";
 import { settledSession, startDevice, startPeer, until } from "./harness.ts";
 
-const kept = (stateDir: string) => readdirSync(join(stateDir, "outbox", "kept"));
+/** Whole records, without the temporary file of a write that is under way. */
+const kept = (stateDir: string) =>
+  readdirSync(join(stateDir, "outbox", "kept")).filter((name) => name.endsWith(".kept"));
 const first = { systemIdentifier: "7420", timeline: 1, position: "0/3000148" };
 const promoted = { ...first, timeline: 2 };
 

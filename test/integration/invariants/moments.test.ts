@@ -30,7 +30,7 @@ async function endLate(work: { table: "run" | "turn"; id: string }, end: (tx: Db
 
 async function momentsOf(table: "run_finished" | "turn_finished", id: string) {
   const { rows } = await sql<{ isOrdered: boolean }>`
-    select finished_at >= claimed_at and finished_at >= started_at as "isOrdered"
+    select finished_at >= greatest(claimed_at, started_at) as "isOrdered"
     from ${sql.table(table)} where id = ${id}`.execute(database.db);
   return rows;
 }

@@ -117,6 +117,25 @@ test("two passes at a time record a crowd, each slot once", async () => {
   expect(await countRuns(watcher)).toEqual([{ runs: 1_200, watchers: 1_200 }]);
 });
 
+test("the next crowd begins by the rate at which the last one was recorded", async () => {
+  const { db } = database;
+  const watcher = await seedCrowd(2_000);
+  const ahead = new LookAhead({ db, log, doorbell: noteDoorbell(), aheadMs: 200, replicaId: "here" });
+  const passAt = async (dueMs: number) => {
+    const dueAt = new Date(dueMs);
+    await sql`update schedule_position set next_slot_at = ${dueAt}, next_due_at = ${dueAt}`.execute(db);
+    return ahead.pass(await schedules.lookAhead(db, ahead.through, "here"));
+  };
+  const secondMs = Date.now() + 50_000;
+  // 2,000 slots take a new replica 1.2 s by the rate that it assumes.
+  expect(await passAt(secondMs)).toBe(secondMs - 1_200);
+  const firstMs = Date.now() + 1_000;
+  await passAt(firstMs);
+  await ahead.pass(await schedules.lookAhead(db, ahead.through, "here"));
+  expect(await countRuns(watcher)).toEqual([{ runs: 2_000, watchers: 2_000 }]);
+  expect(await passAt(secondMs)).not.toBe(secondMs - 1_200);
+});
+
 test("beside another replica, a replica begins a crowd in time for its own share", async () => {
   const { db } = database;
   const [here, there] = [await seedDevice(db), await seedDevice(db)];

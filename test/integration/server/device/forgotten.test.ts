@@ -177,6 +177,12 @@ test("a forgotten run that another worker has claimed when the first worker come
   expect(windows.map((window) => window.extractedData?.output)).toEqual(["the second"]);
   const { lateResults } = await clients.runs.getRun({ runId: id });
   expect(lateResults).toMatchObject([{ deviceId: identity.deviceId, output: "the first" }]);
+  const { facts } = await clients.runs.explainRun({ runId: id });
+  const told = facts.filter(({ kind }) => kind === "past_attempt" || kind === "late_result");
+  expect(told.map(({ text }) => text)).toEqual([
+    expect.stringMatching(/^attempt 1 ended: forgotten by the database in a failover/),
+    expect.stringMatching(/^the program of attempt 1 on \S+ gave its result late \(completed\); it is kept/),
+  ]);
 });
 
 test("a run that ends at the moment of the offer has its result, too", async () => {
