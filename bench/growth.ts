@@ -1,22 +1,46 @@
 /**
- * Whether the cost of a run grows as the service gets older (finished runs) and larger (watchers
- * that are not due).
+ * Whether the cost of a run grows as the service gets older (ended runs, events) and larger
+ * (watchers that are not due), and how long lists, pages and passes take there.
  */
 import type { Bench } from "./lib/bench.ts";
-import { openCluster, query } from "./lib/cluster.ts";
+import { type Cluster, openCluster } from "./lib/cluster.ts";
+import * as grow from "./lib/grow.ts";
+import { createReaders, findFacts, type Listed, measureLists } from "./lib/grown-lists.ts";
+import { measurePasses } from "./lib/grown-passes.ts";
 import { atMost, type Row, shown } from "./lib/report.ts";
-import { addFinished } from "./lib/seed.ts";
 import { type LifecycleResult, openLifecycle, runLifecycle } from "./lifecycle.ts";
 
 const full = {
-  finished: [0, 100_000, 1_000_000, 5_000_000],
-  watchers: [1_000, 10_000, 100_000],
+  watchers: 200_000,
+  endedRuns: [10_000_000],
+  events: 10_000_000,
+  smallOrgs: 990,
+  grownDevices: 20_000,
+  people: 2_000,
   runs: 5_000,
   devices: 500,
   rounds: 3,
+  calls: 40,
 };
-const smoke = { finished: [0, 10_000], watchers: [1_000, 2_000], runs: 500, devices: 50, rounds: 1 };
+const smoke: typeof full = {
+  watchers: 1_000,
+  endedRuns: [10_000],
+  events: 10_000,
+  smallOrgs: 5,
+  grownDevices: 100,
+  people: 20,
+  runs: 500,
+  devices: 50,
+  rounds: 1,
+  calls: 3,
+};
 const dearerMax = 0.1;
+const listMsMax = 50;
+/** What the other tables have, as a share of ten million runs. */
+const fullRuns = 10_000_000;
+
+type Options = typeof full;
+type Opened = Awaited<ReturnType<typeof openLifecycle>>;
 
 export const bench: Bench = async ({ isSmoke }) => {
   const options = isSmoke ? smoke : full;
@@ -24,70 +48,89 @@ export const bench: Bench = async ({ isSmoke }) => {
   try {
     const opened = await openLifecycle(cluster, "growth", { ...options, orgs: 10 });
     await runLifecycle(cluster, opened);
-    const rows: Row[] = [];
-    const costs: { of: string; size: number; cpu: number }[] = [];
-    const measure = async (of: string, size: number) => {
-      const rounds: LifecycleResult[] = [];
-      for (let round = 0; round < options.rounds; round++) rounds.push(await runLifecycle(cluster, opened));
-      // The least disturbed round: other load of the machine only ever adds.
-      const cpu = Math.min(...rounds.map((one) => one.cpu.server + one.cpu.postgres));
-      costs.push({ of, size, cpu });
-      const least = costs.find((one) => one.of === of)!.cpu;
-      rows.push({
-        "": of,
-        count: size,
-        "server + postgres s/1000": cpu,
-        "of the smallest": `${shown(cpu / least)} ×`,
-        "per second": Math.max(...rounds.map((one) => one.runsPerSecond)),
-      });
-    };
-    let finished = 0;
-    for (const size of options.finished) {
-      await addFinished(opened.url, size - finished);
-      finished = size;
-      await measure("finished runs", size);
-    }
-    let watchers = opened.watchers;
-    for (const size of options.watchers) {
-      await addWatchers(opened.url, Math.max(0, size - watchers));
-      watchers = Math.max(size, watchers);
-      await measure("watchers", watchers);
-    }
+    const { rows, dearer, growing } = await measureGrowth(cluster, opened, options);
+    const lists = await measureReaders(opened, options);
     await opened.close();
-    const dearer = (of: string) => {
-      const all = costs.filter((one) => one.of === of).map((one) => one.cpu);
-      return (all.at(-1)! / all[0]! - 1) * 100;
-    };
+    const passes = await measurePasses(opened.url);
+    await growing.client.end();
     return {
       options,
       rows,
       budgets: [
-        atMost("dearer with the most finished runs, %", dearer("finished runs"), dearerMax * 100),
-        atMost("dearer with the most watchers, %", dearer("watchers"), dearerMax * 100),
+        atMost("dearer with the most watchers, ended runs and events, %", dearer * 100, dearerMax * 100),
       ],
+      also: { "growth-lists": listReport(options, lists), "growth-passes": passes },
     };
   } finally {
     await cluster.close();
   }
 };
 
-/** Watchers that are not due, pinned to the existing devices, like paused watchers. */
-async function addWatchers(url: string, count: number): Promise<void> {
-  if (count <= 0) return;
-  await query(
-    url,
-    `with made as (
-      insert into watcher (org_id, slug, name, agent_id, device_id, schedule, status)
-      select d.org_id, 'idle-' || gen_random_uuid(), 'idle', 'bench', d.id, '0 0 1 1 *', 'paused'
-      from generate_series(1, $1::int) i
-        join (select *, row_number() over (order by id) - 1 as ord from device) d
-          on d.ord = i % (select count(*) from device)
-      returning org_id, id
-    ), positions as (
-      insert into schedule_position (org_id, watcher_id) select org_id, id from made
-    ) insert into watcher_revision (org_id, watcher_id, version, name, prompt)
-    select org_id, id, 1, 'idle', 'Say hello' from made`,
-    [count],
-  );
-  await query(url, "vacuum analyze watcher");
+async function measureGrowth(cluster: Cluster, opened: Opened, options: Options) {
+  const growing = await grow.startGrowing(opened.url);
+  const rows: Row[] = [];
+  const cpus: number[] = [];
+  const measure = async (what: string) => {
+    const rounds: LifecycleResult[] = [];
+    for (let round = 0; round < options.rounds; round++) rounds.push(await runLifecycle(cluster, opened));
+    // The least disturbed round: other load of the machine only ever adds.
+    const least = (of: (one: LifecycleResult) => number) => Math.min(...rounds.map(of));
+    const cpu = least((one) => one.cpu.server + one.cpu.postgres);
+    cpus.push(cpu);
+    rows.push({
+      "": what,
+      "server s/1000": least((one) => one.cpu.server),
+      "postgres s/1000": least((one) => one.cpu.postgres),
+      "both s/1000": cpu,
+      "of the smallest": `${shown(cpu / cpus[0]!)} ×`,
+      "WAL KiB": least((one) => one.walKiB),
+      "per second": Math.max(...rounds.map((one) => one.runsPerSecond)),
+    });
+  };
+  await measure(`${shown(opened.watchers)} watchers, no ended runs`);
+  await grow.carelessly(growing, async () => {
+    await grow.growFleet(growing, { ...options, devices: options.grownDevices });
+    await grow.growWatchers(growing, options.watchers - opened.watchers);
+  });
+  await measure(`${shown(options.watchers)} watchers`);
+  for (const size of options.endedRuns) {
+    await grow.carelessly(growing, async () => {
+      await grow.growRuns(growing, size - growing.runs);
+      await grow.settleRuns(growing);
+    });
+    await measure(`… and ${shown(size)} ended runs`);
+  }
+  await grow.carelessly(growing, async () => {
+    await grow.growEvents(growing, options.events);
+    await grow.growRest(growing, growing.runs / fullRuns);
+  });
+  await measure(`… and ${shown(options.events)} events, turns, deliveries`);
+  return { rows, dearer: cpus.at(-1)! / cpus[0]! - 1, growing };
+}
+
+async function measureReaders({ url, replicaUrl }: Opened, { calls }: Options) {
+  const facts = await findFacts(url);
+  const readers = await createReaders(url);
+  const asked = { url: replicaUrl, facts, calls, atOnce: 2 };
+  const owner = await measureLists({ ...asked, token: readers.owner });
+  const member = await measureLists({ ...asked, token: readers.member });
+  return { owner, member };
+}
+
+function listReport(options: Options, { owner, member }: { owner: Listed[]; member: Listed[] }) {
+  const worst = (listed: Listed[]) => Math.max(...listed.map(({ p99 }) => p99));
+  return {
+    options: { calls: options.calls },
+    rows: owner.map(({ name, p50, p99 }, index) => ({
+      ms: name,
+      "owner p50": p50,
+      "owner p99": p99,
+      "member p50": member[index]!.p50,
+      "member p99": member[index]!.p99,
+    })),
+    budgets: [
+      atMost("the slowest list's p99 for an owner, ms", worst(owner), listMsMax),
+      atMost("the slowest list's p99 for a member, ms", worst(member), listMsMax),
+    ],
+  };
 }

@@ -1,6 +1,6 @@
 import { z } from "zod";
+import { ConfigError } from "./config/config-error.ts";
 import { type DatabaseConfig, databaseConfig, databaseSettings, type NatsConfig } from "./config/database.ts";
-import { ConfigError } from "./config/fields.ts";
 import { type LimitsConfig, limitsConfig, limitsSettings } from "./config/limits.ts";
 import {
   type ObservabilityConfig,
@@ -13,8 +13,8 @@ import { type SchedulesConfig, schedulesConfig, schedulesSettings } from "./conf
 import { type SessionsConfig, sessionsConfig, sessionsSettings } from "./config/sessions.ts";
 import { type SignInConfig, signInConfig, signInSettings } from "./config/sign-in.ts";
 
+export { ConfigError } from "./config/config-error.ts";
 export type { NatsConfig } from "./config/database.ts";
-export { ConfigError } from "./config/fields.ts";
 export { logFormat, tracingConfig } from "./config/observability.ts";
 export { requireKeyring } from "./config/outgoing.ts";
 export type { OidcConfig } from "./config/sign-in.ts";

@@ -4,7 +4,8 @@
  * files in random order, beside processes that use the CPU. Without options all of them,
  * one whole run for each; exits with 1 if one run fails.
  */
-import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
+import { once } from "node:events";
 import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -114,6 +115,19 @@ async function openPostgres(env: Record<string, string>): Promise<{ url: string;
   };
 }
 
+/** The exit code of the tests; null after a signal. The signals to end go on to the tests. */
+async function runTests(args: readonly string[], env: Record<string, string>): Promise<number | null> {
+  const tests = spawn(process.execPath, [vitest, "run", ...args], {
+    stdio: "inherit",
+    env: { ...process.env, ...env },
+  });
+  const end = (signal: NodeJS.Signals) => tests.kill(signal);
+  process.on("SIGINT", end).on("SIGTERM", end);
+  const [status] = (await once(tests, "exit")) as [number | null];
+  process.off("SIGINT", end).off("SIGTERM", end);
+  return status;
+}
+
 const failed: string[] = [];
 for (const { name, env, args, hogs, clock } of runs) {
   say(`odd: ${name}`);
@@ -122,10 +136,7 @@ for (const { name, env, args, hogs, clock } of runs) {
   const busy: ChildProcess[] = Array.from({ length: hogs ?? 0 }, () =>
     spawn(process.execPath, ["--eval", "for (;;);"], { stdio: "ignore" }),
   );
-  const { status } = spawnSync(process.execPath, [vitest, "run", ...(args ?? []), ...positionals], {
-    stdio: "inherit",
-    env: { ...process.env, ...env, ...ofClock },
-  });
+  const status = await runTests([...(args ?? []), ...positionals], { ...env, ...ofClock });
   await postgres?.close();
   for (const hog of busy) hog.kill("SIGKILL");
   if (status !== 0) failed.push(name);

@@ -98,12 +98,12 @@ export async function seedWatchers(url: string, perDevice: number): Promise<numb
   return rows[0].count as number;
 }
 
-/** Makes all watchers due at a moment. */
+/** Makes the watchers of {@link seedWatchers} due at a moment. */
 export async function makeDue(url: string, at: Date): Promise<void> {
   await query(
     url,
     `update schedule_position s set next_slot_at = $1::timestamptz, next_due_at = $1::timestamptz
-    from watcher w where w.org_id = s.org_id and w.id = s.watcher_id and w.status = 'active'`,
+    from watcher w where w.org_id = s.org_id and w.id = s.watcher_id and w.status = 'active' and w.name = 'bench'`,
     [at],
   );
 }

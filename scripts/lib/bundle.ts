@@ -13,6 +13,7 @@ import { installScripts } from "../../src/server/http/install/files.ts";
 import { pageFiles } from "../../src/server/http/page-files.ts";
 import { migrationFiles } from "../../src/store/pg/migration-files.ts";
 import { directImports } from "./direct-imports.ts";
+import { lazyDescriptors } from "./lazy-descriptors.ts";
 import { licenses } from "./licenses.ts";
 import { root } from "./proto.ts";
 
@@ -110,7 +111,7 @@ export async function bundlePackage(outdir: string, main = "src/cli/main.ts"): P
     splitting: true,
     chunkNames: "[name]-[hash]",
     outdir,
-    plugins: [withContents, directImports],
+    plugins: [withContents, directImports, lazyDescriptors],
     define: { BUILD_STAMP: JSON.stringify(stamp) },
     // Packages in CommonJS load Node's modules by `require`.
     banner: {
@@ -131,7 +132,7 @@ export async function bundleScript(
     entryPoints: ["src/cli/main.ts"],
     format: "cjs",
     outfile,
-    plugins: program === "piniond" ? [withContents, daemonAlone] : [withContents],
+    plugins: [withContents, lazyDescriptors, ...(program === "piniond" ? [daemonAlone] : [])],
     define: {
       BUILD_STAMP: JSON.stringify(stamp),
       "import.meta.url": "undefined",

@@ -6,7 +6,7 @@ import {
   proxyErrorOf,
 } from "@pinion/client";
 import { BadRequestSchema } from "#gen/google/rpc/error_details_pb.js";
-import { ConfigError } from "../config.ts";
+import { ConfigError } from "../config/config-error.ts";
 import { Refusal, type RefusalReason } from "../errors.ts";
 import { type ExitCode, exitCodes, Failure } from "./exit-codes.ts";
 

@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { ConfigError, count, type SettingsOf } from "./fields.ts";
+import { ConfigError } from "./config-error.ts";
+import { count, type SettingsOf } from "./fields.ts";
 
 /** How to reach NATS. */
 export type NatsConfig = {

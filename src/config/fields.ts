@@ -1,10 +1,5 @@
 import { z } from "zod";
 
-/** Thrown for missing or wrong settings; the message names every one of them. */
-export class ConfigError extends Error {
-  override name = "ConfigError";
-}
-
 /** The parsed settings of an area. */
 export type SettingsOf<Shape extends z.ZodRawShape> = z.infer<z.ZodObject<Shape>>;
 

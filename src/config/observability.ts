@@ -1,7 +1,8 @@
 import { z } from "zod";
 import type { LogFormat } from "../log.ts";
 import type { TracingConfig } from "../tracing.ts";
-import { ConfigError, type SettingsOf } from "./fields.ts";
+import { ConfigError } from "./config-error.ts";
+import type { SettingsOf } from "./fields.ts";
 
 /** Logs and traces. */
 export const observabilitySettings = {

@@ -1,7 +1,8 @@
 import { z } from "zod";
 import { createReach, parseNetworks, type Reach } from "../addresses.ts";
 import { createKeyring, createReferences, KeyError, type Keyring, type References } from "../secrets.ts";
-import { ConfigError, count, type SettingsOf } from "./fields.ts";
+import { ConfigError } from "./config-error.ts";
+import { count, type SettingsOf } from "./fields.ts";
 
 /** Destinations and chat platforms, and the secrets at rest. */
 export const outgoingSettings = {

@@ -2,7 +2,8 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { build } from "../build.ts";
 import { cellPattern } from "../ids.ts";
-import { ConfigError, count, type SettingsOf } from "./fields.ts";
+import { ConfigError } from "./config-error.ts";
+import { count, type SettingsOf } from "./fields.ts";
 
 /** Where scripts/build-executables.ts puts what it builds; a server that runs from a checkout finds it there. */
 const checkoutDownloads =

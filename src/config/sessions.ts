@@ -1,5 +1,6 @@
 import { z } from "zod";
-import { ConfigError, count, milliseconds, type SettingsOf } from "./fields.ts";
+import { ConfigError } from "./config-error.ts";
+import { count, milliseconds, type SettingsOf } from "./fields.ts";
 
 /** Sessions of devices, and the rules by which their attempts are lost. */
 export const sessionsSettings = {
@@ -34,7 +35,7 @@ export const sessionsSettings = {
     .enum(["bare", "connect"])
     .default("bare")
     .describe(
-      "What serves device streams that come over gRPC: the bare HTTP/2 stream, or the Connect handler that serves all else",
+      "What serves device streams and unary calls that come over gRPC: the bare HTTP/2 stream, or the Connect handler that serves all else",
     ),
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
 };

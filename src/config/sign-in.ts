@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { tokenKind } from "../ids.ts";
-import { ConfigError, length, lengthMs, type SettingsOf } from "./fields.ts";
+import { ConfigError } from "./config-error.ts";
+import { length, lengthMs, type SettingsOf } from "./fields.ts";
 import type { portSettings } from "./port.ts";
 
 /** People who sign in with a provider of OpenID Connect. */

@@ -40,9 +40,10 @@ export async function openReplicaPort(
   const { guard, limits } = access;
   const common = { guard, limits, trustedProxies: config.trustedProxies, crowd };
   const streams = createDeviceStreams({ ...common, hub: work.hub, log, messageBytesMax });
-  const within = serveRpc(foundation, storage, access, work, own);
-  const known = within(messageBytesMax);
-  const stranger = within(strangerBytesMax);
+  const rpcs = serveRpc(foundation, storage, access, work, own);
+  const known = rpcs.handler(messageBytesMax);
+  const stranger = rpcs.handler(strangerBytesMax);
+  const takeCall = rpcs.takeCall(messageBytesMax);
   const sorted = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
   const cookies = withCookies(sorted, { publicUrl: config.publicUrl });
   const rpc = await withProvider(cookies, foundation, storage, access, work, own);
@@ -61,7 +62,7 @@ export async function openReplicaPort(
     crowd,
     connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
-    ...(config.session.isBare ? { takeStream: streams.take } : {}),
+    ...(config.session.isBare ? { takeStream: (...seen) => streams.take(...seen) ?? takeCall(...seen) } : {}),
     handler: withSenders(forBrowsers, foundation, storage, access, work, own),
   });
 }

@@ -19,6 +19,7 @@ import { peerAddressOf, peerValues } from "../server/access/peer.ts";
 import type { Crowd } from "../server/http/crowd/crowd.ts";
 import { type HealthState, registerHealth } from "../server/http/health.ts";
 import { createRpcHandler, type RpcHandler } from "../server/http/port/adapter.ts";
+import type { TakeStream } from "../server/http/port/requests.ts";
 import { registerReflection } from "../server/http/reflection.ts";
 import type { PlatformHost } from "../server/platforms/host.ts";
 import { createPlatformRunner } from "../server/platforms/runner.ts";
@@ -29,6 +30,7 @@ import { eventService } from "../server/rpc/events.ts";
 import { fleetService } from "../server/rpc/fleet.ts";
 import { hookService } from "../server/rpc/hooks.ts";
 import { orgService } from "../server/rpc/orgs.ts";
+import { createPlainCalls } from "../server/rpc/plain-calls.ts";
 import { runService } from "../server/rpc/runs.ts";
 import { signInService } from "../server/rpc/sign-ins.ts";
 import { tokenService } from "../server/rpc/tokens.ts";
@@ -66,14 +68,21 @@ export type Own = {
   onDeliveries: () => void;
 };
 
-/** The services as a handler with a bound on message size, in bytes. */
+/** The services, with bounds on message size, in bytes. */
+export type Rpcs = {
+  /** Any protocol. */
+  handler(readMaxBytes: number): RpcHandler;
+  /** Unary calls over gRPC of callers who are known. */
+  takeCall(readMaxBytes: number): TakeStream;
+};
+
 export function serveRpc(
   foundation: Foundation,
   storage: Storage,
   access: Access,
   work: Work,
   own: Own,
-): (readMaxBytes: number) => RpcHandler {
+): Rpcs {
   const { config, log, metrics, tracer } = foundation;
   const { guard, streams, limits, quotas } = access;
   const db = storage.requests.tenantDb;
@@ -103,7 +112,10 @@ export function serveRpc(
     ...{ routes: options.routes, interceptors: options.interceptors, shutdownSignal: own.shutdownSignal },
     addressOf: ({ headers, socket }) => peerAddressOf(headers, socket?.remoteAddress, config.trustedProxies),
   });
-  return (readMaxBytes) => withMcp(createRpcHandler({ ...options, readMaxBytes }), mcp);
+  return {
+    handler: (readMaxBytes) => withMcp(createRpcHandler({ ...options, readMaxBytes }), mcp),
+    takeCall: (readMaxBytes) => createPlainCalls({ ...options, guard, readMaxBytes }),
+  };
 }
 
 type Deps = ReturnType<typeof depsOf>;

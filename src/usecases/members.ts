@@ -220,8 +220,6 @@ async function depart(
   await joinCodes.removeUnused(tx, { orgId, userId });
   const tokenIds = await tokens.revokeOfPerson(tx, leaving);
   const serviceTokensKept = await tokens.countOfServices(tx, { orgId, creatorId: userId });
-  const ownerId = await members.findFirstOwner(tx, { orgId });
-  const handedOver = await agents.handOver(tx, { orgId, from: userId, to: ownerId });
   const owned = await deviceSessions.lockOwnedBy(tx, { orgId, userId });
   const unpinned = await unpin(tx, {
     ...{ orgId, actor },
@@ -232,6 +230,9 @@ async function depart(
   });
   const of = { sponsor: `user:${userId}` };
   const stranded = await pauseStranded(tx, { orgId, actor, of }, surroundings);
+  // After the devices, runs and watchers, as in a removal of a device.
+  const ownerId = await members.findFirstOwner(tx, { orgId });
+  const handedOver = await agents.handOver(tx, { orgId, from: userId, to: ownerId });
   const ended: Cancellation[] = [];
   for (const { id: deviceId } of owned) {
     const reason = "the device's owner left the org";

@@ -13,7 +13,7 @@ import { recordDue } from "../scheduler/slots/record-due.ts";
 import { eventOf } from "../scheduler/slots/recording.ts";
 import * as agents from "../store/agents/agents.ts";
 import { describe } from "../store/people/changes.ts";
-import { requirePinnable } from "../store/people/devices/pins.ts";
+import * as pins from "../store/people/devices/pins.ts";
 import * as rights from "../store/people/devices/rights.ts";
 import * as defaultAgents from "../store/people/orgs/default-agents.ts";
 import * as requests from "../store/people/requests.ts";
@@ -24,6 +24,7 @@ import * as destinations from "../store/work/messages/destinations.ts";
 import * as runs from "../store/work/runs/runs.ts";
 import * as events from "../store/work/service/events.ts";
 import * as chains from "../store/work/watchers/chains.ts";
+import * as hooks from "../store/work/watchers/hooks.ts";
 import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";
 import { fieldsOf, notifyOf, valuesOf, type WatcherValues } from "../store/work/watchers/watcher-values.ts";
 import * as watchers from "../store/work/watchers/watchers.ts";
@@ -104,7 +105,8 @@ export type Edit = Asked & {
 export async function update(db: Db, edit: Edit, surroundings: Surroundings): Promise<Watcher> {
   const { orgId, isDryRun = false } = edit;
   const { watcher, due } = await rehearsable(db, isDryRun, async (tx) => {
-    const watcherId = await watchers.lock(tx, edit);
+    await holdNewPin(tx, edit);
+    const watcherId = await watchers.lock(tx, { ...edit, for: "edit" });
     // The time is read before the due slots are recorded. A slot between the two moments is
     // recorded under the old schedule, and is not recorded again (R2) if the new schedule has the
     // same slot.
@@ -122,6 +124,13 @@ export async function update(db: Db, edit: Edit, surroundings: Surroundings): Pr
   });
   if (!isDryRun) changed(surroundings, due);
   return watcher;
+}
+
+/** Locks the device that the edit pins to, before the watcher: see pins.hold. */
+async function holdNewPin(tx: Db, { orgId, watcher, change }: Edit): Promise<void> {
+  const current = await watchers.get(tx, { orgId, watcher });
+  const { deviceId } = change(current);
+  if (deviceId && deviceId !== current.device_id) await pins.hold(tx, { orgId, deviceId });
 }
 
 function requireVersion(current: Watcher, expected: number): void {
@@ -207,7 +216,7 @@ export async function pause(
 ): Promise<Watcher> {
   const { orgId, actor, reason } = options;
   const { watcher, due, cancellation } = await transaction(db, async (tx) => {
-    const watcherId = await lockWithRuns(tx, options);
+    const watcherId = await lockWithRuns(tx, options, { for: "edit" });
     const due = await recordDue(tx, orgId, watcherId, surroundings.quotas);
     const current = await watchers.get(tx, { orgId, watcher: watcherId });
     if (current.status === "no_executor") refuseOrphan(current);
@@ -238,7 +247,7 @@ export async function pause(
 export async function resume(db: Db, options: Asked, surroundings: Surroundings): Promise<Watcher> {
   const { orgId, actor } = options;
   const { watcher, due } = await transaction(db, async (tx) => {
-    const watcherId = await watchers.lock(tx, options);
+    const watcherId = await watchers.lock(tx, { ...options, for: "edit" });
     const after = await clock.now(tx);
     const due = await recordDue(tx, orgId, watcherId, surroundings.quotas);
     const current = await watchers.get(tx, { orgId, watcher: watcherId });
@@ -276,7 +285,7 @@ function refuseOrphan(watcher: Watcher): never {
 export async function remove(db: Db, options: Asked, surroundings: Surroundings): Promise<Cancellation> {
   const { orgId, actor } = options;
   const cancellation = await transaction(db, async (tx) => {
-    const watcherId = await lockWithRuns(tx, options);
+    const watcherId = await lockWithRuns(tx, options, { for: "removal" });
     const { slug, name, device_id: deviceId } = await watchers.get(tx, { orgId, watcher: watcherId });
     await watchers.remove(tx, { orgId, watcherId });
     const why = { reason: "the watcher was deleted" };
@@ -290,13 +299,20 @@ export async function remove(db: Db, options: Asked, surroundings: Surroundings)
 }
 
 /**
- * Locks the runs before the watcher, in the order of a completion, so that the two cannot deadlock.
- * Returns the watcher's id.
+ * Locks the runs before the watcher, in the order of a completion, and before both the hooks that a
+ * removal deletes, in the order of a delivery, so that no two of them can deadlock. Returns the
+ * watcher's id.
  */
-async function lockWithRuns(tx: Db, { orgId, watcher }: Asked): Promise<string> {
+async function lockWithRuns(
+  tx: Db,
+  { orgId, watcher }: Asked,
+  options: { for: "edit" | "removal" },
+): Promise<string> {
   const { id } = await watchers.get(tx, { orgId, watcher });
-  await runs.lockForCancel(tx, { orgId, watcherId: id });
-  return watchers.lock(tx, { orgId, watcher: id });
+  if (options.for === "removal") await hooks.lockOfWatcher(tx, { orgId, watcherId: id });
+  const only = options.for === "edit" ? "ahead" : undefined;
+  await runs.lockForCancel(tx, { orgId, watcherId: id }, { only });
+  return watchers.lock(tx, { orgId, watcher: id, ...options });
 }
 
 /** Announces the recorded slots and the moved schedule, after the commit. */
@@ -322,5 +338,5 @@ async function requireAgentId(tx: Db, options: { orgId: string; agentId: string 
 
 /** See pins.ts. */
 function requireDevice(tx: Db, options: { orgId: string; deviceId: string }): Promise<void> {
-  return requirePinnable(tx, { ...options, field: "spec.device_id", workerIs: "failed_precondition" });
+  return pins.requirePinnable(tx, { ...options, field: "spec.device_id", workerIs: "failed_precondition" });
 }

@@ -14,6 +14,7 @@ import { type Embedded, startEmbedded } from "../../src/store/pg/embedded/cluste
 import { migrate } from "../../src/store/pg/migrate.ts";
 import { buildCommand } from "./built-command.ts";
 import { newTemplateName, testDatabasesOf } from "./database-names.ts";
+import { refuseDeadlocks } from "./deadlocks.ts";
 
 declare module "vitest" {
   export interface ProvidedContext {
@@ -172,6 +173,7 @@ async function openCluster(): Promise<{ url: string; isOurs: boolean; close(): P
     close: async () => {
       process.off("exit", kill);
       await embedded.stop();
+      await refuseDeadlocks(join(dataDir, "postgres.log"));
       await rm(dataDir, { recursive: true, force: true });
     },
   };

@@ -227,6 +227,7 @@ const otherVariables: Record<string, string> = {
       .concat(
         "INSTALL_ID",
         "ATTEMPT_MARK",
+        "STATE_MARK",
         "SNAPSHOT_IN",
         "SNAPSHOT_OUT",
         "RETRY_AFTER_FILE",

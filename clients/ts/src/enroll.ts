@@ -1,10 +1,10 @@
 import { cellOf } from "./cell.ts";
-import { CLIENT_VERSION } from "./device/options.ts";
 import type { TlsOptions } from "./device/transport.ts";
 import type { Os } from "./gen/pinion/v1/device_pb.js";
 import { currentOs, ensureInstallId, type Identity, saveIdentity } from "./identity.ts";
 import type { ProxySetting } from "./network/proxy.ts";
 import { createClients } from "./ops/clients.ts";
+import { CLIENT_VERSION } from "./version.ts";
 
 /** An installation's identity, and facts that are told once. */
 export type Enrolled = Identity & {

@@ -31,7 +31,8 @@ export async function findIdentity(stateDir: string): Promise<Identity | undefin
   const found = await readRegularFile(path, { bytesMax: IDENTITY_BYTES_MAX });
   if (found.kind === "absent") return undefined;
   if (found.kind !== "read") throw new DeviceError("unusable", `${path} cannot be read: ${found.problem}`);
-  const text = found.bytes.toString("utf8");
+  // Drops a byte order mark, as editors of Windows write it.
+  const text = new TextDecoder().decode(found.bytes);
   const problem = `${path} is damaged; remove it and enrol the device again`;
   let value: unknown;
   try {

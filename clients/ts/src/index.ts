@@ -21,12 +21,7 @@ export { connectDevice } from "./device/connection.ts";
 export { DeviceError, type DeviceErrorReason } from "./device/errors.ts";
 export type { AttemptNames, DeviceEvent, Verdict } from "./device/events.ts";
 export { type ConnectionEvent, type ConnectionState, transitions } from "./device/lifecycle.ts";
-export {
-  CLIENT_VERSION,
-  type CloseOptions,
-  type DeviceConnection,
-  type DeviceOptions,
-} from "./device/options.ts";
+export type { CloseOptions, DeviceConnection, DeviceOptions } from "./device/options.ts";
 export type { AttemptResult } from "./device/results/completion.ts";
 export { defaultTiming, type Timing } from "./device/timing.ts";
 export type { TlsOptions } from "./device/transport.ts";
@@ -103,6 +98,7 @@ export {
 export { isEnded, type WaitForRunOptions, waitForRun } from "./ops/wait-for-run.ts";
 export { isTurnEnded, type WaitForTurnOptions, waitForTurn } from "./ops/wait-for-turn.ts";
 export { type KeepLimits, type Kept, listKept } from "./outbox/kept.ts";
+export { daemonPid } from "./outbox/lock.ts";
 export { type DirectoryProblem, directoryProblem } from "./private-directory.ts";
 export { type FileReading, type ReadOptions, readRegularFile, readRegularFileSync } from "./regular-file.ts";
 export {
@@ -123,3 +119,4 @@ export { DEFAULT_ENV, PROXY_ENV } from "./runner/inherited-variables.ts";
 export { type LoadedConfig, loadLastingConfig } from "./runner/live-config.ts";
 export { formatDuration, parseBytes, parseDurationMs } from "./runner/quantities.ts";
 export { type DaemonStatus, type EnvironmentFacts, readStatus } from "./status-file.ts";
+export { CLIENT_VERSION } from "./version.ts";

@@ -1,5 +1,5 @@
 import { execFile } from "node:child_process";
-import { createHash } from "node:crypto";
+import { createHash, randomUUID } from "node:crypto";
 import { readlinkSync } from "node:fs";
 import { hostname } from "node:os";
 import { readRegularFileSync } from "./regular-file.ts";
@@ -18,6 +18,10 @@ export interface MachineFingerprint {
   hostName: string;
   /** For selectors of watchers. */
   arch: string;
+  /** Random, for the life of the daemon: two daemons with one identity differ in it on one machine. */
+  daemonId: string;
+  /** Start of the daemon, by the monotonic clock of this process. */
+  startedAt: number;
 }
 
 const ASK_DEADLINE_MS = 5_000;
@@ -37,6 +41,8 @@ export async function machineFingerprint(installId: string): Promise<MachineFing
       .toString("utf8")
       .replaceAll("\ufffd", ""),
     arch: process.arch,
+    daemonId: randomUUID(),
+    startedAt: performance.now(),
   };
 }
 

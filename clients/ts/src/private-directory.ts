@@ -1,5 +1,5 @@
 import { lstatSync, mkdirSync, statSync } from "node:fs";
-import { mkdir, rename } from "node:fs/promises";
+import { mkdir, rename, stat } from "node:fs/promises";
 import { DeviceError, hasCode } from "./device/errors.ts";
 
 const othersMayWrite = 0o022;
@@ -76,4 +76,13 @@ export async function ensureDirectory(path: string): Promise<void> {
     });
     await make();
   }
+}
+
+/**
+ * Identifies a directory among all of the machine, and stays the same when the directory is moved. A
+ * copy of a directory, with all files in it, has another identity.
+ */
+export async function identityOfDirectory(path: string): Promise<string> {
+  const { dev, ino } = await stat(path, { bigint: true });
+  return `${dev}:${ino}`;
 }

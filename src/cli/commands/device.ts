@@ -14,7 +14,7 @@ import { optionsOf, proxyOption, serverUrl } from "../context.ts";
 import { writeWhole } from "../data-files.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
 import { addConformance } from "../device/conformance-command.ts";
-import { type DeviceOptions, runDeviceDaemon } from "../device/daemon.ts";
+import type { DeviceOptions } from "../device/daemon.ts";
 import { addInstall } from "../device/install.ts";
 import { daemonPid, ownConfigFile, ownStateDir } from "../device/state-dir.ts";
 import { addUpgrade } from "../device/upgrade/command.ts";
@@ -131,6 +131,8 @@ function addRun(device: Command, cli: Cli): void {
     )
     .action(async (_options, command: Command) => {
       const options = optionsOf<DeviceOptions>(command);
+      // The daemon is half of the code; the other commands do without.
+      const { runDeviceDaemon } = await import("../device/daemon.ts");
       await runDeviceDaemon(cli, options);
     });
   examples(command, [

@@ -5,23 +5,15 @@
 import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { z } from "zod";
 import type { Environment } from "../cli.ts";
 import { writeWhole } from "../data-files.ts";
 import { exitCodes, Failure } from "../failures.ts";
-import { keychainNames, keychainOf } from "./keychain.ts";
-
-const contextSchema = z.union([
-  z.object({ url: z.url(), token: z.string().min(1) }),
-  /** The keychain with the token. */
-  z.object({ url: z.url(), keychain: z.enum(keychainNames) }),
-]);
-const fileSchema = z.object({ current: z.string(), contexts: z.record(z.string(), contextSchema) });
+import { type KeychainName, keychainNames, keychainOf } from "./keychain.ts";
 
 /** A context as stored: the token itself, or the keychain with the token. */
-export type KeptContext = z.infer<typeof contextSchema>;
+export type KeptContext = { url: string; token: string } | { url: string; keychain: KeychainName };
 export type Context = { url: string; token: string; from: string };
-export type Contexts = z.infer<typeof fileSchema>;
+export type Contexts = { current: string; contexts: Record<string, KeptContext> };
 
 const othersMayRead = 0o077;
 
@@ -40,7 +32,8 @@ export function readContexts(env: Environment): Contexts {
   const path = contextsFile(env);
   let text: string;
   try {
-    text = readFileSync(path, "utf8");
+    // Drops a byte order mark, as editors of Windows write it.
+    text = new TextDecoder().decode(readFileSync(path));
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === "ENOENT" || code === "ENOTDIR") return { current: "", contexts: {} };
@@ -58,7 +51,7 @@ export function readContexts(env: Environment): Contexts {
     );
   }
   try {
-    return fileSchema.parse(JSON.parse(text));
+    return contextsOf(JSON.parse(text));
   } catch {
     throw new Failure(
       exitCodes.usage,
@@ -66,6 +59,33 @@ export function readContexts(env: Environment): Contexts {
       "mend or remove it; `pinion login URL` writes it anew",
     );
   }
+}
+
+/**
+ * The contexts of a file's content; throws for any other content. Every command reads the file, and
+ * a schema would take longer to load than the command works.
+ */
+function contextsOf(content: unknown): Contexts {
+  const { current, contexts } = fieldsOf(content);
+  if (typeof current !== "string") throw new TypeError("no current context");
+  const kept = Object.entries(fieldsOf(contexts)).map(([name, context]) => [name, keptContextOf(context)]);
+  return { current, contexts: Object.fromEntries(kept) };
+}
+
+function keptContextOf(content: unknown): KeptContext {
+  const { url, token, keychain } = fieldsOf(content);
+  if (typeof url !== "string" || !URL.canParse(url)) throw new TypeError("no URL");
+  if (typeof token === "string" && token !== "") return { url, token };
+  const name = keychainNames.find((known) => known === keychain);
+  if (name === undefined) throw new TypeError("neither a token nor a keychain");
+  return { url, keychain: name };
+}
+
+function fieldsOf(content: unknown): Record<string, unknown> {
+  if (typeof content !== "object" || content === null || Array.isArray(content)) {
+    throw new TypeError("no object");
+  }
+  return { ...content };
 }
 
 /** The place of a context's token, in words. */

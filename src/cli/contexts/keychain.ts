@@ -5,7 +5,7 @@
  */
 import { execFileSync } from "node:child_process";
 import type { Environment } from "../cli.ts";
-import { findProgram } from "../device/config.ts";
+import { findProgram } from "../device/find-program.ts";
 
 export const keychainNames = ["secret-service", "macos"] as const;
 export type KeychainName = (typeof keychainNames)[number];

@@ -1,5 +1,4 @@
-import { accessSync, constants, existsSync, statSync } from "node:fs";
-import { delimiter, join } from "node:path";
+import { existsSync } from "node:fs";
 import { installedAgents } from "@pinion/client";
 import type { Environment } from "../cli.ts";
 import { writeWhole } from "../data-files.ts";
@@ -74,23 +73,4 @@ export function deviceConfig(options: { env: Environment; workingDir: string }):
     '# path = "~/work/app"',
     '# mode = "worktree"',
   ].join("\n")}\n`;
-}
-
-/** Path of a program started by a daemon with this environment. */
-export function findProgram(name: string, env: Environment): string | undefined {
-  const places = name.includes("/")
-    ? [name]
-    : (env.PATH ?? "")
-        .split(delimiter)
-        .filter((directory) => directory !== "")
-        .map((directory) => join(directory, name));
-  for (const path of places) {
-    try {
-      accessSync(path, constants.X_OK);
-      if (statSync(path).isFile()) return path;
-    } catch {
-      // Try the next directory.
-    }
-  }
-  return undefined;
 }

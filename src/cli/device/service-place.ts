@@ -4,7 +4,7 @@ import { join } from "node:path";
 import type { Cli, Environment } from "../cli.ts";
 import type { GlobalOptions } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";
-import { findProgram } from "./config.ts";
+import { findProgram } from "./find-program.ts";
 import { launchdLabel, launchdPlist, type Service, systemdName, systemdUnit } from "./service-units.ts";
 
 export type InstallOptions = GlobalOptions & {

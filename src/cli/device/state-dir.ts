@@ -1,8 +1,9 @@
 import { existsSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
-import { readRegularFile } from "@pinion/client";
 import type { Environment } from "../cli.ts";
+
+export { daemonPid } from "@pinion/client";
 
 /**
  * Directory of this user's daemon for identity and outbox: PINION_STATE_DIR, or by the XDG rules.
@@ -49,20 +50,4 @@ export function configFileOf(stateDir: string | undefined, env: Environment, dat
 export function ownConfigFile(env: Environment): string {
   const configHome = env.XDG_CONFIG_HOME || join(env.HOME || homedir(), ".config");
   return join(configHome, "pinion", "device.toml");
-}
-
-const lockBytesMax = 4_096;
-
-/** Process id of the living holder of the state directory's lock. */
-export async function daemonPid(stateDir: string): Promise<number | undefined> {
-  const found = await readRegularFile(join(stateDir, "daemon.lock"), { bytesMax: lockBytesMax });
-  if (found.kind !== "read") return undefined;
-  try {
-    const { pid } = JSON.parse(found.bytes.toString("utf8")) as { pid: number };
-    process.kill(pid, 0);
-    return pid;
-  } catch {
-    // A partial lock, an ended process, or a reused id of another user's process.
-    return undefined;
-  }
 }

@@ -15,7 +15,7 @@ import {
   readStatus,
 } from "@pinion/client";
 import type { Environment } from "../cli.ts";
-import { findProgram } from "../device/config.ts";
+import { findProgram } from "../device/find-program.ts";
 import { daemonPid } from "../device/state-dir.ts";
 import { explain, systemCode } from "../failures.ts";
 import { formatBytes } from "../print/bytes.ts";
@@ -277,13 +277,13 @@ async function checkDirectory(stateDir: string): Promise<Check> {
 async function checkDaemon(stateDir: string): Promise<Check> {
   const pid = await daemonPid(stateDir);
   const status = pid === undefined ? undefined : await readStatus(stateDir);
-  if (pid !== undefined && status?.pid === pid && /another machine/.test(status.reason)) {
+  if (pid !== undefined && status?.pid === pid && /has a copy of its identity/.test(status.reason)) {
     return {
       name: "daemon",
       verdict: "bad",
       found: `runs (process ${pid}), and is turned down: ${status.reason}`,
       advice:
-        "stop it, and `pinion device enroll --anew --join-code …`: this state is a copy of another machine's",
+        "stop it, and `pinion device enroll --anew --join-code …`: this state is a copy of another daemon's",
     };
   }
   if (pid !== undefined) return { name: "daemon", verdict: "good", found: `runs (process ${pid})` };

@@ -187,9 +187,9 @@ const crowds = [1_000, 4_000, 16_000, 64_000, 256_000];
 /** Assumed slots recorded per second, before the first measurement. */
 const rateAtFirst = 2_000;
 /** Factor by which the start for a crowd is earlier than the measured rate requires. */
-const crowdMargin = 1.3;
+const crowdMargin = 1.2;
 /** Watchers that one of several replicas lists at once, for a number of passes. */
-const listedMax = 10 * aheadPerPassMax;
+const listedMax = 20 * aheadPerPassMax;
 /** Concurrent passes over a crowd: while PostgreSQL writes for one pass, the other pass plans. */
 const crowdLanes = 2;
 
@@ -212,6 +212,10 @@ export class LookAhead {
   #lanes = 1;
   /** Beside other replicas: the watchers for the next passes of the series; undefined: not listed. */
   #listed: { names: schedules.WatcherName[]; hasMore: boolean } | undefined;
+  /** The start of the series, where the replica's own share of a crowd may begin later. */
+  #heldMs = 0;
+  /** What the passes of the series have recorded so far, and the milliseconds that they took. */
+  #series = { recorded: 0, ms: 0 };
 
   constructor(options: PassOptions & { db: Db; aheadMs: number; replicaId: string }) {
     this.#db = options.db;
@@ -228,7 +232,15 @@ export class LookAhead {
   /** Restarts the search: slots may have moved into the processed range. */
   forget(): void {
     this.#through = 0;
+    this.#endSeries();
+  }
+
+  #endSeries(): void {
+    const { recorded, ms } = this.#series;
+    if (recorded >= aheadPerPassMax / 2) this.#perMs = (this.#perMs + recorded / ms) / 2;
+    this.#series = { recorded: 0, ms: 0 };
     this.#reachMs = 0;
+    this.#heldMs = 0;
     this.#listed = undefined;
   }
 
@@ -238,23 +250,34 @@ export class LookAhead {
    */
   async pass({ nowMs, beyondMs, hasOthers }: schedules.Outlook): Promise<number | undefined> {
     // The clock was set back.
-    if (this.#through > nowMs + 2 * aheadMsMax) this.#through = 0;
+    if (Math.max(this.#through, this.#reachMs) > nowMs + 2 * aheadMsMax) this.forget();
     if (beyondMs === null || this.#aheadMs === 0) return undefined;
+    // The runs of a device that is connected elsewhere are claimed as they are recorded there.
+    const replicaId = hasOthers ? this.#replicaId : undefined;
     if (beyondMs > this.#reachMs || nowMs > this.#reachMs) {
-      const { beginMs, untilMs } = await this.#findBegin(beyondMs, nowMs);
+      this.#endSeries();
+      const { beginMs, untilMs, found } = await this.#findBegin(beyondMs, nowMs);
       if (beginMs > nowMs) return beginMs;
       this.#reachMs = untilMs;
+      this.#lanes = found.length > 0 ? crowdLanes : 1;
+      if (replicaId !== undefined && found.length > 0) {
+        const { names, hasMore } = await this.#list(this.#reachOf(nowMs), replicaId);
+        const ownMax = hasMore ? undefined : names.length;
+        const begins = found.map((crowd) => this.#beginOf(crowd, ownMax));
+        this.#heldMs = Math.min(beyondMs - this.#aheadMs / 2, ...begins);
+      }
     }
-    // The runs of a device that is connected elsewhere are claimed as they are recorded there.
-    await this.#record(nowMs, this.#reachMs, hasOthers ? this.#replicaId : undefined);
+    if (this.#heldMs > nowMs) return this.#heldMs;
+    await this.#record(nowMs, replicaId);
     return nowMs;
   }
 
-  async #record(nowMs: number, untilMs: number, replicaId: string | undefined): Promise<void> {
+  #reachOf = (nowMs: number) => ({ after: this.#through, withinMs: this.#reachMs - nowMs });
+
+  async #record(nowMs: number, replicaId: string | undefined): Promise<void> {
     const startedAt = performance.now();
-    const untilAt = new Date(untilMs);
-    const reach = { after: this.#through, withinMs: untilMs - nowMs };
-    const { locks, isLast } = await this.#locksOf(reach, replicaId);
+    const untilAt = new Date(this.#reachMs);
+    const { locks, isLast } = await this.#locksOf(this.#reachOf(nowMs), replicaId);
     const plan: Planner = (watcher) => planAhead(watcher, untilAt);
     const passes = locks.map((lock) => passOver(this.#db, this.#options, { lock, plan }));
     const passed = await allDone(passes).catch((error: unknown) => {
@@ -263,14 +286,12 @@ export class LookAhead {
       throw error;
     });
     const recorded = passed.reduce((sum, one) => sum + one.recorded, 0);
-    if (recorded >= aheadPerPassMax / 2) {
-      this.#perMs = (this.#perMs + recorded / (performance.now() - startedAt)) / 2;
-    }
+    this.#series.recorded += recorded;
+    this.#series.ms += performance.now() - startedAt;
     // Slots left to their due time by the last pass are not counted again.
     if (isLast(passed) || recorded < aheadPerPassMax / 2) {
-      this.#through = untilMs;
-      this.#reachMs = 0;
-      this.#listed = undefined;
+      this.#through = untilAt.getTime();
+      this.#endSeries();
     }
   }
 
@@ -286,38 +307,43 @@ export class LookAhead {
       const isLast = (passed: readonly Passed[]) => passed.some(({ watchers }) => watchers < limit);
       return { locks: lanes.map(() => lock), isLast };
     }
-    if (!this.#listed || this.#listed.names.length === 0) {
-      const names = await schedules.listAhead(this.#db, { ...reach, limit: listedMax, replicaId });
-      this.#listed = { names, hasMore: names.length === listedMax };
-    }
-    const { names, hasMore } = this.#listed;
+    if (this.#listed?.hasMore && this.#listed.names.length === 0) this.#listed = undefined;
+    const { names, hasMore } = this.#listed ?? (await this.#list(reach, replicaId));
     const parts = lanes.map(() => names.splice(0, limit)).filter((part) => part.length > 0);
-    const locks = parts.map(
-      (part): Pass["lock"] =>
-        (tx) =>
-          schedules.lockListed(tx, part),
-    );
-    return { locks, isLast: () => names.length === 0 && !hasMore };
+    const lockOf = (part: schedules.WatcherName[]) => (tx: Db) => schedules.lockListed(tx, part);
+    return { locks: parts.map(lockOf), isLast: () => names.length === 0 && !hasMore };
   }
 
-  /** The start of the next pass and the end of its range, in milliseconds since 1970. */
-  async #findBegin(beyondMs: number, nowMs: number): Promise<{ beginMs: number; untilMs: number }> {
+  async #list(reach: { after: number; withinMs: number }, replicaId: string) {
+    const names = await schedules.listAhead(this.#db, { ...reach, limit: listedMax, replicaId });
+    this.#listed = { names, hasMore: names.length === listedMax };
+    return this.#listed;
+  }
+
+  /**
+   * The start of the next series and the end of its range, in milliseconds since 1970, and the crowds
+   * in the range.
+   */
+  async #findBegin(beyondMs: number, nowMs: number) {
     // Half of the time is for slots that follow: at a hundred per second, a hundred are recorded
     // together.
     let beginMs = beyondMs - this.#aheadMs / 2;
     let untilMs = Math.max(nowMs, beginMs) + this.#aheadMs;
-    this.#lanes = 1;
-    this.#listed = undefined;
+    const found: schedules.Crowd[] = [];
     for (const count of crowds) {
       const crowd = await schedules.findCrowd(this.#db, this.#through, count);
       if (crowd === undefined || crowd.dueMs > nowMs + aheadMsMax) break;
-      const recordingMs = (crowd.slots / this.#perMs) * crowdMargin;
-      const neededMs = Math.min(aheadMsMax, Math.max(this.#aheadMs / 2, recordingMs));
-      if (crowd.dueMs - neededMs > beginMs) continue;
-      beginMs = crowd.dueMs - neededMs;
+      if (this.#beginOf(crowd) > beginMs) continue;
+      beginMs = this.#beginOf(crowd);
       untilMs = Math.max(untilMs, crowd.dueMs);
-      this.#lanes = crowdLanes;
+      found.push(crowd);
     }
-    return { beginMs, untilMs };
+    return { beginMs, untilMs, found };
+  }
+
+  /** The start for a crowd, of which the replica records `ownMax` slots at most. */
+  #beginOf({ dueMs, slots }: schedules.Crowd, ownMax = slots): number {
+    const recordingMs = (Math.min(slots, ownMax) / this.#perMs) * crowdMargin;
+    return dueMs - Math.min(aheadMsMax, Math.max(this.#aheadMs / 2, recordingMs));
   }
 }

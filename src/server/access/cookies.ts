@@ -19,7 +19,10 @@ type Request = IncomingMessage | Http2ServerRequest;
  */
 export type Reached = { authority: string; isSecure: boolean };
 
-export function reachedBy(request: Request, publicUrl: string | undefined): Reached {
+export function reachedBy(
+  request: Pick<Request, "headers" | "socket">,
+  publicUrl: string | undefined,
+): Reached {
   const authority = authorityOf(request) ?? "";
   const isEncrypted = "encrypted" in request.socket && request.socket.encrypted === true;
   // A proxy in front with TLS passes on the authority that the browser used.

@@ -48,6 +48,8 @@ export type Guard = {
    * exists.
    */
   isUnknown(authorization: string | null | undefined): boolean;
+  /** The principal of a header whose token needs no lookup now; undefined for all others. */
+  findKnown(authorization: string | undefined): Principal | undefined;
   /**
    * Admits a call of an rpc (see {@link nameOf}), or refuses. Undefined if the rpc needs no token.
    */
@@ -75,10 +77,15 @@ export function createGuard({ db, log }: { db: Db; log: Logger }): Guard {
     const hash = secretHash(secret);
     const cached = cache.find(hash);
     if (cached === "no good") refuse("unauthenticated", noGood);
-    if (cached) return uses.note(cached);
+    if (!cached) return uses.note(await lookUp(hash, isSuspect ? lookups.suspects : lookups.ordinary));
+    // Without the lookup the cached principal ends as it would have; a refusal is kept by it.
+    if (cache.isAging(hash)) lookUp(hash, lookups.ordinary).catch(() => {});
+    return uses.note(cached);
+  }
 
+  async function lookUp(hash: Buffer, batcher: Batcher): Promise<Principal> {
     const keep = cache.beginLookup(hash);
-    const credential = await (isSuspect ? lookups.suspects : lookups.ordinary).add(hash);
+    const credential = await batcher.add(hash);
     if (!credential || credential.isRevoked || (credential.expiresInMs ?? 1) <= 0) {
       // An expired token may be prolonged; an unknown or revoked token never becomes valid.
       keep(!credential || credential.isRevoked ? "no good" : undefined);
@@ -87,7 +94,7 @@ export function createGuard({ db, log }: { db: Db; log: Logger }): Guard {
     const principal = principalFrom(credential);
     // The end of a move is seen at once.
     keep(principal.leaving ? undefined : principal, credential.expiresInMs);
-    return uses.note(principal);
+    return principal;
   }
 
   return {
@@ -96,6 +103,11 @@ export function createGuard({ db, log }: { db: Db; log: Logger }): Guard {
       const secret = secretOf(authorization);
       if (secret === undefined || tokenKind(secret) === undefined) return false;
       return !cache.has(secretHash(secret));
+    },
+    findKnown(authorization) {
+      const secret = secretOf(authorization);
+      const found = secret && tokenKind(secret) ? cache.find(secretHash(secret)) : undefined;
+      return found === "no good" ? undefined : found;
     },
     async admit(rpc, authorization) {
       const rule = rules[rpc];
@@ -112,10 +124,11 @@ export function createGuard({ db, log }: { db: Db; log: Logger }): Guard {
   };
 }
 
-type Lookups = ReturnType<typeof createBatcher<Buffer, credentials.Credential | undefined>>;
+type Batcher = ReturnType<typeof createBatcher<Buffer, credentials.Credential | undefined>>;
+type Lookups = { ordinary: Batcher; suspects: Batcher };
 
 /** Lookups of tokens in batches; those of suspects wait for others, and have a bound of their own. */
-function createLookups(db: Db): { ordinary: Lookups; suspects: Lookups } {
+function createLookups(db: Db): Lookups {
   const run = (hashes: readonly Buffer[]) => credentials.findByHashes(db, hashes);
   return {
     ordinary: createBatcher({

@@ -57,9 +57,14 @@ function normalize(address: string): string {
   return bare.replace(/^::ffff:(?=\d+\.)/i, "");
 }
 
+/** What is read of a request: its headers, its connection, and its stream over HTTP/2. */
+export type Request =
+  | Pick<IncomingMessage, "headers" | "socket">
+  | Pick<Http2ServerRequest, "headers" | "socket" | "stream">;
+
 /** The initial context values of a call: Connect gives its handlers no connection. */
 export function peerValues(
-  request: IncomingMessage | Http2ServerRequest,
+  request: Request,
   { trustedProxies, publicUrl }: { trustedProxies: number; publicUrl: string | undefined },
 ): ContextValues {
   const address = peerAddressOf(request.headers, request.socket?.remoteAddress, trustedProxies);

@@ -5,17 +5,21 @@ import type { Principal } from "./principal.ts";
  * this time.
  */
 const cacheMs = 5_000;
+/** Age in milliseconds from which a use of a cached lookup has it repeated, without waiting. */
+const agingMs = 3_000;
 /** Maximum number of cached tokens; the oldest lookup is dropped first. About 4 MB. */
 const cacheEntriesMax = 10_000;
 /** Maximum number of invalid tokens remembered, each for `cacheMs`. */
 const badEntriesMax = 20_000;
+
+type Entry = { principal: Principal; until: number; isAging: boolean };
 
 /**
  * The results of token lookups, by the token's hash: a principal, or "no good" for a token that
  * never becomes valid.
  */
 export class TokenCache {
-  readonly #principals = new Map<string, { principal: Principal; until: number }>();
+  readonly #principals = new Map<string, Entry>();
   /** The time until which a token counts as no good. */
   readonly #noGood = new Map<string, number>();
   /** Grows with every `forget`, so that the result of an earlier lookup is not kept. */
@@ -26,6 +30,17 @@ export class TokenCache {
     const known = this.#principals.get(key);
     if (known && performance.now() < known.until) return known.principal;
     return this.#isNoGood(key) ? "no good" : undefined;
+  }
+
+  /**
+   * Whether the lookup is to be repeated ahead of its end; true once for each lookup. A caller who
+   * calls every second so never waits for one.
+   */
+  isAging(hash: Buffer): boolean {
+    const known = this.#principals.get(keyOf(hash));
+    if (!known || known.isAging || performance.now() < known.until - cacheMs + agingMs) return false;
+    known.isAging = true;
+    return true;
   }
 
   /** Whether the token needs no lookup, or had one that a next use repeats. */
@@ -47,7 +62,7 @@ export class TokenCache {
       else if (found && generation === this.#generation) {
         dropOldest(this.#principals, cacheEntriesMax);
         const until = performance.now() + Math.min(cacheMs, expiresInMs ?? cacheMs);
-        this.#principals.set(key, { principal: found, until });
+        this.#principals.set(key, { principal: found, until, isAging: false });
       }
     };
   }

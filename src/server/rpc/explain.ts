@@ -5,6 +5,7 @@ import type { PlacementExplained } from "../../scheduler/placing/explain-placeme
 import type { Device } from "../../store/people/devices/devices.ts";
 import type { Fleet } from "../../store/people/devices/workers.ts";
 import type { RunRow } from "../../store/work/runs/runs.ts";
+import { type LateKnown, lateText } from "./explain-late.ts";
 
 /**
  * The facts that explain a run's state. The explanation is a pure function of them; rpc/runs.ts
@@ -20,6 +21,7 @@ export type Known = {
   fleet: Fleet | undefined;
   /** For a run that waits to be placed. */
   placement?: PlacementExplained | undefined;
+  late?: readonly LateKnown[];
   /** Milliseconds of silence after which the device's attempts are reaped. */
   ttlMs: number;
   /** The database's clock. */
@@ -225,10 +227,11 @@ function factsOf(known: Known): RunFact[] {
 }
 
 /** The moments of the run, in order. */
-function pastFacts({ run, now }: Known): Fact[] {
+function pastFacts({ run, late, now }: Known): Fact[] {
   const recorded = run.createdAt < run.dueAt ? "recorded ahead" : "materialized";
   const past = run.pastAttempts.flatMap(({ attempt, claimed_at, ended_at, reason }): Moment[] => [
-    [new Date(claimed_at), "past_attempt", `attempt ${attempt} was claimed`],
+    // The claim of an attempt that a failover forgot is not known.
+    [claimed_at === ended_at ? null : new Date(claimed_at), "past_attempt", `attempt ${attempt} was claimed`],
     [new Date(ended_at), "past_attempt", `attempt ${attempt} ended: ${reason}`],
   ]);
   const moments: Moment[] = [
@@ -236,6 +239,7 @@ function pastFacts({ run, now }: Known): Fact[] {
     [run.dueAt, "due", run.dueAt > now ? "falls due" : "became due"],
     [run.createdAt, "materialized", `${recorded} (${run.source}), watcher version ${run.watcherVersion}`],
     ...past,
+    ...(late ?? []).map((one): Moment => [one.storedAt, "late_result", lateText(one)]),
     [run.claimedAt, "claimed", `attempt ${run.attempt} was claimed`],
     [run.pushedAt, "pushed", "the assignment was written to the device's stream"],
     [run.startedAt, "accepted", "the device accepted"],

@@ -71,28 +71,26 @@ export async function searchRuns(
   const { orgId } = principal;
   const text = query.trim();
   const isId = /^[0-9a-f-]{4,36}$/i.test(text);
-  const [begin, ended, found] = await Promise.all([
+  const [begin, ended, results] = await Promise.all([
     isId ? searches.runsByBeginning(db, { orgId, beginning: text.slice(0, 36) }) : [],
     isId && text.length >= 6 ? searches.runsByEnd(db, { orgId, end: text }) : [],
     searches.results(db, { orgId, query: text }),
   ]);
-  const readable = await readableDevices(db, principal, found.hits);
+  const readable = await readableDevices(db, principal, results.hits);
   const excerpts = new Map<string, string>([...begin, ...ended].map((id) => [id, ""]));
-  for (const hit of found.hits) {
+  for (const hit of results.hits) {
     const isReadable = hit.deviceId === null || readable.has(hit.deviceId);
     if (isReadable && !excerpts.has(hit.runId)) excerpts.set(hit.runId, hit.excerpt);
   }
-  const ids = [...excerpts.keys()];
-  const rows = (await Promise.all(ids.map((runId) => runs.find(db, { orgId, runId })))).filter(
-    (row) => row !== undefined,
-  );
+  const found = await runs.findAll(db, { orgId, runIds: [...excerpts.keys()] });
+  const rows = [...excerpts.keys()].flatMap((runId) => found.get(runId) ?? []);
   const told = await reports.findAll(db, { orgId, runIds: rows.map(({ id }) => id) });
   return {
     hits: rows.map((row) => ({
       run: runMessage(row, { report: told.get(row.id) }),
       excerpt: excerpts.get(row.id) ?? "",
     })),
-    resultsSearched: found.searched,
+    resultsSearched: results.searched,
   };
 }
 

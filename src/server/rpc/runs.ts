@@ -38,6 +38,7 @@ import { attentionNames, runStatuses } from "../enums.ts";
 import { bulkRpcs } from "./bulks.ts";
 import { explain } from "./explain.ts";
 import { explainChain } from "./explain-chain.ts";
+import { findLate } from "./explain-late.ts";
 import { startFields } from "./messages/input-message.ts";
 import { dateOf, spanOf } from "./messages/moments.ts";
 import { lateResultMessage, runMessage, windowMessage } from "./messages/run-message.ts";
@@ -176,11 +177,12 @@ async function explainRun(
       : undefined;
   const placement =
     run.status === "pending" ? await explainPlacement(db, { orgId, runId, ttlMs }) : undefined;
+  const late = await findLate(db, { orgId, runId: run.id });
   const now = await clock.now(db);
   const chain = await explainChain(db, run);
   return {
     run: await messageWithStart(db, run),
-    ...explain({ run, device, onDevice, fleet, placement, ttlMs, now }),
+    ...explain({ run, device, onDevice, fleet, placement, late, ttlMs, now }),
     candidates: (placement?.candidates ?? []).map(({ reason, ...device }) => ({
       ...device,
       takes: reason === null,

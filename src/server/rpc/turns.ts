@@ -118,6 +118,7 @@ async function list(db: Db, orgId: string, request: ListTurnsRequest) {
 function conversationRpcs({
   db,
   feed,
+  doorbell,
 }: Deps): Pick<Served, "getConversation" | "listConversations" | "deleteConversation"> {
   return {
     async getConversation({ conversationId, includeSnapshot }, context) {
@@ -148,7 +149,14 @@ function conversationRpcs({
 
     async deleteConversation({ conversationId }, context) {
       const { orgId, actor } = principalOf(context);
-      await conversations.remove(db, { orgId, conversationId, actor });
+      const live = await conversations.remove(db, { orgId, conversationId, actor });
+      if (live) {
+        doorbell.turnStarted({ orgId, ...live });
+        refuse(
+          "failed_precondition",
+          `turn ${live.turnId} of the conversation has not ended; wait for it or cancel it first`,
+        );
+      }
       feed.eventsAppended(orgId);
       return {};
     },

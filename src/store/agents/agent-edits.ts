@@ -1,6 +1,8 @@
 import { sql } from "kysely";
 import { refuse } from "../../errors.ts";
 import { describe } from "../people/changes.ts";
+import * as pins from "../people/devices/pins.ts";
+import * as members from "../people/orgs/members.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
 import type { Json } from "../pg/schema/schema-columns.ts";
@@ -36,6 +38,7 @@ export function update(
 ): Promise<{ agent: Agent; changed: string[] }> {
   const { orgId, agentId } = options;
   return transaction(db, async (tx) => {
+    await holdNamed(tx, options);
     await lock(tx, options);
     const current = await get(tx, options);
     if (options.expectedVersion !== 0 && options.expectedVersion !== current.version) {
@@ -67,6 +70,21 @@ export function update(
     ]);
     return { agent, changed };
   });
+}
+
+/**
+ * Locks the new owner and the new device before the agent: removals of members and devices lock the
+ * agents last.
+ */
+async function holdNamed(
+  tx: Db,
+  { change, ...agent }: Named & { change: (current: Agent) => AgentValues },
+): Promise<void> {
+  const { orgId } = agent;
+  const current = await get(tx, agent);
+  const { ownerId, deviceId } = change(current);
+  if (ownerId && ownerId !== current.ownerId) await members.hold(tx, { orgId, userId: ownerId });
+  if (deviceId && deviceId !== current.deviceId) await pins.hold(tx, { orgId, deviceId });
 }
 
 async function write(

@@ -69,8 +69,9 @@ export async function openTraffic(options: {
     const { hook } = await hookClient.getHook({ hookId: hooked });
     hooks.push({ id: hook!.id, secret });
   }
-  const stopping = new AbortController();
-  const senders = hooks.map((hook) => send(hook, { ...options, stop: stopping.signal }));
+  const [stopping, closing] = [new AbortController(), new AbortController()];
+  const signals = { stop: stopping.signal, end: closing.signal };
+  const senders = hooks.map((hook) => send(hook, { ...options, ...signals }));
   const stop = async () => {
     stopping.abort();
     await Promise.all(senders);
@@ -79,6 +80,8 @@ export async function openTraffic(options: {
     behave: receiver.behave,
     stop,
     async close() {
+      // After a failure no replica may be left that answers.
+      closing.abort();
       await stop();
       await receiver.close();
     },
@@ -129,20 +132,23 @@ async function openReceiver(record: Record) {
   };
 }
 
-/** Posts to a hook; each delivery is repeated until an answer of 202, and at times once more. */
+/**
+ * Posts to a hook; each delivery is repeated until an answer of 202, and at times once more. `stop`: no
+ * further deliveries; `end`: no further posts either.
+ */
 async function send(
   { id, secret }: { id: string; secret: string },
-  options: { random: Random; url: string; record: Record; stop: AbortSignal },
+  options: { random: Random; url: string; record: Record; stop: AbortSignal; end: AbortSignal },
 ): Promise<void> {
-  const { random, record, stop } = options;
+  const { random, record, stop, end } = options;
   async function post(key: string): Promise<void> {
-    for (;;) {
+    while (!end.aborted) {
       try {
         const response = await fetch(`${options.url}/hooks/${id}`, {
           method: "POST",
           body: JSON.stringify({ key }),
           headers: { authorization: `Bearer ${secret}`, "idempotency-key": key, connection: "close" },
-          signal: AbortSignal.timeout(postDeadlineMs),
+          signal: AbortSignal.any([end, AbortSignal.timeout(postDeadlineMs)]),
         });
         const { run_id: run = null } = (await response.json()) as { run_id?: string };
         if (response.status === 202) return record({ kind: "posted", hook: id, key, run });

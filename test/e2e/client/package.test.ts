@@ -102,7 +102,7 @@ test("the package holds JavaScript, types and its papers, and nothing of the ser
   const manifest = JSON.parse(readFileSync(join(installed, "package.json"), "utf8"));
   expect(manifest).toMatchObject({ name: "@pinion/client", type: "module", exports: { ".": {} } });
   expect(manifest).not.toHaveProperty("private");
-  expect(readFileSync(join(installed, "device/options.js"), "utf8")).toContain(
+  expect(readFileSync(join(installed, "version.js"), "utf8")).toContain(
     `CLIENT_VERSION = "${manifest.version}"`,
   );
 });

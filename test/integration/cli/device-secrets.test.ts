@@ -30,6 +30,9 @@ command = ["sh", "-c", ${JSON.stringify(command)}]
 env_add = ["MY_API_KEY"]
 `;
 
+/** Read by the loader and by libraries before the daemon's first line. */
+const needed = { LD_LIBRARY_PATH: "/opt/of-node", OPENSSL_CONF: "/dev/null", UV_THREADPOOL_SIZE: "5" };
+
 /** Enrols a device whose token is in a separate file, and starts its daemon as a process. */
 async function startDaemon(config: string, tokenCommand: boolean) {
   const replica = await startTestReplica(database.url);
@@ -53,7 +56,13 @@ async function startDaemon(config: string, tokenCommand: boolean) {
     process.execPath,
     [main, "--json", "device", "run", "--state-dir", stateDir, "--config", configFile],
     {
-      env: { PATH: process.env.PATH, HOME: home, MY_API_KEY: "sk-hush", PINION_TOKEN: "pin_pat_hush" },
+      env: {
+        ...needed,
+        PATH: process.env.PATH,
+        HOME: home,
+        MY_API_KEY: "sk-hush",
+        PINION_TOKEN: "pin_pat_hush",
+      },
       stdio: ["ignore", "pipe", "inherit"],
     },
   );
@@ -84,7 +93,11 @@ test.skipIf(process.platform !== "linux")(
       script("tr '\\0' '\\n' < /proc/$PPID/environ | cut -d= -f1; echo \"mine: $MY_API_KEY\""),
       true,
     );
-    expect(readFileSync(`/proc/${child.pid}/environ`, "utf8")).not.toContain("hush");
+    const environment = readFileSync(`/proc/${child.pid}/environ`, "utf8");
+    expect(environment).not.toContain("hush");
+    expect(environment.split("\0")).toEqual(
+      expect.arrayContaining(Object.entries(needed).map(([name, value]) => `${name}=${value}`)),
+    );
     const spec = { name: "look", prompt: "x", agentKind: "test", deviceId: identity.deviceId };
     const { watcher } = await replica.clients.watchers.createWatcher({ slug: "look", spec });
     const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher!.id });

@@ -22,9 +22,10 @@ function loadedBy(module: string): string {
   return [...loaded].flatMap((path) => Object.keys(outputs[path]?.inputs ?? {})).join("\n");
 }
 
-test("a device's command loads no part of the server", () => {
-  const loaded = loadedBy("src/cli/commands/device.ts");
+test("a daemon loads no part of the server, and the other commands of a device no daemon", () => {
+  const loaded = loadedBy("src/cli/device/daemon.ts");
   expect(loaded).toContain("node_modules/@grpc/grpc-js");
+  expect(loadedBy("src/cli/commands/device.ts")).not.toMatch(/@grpc|@agentclientprotocol/);
   for (const part of ["src/store/", "src/server/", "node_modules/kysely/", "node_modules/pg/"]) {
     expect(loaded).not.toContain(part);
   }
@@ -40,11 +41,17 @@ test.each(["runs", "watchers", "devices", "agents"])(
       "clients/ts/src/agents/drivers/acp.ts",
       "node_modules/@grpc/",
       "@agentclientprotocol",
+      "node_modules/socks/",
     ]) {
       expect(loaded).not.toContain(part);
     }
   },
 );
+
+// `pinion agents` reads pinion.toml, whose schema needs it.
+test.each(["runs", "watchers", "devices"])("`pinion %s` loads no library of schemas", (noun) => {
+  expect(loadedBy(`src/cli/commands/${noun}/${noun}.ts`)).not.toContain("node_modules/zod/");
+});
 
 test("a daemon with secrets to conceal starts itself again before it loads the protocol", () => {
   for (const module of ["src/cli/device/self.ts", "src/cli/device/conceal.ts"]) {

@@ -2,16 +2,27 @@
  * Acknowledged results are kept for a while, and offered again to a database that may have lost
  * them.
  */
-import { readdirSync } from "node:fs";
+import { randomUUID } from "node:crypto";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { join } from "node:path";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { status } from "@grpc/grpc-js";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { type Assignment, CompletionVerdict, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { listKept } from "../../../clients/ts/src/index.ts";
 import { settledSession, startDevice, startPeer, until } from "./harness.ts";
 
-const kept = (stateDir: string) => readdirSync(join(stateDir, "outbox", "kept"));
+/** Whole records, without the temporary file of a write that is under way. */
+const kept = (stateDir: string) =>
+  readdirSync(join(stateDir, "outbox", "kept")).filter((name) => name.endsWith(".kept"));
 const first = { systemIdentifier: "7420", timeline: 1, position: "0/3000148" };
 const promoted = { ...first, timeline: 2 };
 
@@ -341,6 +352,62 @@ test("a retry that the server assigns again while the first result is read start
   await events.next("acknowledged", () => true, 3);
   expect(programs).toBe(3);
   expect(session.all("accept").filter((sent) => sent.attemptToken === third.attemptToken)).toEqual([]);
+});
+
+test("an acknowledged result that cannot be kept stays in the outbox, and the next daemon keeps it", async () => {
+  const peer = await startPeer();
+  peer.incarnation = first;
+  const { events, stateDir, device } = startDevice(peer.url);
+  const session = await peer.session();
+  // No process can make a file below it, not even root's.
+  const directory = join(stateDir, "outbox", "kept");
+  rmSync(directory, { recursive: true });
+  symlinkSync("/proc/self/fdinfo", directory);
+  const { attemptToken } = session.assign();
+  await events.next("acknowledged");
+  await device.close({ graceMs: 0, flushMs: 0 });
+  const outbox = () => readdirSync(join(stateDir, "outbox")).filter((name) => name.includes(attemptToken));
+  expect(outbox()).toHaveLength(1);
+  rmSync(directory);
+  const next = startDevice(peer.url, { stateDir });
+  await next.events.next("acknowledged");
+  await until(() => kept(stateDir).length === 1 && outbox().length === 0, "it is kept");
+});
+
+test.skipIf(!existsSync("/dev/shm"))("kept results may be on another disk", async () => {
+  const peer = await startPeer();
+  peer.incarnation = first;
+  const { events, stateDir } = startDevice(peer.url);
+  const session = await peer.session();
+  const elsewhere = mkdtempSync("/dev/shm/pinion-kept-");
+  onTestFinished(() => rmSync(elsewhere, { recursive: true, force: true }));
+  rmSync(join(stateDir, "outbox", "kept"), { recursive: true });
+  symlinkSync(elsewhere, join(stateDir, "outbox", "kept"));
+  const { attemptToken } = session.assign();
+  await events.next("acknowledged");
+  await until(() => kept(stateDir).some((name) => name.includes(attemptToken)), "it is kept");
+  const left = () => readdirSync(join(stateDir, "outbox")).filter((name) => name.endsWith(".completion"));
+  await until(() => left().length === 0, "it has left the outbox");
+});
+
+test("records of a newer daemon, which a downgrade leaves, stay as they are and are told", async () => {
+  const { peer, device, stateDir } = await begin();
+  await device.close({ graceMs: 0, flushMs: 0 });
+  const outbox = join(stateDir, "outbox");
+  const newer = Buffer.from("pinion-outbox/2 of another form\n");
+  const waiting = join(outbox, `${randomUUID()}.${randomUUID()}.completion`);
+  const acknowledged = join(outbox, "kept", kept(stateDir)[0]!);
+  for (const path of [waiting, acknowledged]) writeFileSync(path, newer);
+  peer.incarnation = promoted;
+  const { events } = startDevice(peer.url, { stateDir });
+  expect(await events.next("set_aside")).toMatchObject({
+    path: waiting,
+    problem: expect.stringMatching(/a newer daemon wrote it \(pinion-outbox\/2\).*install it again/),
+  });
+  const session = await peer.session();
+  session.assign();
+  await events.next("acknowledged");
+  for (const path of [waiting, acknowledged]) expect(readFileSync(path)).toEqual(newer);
 });
 
 test("what is kept is bounded by size and by age, the oldest going first", async () => {

@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from "node:fs";
+import { readFileSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -174,6 +174,9 @@ test("enrolment stores an identity that only its owner can read, and keeps the i
     url: peer.url,
   });
   const { sameLabelCount: _, ...stored } = identity;
+  expect(await findIdentity(stateDir)).toEqual(stored);
+  // As an editor of Windows writes it.
+  writeFileSync(path, `\uFEFF${readFileSync(path, "utf8").replaceAll("\n", "\r\n")}`);
   expect(await findIdentity(stateDir)).toEqual(stored);
   await enroll({ url: peer.url, joinCode: "join-2", label: "laptop", stateDir });
   expect(peer.enrollments[1]?.installId).toBe(installId);

@@ -6,7 +6,14 @@ import { ClockInDoubt } from "../../../src/scheduler/slots/clock.ts";
 import { LookAhead, materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import * as schedules from "../../../src/store/work/watchers/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
-import { listRuns, openDevice, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
+import {
+  type DeviceName,
+  listRuns,
+  openDevice,
+  putSchedule,
+  seedDevice,
+  seedWatcher,
+} from "../../support/rows.ts";
 import { noteDoorbell } from "../../support/surroundings.ts";
 
 const database = useDatabase();
@@ -73,9 +80,9 @@ test("a crowd is counted with all slots of its moment, so that its recording beg
 });
 
 /** As many watchers as `count`, due at one moment in 20 s; the first one's name. */
-async function seedCrowd(count: number): Promise<schedules.WatcherName> {
+async function seedCrowd(count: number, device?: DeviceName): Promise<schedules.WatcherName> {
   const { db } = database;
-  const watcher = await seedWatcher(db, await seedDevice(db), { schedule: "0 0 1 1 *" });
+  const watcher = await seedWatcher(db, device ?? (await seedDevice(db)), { schedule: "0 0 1 1 *" });
   await putSchedule(db, watcher, new Date(Date.now() + 20_000));
   await sql`
     with made as (
@@ -108,6 +115,47 @@ test("two passes at a time record a crowd, each slot once", async () => {
   // 500 watchers in each pass: one after another they would need three.
   for (const _ of [1, 2]) await ahead.pass(await schedules.lookAhead(db, ahead.through, "here"));
   expect(await countRuns(watcher)).toEqual([{ runs: 1_200, watchers: 1_200 }]);
+});
+
+test("the next crowd begins by the rate at which the last one was recorded", async () => {
+  const { db } = database;
+  const watcher = await seedCrowd(2_000);
+  const ahead = new LookAhead({ db, log, doorbell: noteDoorbell(), aheadMs: 200, replicaId: "here" });
+  const passAt = async (dueMs: number) => {
+    const dueAt = new Date(dueMs);
+    await sql`update schedule_position set next_slot_at = ${dueAt}, next_due_at = ${dueAt}`.execute(db);
+    return ahead.pass(await schedules.lookAhead(db, ahead.through, "here"));
+  };
+  const secondMs = Date.now() + 50_000;
+  // 2,000 slots take a new replica 1.2 s by the rate that it assumes.
+  expect(await passAt(secondMs)).toBe(secondMs - 1_200);
+  const firstMs = Date.now() + 1_000;
+  await passAt(firstMs);
+  await ahead.pass(await schedules.lookAhead(db, ahead.through, "here"));
+  expect(await countRuns(watcher)).toEqual([{ runs: 2_000, watchers: 2_000 }]);
+  expect(await passAt(secondMs)).not.toBe(secondMs - 1_200);
+});
+
+test("beside another replica, a replica begins a crowd in time for its own share", async () => {
+  const { db } = database;
+  const [here, there] = [await seedDevice(db), await seedDevice(db)];
+  await openDevice(db, here, { replicaId: "here" });
+  await openDevice(db, there, { replicaId: "there" });
+  const crowd = await seedCrowd(5_000, there);
+  const own = await seedWatcher(db, here, { schedule: "0 0 1 1 *" });
+  const dueMs = Date.now() + 2_800;
+  await sql`update schedule_position set next_slot_at = ${new Date(dueMs)}, next_due_at = ${new Date(dueMs)}`.execute(
+    db,
+  );
+  // By the rate that a new replica assumes, all slots take 3 s, and its own one the least time.
+  const passOver = async (replicaId: string) => {
+    const ahead = new LookAhead({ db, log, doorbell: noteDoorbell(), aheadMs: 200, replicaId });
+    return ahead.pass(await schedules.lookAhead(db, 0, replicaId));
+  };
+  expect(await passOver("here")).toBe(dueMs - 100);
+  expect(await listRuns(db, own)).toEqual([]);
+  await passOver("there");
+  expect(await countRuns(crowd)).toEqual([{ runs: 1_000, watchers: 1_000 }]);
 });
 
 test("beside another replica, what a failed pass had listed is recorded by the next ones", async () => {

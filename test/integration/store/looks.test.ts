@@ -2,7 +2,9 @@
 import { sql } from "kysely";
 import pg from "pg";
 import { afterEach, expect, test, vi } from "vitest";
-import { createLooks, type Look } from "../../../src/store/pg/looks.ts";
+import type { Db } from "../../../src/store/pg/database.ts";
+import { createLooks, type Look, looksAlone } from "../../../src/store/pg/looks.ts";
+import { onlyRow } from "../../../src/store/pg/values/only-row.ts";
 import * as active from "../../../src/store/work/attempts/active.ts";
 import * as attempts from "../../../src/store/work/attempts/attempts.ts";
 import * as deliveries from "../../../src/store/work/messages/deliveries.ts";
@@ -56,3 +58,25 @@ test("a look sees what there is to do", async () => {
   expect(await looks.ask(attempts.lookLost(reapRules))).toBe(true);
   expect(await looks.ask(active.lookWaiting(5_000))).toMatchObject({ isCancelling: true });
 });
+
+test("the look for lost attempts passes over new ones by their own rows", async () => {
+  const { run } = await seedRunning(t.db);
+  expect(await presenceReadForLost()).toBe(0);
+  await sql`update run set claimed_at = now() - interval '10 min' where id = ${run.runId}`.execute(t.db);
+  expect(await presenceReadForLost()).toBe(1);
+});
+
+/** The rows of presence that the look for lost attempts reads. */
+function presenceReadForLost(): Promise<number> {
+  const readBy = async (tx: Db) => {
+    const { rows } = await sql<{ read: number }>`
+      select (seq_tup_read + idx_tup_fetch)::int as read
+      from pg_stat_xact_user_tables where relname = 'presence'`.execute(tx);
+    return onlyRow(rows).read;
+  };
+  return t.db.transaction().execute(async (tx) => {
+    const before = await readBy(tx);
+    expect(await looksAlone(tx).ask(attempts.lookLost(reapRules))).toBe(false);
+    return (await readBy(tx)) - before;
+  });
+}

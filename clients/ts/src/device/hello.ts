@@ -1,12 +1,16 @@
-import { create } from "@bufbuild/protobuf";
+import { create, type MessageInitShape } from "@bufbuild/protobuf";
+import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import {
   type AttemptRef,
   AttemptRefSchema,
   HeldAttemptState,
   type Hello,
   HelloSchema,
+  type MachineSchema,
 } from "../gen/pinion/v1/device_pb.js";
-import { CLIENT_VERSION, type DeviceOptions } from "./options.ts";
+import type { MachineFingerprint } from "../machine.ts";
+import { CLIENT_VERSION } from "../version.ts";
+import type { DeviceOptions } from "./options.ts";
 import { truncateUtf8 } from "./results/completion.ts";
 
 /**
@@ -58,9 +62,13 @@ export function helloOf(options: DeviceOptions, held: HeldAttempts): Hello {
     maxConcurrency: options.maxConcurrency ?? 1,
     held: [...running, ...finished].slice(0, LISTED_MAX),
     configProblem: truncateUtf8(options.configProblem ?? "", CONFIG_PROBLEM_BYTES_MAX).text,
-    ...(options.machine === undefined ? {} : { machine: options.machine }),
+    ...(options.machine === undefined ? {} : { machine: machineOf(options.machine) }),
     ...(options.upgrade === undefined ? {} : { upgrade: options.upgrade }),
     executors: options.executors ?? [],
     workspaces: options.workspaces ?? [],
   });
+}
+
+function machineOf({ startedAt, ...machine }: MachineFingerprint): MessageInitShape<typeof MachineSchema> {
+  return { ...machine, daemonAge: durationFromMs(Math.round(performance.now() - startedAt)) };
 }

@@ -12,9 +12,6 @@ import type { ConnectionState } from "./lifecycle.ts";
 import type { Timing } from "./timing.ts";
 import { parseEndpoint, type TlsOptions } from "./transport.ts";
 
-/** The client's version, sent as `app_version` unless the caller gives another. */
-export const CLIENT_VERSION = "0.1.0";
-
 export interface DeviceOptions {
   /** "http://host:port" or "https://host:port". */
   url: string;

@@ -2,7 +2,6 @@
 import { request as requestHttp, STATUS_CODES } from "node:http";
 import { connect as connectTcp, isIP, isIPv6, type Socket } from "node:net";
 import { connect as connectTls } from "node:tls";
-import { SocksClient } from "socks";
 import { ProxyError, type ProxyServer } from "./proxy.ts";
 
 /**
@@ -162,6 +161,8 @@ function refused(proxy: ProxyServer, target: TunnelTarget, status: number, schem
 }
 
 async function socksThrough(socket: Socket, proxy: ProxyServer, target: TunnelTarget): Promise<Socket> {
+  // Few networks have such a proxy.
+  const { SocksClient } = await import("socks");
   const { credentials } = proxy;
   const made = await SocksClient.createConnection({
     command: "connect",

@@ -113,23 +113,36 @@ export function createClients(options: ClientOptions): Clients {
       answerWithin(deadlineMs, () => sessionManager.abort()),
     ],
   });
-  const client = <T extends DescService>(service: T) => createClient(service, transport);
-  return {
-    watchers: client(WatcherService),
-    runs: client(RunService),
-    turns: client(TurnService),
-    fleet: client(FleetService),
-    tokens: client(TokenService),
-    signIns: client(SignInService),
-    orgs: client(OrgService),
-    events: client(EventService),
-    hooks: client(HookService),
-    agents: client(AgentService),
-    destinations: client(DestinationService),
-    device: client(DeviceService),
-    close: () => sessionManager.abort(),
-  };
+  const clients = { close: () => sessionManager.abort() };
+  for (const [name, service] of Object.entries(services)) {
+    let client: Client<DescService> | undefined;
+    Object.defineProperty(clients, name, {
+      enumerable: true,
+      configurable: true,
+      get: () => {
+        client ??= createClient(service(), transport);
+        return client;
+      },
+    });
+  }
+  return clients as Clients;
 }
+
+/** Named at the first use of a client: the descriptors of all services take a command 50 ms to build. */
+const services: { [Name in keyof Omit<Clients, "close">]: () => DescService } = {
+  watchers: () => WatcherService,
+  runs: () => RunService,
+  turns: () => TurnService,
+  fleet: () => FleetService,
+  tokens: () => TokenService,
+  signIns: () => SignInService,
+  orgs: () => OrgService,
+  events: () => EventService,
+  hooks: () => HookService,
+  agents: () => AgentService,
+  destinations: () => DestinationService,
+  device: () => DeviceService,
+};
 
 type TransportOptions = Parameters<typeof createGrpcTransport>[0] & { httpVersion: "2" };
 

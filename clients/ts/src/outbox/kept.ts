@@ -1,5 +1,5 @@
 import { renameSync } from "node:fs";
-import { readdir, rm, stat } from "node:fs/promises";
+import { readdir, readFile, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { hasCode } from "../device/errors.ts";
 import { ensureDirectory } from "../private-directory.ts";
@@ -148,14 +148,35 @@ export class KeptResults {
     const from = join(this.#outbox, `${workId}.${attemptToken}.completion`);
     try {
       kept.bytes = (await stat(from)).size;
-      // Synchronous, with the list: a reader finds the record in exactly one of the two places.
-      renameSync(from, join(this.#directory, nameOf(kept)));
     } catch (error) {
       if (hasCode(error, "ENOENT")) return;
       throw error;
     }
-    this.#kept.set(attemptToken, kept);
+    await this.#moveIn(from, kept);
     await this.prune();
+  }
+
+  async #moveIn(from: string, kept: Kept): Promise<void> {
+    // Synchronous, with the list: a reader finds the record in exactly one of the two places.
+    const move = () => {
+      renameSync(from, this.#pathOf(kept));
+      this.#kept.set(kept.attemptToken, kept);
+    };
+    try {
+      move();
+      return;
+    } catch {
+      // A program may have removed the directory, or put a file in its place.
+      await ensureDirectory(this.#directory);
+    }
+    try {
+      move();
+    } catch {
+      // The directory is a link to another disk, or the disk has an error, which then throws.
+      await writeDurably(this.#pathOf(kept), await readFile(from));
+      this.#kept.set(kept.attemptToken, kept);
+      await rm(from, { force: true });
+    }
   }
 
   /** Writes the records in memory; the first error of the disk ends the attempt, for the next call. */
@@ -223,7 +244,7 @@ export class KeptResults {
   }
 
   /**
-   * Undefined if the record is gone or damaged; the entry is then dropped. The file's name may change
+   * Undefined if the record is gone, damaged, or of a newer daemon; a damaged one is dropped. The file's name may change
    * at any time, with the entry: a caller's entry may be an earlier one.
    */
   async read({ attemptToken }: Kept): Promise<OutboxRecord | undefined> {
@@ -237,7 +258,8 @@ export class KeptResults {
       const record = found.kind === "read" ? decodeRecord(found.bytes) : undefined;
       if (record !== undefined && !("problem" in record)) return record;
       if (this.#kept.get(attemptToken) !== kept) continue;
-      await this.#drop(kept);
+      // A newer daemon reads its record after the next upgrade.
+      if (record?.isNewer !== true) await this.#drop(kept);
       return undefined;
     }
   }

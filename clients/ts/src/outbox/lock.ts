@@ -2,12 +2,15 @@ import { randomUUID } from "node:crypto";
 import { link, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { DeviceError, hasCode } from "../device/errors.ts";
+import { identityOfDirectory } from "../private-directory.ts";
 import { isAlive, startTimeOf } from "../process-table.ts";
 import { readRegularFile } from "../regular-file.ts";
 
 interface Holder {
   pid: number;
   startTime?: string;
+  /** The locked directory; another one in a lock that came with a copy of the directory. */
+  directory?: string;
 }
 
 /** Bound on the lock file in bytes; its content is a process id and a start time. */
@@ -18,12 +21,17 @@ const TAKEOVERS_MAX = 5;
 /**
  * Locks the state directory for this process. A lock is taken over if its process is dead or its
  * process id belongs to another process by now. Throws DeviceError `locked` if a living daemon
- * holds the lock.
+ * holds the lock. A lock that was copied from another directory is a stale lock.
  */
 export async function lockStateDir(stateDir: string): Promise<{ release(): Promise<void> }> {
   const path = join(stateDir, "daemon.lock");
   const startTime = await startTimeOf(process.pid);
-  const mine = JSON.stringify({ pid: process.pid, ...(startTime === undefined ? {} : { startTime }) });
+  const directory = await identityOfDirectory(stateDir);
+  const mine = JSON.stringify({
+    pid: process.pid,
+    directory,
+    ...(startTime === undefined ? {} : { startTime }),
+  });
   const candidate = `${path}.${randomUUID()}`;
   try {
     await writeFile(candidate, mine, { mode: 0o600 });
@@ -32,7 +40,7 @@ export async function lockStateDir(stateDir: string): Promise<{ release(): Promi
       const content = await read(path);
       if (content === undefined) continue;
       const holder = parse(content);
-      if (holder !== undefined && (await isHeld(holder))) {
+      if (holder !== undefined && (await isHeld(holder, directory))) {
         throw new DeviceError(
           "locked",
           `another daemon (process ${holder.pid}) runs with ${stateDir}; stop it first, or use another state directory`,
@@ -46,6 +54,17 @@ export async function lockStateDir(stateDir: string): Promise<{ release(): Promi
   throw new DeviceError("locked", `the lock of ${stateDir} changes hands all the time; try again`);
 }
 
+/** Process id of the daemon that holds the directory's lock; undefined if no living daemon does. */
+export async function daemonPid(stateDir: string): Promise<number | undefined> {
+  try {
+    const holder = parse((await read(join(stateDir, "daemon.lock"))) ?? "");
+    if (holder === undefined) return undefined;
+    return (await isHeld(holder, await identityOfDirectory(stateDir))) ? holder.pid : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** A link appears together with its content, so readers never see a partial lock. */
 async function tryLink(candidate: string, path: string): Promise<boolean> {
   try {
@@ -57,7 +76,8 @@ async function tryLink(candidate: string, path: string): Promise<boolean> {
   }
 }
 
-async function isHeld(holder: Holder): Promise<boolean> {
+async function isHeld(holder: Holder, directory: string): Promise<boolean> {
+  if (holder.directory !== undefined && holder.directory !== directory) return false;
   if (!isAlive(holder.pid)) return false;
   if (holder.startTime === undefined) return true;
   return (await startTimeOf(holder.pid)) === holder.startTime;
@@ -100,9 +120,11 @@ function parse(content: string): Holder | undefined {
     const value: unknown = JSON.parse(content);
     if (typeof value !== "object" || value === null || !("pid" in value) || typeof value.pid !== "number")
       return;
-    return "startTime" in value && typeof value.startTime === "string"
-      ? { pid: value.pid, startTime: value.startTime }
-      : { pid: value.pid };
+    return {
+      pid: value.pid,
+      ...("startTime" in value && typeof value.startTime === "string" ? { startTime: value.startTime } : {}),
+      ...("directory" in value && typeof value.directory === "string" ? { directory: value.directory } : {}),
+    };
   } catch {
     return undefined;
   }

@@ -32,7 +32,11 @@ export type OutboxReading =
   /** The read failed for now; the record still exists. */
   | { kind: "unreadable"; problem: string };
 
-type Loaded = Exclude<OutboxReading, { kind: "set_aside" }> | { kind: "damaged"; problem: string };
+type Loaded =
+  | Exclude<OutboxReading, { kind: "set_aside" }>
+  | { kind: "damaged"; problem: string }
+  /** A record of a newer daemon. */
+  | { kind: "newer"; problem: string };
 
 /** A file set aside, and the reason. */
 export interface SetAside {
@@ -44,7 +48,8 @@ export interface SetAside {
  * Completions on disk, a file for each, until their acknowledgement. Records survive a crash of the
  * daemon and of the machine (fsync). Damaged records are set aside in `bad/` and reported; records
  * refused by the server go to `rejected/`. A record with a read error of the system (EMFILE, EIO,
- * EACCES) stays for a later read. The lock on the state directory ensures a single owner.
+ * EACCES) stays for a later read. A record of a newer daemon, which a downgrade leaves, stays and is
+ * reported at the start. The lock on the state directory ensures a single owner.
  */
 export class Outbox {
   readonly #directory: string;
@@ -73,7 +78,9 @@ export class Outbox {
       } else if (name.endsWith(SUFFIX)) {
         const loaded = await outbox.#load(name);
         if (loaded.kind === "record") entries.push(entryOf(loaded.record));
-        else if (loaded.kind === "damaged") setAside.push(await outbox.#move(name, "bad", loaded.problem));
+        else if (loaded.kind === "newer") {
+          setAside.push({ path: join(directory, name), problem: loaded.problem });
+        } else if (loaded.kind === "damaged") setAside.push(await outbox.#move(name, "bad", loaded.problem));
         else if (loaded.kind === "unreadable") {
           const entry = await outbox.#entryByName(name);
           // A file with a foreign name stays for the next start, or for a person.
@@ -95,6 +102,7 @@ export class Outbox {
   async read(entry: OutboxEntry): Promise<OutboxReading> {
     const name = nameOf(entry);
     const loaded = await this.#load(name);
+    if (loaded.kind === "newer") return { kind: "unreadable", problem: loaded.problem };
     if (loaded.kind !== "damaged") return loaded;
     return { kind: "set_aside", setAside: await this.#move(name, "bad", loaded.problem) };
   }
@@ -118,7 +126,9 @@ export class Outbox {
     if (found.kind === "unreadable") return found;
     if (found.kind === "unfit") return { kind: "damaged", problem: found.problem };
     const record = decodeRecord(found.bytes);
-    if ("problem" in record) return { kind: "damaged", problem: record.problem };
+    if ("problem" in record) {
+      return { kind: record.isNewer === true ? "newer" : "damaged", problem: record.problem };
+    }
     if (nameOf(record.completion) === name) return { kind: "record", record };
     return { kind: "damaged", problem: "its name is that of another attempt" };
   }

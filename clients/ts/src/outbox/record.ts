@@ -10,6 +10,8 @@ export interface OutboxRecord {
 }
 
 const MAGIC = "pinion-outbox/1";
+/** Records of any version; versions from 2 on are of newer daemons. */
+const ANY_MAGIC = /^pinion-outbox\/\d{1,9} /;
 /** First line: the magic, a space, the SHA-256 of everything after the line in hex, a line feed. */
 const FIRST_LINE_BYTES = MAGIC.length + 1 + 64 + 1;
 
@@ -21,9 +23,20 @@ export function encodeRecord(record: OutboxRecord): Uint8Array {
   return Buffer.concat([Buffer.from(`${MAGIC} ${sha256(body)}\n`), body]);
 }
 
+/** Why bytes are no record. `isNewer`: they are a record of a newer daemon. */
+export interface NoRecord {
+  problem: string;
+  isNewer?: boolean;
+}
+
 /** Decodes a record or returns the problem. Never throws, for any bytes. */
-export function decodeRecord(bytes: Uint8Array): OutboxRecord | { problem: string } {
+export function decodeRecord(bytes: Uint8Array): OutboxRecord | NoRecord {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const magic = ANY_MAGIC.exec(buffer.toString("latin1", 0, 32))?.[0].trim();
+  if (magic !== undefined && magic !== MAGIC) {
+    const problem = `a newer daemon wrote it (${magic}); it stays, and that daemon delivers it: install it again`;
+    return { problem, isNewer: true };
+  }
   if (buffer.length < FIRST_LINE_BYTES) return { problem: "it is cut short" };
   const line = buffer.toString("latin1", 0, FIRST_LINE_BYTES);
   if (!line.startsWith(`${MAGIC} `) || !line.endsWith("\n")) return { problem: "it is not an outbox record" };

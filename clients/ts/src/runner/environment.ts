@@ -4,10 +4,17 @@ import type { AttemptFiles } from "./attempt-files.ts";
 import type { ExecutorConfig } from "./config.ts";
 
 /**
- * Environment of every agent of an installation, for finding leftover processes after a restart.
+ * An installation in its state directory (`identityOfDirectory`). The installation alone is not
+ * enough: a daemon with a copy of the directory must not end the programs of the first daemon.
  */
-export function markerOfInstallation(installId: string): Record<string, string | undefined> {
-  return { PINION_INSTALL_ID: installId, PINION_RUN_ID: undefined };
+export interface Place {
+  installId: string;
+  directory: string;
+}
+
+/** Environment of every agent of a place, for finding leftover processes after a restart. */
+export function markerOfPlace({ installId, directory }: Place): Record<string, string | undefined> {
+  return { PINION_INSTALL_ID: installId, PINION_STATE_MARK: directory, PINION_RUN_ID: undefined };
 }
 
 /**
@@ -29,14 +36,14 @@ export function environmentOf(options: {
   assignment: Assignment;
   /** Files exchanged between program and daemon. */
   files: Pick<AttemptFiles, "snapshotIn" | "snapshotOut" | "retryAfter" | "input">;
-  installId: string;
+  place: Place;
   /** Random mark of this attempt. */
   mark: string;
   /** W3C trace context; empty: none. */
   traceparent: string;
   inherited: NodeJS.ProcessEnv;
 }): Record<string, string> {
-  const { executor, assignment, installId, mark, inherited, traceparent } = options;
+  const { executor, assignment, place, mark, inherited, traceparent } = options;
   const environment: Record<string, string> = {};
   for (const name of executor.env) {
     const value = inherited[name];
@@ -45,7 +52,8 @@ export function environmentOf(options: {
   Object.assign(environment, executor.setEnv);
   const { watcher, event, context, agent, turn } = assignment;
   const facts: Record<string, string | undefined> = {
-    ...markerOfAttempt(installId, mark),
+    ...markerOfAttempt(place.installId, mark),
+    PINION_STATE_MARK: place.directory,
     PINION_RUN_ID: assignment.workId,
     PINION_ATTEMPT: String(assignment.attempt),
     PINION_WATCHER: watcher?.slug,

@@ -13,6 +13,8 @@ export interface JournalNote {
   pid?: number;
   /** See `startTimeOf`. */
   startTime?: string;
+  /** The state directory of the note's daemon (`identityOfDirectory`); absent in older notes. */
+  directory?: string;
 }
 
 const SUFFIX = ".json";
@@ -78,6 +80,7 @@ function parse(text: string): JournalNote | undefined {
     const note: JournalNote = { workId: String(value.workId), attemptToken: String(value.attemptToken) };
     if ("pid" in value && typeof value.pid === "number" && value.pid > 1) note.pid = value.pid;
     if ("startTime" in value && typeof value.startTime === "string") note.startTime = value.startTime;
+    if ("directory" in value && typeof value.directory === "string") note.directory = value.directory;
     return note;
   } catch {
     return undefined;

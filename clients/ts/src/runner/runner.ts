@@ -8,13 +8,14 @@ import type { AttemptResult } from "../device/results/completion.ts";
 import { type Assignment, AssignmentKind, AssignmentSchema } from "../gen/pinion/v1/device_pb.js";
 import { Notification } from "../gen/pinion/v1/run_pb.js";
 import type { Logger } from "../logger.ts";
+import { identityOfDirectory } from "../private-directory.ts";
 import { startTicksOf, startTimeOf } from "../process-table.ts";
 import { type AttemptFiles, openAttemptFiles, removeAttemptFiles } from "./attempt-files.ts";
 import { runChild } from "./child.ts";
 import { type DeviceConfig, type ExecutorConfig, findExecutor } from "./config.ts";
 import { ConfigError, type ConfigProblem } from "./config-problems.ts";
 import { type Confinement, confinementOf, unconfined } from "./confinement.ts";
-import { environmentOf, markerOfAttempt } from "./environment.ts";
+import { environmentOf, markerOfAttempt, type Place } from "./environment.ts";
 import { Journal } from "./journal.ts";
 import type { Notifier } from "./notification.ts";
 import { endEscaped } from "./process-group.ts";
@@ -56,10 +57,13 @@ export class Runner {
   readonly #secrets: readonly string[];
   #confinements: Record<string, Confinement>;
   readonly #agents: AgentRunner;
+  /** The directory is known from the sweep on, which comes before every start. */
+  readonly #place: Place;
 
   /** Throws a ConfigError if this machine does not support an executor's confinement. */
   constructor(options: RunnerOptions) {
     this.#options = options;
+    this.#place = { installId: options.installId, directory: "" };
     this.#secrets = secretsOf(options.token);
     this.#confinements = confinementsOf(options);
     this.#journal = new Journal(options.stateDir);
@@ -84,8 +88,10 @@ export class Runner {
 
   /** Ends the processes of an earlier daemon and removes its files. */
   async sweep(): Promise<SweepReport> {
-    const report = await sweepLeftovers(this.#journal, this.#options.installId);
-    await removeAttemptFiles(this.#options.stateDir);
+    const { stateDir } = this.#options;
+    this.#place.directory = await identityOfDirectory(stateDir);
+    const report = await sweepLeftovers(this.#journal, this.#place);
+    await removeAttemptFiles(stateDir);
     await this.#agents.sweep();
     return report;
   }
@@ -208,13 +214,10 @@ export class Runner {
   /** Options of an attempt's programs. */
   #childOf(executor: ExecutorConfig, assignment: Assignment, attempt: StartedAttempt) {
     const { mark, files, confinement, place } = attempt;
-    const { installId, env } = this.#options;
+    const { env } = this.#options;
     const environment = environmentOf({
-      executor,
-      assignment,
-      files,
-      installId,
-      mark,
+      ...{ executor, assignment, files, mark },
+      place: this.#place,
       inherited: env,
       traceparent: this.#options.traceparentOf?.(assignment) ?? assignment.traceparent,
     });
@@ -236,6 +239,7 @@ export class Runner {
         workId,
         attemptToken,
         pid,
+        directory: this.#place.directory,
         ...(startTime === undefined ? {} : { startTime }),
       });
     } catch (error) {

@@ -1,5 +1,5 @@
 import { isGroupAlive, startTimeOf } from "../process-table.ts";
-import { markerOfInstallation } from "./environment.ts";
+import { markerOfPlace, type Place } from "./environment.ts";
 import type { Journal, JournalNote } from "./journal.ts";
 import { endEscaped, endGroup } from "./process-group.ts";
 
@@ -17,19 +17,20 @@ export interface SweepReport {
 
 /**
  * Ends the processes of an earlier daemon of this installation: the process groups in its journal,
- * and (on Linux) every process with the installation's marker. Call with the state directory locked
- * and before any start.
+ * and (on Linux) every process with the marker of the installation in this state directory. A note
+ * that came with a copy of another directory names processes of that directory's daemon, and is
+ * removed. Call with the state directory locked and before any start.
  */
-export async function sweepLeftovers(journal: Journal, installId: string): Promise<SweepReport> {
+export async function sweepLeftovers(journal: Journal, place: Place): Promise<SweepReport> {
   const { notes, unreadable } = await journal.read();
   const swept = await Promise.all(
     notes.map(async (note) => {
-      const wasAlive = await endLeftover(note);
+      const wasAlive = await endLeftover(note, place);
       await journal.remove(note.attemptToken);
       return wasAlive ? [note.workId] : [];
     }),
   );
-  return { ended: swept.flat(), escaped: await endEscaped(markerOfInstallation(installId)), unreadable };
+  return { ended: swept.flat(), escaped: await endEscaped(markerOfPlace(place)), unreadable };
 }
 
 /**
@@ -37,7 +38,8 @@ export async function sweepLeftovers(journal: Journal, installId: string): Promi
  * another start time and is left alone. A group without its leader may belong to another program;
  * its remaining processes are found by the marker.
  */
-async function endLeftover(note: JournalNote): Promise<boolean> {
+async function endLeftover(note: JournalNote, { directory }: Place): Promise<boolean> {
+  if (note.directory !== undefined && note.directory !== directory) return false;
   if (note.pid === undefined || note.startTime === undefined) return false;
   if ((await startTimeOf(note.pid)) !== note.startTime || !isGroupAlive(note.pid)) return false;
   await endGroup(note.pid, { graceMs: LEFTOVER_GRACE_MS });

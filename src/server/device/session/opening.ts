@@ -1,4 +1,5 @@
 import { type JsonObject, toJson } from "@bufbuild/protobuf";
+import { durationMs } from "@bufbuild/protobuf/wkt";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { type Hello, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { createBatcher } from "../../../batcher.ts";
@@ -133,7 +134,7 @@ async function openRest(deps: Deps, { session, hello }: Greeted, first: First): 
   if (!device) await orgMoves.requireHere(db, { orgId });
   if (!device) refuse("unauthenticated", "the device was deleted; enrol it again");
   requireIdentity(device, hello);
-  await requireOneMachine(deps, device, hello);
+  await requireOneMachine(deps, { device, isWorker: false }, hello);
   await hellos.updateFromHello(db, device, factsOf(hello));
   const { held } = hello;
   const opening = await transaction(db, (tx) => openSession(tx, { ...deps, orgId, deviceId, held }));
@@ -166,19 +167,29 @@ function requireIdentity(device: devices.Known, hello: Hello): void {
 
 function machineOf({ machine }: Hello): machines.Machine | undefined {
   if (!machine) return undefined;
-  const { machineHash, bootHash, hostName, arch } = machine;
-  return { machineHash, bootHash, hostName: storableText(hostName), arch: storableText(arch) };
+  const { machineHash, bootHash, hostName, arch, daemonId } = machine;
+  return {
+    ...{ machineHash: storableText(machineHash), bootHash: storableText(bootHash) },
+    ...{ hostName: storableText(hostName), arch: storableText(arch), daemonId: storableText(daemonId) },
+  };
 }
 
 /**
- * Refuses a second machine with a copy of the device's identity while the first machine's session
- * is alive.
+ * Refuses a second machine, and a second daemon of the machine, with a copy of the device's identity
+ * while the session of the first is alive. The older session wins: its programs run already.
  */
-async function requireOneMachine({ db, ttlMs }: Deps, device: devices.Known, hello: Hello): Promise<void> {
+async function requireOneMachine(
+  { db, ttlMs }: Pick<Deps, "db" | "ttlMs">,
+  { device, isWorker }: { device: devices.Known; isWorker: boolean },
+  hello: Hello,
+): Promise<void> {
   const machine = machineOf(hello);
   if (!machine) return;
-  const other = await machines.findOtherMachine(db, device, { machine, ttlMs });
-  if (other) refuse("failed_precondition", duplicateWords(other.hostName, machine.hostName));
+  const age = hello.machine?.daemonAge;
+  const daemonAgeMs = age && durationMs(age);
+  const rival = await machines.findRival(db, device, { machine, daemonAgeMs, ttlMs });
+  if (rival?.kind === "perhaps_ended") refuse("unavailable", endingWords, { retryAfterMs: 1_000 });
+  if (rival) refuse("failed_precondition", duplicateWords(rival, machine.hostName, isWorker));
   await machines.noteMachine(db, device, machine);
 }
 
@@ -186,22 +197,36 @@ async function requireOneMachine({ db, ttlMs }: Deps, device: devices.Known, hel
  * In one transaction, so that a worker with a row is not deleted as absent before its session
  * exists.
  */
-function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
+async function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
   const { db, ttlMs } = deps;
   const { installId, held } = hello;
+  const device = await workers.findOfToken(db, { orgId, tokenId, installId });
+  if (device) await requireOneMachine(deps, { device, isWorker: true }, hello);
   return transaction(db, async (tx) => {
     const os = osNameOf(hello.os) ?? refuse("invalid_argument", "hello.os: name one", { field: "hello.os" });
     const facts = { installId, os, ttlMs, ...factsOf(hello) };
     const entry = await workers.enter(tx, { orgId, tokenId, ...facts });
+    const machine = device ? undefined : machineOf(hello);
+    if (machine) await machines.noteMachine(tx, { org_id: orgId, id: entry.deviceId, machine: {} }, machine);
     const opening = await openSession(tx, { ...deps, orgId, deviceId: entry.deviceId, held });
     await events.append(tx, orgId, entry.events);
     return opening;
   });
 }
 
-/** The refusal for a second machine with the same identity. */
-function duplicateWords(connectedFrom: string, here: string): string {
-  return `this device is connected from another machine (${connectedFrom || "nameless"}), and ${here || "this one"} has a copy of its identity; \`pinion device enroll --anew --join-code …\` makes this machine a device of its own`;
+const endingWords =
+  "the session of another daemon of this device has not ended yet; connect again, and stop that daemon if it still runs";
+
+/** The refusal for a second machine or daemon with the same identity. */
+function duplicateWords(rival: machines.Rival, here: string, isWorker: boolean): string {
+  const there = rival.hostName || "nameless";
+  const remedy = isWorker
+    ? "give this worker a state directory of its own"
+    : "`pinion device enroll --anew --join-code …` makes this a device of its own";
+  if (rival.kind === "machine") {
+    return `this device is connected from another machine (${there}), and ${here || "this one"} has a copy of its identity; ${remedy}`;
+  }
+  return `this device is connected by another daemon on ${there}, and this daemon has a copy of its identity; ${remedy}`;
 }
 
 function factsOf(hello: Hello): hellos.HelloFacts {

@@ -27,6 +27,8 @@ type Request = Parameters<Handler>[0];
  */
 export const readOptions = { readUnknownFields: false } as const;
 
+export const acceptCompression = [compressionGzip, compressionBrotli].map(blamingCompression);
+
 export type RpcHandlerOptions = Omit<ConnectNodeAdapterOptions, "fallback" | "contextValues"> & {
   contextValues: (request: Request) => ContextValues;
   crowd?: Pick<Crowd, "find">;
@@ -40,7 +42,7 @@ export type RpcHandler = Handler & {
 export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
   const { contextValues, crowd, ...common } = options;
   const router = createConnectRouter({
-    acceptCompression: [compressionGzip, compressionBrotli].map(blamingCompression),
+    acceptCompression,
     binaryOptions: readOptions,
     ...common,
   });

@@ -29,6 +29,13 @@ export function blamingCompression(compression: Compression): Compression {
   };
 }
 
+/** The error of a call that was read by no handler of Connect, blamed alike. */
+export function blame(failure: unknown): ConnectError {
+  if (!(failure instanceof ConnectError)) return new ConnectError("internal error", Code.Internal);
+  const { rawMessage } = failure;
+  return rawMessage.startsWith(unreadable) ? new ConnectError(rawMessage, Code.InvalidArgument) : failure;
+}
+
 /** The response, with an error of the caller for a message that cannot be parsed. */
 export async function blameCaller(response: UniversalServerResponse): Promise<UniversalServerResponse> {
   const { status, header, body, trailer } = response;

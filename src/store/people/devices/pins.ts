@@ -18,17 +18,7 @@ export async function requirePinnable(
   },
 ): Promise<void> {
   const { orgId, deviceId, field, workerIs } = options;
-  // The member before the device, as in a removal of a member, to prevent a deadlock.
-  const owner = await tx
-    .selectFrom("device")
-    .select("owner_id")
-    .where("org_id", "=", orgId)
-    .where("id", "=", deviceId)
-    .executeTakeFirst();
-  const isOwned = owner?.owner_id
-    ? await members.hold(tx, { orgId, userId: owner.owner_id })
-    : // Enrolled by a service, which is no member and cannot leave.
-      true;
+  const isOwned = await holdOwner(tx, { orgId, deviceId });
   const device = await rights.holdDevice(tx, { orgId, deviceId, field });
   if (device.isWorker) {
     refuse(
@@ -45,4 +35,27 @@ export async function requirePinnable(
     );
   }
   await rights.requireStill(tx, { orgId, deviceId, deed: "use" });
+}
+
+/**
+ * Locks a device and its owner's membership until the commit, in the order of a removal of a member.
+ * An edit of a watcher calls this before it locks the watcher, because removals of members and of
+ * devices lock the watchers last.
+ */
+export async function hold(tx: Db, device: { orgId: string; deviceId: string }): Promise<void> {
+  await holdOwner(tx, device);
+  await rights.lockDevice(tx, device);
+}
+
+/** Locks the membership of the device's owner until the commit; false if the owner is no member. */
+async function holdOwner(tx: Db, { orgId, deviceId }: { orgId: string; deviceId: string }): Promise<boolean> {
+  const device = await tx
+    .selectFrom("device")
+    .select("owner_id")
+    .where("org_id", "=", orgId)
+    .where("id", "=", deviceId)
+    .executeTakeFirst();
+  // Enrolled by a service, which is no member and cannot leave.
+  if (!device?.owner_id) return true;
+  return members.hold(tx, { orgId, userId: device.owner_id });
 }

@@ -156,19 +156,27 @@ export async function requireStill(
 }
 
 /**
- * Locks a device until the commit, so that a deletion waits. Refuses with `not_found`, of the field
- * `field`.
+ * Locks a device until the commit, so that a deletion waits; undefined if the org has no such device.
  */
-export async function holdDevice(
+export function lockDevice(
   tx: Db,
-  { orgId, deviceId, field }: { orgId: string; deviceId: string; field: string },
-): Promise<{ label: string; isWorker: boolean }> {
-  const device = await tx
+  { orgId, deviceId }: { orgId: string; deviceId: string },
+): Promise<{ label: string; isWorker: boolean } | undefined> {
+  return tx
     .selectFrom("device")
     .select(["label", "is_worker as isWorker"])
     .where("org_id", "=", orgId)
     .where("id", "=", deviceId)
     .forKeyShare()
     .executeTakeFirst();
-  return device ?? refuse("not_found", `there is no device ${deviceId}`, { field });
+}
+
+/** Like {@link lockDevice}. Refuses with `not_found`, of the field `field`. */
+export async function holdDevice(
+  tx: Db,
+  { field, ...device }: { orgId: string; deviceId: string; field: string },
+): Promise<{ label: string; isWorker: boolean }> {
+  return (
+    (await lockDevice(tx, device)) ?? refuse("not_found", `there is no device ${device.deviceId}`, { field })
+  );
 }

@@ -86,6 +86,21 @@ async function enterAgain(tx: Db, hello: Hello, known: Known): Promise<Entry> {
   };
 }
 
+/** The worker of an installation, if its last hello was under the token. */
+export function findOfToken(
+  db: Db,
+  worker: { orgId: string; tokenId: string; installId: string },
+): Promise<devices.Known | undefined> {
+  return db
+    .selectFrom("device")
+    .selectAll()
+    .where("org_id", "=", worker.orgId)
+    .where("install_id", "=", worker.installId)
+    .where("is_worker", "=", true)
+    .where("token_id", "=", worker.tokenId)
+    .executeTakeFirst();
+}
+
 async function requireMayEnter(tx: Db, hello: Hello, known: Known): Promise<void> {
   const field = "hello.install_id";
   if (!known.is_worker) {

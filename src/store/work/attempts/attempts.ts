@@ -159,7 +159,14 @@ export type ReapRules = {
  * Share of the TTL that separates one missed heartbeat from two: the interval is a third of the
  * TTL, or half of the TTL for a large fleet.
  */
-const unlistedShare = sql.lit(0.6);
+const unlistedShare = 0.6;
+
+/**
+ * Milliseconds below which no attempt is lost: each rule wants one of the attempt's own moments to
+ * be older. So a crowd of new attempts is passed over by its own rows alone.
+ */
+const youngestMs = ({ ttlMs, silentAttemptMs, neverBeatMs, runTimeoutGraceMs }: ReapRules) =>
+  Math.min(unlistedShare * ttlMs, silentAttemptMs, neverBeatMs, runTimeoutGraceMs);
 
 /** Active attempts with the rule that takes each for lost; null: none does. */
 function suspects(rules: ReapRules) {
@@ -180,18 +187,22 @@ function suspects(rules: ReapRules) {
         -- The device is online, and two of its heartbeats did not list the attempt. The attempt's session finds that by
         -- itself; this rule finds attempts that no session remembers, as after a failover that undid an end.
         when r.status = 'running' and p.disconnected_at is null
-          and p.last_beat_at > greatest(r.last_beat_at, r.started_at, r.claimed_at) + ${unlistedShare} * ${ms(rules.ttlMs)}
+          and p.last_beat_at > greatest(r.last_beat_at, r.started_at, r.claimed_at) + ${ms(unlistedShare * rules.ttlMs)}
           then 'not_listed'
         when r.last_beat_at < now() - ${ms(rules.silentAttemptMs)} then 'silent'
         when r.last_beat_at is null and greatest(r.claimed_at, r.due_at) < now() - ${ms(rules.neverBeatMs)} then 'never_beat'
-        when r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)}
+        -- Without the first condition PostgreSQL looks for questions of attempts that have not started, too.
+        when r.started_at is not null
+          and r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)}
           and r.started_at + r.timeout_ms * interval '1 ms' < now() - ${ms(rules.runTimeoutGraceMs)} - (${timeAsked("r")})
           then 'overdue'
       end as rule
     from run r
       left join presence p on p.org_id = r.org_id and p.device_id = r.device_id
       left join replica v on v.id = p.replica_id
-    where r.status <> 'pending'`;
+    where r.status <> 'pending'
+      and coalesce(least(r.claimed_at, r.started_at, r.last_beat_at, r.cancel_requested_at), '-infinity')
+        < now() - ${ms(youngestMs(rules))}`;
 }
 
 /** Whether there may be lost attempts. */

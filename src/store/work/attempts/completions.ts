@@ -70,7 +70,7 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
       select org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source,
         scheduled_for, window_start, window_end, due_at, created_at, start_deadline_at, timeout_ms, max_attempts, retry_of,
         'completed', attempt, attempt_token, not_before, claimed_at, claimed_epoch, was_pushed_at, was_started_at,
-        last_beat_at, cancel_requested_at, cancel_reason, why, past_attempts, greatest(now(), was_started_at), true,
+        last_beat_at, cancel_requested_at, cancel_reason, why, past_attempts, greatest(now(), claimed_at, was_started_at), true,
         exit_code, signal, duration_ms, id, output, is_truncated, answer::jsonb
       from gone
     ),
@@ -80,12 +80,12 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
         -- A window from before the last one, of an old run's retry or a backfilled slot, is stored but is not the last.
         last_window_id = case when g.window_end >= coalesce(w.window_cursor_at, g.window_end) then g.id else w.last_window_id end,
         last_window_at = case when g.window_end >= coalesce(w.window_cursor_at, g.window_end)
-          then greatest(now(), g.was_started_at) else w.last_window_at end,
+          then greatest(now(), g.claimed_at, g.was_started_at) else w.last_window_at end,
         window_cursor_at = greatest(w.window_cursor_at, g.window_end),
         consecutive_failures = 0,
         backoff_until = null
       -- The watchers after all the runs, in an order of their own.
-      from (select org_id, watcher_id, id, window_end, was_started_at from gone ${byWatcher}) g
+      from (select org_id, watcher_id, id, window_end, claimed_at, was_started_at from gone ${byWatcher}) g
       where w.org_id = g.org_id and w.id = g.watcher_id
     )
     select g.ord, g.watcher_id as "watcherId", g.agent_id as "agentId", g.is_pinned as "isPinned", g.due_at as "dueAt",

@@ -258,7 +258,9 @@ const endedRunsMended = sql`
     output_tail = case when h.window_id is null then right(h.output, ${outputTailCharacters}) else '' end,
     window_id = h.window_id, output = case when h.window_id is not null then h.output end,
     is_output_truncated = case when h.window_id is not null then h.is_truncated end,
-    answer = case when h.window_id is not null then h.answer::jsonb end, stored_at = now()
+    answer = case when h.window_id is not null then h.answer::jsonb end,
+    -- The end may have been written while this transaction waited for it.
+    stored_at = greatest(now(), f.finished_at)
   from held h
   where h.is_settling and not h.is_live and f.org_id = h.org_id and f.id = h.run_id and f.finished_at = h.finished_at`;
 

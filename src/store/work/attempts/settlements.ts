@@ -230,8 +230,8 @@ const lockedRuns = (input: RawBuilder<unknown>, policy: FailurePolicy) => sql`
     ${whyOfFate} as why,
     i.skipped_because, i.output, i.is_truncated, i.answer, i.exit_code, i.signal,
     i.duration_ms, m.was_pushed_at, m.was_started_at, d.fate,
-    -- The accept may have been written while this transaction waited for it.
-    greatest(now(), m.was_started_at) as ended_at,
+    -- The claim or the accept may have been written while this transaction waited for it.
+    greatest(now(), r.claimed_at, m.was_started_at) as ended_at,
     -- Only the ends that an executor caused count for or against a watcher.
     d.fate = 'finished' and c.outcome in ('completed', 'failed', 'timeout') as is_counting,
     case when d.fate = 'finished' and c.outcome = 'completed' then r.id end as window_id,
@@ -309,7 +309,7 @@ const runsReturned = sql`
     not_before = h.again_at,
     past_attempts = ${pastAttemptsWith(
       "h",
-      sql`'device_id', h.device_id, 'claimed_at', h.claimed_at, 'ended_at', now(),
+      sql`'device_id', h.device_id, 'claimed_at', h.claimed_at, 'ended_at', h.ended_at,
       'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null`,
     )}
   from held h

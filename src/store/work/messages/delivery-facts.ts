@@ -56,7 +56,8 @@ export async function gather(db: Db, claimed: readonly Claimed[]): Promise<Map<s
       left join watcher w on w.org_id = i.org_id and w.id = i.watcher_id
       left join lateral (select * from run_all a where a.org_id = i.org_id and a.id = i.run_id limit 1) r on true
       left join device v on v.org_id = i.org_id and v.id = r.device_id
-      left join "window" x on x.org_id = i.org_id and x.id = r.window_id
+      -- Joined as a whole, the view would be read as a whole.
+      left join lateral (select * from "window" y where y.org_id = i.org_id and y.id = r.window_id limit 1) x on true
       left join lateral (select * from run_report e where e.org_id = i.org_id and e.run_id = i.run_id limit 1) p on true
       left join question q on q.org_id = i.org_id and q.work_id = i.run_id and q.attempt_token = i.attempt_token
         and q.id = i.question_id

@@ -137,10 +137,12 @@ async function addAttempt(tx: Db, forgotten: ForgottenAttempt): Promise<boolean>
   // found by the second; what follows sees where it is.
   await sql`select from run where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
   await sql`select from run_finished where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
-  // Later than what the holders of the locks wrote meanwhile, which began after this transaction.
-  const entry = sql`jsonb_build_array(jsonb_build_object('attempt', ${attempt}::int, 'token', ${attemptToken}::text,
-    'device_id', ${deviceId}::text, 'claimed_at', clock_timestamp(), 'ended_at', clock_timestamp(),
-    'last_beat_at', null, 'reason', ${reason}::text, 'is_reported', false))`;
+  // Later than what the holders of the locks wrote meanwhile, which began after this transaction. The
+  // moments are one, because the claim's is not known (explain.ts).
+  const entry = sql`(select jsonb_build_array(jsonb_build_object('attempt', ${attempt}::int,
+      'token', ${attemptToken}::text, 'device_id', ${deviceId}::text, 'claimed_at', c.at, 'ended_at', c.at,
+      'last_beat_at', null, 'reason', ${reason}::text, 'is_reported', false))
+    from (select clock_timestamp() as at) c)`;
   const isMissing = sql`org_id = ${orgId} and id = ${runId} and watcher_id = ${watcherId}
     and attempt_token is distinct from ${attemptToken}::uuid
     and not exists (select from jsonb_array_elements(past_attempts) e where e->>'token' = ${attemptToken}::text)`;

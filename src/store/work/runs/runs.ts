@@ -1,10 +1,10 @@
-import { sql } from "kysely";
-import { hasLabel } from "../../people/devices/device-labels.ts";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { type Look, looksAlone } from "../../pg/looks.ts";
 import { onlyRow } from "../../pg/values/only-row.ts";
 import { ofFew } from "../../pg/values/unnest.ts";
 import type { FinishedStatus, SkipReason } from "../attempts/settlements.ts";
+import { devicesWith, dueWithin, isOnDeviceWith } from "./run-filters.ts";
 
 /** Runs for readers, and requests to end runs. */
 
@@ -85,64 +85,113 @@ export async function find(db: Db, run: { orgId: string; runId: string }): Promi
   return rows[0];
 }
 
-/** Bound in ms on a run's end before its due moment; the look-ahead is some seconds. */
-const aheadMsMax = 3_600_000;
+/** Runs of the org by id; runs that are not there are absent. */
+export async function findAll(
+  db: Db,
+  { orgId, runIds }: { orgId: string; runIds: readonly string[] },
+): Promise<Map<string, RunRow>> {
+  if (runIds.length === 0) return new Map();
+  const where = [sql`r.org_id = ${orgId}`, sql`r.id = any(${runIds as string[]}::uuid[])`];
+  return new Map((await listWhere(db, where, runIds.length)).map((row) => [row.id, row]));
+}
+
+/** Which runs a list has. */
+type RunsWanted = {
+  orgId: string;
+  beforeId?: string | undefined;
+  watcherId?: string | undefined;
+  deviceId?: string | undefined;
+  statuses: readonly string[];
+  /** Only runs whose agents gave reasons for attention. */
+  wantsAttention?: boolean;
+  /** Only runs with at least one of the reasons; empty: no filter. */
+  attention?: readonly string[];
+  /** Only runs on devices with all of these labels. */
+  labels?: readonly string[];
+  /** Only runs that were due at `since` or later, and before `until`. */
+  since?: Date | undefined;
+  until?: Date | undefined;
+  limit: number;
+};
 
 /** Runs of the org, newest first, from before `beforeId`. */
-export async function list(
+export async function list(db: Db, wanted: RunsWanted): Promise<RunRow[]> {
+  const { orgId, labels = [], limit } = wanted;
+  const where = conditionsOf(wanted);
+  if (labels.length === 0) return listWhere(db, where, limit);
+  const onThem = [...where, isOnDeviceWith(labels)];
+  if (wanted.deviceId || wanted.watcherId) return listWhere(db, onThem, limit);
+  const deviceIds = await devicesWith(db, { orgId, labels });
+  if (deviceIds.length <= devicesAskedMax) return listOfDevices(db, deviceIds, where, limit);
+  // Many devices: their runs are probably among the newest. Older runs are asked for by device.
+  const oldest = await findNth(db, where, walkedMax);
+  if (oldest === undefined) return listWhere(db, onThem, limit);
+  const newest = await listWhere(db, [...onThem, sql`r.id >= ${oldest}`], limit);
+  if (newest.length === limit) return newest;
+  const older = [...where, sql`r.id < ${oldest}`];
+  return [...newest, ...(await listOfDevices(db, deviceIds, older, limit - newest.length))];
+}
+
+/** Most devices whose runs are looked up device by device at once. */
+const devicesAskedMax = 30;
+/** Runs among which the runs of more devices are looked for first. */
+const walkedMax = 5_000;
+
+/** The id of the nth newest run. */
+async function findNth(db: Db, where: RawBuilder<unknown>[], nth: number): Promise<string | undefined> {
+  const { rows } = await sql<{ id: string }>`
+    select r.id from run_all r where ${sql.join(where, sql` and `)} order by r.id desc offset ${nth} limit 1`.execute(
+    db,
+  );
+  return rows[0]?.id;
+}
+
+async function listOfDevices(
   db: Db,
-  filter: {
-    orgId: string;
-    beforeId?: string | undefined;
-    watcherId?: string | undefined;
-    deviceId?: string | undefined;
-    statuses: readonly string[];
-    /** Only runs whose agents gave reasons for attention. */
-    wantsAttention?: boolean;
-    /** Only runs with at least one of the reasons; empty: no filter. */
-    attention?: readonly string[];
-    /** Only runs on devices with all of these labels. */
-    labels?: readonly string[];
-    /** Only runs that were due at `since` or later, and before `until`. */
-    since?: Date | undefined;
-    until?: Date | undefined;
-    limit: number;
-  },
+  deviceIds: readonly string[],
+  where: RawBuilder<unknown>[],
+  limit: number,
 ): Promise<RunRow[]> {
-  const where = [sql`r.org_id = ${filter.orgId}`];
-  if (filter.beforeId) where.push(sql`r.id < ${filter.beforeId}`);
-  if (filter.watcherId) where.push(sql`r.watcher_id = ${filter.watcherId}`);
-  if (filter.deviceId) where.push(sql`r.device_id = ${filter.deviceId}`);
-  if (filter.statuses.length > 0) {
-    where.push(sql`r.status = any(${filter.statuses as string[]}::text[])`);
+  if (deviceIds.length === 0) return [];
+  const { rows } = await sql<RunRow>`
+    select ${columns} from (
+      select each.* from unnest(${deviceIds as string[]}::uuid[]) as d (id) cross join lateral (
+        select r.* from run_all r where r.device_id = d.id and ${sql.join(where, sql` and `)} order by r.id desc limit ${limit}
+      ) each order by each.id desc limit ${limit}
+    ) r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
+    order by r.id desc
+  `.execute(db);
+  return rows;
+}
+
+function conditionsOf(wanted: RunsWanted): RawBuilder<unknown>[] {
+  const { orgId } = wanted;
+  const where = [sql`r.org_id = ${orgId}`, ...dueWithin(wanted)];
+  if (wanted.beforeId) where.push(sql`r.id < ${wanted.beforeId}`);
+  if (wanted.watcherId) where.push(sql`r.watcher_id = ${wanted.watcherId}`);
+  if (wanted.deviceId) where.push(sql`r.device_id = ${wanted.deviceId}`);
+  if (wanted.statuses.length > 0) {
+    where.push(sql`r.status = any(${wanted.statuses as string[]}::text[])`);
     // The condition of the index on the few runs that did not complete.
-    if (!filter.statuses.includes("completed")) where.push(sql`r.status <> 'completed'`);
+    if (!wanted.statuses.includes("completed")) where.push(sql`r.status <> 'completed'`);
   }
-  if (filter.since) {
-    where.push(sql`r.due_at >= ${filter.since}`);
-    // Leaves out the partitions of older days: an ended run ended after it was due, or just before.
-    const endedAt = new Date(filter.since.getTime() - aheadMsMax);
-    where.push(sql`(r.finished_at is null or r.finished_at >= ${endedAt})`);
-  }
-  if (filter.until) where.push(sql`r.due_at < ${filter.until}`);
-  for (const label of filter.labels ?? []) {
-    where.push(
-      sql`exists (select from device d where d.org_id = r.org_id and d.id = r.device_id and ${hasLabel(label)})`,
-    );
-  }
-  const reasons = filter.attention ?? [];
-  if (filter.wantsAttention || reasons.length > 0) {
+  const reasons = wanted.attention ?? [];
+  if (wanted.wantsAttention || reasons.length > 0) {
     const isOne = reasons.length === 0 ? sql`` : sql`and attention && ${reasons as string[]}::text[]`;
     where.push(
       // "attention <> '{}'" is the condition of the index.
-      sql`r.id in (select run_id from run_report where org_id = ${filter.orgId} and attention <> '{}' ${isOne})`,
+      sql`r.id in (select run_id from run_report where org_id = ${orgId} and attention <> '{}' ${isOne})`,
     );
   }
+  return where;
+}
+
+async function listWhere(db: Db, where: RawBuilder<unknown>[], limit: number): Promise<RunRow[]> {
   const { rows } = await sql<RunRow>`
     select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
     where ${sql.join(where, sql` and `)}
     order by r.id desc
-    limit ${filter.limit}
+    limit ${limit}
   `.execute(db);
   return rows;
 }
@@ -171,7 +220,10 @@ export type LockedRun = {
   isAhead: boolean;
 };
 
-/** Locks the live runs of a cancellation. */
+/**
+ * Locks the live runs of a cancellation. `only`: those that are ahead and no others, because a claim
+ * passes a locked run by, and then only the sweep finds the run.
+ */
 export async function lockForCancel(
   tx: Db,
   which: { orgId: string } & (
@@ -180,6 +232,7 @@ export async function lockForCancel(
     | { watcherId: string }
     | { deviceId: string }
   ),
+  { only }: { only?: "ahead" | undefined } = {},
 ): Promise<LockedRun[]> {
   const match =
     "runIds" in which
@@ -189,10 +242,11 @@ export async function lockForCancel(
         : "watcherId" in which
           ? sql`watcher_id = ${which.watcherId}`
           : sql`device_id = ${which.deviceId}`;
+  const isAhead = sql`status <> 'running' and due_at > clock_timestamp()`;
   const { rows } = await sql<LockedRun>`
     select org_id as "orgId", id as "runId", status, attempt_token as "attemptToken", device_id as "deviceId",
-      is_pinned as "isPinned", status <> 'running' and due_at > clock_timestamp() as "isAhead"
-    from run where org_id = ${which.orgId} and ${match}
+      is_pinned as "isPinned", ${isAhead} as "isAhead"
+    from run where org_id = ${which.orgId} and ${match} ${only === "ahead" ? sql`and ${isAhead}` : sql``}
     order by org_id, id
     for update
   `.execute(tx);

@@ -1,6 +1,5 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
-import { onlyRow } from "../../pg/values/only-row.ts";
 
 /**
  * Searches by people. Results have no word index: the index would cost every run some time, and
@@ -50,24 +49,28 @@ export async function results(
   db: Db,
   { orgId, query }: { orgId: string; query: string },
 ): Promise<{ hits: ResultHit[]; searched: number }> {
-  const { rows } = await sql<ResultHit & { searched: number }>`
-    with newest as materialized (
-      select id, run_id, left(coalesce(nullif(extracted_data->>'result', ''), extracted_data->>'output', ''), ${charactersMax}) as text
-      from "window" where org_id = ${orgId} order by id desc limit ${resultsSearchedMax}
-    ),
+  // Each part in the order of its index: the view "window" would sort all results of the org.
+  const newest = sql`(
+      select id, device_id, left(coalesce(nullif(answer->>'result', ''), output), ${charactersMax}) as text
+      from run_finished where org_id = ${orgId} and output is not null order by id desc limit ${resultsSearchedMax}
+    ) union all (
+      select id, null, left(coalesce(nullif(extracted_data->>'result', ''), extracted_data->>'output', ''), ${charactersMax})
+      from window_kept where org_id = ${orgId} order by id desc limit ${resultsSearchedMax}
+    ) order by id desc limit ${resultsSearchedMax}`;
+  const { rows } = await sql<{ searched: number; runId: string | null } & Omit<ResultHit, "runId">>`
+    with newest as materialized (${newest}),
     asked as (select websearch_to_tsquery('simple', ${query}) as query),
     found as (
-      select n.id, n.run_id, n.text from newest n, asked a
+      select n.id, n.device_id, n.text from newest n, asked a
       where to_tsvector('simple', n.text) @@ a.query
       order by n.id desc limit ${runsByTextMax}
     )
-    select f.run_id as "runId", r.device_id as "deviceId", (select count(*) from newest)::int as searched,
+    select c.searched, f.id as "runId", f.device_id as "deviceId",
       ts_headline('simple', f.text, a.query, 'MaxWords=24, MinWords=12, StartSel="", StopSel=""') as excerpt
-    from found f cross join asked a left join run_all r on r.org_id = ${orgId} and r.id = f.run_id
+    from (select count(*)::int as searched from newest) c cross join asked a left join found f on true
     order by f.id desc`.execute(db);
-  if (rows.length > 0) return { hits: rows, searched: onlyRow(rows).searched };
-  const count = await sql<{ searched: number }>`
-    select count(*)::int as searched from (
-      select from "window" where org_id = ${orgId} limit ${resultsSearchedMax}) newest`.execute(db);
-  return { hits: [], searched: onlyRow(count.rows).searched };
+  const hits = rows.flatMap(({ runId, deviceId, excerpt }) =>
+    runId === null ? [] : { runId, deviceId, excerpt },
+  );
+  return { hits, searched: rows[0]?.searched ?? 0 };
 }

@@ -209,8 +209,12 @@ export async function listChain(db: Db, run: { orgId: string; runId: string }): 
       union
       select ${run.runId}::uuid, coalesce((select max(place) from before), 0)
       union
-      select s.run_id, coalesce((select max(place) from before), 0) + 1 from run_start s
-      where s.org_id = ${run.orgId} and s.after_run_id = ${run.runId}
+      select s.run_id, coalesce((select max(place) from before), 0) + 1 from (
+        -- Each part has an index of its own.
+        select run_id from run_start where org_id = ${run.orgId} and after_run_id = ${run.runId} and not is_retry
+        union all
+        select run_id from run_start where org_id = ${run.orgId} and after_run_id = ${run.runId} and is_retry
+      ) s
     )
     select c.run_id as "runId", r.watcher_id as "watcherId", w.slug as "watcherSlug", r.status, c.depth
     from runs c join run_all r on r.org_id = ${run.orgId} and r.id = c.run_id

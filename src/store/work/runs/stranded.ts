@@ -117,8 +117,7 @@ export async function lock(
     tx,
   );
   await sql`
-    select id from watcher where org_id = ${orgId} and id = any(${ids}::uuid[]) order by id for update`.execute(
-    tx,
-  );
+    select id from watcher where org_id = ${orgId} and id = any(${ids}::uuid[]) order by id
+    for no key update`.execute(tx);
   return live.length;
 }

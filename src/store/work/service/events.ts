@@ -272,9 +272,7 @@ export async function list(
   }
   const found = [sql`true`];
   if (beforeSeq !== undefined) {
-    // Up to the row with the event `beforeSeq`: the row may have earlier events.
-    where.push(sql`seq <= coalesce(
-      (select min(seq) from event_row where org_id = ${orgId} and seq >= ${beforeSeq}), ${beforeSeq})`);
+    where.push(sql`seq <= ${await findRowOf(db, { orgId, seq: beforeSeq })}`);
     found.push(sql`coalesce(p.seq, e.seq) < ${beforeSeq}`);
   }
   if (runId !== undefined) found.push(sql`coalesce(p.run_id, e.run_id) = ${runId}`);
@@ -286,6 +284,20 @@ export async function list(
     order by e.seq desc, p.place desc limit ${limit}
   `.execute(db);
   return rows;
+}
+
+/**
+ * The seq of the row with the event `seq` or the next one: the row may have earlier events. Asked for
+ * by itself, because PostgreSQL would read all rows after it if it were a part of a tenant's condition.
+ */
+async function findRowOf(db: Db, { orgId, seq }: { orgId: string; seq: number }): Promise<number> {
+  const row = await db
+    .selectFrom("event_row")
+    .select((eb) => eb.fn.min("seq").as("seq"))
+    .where("org_id", "=", orgId)
+    .where("seq", ">=", seq)
+    .executeTakeFirst();
+  return row?.seq ?? seq;
 }
 
 /** The seq of the org's latest committed event; 0 without events. */

@@ -65,14 +65,15 @@ export async function list(
 }
 
 /**
- * Deletes a conversation with its messages and replies, with the event `conversation.deleted`.
- * Refuses with `not_found`, and with `failed_precondition` while a turn is live; turns started
- * meanwhile wait, and then start a new conversation.
+ * Deletes a conversation with its messages and replies, with the event `conversation.deleted`; turns
+ * started meanwhile wait, and then start a new conversation. While a turn is live, returns that turn
+ * and deletes nothing: a claim may have passed the turn by while its conversation was locked here, so
+ * the caller rings. Refuses with `not_found`.
  */
 export function remove(
   db: Db,
   options: { orgId: string; conversationId: string; actor: string },
-): Promise<void> {
+): Promise<{ turnId: string; deviceId: string | null } | undefined> {
   const { orgId, conversationId, actor } = options;
   return transaction(db, async (tx) => {
     const { rows } = await sql<{ agentId: string }>`
@@ -81,13 +82,11 @@ export function remove(
     const [conversation] = rows;
     if (!conversation) notFound(conversationId);
     const ofIt = sql`org_id = ${orgId} and agent_id = ${conversation.agentId} and conversation_id = ${conversationId}`;
-    const { rows: live } = await sql<{ id: string }>`select id from turn where ${ofIt} limit 1`.execute(tx);
-    if (live[0]) {
-      refuse(
-        "failed_precondition",
-        `turn ${live[0].id} of the conversation has not ended; wait for it or cancel it first`,
-      );
-    }
+    const { rows: live } = await sql<{ turnId: string; deviceId: string | null }>`
+      select id as "turnId", device_id as "deviceId" from turn where ${ofIt} order by seq limit 1`.execute(
+      tx,
+    );
+    if (live[0]) return live[0];
     await sql`delete from late_result where org_id = ${orgId} and kind = 'turn'
       and subject_id in (select id from turn_finished where ${ofIt})`.execute(tx);
     await sql`delete from turn_finished where ${ofIt}`.execute(tx);
@@ -102,5 +101,6 @@ export function remove(
         data: { conversation_id: conversationId, agent_id: conversation.agentId },
       },
     ]);
+    return undefined;
   });
 }

@@ -37,8 +37,9 @@ export async function restoreTurn(tx: Db, forgotten: ForgottenTurn): Promise<boo
   `.execute(tx);
   const [agent] = agents;
   if (!agent) return false;
+  // Later than what the holder of the turn's lock wrote meanwhile, which began after this transaction.
   const entry = sql`jsonb_build_array(jsonb_build_object('attempt', ${attempt}::int, 'token', ${attemptToken}::text,
-    'holder_id', ${deviceId}::text, 'ended_at', now(), 'reason', ${reason}::text))`;
+    'holder_id', ${deviceId}::text, 'ended_at', clock_timestamp(), 'reason', ${reason}::text))`;
   // The database knows the turn, from before the attempt.
   for (const table of ["turn", "turn_finished"]) {
     const { rows } = await sql`

@@ -192,7 +192,8 @@ const turnsFinished = sql`
   insert into turn_finished (org_id, id, agent_id, agent_version, conversation_id, message_id, run_id, device_id,
     agent_kind, input, is_gated, timeout_ms, created_at, start_deadline_at, status, attempt, attempt_token, holder_id,
     claimed_at, started_at, last_beat_at, cancel_requested_at, reason, is_retryable, is_reported, reply,
-    is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, past_attempts, agent_session_id, output_tail)
+    is_reply_truncated, exit_code, signal, duration_ms, snapshot_version, past_attempts, agent_session_id, output_tail,
+    finished_at)
   select h.org_id, h.id, h.agent_id, h.agent_version, h.conversation_id, h.message_id, h.run_id, h.device_id,
     h.agent_kind, h.input, h.is_gated, h.timeout_ms, h.created_at, h.start_deadline_at, h.end_status, h.attempt,
     h.attempt_token, h.holder_id, h.claimed_at, h.was_started_at, h.last_beat_at, h.cancel_requested_at, h.end_reason,
@@ -200,7 +201,9 @@ const turnsFinished = sql`
     case when h.end_status = 'completed' then h.reply else '' end, h.end_status = 'completed' and h.is_truncated,
     h.exit_code, h.signal, h.duration_ms, case when h.is_storing then h.next_version end, h.past_attempts,
     h.agent_session,
-    case when h.end_status <> 'completed' and not h.is_fenced then right(h.reply, ${outputTailCharacters}) else '' end
+    case when h.end_status <> 'completed' and not h.is_fenced then right(h.reply, ${outputTailCharacters}) else '' end,
+    -- The claim or the accept may have been written while this transaction waited for it.
+    greatest(now(), h.claimed_at, h.was_started_at)
   from held h`;
 
 /** The ended turns for the caller, each with the next turn of its conversation. */
@@ -266,7 +269,7 @@ export async function withdraw(
       from (select * from ${input} order by org_id, turn_id) i
         cross join lateral (
           select org_id, id, agent_id, conversation_id, is_gated, lease_epoch, attempt_token, holder_id, device_id,
-            past_attempts, attempt, cancel_requested_at is null as is_wanted
+            claimed_at, past_attempts, attempt, cancel_requested_at is null as is_wanted
           from turn
           where org_id = i.org_id and id = i.turn_id and attempt_token = i.token and status = 'claimed'
             and ${isOfSession}
@@ -294,7 +297,11 @@ export async function withdraw(
         started_at = null, last_beat_at = null, deadline_at = null, expires_at = null, lease_epoch = null,
         snapshot_version = null, attempt = greatest(t.attempt - 1, 0), reason = h.why, not_before = h.again_at,
         -- The worker may have begun the turn nevertheless; past_attempts lets Pinion know its reply.
-        past_attempts = ${pastAttemptsWith("h", sql`'holder_id', h.holder_id, 'ended_at', now(), 'reason', h.why`)}
+        past_attempts = ${pastAttemptsWith(
+          "h",
+          sql`'holder_id', h.holder_id, 'ended_at', greatest(now(), h.claimed_at),
+          'reason', h.why`,
+        )}
       from held h where h.is_wanted and t.org_id = h.org_id and t.id = h.id
     )
     select h.org_id as "orgId", h.id as "turnId", h.attempt_token as "attemptToken", h.holder_id as "holderId",

@@ -112,6 +112,16 @@ export async function lock(tx: Db, hook: { orgId: string; id: string }): Promise
   return rows[0]?.left;
 }
 
+/** Locks a watcher's hooks, before its removal deletes them: deliveries lock their hook before the watcher. */
+export async function lockOfWatcher(
+  tx: Db,
+  { orgId, watcherId }: { orgId: string; watcherId: string },
+): Promise<void> {
+  await sql`select from hook where org_id = ${orgId} and watcher_id = ${watcherId} order by id for update`.execute(
+    tx,
+  );
+}
+
 export async function spend(tx: Db, hook: { orgId: string; id: string; left: number }): Promise<void> {
   await sql`update hook set rate_left = ${hook.left - 1}, rate_at = clock_timestamp(), last_delivery_at = clock_timestamp()
     where org_id = ${hook.orgId} and id = ${hook.id}`.execute(tx);

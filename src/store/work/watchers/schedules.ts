@@ -199,16 +199,16 @@ const epochMs = (moment: string) => sql.raw(`(extract(epoch from ${moment}) * 10
 /** A range of due times: after `after` (milliseconds since 1970) and within `withinMs` from now. */
 export type Reach = { after: number; withinMs: number; limit: number };
 
+/** Whether a run is active still when the slot falls due is seen then. */
+const isIdle = sql`not ${hasActiveRun("w.org_id", "w.id")}`;
+
 /** Up to `limit` active watchers without an active run whose next slot falls due in the range. */
-const ahead = ({ after, withinMs, limit }: Reach, condition: RawBuilder<unknown> = sql``) => sql`
+const ahead = ({ after, withinMs, limit }: Reach, condition = isIdle) => sql`
     select w.org_id as "orgId", w.id as "watcherId"
     from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
     where s.next_due_at > greatest(statement_timestamp(), to_timestamp(${after}::float8 / 1000))
       and s.next_due_at <= statement_timestamp() + ${withinMs}::float8 * interval '1 ms'
-      and w.status = 'active'
-      -- Whether it is active still when the slot falls due is seen then.
-      and not ${hasActiveRun("w.org_id", "w.id")}
-      ${condition}
+      and w.status = 'active' and ${condition}
     order by s.next_due_at
     limit ${limit}`;
 
@@ -231,7 +231,9 @@ export async function listAhead(db: Db, reach: Reach & { replicaId: string }): P
   const isElsewhere = sql`exists (
     select from presence p where p.org_id = w.org_id and p.device_id = w.device_id
       and p.replica_id <> ${reach.replicaId} and p.disconnected_at is null)`;
-  const { rows } = await sql<WatcherName>`${ofFew} ${ahead(reach, sql`and not ${isElsewhere}`)}`.execute(db);
+  // In this order: of most watchers it is known by their device alone that they are others'.
+  const isOwn = sql`case when ${isElsewhere} then false else ${isIdle} end`;
+  const { rows } = await sql<WatcherName>`${ofFew} ${ahead(reach, isOwn)}`.execute(db);
   return rows;
 }
 
@@ -280,17 +282,16 @@ export async function lookAhead(db: Db, through: number, replicaId = ""): Promis
   return onlyRow(rows);
 }
 
+/** A due time in milliseconds since 1970, and the number of slots up to it. */
+export type Crowd = { dueMs: number; slots: number };
+
 /**
  * The due time of the `count`th slot after `through`, in milliseconds since 1970, and the number of
  * slots due up to this time; undefined with fewer slots.
  */
-export async function findCrowd(
-  db: Db,
-  through: number,
-  count: number,
-): Promise<{ dueMs: number; slots: number } | undefined> {
+export async function findCrowd(db: Db, through: number, count: number): Promise<Crowd | undefined> {
   const after = sql`next_due_at > to_timestamp(${through}::float8 / 1000)`;
-  const { rows } = await sql<{ dueMs: number; slots: number }>`
+  const { rows } = await sql<Crowd>`
     ${ofFew} select ${epochMs("c.next_due_at")} as "dueMs",
       (select count(*) from schedule_position where ${after} and next_due_at <= c.next_due_at)::int as slots
     from (

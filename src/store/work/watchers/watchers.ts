@@ -330,14 +330,17 @@ async function insertRevision(
 /**
  * Locks the watcher's row alone: with a join, a row that changed during the wait would be missing.
  * Returns its id. Refuses with `not_found`.
+ *
+ * `"edit"` leaves room for rows that refer to the watcher: an edit that makes its watcher follow this
+ * one, and waits for nobody who holds this one, cannot deadlock with an edit of this one.
  */
-export async function lock(tx: Db, options: Named): Promise<string> {
-  const row = await tx
+export async function lock(tx: Db, options: Named & { for: "edit" | "removal" }): Promise<string> {
+  const named = tx
     .selectFrom("watcher")
     .select("id")
     .where("org_id", "=", options.orgId)
-    .where(isUuid(options.watcher) ? "id" : "slug", "=", options.watcher)
-    .forUpdate()
-    .executeTakeFirst();
+    .where(isUuid(options.watcher) ? "id" : "slug", "=", options.watcher);
+  const locked = options.for === "edit" ? named.forNoKeyUpdate() : named.forUpdate();
+  const row = await locked.executeTakeFirst();
   return row?.id ?? notFound(options.watcher);
 }

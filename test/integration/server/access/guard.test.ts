@@ -2,7 +2,7 @@ import { create } from "@bufbuild/protobuf";
 import { Code, ConnectError, createClient, type HandlerContext, type Interceptor } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { sql } from "kysely";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
 import { DeviceService, ListMyWatchersResponseSchema } from "#gen/pinion/v1/device_pb.js";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
@@ -92,6 +92,37 @@ test("an expired token is refused by the database's clock, also if it expires wh
   await expect
     .poll(() => codeOf(api.as(secret).watchers.listWatchers({})), { timeout: 3_000 })
     .toBe("Unauthenticated");
+});
+
+test("a token in use is looked up again ahead of the end of its last lookup, and nobody waits for it", async () => {
+  const header = `Bearer ${tenant.secret}`;
+  const elapsed = performance.now.bind(performance);
+  let later = 0;
+  const clock = vi.spyOn(performance, "now").mockImplementation(() => elapsed() + later);
+  try {
+    const { tokenId } = await api.guard.authenticate(header);
+    later = 4_000;
+    await api.guard.authenticate(header);
+    await expect
+      .poll(() => {
+        later = 6_000;
+        const found = api.guard.findKnown(header);
+        later = 4_000;
+        return found?.tokenId;
+      })
+      .toBe(tokenId);
+    // One that was revoked in the meantime, unheard of, is no good after that lookup.
+    await database.db
+      .updateTable("token")
+      .set({ revoked_at: sql`now()` })
+      .where("id", "=", tokenId)
+      .execute();
+    later = 8_000;
+    await api.guard.authenticate(header);
+    await expect.poll(() => codeOf(api.guard.authenticate(header))).not.toBe("ok");
+  } finally {
+    clock.mockRestore();
+  }
 });
 
 test("a revoked token is refused at once where it was revoked, and its streams are announced", async () => {

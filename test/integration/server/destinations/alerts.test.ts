@@ -60,7 +60,7 @@ async function open(): Promise<void> {
   stream = await connect(replica.url, device);
 }
 
-const until = <T>(fn: () => T | Promise<T>) => vi.waitFor(fn, { timeout: 10_000, interval: 20 });
+const until = <T>(fn: () => T | Promise<T>) => vi.waitFor(fn, { interval: 20 });
 const told = ({ received }: Receiver) =>
   received.map(({ body }) => JSON.parse(body) as { type: string; data: Record<string, unknown> });
 

@@ -80,7 +80,7 @@ async function run(watcherId: string, output = "done", outcome = Outcome.COMPLET
   return made!;
 }
 
-const until = <T>(fn: () => T | Promise<T>) => vi.waitFor(fn, { timeout: 10_000, interval: 20 });
+const until = <T>(fn: () => T | Promise<T>) => vi.waitFor(fn, { interval: 20 });
 
 const kindsOf = (received: readonly Received[]) =>
   received.map(({ body }) => (JSON.parse(body) as { type: string }).type);

@@ -12,6 +12,7 @@ import { useDatabase } from "../../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../../support/device.ts";
 import { temporaryDirectory } from "../../../support/processes.ts";
 import { getRun, startWork, takeOn, untilStatus, useReplicas } from "../../../support/work.ts";
+import { connectWorker, fleetToken, workerIdentity } from "../../../support/worker.ts";
 
 const database = useDatabase({ per: "file" });
 const replicas = useReplicas(database, "here");
@@ -60,6 +61,51 @@ test("a reboot, or a machine id that was made anew, is the same machine; so is o
   await rebooted.ended;
   await connect(url, device);
   await anew.ended;
+});
+
+test("a second daemon with the machine's own ids is turned down while the first one beats, and waits while that is not known", async () => {
+  const { clients, url } = replicas.here;
+  const device = await enrolDevice(clients);
+  const daemon = (daemonId: string, seconds: bigint) => ({
+    machine: { ...laptop, daemonId, daemonAge: { seconds } },
+  });
+  const first = await connect(url, device, daemon("d1", 1n));
+  const refused = async (hello: ReturnType<typeof daemon>) => {
+    const second = dial(url, device.token);
+    second.hello(device, hello);
+    return second.ended;
+  };
+  const early = await refused(daemon("d2", 0n));
+  expect(early).toMatchObject({
+    code: status.UNAVAILABLE,
+    details: expect.stringContaining("has not ended yet"),
+  });
+  const { device: before } = await clients.fleet.getDevice({ deviceId: device.deviceId });
+  expect(before?.duplicate).toBeUndefined();
+  const late = await refused(daemon("d2", 3_600n));
+  expect(late).toMatchObject({
+    code: status.FAILED_PRECONDITION,
+    details: expect.stringMatching(/connected by another daemon on laptop.*has a copy of its identity/),
+  });
+  await first.beat([]);
+  const { device: seen } = await clients.fleet.getDevice({ deviceId: device.deviceId });
+  expect(seen?.duplicate).toMatchObject({ hostName: "laptop" });
+  // The daemon itself comes back at once, whatever the server knows of its stream.
+  await connect(url, device, daemon("d1", 3_601n));
+  await first.ended;
+});
+
+test("workers with one installation, as made from one image, do not replace each other", async () => {
+  const { clients, url } = replicas.here;
+  const worker = workerIdentity(await fleetToken(clients));
+  const first = await connectWorker(url, worker, { machine: laptop });
+  const second = dial(url, worker.token);
+  second.hello(worker, { machine: copy });
+  expect(await second.ended).toMatchObject({
+    code: status.FAILED_PRECONDITION,
+    details: expect.stringContaining("give this worker a state directory of its own"),
+  });
+  await first.beat([]);
 });
 
 test("once the first machine is gone, another one is let in", async () => {

@@ -2,7 +2,6 @@
  * Results lost by the database in a failover to a lagging standby, and offered again by their
  * devices.
  */
-import { createHash } from "node:crypto";
 import { setTimeout as delay } from "node:timers/promises";
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { timestampDate } from "@bufbuild/protobuf/wkt";
@@ -11,7 +10,6 @@ import { sql } from "kysely";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { type Assignment, CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { SpreadMode, type WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { slotRunId } from "../../../../src/ids.ts";
 import { createLogger } from "../../../../src/log.ts";
@@ -22,7 +20,6 @@ import { connect, type DeviceStream, enrolDevice, type Identity } from "../../..
 import { hold, untilBlocked } from "../../../support/locks.ts";
 import { hourly, listRuns, listWindows, putSchedule } from "../../../support/rows.ts";
 import { noteDoorbell } from "../../../support/surroundings.ts";
-import { answer, startTurn } from "../../../support/talk.ts";
 import { getRun, startWork, takeOn, useReplicas } from "../../../support/work.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../../support/worker.ts";
 
@@ -180,6 +177,12 @@ test("a forgotten run that another worker has claimed when the first worker come
   expect(windows.map((window) => window.extractedData?.output)).toEqual(["the second"]);
   const { lateResults } = await clients.runs.getRun({ runId: id });
   expect(lateResults).toMatchObject([{ deviceId: identity.deviceId, output: "the first" }]);
+  const { facts } = await clients.runs.explainRun({ runId: id });
+  const told = facts.filter(({ kind }) => kind === "past_attempt" || kind === "late_result");
+  expect(told.map(({ text }) => text)).toEqual([
+    expect.stringMatching(/^attempt 1 ended: forgotten by the database in a failover/),
+    expect.stringMatching(/^the program of attempt 1 on \S+ gave its result late \(completed\); it is kept/),
+  ]);
 });
 
 test("a run that ends at the moment of the offer has its result, too", async () => {
@@ -333,86 +336,6 @@ test("a slot that was spread over devices comes back from each, and runs again o
   await early!.stream.beat();
   expect(early!.stream.waiting("assignment")).toEqual([]);
   expect(await listRuns(database.db, name)).toHaveLength(3);
-});
-
-/** A turn of an agent that is pinned to the device, answered, and then forgotten by the database. */
-async function answerTurn(forgets: readonly string[]) {
-  const begun = await begin();
-  const { clients, device, stream } = begun;
-  const agentId = `agent-${device.deviceId.slice(-12)}`;
-  await clients.agents.createAgent({ agentId });
-  await clients.agents.updateAgentSettings({ agentId, deviceId: device.deviceId });
-  const asked = { agentId, userId: "ada", messageId: "m-1", input: "hello" };
-  const turn = await startTurn(clients, asked);
-  const assignment = await takeOn(stream);
-  expect(await answer(stream, assignment, "the reply")).toBe(CompletionVerdict.STORED);
-  for (const table of forgets)
-    await sql`delete from ${sql.table(table)} where agent_id = ${agentId}`.execute(database.db);
-  const { attemptToken, attempt } = assignment;
-  const { conversationId, messageId, input, usesSnapshot } = assignment.turn!;
-  const offerReply = async (by = stream) => {
-    const inputSha256 = createHash("sha256").update(input).digest();
-    const turnReoffer = { agentId, conversationId, messageId, input, inputSha256, attempt, usesSnapshot };
-    const value = {
-      workId: turn.id,
-      attemptToken,
-      outcome: Outcome.COMPLETED,
-      output: "the reply",
-      turnReoffer,
-    };
-    by.send({ case: "complete", value });
-    return (await by.next("completionAck")).verdict;
-  };
-  return { ...begun, asked, turn, offerReply };
-}
-
-test("a turn of which nothing is left is there again with its reply as a late one, and its message is known", async () => {
-  const { clients, asked, turn, offerReply } = await answerTurn([
-    "turn_finished",
-    "turn_message",
-    "conversation",
-  ]);
-  expect(await offerReply()).toBe(CompletionVerdict.SUPERSEDED);
-  expect(await offerReply()).toBe(CompletionVerdict.SUPERSEDED);
-  const { turn: restored, lateResults } = await clients.turns.getTurn({ turnId: turn.id });
-  expect(restored).toMatchObject({ status: TurnStatus.FAILED, reply: "", input: "hello", isRetryable: true });
-  expect(restored!.reason).toContain("forgotten by the database in a failover");
-  expect(lateResults).toMatchObject([{ output: "the reply" }]);
-  // The sender repeats the message: no second program runs.
-  const again = await clients.turns.startTurn(asked);
-  expect(again).toMatchObject({ alreadyStarted: true, turn: { id: turn.id } });
-});
-
-test("a message that was sent again before its reply came back has a turn of its own, and one reply", async () => {
-  const { clients, stream, asked, turn, offerReply } = await answerTurn(["turn_finished", "turn_message"]);
-  const second = await startTurn(clients, asked);
-  expect(second.id).not.toBe(turn.id);
-  const assignment = await takeOn(stream);
-  expect(await offerReply()).toBe(CompletionVerdict.SUPERSEDED);
-  expect(await answer(stream, assignment, "the second")).toBe(CompletionVerdict.STORED);
-  const { turns } = await clients.turns.listTurns({ conversationId: second.conversationId });
-  expect(turns.map(({ reply }) => reply)).toEqual(["the second", ""]);
-});
-
-test("a turn that waits again, because its claim was forgotten, takes the reply as a late one", async () => {
-  const { clients, turn, offerReply } = await answerTurn([]);
-  await sql`delete from turn_finished where id = ${turn.id}`.execute(database.db);
-  await sql`insert into turn (org_id, id, agent_id, agent_version, conversation_id, message_id, agent_kind, input, is_gated,
-      timeout_ms, start_deadline_at)
-    values ('local', ${turn.id}, ${turn.agentId}, 0, ${turn.conversationId}, 'm-1', '', 'hello', true, 60000,
-      now() + interval '1 hour')`.execute(database.db);
-  expect(await offerReply()).toBe(CompletionVerdict.SUPERSEDED);
-  const { turn: live, lateResults } = await clients.turns.getTurn({ turnId: turn.id });
-  expect(live).toMatchObject({ status: TurnStatus.PENDING, reply: "" });
-  expect(lateResults).toMatchObject([{ output: "the reply" }]);
-});
-
-test("a reply of an agent that is not this device's is not restored", async () => {
-  const { turn, offerReply } = await answerTurn(["turn_finished", "turn_message"]);
-  const other = await begin();
-  expect(await offerReply(other.stream)).toBe(CompletionVerdict.UNKNOWN);
-  const { rows } = await sql`select from turn_all where id = ${turn.id}`.execute(database.db);
-  expect(rows).toEqual([]);
 });
 
 test("what is not this device's is not restored: UNKNOWN, and nothing is written", async () => {

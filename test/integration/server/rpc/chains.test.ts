@@ -11,13 +11,16 @@ import { RunSource, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { storeCurrent, storeLate } from "../../../../src/scheduler/endings/run-endings.ts";
 import { transaction } from "../../../../src/store/pg/database.ts";
+import * as stranded from "../../../../src/store/work/runs/stranded.ts";
+import * as watchers from "../../../../src/store/work/watchers/watchers.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../../support/device.ts";
+import { hold } from "../../../support/locks.ts";
 import { policy } from "../../../support/surroundings.ts";
-import { getRun, takeOn, useReplicas } from "../../../support/work.ts";
+import { getRun, takeOn, usePatientReplicas } from "../../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
-const replicas = useReplicas(database, "one");
+const replicas = usePatientReplicas(database, "one");
 let laptop: Identity;
 let stream: DeviceStream;
 let count = 0;
@@ -179,4 +182,21 @@ test("a follower whose row somebody holds is started all the same, and the end d
   const assignment = await takeOn(stream);
   expect(assignment.watcher!.id).toBe(next.id);
   await stream.complete(assignment);
+});
+
+test("an edit waits for no edit of the watcher that it makes its own follow, so two cannot deadlock", async () => {
+  const [first, next] = [await watcherOf(), await watcherOf()];
+  const follows = (after: string[]) =>
+    clients.watchers.updateWatcher({ watcherId: next.id, spec: { after }, updateMask: { paths: ["after"] } });
+  await using edit = await hold(database.db);
+  await watchers.lock(edit.tx, { orgId: "local", watcher: first.id, for: "edit" });
+  await edit.sent();
+  expect((await follows([first.slug])).watcher!.spec!.after).toEqual([first.slug]);
+  await edit.commit();
+  await follows([]);
+  // A device's right that is taken back pauses the watchers that need it, all in one transaction.
+  await using pause = await hold(database.db);
+  await stranded.lock(pause.tx, { orgId: "local", watcherIds: [first.id] });
+  await pause.sent();
+  expect((await follows([first.slug])).watcher!.spec!.after).toEqual([first.slug]);
 });

@@ -633,24 +633,6 @@ test("the turns of an agent whose device is deleted fail, and new ones are refus
   await leave(worker);
 });
 
-test("a conversation that is deleted is forgotten whole, and not while it is spoken in", async () => {
-  const { clients } = replicas.here;
-  const who = somebody();
-  const { stream } = await openWorker();
-  const turn = await startTurn(clients, { ...who, messageId: "m1" });
-  const { conversationId } = turn;
-  expect(await reasonOf(clients.turns.deleteConversation({ conversationId }))).toBe("failed_precondition");
-  await answer(stream, await takeOn(stream), "secret", "secret");
-  await clients.turns.deleteConversation({ conversationId });
-  expect(await reasonOf(clients.turns.getConversation({ conversationId }))).toBe("not_found");
-  expect(await reasonOf(getTurn(clients, turn))).toBe("not_found");
-  const anew = await startTurn(clients, { ...who, messageId: "m1" });
-  const assignment = await takeOn(stream);
-  expect(assignment).toMatchObject({ workId: anew.id, turn: { snapshotVersion: 0n } });
-  await answer(stream, assignment, "again");
-  await leave(stream);
-});
-
 test("turns and conversations are listed by page, of one conversation or of all", async () => {
   const { clients } = replicas.here;
   const who = somebody();

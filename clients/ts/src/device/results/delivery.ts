@@ -335,7 +335,7 @@ export class Delivery {
     const acknowledgement = { unsaved: parcel.unsaved, unary };
     if (parcel.kept) this.#offers.settled(parcel.kept, acknowledgement);
     else if (isNotStored(verdict)) await this.#files.reject(entry, told.message || verdict);
-    else if (!(await this.#offers.keep(entry, acknowledgement))) await this.#files.remove(entry);
+    else await this.#offers.keep(entry, acknowledgement);
     this.#tellIfFlushed();
     void this.#pump();
   }

@@ -147,8 +147,11 @@ export class KeptOffers {
     return this.#kept.saveAll();
   }
 
-  /** Keeps an acknowledged result for a while. False if the write fails. */
-  async keep(entry: OutboxEntry, acknowledgement: Acknowledgement): Promise<boolean> {
+  /**
+   * Keeps an acknowledged result for a while. A result that cannot be moved stays in the outbox: the
+   * next daemon sends the result again, and keeps it by the answer.
+   */
+  async keep(entry: OutboxEntry, acknowledgement: Acknowledgement): Promise<void> {
     const by = this.#storedBy(acknowledgement);
     const { unsaved } = acknowledgement;
     try {
@@ -157,13 +160,11 @@ export class KeptOffers {
       await this.#kept.keep(entry, by, { acknowledgedAt, unsaved: record });
       // The database may have failed over during the write.
       for (const kept of this.#kept.list()) if (kept.attemptToken === entry.attemptToken) this.#offer(kept);
-      return true;
     } catch (error) {
       this.#logger.warn(
         { workId: entry.workId, error: messageOf(error) },
-        "cannot keep an acknowledged result",
+        "cannot keep an acknowledged result; it stays in the outbox, and the next start sends it again",
       );
-      return false;
     }
   }
 

@@ -296,7 +296,8 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
   configProblem: string;
 
   /**
-   * The machine it runs on. FAILED_PRECONDITION if a session of another machine with the same identity is alive.
+   * The machine it runs on. FAILED_PRECONDITION if a session of another machine, or of another daemon on the machine, with
+   * the same identity is alive.
    *
    * @generated from field: pinion.v1.Machine machine = 12;
    */
@@ -317,8 +318,8 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
 export declare const HelloSchema: GenMessage<Hello>;
 
 /**
- * Tells two machines apart on which one identity is used. Both hashes are made with the installation's id; a machine is
- * another one if all of them that both sides name differ.
+ * Tells two machines, and two daemons on a machine, apart on which one identity is used. Both hashes are made with the
+ * installation's id; a machine is another one if all of them that both sides name differ.
  *
  * @generated from message pinion.v1.Machine
  */
@@ -350,6 +351,21 @@ export declare type Machine = Message<"pinion.v1.Machine"> & {
    * @generated from field: string arch = 4;
    */
   arch: string;
+
+  /**
+   * Random, chosen at the daemon's start and kept until its end; empty: unknown. At most 64 bytes.
+   *
+   * @generated from field: string daemon_id = 5;
+   */
+  daemonId: string;
+
+  /**
+   * Time since the daemon's start, by a clock that is never set. A session of another daemon that was heard of since then
+   * belongs to a copy of this daemon's state. Absent: unknown.
+   *
+   * @generated from field: google.protobuf.Duration daemon_age = 6;
+   */
+  daemonAge?: Duration | undefined;
 };
 
 /**
@@ -1533,7 +1549,8 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
   isResultTruncated: boolean;
 
   /**
-   * The answer as JSON, if a schema was asked for and the device found that it matches. At most 256 KiB; empty: none.
+   * The answer as JSON, if a schema was asked for and the device found that it matches. At most 256 KiB, nested at most 30
+   * deep (a deeper one is left out); empty: none.
    *
    * @generated from field: string structured = 13;
    */

@@ -1,0 +1,120 @@
+/** Pages of a big org's lists read about a page of rows, beside many small orgs. */
+import { type RawBuilder, sql } from "kysely";
+import { beforeAll, expect, test } from "vitest";
+import { type Db, transaction } from "../../../src/store/pg/database.ts";
+import { withinOrg } from "../../../src/store/pg/tenancy.ts";
+import { gather } from "../../../src/store/work/messages/delivery-facts.ts";
+import * as bulks from "../../../src/store/work/runs/bulks.ts";
+import * as runs from "../../../src/store/work/runs/runs.ts";
+import * as searches from "../../../src/store/work/runs/searches.ts";
+import * as windows from "../../../src/store/work/runs/windows.ts";
+import * as events from "../../../src/store/work/service/events.ts";
+import { tend } from "../../../src/store/work/service/partitions.ts";
+import * as turns from "../../../src/store/work/turns/turns.ts";
+import { useDatabase } from "../../support/database.ts";
+import { orgId, reportOf, seedRunning } from "../../support/rows.ts";
+import { policy, storeOnce } from "../../support/surroundings.ts";
+
+const database = useDatabase({ per: "file" });
+
+const ended = 20_000;
+const smallOrgs = 500;
+/** Rows that a page may read: the page in each partition, and some. */
+const pageRowsMax = 3_000;
+/** The time of the first run; each is a minute after the one before. */
+const begin = "timestamptz '2026-01-01 00:00:00Z'";
+
+beforeAll(async () => {
+  const { db } = database;
+  await transaction(db, (tx) => tend(tx, 30));
+  const { run } = await seedRunning(db);
+  await storeOnce(db, [reportOf(run, { status: "completed" })], policy);
+  await sql`insert into org (id, name) select 'small-' || i, 'Small' from generate_series(1, ${smallOrgs}) i`.execute(
+    db,
+  );
+  const seeded = (orgs: RawBuilder<unknown>, count: number) => sql`
+    insert into run_finished (org_id, id, status, output, window_start, window_end, due_at, skip_reason, ${rest(restOfRuns)})
+    select ${orgs}, id, case when i % 4 = 0 then 'failed' else 'completed' end, case when i % 4 > 0 then 'nothing' end,
+      at - interval '1 minute', at, at, null, ${rest(restOfRuns)}
+    from generate_series(1, ${count}::int) i cross join lateral (select ${sql.raw(begin)} + i * interval '1 minute' as at) t
+      cross join lateral (select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7000a000'
+        || lpad(to_hex(i), 12, '0'))::uuid as id) n
+      cross join (select ${rest(restOfRuns)} from run_finished where org_id = ${orgId} limit 1) r`;
+  await seeded(sql`${orgId}`, ended).execute(db);
+  await seeded(sql`'small-' || i`, smallOrgs).execute(db);
+  await sql`insert into event_row (org_id, kind, actor)
+    select case when i % 8 = 0 then 'small-' || (1 + i % ${smallOrgs}) else ${orgId} end, 'run.completed', 'pinion'
+    from generate_series(1, ${ended}::int) i`.execute(db);
+  await sql`vacuum analyze run_finished, event_row, org, device`.execute(db);
+});
+
+const restOfRuns = `watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source, created_at,
+  timeout_ms, max_attempts, attempt, reason, past_attempts, finished_at`;
+const rest = (columns: string) => sql.raw(columns);
+
+/** The rows of ended runs and of events that a statement of the org's people reads. */
+function rowsRead(list: (tx: Db) => Promise<unknown>, db: Db = database.database.tenantDb): Promise<number> {
+  return withinOrg(orgId, () =>
+    transaction(db, async (tx) => {
+      const before = await readUntilNow(tx);
+      await list(tx);
+      return (await readUntilNow(tx)) - before;
+    }),
+  );
+}
+
+async function readUntilNow(tx: Db): Promise<number> {
+  const { rows } = await sql<{ rows: number }>`
+    select sum(pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid))::int as rows
+    from pg_class c where c.relname ~ '^(run_finished|event_row|turn_finished)' and c.relkind in ('r', 'i')`.execute(
+    tx,
+  );
+  return rows[0]!.rows;
+}
+
+const limit = 51;
+const statuses: string[] = [];
+const moment = (minutes: number) => new Date(Date.parse("2026-01-01T00:00:00Z") + minutes * 60_000);
+const idOf = (minutes: number) => {
+  const digits = moment(minutes).getTime().toString(16).padStart(12, "0");
+  return `${digits.slice(0, 8)}-${digits.slice(8)}-7000-a000-000000000000`;
+};
+
+test.each<[string, (tx: Db) => Promise<unknown[]>]>([
+  ["the newest runs", (tx) => runs.list(tx, { orgId, limit, statuses })],
+  ["a page in the middle", (tx) => runs.list(tx, { orgId, limit, statuses, beforeId: idOf(ended / 2) })],
+  ["failed runs", (tx) => runs.list(tx, { orgId, limit, statuses: ["failed"] })],
+  ["runs until long ago", (tx) => runs.list(tx, { orgId, limit, statuses, until: moment(1_000) })],
+  ["turns that ended otherwise", (tx) => turns.list(tx, { orgId, limit, statuses: ["cancelled"] })],
+  [
+    "results that are searched",
+    (tx) => searches.results(tx, { orgId, query: "zebra" }).then(({ hits }) => hits),
+  ],
+  ["results of a run", (tx) => windows.list(tx, { orgId, limit, runId: idOf(7) })],
+  ["events before an old one", (tx) => events.list(tx, { orgId, limit, beforeSeq: 5_000 })],
+  [
+    "what a bulk operation of one hour matches",
+    (tx) => bulks.count(tx, orgId, { statuses: ["failed"], until: moment(60).toISOString() }),
+  ],
+])("%s", async (_name, list) => {
+  expect(await rowsRead(list)).toBeLessThan(pageRowsMax);
+});
+
+test("runs on devices with a label are found by their devices", async () => {
+  const list = (label: string) => (tx: Db) => runs.list(tx, { orgId, limit, statuses, labels: [label] });
+  expect(await rowsRead(list("none:such"))).toBeLessThan(pageRowsMax);
+  await sql`update device set labels = '{site:1}' where org_id = ${orgId}`.execute(database.db);
+  expect(await rowsRead(list("site:1"))).toBeLessThan(pageRowsMax);
+  const found = await runs.list(database.db, { orgId, limit, statuses, labels: ["site:1"] });
+  expect(found.map(({ id }) => id)).toEqual(
+    (await runs.list(database.db, { orgId, limit, statuses })).map(({ id }) => id),
+  );
+});
+
+test("the facts of a delivery are looked up", async () => {
+  const { rows } = await sql<{
+    id: string;
+  }>`select id from run_finished where org_id = ${orgId} limit 1`.execute(database.db);
+  const claimed = { orgId, id: rows[0]!.id, watcherId: null, runId: rows[0]!.id, subject: {} };
+  expect(await rowsRead((tx) => gather(tx, [claimed as never]), database.db)).toBeLessThan(pageRowsMax);
+});

@@ -1,0 +1,134 @@
+/**
+ * Two transactions take their locks in one order: members, devices, hooks, runs, watchers, agents.
+ * Each test holds the first lock of one transaction, and has the other transaction wait for it; the
+ * lock that the first one takes next has to be free. (`support/deadlocks.ts` finds what is left.)
+ */
+import { randomUUID } from "node:crypto";
+import { type RawBuilder, sql } from "kysely";
+import { beforeEach, expect, test } from "vitest";
+import { trigger } from "../../../src/scheduler/starts/triggers.ts";
+import * as agentEdits from "../../../src/store/agents/agent-edits.ts";
+import * as devices from "../../../src/store/people/devices/devices.ts";
+import * as roles from "../../../src/store/people/orgs/members.ts";
+import type { Db } from "../../../src/store/pg/database.ts";
+import * as hooks from "../../../src/store/work/watchers/hooks.ts";
+import { valuesOf, type WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";
+import * as members from "../../../src/usecases/members.ts";
+import * as watchers from "../../../src/usecases/watchers.ts";
+import { useDatabase } from "../../support/database.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
+import { watcherValues } from "../../support/rows.ts";
+import { surroundings } from "../../support/surroundings.ts";
+import { addDevice, addTenant } from "../../support/tenants.ts";
+
+const database = useDatabase();
+const orgId = "acme";
+const actor = "pinion";
+const agent = { orgId, agentId: "pinion-default" };
+let bob: { orgId: string; userId: string };
+let laptop: { deviceId: string };
+let desktop: { deviceId: string };
+
+beforeEach(async () => {
+  const { db } = database;
+  await addTenant(db, orgId);
+  const joined = {
+    caller: null,
+    requestId: "",
+    orgId,
+    email: "bob@x.example",
+    name: "",
+    tokenScopes: [],
+    actor,
+  };
+  const { member } = await members.add(db, { ...joined, role: "member" }, surroundings);
+  bob = { orgId, userId: member.userId };
+  laptop = await addDevice(db, bob);
+  desktop = await addDevice(db, bob);
+});
+
+function addWatcher(change: Partial<WatcherValues>) {
+  const values: WatcherValues = { ...watcherValues, name: "Nightly", prompt: "look", ...change };
+  const wanted = { orgId, actor, slug: `nightly-${randomUUID()}`, requestId: "", values };
+  return watchers.create(database.db, wanted, surroundings);
+}
+
+const editAgent = (change: Partial<agentEdits.AgentValues>) =>
+  agentEdits.update(database.db, {
+    ...{ ...agent, actor, expectedVersion: 0, isDryRun: false },
+    change: (current) => ({ ...current, ...change }),
+  });
+
+/** Takes the first lock, has `other` wait for it, takes the second lock at once, and lets `other` go on. */
+async function inOneOrder(locks: {
+  first: (tx: Db) => Promise<unknown>;
+  second: RawBuilder<unknown>;
+  other: () => Promise<unknown>;
+}) {
+  await using held = await hold(database.db);
+  await locks.first(held.tx);
+  await held.sent();
+  const done = locks.other();
+  await untilBlocked(database.db);
+  await sql`${locks.second} for update nowait`.execute(held.tx);
+  await held.commit();
+  await done;
+}
+
+test("a watcher that is deleted while its hook takes a delivery", async () => {
+  const { id: watcherId } = await addWatcher({});
+  const id = randomUUID();
+  const values = { kind: "bearer", filter: "", mapping: "", ratePerMinute: 60, isDisabled: false } as const;
+  const made = { ...values, orgId, id, slug: "push", watcherId, secret: "sealed", createdBy: actor };
+  expect(await hooks.insert(database.db, made)).toBe(true);
+  await inOneOrder({
+    first: (tx) => hooks.lock(tx, { orgId, id }),
+    second: sql`select from watcher where id = ${watcherId}`,
+    other: () => watchers.remove(database.db, { orgId, watcher: watcherId, actor }, surroundings),
+  });
+});
+
+test("a watcher that is pinned to another device of a member who leaves", async () => {
+  const { id: watcherId } = await addWatcher({ deviceId: laptop.deviceId });
+  await inOneOrder({
+    first: (tx) => roles.lock(tx, bob),
+    second: sql`select from watcher where id = ${watcherId}`,
+    other: () =>
+      watchers.update(
+        database.db,
+        {
+          ...{ orgId, actor, watcher: watcherId, expectedVersion: 0, isPinDecided: true },
+          change: (current) => ({ ...valuesOf(current), deviceId: desktop.deviceId }),
+        },
+        surroundings,
+      ),
+  });
+});
+
+test("an agent that is pinned to a device of its owner, who leaves", async () => {
+  await editAgent({ ownerId: bob.userId });
+  await inOneOrder({
+    first: (tx) => roles.lock(tx, bob),
+    second: sql`select from agent where id = ${agent.agentId}`,
+    other: () => editAgent({ deviceId: laptop.deviceId, noExecutorReason: "" }),
+  });
+});
+
+test("a member who leaves while the device is deleted to which an agent of the member is pinned", async () => {
+  await editAgent({ ownerId: bob.userId, deviceId: laptop.deviceId, noExecutorReason: "" });
+  await inOneOrder({
+    first: (tx) => devices.lock(tx, { orgId, deviceId: laptop.deviceId }),
+    second: sql`select from agent where id = ${agent.agentId}`,
+    other: () =>
+      members.remove(database.db, { ...bob, actor, caller: null, endsServices: false }, surroundings),
+  });
+});
+
+test("a pause neither locks nor waits for a run that it leaves, so no claim passes that run by", async () => {
+  const { id: watcherId } = await addWatcher({ deviceId: laptop.deviceId });
+  const { run } = await trigger(database.db, { orgId, watcherId, actor }, surroundings);
+  await using claim = await hold(database.db);
+  await sql`select from run where id = ${run.id} for update`.execute(claim.tx);
+  const asked = { orgId, watcher: watcherId, actor, reason: "later" };
+  expect(await watchers.pause(database.db, asked, surroundings)).toMatchObject({ status: "paused" });
+});
