@@ -96,11 +96,26 @@ export function problemOf(prompt: string, input: JsonValue | undefined): string 
   if (missing.length > 0) {
     return `the prompt asks for ${missing.join(", ")}, which the input does not have`;
   }
-  const bytes = Buffer.byteLength(render(prompt, input));
-  if (bytes > promptBytesMax) {
-    return `the prompt with the values of its input has ${bytes} bytes, and may have ${promptBytesMax}`;
+  if (isTooLarge(prompt, input)) {
+    return `the prompt with the values of its input may have ${promptBytesMax} bytes, and has more; name smaller values of the input, or fewer`;
   }
   return undefined;
+}
+
+/** Adds the lengths up, and stops at the bound: a large value may be named a hundred times. */
+function isTooLarge(prompt: string, input: JsonValue): boolean {
+  const lengths = new Map<string, number>();
+  let bytes = Buffer.byteLength(prompt);
+  for (const [found] of prompt.matchAll(referencePattern)) {
+    const name = wellFormedPattern.exec(found)?.[1];
+    const value = name === undefined ? undefined : findValue(input, name);
+    if (name === undefined || value === undefined) continue;
+    const length = lengths.get(name) ?? Buffer.byteLength(fencedValue(name, value));
+    lengths.set(name, length);
+    bytes += length;
+    if (bytes > promptBytesMax) return true;
+  }
+  return false;
 }
 
 /** The prompt with fenced values in place of the references; a reference without a value stays. */

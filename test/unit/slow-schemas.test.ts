@@ -57,3 +57,34 @@ test("an ordinary answer is checked as before, and an error of the check passes"
     }),
   ).toThrow("its own");
 });
+
+test("an answer with thousands of mistakes is told in a moment, and costs its schema nothing", () => {
+  const schema = { items: { type: "number" }, maxItems: 1_000_000 };
+  const startedAt = performance.now();
+  for (const count of [3_000, 20_000, 60_000]) {
+    const wrong: unknown[] = Array(count).fill("x");
+    expect(problemsOf(wrong, schema)).toMatch(/Expected "number"|takes more than/);
+    expect(checkAnswer(schema as never, { structured: wrong, text: "" })).toMatchObject({ isValid: false });
+  }
+  expect(performance.now() - startedAt).toBeLessThan(patienceMs);
+  expect(problemsOf([1, 2], schema)).toBeUndefined();
+});
+
+test("a text of fences, blank lines or brackets is searched for JSON in a moment", () => {
+  const texts = [
+    "```" + "\n".repeat(100_000),
+    "```a \n".repeat(50_000),
+    "[".repeat(100_000),
+    "`".repeat(200_000),
+  ];
+  const startedAt = performance.now();
+  for (const text of texts) expect(checkAnswer({}, { text })).toMatchObject({ isValid: false });
+  const deep = `${"[".repeat(100_000)}${"]".repeat(100_000)}`;
+  expect(checkAnswer({}, { text: deep })).toMatchObject({
+    problem: expect.stringContaining("nested deeper than 30"),
+  });
+  expect(checkAnswer({}, { structured: JSON.parse(deep), text: "" })).toMatchObject({ isValid: false });
+  expect(performance.now() - startedAt).toBeLessThan(patienceMs);
+  const spoken = 'Not {this}.\n```json\n{"a": 1}\n```\nBut:\n\n  ```\n  [2]\n  ``` \nAnd so on {.';
+  expect(checkAnswer({}, { text: spoken })).toEqual({ isValid: true, value: [2] });
+});

@@ -2,7 +2,7 @@
  * Checks an agent's answer against its watcher's schema. Both were written by others: a pattern may
  * go back for years, and references that fork take as long. A check has a limit of time.
  */
-import { type Schema, Validator } from "@cfworker/json-schema";
+import { type OutputUnit, type Schema, Validator } from "@cfworker/json-schema";
 import { inTime } from "../../bounded.ts";
 
 /** Maximum problems named; a wrong answer may have thousands. */
@@ -10,6 +10,8 @@ const problemsShownMax = 5;
 const problemCharactersMax = 300;
 /** Milliseconds of one check; an ordinary one takes less than one. */
 const checkMsMax = 50;
+/** A larger answer may take its time for its size. */
+const largeAnswerCharacters = 16_384;
 /** Schemas remembered as too slow: of these, no further answer takes the time. */
 const slowSchemasMax = 1_000;
 const slowSchemas = new Set<string>();
@@ -18,14 +20,40 @@ const unchecked = {
   endless: "the check against the schema does not end; simplify its references",
 };
 
-/** Undefined for an unusable schema. */
+/**
+ * The first errors concern the outer schemas ("does not match properties"); the innermost errors
+ * name the cause.
+ */
+function innermost(errors: readonly OutputUnit[]): OutputUnit[] {
+  const outer = new Set<string>();
+  for (const { instanceLocation } of errors) {
+    let end = instanceLocation.lastIndexOf("/");
+    while (end > 0) {
+      const location = instanceLocation.slice(0, end);
+      // Its own outer locations are known, too.
+      if (outer.has(location)) break;
+      outer.add(location);
+      end = location.lastIndexOf("/");
+    }
+  }
+  return errors.filter(({ instanceLocation }) => !outer.has(instanceLocation));
+}
+
+/**
+ * The innermost errors of an answer, none for a matching answer. Undefined for an unusable schema.
+ * Of a large answer the first error is found alone, and its time is not held against the schema.
+ */
 function validate(answer: unknown, schema: unknown) {
   const text = JSON.stringify(schema);
   if (slowSchemas.has(text)) return "late";
   try {
-    const check = () => new Validator(schema as Schema, "2020-12", false).validate(answer);
-    const found = inTime(checkMsMax, check);
+    const isLarge = JSON.stringify(answer).length > largeAnswerCharacters;
+    const found = inTime(checkMsMax, () => {
+      const { errors } = new Validator(schema as Schema, "2020-12", isLarge).validate(answer);
+      return innermost(errors);
+    });
     if (found !== "late") return found.value;
+    if (isLarge) return "late";
   } catch (error) {
     // Of a schema that refers to itself, or of more errors than a call may have arguments.
     return error instanceof RangeError ? "endless" : undefined;
@@ -44,22 +72,11 @@ function validate(answer: unknown, schema: unknown) {
 export function problemsOf(answer: unknown, schema: unknown): string | undefined {
   const found = validate(answer, schema);
   if (found === undefined || typeof found === "string") return found && unchecked[found];
-  if (found.valid) return undefined;
-  const { errors } = found;
-  // The first errors concern the outer schemas ("does not match properties"); the innermost errors
-  // name the cause.
-  const inner = errors.filter(
-    ({ instanceLocation }) =>
-      !errors.some(
-        (other) =>
-          other.instanceLocation !== instanceLocation &&
-          other.instanceLocation.startsWith(`${instanceLocation}/`),
-      ),
-  );
-  const shown = inner.slice(0, problemsShownMax).map(({ instanceLocation, error }) => {
+  if (found.length === 0) return undefined;
+  const shown = found.slice(0, problemsShownMax).map(({ instanceLocation, error }) => {
     const place = instanceLocation.replace(/^#/, "") || "/";
     return `${place}: ${error}`.slice(0, problemCharactersMax);
   });
-  const rest = inner.length - shown.length;
+  const rest = found.length - shown.length;
   return [...shown, ...(rest > 0 ? [`${rest} more`] : [])].join("; ");
 }

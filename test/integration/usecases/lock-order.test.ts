@@ -6,12 +6,15 @@
 import { randomUUID } from "node:crypto";
 import { type RawBuilder, sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
+import { trigger } from "../../../src/scheduler/starts/triggers.ts";
 import * as agentEdits from "../../../src/store/agents/agent-edits.ts";
 import * as devices from "../../../src/store/people/devices/devices.ts";
+import * as joinCodes from "../../../src/store/people/devices/join-codes.ts";
 import * as roles from "../../../src/store/people/orgs/members.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import * as hooks from "../../../src/store/work/watchers/hooks.ts";
 import { valuesOf, type WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";
+import { enroll } from "../../../src/usecases/enrolments.ts";
 import * as members from "../../../src/usecases/members.ts";
 import * as watchers from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -121,4 +124,24 @@ test("a member who leaves while the device is deleted to which an agent of the m
     other: () =>
       members.remove(database.db, { ...bob, actor, caller: null, endsServices: false }, surroundings),
   });
+});
+
+test("a device that enrols by the code of a member who leaves", async () => {
+  const code = { ...bob, expiresInMs: 60_000, tokenId: null, actor };
+  const { code: joinCode } = await joinCodes.create(database.db, code);
+  const asked = { joinCode, installId: randomUUID(), os: "linux", label: "late", appVersion: "" } as const;
+  await inOneOrder({
+    first: (tx) => roles.lock(tx, bob),
+    second: sql`select from join_code where user_id = ${bob.userId} and used_at is null`,
+    other: () => enroll(database.db, asked, surroundings),
+  });
+});
+
+test("a pause neither locks nor waits for a run that it leaves, so no claim passes that run by", async () => {
+  const { id: watcherId } = await addWatcher({ deviceId: laptop.deviceId });
+  const { run } = await trigger(database.db, { orgId, watcherId, actor }, surroundings);
+  await using claim = await hold(database.db);
+  await sql`select from run where id = ${run.id} for update`.execute(claim.tx);
+  const asked = { orgId, watcher: watcherId, actor, reason: "later" };
+  expect(await watchers.pause(database.db, asked, surroundings)).toMatchObject({ status: "paused" });
 });

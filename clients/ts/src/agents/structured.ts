@@ -6,10 +6,11 @@ import { hasCode } from "../device/errors.ts";
 /** Bounds of a schema, checked before the compilation. */
 const SCHEMA_BYTES_MAX = 65_536;
 const SCHEMA_DEPTH_MAX = 32;
-/** Bound on an answer as data, in bytes. From the protocol. */
+/** Bounds on an answer as data, in bytes and levels. From the protocol. */
 const ANSWER_BYTES_MAX = 262_144;
-const ANSWER_DEPTH_MAX = 64;
+const ANSWER_DEPTH_MAX = 30;
 const ERRORS_SHOWN_MAX = 12;
+const ERROR_CHARACTERS_MAX = 300;
 /** Limit of a check in ms: heartbeats wait meanwhile. */
 const CHECK_MS_MAX = 500;
 const CHECK = Symbol.for("pinion.schema-check");
@@ -22,9 +23,10 @@ export type Checked = { isValid: true; value: unknown } | { isValid: false; prob
  * Validates an answer against a schema. Never throws: an invalid schema is reported as a problem.
  */
 export function checkAnswer(schema: JsonObject, answer: { structured?: unknown; text: string }): Checked {
+  // The depth first: the text of a deep value overflows the stack.
   if (
-    JSON.stringify(schema).length > SCHEMA_BYTES_MAX ||
-    depthOf(schema, SCHEMA_DEPTH_MAX) > SCHEMA_DEPTH_MAX
+    depthOf(schema, SCHEMA_DEPTH_MAX) > SCHEMA_DEPTH_MAX ||
+    JSON.stringify(schema).length > SCHEMA_BYTES_MAX
   ) {
     const bounds = `${SCHEMA_BYTES_MAX / 1024} KiB or nested deeper than ${SCHEMA_DEPTH_MAX}`;
     return { isValid: false, problem: `the watcher's schema is larger than ${bounds}` };
@@ -33,12 +35,12 @@ export function checkAnswer(schema: JsonObject, answer: { structured?: unknown; 
   if (found === undefined) return { isValid: false, problem: "the answer is not JSON" };
   const { value } = found;
   if (
-    Buffer.byteLength(JSON.stringify(value) ?? "") > ANSWER_BYTES_MAX ||
-    depthOf(value, ANSWER_DEPTH_MAX) > ANSWER_DEPTH_MAX
+    depthOf(value, ANSWER_DEPTH_MAX) > ANSWER_DEPTH_MAX ||
+    Buffer.byteLength(JSON.stringify(value) ?? "") > ANSWER_BYTES_MAX
   ) {
     return {
       isValid: false,
-      problem: `the answer is larger than ${ANSWER_BYTES_MAX / 1024} KiB or nested too deeply`,
+      problem: `the answer is larger than ${ANSWER_BYTES_MAX / 1024} KiB or nested deeper than ${ANSWER_DEPTH_MAX}`,
     };
   }
   try {
@@ -81,7 +83,7 @@ function inWords(errors: OutputUnit[]): string {
   const shown = (inner.length === 0 ? errors : inner).slice(0, ERRORS_SHOWN_MAX);
   const lines = shown.map(({ instanceLocation, error }) => {
     const place = instanceLocation.replace(/^#/, "") || "(the whole)";
-    return `${place}: ${error}`;
+    return `${place}: ${error}`.slice(0, ERROR_CHARACTERS_MAX);
   });
   return lines.join("\n");
 }
@@ -89,12 +91,11 @@ function inWords(errors: OutputUnit[]): string {
 /** Finds JSON in a text: the whole text, the last fenced block, or the only object or list. */
 function dataOf(text: string): { value: unknown } | undefined {
   const whole = text.trim();
-  const fencedBlock = [...whole.matchAll(/```[a-zA-Z]*\s*\n([\s\S]*?)\n\s*```/g)].at(-1)?.[1];
   const start = whole.search(/[[{]/);
   const end = Math.max(whole.lastIndexOf("}"), whole.lastIndexOf("]"));
   const candidates = [
     whole,
-    fencedBlock,
+    lastFencedBlock(whole),
     start >= 0 && end > start ? whole.slice(start, end + 1) : undefined,
   ];
   for (const candidate of candidates) {
@@ -106,6 +107,22 @@ function dataOf(text: string): { value: unknown } | undefined {
     }
   }
   return undefined;
+}
+
+/** Content of the last closed block between two fences. Line by line: one pattern would go back for years. */
+function lastFencedBlock(text: string): string | undefined {
+  const lines = text.split("\n");
+  let start: number | undefined;
+  let last: [number, number] | undefined;
+  for (const [index, line] of lines.entries()) {
+    if (start === undefined) {
+      if (/```[a-zA-Z]*$/.test(line.trimEnd())) start = index + 1;
+    } else if (line.trimStart().startsWith("```")) {
+      last = [start, index];
+      start = undefined;
+    }
+  }
+  return last && lines.slice(...last).join("\n");
 }
 
 /** Nesting depth of a value, counted up to the bound plus 1. */

@@ -15,6 +15,7 @@ import { agentToken } from "../../../agent-token.ts";
 import { conversationOfRun } from "../../../conversation-ids.ts";
 import { withCell } from "../../../ids.ts";
 import { render } from "../../../input.ts";
+import { isShallow } from "../../../json.ts";
 import { pairsOf } from "../../../pairs.ts";
 import type { ReportVerdict } from "../../../scheduler/endings/endings.ts";
 import type { Incarnation } from "../../../store/pg/incarnation.ts";
@@ -120,7 +121,9 @@ function priorWindowOf(window: NonNullable<ClaimedRun["priorWindow"]>, watcherId
     extractedData: {
       kind: window.kind,
       output: window.output,
-      ...(window.structured === null ? {} : { structured: window.structured as JsonValue }),
+      ...(window.structured === null || !isShallow(window.structured as JsonValue)
+        ? {}
+        : { structured: window.structured as JsonValue }),
     },
     createdAt: timestampFromDate(new Date(window.created_at)),
   };

@@ -12,6 +12,7 @@ import {
   type ConnectRequest,
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
+import { inputDepthMax, isShallow, type JsonValue } from "../../../json.ts";
 import type { Report, ReportVerdict } from "../../../scheduler/endings/endings.ts";
 import type { Json } from "../../../store/pg/schema/schema-columns.ts";
 import { storableText } from "../../../store/pg/values/storable.ts";
@@ -158,8 +159,10 @@ export function reportsNothing(completion: Completion): boolean {
 export function agentReportOf(completion: Completion): AgentReport | undefined {
   if (reportsNothing(completion)) return undefined;
   const { resultText, sessionId, transcript, attention } = completion;
-  const structured = readJson(completion.structured);
-  const facts = factsOf(completion);
+  const read = readJson(completion.structured);
+  const isDeep = read !== undefined && !isShallow(read);
+  const structured = isDeep ? undefined : read;
+  const facts = factsOf(isDeep ? { ...completion, notes: [...completion.notes, deepNote] } : completion);
   const isEmpty =
     resultText === "" &&
     structured === undefined &&
@@ -214,8 +217,11 @@ function count(value: bigint | undefined): number {
   return value === undefined ? 0 : Number(value > most ? most : value);
 }
 
+/** A deeper answer could be stored by nobody, or be read by no client. */
+const deepNote = `The structured answer is nested more than ${inputDepthMax} deep, and was left out.`;
+
 /** Parses a structured answer; undefined for text that is not JSON. */
-function readJson(text: string): unknown {
+function readJson(text: string): JsonValue | undefined {
   if (text === "") return undefined;
   try {
     return JSON.parse(text);

@@ -1,5 +1,5 @@
 import { create, fromJson, type JsonObject, type JsonValue, type MessageInitShape } from "@bufbuild/protobuf";
-import { durationFromMs, timestampFromDate, ValueSchema } from "@bufbuild/protobuf/wkt";
+import { durationFromMs, timestampFromDate, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { type Completion, CompletionSchema } from "#gen/pinion/v1/device_pb.js";
 import {
   type LateResult,
@@ -12,6 +12,7 @@ import {
   type Window,
   WindowSchema,
 } from "#gen/pinion/v1/run_pb.js";
+import { isShallow } from "../../../json.ts";
 import type { LateResultRow } from "../../../store/work/attempts/late-results.ts";
 import type { ReportRow } from "../../../store/work/runs/reports.ts";
 import type * as runSummaries from "../../../store/work/runs/run-summaries.ts";
@@ -99,9 +100,7 @@ export function lateResultMessage(row: LateResultRow): LateResult {
     reason: row.reason,
     ...(row.durationMs === null ? {} : { duration: durationFromMs(row.durationMs) }),
     result: row.answer.result ?? "",
-    ...(row.answer.structured === undefined
-      ? {}
-      : { structured: fromJson(ValueSchema, row.answer.structured as JsonValue) }),
+    ...structuredOf(row.answer.structured),
     ...at("storedAt", row.storedAt),
   });
 }
@@ -152,7 +151,7 @@ export function windowMessage(row: WindowRow, report?: ReportRow): Window {
   const usage = report && factsOf(report.facts).usage;
   return create(WindowSchema, {
     result: typeof result === "string" ? result : "",
-    ...(structured === undefined ? {} : { structured: fromJson(ValueSchema, structured as JsonValue) }),
+    ...structuredOf(structured),
     agentKind: typeof agentKind === "string" ? agentKind : "",
     ...(usage ? { usage } : {}),
     attention: attentionOf(report?.attention ?? []),
@@ -165,4 +164,10 @@ export function windowMessage(row: WindowRow, report?: ReportRow): Window {
     ...at("windowEnd", row.windowEnd),
     ...at("createdAt", row.createdAt),
   });
+}
+
+/** An answer that is too deep for a message, as older versions stored some, is left out. */
+function structuredOf(value: unknown): { structured?: Value } {
+  if (value === undefined || !isShallow(value as JsonValue)) return {};
+  return { structured: fromJson(ValueSchema, value as JsonValue) };
 }

@@ -1549,7 +1549,8 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
   isResultTruncated: boolean;
 
   /**
-   * The answer as JSON, if a schema was asked for and the device found that it matches. At most 256 KiB; empty: none.
+   * The answer as JSON, if a schema was asked for and the device found that it matches. At most 256 KiB, nested at most 30
+   * deep (a deeper one is left out); empty: none.
    *
    * @generated from field: string structured = 13;
    */
