@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-OPI4II6L.js";import{Na as t}from"./chunk-ZLANTBH2.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
