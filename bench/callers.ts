@@ -1,4 +1,7 @@
 /** Services that call from a separate process: triggers of runs, and turns of conversations. */
+import { createClient, type Interceptor } from "@connectrpc/connect";
+import { createGrpcTransport } from "@connectrpc/connect-node";
+import { Health } from "#gen/grpc/health/v1/health_pb.js";
 import { answerQuestions } from "./lib/children.ts";
 import { clientsOf, type Talk, type TalkQuestion, talk } from "./lib/talk.ts";
 
@@ -14,6 +17,8 @@ type Question =
       watchers: { orgId: string; id: string }[];
       gapsMs: number[];
     }
+  /** An empty call after each gap; returns how long each took, in milliseconds. */
+  | { kind: "empty"; url: string; services: { token: string }[]; gapsMs: number[] }
   | TalkQuestion
   /** Of the conversations: says one more message in each, which devices hold. */
   | { kind: "hold" }
@@ -21,6 +26,22 @@ type Question =
   | { kind: "break" };
 
 const now = () => performance.timeOrigin + performance.now();
+
+async function empty({ url, services, gapsMs }: Extract<Question, { kind: "empty" }>) {
+  const bearer: Interceptor = (next) => (request) => {
+    request.header.set("authorization", `Bearer ${services[0]!.token}`);
+    return next(request);
+  };
+  const health = createClient(Health, createGrpcTransport({ baseUrl: url, interceptors: [bearer] }));
+  const took: number[] = [];
+  for (const gap of gapsMs) {
+    await new Promise((resolve) => setTimeout(resolve, gap));
+    const calledAt = performance.now();
+    await health.check({});
+    took.push(performance.now() - calledAt);
+  }
+  return took;
+}
 
 async function trigger({ url, services, watchers, gapsMs }: Extract<Question, { kind: "trigger" }>) {
   const clients = clientsOf(url, services);
@@ -50,6 +71,8 @@ answerQuestions(async (question: Question): Promise<unknown> => {
   switch (question.kind) {
     case "trigger":
       return trigger(question);
+    case "empty":
+      return empty(question);
     case "talk":
       talking = await talk(question);
       return talking.measured;

@@ -51,7 +51,8 @@ export const bench: Bench = async ({ isSmoke }) => {
     const postgresMs = ((cpuSeconds(cluster.pid, { withChildren: true }) - before) / count) * 1_000;
     const { triggers, warmTriggers } = options;
     const triggerGapsMs = gapsMs.slice(warm, warm + warmTriggers + triggers).map((gap) => gap * triggerGaps);
-    const triggered = percentiles((await measureTriggers(opened, triggerGapsMs)).slice(warmTriggers));
+    const { waits, empty } = await measureTriggers(opened, triggerGapsMs);
+    const triggered = percentiles(waits.slice(warmTriggers));
     const frames = measured.frames.toSorted((a, b) => a.dueAt - b.dueAt).slice(warm);
     await opened.close();
 
@@ -65,6 +66,7 @@ export const bench: Bench = async ({ isSmoke }) => {
       rows: [
         row("Pinion: due to frame", dueToFrame),
         row("Pinion: trigger to frame", triggered),
+        row("an empty call and its answer", percentiles(empty.slice(warmTriggers))),
         row("Pinion: completion to acknowledgement", completeToAck),
         row("graphile-worker: added to started", graphile),
         row("pg-boss: sent to started", boss),
@@ -122,7 +124,8 @@ export async function measureWaits(
 
 /**
  * Triggers watchers that have run before; returns the time from each call to its frame, in the order
- * of the calls.
+ * of the calls, and what as many empty calls of the same process take: a trigger's call has that
+ * much in it that is no trigger's.
  */
 export async function measureTriggers(
   opened: Awaited<ReturnType<typeof openLifecycle>>,
@@ -141,9 +144,12 @@ export async function measureTriggers(
   });
   await opened.load.ask({ kind: "acknowledged", count: gapsMs.length, withinMs });
   const { frames } = await opened.load.ask<Measured>({ kind: "measurements" });
+  const url = opened.replicaUrl;
+  const empty = await callers.ask<number[]>({ kind: "empty", url, services, gapsMs });
   await callers.kill();
   const frameAt = new Map(frames.map((frame) => [frame.runId, frame.at]));
-  return asked.toSorted((a, b) => a.at - b.at).map(({ runId, at }) => frameAt.get(runId)! - at);
+  const waits = asked.toSorted((a, b) => a.at - b.at).map(({ runId, at }) => frameAt.get(runId)! - at);
+  return { waits, empty };
 }
 
 async function waitsOf(file: string, { gapsMs, warm, url }: { gapsMs: number[]; warm: number; url: string }) {

@@ -24,6 +24,7 @@ const benches = [
   "turns",
   "in-and-out",
   "org-move",
+  "cells",
 ] as const;
 
 const { values, positionals } = parseArgs({

@@ -69,7 +69,10 @@ try {
     await report("the next runs", count, () => waits(gapsOf(perSecond, count)));
   }
   const trigger = async (more: number) =>
-    percentiles(await measureTriggers(opened, gapsOf(1_000 / triggerGapMs, more)));
+    measureTriggers(opened, gapsOf(1_000 / triggerGapMs, more)).then(({ waits, empty }) => ({
+      ...percentiles(waits),
+      empty: percentiles(empty),
+    }));
   await report("the first triggers", Math.ceil(triggers / 4), () => trigger(Math.ceil(triggers / 4)));
   const path = process.env.TRIGGERS_PROFILE;
   if (path) await opened.replicas[0]!.ask({ kind: "profile" });

@@ -2,6 +2,7 @@
 
 import { writeFile } from "node:fs/promises";
 import { Session } from "node:inspector/promises";
+import { writeHeapSnapshot } from "node:v8";
 import { replicaConfig } from "../src/config.ts";
 import { createLogger } from "../src/log.ts";
 import { boundHeapGrowth } from "../src/replica/heap-growth.ts";
@@ -18,12 +19,19 @@ const replica = await startReplica(
 
 const inspector = new Session();
 
-/** "profile" begins a profile of the CPU, and "profiled" writes it to `path`. */
-type Question = { kind: "url" | "stop" | "gc" | "profile" } | { kind: "profiled"; path: string };
+/**
+ * "profile" begins a profile of the CPU, and "profiled" writes it to `path`; "snapshot" writes the heap;
+ * "heap" answers with the bytes of the objects that are alive.
+ */
+type Question =
+  | { kind: "url" | "stop" | "gc" | "heap" | "profile" }
+  | { kind: "profiled" | "snapshot"; path: string };
 
 answerQuestions(async (question: Question) => {
   if (question.kind === "stop") await replica.stop();
-  if (question.kind === "gc") global.gc?.();
+  if (question.kind === "gc" || question.kind === "heap") global.gc?.();
+  if (question.kind === "heap") return process.memoryUsage().heapUsed;
+  if (question.kind === "snapshot") writeHeapSnapshot(question.path);
   if (question.kind === "profile") {
     inspector.connect();
     await inspector.post("Profiler.enable");

@@ -40,6 +40,11 @@ export type BatcherOptions<Item, Result> = {
    * Default: 0.
    */
   gatherMs?: number;
+  /**
+   * After a batch of at least `size` items, the next one waits `ms` milliseconds, unless as many
+   * items wait already: under load, fewer batches cost less than they delay.
+   */
+  busy?: { size: number; ms: number };
   onBatch?: (size: number, ms: number) => void;
 };
 
@@ -59,9 +64,8 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
     // Items of the same turn of the event loop join the first batch.
     await Promise.resolve();
     while (queue.length > 0) {
-      if (options.gatherMs && queue.length < options.itemsMax) {
-        await new Promise((resolve) => setTimeout(resolve, options.gatherMs));
-      }
+      const waitMs = waitBefore(options, { waiting: queue.length, last: underWay });
+      if (waitMs > 0) await new Promise((resolve) => setTimeout(resolve, waitMs));
       const batch = takeBatch(queue, options);
       underWay = batch.length;
       await answer(batch, options);
@@ -94,6 +98,15 @@ export function createBatcher<Item, Result>(options: BatcherOptions<Item, Result
       });
     },
   };
+}
+
+/** Milliseconds that the next batch waits for more items; `last`: the size of the batch before. */
+function waitBefore<Item, Result>(
+  { itemsMax, gatherMs = 0, busy }: BatcherOptions<Item, Result>,
+  { waiting, last }: { waiting: number; last: number },
+): number {
+  if (waiting >= itemsMax) return 0;
+  return busy && last >= busy.size && waiting < last ? busy.ms : gatherMs;
 }
 
 /** Takes the next batch off the queue: the oldest items within the bounds, and at least one. */

@@ -12,12 +12,16 @@ export type WheelTimer = {
 
 const tickMsDefault = 250;
 
+type Callback = (of: unknown) => void;
+
 class Entry implements WheelTimer {
-  readonly callback: () => void;
+  readonly callback: Callback;
+  readonly of: unknown;
   slot: Set<Entry> | undefined;
 
-  constructor(callback: () => void, slot: Set<Entry>) {
+  constructor(callback: Callback, of: unknown, slot: Set<Entry>) {
     this.callback = callback;
+    this.of = of;
     this.slot = slot;
   }
 
@@ -41,8 +45,13 @@ export class TimerWheel {
     this.#tickMs = tickMs;
   }
 
-  /** Calls back after `ms` milliseconds, never earlier, and up to two ticks later. */
-  after(ms: number, callback: () => void): WheelTimer {
+  /**
+   * Calls back after `ms` milliseconds, never earlier, and up to two ticks later. With `of`, many
+   * owners can share one function.
+   */
+  after(ms: number, callback: () => void): WheelTimer;
+  after<Of>(ms: number, callback: (of: Of) => void, of: Of): WheelTimer;
+  after(ms: number, callback: Callback, of?: unknown): WheelTimer {
     const now = performance.now();
     const tick = Math.floor((now + ms) / this.#tickMs) + 1;
     if (!this.#timer) {
@@ -52,7 +61,7 @@ export class TimerWheel {
     }
     const slot = this.#slots.get(tick) ?? new Set();
     this.#slots.set(tick, slot);
-    const entry = new Entry(callback, slot);
+    const entry = new Entry(callback, of, slot);
     slot.add(entry);
     return entry;
   }
@@ -88,7 +97,7 @@ export class TimerWheel {
 function call(entry: Entry): void {
   entry.slot = undefined;
   try {
-    entry.callback();
+    entry.callback(entry.of);
   } catch (error) {
     // The other callbacks of the tick are called all the same.
     process.nextTick(() => {

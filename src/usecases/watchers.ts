@@ -310,7 +310,8 @@ async function lockWithRuns(
 ): Promise<string> {
   const { id } = await watchers.get(tx, { orgId, watcher });
   if (options.for === "removal") await hooks.lockOfWatcher(tx, { orgId, watcherId: id });
-  await runs.lockForCancel(tx, { orgId, watcherId: id });
+  const only = options.for === "edit" ? "ahead" : undefined;
+  await runs.lockForCancel(tx, { orgId, watcherId: id }, { only });
   return watchers.lock(tx, { orgId, watcher: id, ...options });
 }
 

@@ -15,13 +15,18 @@ export const hasOpenssl = (() => {
   }
 })();
 
-/**
- * A self-signed certificate that is also an authority, valid for `days` days from now, as files and
- * as text; removed after the test.
- */
+/** A certificate as `writeCertificate` makes it; removed after the test. */
 export function makeCertificate(days = 2) {
   const dir = mkdtempSync(join(tmpdir(), "pinion-certificate-"));
   onTestFinished(() => rmSync(dir, { recursive: true }));
+  return writeCertificate(dir, days);
+}
+
+/**
+ * A self-signed certificate that is also an authority, valid for `days` days from now, as files in
+ * the directory and as text.
+ */
+export function writeCertificate(dir: string, days = 2) {
   const [certFile, keyFile] = [join(dir, "cert.pem"), join(dir, "key.pem")];
   const curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"];
   const names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"];

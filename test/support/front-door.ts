@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:https";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { hasOpenssl, makeCertificate } from "./certificate.ts";
+import { hasOpenssl, writeCertificate } from "./certificate.ts";
 import { noticeSkipped } from "./notice.ts";
 import { eventually, isListening } from "./processes.ts";
 import { findProgram, freePort } from "./programs.ts";
@@ -39,7 +39,7 @@ export async function startFrontDoor(
   cells: { eu1: Behind; eu2: Behind },
 ): Promise<FrontDoor> {
   const folder = mkdtempSync(join(tmpdir(), "pinion-door-"));
-  const { cert, key } = makeCertificate();
+  const { cert, key } = writeCertificate(folder);
   writeFileSync(join(folder, "pinion.crt"), cert);
   writeFileSync(join(folder, "pinion.key"), key);
   writeFileSync(join(folder, "pinion.pem"), key + cert);

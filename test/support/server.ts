@@ -1,5 +1,6 @@
 /** A real replica on a test's database, and its ops clients. */
 
+import { randomBytes } from "node:crypto";
 import { createClients } from "@pinion/client";
 import { afterAll, beforeAll, onTestFinished } from "vitest";
 import { replicaConfig } from "../../src/config.ts";
@@ -92,6 +93,27 @@ export function useReplica(database: { url: string }, env: Record<string, string
     if (!replica) throw new Error("the replica is there within tests, not while tests are collected");
     return replica;
   };
+}
+
+/**
+ * A replica that serves several tests, as one test sees it: with the clients and the token of the
+ * owner of a new org, in which nothing is yet.
+ */
+export async function inNewOrg(replica: TestReplica): Promise<TestReplica & { orgId: string }> {
+  const orgId = `org-${randomBytes(4).toString("hex")}`;
+  const { secret } = await replica.clients.orgs.createOrg({
+    orgId,
+    name: orgId,
+    ownerEmail: `owner@${orgId}.example`,
+  });
+  return { ...asSeenWith(replica, secret), orgId };
+}
+
+/** A replica with the clients of a token. */
+export function asSeenWith(replica: TestReplica, token: string): TestReplica {
+  const clients = createClients({ url: replica.url, token });
+  onTestFinished(() => clients.close());
+  return { ...replica, token, clients };
 }
 
 /** A token of the local org's owner, who is created if missing. */

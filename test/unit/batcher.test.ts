@@ -2,7 +2,14 @@ import { expect, test, vi } from "vitest";
 import { createBatcher } from "../../src/batcher.ts";
 
 /** A batcher whose batches the test ends. */
-function setUp(options: { itemsMax?: number; queueMax?: number; gatherMs?: number } = {}) {
+function setUp(
+  options: {
+    itemsMax?: number;
+    queueMax?: number;
+    gatherMs?: number;
+    busy?: { size: number; ms: number };
+  } = {},
+) {
   const batches: { items: string[]; answer: (results: string[]) => void; fail: (error: Error) => void }[] =
     [];
   let begun = Promise.withResolvers<void>();
@@ -17,6 +24,7 @@ function setUp(options: { itemsMax?: number; queueMax?: number; gatherMs?: numbe
     itemsMax: options.itemsMax ?? 100,
     queueMax: options.queueMax ?? 100,
     ...(options.gatherMs === undefined ? {} : { gatherMs: options.gatherMs }),
+    ...(options.busy === undefined ? {} : { busy: options.busy }),
     overflow: () => new Error("full"),
     onBatch: (size) => sizes.push(size),
   });
@@ -73,6 +81,29 @@ test("what is in no hurry waits for what comes in other turns, but not beyond a 
     expect(batches[1]!.items).toEqual(["c", "d", "e"]);
     batches[1]!.answer(["C", "D", "E"]);
     expect(await Promise.all(answers)).toEqual(["A", "B", "C", "D", "E"]);
+  } finally {
+    vi.useRealTimers();
+  }
+});
+
+test("after a large batch the next one waits for as many, and after a small one it does not", async () => {
+  vi.useFakeTimers();
+  try {
+    const { batcher, batches } = setUp({ busy: { size: 2, ms: 8 } });
+    const answers = ["a", "b"].map((item) => batcher.add(item));
+    await vi.advanceTimersByTimeAsync(0);
+    answers.push(batcher.add("c"));
+    batches[0]!.answer(["A", "B"]);
+    await vi.advanceTimersByTimeAsync(7);
+    expect(batches).toHaveLength(1);
+    await vi.advanceTimersByTimeAsync(1);
+    expect(batches[1]!.items).toEqual(["c"]);
+    answers.push(batcher.add("d"));
+    batches[1]!.answer(["C"]);
+    await vi.advanceTimersByTimeAsync(0);
+    expect(batches[2]!.items).toEqual(["d"]);
+    batches[2]!.answer(["D"]);
+    expect(await Promise.all(answers)).toEqual(["A", "B", "C", "D"]);
   } finally {
     vi.useRealTimers();
   }

@@ -26,6 +26,15 @@ test("each is called once, never early, and two ticks late at most; one timer se
   expect([wheel.size, vi.getTimerCount()]).toEqual([0, 0]);
 });
 
+test("owners can share one function, which is called with the owner", () => {
+  const { wheel, calls } = setUp();
+  const look = ({ name }: { name: string }) => calls.push(name);
+  const [one] = ["one", "other"].map((name) => wheel.after(500, look, { name }));
+  one?.cancel();
+  vi.advanceTimersByTime(1_000);
+  expect(calls).toEqual(["other"]);
+});
+
 test("a cancelled one is not called, and one may be set and cancelled within a call", () => {
   const { wheel, calls, after } = setUp();
   const first = after(500, "first");

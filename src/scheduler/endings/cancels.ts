@@ -42,8 +42,7 @@ export async function cancelIn(
 ): Promise<Cancellation> {
   const { orgId } = which;
   const { reason } = options;
-  const all = await runs.lockForCancel(tx, which);
-  const locked = options.only === "ahead" ? all.filter((run) => run.isAhead) : all;
+  const locked = await runs.lockForCancel(tx, which, { only: options.only });
   const isEnding = (run: runs.LockedRun) =>
     run.status === "pending" || run.isAhead || options.mode === "at_once";
   const asked = locked.filter((run) => !isEnding(run));

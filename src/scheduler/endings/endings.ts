@@ -94,6 +94,8 @@ export type Endings = {
  */
 const reportsPerBatchMax = 500;
 const weightPerBatchMax = 16_000_000;
+/** What comes after a batch of this size waits, so that the replicas of a crowd write fewer batches. */
+const busyReports = { size: 16, ms: 8 };
 /** Maximum waiting reports. Beyond it the device is asked to send the report again. */
 const reportsWaitingMax = 20_000;
 const endingsPerBatchMax = 500;
@@ -262,6 +264,7 @@ function createReports(of: EndingsOf, { db, onReports }: Options): Batcher<Repor
       return answers;
     },
     itemsMax: reportsPerBatchMax,
+    busy: busyReports,
     weight: { of: weightOf, max: weightPerBatchMax },
     queueMax: reportsWaitingMax,
     overflow: tooMany("completions"),

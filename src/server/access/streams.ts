@@ -17,8 +17,9 @@ export type OpenStream = {
 };
 
 export type Streams = {
-  /** Until the returned function is called. */
-  add(stream: OpenStream): () => void;
+  /** Until `remove`, which may be called again. */
+  add(stream: OpenStream): void;
+  remove(stream: OpenStream): void;
   /** Ends the streams opened with a token. */
   revoke(tokenId: string): void;
   /**
@@ -64,8 +65,8 @@ export function createStreams({ db, looks = looksAlone(db) }: { db: Db; looks?: 
       if (streams instanceof Set) streams.add(stream);
       else open.set(stream.tokenId, streams ? new Set([streams, stream]) : stream);
       if (!streams) held = undefined;
-      return () => remove(stream);
     },
+    remove,
     revoke: (tokenId) => end(tokenId),
     async endExpired() {
       held ??= encode();

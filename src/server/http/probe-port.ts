@@ -30,12 +30,11 @@ export async function openProbePort(options: {
       connectionsCheckingInterval: timeoutMs / 2,
     },
     (request, response) => {
-      const end = () => void response.destroy();
-      options.lastLine.guard(request, end);
-      options.lastLine.guard(response, end);
+      options.lastLine.guard(request, () => void response.destroy());
+      options.lastLine.guard(response, () => void response.destroy());
       const problem = http1Problem(request);
       if (problem !== undefined) answer(response, 400, problem);
-      else options.lastLine.run(end, () => options.handler(request, response));
+      else options.lastLine.run(request, () => options.handler(request, response));
     },
   );
   server.maxConnections = connectionsMax;

@@ -12,8 +12,9 @@ import { Kysely, PostgresDialect, type PostgresPool, sql, type Transaction } fro
 import pg from "pg";
 import type { Logger } from "../../log.ts";
 import { codeOf, isOutdated } from "./failures.ts";
+import { Lender } from "./lending.ts";
 import { boundedOpening } from "./pooled.ts";
-import { type ClientPool, savingTrips } from "./round-trips.ts";
+import { savingTrips } from "./round-trips.ts";
 import type { Schema } from "./schema/schema.ts";
 import { openingOptions, openingParameters } from "./session-settings.ts";
 import { confinement } from "./tenancy.ts";
@@ -140,13 +141,14 @@ class PooledClient extends pg.Client {
  */
 export function openDatabase(options: DatabaseOptions): Database {
   const statementTimeoutMs = options.statementTimeoutMs ?? statementTimeoutMsDefault;
+  const connectTimeoutMs = options.connectTimeoutMs ?? connectTimeoutMsDefault;
   const pool = new pg.Pool({
     ...connectionOptions({
       url: options.url,
       statementTimeoutMs,
       isPooled: options.isPooled,
       silenceMs: options.silenceMs,
-      connectTimeoutMs: options.connectTimeoutMs ?? connectTimeoutMsDefault,
+      connectTimeoutMs,
       applicationName: options.applicationName ?? "pinion",
     }),
     max: options.poolMax,
@@ -154,7 +156,8 @@ export function openDatabase(options: DatabaseOptions): Database {
     ...(options.isPooled ? { Client: PooledClient } : {}),
   });
   const { doomed, opened, answeredAgoMs } = watchConnections(pool, options);
-  const kept = guardReleases({ pool, doomed, log: options.log });
+  const lending = { pool, doomed, max: options.poolMax, timeoutMs: connectTimeoutMs, log: options.log };
+  const kept = new Lender(lending);
   const openingOf = options.isPooled
     ? boundedOpening({ statementTimeoutMs, idleInTransactionTimeoutMs })
     : () => ({ settings: [], isForSingles: false });
@@ -173,7 +176,7 @@ export function openDatabase(options: DatabaseOptions): Database {
   return {
     db,
     tenantDb,
-    stats: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: pool.waitingCount }),
+    stats: () => ({ open: pool.totalCount, idle: pool.idleCount, waiting: kept.waiting }),
     opened,
     answeredAgoMs,
     close: () => {
@@ -226,45 +229,6 @@ function connectionOf(client: pg.PoolClient): {
   on(event: "readyForQuery", listener: () => void): void;
 } {
   return (client as unknown as { connection: ReturnType<typeof connectionOf> }).connection;
-}
-
-/** Whether the connection has answered all queries. */
-function isReady(client: pg.PoolClient): boolean {
-  return (client as unknown as { readyForQuery: boolean }).readyForQuery;
-}
-
-/** The pool. A connection returns to the pool only in a usable state. */
-function guardReleases(guard: {
-  pool: pg.Pool;
-  doomed: WeakSet<object>;
-  log: Logger | undefined;
-}): ClientPool {
-  const { pool, doomed, log } = guard;
-  return {
-    options: pool.options,
-    async connect(): Promise<pg.PoolClient> {
-      const client = await pool.connect();
-      const release = client.release.bind(client);
-      const guarded = (failure?: Error | boolean) => {
-        const status = client.getTransactionStatus();
-        if (!failure && (doomed.has(client) || !isReady(client))) {
-          // The server has ended the connection and the socket's end is still on its way, or an
-          // answer is outstanding.
-          release(true);
-        } else if (!failure && status !== "I") {
-          // A failed transaction with an interrupted rollback, or a forgotten transaction: the next
-          // user would write into a transaction that never commits.
-          log?.warn({ status }, "a database connection came back within a transaction and was destroyed");
-          release(true);
-        } else {
-          release(failure);
-        }
-      };
-      client.release = guarded;
-      return client;
-    },
-    end: () => pool.end(),
-  };
 }
 
 /** Maximum runs of a transaction that lost against others. */

@@ -15,23 +15,35 @@ import { newKey } from "../../../src/secrets.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { enrolDevice } from "../../support/device.ts";
-import { startTestReplica, type TestReplica } from "../../support/server.ts";
+import {
+  asSeenWith,
+  inNewOrg,
+  startTestReplica,
+  type TestReplica,
+  useReplica,
+} from "../../support/server.ts";
 import { startTelegram } from "../../support/telegram.ts";
 import { addDevice, addTenant } from "../../support/tenants.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../support/worker.ts";
 
-const database = useDatabase();
+const database = useDatabase({ per: "file" });
 /** One key set for all replicas of a service. */
 const secretKeys = newKey();
 const secret = "123456:a-very-secret-token";
 
+const shared = useReplica(database, {
+  PINION_SECRET_KEYS: secretKeys,
+  PINION_DESTINATION_NETWORKS: "127.0.0.1",
+  // With this URL, agents get Pinion's own MCP server, which no file contains.
+  PINION_PUBLIC_URL: "https://pinion.example.org",
+});
+
+/** An org of the test's own, which a file describes. */
 async function start() {
-  const replica = await startTestReplica(database.url, {
-    PINION_SECRET_KEYS: secretKeys,
-    PINION_DESTINATION_NETWORKS: "127.0.0.1",
-    // With this URL, agents get Pinion's own MCP server, which no file contains.
-    PINION_PUBLIC_URL: "https://pinion.example.org",
-  });
+  return startIn(await inNewOrg(shared()));
+}
+
+function startIn<Seen extends TestReplica>(replica: Seen) {
   const directory = mkdtempSync(join(tmpdir(), "pinion-apply-"));
   const file = join(directory, "pinion.toml");
   const env = { PINION_URL: replica.url, PINION_TOKEN: replica.token, HOME: directory, ...variables };
@@ -225,7 +237,7 @@ test("watchers that the server would turn down are all named before anything is 
   const watchersOf = async () => (await clients.watchers.listWatchers({})).watchers;
   const had = await watchersOf();
   await sql`update org set metadata = metadata || ${{ watchers_max: had.length + 1 }}::jsonb
-    where id = 'local'`.execute(database.db);
+    where id = ${replica.orgId}`.execute(database.db);
   write(`
 [agents.ada]
 identity = "You are Ada."
@@ -432,10 +444,11 @@ test("an apply that is stopped between any two writes is finished by the next on
 
 test("people who apply one file at the same moment all succeed, and everything is there once", async () => {
   const { replica } = await start();
-  const other = await startTestReplica(database.url, {
+  const beside = await startTestReplica(database.url, {
     PINION_SECRET_KEYS: secretKeys,
     PINION_DESTINATION_NETWORKS: "127.0.0.1",
   });
+  const other = asSeenWith(beside, replica.token);
   const text = `${example}${[1, 2, 3, 4].map((n) => `[[agents.ada.watchers]]\nslug = "w-${n}"\nprompt = "x"\n`).join("")}`;
   const people = [replica, replica, other, replica].map((server) => parts(server, text));
   const plans = await Promise.all(people.map(({ plan }) => plan()));
@@ -463,14 +476,16 @@ test("an edit between the plan and its writes is planned again, and the org ends
 });
 
 test("a platform that does not start is told with its reason, keeps nothing else back, and is tried again", async () => {
-  const { write, apply, replica } = await start();
+  // The secrets of a server's environment are those of the operator's org.
+  const { write, apply, replica } = startIn(shared());
   const text = example.replace('bot_token = "$BOT"', 'bot_token = "secret://TEAM_BOT"');
   // Planned with a server that has the secret, applied by a server without the secret.
-  const richer = await startTestReplica(database.url, {
+  const beside = await startTestReplica(database.url, {
     PINION_DESTINATION_NETWORKS: "127.0.0.1",
     PINION_SECRET_KEYS: secretKeys,
     PINION_SECRET_TEAM_BOT: secret,
   });
+  const richer = asSeenWith(beside, replica.token);
   const plan = await parts(richer, text).plan();
   const { failed } = await parts(replica, text).run(plan);
   expect(failed).toMatchObject([

@@ -23,6 +23,14 @@ function open(options: Partial<DatabaseOptions> = {}): Database {
   return database;
 }
 
+async function throughProxy() {
+  const url = new URL(t.url);
+  const proxy = await startFaultProxy({ port: Number(url.port), host: url.hostname });
+  url.hostname = "127.0.0.1";
+  url.port = String(proxy.port);
+  return { proxy, url: url.href };
+}
+
 function caught(promise: Promise<unknown>): Promise<unknown> {
   return promise.then(
     () => undefined,
@@ -98,13 +106,10 @@ test("a backend that is killed while a transaction rests loses the transaction a
 });
 
 test("a connection that goes silent without a word fails its calls as away, and is not used again", async () => {
-  const url = new URL(t.url);
-  const proxy = await startFaultProxy({ port: Number(url.port), host: url.hostname });
+  const { proxy, url } = await throughProxy();
   try {
-    url.hostname = "127.0.0.1";
-    url.port = String(proxy.port);
     const { db } = open({
-      url: url.href,
+      url,
       poolMax: 1,
       connectTimeoutMs: 200,
       statementTimeoutMs: 100,
@@ -182,4 +187,44 @@ test("closing twice, or before the first use, is fine", async () => {
   await unused.close();
   await unused.close();
   expect(isUnavailable(await caught(sql`select 1`.execute(unused.db)))).toBe(true);
+});
+
+test("callers of one moment share the connections that are there, while one more is opened", async () => {
+  const database = open({ poolMax: 10 });
+  await sql`select 1`.execute(database.db);
+  await Promise.all(Array.from({ length: 8 }, () => sql`select 1`.execute(database.db)));
+  expect(database.opened()).toBeLessThanOrEqual(2);
+  expect(database.stats().waiting).toBe(0);
+});
+
+test("whoever finds all connections taken for long gets another one", async () => {
+  const database = open({ poolMax: 3 });
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const holding = [0, 1].map(() =>
+    transaction(database.db, (tx) => sql`select 1`.execute(tx).then(() => held)),
+  );
+  await sql`select 1`.execute(database.db);
+  expect(database.opened()).toBe(3);
+  release();
+  await Promise.all(holding);
+});
+
+test("if no further connection can be opened, callers have those that are given back", async () => {
+  const { proxy, url } = await throughProxy();
+  const database = open({ url, poolMax: 5 });
+  let release = () => {};
+  const held = new Promise<void>((resolve) => {
+    release = resolve;
+  });
+  const holding = transaction(database.db, (tx) => sql`select 1`.execute(tx).then(() => held));
+  await expect.poll(() => database.stats().open).toBe(1);
+  proxy.set({ onConnect: "reset" });
+  const waiting = [0, 1, 2].map(() => sql`select 1`.execute(database.db));
+  await expect.poll(() => database.stats()).toMatchObject({ open: 1, waiting: 3 });
+  release();
+  await Promise.all([holding, ...waiting]);
+  await proxy.close();
 });

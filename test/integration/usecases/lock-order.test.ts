@@ -6,6 +6,7 @@
 import { randomUUID } from "node:crypto";
 import { type RawBuilder, sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
+import { trigger } from "../../../src/scheduler/starts/triggers.ts";
 import * as agentEdits from "../../../src/store/agents/agent-edits.ts";
 import * as devices from "../../../src/store/people/devices/devices.ts";
 import * as roles from "../../../src/store/people/orgs/members.ts";
@@ -121,4 +122,13 @@ test("a member who leaves while the device is deleted to which an agent of the m
     other: () =>
       members.remove(database.db, { ...bob, actor, caller: null, endsServices: false }, surroundings),
   });
+});
+
+test("a pause neither locks nor waits for a run that it leaves, so no claim passes that run by", async () => {
+  const { id: watcherId } = await addWatcher({ deviceId: laptop.deviceId });
+  const { run } = await trigger(database.db, { orgId, watcherId, actor }, surroundings);
+  await using claim = await hold(database.db);
+  await sql`select from run where id = ${run.id} for update`.execute(claim.tx);
+  const asked = { orgId, watcher: watcherId, actor, reason: "later" };
+  expect(await watchers.pause(database.db, asked, surroundings)).toMatchObject({ status: "paused" });
 });

@@ -8,7 +8,7 @@ import type { Guard } from "../guard.ts";
 import { peerAddress, requestIdOf, userAgentOf } from "../peer.ts";
 import { setPrincipal } from "../principal.ts";
 import { nameOf } from "../rules.ts";
-import type { Streams } from "../streams.ts";
+import type { OpenStream, Streams } from "../streams.ts";
 
 /**
  * Admits calls by the guard, puts the principal into the call's context values, and sets the
@@ -74,7 +74,7 @@ function whileGood<T>(
       const inner = source[Symbol.asyncIterator]();
       let refusal: Refusal | undefined;
       let reject: ((error: Refusal) => void) | undefined;
-      const leave = options.streams.add({
+      const open: OpenStream = {
         orgId,
         tokenId,
         end(leaving) {
@@ -86,9 +86,10 @@ function whileGood<T>(
           // Releases the handler's resources. No caller waits for the handler or its result.
           inner.return?.().catch(() => {});
         },
-      });
+      };
+      options.streams.add(open);
       const stop = () => {
-        leave();
+        options.streams.remove(open);
         options.signal.removeEventListener("abort", stop);
       };
       options.signal.addEventListener("abort", stop, { once: true });

@@ -105,13 +105,13 @@ export type Ending = Pick<Settlement, "action" | "status" | "reason">;
 /** The session's side of the runs claimed ahead. */
 export type AheadSession = {
   /** Number of further attempts that the device accepts now. */
-  freeSlots(): number;
+  slotsLeft(): number;
   /** Pushes a due run. */
-  push(run: HeldName, claimMs: number, assignment: () => Prepared): void;
+  pushHeld(run: HeldName, claimMs: number, assignment: () => Prepared): void;
   /** Encodes the run's assignment; throws if the assignment cannot be made. */
   prepare(run: ClaimedRun): Prepared;
   /** Gives back a run that was never pushed. */
-  giveBack(run: HeldName, how: Ending): void;
+  giveBackHeld(run: HeldName, how: Ending): void;
 };
 
 /**
@@ -132,6 +132,7 @@ export class Ahead {
   /** The next look at the runs that wait for a slot, in milliseconds since 1970. */
   #lookMs = Number.POSITIVE_INFINITY;
   #forgetLook: (() => void) | undefined;
+  #whenDue: (() => void) | undefined;
 
   constructor(
     session: AheadSession,
@@ -202,23 +203,26 @@ export class Ahead {
     const held = this.#held.remove(attemptToken);
     if (!held) return;
     const reason = "its due time was far ahead: the database's clock was wrong";
-    this.#session.giveBack(held.run, { ...givenBack, reason });
+    this.#session.giveBackHeld(held.run, { ...givenBack, reason });
   }
 
   /** Pushes due runs while slots are free; a due run without a slot waits for a limited time. */
   pushDue(): void {
     for (let held = this.#held.at(0); held && this.isDue(held.dueMs); held = this.#held.at(0)) {
-      if (this.#session.freeSlots() === 0) {
+      if (this.#session.slotsLeft() === 0) {
         this.#letWait();
         return;
       }
       this.#held.remove(held.run.attemptToken);
-      this.#session.push(held.run, held.claimMs, held.assignment);
+      this.#session.pushHeld(held.run, held.claimMs, held.assignment);
     }
   }
 
-  /** One function for all calls of the wheel. */
-  readonly #pushDueThen = (): void => this.pushDue();
+  /** One function for all calls of the wheel; an idle session needs none. */
+  get #pushDueThen(): () => void {
+    this.#whenDue ??= () => this.pushDue();
+    return this.#whenDue;
+  }
 
   /** Gives back runs that have waited too long for a slot, and looks again when the next one has. */
   #letWait(): void {
@@ -234,7 +238,7 @@ export class Ahead {
       // The device's attempts take longer than estimated.
       this.#attemptMs = Math.max(this.#attemptMs ?? 0, heldMsMax);
       this.#held.remove(held.run.attemptToken);
-      this.#session.giveBack(held.run, { ...givenBack, reason: "its device had no free slot for it" });
+      this.#session.giveBackHeld(held.run, { ...givenBack, reason: "its device had no free slot for it" });
     }
     this.#lookAgain(lookMs);
   }
@@ -257,7 +261,7 @@ export class Ahead {
   giveBackAll(): void {
     this.#forgetLook?.();
     this.#lookMs = Number.POSITIVE_INFINITY;
-    for (const { run } of this.#held.clear()) this.#session.giveBack(run, givenBack);
+    for (const { run } of this.#held.clear()) this.#session.giveBackHeld(run, givenBack);
   }
 }
 

@@ -10,7 +10,7 @@ import type { Handling } from "../session/handling.ts";
 import type { SessionServices } from "../session/session-services.ts";
 import type { SessionState } from "../session/session-table.ts";
 import type { Link, Prepared } from "../stream/link.ts";
-import { Ahead, type Ending, type HeldName } from "./ahead.ts";
+import { Ahead, type AheadSession, type Ending, type HeldName } from "./ahead.ts";
 import { Outstanding, type OutstandingAttempt } from "./outstanding.ts";
 import type { AttemptKind } from "./work.ts";
 
@@ -43,7 +43,7 @@ export type SessionView = {
  *
  *   claimed ─▶ held until due and a slot is free (ahead.ts) ─▶ assignment ─▶ settled: the slot is free
  */
-export class Assignments {
+export class Assignments implements AheadSession {
   readonly out = new Outstanding();
   readonly #ahead: Ahead;
   readonly #session: SessionView;
@@ -65,15 +65,7 @@ export class Assignments {
     this.#link = parts.link;
     this.#services = parts.services;
     this.#handling = parts.handling;
-    this.#ahead = new Ahead(
-      {
-        freeSlots: () => this.#slotsLeft(),
-        prepare: (run) => this.#assignmentOf(run),
-        push: (run, claimMs, assignment) => this.#push(run, claimMs, assignment),
-        giveBack: (run, how) => this.#giveBack(workOf(run), how),
-      },
-      parts.services,
-    );
+    this.#ahead = new Ahead(this, parts.services);
   }
 
   /** Takes in the attempts that continue; `ended`: the tokens of ended programs. */
@@ -122,12 +114,12 @@ export class Assignments {
    * silent worker has none, because other workers can take the work.
    */
   freeSlots(): number {
-    if (!this.#session.isWorker) return this.#slotsLeft();
-    return this.#session.isQuiet ? 0 : Math.max(0, this.#slotsLeft() - this.#ahead.size);
+    if (!this.#session.isWorker) return this.slotsLeft();
+    return this.#session.isQuiet ? 0 : Math.max(0, this.slotsLeft() - this.#ahead.size);
   }
 
   /** Slots that no attempt on the device has. */
-  #slotsLeft(): number {
+  slotsLeft(): number {
     return this.#session.state === "serving" ? Math.max(0, this.#maxConcurrency - this.out.size) : 0;
   }
 
@@ -143,11 +135,11 @@ export class Assignments {
     // clock of the database called due waits here for its moment.
     const mayWait = this.#session.state === "serving" && !(this.#session.isWorker && isDue);
     const isFirst = this.#ahead.size === 0 && isDue;
-    if (mayWait && !(isFirst && this.#slotsLeft() > 0)) this.#ahead.add(run, claimMs);
-    else this.#push(run, claimMs, () => this.#assignmentOf(run));
+    if (mayWait && !(isFirst && this.slotsLeft() > 0)) this.#ahead.add(run, claimMs);
+    else this.pushHeld(run, claimMs, () => this.prepare(run));
   }
 
-  #assignmentOf(run: ClaimedRun): Prepared {
+  prepare(run: ClaimedRun): Prepared {
     const { telemetry, cell } = this.#services;
     const traceparent = telemetry.traceparent(run.runId);
     return this.#link.prepare(
@@ -156,7 +148,7 @@ export class Assignments {
     );
   }
 
-  #push(run: HeldName, claimMs: number, assignment: () => Prepared): void {
+  pushHeld(run: HeldName, claimMs: number, assignment: () => Prepared): void {
     const { clock, telemetry } = this.#services;
     const isPushed = this.#deliver(workOf(run), assignment);
     if (!isPushed) return;
@@ -215,6 +207,10 @@ export class Assignments {
     });
     this.#services.runMoved(this.#session, "run.claimed", attempt);
     return true;
+  }
+
+  giveBackHeld(run: HeldName, how: Ending): void {
+    this.#giveBack(workOf(run), how);
   }
 
   /** The session ended during the claim: the attempt was never pushed and is released. */

@@ -76,15 +76,16 @@ export const beatsMissedMax = 2;
  * database has them.
  */
 export class Outstanding {
-  readonly #attempts = new Map<string, OutstandingAttempt>();
+  /** Made for the first attempt; most devices of a fleet have none for hours. */
+  #attempts: Map<string, OutstandingAttempt> | undefined;
 
   get size(): number {
-    return this.#attempts.size;
+    return this.#attempts?.size ?? 0;
   }
 
   /** The attempt, if the message names the attempt's run. */
   find(name: { workId: string; attemptToken: string }): OutstandingAttempt | undefined {
-    const attempt = this.#attempts.get(name.attemptToken);
+    const attempt = this.#attempts?.get(name.attemptToken);
     return attempt?.workId === name.workId ? attempt : undefined;
   }
 
@@ -106,6 +107,7 @@ export class Outstanding {
       },
       ...{ assignment: undefined, timer: undefined, beatsMissed: 0 },
     };
+    this.#attempts ??= new Map();
     this.#attempts.set(attemptToken, added);
     return added;
   }
@@ -148,9 +150,9 @@ export class Outstanding {
 
   /** Removes an attempt; undefined if unknown. */
   remove(attemptToken: string): OutstandingAttempt | undefined {
-    const attempt = this.#attempts.get(attemptToken);
+    const attempt = this.#attempts?.get(attemptToken);
     clearTimeout(attempt?.timer);
-    this.#attempts.delete(attemptToken);
+    this.#attempts?.delete(attemptToken);
     return attempt;
   }
 
@@ -164,7 +166,7 @@ export class Outstanding {
     const listed = new Set(names.map((name) => name.attemptToken));
     const beating: OutstandingAttempt[] = [];
     const lost: OutstandingAttempt[] = [];
-    for (const attempt of this.#attempts.values()) {
+    for (const attempt of this.#all()) {
       if (listed.has(attempt.attemptToken)) {
         attempt.beatsMissed = 0;
         beating.push(attempt);
@@ -173,15 +175,19 @@ export class Outstanding {
         if (attempt.beatsMissed >= beatsMissedMax) lost.push(attempt);
       }
     }
-    return { beating, lost, strangers: names.filter((name) => !this.#attempts.has(name.attemptToken)) };
+    return { beating, lost, strangers: names.filter((name) => !this.#attempts?.has(name.attemptToken)) };
   }
 
   list(): OutstandingAttempt[] {
-    return [...this.#attempts.values()];
+    return [...this.#all()];
   }
 
   clear(): void {
-    for (const attempt of this.#attempts.values()) clearTimeout(attempt.timer);
-    this.#attempts.clear();
+    for (const attempt of this.#all()) clearTimeout(attempt.timer);
+    this.#attempts = undefined;
+  }
+
+  #all(): Iterable<OutstandingAttempt> {
+    return this.#attempts?.values() ?? [];
   }
 }

@@ -119,7 +119,7 @@ export function servicesOf(
   return {
     ...{ replicaId: deps.replicaId, cell: deps.cell, clock: deps.clock },
     ...{ log, wheel, telemetry, works, report },
-    after: (ms, callback) => timers.after(ms, callback),
+    after: timers.after.bind(timers),
     get timers() {
       return registry.sessionsCount < largeFleetSessions ? config : ofLargeFleet;
     },

@@ -3,7 +3,7 @@ import { Refusal, refuse } from "../../../errors.ts";
 import type { Report, ReportVerdict } from "../../../scheduler/endings/endings.ts";
 import * as active from "../../../store/work/attempts/active.ts";
 import type { AttemptName } from "../../../store/work/attempts/settlements.ts";
-import { type Leaving, refusalOf } from "../../../store/work/service/org-moves.ts";
+import { refusalOf } from "../../../store/work/service/org-moves.ts";
 import type { Principal } from "../../access/principal.ts";
 import type { BusMessage } from "../../cluster/bus.ts";
 import { attemptKinds } from "../attempts/work.ts";
@@ -127,6 +127,10 @@ function createBeginning(
   services: SessionServices<Session>,
 ): Hub["begin"] {
   const tokenStreams = createTokenStreams();
+  const release = (session: Session) => {
+    tokenStreams.remove(session);
+    streams.remove(session);
+  };
   return (principal, link) => {
     if (registry.streamsCount >= config.streamsMax) {
       const message = `the replica holds ${config.streamsMax} streams already; connect to another`;
@@ -136,16 +140,11 @@ function createBeginning(
     if (leaving && leaving.cell === undefined) throw refusalOf(leaving);
     tokenStreams.requireRoom(principal);
     const session = new Session({ principal, link, services });
-    const { orgId, tokenId } = principal;
-    const uncount = tokenStreams.add(session);
-    const end = (leaving?: Leaving) => (leaving ? session.leaveCell(leaving) : session.part("revoked"));
-    const forget = streams.add({ orgId, tokenId, end });
-    registry.add(session, () => {
-      uncount();
-      forget();
-    });
+    tokenStreams.add(session);
+    streams.add(session);
+    registry.add(session, release);
     // After the headers of the answer.
-    if (leaving) setImmediate(() => session.leaveCell(leaving));
+    if (leaving) setImmediate(() => session.end(leaving));
     return session;
   };
 }

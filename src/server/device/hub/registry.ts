@@ -14,8 +14,8 @@ export type Registry = {
   /** Streams of any state. */
   readonly streamsCount: number;
   readonly sessionsCount: number;
-  /** Counts a stream until its end, and then calls `release`. */
-  add(session: Session, release: () => void): void;
+  /** Counts a stream until its end, and then calls `release`, a function that streams share. */
+  add(session: Session, release: (session: Session) => void): void;
   /**
    * Registers a session for its device; an older session of the device is replaced. False: the
    * registered session is newer.
@@ -39,7 +39,7 @@ export type Registry = {
 };
 
 export function createRegistry(dispatcher: Pick<Dispatcher, "wake">): Registry {
-  const streams = new Map<Session, () => void>();
+  const streams = new Map<Session, (session: Session) => void>();
   const sessions = new Map<string, Session>();
   const fleets = new Map<string, Set<Session>>();
   let onEmpty: (() => void) | undefined;
@@ -64,7 +64,7 @@ export function createRegistry(dispatcher: Pick<Dispatcher, "wake">): Registry {
     },
     remove(session) {
       const { deviceId, orgId } = session;
-      streams.get(session)?.();
+      streams.get(session)?.(session);
       streams.delete(session);
       if (sessions.get(deviceId) === session) sessions.delete(deviceId);
       const fleet = fleets.get(orgId);

@@ -8,15 +8,24 @@ const underWayMax = 256;
 /** Milliseconds between tries while the database is away. */
 const retryMs = 1_000;
 
+/** The session whose messages are handled. */
+export type HandlingOwner = {
+  readonly log: Logger;
+  /** More messages wait than a device ever needs. */
+  flooded(refusal: Refusal): void;
+  /** No message is being handled any more. */
+  rested(): void;
+};
+
 /** The messages of a device that are being handled, until the session ends. */
 export class Handling {
   /** Made when something waits, because most sessions never have to. */
   #over: AbortController | undefined;
   #isOver = false;
-  readonly #owner: { log: () => Logger; onFlood: (refusal: Refusal) => void; onIdle: () => void };
+  readonly #owner: HandlingOwner;
   #underWay = 0;
 
-  constructor(owner: { log: () => Logger; onFlood: (refusal: Refusal) => void; onIdle: () => void }) {
+  constructor(owner: HandlingOwner) {
     this.#owner = owner;
   }
 
@@ -38,7 +47,7 @@ export class Handling {
         if (!mayPass) {
           // A defect of the server, or a row that the database refuses: without an answer, the
           // device sends the message again.
-          this.#owner.log().error({ err: error }, "a device's message could not be worked on");
+          this.#owner.log.error({ err: error }, "a device's message could not be worked on");
           return undefined;
         }
         if (this.#isOver) return undefined;
@@ -54,12 +63,12 @@ export class Handling {
     this.#underWay += 1;
     if (this.#underWay > underWayMax) {
       const message = `more than ${underWayMax} messages wait for an answer`;
-      this.#owner.onFlood(new Refusal("resource_exhausted", message, { retryAfterMs: 1_000 }));
+      this.#owner.flooded(new Refusal("resource_exhausted", message, { retryAfterMs: 1_000 }));
     }
     work.then(
       () => this.#done(),
       (error: unknown) => {
-        this.#owner.log().error({ err: error }, "a device's message could not be worked on");
+        this.#owner.log.error({ err: error }, "a device's message could not be worked on");
         this.#done();
       },
     );
@@ -67,7 +76,7 @@ export class Handling {
 
   #done(): void {
     this.#underWay -= 1;
-    if (this.isIdle) this.#owner.onIdle();
+    if (this.isIdle) this.#owner.rested();
   }
 
   /** The session ends: work that fails is not tried again. */

@@ -89,3 +89,13 @@ export function refusalOfOpening(error: unknown, log: Logger): Refusal {
   log.error({ err: error }, "a session could not be opened");
   return new Refusal("unavailable", "the session could not be opened; connect again");
 }
+
+/** The refusal of a stream whose hello did not come in time. */
+export function missedHello(deadlineMs: number): Refusal {
+  return new Refusal("deadline_exceeded", `no hello within ${deadlineMs} ms; send it first`);
+}
+
+/** The refusal of a stream on which nothing came for the TTL. */
+export function fellSilent(ttlMs: number): Refusal {
+  return new Refusal("deadline_exceeded", `nothing was received for ${ttlMs} ms; connect again`);
+}

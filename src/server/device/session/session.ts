@@ -13,6 +13,7 @@ import { type Leaving, refusalOf } from "../../../store/work/service/org-moves.t
 import type { ClaimedTurn } from "../../../store/work/turns/turn-attempts.ts";
 import type { WheelTimer } from "../../../timer-wheel.ts";
 import type { Principal } from "../../access/principal.ts";
+import type { OpenStream } from "../../access/streams.ts";
 import { Assignments, type SessionView } from "../attempts/assignments.ts";
 import type { AttemptKind } from "../attempts/work.ts";
 import { AttemptMessages } from "../messages/attempt-messages.ts";
@@ -21,9 +22,11 @@ import { drainOf, welcomeOf } from "../messages/messages.ts";
 import { normalizeName } from "../messages/reports.ts";
 import type { Opening } from "../reconcile/reconcile.ts";
 import type { Link } from "../stream/link.ts";
-import { Handling } from "./handling.ts";
+import { Handling, type HandlingOwner } from "./handling.ts";
 import {
   drainMsMax,
+  fellSilent,
+  missedHello,
   type Parting,
   type PartingName,
   partingOf,
@@ -52,7 +55,7 @@ const leavingMs = 2_000;
  *               ─▶ assignment ─▶ accept ─▶ completion ─▶ stored ─▶ acknowledgement
  *   end:      runs stay until the TTL; turns fail at once unless the server moved the device
  */
-export class Session extends SessionIdentity implements Seat, SessionView {
+export class Session extends SessionIdentity implements Seat, SessionView, HandlingOwner, OpenStream {
   readonly mayHave: Record<AttemptKind, boolean> = { run: true, turn: true };
   readonly #services: SessionServices<Session>;
   readonly #link: Link;
@@ -80,24 +83,29 @@ export class Session extends SessionIdentity implements Seat, SessionView {
     const { principal, services } = options;
     super(principal, services.log);
     this.#services = services;
-    this.#link = options.link;
     const { link } = options;
-    const handling = new Handling({
-      log: () => this.log,
-      onFlood: (refusal) => this.close("flood", refusal),
-      onIdle: () => {
-        if (this.#hasLeft) this.close("device_left");
-      },
-    });
+    this.#link = link;
+    const handling = new Handling(this);
     this.#handling = handling;
     this.assignments = new Assignments(this, { link, services, handling });
     const parts = { link, services, handling, assignments: this.assignments };
     this.#messages = new AttemptMessages(this, parts);
-    const { helloDeadlineMs } = services.timers;
-    this.#silence = services.after(helloDeadlineMs, () => {
-      const message = `no hello within ${helloDeadlineMs} ms; send it first`;
-      this.close("no_hello", new Refusal("deadline_exceeded", message));
-    });
+    this.#silence = services.after(services.timers.helloDeadlineMs, Session.#missHello, this);
+  }
+
+  // Of timers: one function for all sessions.
+  static readonly #missHello = (session: Session): void =>
+    session.close("no_hello", missedHello(session.#services.timers.helloDeadlineMs));
+  static readonly #lookAt = (session: Session): void => session.#watch();
+  static readonly #retire = (session: Session): void =>
+    session.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age");
+
+  flooded(refusal: Refusal): void {
+    this.close("flood", refusal);
+  }
+
+  rested(): void {
+    if (this.#hasLeft) this.close("device_left");
   }
 
   /** The session may take more work. */
@@ -221,9 +229,7 @@ export class Session extends SessionIdentity implements Seat, SessionView {
       }),
     );
     this.#watch();
-    this.#age = this.#services.after(timers.ageMsMax * (0.9 + 0.2 * Math.random()), () =>
-      this.drain(DrainReason.MAX_AGE, "the connection has reached its maximum age"),
-    );
+    this.#age = this.#services.after(timers.ageMsMax * (0.9 + 0.2 * Math.random()), Session.#retire, this);
     for (const held of opening.continuing) {
       if (held.isCancelRequested)
         this.assignments.cancel({ ...held, reason: held.cancelReason ?? "cancelled" });
@@ -257,14 +263,8 @@ export class Session extends SessionIdentity implements Seat, SessionView {
   #watch(): void {
     const { ttlMs } = this.#services.timers;
     const leftMs = ttlMs - (performance.now() - this.#heardAt);
-    if (leftMs <= 0) {
-      this.close(
-        "silent",
-        new Refusal("deadline_exceeded", `nothing was received for ${ttlMs} ms; connect again`),
-      );
-      return;
-    }
-    this.#silence = this.#services.after(leftMs, () => this.#watch());
+    if (leftMs <= 0) this.close("silent", fellSilent(ttlMs));
+    else this.#silence = this.#services.after(leftMs, Session.#lookAt, this);
   }
 
   /** Ends the session for a reason of the server, and tells the device. */
@@ -279,11 +279,11 @@ export class Session extends SessionIdentity implements Seat, SessionView {
     this.close(cause, refusal && new Refusal(refusal, message));
   }
 
-  /** The org leaves the cell: the device comes back, to the new cell if that is known. */
-  leaveCell(leaving: Leaving): void {
-    const { cell } = leaving;
-    if (cell === undefined) this.drain(DrainReason.UNSPECIFIED, refusalOf(leaving).message);
-    else this.#part(partingTo(cell, this.#services.timers.ttlMs));
+  /** The token has ended, or its org leaves the cell: the device comes back, to the new cell if known. */
+  end(leaving?: Leaving): void {
+    if (!leaving) this.part("revoked");
+    else if (leaving.cell === undefined) this.drain(DrainReason.UNSPECIFIED, refusalOf(leaving).message);
+    else this.#part(partingTo(leaving.cell, this.#services.timers.ttlMs));
   }
 
   /** Asks the device to connect elsewhere; cuts the stream after the grace. */

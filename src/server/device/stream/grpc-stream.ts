@@ -57,6 +57,10 @@ export function createDeviceStreams(deps: {
   messageBytesMax: number;
   crowd?: Pick<Crowd, "find">;
 }): DeviceStreams {
+  const { hub, log, messageBytesMax } = deps;
+  // Made once, because each idle device would keep its own.
+  const toStatus = (error: unknown) => toConnectError(error, { log, rpc });
+  const calm = () => hub.calm();
   return {
     take(stream, headers) {
       return isPlainGrpc(headers) ? serve(stream, headers) : undefined;
@@ -65,9 +69,7 @@ export function createDeviceStreams(deps: {
 
   async function serve(stream: ServerHttp2Stream, headers: IncomingHttpHeaders): Promise<void> {
     // "close" reports a broken stream; an error without a listener would end the process.
-    stream.on("error", () => {});
-    const toStatus = (error: unknown) => toConnectError(error, { log: deps.log, rpc });
-    const { authorization } = headers;
+    stream.on("error", noError);
     const address = peerAddressOf(headers, stream.session?.socket.remoteAddress, deps.trustedProxies);
     const requestId = requestIdFrom(headers[requestIdHeader] as string | undefined);
     const outbox = new Outbox(stream, toStatus);
@@ -75,7 +77,7 @@ export function createDeviceStreams(deps: {
     let session: Session;
     let source: Source;
     try {
-      const principal = await admitStream(deps, { rpc, authorization, address });
+      const principal = await admitStream(deps, { rpc, authorization: headers.authorization, address });
       if (stream.destroyed) return;
       const { tokenId } = principal;
       if (visit) visit.isStream = true;
@@ -85,14 +87,13 @@ export function createDeviceStreams(deps: {
     } catch (error) {
       return refuse(stream, { headers, requestId }, toStatus(error));
     }
-    outbox.onOverflow = () => session.close("slow_reader");
+    outbox.session = session;
     stream.on("close", () => session.close("stream_broken"));
     // The headers are sent before the welcome, so that the client sees the connection.
-    // In a list, which Node keeps at a fifth of the bytes of an object.
-    const list = Object.entries(responseHeaders({ headers, requestId })).flat().map(String);
-    stream.respond(list, { waitForTrailers: true });
-    const { hub, messageBytesMax } = deps;
-    new Inbox({ stream, session, outbox, source, visit, messageBytesMax, calm: () => hub.calm() });
+    // In a list with its date, which Node keeps at a fifth of the bytes of an object.
+    const sent = { ...responseHeaders({ headers, requestId }), date: new Date().toUTCString() };
+    stream.respond(Object.entries(sent).flat().map(String), { waitForTrailers: true });
+    new Inbox({ stream, session, outbox, source, visit, messageBytesMax, calm });
   }
 }
 
@@ -130,6 +131,7 @@ function trailersOf(error?: ConnectError): Record<string, string> {
   return Object.fromEntries(trailers);
 }
 
+const noError = () => {};
 const noBytes = new Uint8Array();
 
 /** Hands the arriving messages to the session, one after another. */
@@ -171,6 +173,7 @@ class Inbox {
       this.#visit?.holdExactly(this.#frames.bytesLeft);
     });
     stream.on("end", () => {
+      this.#visit?.whole();
       this.#hasEnded = true;
       if (!this.#isWaiting) this.#leave();
     });
@@ -265,7 +268,8 @@ const frameOf = (message: ConnectResponse) => frames.framed(toBinary(ConnectResp
 
 /** The writer: messages sent in one turn of the event loop leave in one write. */
 class Outbox implements Link {
-  onOverflow: () => void = () => {};
+  /** Closed when the peer does not read. */
+  session: Pick<Session, "close"> | undefined;
   readonly #stream: ServerHttp2Stream;
   readonly #toStatus: (error: unknown) => ConnectError;
   #queue: Uint8Array[] = [];
@@ -300,7 +304,7 @@ class Outbox implements Link {
     this.#ending = { error: undefined };
     // Not even a status reaches a peer that reads nothing.
     this.#cut(constants.NGHTTP2_ENHANCE_YOUR_CALM);
-    this.onOverflow();
+    this.session?.close("slow_reader");
     return false;
   }
 

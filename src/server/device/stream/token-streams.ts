@@ -21,18 +21,21 @@ const retryAfterMs = 1_000;
 export type TokenStreams = {
   /** Refuses with `resource_exhausted` a stream beyond the token's limit. */
   requireRoom(principal: Pick<Principal, "tokenId" | "deviceId">): void;
-  /** Counts a stream until the returned function is called. */
-  add(session: Counted): () => void;
+  /** Counts a stream until `remove`. */
+  add(session: Counted): void;
+  remove(session: Counted): void;
 };
 
 type Counted = Pick<Session, "tokenId" | "state">;
 
 export function createTokenStreams(): TokenStreams {
-  const open = new Map<string, Set<Counted>>();
+  /** A device's token nearly always has one stream. */
+  const open = new Map<string, Counted | Set<Counted>>();
   return {
     requireRoom({ tokenId, deviceId }) {
-      const streams = open.get(tokenId);
-      if (!streams) return;
+      const found = open.get(tokenId);
+      if (!found) return;
+      const streams = found instanceof Set ? found : new Set([found]);
       const [max, whose] =
         deviceId === null ? [workerStreamsMax, "a service's token"] : [deviceStreamsMax, "a device"];
       if (streams.size >= max) {
@@ -54,12 +57,16 @@ export function createTokenStreams(): TokenStreams {
     },
     add(session) {
       const { tokenId } = session;
-      const streams = open.get(tokenId) ?? new Set();
-      open.set(tokenId, streams.add(session));
-      return () => {
-        streams.delete(session);
-        if (streams.size === 0 && open.get(tokenId) === streams) open.delete(tokenId);
-      };
+      const streams = open.get(tokenId);
+      if (streams instanceof Set) streams.add(session);
+      else open.set(tokenId, streams ? new Set([streams, session]) : session);
+    },
+    remove(session) {
+      const { tokenId } = session;
+      const streams = open.get(tokenId);
+      const isLast =
+        streams instanceof Set ? streams.delete(session) && streams.size === 0 : streams === session;
+      if (isLast) open.delete(tokenId);
     },
   };
 }

@@ -1,4 +1,3 @@
-import type { EventEmitter } from "node:events";
 import type { Socket } from "node:net";
 import { networkOf } from "../../../buckets.ts";
 import type { CutReason } from "../../../metrics.ts";
@@ -69,16 +68,17 @@ export class Connections {
     this.#makeRoom(own);
   }
 
-  /** Counts a request of the connection until `over` has closed. */
-  carry(connection: Connection, over: EventEmitter): void {
+  /** Counts a request of the connection until `leave`. */
+  carry(connection: Connection): void {
     connection.requests += 1;
     connection.hasAsked = true;
     this.#place(connection);
-    over.on("close", () => {
-      connection.requests -= 1;
-      connection.since = this.#options.now();
-      this.#place(connection);
-    });
+  }
+
+  leave(connection: Connection): void {
+    connection.requests -= 1;
+    connection.since = this.#options.now();
+    this.#place(connection);
   }
 
   recognise(connection: Connection): void {
@@ -86,13 +86,13 @@ export class Connections {
     this.#leaveStrangers(connection);
     connection.isKnown = true;
     if (this.#all.has(connection.key)) this.#known.add(connection.network);
-    connection.known();
+    connection.peer.known();
   }
 
   hangUp(connection: Connection, reason: CutReason): void {
     this.#leaveStrangers(connection);
     this.#options.cutBy(reason);
-    connection.close();
+    connection.peer.close();
   }
 
   #makeRoom(own: ReadonlySet<Connection>): void {
@@ -128,8 +128,7 @@ function connectionOf(socket: Socket, since: number): Connection {
   return {
     key: keyOf(socket),
     network: networkOf(socket.remoteAddress ?? ""),
-    close: () => socket.destroy(),
-    known: () => {},
+    peer: { close: () => void socket.destroy(), known: () => {} },
     ...{ requests: 0, refusals: 0, incomplete: 0, since },
     ...{ hasAsked: false, isKnown: false },
   };

@@ -30,7 +30,7 @@ import type { CutReason } from "../../../metrics.ts";
 import { createBodyBudget } from "../port/body-budget.ts";
 import { Connections, type Peer } from "./crowd-connections.ts";
 import { createSuspects } from "./suspects.ts";
-import { type Connection, type CrowdInside, Visit } from "./visit.ts";
+import { type Connection, type CrowdInside, type Http2Peer, Visit } from "./visit.ts";
 
 export type CrowdOptions = {
   /** Maximum number of strangers' connections, in all and of one address. */
@@ -98,19 +98,19 @@ export type Crowd = {
    * `known` was called. Returns the maximum number of streams until then; undefined for the port's
    * own limit.
    */
-  speaksHttp2(peer: Peer, session: { close: () => void; known: () => void }): number | undefined;
+  speaksHttp2(peer: Peer, session: Http2Peer): number | undefined;
   /**
-   * Counts a request in until `over` has closed. Undefined if the address has made too many
-   * requests; the caller then refuses the request.
+   * Counts a request in until `over` has closed, or without `over` until the caller ends the visit.
+   * Undefined if the address has made too many requests; the caller then refuses the request.
    */
-  begin(
-    asked: Asked,
+  begin<Of extends Asked>(
+    asked: Of,
     options: {
       headers: IncomingHttpHeaders;
       path: string;
       peer: Peer;
-      cut: () => void;
-      over: EventEmitter;
+      cut: (asked: Of) => void;
+      over?: EventEmitter;
     },
   ): Visit | undefined;
   find(asked: Asked): Visit | undefined;
@@ -189,6 +189,10 @@ function createVisits(
       strangers.delete(visit);
       if (incomplete.delete(visit) && connection) connection.incomplete -= 1;
     },
+    ended(visit, connection) {
+      inside.settled(visit, connection);
+      if (connection) connections.leave(connection);
+    },
     budgetOf: (visit) => (visit.isKnown ? bytes.known : bytes.stranger),
   };
   return {
@@ -257,10 +261,10 @@ export function createCrowd(options: CrowdOptions): Crowd {
 
   return {
     enter: (socket) => connections.enter(socket),
-    speaksHttp2(peer, { close, known }) {
+    speaksHttp2(peer, session) {
       const connection = connections.find(peer);
       if (!connection) return undefined;
-      Object.assign(connection, { close, known });
+      connection.peer = session;
       const isLimited = isSuspect(connection.network) || (!options.isBehindProxies && allowances.areUsedUp);
       return isLimited ? suspectStreamsMax : undefined;
     },
@@ -269,10 +273,10 @@ export function createCrowd(options: CrowdOptions): Crowd {
       const network = networkOf(options.addressOf(headers, peer.remoteAddress));
       const isStranger = headers.authorization === undefined && !connection?.isKnown;
       if (isStranger && isRefused(connection, network, path)) return undefined;
-      const visit = visits.begin({ holder: network, connection, since: now(), cut });
+      const visit = visits.begin({ holder: network, connection, since: now(), asked, cut });
       visitOf.set(asked, visit);
-      over.on("close", () => visit.end());
-      if (connection) connections.carry(connection, over);
+      if (connection) connections.carry(connection);
+      over?.on("close", () => visit.end());
       return visit;
     },
     find: (asked) => visitOf.get(asked),

@@ -1,9 +1,14 @@
 import type { createBodyBudget, Held } from "../port/body-budget.ts";
 
-export type Connection = {
+/** What the crowd does to a connection. */
+export type Http2Peer = {
   close(): void;
   /** Called once, when a valid token has come over the connection. */
   known(): void;
+};
+
+export type Connection = {
+  peer: Http2Peer;
   key: string;
   network: string;
   requests: number;
@@ -13,6 +18,15 @@ export type Connection = {
   /** Number of requests received in part. */
   incomplete: number;
   isKnown: boolean;
+};
+
+type VisitOptions = {
+  holder: string;
+  connection: Connection | undefined;
+  since: number;
+  /** The request, and how it is cut: a function that requests share. */
+  asked: object;
+  cut: (asked: never) => void;
 };
 
 /** A request, from its headers to its end. */
@@ -25,16 +39,15 @@ export class Visit implements Held {
   readonly since: number;
   readonly #crowd: CrowdInside;
   readonly #connection: Connection | undefined;
-  readonly #cut: () => void;
+  readonly #asked: object;
+  readonly #cut: (asked: never) => void;
 
-  constructor(
-    crowd: CrowdInside,
-    options: { holder: string; connection: Connection | undefined; since: number; cut: () => void },
-  ) {
+  constructor(crowd: CrowdInside, options: VisitOptions) {
     this.#crowd = crowd;
     this.holder = options.holder;
     this.since = options.since;
     this.#connection = options.connection;
+    this.#asked = options.asked;
     this.#cut = options.cut;
   }
 
@@ -88,11 +101,11 @@ export class Visit implements Held {
   end(): void {
     this.isWhole = true;
     this.release();
-    this.#crowd.settled(this, this.#connection);
+    this.#crowd.ended(this, this.#connection);
   }
 
   cut(): void {
-    this.#cut();
+    this.#cut(this.#asked as never);
   }
 }
 
@@ -100,5 +113,6 @@ export type CrowdInside = {
   recognised(visit: Visit, connection: Connection | undefined): void;
   strange(visit: Visit): void;
   settled(visit: Visit, connection: Connection | undefined): void;
+  ended(visit: Visit, connection: Connection | undefined): void;
   budgetOf(visit: Visit): ReturnType<typeof createBodyBudget>;
 };

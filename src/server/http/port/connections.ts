@@ -7,9 +7,10 @@ import { networkOf } from "../../../buckets.ts";
 import type { Logger } from "../../../log.ts";
 import type { Crowd } from "../crowd/crowd.ts";
 import { createTurns } from "../crowd/turns.ts";
-import type { LastLine } from "./last-line.ts";
+import type { LastLine, Owner } from "./last-line.ts";
 
 const noError = () => {};
+const destroy = (socket: Socket) => void socket.destroy();
 
 /** New connections handed on per turn of the event loop. */
 const connectionsPerTurn = 4;
@@ -51,7 +52,7 @@ export function watchFirstBytes(watched: {
   // once more.
   server.on("connection", function (this: unknown, socket: Socket) {
     if (this !== server) return;
-    lastLine.guard(socket, () => socket.destroy());
+    lastLine.guard(socket, destroy);
     sockets.add(socket);
     socket.on("error", onError);
     // Small messages in both directions: waiting to fill a packet only delays them.
@@ -62,7 +63,7 @@ export function watchFirstBytes(watched: {
   // Runs before httpolyglot's own listener, which may hand the connection on at once and so end its
   // deadline.
   watched.tls.prependListener("secureConnection", (socket: TLSSocket) => {
-    lastLine.guard(socket, () => socket.destroy());
+    lastLine.guard(socket, destroy);
     socket.on("error", onError);
     begin(socket);
   });
@@ -127,12 +128,11 @@ export function guardServer(server: EventEmitter, lastLine: LastLine): void {
   const emit = server.emit;
   server.emit = (...args: Parameters<EventEmitter["emit"]>): boolean => {
     const about = args.slice(1).find((arg) => typeof (arg as Socket | undefined)?.destroy === "function");
-    return lastLine.run(destroying(about as Socket | undefined), () => emit.apply(server, args)) ?? true;
+    return lastLine.run((about ?? nobody) as Owner, () => emit.apply(server, args)) ?? true;
   };
 }
 
-/** Kept as long as the connection or stream, so in a scope without the arguments of the event. */
-const destroying = (about: Pick<Socket, "destroy"> | undefined) => () => void about?.destroy();
+const nobody: Owner = {};
 
 /**
  * Errors that a peer makes by going away or by breaking the protocol. They are not logged at a visible

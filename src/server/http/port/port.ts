@@ -1,5 +1,5 @@
 import type { Server as Http1Server } from "node:http";
-import type { Http2Server, ServerHttp2Session } from "node:http2";
+import type { Http2Server } from "node:http2";
 import type { AddressInfo, Server as NetServer, Socket } from "node:net";
 import type { TlsOptions, Server as TlsServer } from "node:tls";
 import { createServer } from "@httptoolkit/httpolyglot";
@@ -10,7 +10,7 @@ import type { Crowd } from "../crowd/crowd.ts";
 import { guardServer, logErrors, paceConnections, useNativeStreams, watchFirstBytes } from "./connections.ts";
 import { createLastLine, type LastLine } from "./last-line.ts";
 import { answerConnect, type Handler, lookAtStreams, requestListener, type TakeStream } from "./requests.ts";
-import { watchSessions } from "./sessions.ts";
+import { type Sessions, watchSessions } from "./sessions.ts";
 
 export type PortOptions = {
   host: string;
@@ -118,13 +118,13 @@ export async function openPort(options: PortOptions): Promise<Port> {
   http1.emit("listening");
   useNativeStreams(http2);
   answerConnect(http1);
-  lookAtStreams(http2, { ...options, lastLine });
+  const sessions = watchSessions(http2, { ...options, lastLine });
+  lookAtStreams(http2, { ...options, lastLine, sessions });
   server.maxConnections = options.connectionsMax ?? connectionsMaxDefault;
 
   const sockets = new Set<Socket>();
   const timeoutMs = options.firstBytesTimeoutMs ?? firstBytesTimeoutMsDefault;
   watchFirstBytes({ server, http1, http2, tls, sockets, timeoutMs, log, lastLine });
-  const sessions = watchSessions(http2, { ...options, lastLine });
   logErrors({ http1, http2, tls }, log);
   const address = await listen(server, options);
   server.on("error", (error) => log.error({ err: error }, "the port has a problem"));
@@ -156,13 +156,13 @@ export async function openPort(options: PortOptions): Promise<Port> {
 async function endAll(open: {
   http1: Http1Server;
   sockets: ReadonlySet<Socket>;
-  sessions: ReadonlySet<ServerHttp2Session>;
+  sessions: Sessions;
   /** Resolves when the last connection has ended. */
   closed: Promise<void>;
   graceMs: number;
 }): Promise<void> {
   const { http1, sockets, sessions, closed, graceMs } = open;
-  for (const session of sessions) session.close();
+  for (const session of sessions.all()) session.close();
   // A connection becomes idle after its last request without an event, so idle connections are
   // polled.
   const closeIdle = setInterval(() => http1.closeIdleConnections(), closePollMs);
@@ -172,7 +172,7 @@ async function endAll(open: {
   );
   clearInterval(closeIdle);
   if (!isOver) {
-    for (const session of sessions) session.destroy();
+    for (const session of sessions.all()) session.destroy();
     for (const socket of sockets) socket.destroy();
     await closed;
   }

@@ -21,6 +21,7 @@ import {
   refuseBusy,
   refuseStream,
 } from "./request-ends.ts";
+import type { Sessions, Watch } from "./sessions.ts";
 
 /** Serves a request. An error or a rejection ends the request (last-line.ts). */
 export type Handler = (
@@ -72,7 +73,7 @@ export function requestListener(options: RequestOptions & { isDraining: () => bo
     }
     lastLine.guard(request, end);
     lastLine.guard(response, end);
-    lastLine.run(end, () => options.handler(request, response));
+    lastLine.run(request, () => options.handler(request, response));
   };
 }
 
@@ -81,31 +82,45 @@ export function requestListener(options: RequestOptions & { isDraining: () => bo
  * makes a request and a response of the stream: the two objects are a third of the cost of a stream
  * held open for hours.
  */
-export function lookAtStreams(http2: Http2Server, options: RequestOptions): void {
+export function lookAtStreams(
+  http2: Http2Server,
+  options: RequestOptions & { sessions: Pick<Sessions, "watchOf"> },
+): void {
   type Listener = (...args: unknown[]) => void;
   const compatible = http2.listeners("stream") as Listener[];
   http2.removeAllListeners("stream");
   http2.on("stream", (stream, headers, flags, ...rest: unknown[]) => {
-    const end = ending(stream);
     // First of all: a stream that ended while it was being created still emits its error.
-    options.lastLine.guard(stream, end);
+    options.lastLine.guard(stream, endStream);
     const visit = beginOver2(options.crowd, stream, { headers, flags });
+    atItsEnd(stream, visit, options.sessions.watchOf(stream.session));
     if (options.crowd && !visit) return cutStream(stream);
-    options.lastLine.run(end, () => {
+    options.lastLine.run(stream, () => {
       const isCleartext =
         options.tls !== undefined && !(stream.session?.socket as TLSSocket | undefined)?.encrypted;
       const problem = http2Problem(headers);
       if (problem !== undefined && !isCleartext) return refuseStream(stream, problem);
       const taken = isCleartext ? undefined : options.takeStream?.(stream, headers);
+      // Who takes a stream tells the visit of its end.
       if (taken) return taken;
+      if (visit) stream.on("end", () => visit.whole());
       for (const listener of compatible) listener.call(http2, stream, headers, flags, ...rest);
       return undefined;
     });
   });
 }
 
-/** Kept as long as the stream, so in a scope without the headers. */
-const ending = (stream: ServerHttp2Stream) => () => endStream(stream);
+/**
+ * One listener for all that watch the stream. Kept as long as the stream, so in a scope without the
+ * headers.
+ */
+function atItsEnd(stream: ServerHttp2Stream, visit: Visit | undefined, watch: Watch | undefined): void {
+  watch?.begin();
+  stream.on("close", () => {
+    visit?.end();
+    watch?.end();
+  });
+}
 
 /** Counts an HTTP/1 request in; false if its address has made too many. */
 function beginOver1(crowd: Crowd | undefined, request: IncomingMessage, response: ServerResponse): boolean {
@@ -123,7 +138,7 @@ function beginOver1(crowd: Crowd | undefined, request: IncomingMessage, response
   return visit !== undefined;
 }
 
-/** As {@link beginOver1}, for a stream of HTTP/2. */
+/** As {@link beginOver1}, for a stream of HTTP/2, whose end is told the visit. */
 function beginOver2(
   crowd: Crowd | undefined,
   stream: ServerHttp2Stream,
@@ -131,10 +146,8 @@ function beginOver2(
 ): Visit | undefined {
   const peer = stream.session?.socket;
   if (!crowd || !peer) return undefined;
-  const cut = () => cutStream(stream);
-  const visit = crowd.begin(stream, { headers, path: pathOf(headers[":path"]), peer, cut, over: stream });
+  const visit = crowd.begin(stream, { headers, path: pathOf(headers[":path"]), peer, cut: cutStream });
   if ((flags & constants.NGHTTP2_FLAG_END_STREAM) !== 0) visit?.whole();
-  else stream.on("end", () => visit?.whole());
   return visit;
 }
 

@@ -1,7 +1,8 @@
-import type { Http2Server, ServerHttp2Session, ServerHttp2Stream } from "node:http2";
+import type { Http2Server, Http2Session, ServerHttp2Session } from "node:http2";
 import type { Logger } from "../../../log.ts";
 import { TimerWheel, type WheelTimer } from "../../../timer-wheel.ts";
 import type { Crowd } from "../crowd/crowd.ts";
+import type { Http2Peer } from "../crowd/visit.ts";
 import type { LastLine } from "./last-line.ts";
 
 /**
@@ -24,25 +25,38 @@ const knownStreamsMax = 1_000;
 /** A known connection with this number of streams may open more streams (`knownStreamsMax`). */
 const streamsBeforeMore = 50;
 
-/** Keeps the set of HTTP/2 sessions, pings silent sessions, and ends dead or idle sessions. */
-export function watchSessions(http2: Http2Server, options: SessionOptions): Set<ServerHttp2Session> {
+/** The HTTP/2 sessions of the port. */
+export type Sessions = {
+  readonly size: number;
+  all(): IterableIterator<ServerHttp2Session>;
+  watchOf(session: Http2Session | undefined): Watch | undefined;
+};
+
+const destroy = (session: ServerHttp2Session) => session.destroy();
+
+/** Keeps the HTTP/2 sessions, pings silent sessions, and ends dead or idle sessions. */
+export function watchSessions(http2: Http2Server, options: SessionOptions): Sessions {
   const { lastLine, crowd, log } = options;
-  const sessions = new Set<ServerHttp2Session>();
+  const sessions = new Map<Http2Session, Watch>();
   const intervalMs = options.pingIntervalMs ?? pingIntervalMsDefault;
   const timeoutMs = options.pingTimeoutMs ?? pingTimeoutMsDefault;
   const rules = { intervalMs, timeoutMs, crowd, log, wheel: new TimerWheel(intervalMs / ticksPerInterval) };
   http2.on("session", (session) => {
-    lastLine.guard(session, () => session.destroy());
-    limitStreams(session, crowd);
-    sessions.add(session);
-    const watch = new Watch(session, rules);
-    session.on("stream", (stream) => watch.begin(stream));
-    session.on("close", () => {
-      watch.stop();
-      sessions.delete(session);
-    });
+    lastLine.guard(session, destroy);
+    sessions.set(session, new Watch(session, rules));
+    session.on("close", onClose);
   });
-  return sessions;
+  function onClose(this: ServerHttp2Session): void {
+    sessions.get(this)?.stop();
+    sessions.delete(this);
+  }
+  return {
+    get size() {
+      return sessions.size;
+    },
+    all: () => sessions.keys() as IterableIterator<ServerHttp2Session>,
+    watchOf: (session) => session && sessions.get(session),
+  };
 }
 
 type SessionOptions = {
@@ -52,24 +66,6 @@ type SessionOptions = {
   crowd?: Crowd | undefined;
   lastLine: LastLine;
 };
-
-/**
- * Gives a session of a suspect peer few streams. The library enforces the limit from here on, before
- * the peer has heard of the limit; streams above it are refused, and may be tried again.
- */
-function limitStreams(session: ServerHttp2Session, crowd: Crowd | undefined): void {
-  const setMax = (maxConcurrentStreams: number) => {
-    if (!session.destroyed && !session.closed) session.settings({ maxConcurrentStreams });
-  };
-  let isLimited = false;
-  const max = crowd?.speaksHttp2(session.socket, {
-    close: () => session.destroy(),
-    known: () => isLimited && setMax(knownStreamsMax),
-  });
-  if (max === undefined) return;
-  isLimited = true;
-  setMax(max);
-}
 
 /** What the watches of all sessions share. */
 type Rules = {
@@ -84,12 +80,14 @@ type Rules = {
  * A session under watch: one object in place of a closure for each step, because each idle device has a
  * session.
  *
+ * - A suspect peer gets few streams. The library enforces the limit from here on, before the peer has
+ *   heard of the limit; streams above it are refused, and may be tried again.
  * - A known connection with many streams may open more.
  * - After each interval without bytes from the peer the session is pinged, and destroyed without an
  *   answer.
  * - A session that had no stream for long is closed.
  */
-class Watch {
+export class Watch implements Http2Peer {
   readonly #session: ServerHttp2Session;
   readonly #rules: Rules;
   #timer: WheelTimer | undefined;
@@ -97,23 +95,44 @@ class Watch {
   #open = 0;
   #idleSince = performance.now();
   #mayHaveMore = false;
+  #isLimited = false;
 
   constructor(session: ServerHttp2Session, rules: Rules) {
     this.#session = session;
     this.#rules = rules;
     this.#lookLater();
+    const max = rules.crowd?.speaksHttp2(session.socket, this);
+    if (max === undefined) return;
+    this.#isLimited = true;
+    this.#setMax(max);
   }
 
-  begin(stream: ServerHttp2Stream): void {
+  /** The crowd closes the connection. */
+  close(): void {
+    this.#session.destroy();
+  }
+
+  /** A valid token has come over the connection. */
+  known(): void {
+    if (this.#isLimited) this.#setMax(knownStreamsMax);
+  }
+
+  #setMax(maxConcurrentStreams: number): void {
+    const session = this.#session;
+    if (!session.destroyed && !session.closed) session.settings({ maxConcurrentStreams });
+  }
+
+  begin(): void {
     this.#open++;
     if (this.#open === streamsBeforeMore && !this.#mayHaveMore) {
       this.#mayHaveMore = this.#rules.crowd?.isKnown(this.#session.socket) ?? true;
       if (this.#mayHaveMore) this.#session.settings({ maxConcurrentStreams: knownStreamsMax });
     }
-    stream.on("close", () => {
-      this.#open--;
-      this.#idleSince = performance.now();
-    });
+  }
+
+  end(): void {
+    this.#open--;
+    this.#idleSince = performance.now();
   }
 
   stop(): void {
@@ -123,8 +142,10 @@ class Watch {
   #lookLater(): void {
     const { intervalMs, wheel } = this.#rules;
     // Randomized by up to +20 %, so that sessions opened together are not pinged together.
-    this.#timer = wheel.after(intervalMs * (1 + Math.random() * 0.2), () => this.#look());
+    this.#timer = wheel.after(intervalMs * (1 + Math.random() * 0.2), Watch.#lookAt, this);
   }
+
+  static readonly #lookAt = (watch: Watch): void => watch.#look();
 
   #look(): void {
     const session = this.#session;

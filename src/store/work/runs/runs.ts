@@ -220,7 +220,10 @@ export type LockedRun = {
   isAhead: boolean;
 };
 
-/** Locks the live runs of a cancellation. */
+/**
+ * Locks the live runs of a cancellation. `only`: those that are ahead and no others, because a claim
+ * passes a locked run by, and then only the sweep finds the run.
+ */
 export async function lockForCancel(
   tx: Db,
   which: { orgId: string } & (
@@ -229,6 +232,7 @@ export async function lockForCancel(
     | { watcherId: string }
     | { deviceId: string }
   ),
+  { only }: { only?: "ahead" | undefined } = {},
 ): Promise<LockedRun[]> {
   const match =
     "runIds" in which
@@ -238,10 +242,11 @@ export async function lockForCancel(
         : "watcherId" in which
           ? sql`watcher_id = ${which.watcherId}`
           : sql`device_id = ${which.deviceId}`;
+  const isAhead = sql`status <> 'running' and due_at > clock_timestamp()`;
   const { rows } = await sql<LockedRun>`
     select org_id as "orgId", id as "runId", status, attempt_token as "attemptToken", device_id as "deviceId",
-      is_pinned as "isPinned", status <> 'running' and due_at > clock_timestamp() as "isAhead"
-    from run where org_id = ${which.orgId} and ${match}
+      is_pinned as "isPinned", ${isAhead} as "isAhead"
+    from run where org_id = ${which.orgId} and ${match} ${only === "ahead" ? sql`and ${isAhead}` : sql``}
     order by org_id, id
     for update
   `.execute(tx);

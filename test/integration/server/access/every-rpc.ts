@@ -2,7 +2,7 @@
 import { readdirSync } from "node:fs";
 import type { DescMethod, DescService } from "@bufbuild/protobuf";
 import { timestampFromDate } from "@bufbuild/protobuf/wkt";
-import { Code, ConnectError, createClient } from "@connectrpc/connect";
+import { Code, ConnectError, createClient, type Transport } from "@connectrpc/connect";
 import { createGrpcTransport } from "@connectrpc/connect-node";
 import { nameOf } from "../../../../src/server/access/rules.ts";
 import { webhookPlatform } from "../../../support/platforms.ts";
@@ -17,6 +17,20 @@ export const methods = services.flatMap((service) => service.methods);
 
 export const shortName = (method: DescMethod) => nameOf(method).replace("pinion.v1.", "");
 
+type AnyClient = Record<
+  string,
+  (request: unknown, options?: { headers?: Record<string, string>; signal?: AbortSignal }) => unknown
+>;
+
+const transports = new Map<string, Transport>();
+
+/** One connection for all calls to a server: a connection costs more than a call. */
+function transportTo(url: string): Transport {
+  const transport = transports.get(url) ?? createGrpcTransport({ baseUrl: url });
+  transports.set(url, transport);
+  return transport;
+}
+
 /**
  * Calls an rpc and returns its status; a stream is cancelled after its first message, or after half
  * a second. `isWhole`: after half a second in any case; the answer is all messages.
@@ -28,28 +42,18 @@ export async function call(
   request: object = {},
   { isWhole = false } = {},
 ): Promise<{ code: string; answer: unknown }> {
-  const transport = createGrpcTransport({
-    baseUrl: url,
-    interceptors: [
-      (next) => (it) => {
-        if (secret !== undefined) it.header.set("authorization", `Bearer ${secret}`);
-        return next(it);
-      },
-    ],
-  });
-  const client = createClient(method.parent, transport) as unknown as Record<
-    string,
-    (request: unknown, options?: { signal: AbortSignal }) => unknown
-  >;
+  const client = createClient(method.parent, transportTo(url)) as unknown as AnyClient;
+  const headers: Record<string, string> = secret === undefined ? {} : { authorization: `Bearer ${secret}` };
   const invoke = client[method.localName]!;
   try {
-    if (method.methodKind === "unary") return { code: "ok", answer: await invoke(request) };
+    if (method.methodKind === "unary") return { code: "ok", answer: await invoke(request, { headers }) };
     const leave = new AbortController();
     const timer = setTimeout(() => leave.abort(), 500);
     async function* hello() {
       yield request;
     }
     const stream = invoke(method.methodKind === "server_streaming" ? request : hello(), {
+      headers,
       signal: leave.signal,
     }) as AsyncIterable<unknown>;
     const messages: unknown[] = [];

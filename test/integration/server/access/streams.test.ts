@@ -27,7 +27,11 @@ test("each check asks for the tokens of the streams that are open then", async (
   const tokens = await seedTokens(8);
   const streams = createStreams({ db: t.db });
   const ended: number[] = [];
-  const open = (index: number) => streams.add({ ...tokens[index]!, end: () => void ended.push(index) });
+  const open = (index: number) => {
+    const stream = { ...tokens[index]!, end: () => void ended.push(index) };
+    streams.add(stream);
+    return () => streams.remove(stream);
+  };
   const end = (index: number) =>
     sql`update token set revoked_at = now() where id = ${tokens[index]!.tokenId}`.execute(t.db);
   const look = async () => {

@@ -20,7 +20,11 @@ import { takeOn } from "../../../support/work.ts";
 import { forget, hooked, offer } from "./forgotten-work.ts";
 
 const database = useDatabase({ per: "file" });
-const env = { PINION_SECRET_KEYS: `k:${Buffer.alloc(32, 7).toString("base64")}` };
+const env = {
+  PINION_SECRET_KEYS: `k:${Buffer.alloc(32, 7).toString("base64")}`,
+  // The hand-driven devices send no heartbeats by themselves, however long a step takes.
+  PINION_HEARTBEAT_TTL_MS: "60000",
+};
 let replica: TestReplica;
 const log = createLogger({ name: "test", level: "silent" });
 

@@ -17,10 +17,10 @@ import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../../support/device.ts";
 import { hold } from "../../../support/locks.ts";
 import { policy } from "../../../support/surroundings.ts";
-import { getRun, takeOn, useReplicas } from "../../../support/work.ts";
+import { getRun, takeOn, usePatientReplicas } from "../../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
-const replicas = useReplicas(database, "one");
+const replicas = usePatientReplicas(database, "one");
 let laptop: Identity;
 let stream: DeviceStream;
 let count = 0;

@@ -5,11 +5,11 @@ import { useDatabase } from "../../../support/database.ts";
 import type { DeviceStream } from "../../../support/device.ts";
 import { hold, untilBlocked } from "../../../support/locks.ts";
 import { answer, getTurn, startTurn } from "../../../support/talk.ts";
-import { takeOn, useReplicas } from "../../../support/work.ts";
+import { takeOn, usePatientReplicas } from "../../../support/work.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../../support/worker.ts";
 
 const database = useDatabase({ per: "file" });
-const replicas = useReplicas(database, "here");
+const replicas = usePatientReplicas(database, "here");
 /** The sweep is far away: a prompt arrival came from a notification. */
 const promptMs = 3_000;
 

@@ -9,10 +9,10 @@ import { GroupScope, SpreadMode, type WatcherSpecSchema } from "#gen/pinion/v1/w
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../../support/device.ts";
 import { createRandom } from "../../../support/random.ts";
-import { getRun, takeOn, untilStatus, useReplicas } from "../../../support/work.ts";
+import { getRun, takeOn, untilStatus, usePatientReplicas } from "../../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
-const replicas = useReplicas(database, "one", "two");
+const replicas = usePatientReplicas(database, "one", "two");
 type Spec = MessageInitShape<typeof WatcherSpecSchema>;
 let owner: ReturnType<typeof createClients>;
 let count = 0;

@@ -7,10 +7,10 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { SpreadMode } from "#gen/pinion/v1/watcher_pb.js";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../../support/device.ts";
-import { takeOn, useReplicas } from "../../../support/work.ts";
+import { takeOn, usePatientReplicas } from "../../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
-const replicas = useReplicas(database, "one");
+const replicas = usePatientReplicas(database, "one");
 let clients: (typeof replicas.one)["clients"];
 
 beforeAll(() => {

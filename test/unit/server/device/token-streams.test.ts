@@ -5,14 +5,24 @@ import { createTokenStreams, workerStreamsMax } from "../../../../src/server/dev
 test("a service's token has a stated number of streams, whatever they have said, and gets room as they end", () => {
   const streams = createTokenStreams();
   const service = { tokenId: "t", deviceId: null };
-  const leaves = Array.from({ length: workerStreamsMax }, () => {
+  const open = Array.from({ length: workerStreamsMax }, () => {
     streams.requireRoom(service);
-    return streams.add({ tokenId: "t", state: "serving" });
+    const stream = { tokenId: "t", state: "serving" } as const;
+    streams.add(stream);
+    return stream;
   });
   expect(() => streams.requireRoom(service)).toThrow(
     expect.objectContaining({ reason: "resource_exhausted", retryAfterMs: expect.any(Number) }),
   );
   streams.requireRoom({ tokenId: "another", deviceId: null });
-  leaves[0]!();
+  streams.remove(open[0]!);
   streams.requireRoom(service);
+  for (const stream of [...open, open[0]!]) streams.remove(stream);
+  for (const stream of open.slice(0, 4)) streams.add(stream);
+  const device = { tokenId: "t", deviceId: "d" };
+  expect(() => streams.requireRoom(device)).toThrow(
+    expect.objectContaining({ reason: "resource_exhausted" }),
+  );
+  streams.remove(open[1]!);
+  streams.requireRoom(device);
 });

@@ -22,22 +22,25 @@ function open() {
   };
 }
 
+/** The owner of work, which is ended by `destroy`. */
+const owner = (destroy: () => unknown) => ({ destroy });
+
 test("a handler that throws and one that rejects end their own request, and are counted and logged", async () => {
   const { line, counted, logged } = open();
   const ended: string[] = [];
   line.run(
-    () => ended.push("thrown"),
+    owner(() => ended.push("thrown")),
     () => {
       throw new Error("at once");
     },
   );
   line.run(
-    () => ended.push("rejected"),
+    owner(() => ended.push("rejected")),
     () => Promise.reject(new Error("later")),
   );
   expect(
     line.run(
-      () => {},
+      owner(() => {}),
       () => 7,
     ),
   ).toBe(7);
@@ -64,11 +67,30 @@ test("a listener that throws ends what its emitter belongs to; an error without 
   expect([ended, counted]).toEqual([2, ["callback"]]);
 });
 
+test("guards share one function, and each ends its own emitter as it says", () => {
+  const { line } = open();
+  const ended: EventEmitter[] = [];
+  const end = (emitter: EventEmitter) => void ended.push(emitter);
+  const emitters = [new EventEmitter(), new EventEmitter()];
+  for (const emitter of emitters) {
+    line.guard(emitter, end);
+    emitter.on("data", () => {
+      throw new Error("in a listener");
+    });
+  }
+  expect(emitters[0]!.emit).toBe(emitters[1]!.emit);
+  emitters[1]!.emit("data");
+  line.run(emitters[0]!, () => {
+    throw new Error("of its work");
+  });
+  expect(ended).toEqual([emitters[1], emitters[0]]);
+});
+
 test("an error that arrives at the process is the request's in whose course it was thrown", () => {
   const { line, counted } = open();
   let ended = 0;
   line.run(
-    () => ended++,
+    owner(() => ended++),
     () => {
       line.uncaught(new Error("in a timer"), "uncaughtException");
       line.uncaught(new Error("of a promise"), "unhandledRejection");
@@ -82,9 +104,9 @@ test("beyond 60 in a minute they are counted and not logged, and an end that fai
   const { line, counted, logged } = open();
   for (let count = 0; count < 100; count++) {
     line.run(
-      () => {
+      owner(() => {
         if (count === 0) throw new Error("cannot end");
-      },
+      }),
       () => {
         throw new Error("again");
       },
