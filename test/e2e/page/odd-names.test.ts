@@ -42,10 +42,10 @@ describe.skipIf(!browserPath)("names with marks that turn the direction of writi
     const open: string[] = [];
     for (const [view, place] of Object.entries(places)) {
       await page.goto(`${replica.url}/${place}`);
-      await page.getByText("\u202e").first().waitFor();
-      // The inline elements that hold such a text, and let it out.
+      await page.getByText("\u202e").first().waitFor({ state: "attached" });
+      // The elements that hold such a text, and let it out; the system draws options.
       const found = (await page.evaluate(`
-        [...document.querySelectorAll("main *, dialog *")]
+        [...document.querySelectorAll("main *:not(option), dialog *:not(option)")]
           .filter((element) => [...element.childNodes].some((node) => node.nodeType === 3 && /[\\u202e\\u2067]/.test(node.data)))
           .filter((element) => !/isolate|plaintext/.test(getComputedStyle(element).unicodeBidi))
           .map((element) => element.outerHTML.slice(0, 200))

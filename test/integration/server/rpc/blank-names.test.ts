@@ -35,8 +35,8 @@ test("a name of spaces, invisible characters or lone marks is refused with words
       ]);
     }
   }
-  for (const name of seen) {
-    await clients.watchers.createWatcher({ spec: { name, prompt: "x", deviceId } });
+  for (const [index, name] of seen.entries()) {
+    await clients.watchers.createWatcher({ slug: `seen-${index}`, spec: { name, prompt: "x", deviceId } });
     await clients.fleet.updateDevice({ deviceId, label: name, updateMask: { paths: ["label"] } });
   }
 });
