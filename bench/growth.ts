@@ -5,6 +5,8 @@
 import type { Bench } from "./lib/bench.ts";
 import { type Cluster, openCluster } from "./lib/cluster.ts";
 import * as grow from "./lib/grow.ts";
+import { growRest } from "./lib/grow-rest.ts";
+import { growRuns, settleRuns } from "./lib/grow-runs.ts";
 import { createReaders, findFacts, type Listed, measureLists } from "./lib/grown-lists.ts";
 import { measurePasses } from "./lib/grown-passes.ts";
 import { atMost, type Row, shown } from "./lib/report.ts";
@@ -95,14 +97,14 @@ async function measureGrowth(cluster: Cluster, opened: Opened, options: Options)
   await measure(`${shown(options.watchers)} watchers`);
   for (const size of options.endedRuns) {
     await grow.carelessly(growing, async () => {
-      await grow.growRuns(growing, size - growing.runs);
-      await grow.settleRuns(growing);
+      await growRuns(growing, size - growing.runs);
+      await settleRuns(growing);
     });
     await measure(`… and ${shown(size)} ended runs`);
   }
   await grow.carelessly(growing, async () => {
     await grow.growEvents(growing, options.events);
-    await grow.growRest(growing, growing.runs / fullRuns);
+    await growRest(growing, growing.runs / fullRuns);
   });
   await measure(`… and ${shown(options.events)} events, turns, deliveries`);
   return { rows, dearer: cpus.at(-1)! / cpus[0]! - 1, growing };

@@ -22,6 +22,8 @@ const workersPerPassMax = 1_000;
 
 /** Maximum batches of old rows deleted per table and pass. */
 const batchesPerPassMax = 20;
+/** Maximum past days per pass that get the index of their ends. */
+const indexedPerPassMax = 2;
 /** Milliseconds until the next pass while old rows are left. */
 const moreMs = 1_000;
 /** Milliseconds until the next check while the database's clock is in doubt. */
@@ -76,6 +78,9 @@ async function tend(db: Db, options: { days: number; log: Logger; at: Date }): P
     const tended = await transaction(db, (tx) => partitions.tend(tx, options.days, options.at));
     if (tended && tended.dropped.length > 0)
       options.log.info({ dropped: tended.dropped }, "dropped old runs");
+    for (let indexed = 0; indexed < indexedPerPassMax; indexed++) {
+      if (!(await transaction(db, (tx) => partitions.indexPast(tx)))) break;
+    }
     return true;
   } catch (error) {
     if (isUnavailable(error)) throw error;

@@ -65,6 +65,9 @@ export async function enroll(
   surroundings: Pick<Surroundings, "scheduleChanged">,
 ): Promise<Enrolment> {
   const enrolment = await transaction(db, async (tx) => {
+    // The member before the code, as in a removal of a member, which deletes the member's codes.
+    const maker = await joinCodes.findMaker(tx, { code: asked.joinCode });
+    if (maker) await members.holdRole(tx, maker);
     const code = await joinCodes.consume(tx, { code: asked.joinCode });
     if (!code) {
       const leaving = await orgMoves.findOfJoinCode(tx, asked.joinCode);

@@ -281,7 +281,8 @@ const usageGroups: Record<UsageGroup, usage.UsageGroup> = {
 /** Runs with the reports of their agents. */
 async function runMessages(db: Db, orgId: string, rows: readonly runs.RunRow[]): Promise<Run[]> {
   const ended = rows.filter((row) => row.finishedAt !== null && row.status !== "skipped");
-  const found = await reports.findAll(db, { orgId, runIds: ended.map((row) => row.id) });
+  const ends = ended.map((row) => row.finishedAt);
+  const found = await reports.findAll(db, { orgId, runIds: ended.map((row) => row.id), ends });
   const live = rows.filter((row) => row.status === "running" || row.status === "claimed");
   const open = await questions.countOpen(db, { orgId, runIds: live.map((row) => row.id) });
   return rows.map((row) =>

@@ -31,6 +31,9 @@ const database = useDatabase();
 const log = createLogger({ name: "test", level: "silent" });
 const retain = (days = 30) => retainOnce(database.db, { days, conversationDays: 365, log });
 
+/** A day of UTC, as 2026-01-31. */
+const dayAgo = (days: number) => new Date(Date.now() - days * 86_400_000).toISOString().slice(0, 10);
+
 async function partitions(db: Db): Promise<string[]> {
   const { rows } = await sql<{ name: string }>`
     select c.relname as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -126,6 +129,29 @@ test("two replicas that tend the partitions at once do it once", async () => {
   await second.commit();
   await using third = await hold(db);
   expect(await tend(third.tx, 30)).toEqual({ created: [], dropped: [] });
+});
+
+test("past days get the index by which their ends are counted, two in a pass, and today none", async () => {
+  const { db } = database;
+  const named = async () => {
+    const { rows } = await sql<{ name: string }>`
+      select relname as name from pg_class where relname ~ '^run_finished_[0-9]{8}_ends$' order by 1`.execute(
+      db,
+    );
+    return rows.map(({ name }) => name);
+  };
+  for (const days of [1, 2, 3]) {
+    const [first, next] = [dayAgo(days), dayAgo(days - 1)];
+    await sql`create table ${sql.ref(`run_finished_${first.replaceAll("-", "")}`)} partition of run_finished
+      for values from (${sql.lit(`${first} 00:00:00+00`)}) to (${sql.lit(`${next} 00:00:00+00`)})`.execute(
+      db,
+    );
+  }
+  await retain();
+  expect(await named()).toHaveLength(2);
+  await retain();
+  await retain();
+  expect(await named()).toHaveLength(3);
 });
 
 test("a day's partition is analyzed when its rows have doubled, not ten times as often", async () => {

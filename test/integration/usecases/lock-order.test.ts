@@ -9,10 +9,12 @@ import { beforeEach, expect, test } from "vitest";
 import { trigger } from "../../../src/scheduler/starts/triggers.ts";
 import * as agentEdits from "../../../src/store/agents/agent-edits.ts";
 import * as devices from "../../../src/store/people/devices/devices.ts";
+import * as joinCodes from "../../../src/store/people/devices/join-codes.ts";
 import * as roles from "../../../src/store/people/orgs/members.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import * as hooks from "../../../src/store/work/watchers/hooks.ts";
 import { valuesOf, type WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";
+import { enroll } from "../../../src/usecases/enrolments.ts";
 import * as members from "../../../src/usecases/members.ts";
 import * as watchers from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -121,6 +123,26 @@ test("a member who leaves while the device is deleted to which an agent of the m
     second: sql`select from agent where id = ${agent.agentId}`,
     other: () =>
       members.remove(database.db, { ...bob, actor, caller: null, endsServices: false }, surroundings),
+  });
+});
+
+test("a member who leaves while a device of the member is deleted", async () => {
+  await inOneOrder({
+    first: (tx) => devices.lock(tx, { orgId, deviceId: laptop.deviceId }),
+    second: sql`select from token where device_id = ${laptop.deviceId}`,
+    other: () =>
+      members.remove(database.db, { ...bob, actor, caller: null, endsServices: false }, surroundings),
+  });
+});
+
+test("a device that enrols by the code of a member who leaves", async () => {
+  const code = { ...bob, expiresInMs: 60_000, tokenId: null, actor };
+  const { code: joinCode } = await joinCodes.create(database.db, code);
+  const asked = { joinCode, installId: randomUUID(), os: "linux", label: "late", appVersion: "" } as const;
+  await inOneOrder({
+    first: (tx) => roles.lock(tx, bob),
+    second: sql`select from join_code where user_id = ${bob.userId} and used_at is null`,
+    other: () => enroll(database.db, asked, surroundings),
   });
 });
 

@@ -67,6 +67,19 @@ export function create(
   });
 }
 
+/** The person who made a code, by the code alone; undefined if the code is unknown or a service's. */
+export async function findMaker(
+  db: Db,
+  options: { code: string },
+): Promise<{ orgId: string; userId: string } | undefined> {
+  const row = await db
+    .selectFrom("join_code")
+    .select(["org_id as orgId", "user_id as userId"])
+    .where("sha256", "=", hashOf(options.code))
+    .executeTakeFirst();
+  return row?.userId ? { orgId: row.orgId, userId: row.userId } : undefined;
+}
+
 /**
  * Consumes a code and returns its maker; undefined if the code is unknown, used or expired. Of two
  * concurrent calls the second waits for the first's commit and then sees a used code. Takes no org:

@@ -121,11 +121,16 @@ export async function list(
       ) end as problems
     from bulk_operation o
       cross join lateral (
-        select count(*)::int as matched, (count(*) filter (where state = 'done'))::int as done,
-          (count(*) filter (where state = 'passed_over'))::int as passed_over,
-          (count(*) filter (where state = 'failed'))::int as failed,
-          (count(*) filter (where state = 'pending'))::int as "left"
-        from bulk_item where org_id = o.org_id and bulk_id = o.id
+        -- Of a finished operation, as counted at its end.
+        select (o.counts->>'matched')::int as matched, (o.counts->>'done')::int as done,
+          (o.counts->>'passed_over')::int as passed_over, (o.counts->>'failed')::int as failed, 0 as "left"
+        where o.counts is not null
+        union all
+        select count(*)::int, (count(*) filter (where state = 'done'))::int,
+          (count(*) filter (where state = 'passed_over'))::int, (count(*) filter (where state = 'failed'))::int,
+          (count(*) filter (where state = 'pending'))::int
+        from bulk_item where o.counts is null and org_id = o.org_id and bulk_id = o.id
+        having o.counts is null
       ) i
     where o.org_id = ${orgId} ${id ? sql`and o.id = ${id}::uuid` : sql``} ${beforeId ? sql`and o.id < ${beforeId}::uuid` : sql``}
     order by o.id desc
@@ -218,17 +223,17 @@ export async function finish(
   job: Job,
 ): Promise<{ done: number; passedOver: number; failed: number } | undefined> {
   const { rows } = await sql<{ done: number; passedOver: number; failed: number }>`
-    with finished as (
-      update bulk_operation o set state = 'finished', finished_at = now()
-      where o.org_id = ${job.orgId} and o.id = ${job.id} and o.state = 'running'
-        and not exists (select from bulk_item i where i.org_id = o.org_id and i.bulk_id = o.id and i.state = 'pending')
-      returning o.org_id, o.id
-    )
-    select (count(*) filter (where i.state = 'done'))::int as done,
-      (count(*) filter (where i.state = 'passed_over'))::int as "passedOver",
-      (count(*) filter (where i.state = 'failed'))::int as failed
-    from finished f left join bulk_item i on i.org_id = f.org_id and i.bulk_id = f.id
-    group by f.id
+    update bulk_operation o set state = 'finished', finished_at = now(),
+      counts = jsonb_build_object('matched', c.matched, 'done', c.done, 'passed_over', c.passed_over, 'failed', c.failed)
+    from (
+      select count(*)::int as matched, (count(*) filter (where state = 'done'))::int as done,
+        (count(*) filter (where state = 'passed_over'))::int as passed_over,
+        (count(*) filter (where state = 'failed'))::int as failed
+      from bulk_item where org_id = ${job.orgId} and bulk_id = ${job.id}
+    ) c
+    where o.org_id = ${job.orgId} and o.id = ${job.id} and o.state = 'running'
+      and not exists (select from bulk_item i where i.org_id = o.org_id and i.bulk_id = o.id and i.state = 'pending')
+    returning c.done, c.passed_over as "passedOver", c.failed
   `.execute(tx);
   return rows[0];
 }

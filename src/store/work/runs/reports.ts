@@ -113,16 +113,25 @@ export type ReportRow = {
   hasTranscript: boolean;
 };
 
-/** The reports of runs, by run id; runs without a report are absent. */
+/** Bound in ms on a report before the end of its run: they are stored in one transaction. */
+const reportAheadMsMax = 3_600_000;
+
+/**
+ * The reports of runs, by run id; runs without a report are absent. `ends`: when the runs ended, as
+ * far as known; days before the first end are not looked at.
+ */
 export async function findAll(
   db: Db,
-  runs: { orgId: string; runIds: readonly string[] },
+  runs: { orgId: string; runIds: readonly string[]; ends?: readonly (Date | null)[] },
 ): Promise<Map<string, ReportRow>> {
   if (runs.runIds.length === 0) return new Map();
+  const ends = (runs.ends ?? []).map((end) => end?.getTime() ?? 0);
+  const since = ends.length === 0 ? 0 : Math.max(0, Math.min(...ends) - reportAheadMsMax);
   const { rows } = await sql<ReportRow>`
     select run_id as "runId", result, structured, attention, session_id as "sessionId", facts,
       transcript is not null as "hasTranscript"
     from run_report where org_id = ${runs.orgId} and run_id = any(${runs.runIds as string[]}::uuid[])
+      and finished_at >= ${new Date(since)}
     -- A late result may have settled a run again: the last report is the one that counts.
     order by finished_at
   `.execute(db);

@@ -56,6 +56,32 @@ export async function tend(
   return { created, dropped };
 }
 
+/** Milliseconds that an index of a day may take. */
+const indexMsMax = 600_000;
+
+/**
+ * Makes the index by which the ends of a past day are counted, for the newest day without it; returns
+ * its name. Past days get no more ends, so the index costs no run anything; a late result waits for
+ * it. Undefined if all have it, or another replica is tending at the same time. Only in a transaction.
+ */
+export async function indexPast(tx: Db): Promise<string | undefined> {
+  const { rows } = await sql<{ name: string; isMine: boolean }>`
+    select c.relname as name, pg_try_advisory_xact_lock(${lockKey}) as "isMine"
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
+      and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date
+      and to_regclass(c.relname || '_ends') is null
+    order by c.relname desc limit 1`.execute(tx);
+  const [day] = rows;
+  if (!day?.isMine) return undefined;
+  await sql`set local lock_timeout = ${sql.lit(tendLockMsMax)}`.execute(tx);
+  await sql`set local statement_timeout = ${sql.lit(indexMsMax)}`.execute(tx);
+  await sql`
+    create index if not exists ${sql.ref(`${day.name}_ends`)} on ${sql.ref(day.name)} (org_id, finished_at)
+    include (status, device_id, duration_ms)`.execute(tx);
+  return day.name;
+}
+
 /** The time from which ages count, as a part of SQL. */
 export const moment = (at: Date | undefined) => (at ? sql`${at}::timestamptz` : sql`now()`);
 

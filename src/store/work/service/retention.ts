@@ -63,15 +63,34 @@ async function findNewestEnd(tx: Db, at: Date): Promise<Date | undefined> {
   `.execute(tx);
   let newest: Date | undefined;
   for (const name of ["run_finished_default", ...partitions.map((partition) => partition.name)]) {
-    const { rows } = await sql<{ at: Date | null }>`
-      select max(finished_at) as at from ${sql.ref(name)} where finished_at <= ${at} and status <> 'skipped'
-    `.execute(tx);
-    const found = onlyRow(rows).at;
+    const found =
+      (await newestEndOf(tx, name, at, await findLastPages(tx, name))) ??
+      (await newestEndOf(tx, name, at, 0));
     if (found && (!newest || found > newest)) newest = found;
     // Partitions of earlier days have earlier ends.
     if (found && name !== "run_finished_default") break;
   }
   return newest;
+}
+
+/** Pages at the end of a partition, which have its last ends: rows are only added. */
+const lastPages = 64;
+
+async function findLastPages(tx: Db, partition: string): Promise<number> {
+  const { rows } = await sql<{ page: number }>`
+    select greatest(0, pg_relation_size(${partition}::regclass) / current_setting('block_size')::int - ${lastPages})::float8 as page`.execute(
+    tx,
+  );
+  return onlyRow(rows).page;
+}
+
+/** The newest end before `at` in a partition's pages from `page` on; undefined for none. */
+async function newestEndOf(tx: Db, partition: string, at: Date, page: number): Promise<Date | undefined> {
+  const { rows } = await sql<{ at: Date | null }>`
+    select max(finished_at) as at from ${sql.ref(partition)}
+    where ctid >= ${`(${page},0)`}::tid and finished_at <= ${at} and status <> 'skipped'
+  `.execute(tx);
+  return onlyRow(rows).at ?? undefined;
 }
 
 /** The reference times of a pass, as parts of SQL. */
