@@ -31,6 +31,9 @@ export async function openCluster(extra: Record<string, string> = {}): Promise<C
   // As root, PostgreSQL runs as another user, who needs to traverse the directory.
   await chmod(dataDir, 0o711);
   const embedded = await startEmbedded({ dataDir, settings: { ...settings, ...extra } });
+  // Of a bench that fails nothing stays behind.
+  const orphan = () => process.kill(embedded.pid, "SIGINT");
+  process.once("exit", orphan);
   const { rows } = await query(embedded.url, "select current_setting('server_version') as version");
   return {
     pid: embedded.pid,
@@ -44,6 +47,7 @@ export async function openCluster(extra: Record<string, string> = {}): Promise<C
       return url.href;
     },
     async close() {
+      process.off("exit", orphan);
       await embedded.stop();
       if (!process.env.KEEP) await rm(dataDir, { recursive: true, force: true });
     },

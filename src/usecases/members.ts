@@ -217,10 +217,11 @@ async function depart(
 ): Promise<{ departure: Departure; ended: Cancellation[]; stranded: Stranded }> {
   const { orgId, userId, actor } = leaving;
   await members.remove(tx, { orgId, userId });
+  // The devices before their tokens, as in a removal of a device.
+  const owned = await deviceSessions.lockOwnedBy(tx, { orgId, userId });
   await joinCodes.removeUnused(tx, { orgId, userId });
   const tokenIds = await tokens.revokeOfPerson(tx, leaving);
   const serviceTokensKept = await tokens.countOfServices(tx, { orgId, creatorId: userId });
-  const owned = await deviceSessions.lockOwnedBy(tx, { orgId, userId });
   const unpinned = await unpin(tx, {
     ...{ orgId, actor },
     devices: owned.map(({ id, label }) => ({

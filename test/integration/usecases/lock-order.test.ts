@@ -126,6 +126,15 @@ test("a member who leaves while the device is deleted to which an agent of the m
   });
 });
 
+test("a member who leaves while a device of the member is deleted", async () => {
+  await inOneOrder({
+    first: (tx) => devices.lock(tx, { orgId, deviceId: laptop.deviceId }),
+    second: sql`select from token where device_id = ${laptop.deviceId}`,
+    other: () =>
+      members.remove(database.db, { ...bob, actor, caller: null, endsServices: false }, surroundings),
+  });
+});
+
 test("a device that enrols by the code of a member who leaves", async () => {
   const code = { ...bob, expiresInMs: 60_000, tokenId: null, actor };
   const { code: joinCode } = await joinCodes.create(database.db, code);

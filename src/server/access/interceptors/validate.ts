@@ -7,6 +7,7 @@ import { DeviceService } from "#gen/pinion/v1/device_pb.js";
 import { refuse } from "../../../errors.ts";
 import { nameOf } from "../rules.ts";
 import { findBadText } from "./bad-text.ts";
+import { findBlankName } from "./blank-names.ts";
 
 const patterns = new Map<string, RegExp>();
 
@@ -66,11 +67,15 @@ export function checkWholeMessage<Desc extends DescMessage>(
   });
 }
 
+const blankWords = "has no character that can be seen; write a name with at least one letter, digit or sign";
+
 /** A validator that refuses a message by a Refusal, like all other checks here. */
 const refusing: Validator = {
   validate(schema, message) {
     const violation = checkMessage(schema, message);
     if (violation) refuse("invalid_argument", violation.message, { field: violation.field });
+    const field = findBlankName(schema, message);
+    if (field) refuse("invalid_argument", `${field}: ${blankWords}`, { field });
     return { kind: "valid", message: message as never, error: undefined, violations: undefined };
   },
 };

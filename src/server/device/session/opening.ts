@@ -16,6 +16,7 @@ import { storableText } from "../../../store/pg/values/storable.ts";
 import type { FailurePolicy } from "../../../store/work/attempts/settlements.ts";
 import * as events from "../../../store/work/service/events.ts";
 import * as orgMoves from "../../../store/work/service/org-moves.ts";
+import { isBlank } from "../../access/interceptors/blank-names.ts";
 import { osNameOf } from "../../enums.ts";
 import { type Opening, openSession, openSessions } from "../reconcile/reconcile.ts";
 import { requireAllowed } from "./allowed.ts";
@@ -233,7 +234,9 @@ function factsOf(hello: Hello): hellos.HelloFacts {
   const { appVersion, label, agentKinds, capabilities, maxConcurrency } = hello;
   return {
     configProblem: storableText(hello.configProblem),
-    ...{ appVersion, label, agentKinds, capabilities, maxConcurrency },
+    // A label that nobody can see is none, and keeps the stored label.
+    label: isBlank(label) ? "" : label,
+    ...{ appVersion, agentKinds, capabilities, maxConcurrency },
     upgrade: hello.upgrade ? (toJson(UpgradeInfoSchema, hello.upgrade) as JsonObject) : null,
     executors: hello.executors.map((executor) => toJson(ExecutorInfoSchema, executor) as JsonObject),
     workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
