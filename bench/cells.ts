@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { connectDevice, createClients, type DeviceConnection, silentLogger } from "@pinion/client";
 import { Os } from "../clients/ts/src/gen/pinion/v1/device_pb.js";
-import { newToken, withCell } from "../src/ids.ts";
+import { newToken, withCell } from "../src/values/ids.ts";
 import { type FrontDoor, startFrontDoor } from "../test/support/front-door.ts";
 import { freePort } from "../test/support/programs.ts";
 import type { Bench } from "./lib/bench.ts";

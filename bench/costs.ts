@@ -4,7 +4,7 @@
  * per second, a run costs several times as much CPU, but the CPU is mostly idle then.
  */
 import pg from "pg";
-import { newToken } from "../src/ids.ts";
+import { newToken } from "../src/values/ids.ts";
 import type { Bench } from "./lib/bench.ts";
 import { startChild } from "./lib/children.ts";
 import { type Cluster, openCluster, query } from "./lib/cluster.ts";

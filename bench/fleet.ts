@@ -3,7 +3,7 @@
  * reference: a bare node:http2 server with as many streams and as many answered messages.
  */
 import { execSync } from "node:child_process";
-import { newToken } from "../src/ids.ts";
+import { newToken } from "../src/values/ids.ts";
 import type { Bench } from "./lib/bench.ts";
 import { type Child, startChild } from "./lib/children.ts";
 import { type Cluster, openCluster, query } from "./lib/cluster.ts";

@@ -4,7 +4,7 @@
  * org are triggered from the moment on. Measures the time until every slot has a row, the time until
  * every connected device has its runs, the delay of the other org's watcher, and of its triggers.
  */
-import { newToken, secretHash } from "../src/ids.ts";
+import { newToken, secretHash } from "../src/values/ids.ts";
 import type { Bench } from "./lib/bench.ts";
 import { startChild } from "./lib/children.ts";
 import { openCluster, query } from "./lib/cluster.ts";

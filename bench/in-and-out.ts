@@ -6,7 +6,7 @@ import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { createClients } from "@pinion/client";
 import { HookKind } from "#gen/pinion/v1/hook_pb.js";
-import { newToken } from "../src/ids.ts";
+import { newToken } from "../src/values/ids.ts";
 import type { Bench } from "./lib/bench.ts";
 import { startChild } from "./lib/children.ts";
 import { openCluster, query } from "./lib/cluster.ts";

@@ -3,7 +3,7 @@
  * runs per second that arrive as a Poisson process. References at the same arrivals: the start
  * delay of jobs in the queues, and a bare echo.
  */
-import { newToken } from "../src/ids.ts";
+import { newToken } from "../src/values/ids.ts";
 import type { Bench } from "./lib/bench.ts";
 import { startChild } from "./lib/children.ts";
 import { openCluster, query } from "./lib/cluster.ts";

@@ -4,7 +4,7 @@
  * alone (the floor), and job queues that run as many no-op jobs in the process that holds the
  * database, each with a result row; the adding of their jobs is measured separately.
  */
-import { newToken } from "../src/ids.ts";
+import { newToken } from "../src/values/ids.ts";
 import type { Bench } from "./lib/bench.ts";
 import { type Child, startChild } from "./lib/children.ts";
 import { type Cluster, openCluster, query } from "./lib/cluster.ts";

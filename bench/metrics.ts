@@ -7,9 +7,9 @@ import { randomUUID } from "node:crypto";
 import { cpus } from "node:os";
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 import { ConnectRequestSchema } from "#gen/pinion/v1/device_pb.js";
-import { createMetrics } from "../src/metrics.ts";
 import { createTelemetry } from "../src/server/telemetry.ts";
 import type { ClaimedRun } from "../src/store/work/runs/run-claims.ts";
+import { createMetrics } from "../src/telemetry/metrics.ts";
 
 const rounds = 15;
 const callsPerRound = 100_000;

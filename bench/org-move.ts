@@ -5,8 +5,8 @@
 import { spawn } from "node:child_process";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
-import { newToken } from "../src/ids.ts";
 import { migrate } from "../src/store/pg/migrate.ts";
+import { newToken } from "../src/values/ids.ts";
 import type { Bench } from "./lib/bench.ts";
 import { type Cluster, openCluster, query } from "./lib/cluster.ts";
 import { peakKiB } from "./lib/cpu.ts";

@@ -4,7 +4,7 @@
  * interval of heartbeats. `SNAPSHOT=FILE` writes the replica's heap at the end, `BENCH_EXEC_ARGV` adds
  * options of Node to the replica's.
  */
-import { newToken } from "../src/ids.ts";
+import { newToken } from "../src/values/ids.ts";
 import { type Child, startChild } from "./lib/children.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { cpuSeconds, residentKiB } from "./lib/cpu.ts";

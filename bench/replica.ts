@@ -4,9 +4,9 @@ import { writeFile } from "node:fs/promises";
 import { Session } from "node:inspector/promises";
 import { writeHeapSnapshot } from "node:v8";
 import { replicaConfig } from "../src/config.ts";
-import { createLogger } from "../src/log.ts";
 import { boundHeapGrowth } from "../src/replica/heap-growth.ts";
 import { startReplica } from "../src/replica/replica.ts";
+import { createLogger } from "../src/telemetry/log.ts";
 import { answerQuestions } from "./lib/children.ts";
 
 const replica = await startReplica(

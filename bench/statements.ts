@@ -5,7 +5,6 @@
 
 import { Kysely, PostgresDialect } from "kysely";
 import pg from "pg";
-import { newToken } from "../src/ids.ts";
 import { planDue } from "../src/scheduler/slots/plan.ts";
 import { eventOf } from "../src/scheduler/slots/recording.ts";
 import { type Db, transaction } from "../src/store/pg/database.ts";
@@ -19,6 +18,7 @@ import * as presence from "../src/store/work/service/presence.ts";
 import * as replicas from "../src/store/work/service/replicas.ts";
 import * as schedules from "../src/store/work/watchers/schedules.ts";
 import * as slotRows from "../src/store/work/watchers/slot-rows.ts";
+import { newToken } from "../src/values/ids.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { percentiles } from "./lib/percentiles.ts";
 import { shown } from "./lib/report.ts";

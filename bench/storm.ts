@@ -4,7 +4,7 @@
  * database, and lost or doubled runs.
  */
 import { createServer } from "node:net";
-import { newToken } from "../src/ids.ts";
+import { newToken } from "../src/values/ids.ts";
 import type { Bench } from "./lib/bench.ts";
 import { startChild } from "./lib/children.ts";
 import { openCluster, query } from "./lib/cluster.ts";

@@ -4,7 +4,7 @@
  * open turn has its reply after its worker's stream broke.
  */
 import pg from "pg";
-import { newToken } from "../src/ids.ts";
+import { newToken } from "../src/values/ids.ts";
 import type { Bench } from "./lib/bench.ts";
 import { startChild } from "./lib/children.ts";
 import { type Cluster, openCluster, query } from "./lib/cluster.ts";

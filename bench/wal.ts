@@ -4,7 +4,6 @@
  * so other load on the machine does not matter.
  */
 
-import { newToken } from "../src/ids.ts";
 import { appendSettled } from "../src/scheduler/endings/settle.ts";
 import { planDue } from "../src/scheduler/slots/plan.ts";
 import { eventOf } from "../src/scheduler/slots/recording.ts";
@@ -15,6 +14,7 @@ import * as presence from "../src/store/work/service/presence.ts";
 import * as replicas from "../src/store/work/service/replicas.ts";
 import * as schedules from "../src/store/work/watchers/schedules.ts";
 import * as slotRows from "../src/store/work/watchers/slot-rows.ts";
+import { newToken } from "../src/values/ids.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { cpuSeconds } from "./lib/cpu.ts";
 import { makeDue, seedDevices, seedOrgs, seedWatchers } from "./lib/seed.ts";

@@ -1,5 +1,5 @@
 import { type Clients, createClients, PinionError } from "@pinion/client";
-import { newToken, secretHash } from "../../src/ids.ts";
+import { newToken, secretHash } from "../../src/values/ids.ts";
 import { query } from "./cluster.ts";
 import { bigOrg } from "./grow.ts";
 import { type Ask, type Facts, groups } from "./grown-asks.ts";

@@ -1,9 +1,9 @@
-import { createLogger } from "../../src/log.ts";
 import { retainOnce } from "../../src/scheduler/retention.ts";
 import { openDatabase, transaction } from "../../src/store/pg/database.ts";
 import { migrate } from "../../src/store/pg/migrate.ts";
 import * as retention from "../../src/store/work/service/retention.ts";
 import * as schedules from "../../src/store/work/watchers/schedules.ts";
+import { createLogger } from "../../src/telemetry/log.ts";
 import { startChild } from "./children.ts";
 import type { Row } from "./report.ts";
 

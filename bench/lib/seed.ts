@@ -1,4 +1,4 @@
-import { secretHash } from "../../src/ids.ts";
+import { secretHash } from "../../src/values/ids.ts";
 import { query } from "./cluster.ts";
 
 /**

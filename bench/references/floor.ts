@@ -3,13 +3,13 @@
  * without streams and without waiting.
  */
 
-import { createLogger } from "../../src/log.ts";
 import { storeCurrent } from "../../src/scheduler/endings/run-endings.ts";
 import { materializeOnce } from "../../src/scheduler/slots/materializer.ts";
 import { openDatabase, transaction } from "../../src/store/pg/database.ts";
 import * as attempts from "../../src/store/work/attempts/attempts.ts";
 import * as runClaims from "../../src/store/work/runs/run-claims.ts";
 import * as presence from "../../src/store/work/service/presence.ts";
+import { createLogger } from "../../src/telemetry/log.ts";
 import { answerQuestions } from "../lib/children.ts";
 import { query } from "../lib/cluster.ts";
 

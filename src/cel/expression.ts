@@ -7,7 +7,7 @@
  */
 import { type CelInput, isCelError, plan } from "@bufbuild/cel";
 import { refuse } from "../errors.ts";
-import type { JsonValue } from "../json.ts";
+import type { JsonValue } from "../values/json.ts";
 import { check, env, type Limits, messageOf, parseText } from "./check.ts";
 import { costOf, growthOf, type Sizes } from "./cost.ts";
 import { celOf } from "./json.ts";

@@ -1,5 +1,5 @@
 import { type CelInput, isCelList, isCelMap, isCelUint } from "@bufbuild/cel";
-import { inputDepthMax, type JsonValue } from "../json.ts";
+import { inputDepthMax, type JsonValue } from "../values/json.ts";
 import type { Sizes } from "./cost.ts";
 import { ExpressionError } from "./parsed.ts";
 

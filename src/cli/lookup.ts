@@ -1,5 +1,5 @@
 import type { Device } from "#gen/pinion/v1/fleet_pb.js";
-import { isUuid } from "../ids.ts";
+import { isUuid } from "../values/ids.ts";
 import type { Clients } from "./context.ts";
 import { exitCodes, Failure } from "./failures.ts";
 import { collect, lookupItemsMax } from "./print/paging.ts";

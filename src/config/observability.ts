@@ -1,6 +1,6 @@
 import { z } from "zod";
-import type { LogFormat } from "../log.ts";
-import type { TracingConfig } from "../tracing.ts";
+import type { LogFormat } from "../telemetry/log.ts";
+import type { TracingConfig } from "../telemetry/tracing.ts";
 import { ConfigError } from "./config-error.ts";
 import type { SettingsOf } from "./fields.ts";
 

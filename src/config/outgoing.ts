@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { createReach, parseNetworks, type Reach } from "../addresses.ts";
+import { createReach, parseNetworks, type Reach } from "../network/addresses.ts";
 import { createKeyring, createReferences, KeyError, type Keyring, type References } from "../secrets.ts";
 import { ConfigError } from "./config-error.ts";
 import { count, type SettingsOf } from "./fields.ts";

@@ -1,7 +1,7 @@
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { build } from "../build.ts";
-import { cellPattern } from "../ids.ts";
+import { cellPattern } from "../values/ids.ts";
 import { ConfigError } from "./config-error.ts";
 import { count, type SettingsOf } from "./fields.ts";
 

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { tokenKind } from "../ids.ts";
+import { tokenKind } from "../values/ids.ts";
 import { ConfigError } from "./config-error.ts";
 import { length, lengthMs, type SettingsOf } from "./fields.ts";
 import type { portSettings } from "./port.ts";

@@ -1,12 +1,12 @@
 /** Input of every builder of a replica: settings, id, log and telemetry. */
 import { build } from "../build.ts";
 import type { ReplicaConfig } from "../config.ts";
-import { DatabaseClock } from "../database-clock.ts";
-import type { Logger } from "../log.ts";
-import { createMetrics, type Metrics } from "../metrics.ts";
 import { createLastLine, type LastLine } from "../server/http/port/last-line.ts";
 import { createTelemetry, type Telemetry } from "../server/telemetry.ts";
-import { openTracer, type Tracer } from "../tracing.ts";
+import type { Logger } from "../telemetry/log.ts";
+import { createMetrics, type Metrics } from "../telemetry/metrics.ts";
+import { openTracer, type Tracer } from "../telemetry/tracing.ts";
+import { DatabaseClock } from "../time/database-clock.ts";
 
 export type Foundation = {
   config: ReplicaConfig;

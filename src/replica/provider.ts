@@ -1,9 +1,10 @@
 /** Sign-in with a provider of OpenID Connect, if configured. */
-import { withCell } from "../ids.ts";
+
 import type { OidcDoor } from "../server/access/oidc.ts";
 import type { Handler } from "../server/http/port/requests.ts";
 import * as signInCodes from "../store/people/credentials/sign-in-codes.ts";
 import * as arrivals from "../usecases/arrivals.ts";
+import { withCell } from "../values/ids.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";

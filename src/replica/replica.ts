@@ -3,12 +3,12 @@
  * part and defers its closing; this file adds the order of start and stop.
  */
 import type { ReplicaConfig } from "../config.ts";
-import { newId } from "../ids.ts";
-import { createLogger, type Logger } from "../log.ts";
 import { requireRules } from "../server/access/rules.ts";
 import { HealthState } from "../server/http/health.ts";
 import type { LastLine } from "../server/http/port/last-line.ts";
 import { migrate } from "../store/pg/migrate.ts";
+import { createLogger, type Logger } from "../telemetry/log.ts";
+import { newId } from "../values/ids.ts";
 import { buildAccess } from "./access.ts";
 import { type Foundation, layFoundation } from "./foundation.ts";
 import { startLoops } from "./loops.ts";

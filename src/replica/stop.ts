@@ -2,9 +2,10 @@
  * Stop of a replica: refuse new work, hand the devices on, write pending data, close; each step has
  * a time limit.
  */
-import { within } from "../abort.ts";
+
 import type { HealthState } from "../server/http/health.ts";
 import type { Port } from "../server/http/port/port.ts";
+import { within } from "../time/abort.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Work } from "./work.ts";
 

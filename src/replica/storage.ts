@@ -1,8 +1,7 @@
 /**
  * The database of a replica: its schema, its two pools, and the rows required in every database.
  */
-import { withCell } from "../ids.ts";
-import type { Logger } from "../log.ts";
+
 import { secretKeys } from "../server/platforms/kinds.ts";
 import { healSecretSettings } from "../store/agents/platform-healing.ts";
 import { provisionDefaultAgents } from "../store/people/orgs/default-agents.ts";
@@ -13,6 +12,8 @@ import { createLooks, type Looks } from "../store/pg/looks.ts";
 import { isPooler } from "../store/pg/pooled.ts";
 import { requireRoles } from "../store/pg/tenancy.ts";
 import { requireCell } from "../store/work/service/cells.ts";
+import type { Logger } from "../telemetry/log.ts";
+import { withCell } from "../values/ids.ts";
 import type { Foundation } from "./foundation.ts";
 
 export type Storage = {

@@ -3,7 +3,6 @@
  * others the changes of a commit, and the inbox delivers messages of other replicas.
  */
 import type { ReplicaConfig } from "../config.ts";
-import type { Logger } from "../log.ts";
 import { Dispatcher } from "../scheduler/dispatcher.ts";
 import { createEndings } from "../scheduler/endings/endings.ts";
 import { runEndings } from "../scheduler/endings/run-endings.ts";
@@ -22,6 +21,7 @@ import { createStreamEnds, type StreamEnds } from "../server/device/stream/strea
 import { createOffers, type Offers } from "../server/http/offers.ts";
 import type { Db } from "../store/pg/database.ts";
 import type { Looks } from "../store/pg/looks.ts";
+import type { Logger } from "../telemetry/log.ts";
 import type { Access } from "./access.ts";
 import type { Foundation } from "./foundation.ts";
 import type { Storage } from "./storage.ts";

@@ -1,9 +1,9 @@
-import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import type { WorkKind } from "../store/work/attempts/active.ts";
 import type { FailurePolicy } from "../store/work/attempts/settlements.ts";
 import * as runClaims from "../store/work/runs/run-claims.ts";
 import * as turnAttempts from "../store/work/turns/turn-attempts.ts";
+import type { Logger } from "../telemetry/log.ts";
 import type { Doorbell } from "./doorbell.ts";
 import type { Endings } from "./endings/endings.ts";
 import { settleWithEvents } from "./endings/settle.ts";

@@ -10,14 +10,15 @@
  *      ▲                 ├──failed──▶ pending, after a delay, or dead after three days
  *      └─lease runs out──┘──refused──▶ dead
  */
-import { within } from "../abort.ts";
-import type { Logger } from "../log.ts";
+
 import { type Db, transaction } from "../store/pg/database.ts";
 import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as alerts from "../store/work/messages/alerts.ts";
 import * as deliveries from "../store/work/messages/deliveries.ts";
 import { type Facts, gather } from "../store/work/messages/delivery-facts.ts";
 import * as events from "../store/work/service/events.ts";
+import type { Logger } from "../telemetry/log.ts";
+import { within } from "../time/abort.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
 /** The end of a try, as reported by the sender. */

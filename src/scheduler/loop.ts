@@ -1,6 +1,6 @@
-import { Bell, sleep } from "../abort.ts";
-import type { Logger } from "../log.ts";
 import { isUnavailable } from "../store/pg/failures.ts";
+import type { Logger } from "../telemetry/log.ts";
+import { Bell, sleep } from "../time/abort.ts";
 
 /** A scheduler service: a pass that is repeated and can be requested. */
 export type Loop = {

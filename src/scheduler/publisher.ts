@@ -1,5 +1,5 @@
-import type { Logger } from "../log.ts";
 import type { SessionName } from "../store/work/service/presence.ts";
+import type { Logger } from "../telemetry/log.ts";
 import type { Doorbell } from "./doorbell.ts";
 import type { Rung } from "./placing/placing-pass.ts";
 import type { QuestionBell } from "./questions.ts";

@@ -4,12 +4,12 @@
  * and again when it repeats the question.
  */
 import { refuse } from "../errors.ts";
-import type { Logger } from "../log.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as deliveries from "../store/work/messages/deliveries.ts";
 import * as events from "../store/work/service/events.ts";
 import * as questions from "../store/work/turns/questions.ts";
+import type { Logger } from "../telemetry/log.ts";
 import { noticesOfQuestion } from "./endings/notices.ts";
 import { type Loop, startLoop } from "./loop.ts";
 

@@ -1,4 +1,3 @@
-import type { Logger } from "../log.ts";
 import * as workers from "../store/people/devices/workers.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { isPassing, isUnavailable } from "../store/pg/failures.ts";
@@ -6,6 +5,7 @@ import * as partitions from "../store/work/service/partitions.ts";
 import * as replicas from "../store/work/service/replicas.ts";
 import * as retention from "../store/work/service/retention.ts";
 import * as clockJumps from "../store/work/watchers/clock-jumps.ts";
+import type { Logger } from "../telemetry/log.ts";
 import { type Loop, startLoop } from "./loop.ts";
 import type { Clock } from "./slots/clock.ts";
 

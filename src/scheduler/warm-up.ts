@@ -1,4 +1,3 @@
-import { newId } from "../ids.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as attempts from "../store/work/attempts/attempts.ts";
 import { complete } from "../store/work/attempts/completions.ts";
@@ -8,6 +7,7 @@ import * as runClaims from "../store/work/runs/run-claims.ts";
 import * as events from "../store/work/service/events.ts";
 import * as schedules from "../store/work/watchers/schedules.ts";
 import * as slotRows from "../store/work/watchers/slot-rows.ts";
+import { newId } from "../values/ids.ts";
 
 /** Ends the warm-up's transaction without a trace. */
 class Undone extends Error {}

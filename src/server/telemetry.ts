@@ -1,10 +1,10 @@
-import type { BatchKind, Metrics } from "../metrics.ts";
 import type { ReportVerdict } from "../scheduler/endings/endings.ts";
 import type { Reaped } from "../scheduler/endings/reaper.ts";
 import type { Settled } from "../store/work/attempts/settlements.ts";
 import type { ClaimedRun } from "../store/work/runs/run-claims.ts";
 import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";
-import { formatTraceparent, spanIdOf, type Tracer, traceIdOf } from "../tracing.ts";
+import type { BatchKind, Metrics } from "../telemetry/metrics.ts";
+import { formatTraceparent, spanIdOf, type Tracer, traceIdOf } from "../telemetry/tracing.ts";
 
 /**
  * Receives the changes of runs and turns them into numbers and spans. Never waits, never fails, and

@@ -1,9 +1,6 @@
 /** Deliveries of senders to hooks. Each delivery and its outcome are written in one transaction. */
 import { compile, deliveryNames, ExpressionError, jsonOf } from "../cel/expression.ts";
 import { Refusal, refuse } from "../errors.ts";
-import { deliveryRunId, newId } from "../ids.ts";
-import { inputBytesMax, problemOf, requireInput } from "../input.ts";
-import type { JsonValue } from "../json.ts";
 import { recording } from "../scheduler/slots/recording.ts";
 import { type Started, type StartOptions, startLocked } from "../scheduler/starts/starts.ts";
 import type { Db } from "../store/pg/database.ts";
@@ -12,6 +9,9 @@ import * as starts from "../store/work/runs/starts.ts";
 import * as events from "../store/work/service/events.ts";
 import * as hooks from "../store/work/watchers/hooks.ts";
 import * as schedules from "../store/work/watchers/schedules.ts";
+import { deliveryRunId, newId } from "../values/ids.ts";
+import { inputBytesMax, problemOf, requireInput } from "../values/input.ts";
+import type { JsonValue } from "../values/json.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 /** A delivery with a verified signature. */

@@ -1,10 +1,10 @@
-import type { Logger } from "../log.ts";
 import type { Doorbell } from "../scheduler/doorbell.ts";
 import { announce, type Cancellation, cancelIn } from "../scheduler/endings/cancels.ts";
 import type { Hold } from "../scheduler/slots/recording.ts";
 import type { Quotas } from "../store/people/orgs/quotas.ts";
 import type { Db } from "../store/pg/database.ts";
 import type { FailurePolicy } from "../store/work/attempts/settlements.ts";
+import type { Logger } from "../telemetry/log.ts";
 
 /**
  * The parts that a use-case needs beside the database: the quotas of orgs, the policy for failures,

@@ -6,7 +6,6 @@
  */
 
 import { refuse } from "../errors.ts";
-import { newId } from "../ids.ts";
 import { type Cancellation, nothingCancelled } from "../scheduler/endings/cancels.ts";
 import { positionAfter } from "../scheduler/schedule/schedule.ts";
 import { recordDue } from "../scheduler/slots/record-due.ts";
@@ -28,6 +27,7 @@ import * as hooks from "../store/work/watchers/hooks.ts";
 import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";
 import { fieldsOf, notifyOf, valuesOf, type WatcherValues } from "../store/work/watchers/watcher-values.ts";
 import * as watchers from "../store/work/watchers/watchers.ts";
+import { newId } from "../values/ids.ts";
 import { announceAll, cancelOfWatcher, type Surroundings } from "./surroundings.ts";
 
 type Watcher = watchers.Watcher;

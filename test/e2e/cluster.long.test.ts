@@ -6,8 +6,8 @@
 import pg from "pg";
 import { afterEach, describe, expect, test, vi } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { createLogger } from "../../src/log.ts";
 import { migrate } from "../../src/store/pg/migrate.ts";
+import { createLogger } from "../../src/telemetry/log.ts";
 import { startDevice } from "../integration/client/harness.ts";
 import { enrolDevice } from "../support/device.ts";
 import { isLong } from "../support/long.ts";

@@ -9,7 +9,6 @@ import fc from "fast-check";
 import { expect, onTestFinished, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../src/errors.ts";
-import { createLogger } from "../../src/log.ts";
 import { cancelRun } from "../../src/scheduler/endings/cancels.ts";
 import { reapOnce } from "../../src/scheduler/endings/reaper.ts";
 import { materializeOnce } from "../../src/scheduler/slots/materializer.ts";
@@ -19,6 +18,7 @@ import * as attempts from "../../src/store/work/attempts/attempts.ts";
 import type * as runClaims from "../../src/store/work/runs/run-claims.ts";
 import * as presence from "../../src/store/work/service/presence.ts";
 import type { WatcherName } from "../../src/store/work/watchers/schedules.ts";
+import { createLogger } from "../../src/telemetry/log.ts";
 import { useDatabase } from "../support/database.ts";
 import { isLong } from "../support/long.ts";
 import {

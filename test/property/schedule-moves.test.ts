@@ -7,11 +7,11 @@
 import fc from "fast-check";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { slotRunId } from "../../src/ids.ts";
 import { type Db, undoOnFailure } from "../../src/store/pg/database.ts";
 import { type ScheduleMove, toldMoves } from "../../src/store/work/watchers/schedule-moves.ts";
 import type { WatcherName } from "../../src/store/work/watchers/schedules.ts";
 import { record, type SlotRecord } from "../../src/store/work/watchers/slot-rows.ts";
+import { slotRunId } from "../../src/values/ids.ts";
 import { useDatabase } from "../support/database.ts";
 import { isLong } from "../support/long.ts";
 import { seedDevice, seedWatcher } from "../support/rows.ts";

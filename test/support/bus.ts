@@ -1,9 +1,9 @@
 /** Both kinds of bus behind one interface, so that the same tests run on both. */
 import pg from "pg";
-import { createLogger } from "../../src/log.ts";
 import { type Bus, type BusHandlers, openPostgresBus } from "../../src/server/cluster/bus.ts";
 import { openNatsBus } from "../../src/server/cluster/bus-nats.ts";
 import type { Db } from "../../src/store/pg/database.ts";
+import { createLogger } from "../../src/telemetry/log.ts";
 import { findNatsServer, startNats } from "./nats.ts";
 import { noticeSkipped } from "./notice.ts";
 

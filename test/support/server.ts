@@ -4,11 +4,11 @@ import { randomBytes } from "node:crypto";
 import { createClients } from "@pinion/client";
 import { afterAll, beforeAll, onTestFinished } from "vitest";
 import { replicaConfig } from "../../src/config.ts";
-import { createLogger } from "../../src/log.ts";
 import { type Replica, startReplica } from "../../src/replica/replica.ts";
 import * as tokens from "../../src/store/people/credentials/tokens.ts";
 import { ensureBootstrap } from "../../src/store/people/orgs/orgs.ts";
 import { openDatabase } from "../../src/store/pg/database.ts";
+import { createLogger } from "../../src/telemetry/log.ts";
 import { findOpened } from "./database.ts";
 
 /** Short enough for a test to wait for, long enough not to fire by themselves on a busy machine. */

@@ -59,7 +59,7 @@ const layers: [name: string, pattern: RegExp][] = [
   ["server", /^src\/server\//],
   ["replica", /^src\/replica\//],
   ["cli", /^src\/cli\//],
-  ["leaves", /^src\/((cel|config)\/)?[^/]+$/],
+  ["leaves", /^src\/((batches|cel|config|network|telemetry|time|values)\/)?[^/]+$/],
   ["test", /^test\//],
 ];
 
@@ -156,7 +156,7 @@ test("ARCHITECTURE.md draws the folders that are there, and files stand loose on
   const isDrawn = (name: string) => new RegExp(`(^|[\\s(])${name}/`, "m").test(drawing);
   expect([...folders, ...rooms].filter((name) => !isDrawn(name))).toEqual([]);
 
-  const looseMax = { "src/store": 0, "src/server": 3, "src/cli": 12 };
+  const looseMax = { src: 5, "src/store": 0, "src/server": 3, "src/cli": 12 };
   for (const [folder, max] of Object.entries(looseMax)) {
     const loose = listed(folder).filter((entry) => entry.isFile());
     expect(loose.length, `${folder}: a file belongs into one of its rooms`).toBeLessThanOrEqual(max);

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { bisect } from "../../src/batcher.ts";
+import { bisect } from "../../src/batches/batcher.ts";
 
 const numbers = (count: number) => Array.from({ length: count }, (_, index) => index);
 

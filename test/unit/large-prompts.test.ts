@@ -1,6 +1,6 @@
 /** A prompt that names a large value many times is refused without being written out. */
 import { expect, test } from "vitest";
-import { problemOf } from "../../src/input.ts";
+import { problemOf } from "../../src/values/input.ts";
 
 test("a value of 64 KiB that is named a hundred times costs a moment, and the message says what to do", () => {
   let value: unknown = Array(30_000).fill(1);

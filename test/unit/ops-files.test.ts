@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { expect, onTestFinished, test } from "vitest";
 import { replicaNodeOptions } from "../../bench/lib/children.ts";
 import { serverSettings } from "../../src/config.ts";
-import { createMetrics } from "../../src/metrics.ts";
+import { createMetrics } from "../../src/telemetry/metrics.ts";
 import { noticeSkipped } from "../support/notice.ts";
 import { findProgram } from "../support/programs.ts";
 import { parseYaml, type Yaml } from "../support/yaml.ts";

@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { compile, deliveryNames } from "../../src/cel/expression.ts";
 import { partsOfPattern } from "../../src/cel/patterns.ts";
-import { selectorProblem } from "../../src/selector.ts";
+import { selectorProblem } from "../../src/values/selector.ts";
 
 const evaluate = (text: string, input: object) =>
   compile(text, deliveryNames).evaluate({ input: input as never, event: "e", headers: {} });

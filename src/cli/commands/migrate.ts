@@ -1,5 +1,5 @@
 import type { Command } from "commander";
-import { createLogger } from "../../log.ts";
+import { createLogger } from "../../telemetry/log.ts";
 import { type Cli, examples } from "../cli.ts";
 import { optionsOf } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";

@@ -1,9 +1,9 @@
 import type { Command } from "commander";
 import { logFormat, replicaConfig } from "../../config.ts";
-import type { Logger } from "../../log.ts";
-import { createLogger } from "../../log.ts";
 import { boundHeapGrowth } from "../../replica/heap-growth.ts";
 import type { Embedded } from "../../store/pg/embedded/cluster.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { createLogger } from "../../telemetry/log.ts";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { dataDir, optionsOf } from "../context.ts";
 import { removeUrl, requirePrivateDirectory, writeToken, writeUrl } from "../data-files.ts";

@@ -3,7 +3,7 @@ import { hostname, userInfo } from "node:os";
 import { durationMs, timestampMs } from "@bufbuild/protobuf/wkt";
 import { type Clients, isRetryable, isUnauthenticated } from "@pinion/client";
 import { LoginState } from "#gen/pinion/v1/sign_in_pb.js";
-import { sleep } from "../../abort.ts";
+import { sleep } from "../../time/abort.ts";
 import { type Cli, interruptSignal } from "../cli.ts";
 import { exitCodes, Failure } from "../failures.ts";
 

@@ -12,7 +12,7 @@ import {
 import pc from "picocolors";
 import { build } from "../../build.ts";
 import { logFormat, tracingConfig } from "../../config.ts";
-import { createLogger } from "../../log.ts";
+import { createLogger } from "../../telemetry/log.ts";
 import { type Cli, interruptSignal } from "../cli.ts";
 import { type GlobalOptions, proxyOption } from "../context.ts";
 import { exitCodes } from "../failures.ts";

@@ -1,6 +1,6 @@
 import { watch } from "node:fs";
 import { open } from "node:fs/promises";
-import { Bell } from "../../abort.ts";
+import { Bell } from "../../time/abort.ts";
 
 /** Polling interval in ms, for file systems without change events. */
 const lookIntervalMs = 200;

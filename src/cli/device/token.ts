@@ -5,7 +5,7 @@
 import { execFile } from "node:child_process";
 import { join } from "node:path";
 import type { Identity } from "@pinion/client";
-import { tokenKind } from "../../ids.ts";
+import { tokenKind } from "../../values/ids.ts";
 import type { Environment } from "../cli.ts";
 import { readLine } from "../context.ts";
 import { exitCodes, Failure } from "../failures.ts";

@@ -1,6 +1,6 @@
 import type { Assignment, DaemonEvent } from "@pinion/client";
 import { build } from "../../build.ts";
-import type { Logger } from "../../log.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import {
   formatTraceparent,
   openTracer,
@@ -9,7 +9,7 @@ import {
   type TraceContext,
   type Tracer,
   type TracingConfig,
-} from "../../tracing.ts";
+} from "../../telemetry/tracing.ts";
 
 /**
  * The daemon's part of a run's trace, made from the daemon's events: `accept on device`, `execute`

@@ -1,9 +1,9 @@
 import type { IncomingMessage } from "node:http";
 import { type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
 import { createClients, isPermissionDenied, type ProxySetting, proxyErrorOf, proxyFor } from "@pinion/client";
-import { tokenKind } from "../../ids.ts";
-import { outgoingRequest } from "../../outgoing.ts";
+import { outgoingRequest } from "../../network/outgoing.ts";
 import type { Readiness } from "../../server/http/probes.ts";
+import { tokenKind } from "../../values/ids.ts";
 import type { Cli } from "../cli.ts";
 import { findToken, type GlobalOptions, proxyOption, serverUrl, tokenFiles } from "../context.ts";
 import { explain, systemCode } from "../failures.ts";

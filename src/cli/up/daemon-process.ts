@@ -14,7 +14,7 @@ import { closeSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { readRegularFileSync } from "@pinion/client";
-import { sleep } from "../../abort.ts";
+import { sleep } from "../../time/abort.ts";
 import type { Environment } from "../cli.ts";
 import { openLog, writeWhole } from "../data-files.ts";
 import { selfCommand } from "../device/self.ts";

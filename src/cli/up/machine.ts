@@ -12,8 +12,8 @@ import {
 } from "@pinion/client";
 import { type ReplicaConfig, replicaConfig } from "../../config.ts";
 import { Refusal } from "../../errors.ts";
-import { createLogger, type Logger } from "../../log.ts";
 import { boundHeapGrowth } from "../../replica/heap-growth.ts";
+import { createLogger, type Logger } from "../../telemetry/log.ts";
 import type { Cli } from "../cli.ts";
 import { type Clients, dataDir, defaultPort, type GlobalOptions, readLine } from "../context.ts";
 import { prepareLog, removeUrl, requirePrivateDirectory, writeToken, writeUrl } from "../data-files.ts";

@@ -1,10 +1,10 @@
-import type { Logger } from "../../log.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import * as active from "../../store/work/attempts/active.ts";
 import type { FailurePolicy, Settled } from "../../store/work/attempts/settlements.ts";
 import * as runs from "../../store/work/runs/runs.ts";
 import type { EndedTurn } from "../../store/work/turns/turn-settlements.ts";
 import * as turns from "../../store/work/turns/turns.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import { announceEnds, type CancelledAttempt, type Doorbell } from "../doorbell.ts";
 import { settleWithEvents } from "./settle.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";

@@ -1,6 +1,5 @@
-import { type Batcher, createBatcher } from "../../batcher.ts";
+import { type Batcher, createBatcher } from "../../batches/batcher.ts";
 import { Refusal, refuse } from "../../errors.ts";
-import type { Logger } from "../../log.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { isFinal, isOfData, mayBeOfOneRow } from "../../store/pg/failures.ts";
 import type { WorkKind } from "../../store/work/attempts/active.ts";
@@ -8,6 +7,7 @@ import { lateResultsMax } from "../../store/work/attempts/late-results.ts";
 import type { AttemptSettlement } from "../../store/work/attempts/settlements.ts";
 import type { AgentReport } from "../../store/work/runs/reports.ts";
 import * as orgMoves from "../../store/work/service/org-moves.ts";
+import type { Logger } from "../../telemetry/log.ts";
 
 /** A device's report of the end of an attempt. Sizes are checked earlier. */
 export type Report = {

@@ -1,4 +1,3 @@
-import type { Logger } from "../../log.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { type Looks, looksAlone } from "../../store/pg/looks.ts";
 import * as attempts from "../../store/work/attempts/attempts.ts";
@@ -6,6 +5,7 @@ import type { FailurePolicy, Settled, Settlement } from "../../store/work/attemp
 import * as runs from "../../store/work/runs/runs.ts";
 import { lookOverdue } from "../../store/work/turns/lost-turns.ts";
 import type { RecordedRun } from "../../store/work/watchers/slot-rows.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { type Loop, startLoop } from "../loop.ts";
 import { type Clock, elapsedMs, lockedByClock, sharedCheckMs, unlessInDoubt } from "../slots/clock.ts";

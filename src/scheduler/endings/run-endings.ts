@@ -1,4 +1,4 @@
-import { pairsOf } from "../../pairs.ts";
+import { pairsOf } from "../../batches/pairs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { takingData } from "../../store/pg/failures.ts";
 import { storableText } from "../../store/pg/values/storable.ts";

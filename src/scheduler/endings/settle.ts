@@ -1,5 +1,4 @@
-import { bisect } from "../../batcher.ts";
-import type { Logger } from "../../log.ts";
+import { bisect } from "../../batches/batcher.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import { type Db, undoable } from "../../store/pg/database.ts";
 import { mayBeOfOneRow } from "../../store/pg/failures.ts";
@@ -14,6 +13,7 @@ import * as alerts from "../../store/work/messages/alerts.ts";
 import * as deliveries from "../../store/work/messages/deliveries.ts";
 import * as placements from "../../store/work/runs/placements.ts";
 import * as events from "../../store/work/service/events.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import { startFollowers } from "../starts/chains.ts";
 import { alertsOf, noticesOf } from "./notices.ts";
 

@@ -1,6 +1,5 @@
-import { bisect } from "../../batcher.ts";
-import type { Logger } from "../../log.ts";
-import { pairsOf } from "../../pairs.ts";
+import { bisect } from "../../batches/batcher.ts";
+import { pairsOf } from "../../batches/pairs.ts";
 import { type Db, undoable } from "../../store/pg/database.ts";
 import { mayBeOfOneRow, takingData } from "../../store/pg/failures.ts";
 import { storableText } from "../../store/pg/values/storable.ts";
@@ -17,6 +16,7 @@ import {
   type WithdrawnTurn,
   withdraw,
 } from "../../store/work/turns/turn-settlements.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { Doorbell } from "../doorbell.ts";
 import {
   agoMs,

@@ -1,5 +1,4 @@
-import { bisect } from "../../batcher.ts";
-import type { Logger } from "../../log.ts";
+import { bisect } from "../../batches/batcher.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { mayBeOfOneRow } from "../../store/pg/failures.ts";
 import { looksAlone } from "../../store/pg/looks.ts";
@@ -11,6 +10,7 @@ import {
   type OverdueTurn,
 } from "../../store/work/turns/lost-turns.ts";
 import type { EndedTurn, TerminalReply } from "../../store/work/turns/turn-settlements.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import { type Clock, elapsedMs, lockedByClock } from "../slots/clock.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
 

@@ -1,9 +1,9 @@
-import type { Logger } from "../../log.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { isUnavailable } from "../../store/pg/failures.ts";
 import { type Looks, looksAlone } from "../../store/pg/looks.ts";
 import * as placements from "../../store/work/runs/placements.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { Subscriber } from "../publisher.ts";
 import { placeOnce, type Rung } from "./placing-pass.ts";
 

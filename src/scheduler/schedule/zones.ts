@@ -1,4 +1,4 @@
-import { editDistance } from "../../edit-distance.ts";
+import { editDistance } from "../../values/edit-distance.ts";
 import { zoneNames } from "./zone-names.ts";
 
 /**

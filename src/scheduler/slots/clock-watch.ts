@@ -1,8 +1,8 @@
-import type { Logger } from "../../log.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import type { Looks } from "../../store/pg/looks.ts";
 import * as events from "../../store/work/service/events.ts";
 import * as jumps from "../../store/work/watchers/clock-jumps.ts";
+import type { Logger } from "../../telemetry/log.ts";
 
 /**
  * Checks the database's clock, the reference for due times, silence and age. Each replica compares

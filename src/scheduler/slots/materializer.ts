@@ -1,6 +1,6 @@
-import type { DatabaseClock } from "../../database-clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
+import type { DatabaseClock } from "../../time/database-clock.ts";
 import { type Loop, startLoop } from "../loop.ts";
 import { ClockInDoubt } from "./clock.ts";
 import { planAhead, planBacklog, planDue } from "./plan.ts";

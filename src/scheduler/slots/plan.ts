@@ -1,9 +1,9 @@
-import { newId, slotRunId } from "../../ids.ts";
 import type { SkipReason } from "../../store/work/attempts/settlements.ts";
 import { lackOf } from "../../store/work/watchers/device-offers.ts";
 import type { ScheduleMove } from "../../store/work/watchers/schedule-moves.ts";
 import type { DueWatcher, StartSource } from "../../store/work/watchers/schedules.ts";
 import type { SlotRecord } from "../../store/work/watchers/slot-rows.ts";
+import { newId, slotRunId } from "../../values/ids.ts";
 import { jitterOf, nextSlot, previousSlot } from "../schedule/schedule.ts";
 
 /**

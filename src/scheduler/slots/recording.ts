@@ -1,4 +1,3 @@
-import type { Logger } from "../../log.ts";
 import { fullText, type Quotas } from "../../store/people/orgs/quotas.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { isOfData, mayBeOfOneRow, takingData } from "../../store/pg/failures.ts";
@@ -10,6 +9,7 @@ import * as events from "../../store/work/service/events.ts";
 import type { SessionName } from "../../store/work/service/presence.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
 import * as slotRows from "../../store/work/watchers/slot-rows.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { alertsOfSlot } from "../endings/notices.ts";
 import { type Clock, elapsedMs } from "./clock.ts";

@@ -1,9 +1,9 @@
-import type { Logger } from "../../log.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import * as events from "../../store/work/service/events.ts";
 import * as clockJumps from "../../store/work/watchers/clock-jumps.ts";
 import * as positions from "../../store/work/watchers/positions.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import { type Loop, startLoop } from "../loop.ts";
 import { jitterOf, nextSlot } from "../schedule/schedule.ts";
 import type { Clock } from "./clock.ts";

@@ -1,5 +1,4 @@
 import { Refusal, refuse } from "../../errors.ts";
-import type { Logger } from "../../log.ts";
 import * as rights from "../../store/people/devices/rights.ts";
 import * as requests from "../../store/people/requests.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
@@ -8,6 +7,7 @@ import type { FailurePolicy } from "../../store/work/attempts/settlements.ts";
 import * as bulks from "../../store/work/runs/bulks.ts";
 import * as runs from "../../store/work/runs/runs.ts";
 import * as events from "../../store/work/service/events.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { announce, cancelIn } from "../endings/cancels.ts";
 import { type Loop, startLoop } from "../loop.ts";

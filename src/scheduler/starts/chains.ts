@@ -6,9 +6,6 @@
  * first end is not started again.
  */
 import { compile, ExpressionError, jsonOf } from "../../cel/expression.ts";
-import { followerRunId } from "../../ids.ts";
-import { inputBytesMax, problemOf } from "../../input.ts";
-import { canonicalJson, isShallow, type JsonValue } from "../../json.ts";
 import * as rights from "../../store/people/devices/rights.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import { type Db, undoOnFailure } from "../../store/pg/database.ts";
@@ -19,6 +16,9 @@ import type { NewEvent } from "../../store/work/service/events.ts";
 import { chainDepthMax } from "../../store/work/watchers/chains.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
 import type * as slotRows from "../../store/work/watchers/slot-rows.ts";
+import { followerRunId } from "../../values/ids.ts";
+import { inputBytesMax, problemOf } from "../../values/input.ts";
+import { canonicalJson, isShallow, type JsonValue } from "../../values/json.ts";
 import type { Followed } from "../doorbell.ts";
 import { startLocked } from "./starts.ts";
 

@@ -3,8 +3,7 @@
  * start becomes a run, a skipped run with its reason, or a place in the watcher's queue, or finds
  * an equal start; never a second active run (R1).
  */
-import { newId } from "../../ids.ts";
-import type { JsonValue } from "../../json.ts";
+
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as runs from "../../store/work/runs/runs.ts";
@@ -12,6 +11,8 @@ import * as starts from "../../store/work/runs/starts.ts";
 import type { NewEvent } from "../../store/work/service/events.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
 import * as slotRows from "../../store/work/watchers/slot-rows.ts";
+import { newId } from "../../values/ids.ts";
+import type { JsonValue } from "../../values/json.ts";
 import { type Plan, planBacklog, planSkipped, planStart } from "../slots/plan.ts";
 import { type Claim, eventOf, keepWithin } from "../slots/recording.ts";
 

@@ -1,7 +1,4 @@
 import { refuse } from "../../errors.ts";
-import { nameOfRun, requestedRunId } from "../../ids.ts";
-import { problemOf } from "../../input.ts";
-import type { JsonValue } from "../../json.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import * as requests from "../../store/people/requests.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
@@ -11,6 +8,9 @@ import * as starts from "../../store/work/runs/starts.ts";
 import * as events from "../../store/work/service/events.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
 import * as slotRows from "../../store/work/watchers/slot-rows.ts";
+import { nameOfRun, requestedRunId } from "../../values/ids.ts";
+import { problemOf } from "../../values/input.ts";
+import type { JsonValue } from "../../values/json.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { nextSlot } from "../schedule/schedule.ts";
 import { planManual, spentBudget } from "../slots/plan.ts";

@@ -1,10 +1,10 @@
 import { DeviceService } from "#gen/pinion/v1/device_pb.js";
-import { createBatcher } from "../../batcher.ts";
+import { createBatcher } from "../../batches/batcher.ts";
 import { Refusal, refuse } from "../../errors.ts";
-import { secretHash, tokenKind } from "../../ids.ts";
-import type { Logger } from "../../log.ts";
 import * as credentials from "../../store/people/credentials/credentials.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { secretHash, tokenKind } from "../../values/ids.ts";
 import { brings, type Principal, requireHere, type Scope } from "./principal.ts";
 import { nameOf, type Rule, rules } from "./rules.ts";
 import { TokenCache } from "./token-cache.ts";

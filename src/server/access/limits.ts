@@ -4,8 +4,9 @@
  *
  * Each replica counts by itself, so n replicas together admit up to n times the rate.
  */
-import { createBuckets, networkOf } from "../../buckets.ts";
+
 import { refuse } from "../../errors.ts";
+import { createBuckets, networkOf } from "../http/crowd/buckets.ts";
 
 /** The rates. A rate of 0 switches a limit off. */
 export type RateLimits = {

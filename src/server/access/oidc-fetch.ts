@@ -1,9 +1,9 @@
 /**
  * `fetch` for the provider's client, over the process's common path for outgoing requests
- * (src/outgoing.ts).
+ * (src/network/outgoing.ts).
  */
 import type { OutgoingHttpHeaders } from "node:http";
-import { outgoingRequest } from "../../outgoing.ts";
+import { outgoingRequest } from "../../network/outgoing.ts";
 
 /** A provider's answers are small. */
 const answerBytesMax = 1024 * 1024;

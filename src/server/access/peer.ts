@@ -10,7 +10,7 @@ import {
   createContextValues,
   type Interceptor,
 } from "@connectrpc/connect";
-import { newId } from "../../ids.ts";
+import { newId } from "../../values/ids.ts";
 import { type Reached, reachedBy } from "./cookies.ts";
 
 const addressKey = createContextKey("", { description: "peer address" });

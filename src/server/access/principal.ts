@@ -1,6 +1,6 @@
 import { type ContextValues, createContextKey } from "@connectrpc/connect";
-import type { TokenKind } from "../../ids.ts";
 import { type Leaving, refusalOf } from "../../store/work/service/org-moves.ts";
+import type { TokenKind } from "../../values/ids.ts";
 
 export const scopes = ["device:run", "fleet:run", "read", "write", "admin"] as const;
 export type Scope = (typeof scopes)[number];

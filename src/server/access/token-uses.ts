@@ -1,6 +1,6 @@
-import type { Logger } from "../../log.ts";
 import * as credentials from "../../store/people/credentials/credentials.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { Principal } from "./principal.ts";
 
 /** `last_used_at` is right to about a minute. */

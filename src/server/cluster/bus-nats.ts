@@ -6,9 +6,9 @@
  * missed. Without a connection, control messages wait within their limit and are sent later.
  */
 import type { NatsConnection } from "@nats-io/transport-node";
-import { within } from "../../abort.ts";
 import type { NatsConfig } from "../../config.ts";
-import type { Logger } from "../../log.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { within } from "../../time/abort.ts";
 import {
   type Bus,
   type BusBatch,

@@ -1,7 +1,7 @@
-import type { Logger } from "../../log.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { notificationBytesMax, notify, openListener } from "../../store/pg/listener.ts";
 import type { WorkKind } from "../../store/work/attempts/active.ts";
+import type { Logger } from "../../telemetry/log.ts";
 
 /** A transient event: a change in an org that no log stores; transients.ts has the rest. */
 export type Transient = {

@@ -1,6 +1,6 @@
-import type { Logger } from "../../log.ts";
 import type { Subscriber } from "../../scheduler/publisher.ts";
 import type { WorkKind } from "../../store/work/attempts/active.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { Bus, BusMessage } from "./bus.ts";
 import { createTransients, type Transients } from "./transients.ts";
 import { type OutputChunk, type Viewer, WorkFeed } from "./work-feed.ts";

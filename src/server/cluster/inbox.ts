@@ -1,4 +1,4 @@
-import type { Logger } from "../../log.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { BusHandlers, BusMessage } from "./bus.ts";
 
 /** A reader of the messages of other replicas. */

@@ -9,10 +9,10 @@ import {
   type NatsConnection,
   type TlsOptions,
 } from "@nats-io/transport-node";
-import { sleep, within } from "../../abort.ts";
 import type { NatsConfig } from "../../config.ts";
-import type { Logger } from "../../log.ts";
-import { reconnect } from "../../reconnect.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { sleep, within } from "../../time/abort.ts";
+import { reconnect } from "../../time/reconnect.ts";
 import { hostOf, NatsTrouble } from "./nats-trouble.ts";
 
 const connectTimeoutMs = 5_000;

@@ -1,4 +1,4 @@
-import { newId } from "../../ids.ts";
+import { newId } from "../../values/ids.ts";
 import type { Bus, BusMessage, Transient } from "./bus.ts";
 import { createInterests, createViewers } from "./interests.ts";
 

@@ -1,9 +1,9 @@
 /** The meaning of a receiver's answer, or of an error on the way, for a delivery. */
-import { AddressRefused } from "../../addresses.ts";
-import { excerpt } from "../../excerpt.ts";
-import type { Answer } from "../../outgoing.ts";
-import { proxyErrorOf } from "../../outgoing.ts";
+import { AddressRefused } from "../../network/addresses.ts";
+import type { Answer } from "../../network/outgoing.ts";
+import { proxyErrorOf } from "../../network/outgoing.ts";
 import type { Sent } from "../../scheduler/deliverer.ts";
+import { excerpt } from "../../values/excerpt.ts";
 
 const errorMax = 480;
 

@@ -4,9 +4,9 @@ import { marked } from "marked";
 import { createTransport, type Transporter } from "nodemailer";
 import type SMTPTransport from "nodemailer/lib/smtp-transport/index.js";
 import sanitize from "sanitize-html";
-import type { Reach } from "../../addresses.ts";
-import { excerpt } from "../../excerpt.ts";
+import type { Reach } from "../../network/addresses.ts";
 import type { Sent } from "../../scheduler/deliverer.ts";
+import { excerpt } from "../../values/excerpt.ts";
 import { troubleOf } from "./answer.ts";
 import type { Message } from "./message.ts";
 

@@ -1,6 +1,7 @@
 /** Sends a delivery to its destination, with the destination's current settings. */
-import type { Reach } from "../../addresses.ts";
+
 import { Refusal } from "../../errors.ts";
+import type { Reach } from "../../network/addresses.ts";
 import type { Send, Sent } from "../../scheduler/deliverer.ts";
 import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
 import * as members from "../../store/people/orgs/members.ts";

@@ -3,10 +3,10 @@
  * notifications.
  */
 import { slackifyMarkdown } from "slackify-markdown";
-import type { Reach } from "../../addresses.ts";
-import { excerpt } from "../../excerpt.ts";
-import { post } from "../../outgoing.ts";
+import type { Reach } from "../../network/addresses.ts";
+import { post } from "../../network/outgoing.ts";
 import type { Sent } from "../../scheduler/deliverer.ts";
+import { excerpt } from "../../values/excerpt.ts";
 import { sentOf, troubleOf } from "./answer.ts";
 import type { Message } from "./message.ts";
 

@@ -3,9 +3,9 @@
  * all tries.
  */
 import { Webhook } from "standardwebhooks";
-import type { Reach } from "../../addresses.ts";
 import { build } from "../../build.ts";
-import { post } from "../../outgoing.ts";
+import type { Reach } from "../../network/addresses.ts";
+import { post } from "../../network/outgoing.ts";
 import type { Sent } from "../../scheduler/deliverer.ts";
 import { sentOf, troubleOf } from "./answer.ts";
 import type { Message } from "./message.ts";

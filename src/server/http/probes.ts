@@ -4,15 +4,15 @@
  * check) and `/metrics`.
  */
 import { timingSafeEqual } from "node:crypto";
-import { within } from "../../abort.ts";
-import type { DatabaseNumbers } from "../../gauges.ts";
-import { secretHash } from "../../ids.ts";
-import type { Logger } from "../../log.ts";
-import type { Metrics } from "../../metrics.ts";
 import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import * as clock from "../../store/pg/clock.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { readNumbers } from "../../store/pg/numbers.ts";
+import type { DatabaseNumbers } from "../../telemetry/gauges.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import type { Metrics } from "../../telemetry/metrics.ts";
+import { within } from "../../time/abort.ts";
+import { secretHash } from "../../values/ids.ts";
 import type { HealthState } from "./health.ts";
 import { authorityOf } from "./port/authority.ts";
 import { type HostCheck, refuseHost } from "./port/own-host.ts";

@@ -4,15 +4,15 @@
  */
 import type { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import { z } from "zod";
-import { sleep } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
-import { newId } from "../../ids.ts";
 import { ask, type QuestionBell, type QuestionRow } from "../../scheduler/questions.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { LiveAttempt } from "../../store/work/attempts/attempts.ts";
 import * as windows from "../../store/work/runs/windows.ts";
 import * as questions from "../../store/work/turns/questions.ts";
 import * as watchers from "../../store/work/watchers/watchers.ts";
+import { sleep } from "../../time/abort.ts";
+import { newId } from "../../values/ids.ts";
 import { answered } from "./result.ts";
 
 export type AgentToolsOptions = { db: Db; bell: QuestionBell; attempt: LiveAttempt };

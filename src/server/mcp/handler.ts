@@ -4,18 +4,18 @@
  *
  * The bearer token identifies the caller. A person's or a service's token has tools that are calls
  * of the API, through the API's own interceptors: guard, ownership, limits and redaction apply. The
- * token of a run's agent (src/agent-token.ts) has tools for its own run and watcher alone.
+ * token of a run's agent (src/values/agent-token.ts) has tools for its own run and watcher alone.
  */
 import type { IncomingMessage, ServerResponse } from "node:http";
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import { WebStandardStreamableHTTPServerTransport } from "@modelcontextprotocol/sdk/server/webStandardStreamableHttp.js";
-import { isProof, readAgentToken } from "../../agent-token.ts";
 import { build } from "../../build.ts";
 import { Refusal } from "../../errors.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { withinOrg } from "../../store/pg/tenancy.ts";
 import { findLive } from "../../store/work/attempts/attempts.ts";
 import { requireHere } from "../../store/work/service/org-moves.ts";
+import { isProof, readAgentToken } from "../../values/agent-token.ts";
 import type { Guard } from "../access/guard.ts";
 import type { Limits } from "../access/limits.ts";
 import type { Handler } from "../http/port/requests.ts";

@@ -2,7 +2,7 @@
 import { ConnectError } from "@connectrpc/connect";
 import type { CallToolResult } from "@modelcontextprotocol/sdk/types.js";
 import { Refusal } from "../../errors.ts";
-import { excerpt } from "../../excerpt.ts";
+import { excerpt } from "../../values/excerpt.ts";
 
 /** Maximum characters of an answer; an agent reads the whole text. */
 const charactersMax = 100_000;

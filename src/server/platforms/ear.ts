@@ -1,9 +1,10 @@
 /** What a line of a platform tells, on any replica. */
-import type { Logger } from "../../log.ts";
+
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import { refusalOf, take } from "./incoming.ts";
 import type { Ear } from "./lines/line.ts";
 import type { News } from "./news.ts";

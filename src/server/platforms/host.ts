@@ -6,8 +6,7 @@
  *   running, without a lease ──taken by a pass──▶ instance ──lease lost, stopped──▶ closed
  *   StartPlatform ──probe, lease, open──▶ instance
  */
-import { excerpt } from "../../excerpt.ts";
-import type { Logger } from "../../log.ts";
+
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
@@ -15,6 +14,8 @@ import * as replies from "../../store/agents/platform-replies.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Looks } from "../../store/pg/looks.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { excerpt } from "../../values/excerpt.ts";
 import { wordsOf } from "../destinations/answer.ts";
 import type { ToPlatform } from "../destinations/sender.ts";
 import { createEar } from "./ear.ts";

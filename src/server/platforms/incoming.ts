@@ -4,9 +4,7 @@
  * the platform or to two replicas, is one turn.
  */
 import { createHash } from "node:crypto";
-import { conversationOfUser } from "../../conversation-ids.ts";
 import { Refusal } from "../../errors.ts";
-import { excerpt } from "../../excerpt.ts";
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
@@ -14,6 +12,8 @@ import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
 import { storableText } from "../../store/pg/values/storable.ts";
 import { arm } from "../../store/work/turns/arming.ts";
+import { conversationOfUser } from "../../values/conversation-ids.ts";
+import { excerpt } from "../../values/excerpt.ts";
 import type { Heard } from "./lines/line.ts";
 import { answerByMessage } from "./questions.ts";
 

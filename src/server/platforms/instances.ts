@@ -1,12 +1,12 @@
-import { within } from "../../abort.ts";
 import { Refusal } from "../../errors.ts";
-import type { Logger } from "../../log.ts";
 import * as leases from "../../store/agents/platform-leases.ts";
 import type { OwedReply } from "../../store/agents/platform-replies.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Looks } from "../../store/pg/looks.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { within } from "../../time/abort.ts";
 import { wordsOf } from "../destinations/answer.ts";
 import { type Ear, type Line, PlatformRefused } from "./lines/line.ts";
 import type { Lines } from "./lines/lines.ts";

@@ -1,7 +1,8 @@
 /** What instances say of themselves, collected for a moment, so that a busy chat writes rarely. */
-import type { Logger } from "../../log.ts";
+
 import * as leases from "../../store/agents/platform-leases.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Logger } from "../../telemetry/log.ts";
 
 type Named = { orgId: string; stableId: string };
 

@@ -14,13 +14,13 @@ import {
   QuestionSchema,
 } from "#gen/pinion/v1/activity_pb.js";
 import { Refusal } from "../../errors.ts";
-import { excerpt } from "../../excerpt.ts";
 import * as answers from "../../scheduler/questions.ts";
 import type { Lease } from "../../store/agents/platform-leases.ts";
 import * as shownQuestions from "../../store/agents/platform-questions.ts";
 import type { OwedReply } from "../../store/agents/platform-replies.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as questions from "../../store/work/turns/questions.ts";
+import { excerpt } from "../../values/excerpt.ts";
 import type { Heard, Line, Pressed, Said } from "./lines/line.ts";
 
 /** Maximum questions of a turn that are read: the maximum of an attempt. */

@@ -7,13 +7,14 @@
  *
  * A platform that edits no messages has the whole reply posted under the turn's id.
  */
-import { Bell, within } from "../../abort.ts";
-import { excerpt } from "../../excerpt.ts";
-import type { Logger } from "../../log.ts";
+
 import type { Lease } from "../../store/agents/platform-leases.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as turns from "../../store/work/turns/turns.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { Bell, within } from "../../time/abort.ts";
+import { excerpt } from "../../values/excerpt.ts";
 import { wordsOf } from "../destinations/answer.ts";
 import type { Line } from "./lines/line.ts";
 import { showQuestions } from "./questions.ts";

@@ -5,9 +5,9 @@
  * A start is independent of the call that asked for it: if the caller disconnects, the start still
  * ends and is recorded. No database connection is held during a start.
  */
-import { createBatcher } from "../../batcher.ts";
+import { createBatcher } from "../../batches/batcher.ts";
+import { pairsOf } from "../../batches/pairs.ts";
 import { Refusal } from "../../errors.ts";
-import { pairsOf } from "../../pairs.ts";
 import * as edits from "../../store/agents/platform-edits.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";

@@ -1,8 +1,8 @@
 /** Secrets of platforms, opened for a start, and kept out of every text. */
 import { Refusal, refuse } from "../../errors.ts";
-import { excerpt } from "../../excerpt.ts";
 import { isReference, type Keyring, type References, requireReference } from "../../secrets.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
+import { excerpt } from "../../values/excerpt.ts";
 
 export type SecretSources = { keyring: Keyring; references: References };
 

@@ -2,9 +2,10 @@
  * Lines that speak and take messages in, on a replica that does not have the platform's instance: for
  * requests of platforms to our port, and for messages of destinations.
  */
-import type { Logger } from "../../log.ts";
+
 import * as platforms from "../../store/agents/platforms.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { Ear, Line } from "./lines/line.ts";
 import type { Lines } from "./lines/lines.ts";
 import { openSecrets, type SecretSources } from "./secrets.ts";

@@ -2,12 +2,13 @@
  * One start of a platform: the program starts, and the outcome is recorded in the platform's row.
  * An outcome that may not have been recorded is looked up, and otherwise the program is stopped.
  */
-import { within } from "../../abort.ts";
+
 import { Refusal, refuse } from "../../errors.ts";
-import type { Logger } from "../../log.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
 import * as platforms from "../../store/agents/platforms.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { within } from "../../time/abort.ts";
 import { mask, openSecrets, type SecretSources } from "./secrets.ts";
 import type { PlatformStarter } from "./starter.ts";
 

@@ -1,8 +1,8 @@
-import { within } from "../../abort.ts";
 import { refuse } from "../../errors.ts";
 import type * as starts from "../../store/agents/platform-starts.ts";
 import * as platforms from "../../store/agents/platforms.ts";
 import type { Db } from "../../store/pg/database.ts";
+import { within } from "../../time/abort.ts";
 
 /**
  * A waiter reads the row again at each new event of the org (the end of a start appends an event),

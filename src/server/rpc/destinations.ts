@@ -6,14 +6,14 @@ import {
   type DestinationService,
   type ReplayDeliveriesRequest,
 } from "#gen/pinion/v1/destination_pb.js";
-import { sleep } from "../../abort.ts";
-import { AddressRefused, type Reach } from "../../addresses.ts";
 import { refuse } from "../../errors.ts";
+import { AddressRefused, type Reach } from "../../network/addresses.ts";
 import type { Keyring } from "../../secrets.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import * as deliveries from "../../store/work/messages/deliveries.ts";
 import * as destinations from "../../store/work/messages/destinations.ts";
 import * as events from "../../store/work/service/events.ts";
+import { sleep } from "../../time/abort.ts";
 import { type Principal, principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";
 import {

@@ -12,7 +12,6 @@ import {
   type DeviceService,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
-import { isUuid, withCell } from "../../ids.ts";
 import { trigger } from "../../scheduler/starts/triggers.ts";
 import * as workers from "../../store/people/devices/workers.ts";
 import type { Db } from "../../store/pg/database.ts";
@@ -22,6 +21,7 @@ import * as watcherPins from "../../store/work/watchers/watcher-pins.ts";
 import * as watchers from "../../store/work/watchers/watchers.ts";
 import { enroll } from "../../usecases/enrolments.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
+import { isUuid, withCell } from "../../values/ids.ts";
 import type { Guard } from "../access/guard.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import { cutLater } from "../access/peer.ts";

@@ -8,10 +8,10 @@ import {
   WatchEventsResponseSchema,
   WatchEventsResyncSchema,
 } from "#gen/pinion/v1/event_pb.js";
-import { Bell } from "../../abort.ts";
 import { refuse } from "../../errors.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as events from "../../store/work/service/events.ts";
+import { Bell } from "../../time/abort.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Transient } from "../cluster/bus.ts";
 import type { OrgViewer } from "../cluster/transients.ts";

@@ -13,8 +13,6 @@ import {
   type UpdateHookRequest,
 } from "#gen/pinion/v1/hook_pb.js";
 import { refuse } from "../../errors.ts";
-import { withCell } from "../../ids.ts";
-import { redactInput } from "../../input.ts";
 import { isReference, type Keyring } from "../../secrets.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as starts from "../../store/work/runs/starts.ts";
@@ -23,6 +21,8 @@ import * as watchers from "../../store/work/watchers/watchers.ts";
 import { take } from "../../usecases/hook-deliveries.ts";
 import * as usecases from "../../usecases/hooks.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
+import { withCell } from "../../values/ids.ts";
+import { redactInput } from "../../values/input.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import { principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";

@@ -10,13 +10,13 @@ import {
   type OrgService,
 } from "#gen/pinion/v1/org_pb.js";
 import { refuse } from "../../errors.ts";
-import { withCell } from "../../ids.ts";
 import * as members from "../../store/people/orgs/members.ts";
 import * as orgSecrets from "../../store/people/orgs/org-secrets.ts";
 import * as orgs from "../../store/people/orgs/orgs.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as usecases from "../../usecases/members.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
+import { withCell } from "../../values/ids.ts";
 import type { Guard } from "../access/guard.ts";
 import { mayGrant, type Principal, principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";

@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { refuse } from "../../errors.ts";
-import { isUuid } from "../../ids.ts";
+import { isUuid } from "../../values/ids.ts";
 
 /**
  * Lists page by keyset: a page token holds the sort key of the last row shown, so that concurrent

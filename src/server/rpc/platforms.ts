@@ -9,11 +9,11 @@ import type {
   UpsertPlatformRequest,
 } from "#gen/pinion/v1/agent_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
-import type { Logger } from "../../log.ts";
 import { isReference, requireReference } from "../../secrets.ts";
 import * as leases from "../../store/agents/platform-leases.ts";
 import * as platforms from "../../store/agents/platforms.ts";
 import type { Db } from "../../store/pg/database.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import { toConnectError } from "../access/interceptors/errors.ts";
 import { principalOf } from "../access/principal.ts";
 import { nameOf } from "../access/rules.ts";

@@ -11,7 +11,6 @@ import {
   type SignInService,
 } from "#gen/pinion/v1/sign_in_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
-import { withCell } from "../../ids.ts";
 import * as callers from "../../store/people/credentials/callers.ts";
 import { cutScopes } from "../../store/people/credentials/roles.ts";
 import * as codes from "../../store/people/credentials/sign-in-codes.ts";
@@ -19,6 +18,7 @@ import * as signIns from "../../store/people/credentials/sign-ins.ts";
 import * as members from "../../store/people/orgs/members.ts";
 import * as orgs from "../../store/people/orgs/orgs.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
+import { withCell } from "../../values/ids.ts";
 import { clearedCookie, signInCookie } from "../access/cookies.ts";
 import type { Guard } from "../access/guard.ts";
 import { peerAddress, reachedOf, userAgentOf } from "../access/peer.ts";

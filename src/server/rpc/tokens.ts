@@ -8,13 +8,13 @@ import {
   type TokenService,
 } from "#gen/pinion/v1/token_pb.js";
 import { refuse } from "../../errors.ts";
-import { withCell } from "../../ids.ts";
 import * as callers from "../../store/people/credentials/callers.ts";
 import { requireScopes } from "../../store/people/credentials/roles.ts";
 import * as tokenRotations from "../../store/people/credentials/token-rotations.ts";
 import * as tokens from "../../store/people/credentials/tokens.ts";
 import * as devices from "../../store/people/devices/devices.ts";
 import type { Db } from "../../store/pg/database.ts";
+import { withCell } from "../../values/ids.ts";
 import type { Guard } from "../access/guard.ts";
 import { mayEnd, mayGrant, type Principal, principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";

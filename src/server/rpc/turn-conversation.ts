@@ -1,10 +1,10 @@
+import { refuse } from "../../errors.ts";
 import {
   conversationOfRun,
   conversationOfUser,
   isReservedUser,
   parseConversationId,
-} from "../../conversation-ids.ts";
-import { refuse } from "../../errors.ts";
+} from "../../values/conversation-ids.ts";
 
 /** A request's fields about the conversation of its turn. */
 export type ConversationRequest = {

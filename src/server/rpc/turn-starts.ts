@@ -1,5 +1,5 @@
 import { AsyncLocalStorage } from "node:async_hooks";
-import { type Batcher, createBatcher } from "../../batcher.ts";
+import { type Batcher, createBatcher } from "../../batches/batcher.ts";
 import { Refusal } from "../../errors.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { mayBeOfOneRow } from "../../store/pg/failures.ts";

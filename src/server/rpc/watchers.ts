@@ -9,7 +9,6 @@ import {
   WatcherSpecSchema,
 } from "#gen/pinion/v1/watcher_pb.js";
 import { Refusal, refuse } from "../../errors.ts";
-import { isUuid } from "../../ids.ts";
 import { checkSchedule, nextSlot, type ScheduleRules } from "../../scheduler/schedule/schedule.ts";
 import { backfill, trigger } from "../../scheduler/starts/triggers.ts";
 import * as orgs from "../../store/people/orgs/orgs.ts";
@@ -22,6 +21,7 @@ import * as watcherPins from "../../store/work/watchers/watcher-pins.ts";
 import * as watchers from "../../store/work/watchers/watchers.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import * as usecases from "../../usecases/watchers.ts";
+import { isUuid } from "../../values/ids.ts";
 import { checkMessage } from "../access/interceptors/validate.ts";
 import { principalOf } from "../access/principal.ts";
 import type { EventAnnouncer } from "./events.ts";

@@ -1,4 +1,4 @@
-import { excerpt } from "../../excerpt.ts";
+import { excerpt } from "../../values/excerpt.ts";
 import { shown } from "../people/changes.ts";
 import type { Json } from "../pg/schema/schema-columns.ts";
 import { canonical } from "../pg/values/canonical.ts";

@@ -10,7 +10,7 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { Kysely, PostgresDialect, type PostgresPool, sql, type Transaction } from "kysely";
 import pg from "pg";
-import type { Logger } from "../../log.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import { codeOf, isOutdated } from "./failures.ts";
 import { Lender } from "./lending.ts";
 import { boundedOpening } from "./pooled.ts";

@@ -4,9 +4,9 @@
  */
 
 import { sql } from "kysely";
-import { within } from "../../abort.ts";
-import { newId } from "../../ids.ts";
-import { createLogger } from "../../log.ts";
+import { createLogger } from "../../telemetry/log.ts";
+import { within } from "../../time/abort.ts";
+import { newId } from "../../values/ids.ts";
 import * as clockJumps from "../work/watchers/clock-jumps.ts";
 import { type Db, openDatabase } from "./database.ts";
 import { notify, openListener } from "./listener.ts";

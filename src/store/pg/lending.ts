@@ -7,7 +7,7 @@
  *               └─no─▶ waits, and one more is opened ─▶ the first who waits, or idle
  */
 import type pg from "pg";
-import type { Logger } from "../../log.ts";
+import type { Logger } from "../../telemetry/log.ts";
 import type { ClientPool } from "./round-trips.ts";
 
 type Lent = { client: pg.PoolClient; release: (failure?: Error | boolean) => void };

@@ -8,9 +8,9 @@
  */
 import { type Kysely, sql } from "kysely";
 import pg from "pg";
-import { sleep, within } from "../../abort.ts";
-import type { Logger } from "../../log.ts";
-import { reconnect } from "../../reconnect.ts";
+import type { Logger } from "../../telemetry/log.ts";
+import { sleep, within } from "../../time/abort.ts";
+import { reconnect } from "../../time/reconnect.ts";
 import { connectionOptions } from "./database.ts";
 import type { Schema } from "./schema/schema.ts";
 

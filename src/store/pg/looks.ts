@@ -3,7 +3,7 @@
  * wake at common moments (scheduler/loop.ts), and the looks of a moment are one statement.
  */
 import { type RawBuilder, sql } from "kysely";
-import { createBatcher } from "../../batcher.ts";
+import { createBatcher } from "../../batches/batcher.ts";
 import { Refusal } from "../../errors.ts";
 import type { Db } from "./database.ts";
 import { isUnavailable } from "./failures.ts";

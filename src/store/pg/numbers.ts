@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import type { DatabaseNumbers } from "../../gauges.ts";
+import type { DatabaseNumbers } from "../../telemetry/gauges.ts";
 import { type Db, transaction } from "./database.ts";
 import { onlyRow } from "./values/only-row.ts";
 

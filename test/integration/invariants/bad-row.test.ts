@@ -1,7 +1,6 @@
 /** R9: one bad row never stops a pass. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { createEndings } from "../../../src/scheduler/endings/endings.ts";
 import { expireOnce, reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { runEndings } from "../../../src/scheduler/endings/run-endings.ts";
@@ -9,6 +8,7 @@ import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/endi
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { backfill } from "../../../src/scheduler/starts/triggers.ts";
 import { type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   ageRun,

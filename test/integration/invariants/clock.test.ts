@@ -1,11 +1,11 @@
 /** R7: liveness and due times are judged by the database's clock. */
 import { afterEach, expect, test, vi } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { expireOnce, reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { trigger } from "../../../src/scheduler/starts/triggers.ts";
 import * as devices from "../../../src/store/people/devices/devices.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   agePresence,

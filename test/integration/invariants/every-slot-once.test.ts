@@ -1,8 +1,6 @@
 /** R2: every due slot becomes exactly one row, a run or a skipped run with its reason. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { newId } from "../../../src/ids.ts";
-import { createLogger } from "../../../src/log.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { slotsPerPassMax } from "../../../src/scheduler/slots/plan.ts";
 import { backfill } from "../../../src/scheduler/starts/triggers.ts";
@@ -10,7 +8,9 @@ import type { Db } from "../../../src/store/pg/database.ts";
 import { settle } from "../../../src/store/work/attempts/settlements.ts";
 import type { WatcherName } from "../../../src/store/work/watchers/schedules.ts";
 import { valuesOf, type WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
+import { newId } from "../../../src/values/ids.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
 import { findWatcher, hourly, listRuns, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";

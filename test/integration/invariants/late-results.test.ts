@@ -5,7 +5,6 @@
 import { sql } from "kysely";
 import { expect, onTestFinished, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
-import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/endings/cancels.ts";
 import { createEndings } from "../../../src/scheduler/endings/endings.ts";
 import { expireOnce, reapOnce } from "../../../src/scheduler/endings/reaper.ts";
@@ -20,6 +19,7 @@ import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
 import * as retention from "../../../src/store/work/service/retention.ts";
 import * as conversations from "../../../src/store/work/turns/conversations.ts";
 import { withdraw } from "../../../src/store/work/turns/turn-settlements.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
 import {

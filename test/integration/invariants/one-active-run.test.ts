@@ -1,9 +1,9 @@
 /** R1: at most one active run per watcher. */
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { retry, trigger } from "../../../src/scheduler/starts/triggers.ts";
 import * as schedules from "../../../src/store/work/watchers/schedules.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
 import {

@@ -5,7 +5,6 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
-import { createLogger } from "../../../src/log.ts";
 import { createEndings } from "../../../src/scheduler/endings/endings.ts";
 import { storeRepliesOnce, turnEndings } from "../../../src/scheduler/endings/turn-endings.ts";
 import { failTurnsOfSessions, sweepTurnsOnce } from "../../../src/scheduler/endings/turn-sweep.ts";
@@ -13,6 +12,7 @@ import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import { lockOverdue } from "../../../src/store/work/turns/lost-turns.ts";
 import * as turnAttempts from "../../../src/store/work/turns/turn-attempts.ts";
 import { type EndedTurn, withdraw } from "../../../src/store/work/turns/turn-settlements.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
 import { isLong } from "../../support/long.ts";

@@ -1,12 +1,12 @@
 /** R3: a schedule only moves in the transaction that records its slot. */
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/endings/cancels.ts";
 import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { retry } from "../../../src/scheduler/starts/triggers.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold } from "../../support/locks.ts";
 import {

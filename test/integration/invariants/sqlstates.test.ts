@@ -5,7 +5,6 @@
 import { sql } from "kysely";
 import { expect, onTestFinished, test } from "vitest";
 import { Refusal } from "../../../src/errors.ts";
-import { createLogger } from "../../../src/log.ts";
 import { createEndings, type Endings, type Report } from "../../../src/scheduler/endings/endings.ts";
 import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { runEndings } from "../../../src/scheduler/endings/run-endings.ts";
@@ -17,6 +16,7 @@ import { restore } from "../../../src/store/work/runs/restorations.ts";
 import * as runClaims from "../../../src/store/work/runs/run-claims.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";
 import type { WatcherName } from "../../../src/store/work/watchers/schedules.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   ageRun,

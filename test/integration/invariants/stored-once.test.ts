@@ -3,12 +3,12 @@
  * transaction.
  */
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { createEndings } from "../../../src/scheduler/endings/endings.ts";
 import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { runEndings } from "../../../src/scheduler/endings/run-endings.ts";
 import { settleWithEvents } from "../../../src/scheduler/endings/settle.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
 import {

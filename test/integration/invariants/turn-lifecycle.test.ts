@@ -3,7 +3,6 @@ import { readFileSync } from "node:fs";
 import { sql } from "kysely";
 import { beforeEach, expect, test } from "vitest";
 import { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
-import { createLogger } from "../../../src/log.ts";
 import { cancelTurn } from "../../../src/scheduler/endings/cancels.ts";
 import { createEndings } from "../../../src/scheduler/endings/endings.ts";
 import { storeRepliesOnce, turnEndings } from "../../../src/scheduler/endings/turn-endings.ts";
@@ -12,6 +11,7 @@ import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";
 import * as turnAttempts from "../../../src/store/work/turns/turn-attempts.ts";
 import { withdraw } from "../../../src/store/work/turns/turn-settlements.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { openDevice } from "../../support/rows.ts";
 import {

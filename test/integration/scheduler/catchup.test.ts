@@ -1,11 +1,11 @@
 /** A watcher's handling of slots that passed while no replica ran. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { slotsPerTransactionMax } from "../../../src/scheduler/slots/recording.ts";
 import * as schedules from "../../../src/store/work/watchers/schedules.ts";
 import type { WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hourly, listRuns, putSchedule, seedDevice, seedWatcher } from "../../support/rows.ts";
 import { noteDoorbell } from "../../support/surroundings.ts";

@@ -1,7 +1,6 @@
 /** A wrong clock of the database erases nothing and fires nothing. */
 import { sql } from "kysely";
 import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { expireOnce, reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { sweepTurnsOnce } from "../../../src/scheduler/endings/turn-sweep.ts";
 import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
@@ -12,6 +11,7 @@ import { replanOnce, startReplanner } from "../../../src/scheduler/slots/replan.
 import { transaction } from "../../../src/store/pg/database.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";
 import * as clockJumps from "../../../src/store/work/watchers/clock-jumps.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
 import { type DatabaseClock, openDatabaseClock } from "../../support/database-clock.ts";

@@ -9,13 +9,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { createEndings } from "../../../src/scheduler/endings/endings.ts";
 import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { runEndings } from "../../../src/scheduler/endings/run-endings.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import { isPassing } from "../../../src/store/pg/failures.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { noticeSkipped } from "../../support/notice.ts";
 import {

@@ -3,10 +3,10 @@
  * offline_expired.
  */
 import { expect, test, vi } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { expireOnce, startExpirer } from "../../../src/scheduler/endings/reaper.ts";
 import { trigger } from "../../../src/scheduler/starts/triggers.ts";
 import * as runs from "../../../src/store/work/runs/runs.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold } from "../../support/locks.ts";
 import {

@@ -1,10 +1,10 @@
 /** Failures in a row back a watcher off, and then pause the watcher. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/endings/cancels.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import * as devices from "../../../src/usecases/devices.ts";
 import * as watchers from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";

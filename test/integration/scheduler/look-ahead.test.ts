@@ -1,10 +1,10 @@
 /** Which replica records a slot ahead: the one whose session then claims the run at once. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { ClockInDoubt } from "../../../src/scheduler/slots/clock.ts";
 import { LookAhead, materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import * as schedules from "../../../src/store/work/watchers/schedules.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   type DeviceName,

@@ -2,10 +2,10 @@
  * The handling of a slot that falls due while a run is active, or too soon after a run.
  */
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { materializeBacklogOnce, materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { backfill, backfillSlotsMax } from "../../../src/scheduler/starts/triggers.ts";
 import type { WatcherName } from "../../../src/store/work/watchers/schedules.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import {
   accept,

@@ -3,13 +3,13 @@
  * run.
  */
 import { expect, onTestFinished, test, vi } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { cancelRun } from "../../../src/scheduler/endings/cancels.ts";
 import { reapOnce, startReaper } from "../../../src/scheduler/endings/reaper.ts";
 import { settleWithEvents } from "../../../src/scheduler/endings/settle.ts";
 import { type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import * as attempts from "../../../src/store/work/attempts/attempts.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";

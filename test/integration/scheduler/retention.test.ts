@@ -1,7 +1,6 @@
 /** Ended runs are kept by age and dropped by partition. */
 import { sql } from "kysely";
 import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { storeRepliesOnce } from "../../../src/scheduler/endings/turn-endings.ts";
 import { retainIfDue, retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
 import { materializeBacklogOnce } from "../../../src/scheduler/slots/materializer.ts";
@@ -9,6 +8,7 @@ import { backfill } from "../../../src/scheduler/starts/triggers.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as windows from "../../../src/store/work/runs/windows.ts";
 import { tend } from "../../../src/store/work/service/partitions.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { isClockFaked } from "../../support/faketime.ts";
 import { hold } from "../../support/locks.ts";

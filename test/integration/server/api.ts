@@ -9,7 +9,6 @@ import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { TokenService } from "#gen/pinion/v1/token_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
-import { createLogger } from "../../../src/log.ts";
 import { startLoop } from "../../../src/scheduler/loop.ts";
 import { createGuard, type Guard } from "../../../src/server/access/guard.ts";
 import { interceptorChain } from "../../../src/server/access/interceptors/chain.ts";
@@ -22,6 +21,7 @@ import { tokenService } from "../../../src/server/rpc/tokens.ts";
 import { watcherService } from "../../../src/server/rpc/watchers.ts";
 import { createQuotas } from "../../../src/store/people/orgs/quotas.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { surroundings } from "../../support/surroundings.ts";
 
 export type Api = {

@@ -1,7 +1,6 @@
 import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { secretHash, tokenKind } from "../../../src/ids.ts";
 import * as credentials from "../../../src/store/people/credentials/credentials.ts";
 import * as devices from "../../../src/store/people/devices/devices.ts";
 import * as hellos from "../../../src/store/people/devices/hellos.ts";
@@ -12,6 +11,7 @@ import * as watchers from "../../../src/store/work/watchers/watchers.ts";
 import { remove as removeDevice } from "../../../src/usecases/devices.ts";
 import { enroll } from "../../../src/usecases/enrolments.ts";
 import { remove as removeWatcher } from "../../../src/usecases/watchers.ts";
+import { secretHash, tokenKind } from "../../../src/values/ids.ts";
 import { useDatabase } from "../../support/database.ts";
 import { surroundings } from "../../support/surroundings.ts";
 import { addDevice, addTenant } from "../../support/tenants.ts";

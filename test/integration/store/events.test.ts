@@ -1,8 +1,8 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { newId } from "../../../src/ids.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/service/events.ts";
+import { newId } from "../../../src/values/ids.ts";
 import { useDatabase } from "../../support/database.ts";
 import { orgId, seedDevice } from "../../support/rows.ts";
 import { addTenant } from "../../support/tenants.ts";

@@ -3,9 +3,9 @@
  */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { watchIncarnation } from "../../../src/replica/storage.ts";
 import { openDatabase } from "../../../src/store/pg/database.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 
 const t = useDatabase();

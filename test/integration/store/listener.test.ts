@@ -1,8 +1,8 @@
 import { createServer, connect as dial, type Socket } from "node:net";
 import { sql } from "kysely";
 import { afterEach, expect, test, vi } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { type Listener, notificationBytesMax, notify, openListener } from "../../../src/store/pg/listener.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 
 const log = createLogger({ level: "silent", name: "test" });

@@ -1,9 +1,9 @@
 import { expect, test } from "vitest";
-import { secretHash } from "../../../src/ids.ts";
 import * as agents from "../../../src/store/agents/agents.ts";
 import * as credentials from "../../../src/store/people/credentials/credentials.ts";
 import * as defaultAgents from "../../../src/store/people/orgs/default-agents.ts";
 import * as orgs from "../../../src/store/people/orgs/orgs.ts";
+import { secretHash } from "../../../src/values/ids.ts";
 import { useDatabase } from "../../support/database.ts";
 
 const database = useDatabase();

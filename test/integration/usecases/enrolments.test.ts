@@ -1,6 +1,5 @@
 /** The join codes that may enrol an installation known to the org. */
 import { beforeEach, expect, test } from "vitest";
-import { secretHash } from "../../../src/ids.ts";
 import * as credentials from "../../../src/store/people/credentials/credentials.ts";
 import * as devices from "../../../src/store/people/devices/devices.ts";
 import * as joinCodes from "../../../src/store/people/devices/join-codes.ts";
@@ -8,6 +7,7 @@ import { transaction } from "../../../src/store/pg/database.ts";
 import type { Role } from "../../../src/store/pg/schema/schema-people.ts";
 import * as enrolments from "../../../src/usecases/enrolments.ts";
 import * as members from "../../../src/usecases/members.ts";
+import { secretHash } from "../../../src/values/ids.ts";
 import { useDatabase } from "../../support/database.ts";
 import { untilBlocked } from "../../support/locks.ts";
 import { surroundings } from "../../support/surroundings.ts";

@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { createLogger } from "../../../src/log.ts";
 import { commonMs, startLoop, untilNextPass } from "../../../src/scheduler/loop.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
 
 test("idle loops wake at common moments, however long they wait and whenever they began", () => {
   for (const waitMs of [4_000, 5_000, 10_000, 15_000]) {

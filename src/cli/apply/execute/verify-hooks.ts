@@ -1,4 +1,4 @@
-import { isUuid } from "../../../ids.ts";
+import { isUuid } from "../../../values/ids.ts";
 import type { Clients } from "../../context.ts";
 import { Failure } from "../../failures.ts";
 import { deviceAmong } from "../../lookup.ts";

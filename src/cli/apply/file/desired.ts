@@ -6,12 +6,12 @@ import { CreateHookRequestSchema } from "#gen/pinion/v1/hook_pb.js";
 import { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { deliveryNames, requireExpression } from "../../../cel/expression.ts";
 import { Refusal } from "../../../errors.ts";
-import { isUuid } from "../../../ids.ts";
-import { labelProblem } from "../../../labels.ts";
 import { checkSchedule } from "../../../scheduler/schedule/schedule.ts";
 import { checkWholeMessage } from "../../../server/access/interceptors/validate.ts";
 import { hasUrlPassword, isSecretKey, isSettingKey } from "../../../server/platforms/kinds.ts";
 import { placementOf } from "../../../server/rpc/messages/placement-message.ts";
+import { isUuid } from "../../../values/ids.ts";
+import { labelProblem } from "../../../values/labels.ts";
 import { type AgentFields, fieldsOfAgentTree, settingsOfFields } from "../fields/agent-fields.ts";
 import {
   type DestinationFields,

@@ -1,4 +1,4 @@
-import { editDistance } from "../../../edit-distance.ts";
+import { editDistance } from "../../../values/edit-distance.ts";
 
 /** Maximum edit distance of a suggestion: typing errors change, drop or add one or two letters. */
 const typoDistanceMax = 2;

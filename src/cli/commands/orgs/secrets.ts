@@ -1,8 +1,8 @@
 import type { Command } from "commander";
 import { ListSecretsResponseSchema, type SecretState } from "#gen/pinion/v1/org_pb.js";
 import { requireKeyring } from "../../../config.ts";
-import { createLogger } from "../../../log.ts";
 import { newKey } from "../../../secrets.ts";
+import { createLogger } from "../../../telemetry/log.ts";
 import { type Cli, examples } from "../../cli.ts";
 import { connect, dataDir, optionsOf } from "../../context.ts";
 import { exitCodes, Failure } from "../../failures.ts";

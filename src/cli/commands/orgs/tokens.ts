@@ -8,7 +8,7 @@ import {
   TokenKind,
   TokenSchema,
 } from "#gen/pinion/v1/token_pb.js";
-import { newToken } from "../../../ids.ts";
+import { newToken } from "../../../values/ids.ts";
 import { type Cli, examples } from "../../cli.ts";
 import { connect, optionsOf } from "../../context.ts";
 import { told } from "../../failures.ts";

@@ -9,7 +9,7 @@ import {
   type Turn,
   TurnSchema,
 } from "#gen/pinion/v1/turn_pb.js";
-import { isUuid } from "../../../ids.ts";
+import { isUuid } from "../../../values/ids.ts";
 import { type Cli, examples, interruptSignal } from "../../cli.ts";
 import { type Clients, connect } from "../../context.ts";
 import { exitCodes, Failure, told } from "../../failures.ts";

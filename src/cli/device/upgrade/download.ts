@@ -12,7 +12,7 @@ import { Transform } from "node:stream";
 import { pipeline } from "node:stream/promises";
 import { createGunzip } from "node:zlib";
 import type { ProxySetting } from "@pinion/client";
-import { outgoingRequest } from "../../../outgoing.ts";
+import { outgoingRequest } from "../../../network/outgoing.ts";
 import { exitCodes, Failure } from "../../failures.ts";
 import { plain } from "../../print/table.ts";
 

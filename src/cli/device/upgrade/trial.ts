@@ -14,7 +14,7 @@
 import { type ChildProcess, spawn } from "node:child_process";
 import { renameSync, rmSync } from "node:fs";
 import { readStatus } from "@pinion/client";
-import { sleep } from "../../../abort.ts";
+import { sleep } from "../../../time/abort.ts";
 import type { Environment } from "../../cli.ts";
 import { exitCodes } from "../../exit-codes.ts";
 import { becomeConcealed } from "../conceal.ts";

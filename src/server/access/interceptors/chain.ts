@@ -1,8 +1,8 @@
 import type { Interceptor } from "@connectrpc/connect";
-import type { Logger } from "../../../log.ts";
 import type { Quotas } from "../../../store/people/orgs/quotas.ts";
 import type { Db } from "../../../store/pg/database.ts";
-import type { Tracer } from "../../../tracing.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import type { Tracer } from "../../../telemetry/tracing.ts";
 import type { Guard } from "../guard.ts";
 import type { Limits } from "../limits.ts";
 import { requestIdInterceptor } from "../peer.ts";

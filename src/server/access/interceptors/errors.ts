@@ -2,9 +2,9 @@ import { randomUUID } from "node:crypto";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
 import { Refusal, type RefusalReason } from "../../../errors.ts";
-import type { Logger } from "../../../log.ts";
 import { isUnavailable } from "../../../store/pg/failures.ts";
 import { isFenced, refusalOf } from "../../../store/work/service/org-moves.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import { nameOf } from "../rules.ts";
 import { BadRequestSchema, RetryInfoSchema } from "./error-details.ts";
 

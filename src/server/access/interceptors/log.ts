@@ -1,6 +1,6 @@
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
-import { isUuid } from "../../../ids.ts";
-import type { Logger } from "../../../log.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import { isUuid } from "../../../values/ids.ts";
 import { peerAddress, requestIdOf } from "../peer.ts";
 import { findPrincipal } from "../principal.ts";
 import { nameOf } from "../rules.ts";

@@ -1,5 +1,5 @@
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
-import { newTraceId, parseTraceparent, type Tracer } from "../../../tracing.ts";
+import { newTraceId, parseTraceparent, type Tracer } from "../../../telemetry/tracing.ts";
 import { findPrincipal } from "../principal.ts";
 import { nameOf } from "../rules.ts";
 

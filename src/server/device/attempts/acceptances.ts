@@ -1,4 +1,4 @@
-import { type Batcher, createBatcher } from "../../../batcher.ts";
+import { type Batcher, createBatcher } from "../../../batches/batcher.ts";
 import { Refusal } from "../../../errors.ts";
 import { mayBeOfOneRow } from "../../../store/pg/failures.ts";
 import type * as attempts from "../../../store/work/attempts/attempts.ts";

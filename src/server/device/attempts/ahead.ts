@@ -1,6 +1,6 @@
-import type { DatabaseClock } from "../../../database-clock.ts";
 import type { Settlement } from "../../../store/work/attempts/settlements.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
+import type { DatabaseClock } from "../../../time/database-clock.ts";
 import type { Prepared } from "../stream/link.ts";
 import { type DueWheel, earlyMsMax } from "./due-wheel.ts";
 

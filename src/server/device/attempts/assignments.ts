@@ -1,8 +1,8 @@
-import type { Logger } from "../../../log.ts";
 import { withdrawnDelayMs } from "../../../scheduler/endings/reaper.ts";
 import type { AttemptName, Settlement } from "../../../store/work/attempts/settlements.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
 import type { ClaimedTurn } from "../../../store/work/turns/turn-attempts.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import { assignmentOf, cancelOf, turnAssignmentOf } from "../messages/messages.ts";
 import { plainAssignmentFrame } from "../messages/plain-frames.ts";
 import type { Opening } from "../reconcile/reconcile.ts";

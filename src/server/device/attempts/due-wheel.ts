@@ -1,5 +1,5 @@
-import type { DatabaseClock } from "../../../database-clock.ts";
-import type { Logger } from "../../../log.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import type { DatabaseClock } from "../../../time/database-clock.ts";
 
 /**
  * Milliseconds that a callback may be early. Node's timers fire up to a millisecond late; half of

@@ -1,9 +1,9 @@
-import { createBatcher } from "../../../batcher.ts";
+import { createBatcher } from "../../../batches/batcher.ts";
 import { Refusal } from "../../../errors.ts";
-import type { Logger } from "../../../log.ts";
 import type { Subscriber } from "../../../scheduler/publisher.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import * as tails from "../../../store/work/attempts/tails.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import type { Bus } from "../../cluster/bus.ts";
 import type { Feed } from "../../cluster/feed.ts";
 import type { InboxReader } from "../../cluster/inbox.ts";

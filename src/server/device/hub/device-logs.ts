@@ -6,8 +6,8 @@
  *   ask ──log_wanted──▶ session ─▶ device ─▶ arrived ──log_piece──▶ receive ─▶ answer of ask
  */
 import { randomUUID } from "node:crypto";
-import { within } from "../../../abort.ts";
 import { Refusal } from "../../../errors.ts";
+import { within } from "../../../time/abort.ts";
 import type { Bus, BusMessage } from "../../cluster/bus.ts";
 
 export type LogExcerptOf = { text: string; isTruncated: boolean };

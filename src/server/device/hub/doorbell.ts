@@ -1,12 +1,12 @@
-import { type Batcher, createBatcher } from "../../../batcher.ts";
-import type { DatabaseClock } from "../../../database-clock.ts";
+import { type Batcher, createBatcher } from "../../../batches/batcher.ts";
 import { Refusal } from "../../../errors.ts";
-import type { Logger } from "../../../log.ts";
 import type { Subscriber } from "../../../scheduler/publisher.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import type { WorkKind } from "../../../store/work/attempts/active.ts";
 import * as presence from "../../../store/work/service/presence.ts";
 import type { RecordedRun } from "../../../store/work/watchers/slot-rows.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import type { DatabaseClock } from "../../../time/database-clock.ts";
 import type { Bus, BusMessage } from "../../cluster/bus.ts";
 import type { Telemetry } from "../../telemetry.ts";
 import { answerMessage } from "../session/questions.ts";

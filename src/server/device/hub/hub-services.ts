@@ -1,6 +1,4 @@
 import type { ReplicaConfig } from "../../../config.ts";
-import type { DatabaseClock } from "../../../database-clock.ts";
-import type { Logger } from "../../../log.ts";
 import type { Dispatcher } from "../../../scheduler/dispatcher.ts";
 import { announceEnds } from "../../../scheduler/doorbell.ts";
 import { type Endings, type Reports, reportsOf } from "../../../scheduler/endings/endings.ts";
@@ -15,7 +13,9 @@ import type { Looks } from "../../../store/pg/looks.ts";
 import type { FailurePolicy } from "../../../store/work/attempts/settlements.ts";
 import * as restorations from "../../../store/work/runs/restorations.ts";
 import * as turnRestorations from "../../../store/work/turns/turn-restorations.ts";
-import { TimerWheel } from "../../../timer-wheel.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import type { DatabaseClock } from "../../../time/database-clock.ts";
+import { TimerWheel } from "../../../time/timer-wheel.ts";
 import type { Streams } from "../../access/streams.ts";
 import type { Feed } from "../../cluster/feed.ts";
 import type { Offers } from "../../http/offers.ts";

@@ -1,8 +1,8 @@
-import type { Logger } from "../../../log.ts";
 import type { BrokenSession } from "../../../scheduler/endings/turn-sweep.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import type { AttemptName } from "../../../store/work/attempts/settlements.ts";
 import * as presence from "../../../store/work/service/presence.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import { type AttemptKind, attemptKinds, type Work } from "../attempts/work.ts";
 
 /**

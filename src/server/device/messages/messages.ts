@@ -11,16 +11,16 @@ import {
   type HeldVerdict,
 } from "#gen/pinion/v1/device_pb.js";
 import { Notification } from "#gen/pinion/v1/run_pb.js";
-import { agentToken } from "../../../agent-token.ts";
-import { conversationOfRun } from "../../../conversation-ids.ts";
-import { withCell } from "../../../ids.ts";
-import { render } from "../../../input.ts";
-import { isShallow } from "../../../json.ts";
-import { pairsOf } from "../../../pairs.ts";
+import { pairsOf } from "../../../batches/pairs.ts";
 import type { ReportVerdict } from "../../../scheduler/endings/endings.ts";
 import type { Incarnation } from "../../../store/pg/incarnation.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
 import type { ClaimedTurn } from "../../../store/work/turns/turn-attempts.ts";
+import { agentToken } from "../../../values/agent-token.ts";
+import { conversationOfRun } from "../../../values/conversation-ids.ts";
+import { withCell } from "../../../values/ids.ts";
+import { render } from "../../../values/input.ts";
+import { isShallow } from "../../../values/json.ts";
 import { agentWorkMessage } from "../../agent-work.ts";
 import { notificationOf, sourceOf } from "../../enums.ts";
 import { transcriptBytesMax, verdictOf, verdictText } from "./reports.ts";

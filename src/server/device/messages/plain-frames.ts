@@ -10,10 +10,10 @@
 import { fromJson, type JsonObject, toBinary } from "@bufbuild/protobuf";
 import { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import { AssignmentKind } from "#gen/pinion/v1/device_pb.js";
-import { conversationOfRun } from "../../../conversation-ids.ts";
 import type { ReportVerdict } from "../../../scheduler/endings/endings.ts";
 import type { Incarnation } from "../../../store/pg/incarnation.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
+import { conversationOfRun } from "../../../values/conversation-ids.ts";
 import { notificationOf, sourceOf } from "../../enums.ts";
 import { agentTokenOf } from "./messages.ts";
 import { verdictOf, verdictText } from "./reports.ts";

@@ -12,11 +12,11 @@ import {
   type ConnectRequest,
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
-import { inputDepthMax, isShallow, type JsonValue } from "../../../json.ts";
 import type { Report, ReportVerdict } from "../../../scheduler/endings/endings.ts";
 import type { Json } from "../../../store/pg/schema/schema-columns.ts";
 import { storableText } from "../../../store/pg/values/storable.ts";
 import type { AgentReport, UsageCounts } from "../../../store/work/runs/reports.ts";
+import { inputDepthMax, isShallow, type JsonValue } from "../../../values/json.ts";
 import { attentionNames } from "../../enums.ts";
 import { lengthMs } from "./moments.ts";
 

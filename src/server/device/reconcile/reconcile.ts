@@ -1,12 +1,12 @@
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
-import type { Logger } from "../../../log.ts";
-import { pairsOf } from "../../../pairs.ts";
+import { pairsOf } from "../../../batches/pairs.ts";
 import type { Ends } from "../../../scheduler/doorbell.ts";
 import * as devices from "../../../store/people/devices/devices.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import { type HeldByServer, lockActive } from "../../../store/work/attempts/active.ts";
 import type { FailurePolicy } from "../../../store/work/attempts/settlements.ts";
 import * as presence from "../../../store/work/service/presence.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import { type AttemptKind, attemptKinds } from "../attempts/work.ts";
 import { runs } from "./reconcile-runs.ts";
 import { turns } from "./reconcile-turns.ts";

@@ -1,11 +1,11 @@
 import type { HeldAttemptState } from "#gen/pinion/v1/device_pb.js";
-import type { Logger } from "../../../log.ts";
 import type { Ends } from "../../../scheduler/doorbell.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import type { HeldByServer } from "../../../store/work/attempts/active.ts";
 import type { PastVerdict } from "../../../store/work/attempts/completions.ts";
 import type { AttemptName, FailurePolicy } from "../../../store/work/attempts/settlements.ts";
 import type { Adopted } from "../../../store/work/service/presence.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 
 /** An attempt in a hello's list of held attempts. */
 export type Held = { workId: string; attemptToken: string; state: HeldAttemptState };

@@ -1,7 +1,7 @@
-import { sleep } from "../../../abort.ts";
 import { Refusal } from "../../../errors.ts";
-import type { Logger } from "../../../log.ts";
 import { isPassing } from "../../../store/pg/failures.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import { sleep } from "../../../time/abort.ts";
 
 /** Maximum messages of a device being handled at once; its slots never need more. */
 const underWayMax = 256;

@@ -1,7 +1,7 @@
 import { DrainReason } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../../errors.ts";
-import type { Logger } from "../../../log.ts";
 import { isPassing } from "../../../store/pg/failures.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 
 /** An end of a session by the server: what the device is told, and what becomes of its turns. */
 export type Parting = {

@@ -1,4 +1,4 @@
-import type { Logger } from "../../../log.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import type { Principal } from "../../access/principal.ts";
 import type { Opening } from "../reconcile/reconcile.ts";
 

@@ -1,7 +1,5 @@
 import type { Hello } from "#gen/pinion/v1/device_pb.js";
 import type { SessionTimers } from "../../../config/sessions.ts";
-import type { DatabaseClock } from "../../../database-clock.ts";
-import type { Logger } from "../../../log.ts";
 import type { Dispatcher } from "../../../scheduler/dispatcher.ts";
 import type { Reports } from "../../../scheduler/endings/endings.ts";
 import type { QuestionRow } from "../../../scheduler/questions.ts";
@@ -11,7 +9,9 @@ import type { ForgottenAttempt } from "../../../store/work/runs/restorations.ts"
 import type { SessionName } from "../../../store/work/service/presence.ts";
 import type { Asked } from "../../../store/work/turns/questions.ts";
 import type { ForgottenTurn } from "../../../store/work/turns/turn-restorations.ts";
-import type { TimerWheel } from "../../../timer-wheel.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import type { DatabaseClock } from "../../../time/database-clock.ts";
+import type { TimerWheel } from "../../../time/timer-wheel.ts";
 import type { OutputChunk } from "../../cluster/work-feed.ts";
 import type { Telemetry } from "../../telemetry.ts";
 import type { DueWheel } from "../attempts/due-wheel.ts";

@@ -5,7 +5,7 @@ import {
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../../errors.ts";
-import { isUuid } from "../../../ids.ts";
+import { isUuid } from "../../../values/ids.ts";
 import { isBadText } from "../../access/interceptors/bad-text.ts";
 import { checkMessage } from "../../access/interceptors/validate.ts";
 import { normalizeNames, reportsNothing } from "../messages/reports.ts";

@@ -11,7 +11,7 @@ import type { Seat } from "../../../scheduler/claims.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
 import { type Leaving, refusalOf } from "../../../store/work/service/org-moves.ts";
 import type { ClaimedTurn } from "../../../store/work/turns/turn-attempts.ts";
-import type { WheelTimer } from "../../../timer-wheel.ts";
+import type { WheelTimer } from "../../../time/timer-wheel.ts";
 import type { Principal } from "../../access/principal.ts";
 import type { OpenStream } from "../../access/streams.ts";
 import { Assignments, type SessionView } from "../attempts/assignments.ts";

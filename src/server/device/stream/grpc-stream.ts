@@ -22,8 +22,8 @@ import {
   DeviceService,
   type Heartbeat,
 } from "#gen/pinion/v1/device_pb.js";
-import type { Logger } from "../../../log.ts";
 import { type Source, withinSource } from "../../../store/people/sources.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import type { Guard } from "../../access/guard.ts";
 import { toConnectError } from "../../access/interceptors/errors.ts";
 import { admitStream } from "../../access/interceptors/limit.ts";

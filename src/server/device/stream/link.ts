@@ -1,6 +1,6 @@
 import type { ConnectResponse } from "#gen/pinion/v1/device_pb.js";
-import { Bell } from "../../../abort.ts";
 import { Refusal } from "../../../errors.ts";
+import { Bell } from "../../../time/abort.ts";
 
 /** A message ready to send: its frame if the link writes bytes, otherwise the message itself. */
 export type Prepared = { readonly message: ConnectResponse } | { readonly frame: Uint8Array };

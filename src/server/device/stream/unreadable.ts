@@ -7,7 +7,7 @@ import { create, mergeFromBinary } from "@bufbuild/protobuf";
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
 import { ConnectError } from "@connectrpc/connect";
 import { type Completion, CompletionSchema, ConnectRequestSchema } from "#gen/pinion/v1/device_pb.js";
-import { isUuid } from "../../../ids.ts";
+import { isUuid } from "../../../values/ids.ts";
 
 const completionNumber = ConnectRequestSchema.field.complete.number;
 

@@ -1,6 +1,6 @@
 import type { Socket } from "node:net";
-import { networkOf } from "../../../buckets.ts";
-import type { CutReason } from "../../../metrics.ts";
+import type { CutReason } from "../../../telemetry/metrics.ts";
+import { networkOf } from "./buckets.ts";
 import type { Connection } from "./visit.ts";
 
 export type Peer = { remoteAddress?: string | undefined; remotePort?: number | undefined };

@@ -13,8 +13,8 @@
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { EventEmitter } from "node:events";
-import type { Logger } from "../../../log.ts";
-import type { UncaughtOrigin } from "../../../metrics.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import type { UncaughtOrigin } from "../../../telemetry/metrics.ts";
 
 /**
  * Ends one request, stream or connection: with an answer if no byte of an answer has left, by a cut

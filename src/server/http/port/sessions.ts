@@ -1,6 +1,6 @@
 import type { Http2Server, Http2Session, ServerHttp2Session } from "node:http2";
-import type { Logger } from "../../../log.ts";
-import { TimerWheel, type WheelTimer } from "../../../timer-wheel.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import { TimerWheel, type WheelTimer } from "../../../time/timer-wheel.ts";
 import type { Crowd } from "../crowd/crowd.ts";
 import type { Http2Peer } from "../crowd/visit.ts";
 import type { LastLine } from "./last-line.ts";

@@ -6,16 +6,16 @@
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
 import { Refusal } from "../../../errors.ts";
-import { isUuid, withCell } from "../../../ids.ts";
-import { isShallow, type JsonValue } from "../../../json.ts";
-import type { Logger } from "../../../log.ts";
 import { isReference, type Keyring, type References, requireReference } from "../../../secrets.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import { withinOrg } from "../../../store/pg/tenancy.ts";
 import * as orgMoves from "../../../store/work/service/org-moves.ts";
 import * as hooks from "../../../store/work/watchers/hooks.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import { take } from "../../../usecases/hook-deliveries.ts";
 import type { Surroundings } from "../../../usecases/surroundings.ts";
+import { isUuid, withCell } from "../../../values/ids.ts";
+import { isShallow, type JsonValue } from "../../../values/json.ts";
 import type { Handler } from "../port/requests.ts";
 import { verify } from "./hook-verify.ts";
 import {

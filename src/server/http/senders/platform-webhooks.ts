@@ -6,8 +6,8 @@
  */
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest, Http2ServerResponse } from "node:http2";
-import { within } from "../../../abort.ts";
-import type { Logger } from "../../../log.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import { within } from "../../../time/abort.ts";
 import type { Handler } from "../port/requests.ts";
 import {
   createSenders,

@@ -5,8 +5,8 @@
  */
 import type { IncomingHttpHeaders, IncomingMessage } from "node:http";
 import type { Http2ServerRequest } from "node:http2";
-import { createBuckets, networkOf } from "../../../buckets.ts";
 import { Refusal } from "../../../errors.ts";
+import { createBuckets, networkOf } from "../crowd/buckets.ts";
 import type { Crowd } from "../crowd/crowd.ts";
 import { bodyBytesMax, readBody } from "./bodies.ts";
 

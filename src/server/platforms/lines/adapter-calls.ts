@@ -1,8 +1,8 @@
 import { sign } from "node:crypto";
 import { Agent as HttpAgent } from "node:http";
 import { Agent as HttpsAgent } from "node:https";
-import type { Reach } from "../../../addresses.ts";
-import { excerpt } from "../../../excerpt.ts";
+import type { Reach } from "../../../network/addresses.ts";
+import { excerpt } from "../../../values/excerpt.ts";
 import { fetchWithin } from "./confined.ts";
 import { PlatformRefused } from "./line.ts";
 

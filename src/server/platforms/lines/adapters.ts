@@ -1,5 +1,5 @@
 import type { Adapter, Logger } from "chat";
-import type { Reach } from "../../../addresses.ts";
+import type { Reach } from "../../../network/addresses.ts";
 import { agentOf, ask, assertionOf, credentialsOf, googleTokens, required, said } from "./adapter-calls.ts";
 
 export type Settings = {

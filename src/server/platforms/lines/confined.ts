@@ -1,13 +1,13 @@
 /**
  * Requests of adapters that use the global `fetch`. Within {@link confined} they go where the
- * operator lets what an org configures go (src/addresses.ts), and through the environment's proxy;
+ * operator lets what an org configures go (src/network/addresses.ts), and through the environment's proxy;
  * all other code keeps Node's `fetch`. Adapters take an address from an org, and no `fetch`.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import { isIP } from "node:net";
 import { Readable } from "node:stream";
-import type { Reach } from "../../../addresses.ts";
-import { outgoingRequest } from "../../../outgoing.ts";
+import type { Reach } from "../../../network/addresses.ts";
+import { outgoingRequest } from "../../../network/outgoing.ts";
 
 const reaches = new AsyncLocalStorage<Reach>();
 let isInstalled = false;

@@ -1,7 +1,7 @@
 /** Opens lines of every kind. */
-import type { Reach } from "../../../addresses.ts";
-import type { Logger } from "../../../log.ts";
+import type { Reach } from "../../../network/addresses.ts";
 import type { Db } from "../../../store/pg/database.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import { wordsOf } from "../../destinations/answer.ts";
 import { checkPlatform, platformKinds } from "../kinds.ts";
 import { mask } from "../secrets.ts";

@@ -4,10 +4,10 @@
  */
 import { Webhook } from "standardwebhooks";
 import { z } from "zod";
-import type { Reach } from "../../../addresses.ts";
 import { build } from "../../../build.ts";
-import { newId } from "../../../ids.ts";
-import { post } from "../../../outgoing.ts";
+import type { Reach } from "../../../network/addresses.ts";
+import { post } from "../../../network/outgoing.ts";
+import { newId } from "../../../values/ids.ts";
 import { wordsOf } from "../../destinations/answer.ts";
 import { isSigningSecret } from "../../destinations/webhook.ts";
 import { type Ear, type Line, PlatformRefused, type Said } from "./line.ts";

@@ -2,9 +2,9 @@ import { create, fromJson, type JsonObject, type MessageInitShape } from "@bufbu
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { Os, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { type Device, DeviceSchema, Liveness } from "#gen/pinion/v1/fleet_pb.js";
-import { archOf, reportedLabels } from "../../../labels.ts";
 import type * as devices from "../../../store/people/devices/devices.ts";
 import type { RunSummary } from "../../../store/work/runs/run-summaries.ts";
+import { archOf, reportedLabels } from "../../../values/labels.ts";
 import { osEnum } from "../../enums.ts";
 import { timestampOf } from "./moments.ts";
 import { runSummaryMessage } from "./run-message.ts";

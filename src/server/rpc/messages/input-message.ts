@@ -3,9 +3,9 @@ import { create, fromJson, toJson } from "@bufbuild/protobuf";
 import { type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { type RunOrigin, RunOriginSchema } from "#gen/pinion/v1/run_pb.js";
 import { refuse } from "../../../errors.ts";
-import { redactInput, requireInput } from "../../../input.ts";
-import type { JsonValue } from "../../../json.ts";
 import type { StartRow } from "../../../store/work/runs/starts.ts";
+import { redactInput, requireInput } from "../../../values/input.ts";
+import type { JsonValue } from "../../../values/json.ts";
 
 /**
  * The input of a request; undefined: none. Refuses with `invalid_argument` an input that is not

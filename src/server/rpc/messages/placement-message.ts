@@ -8,8 +8,8 @@ import {
   type WatcherSpec,
 } from "#gen/pinion/v1/watcher_pb.js";
 import { refuse } from "../../../errors.ts";
-import { selectorProblem } from "../../../selector.ts";
 import type { Placement } from "../../../store/work/watchers/watcher-values.ts";
+import { selectorProblem } from "../../../values/selector.ts";
 
 type PlacementFields = Pick<WatcherSpec, "selector" | "spread" | "priority"> &
   Partial<Pick<WatcherSpec, "group" | "rateLimit">>;

@@ -12,12 +12,12 @@ import {
   type Window,
   WindowSchema,
 } from "#gen/pinion/v1/run_pb.js";
-import { isShallow } from "../../../json.ts";
 import type { LateResultRow } from "../../../store/work/attempts/late-results.ts";
 import type { ReportRow } from "../../../store/work/runs/reports.ts";
 import type * as runSummaries from "../../../store/work/runs/run-summaries.ts";
 import type { RunRow } from "../../../store/work/runs/runs.ts";
 import type { WindowRow } from "../../../store/work/runs/windows.ts";
+import { isShallow } from "../../../values/json.ts";
 import { attentionOf, notificationOf, runStatuses, skipReasons, sourceOf } from "../../enums.ts";
 import { type ShownStart, startFields } from "./input-message.ts";
 

@@ -12,13 +12,13 @@ import {
 } from "#gen/pinion/v1/watcher_pb.js";
 import { requireExpression } from "../../../cel/expression.ts";
 import { refuse } from "../../../errors.ts";
-import { checkReferences, referencesOf } from "../../../input.ts";
 import { checkSchedule, type ScheduleRules } from "../../../scheduler/schedule/schedule.ts";
 import { conditionNames } from "../../../scheduler/starts/chains.ts";
 import type { RunSummary } from "../../../store/work/runs/run-summaries.ts";
 import { lackOf } from "../../../store/work/watchers/device-offers.ts";
 import type { Placement, WatcherValues } from "../../../store/work/watchers/watcher-values.ts";
 import type * as watchers from "../../../store/work/watchers/watchers.ts";
+import { checkReferences, referencesOf } from "../../../values/input.ts";
 import { agentWorkMessage, agentWorkOf } from "../../agent-work.ts";
 import { notificationOf } from "../../enums.ts";
 import { timestampOf } from "./moments.ts";

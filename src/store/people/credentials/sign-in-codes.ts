@@ -5,7 +5,7 @@
 import { randomInt } from "node:crypto";
 import { sql } from "kysely";
 import { refuse } from "../../../errors.ts";
-import { newCode, secretHash } from "../../../ids.ts";
+import { newCode, secretHash } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 import type { Json } from "../../pg/schema/schema-columns.ts";
 import type { SignInCodeKind } from "../../pg/schema/schema-people.ts";

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { refuse } from "../../../errors.ts";
-import { newToken, secretHash } from "../../../ids.ts";
+import { newToken, secretHash } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 import { transaction } from "../../pg/database.ts";
 import type { Role, TokenKind, TokenRow } from "../../pg/schema/schema-people.ts";

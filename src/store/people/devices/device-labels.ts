@@ -1,6 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../../errors.ts";
-import { labelProblem, labelsMax } from "../../../labels.ts";
+import { labelProblem, labelsMax } from "../../../values/labels.ts";
 import type { Db } from "../../pg/database.ts";
 import { rehearsable } from "../../pg/dry-run.ts";
 import * as events from "../../work/service/events.ts";

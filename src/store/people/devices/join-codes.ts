@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { refuse } from "../../../errors.ts";
-import { newJoinCode, secretHash } from "../../../ids.ts";
+import { newJoinCode, secretHash } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 import { transaction } from "../../pg/database.ts";
 import * as events from "../../work/service/events.ts";

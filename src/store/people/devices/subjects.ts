@@ -1,6 +1,6 @@
 /** The devices behind the resources named in a request. */
 import { type RawBuilder, sql } from "kysely";
-import { isUuid } from "../../../ids.ts";
+import { isUuid } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 
 export type Subject =

@@ -21,7 +21,7 @@ import { join, resolve } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
 import { Refusal } from "../../../errors.ts";
-import type { Logger } from "../../../log.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import { createClusterOnce, superuser, writeDurably } from "./initdb.ts";
 import { lockDirectory } from "./lock.ts";
 import { findAccount, findBinaries, placeFor, postgresEnvironment } from "./place.ts";

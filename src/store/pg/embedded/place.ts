@@ -25,7 +25,7 @@ import {
 import { createRequire } from "node:module";
 import { dirname, join, relative, resolve } from "node:path";
 import { Refusal } from "../../../errors.ts";
-import type { Logger } from "../../../log.ts";
+import type { Logger } from "../../../telemetry/log.ts";
 import { unpackFolder } from "./archive.ts";
 import { carriedBinaries } from "./carried.ts";
 

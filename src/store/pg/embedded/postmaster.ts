@@ -2,8 +2,8 @@ import type { ChildProcess } from "node:child_process";
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
-import { within } from "../../../abort.ts";
-import type { Logger } from "../../../log.ts";
+import type { Logger } from "../../../telemetry/log.ts";
+import { within } from "../../../time/abort.ts";
 import type { Account, Binaries } from "./place.ts";
 import { commandLine } from "./process.ts";
 

@@ -77,7 +77,7 @@ create table device (
   executors jsonb not null default '[]',
   workspaces jsonb not null default '[]',
   -- Labels given to a device by people; the device's own reports are in its other columns
-  -- (src/labels.ts).
+  -- (src/values/labels.ts).
   labels text[] not null default '{}',
   -- JSON of UpgradeInfo from the last hello; null: the daemon did not say.
   upgrade jsonb,

@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import { refuse } from "../../../errors.ts";
-import { isUuid, newId } from "../../../ids.ts";
 import { type Keyring, newSigningSecret, type WantedSecret } from "../../../secrets.ts";
+import { isUuid, newId } from "../../../values/ids.ts";
 import { describe } from "../../people/changes.ts";
 import { marksAfter } from "../../people/orgs/secret-marks.ts";
 import { beginRotation, type Rotated } from "../../people/orgs/secret-rotation.ts";

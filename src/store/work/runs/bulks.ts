@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import { newId } from "../../../ids.ts";
+import { newId } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
 import { unnest } from "../../pg/values/unnest.ts";

@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import type { Labelled } from "../../../labels.ts";
+import type { Labelled } from "../../../values/labels.ts";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
 import { onlyRow } from "../../pg/values/only-row.ts";

@@ -5,7 +5,7 @@
  * repeated requests (requests.ts).
  */
 import { type RawBuilder, sql } from "kysely";
-import { nameOfRun, spreadRunId } from "../../../ids.ts";
+import { nameOfRun, spreadRunId } from "../../../values/ids.ts";
 import { findMade, restoredStarts } from "../../people/requests.ts";
 import type { Db } from "../../pg/database.ts";
 import { unnest } from "../../pg/values/unnest.ts";

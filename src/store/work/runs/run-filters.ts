@@ -1,5 +1,5 @@
 import { type RawBuilder, sql } from "kysely";
-import { newId } from "../../../ids.ts";
+import { newId } from "../../../values/ids.ts";
 import { hasLabel } from "../../people/devices/device-labels.ts";
 import type { Db } from "../../pg/database.ts";
 

@@ -1,5 +1,5 @@
 import { type RawBuilder, sql } from "kysely";
-import { spreadRunId } from "../../../ids.ts";
+import { spreadRunId } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 import { unnest } from "../../pg/values/unnest.ts";
 

@@ -3,7 +3,7 @@
  * also while the start waits for the end of the watcher's active run.
  */
 import { sql } from "kysely";
-import type { JsonValue } from "../../../json.ts";
+import type { JsonValue } from "../../../values/json.ts";
 import type { Db } from "../../pg/database.ts";
 import { storableJson } from "../../pg/values/storable.ts";
 import { ofFew, unnest } from "../../pg/values/unnest.ts";

@@ -4,7 +4,7 @@
  */
 import { sql } from "kysely";
 import { Refusal } from "../../../errors.ts";
-import { secretHash } from "../../../ids.ts";
+import { secretHash } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 
 /** `cell`: the org's new cell, where it has arrived; undefined while the org moves. */

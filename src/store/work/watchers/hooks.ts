@@ -1,9 +1,9 @@
 /** Hooks: addresses where external deliveries start a watcher, and the received deliveries. */
 import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../../errors.ts";
-import { isUuid } from "../../../ids.ts";
-import type { JsonValue } from "../../../json.ts";
 import type { Keyring, SecretPlace } from "../../../secrets.ts";
+import { isUuid } from "../../../values/ids.ts";
+import type { JsonValue } from "../../../values/json.ts";
 import { beginRotation, type Rotated } from "../../people/orgs/secret-rotation.ts";
 import { type Db, transaction } from "../../pg/database.ts";
 import { storableJson } from "../../pg/values/storable.ts";

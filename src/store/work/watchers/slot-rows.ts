@@ -1,5 +1,5 @@
 import { sql } from "kysely";
-import { isOfSlot, slotRunId } from "../../../ids.ts";
+import { isOfSlot, slotRunId } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import type { SkipReason } from "../attempts/settlements.ts";

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { refuse } from "../../../errors.ts";
-import { isUuid } from "../../../ids.ts";
+import { isUuid } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 import { ofFew } from "../../pg/values/unnest.ts";
 

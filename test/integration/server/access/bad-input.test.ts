@@ -19,7 +19,7 @@ import {
   RejectReason,
 } from "#gen/pinion/v1/device_pb.js";
 import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { newToken } from "../../../../src/ids.ts";
+import { newToken } from "../../../../src/values/ids.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, dial, enrolDevice, type Identity } from "../../../support/device.ts";
 import { deviceStreamsOfFile, startTestReplica } from "../../../support/server.ts";

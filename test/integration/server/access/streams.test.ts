@@ -1,8 +1,8 @@
 /** Streams whose tokens ended without a notification, among streams that come and go. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { secretHash } from "../../../../src/ids.ts";
 import { createStreams } from "../../../../src/server/access/streams.ts";
+import { secretHash } from "../../../../src/values/ids.ts";
 import { useDatabase } from "../../../support/database.ts";
 
 const t = useDatabase();

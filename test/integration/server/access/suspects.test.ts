@@ -2,9 +2,9 @@
 import { once } from "node:events";
 import { type ClientHttp2Session, type ClientHttp2Stream, connect } from "node:http2";
 import { expect, onTestFinished, test, vi } from "vitest";
-import { createLogger } from "../../../../src/log.ts";
 import { createCrowd } from "../../../../src/server/http/crowd/crowd.ts";
 import { openPort } from "../../../../src/server/http/port/port.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 const log = createLogger({ level: "silent", name: "test" });
 

@@ -2,9 +2,9 @@
 import { createContextValues } from "@connectrpc/connect";
 import { expect, onTestFinished, test } from "vitest";
 import { FleetService, type ListDevicesRequest } from "#gen/pinion/v1/fleet_pb.js";
-import { createLogger } from "../../../../src/log.ts";
 import { createRpcHandler } from "../../../../src/server/http/port/adapter.ts";
 import { openPort } from "../../../../src/server/http/port/port.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 test("unknown fields of a message are read over, and the known ones are read", async () => {
   const received: ListDevicesRequest[] = [];

@@ -12,7 +12,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test } from "vit
 import { Os } from "#gen/pinion/v1/device_pb.js";
 import { HookKind } from "#gen/pinion/v1/hook_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { withCell } from "../../../../src/ids.ts";
+import { withCell } from "../../../../src/values/ids.ts";
 import { createTestDatabase, type TestDatabase } from "../../../support/database.ts";
 import { type DoorKind, type FrontDoor, missingDoor, startFrontDoor } from "../../../support/front-door.ts";
 import { freePort } from "../../../support/programs.ts";

@@ -16,8 +16,6 @@ import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } f
 import { Os } from "#gen/pinion/v1/device_pb.js";
 import { HookKind } from "#gen/pinion/v1/hook_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
-import { withCell } from "../../../../src/ids.ts";
-import { createLogger } from "../../../../src/log.ts";
 import { toConnectError } from "../../../../src/server/access/interceptors/errors.ts";
 import { digestOf, prepareCopy } from "../../../../src/store/moves/copy.ts";
 import type { Step } from "../../../../src/store/moves/ends.ts";
@@ -25,6 +23,8 @@ import { passFence } from "../../../../src/store/moves/fence.ts";
 import { abortMove, forgetMoved, moveOrg, planMove } from "../../../../src/store/moves/move.ts";
 import { tablesOf } from "../../../../src/store/moves/tables.ts";
 import { migrate } from "../../../../src/store/pg/migrate.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
+import { withCell } from "../../../../src/values/ids.ts";
 import { administer, createTestDatabase, type TestDatabase } from "../../../support/database.ts";
 import { connect, enrolDevice } from "../../../support/device.ts";
 import { missingDoor, startFrontDoor } from "../../../support/front-door.ts";

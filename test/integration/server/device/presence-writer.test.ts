@@ -1,7 +1,7 @@
 /** When ends of sessions are written: at once, also during a write. */
 import { expect, test } from "vitest";
-import { createLogger } from "../../../../src/log.ts";
 import { startPresenceWriter } from "../../../../src/server/device/hub/presence-writer.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { currentSession, openDevice, seedDevice } from "../../../support/rows.ts";
 

@@ -14,7 +14,7 @@ import { type ConnectRequestSchema, DeviceService, Os } from "#gen/pinion/v1/dev
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
 import { WatcherService } from "#gen/pinion/v1/watcher_pb.js";
-import { newId } from "../../../../src/ids.ts";
+import { newId } from "../../../../src/values/ids.ts";
 import { hasOpenssl, makeCertificate } from "../../../support/certificate.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { enrolDevice } from "../../../support/device.ts";

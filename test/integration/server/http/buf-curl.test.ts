@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { beforeAll, expect, test } from "vitest";
-import { newId, newToken } from "../../../../src/ids.ts";
+import { newId, newToken } from "../../../../src/values/ids.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, enrolDevice, type Identity } from "../../../support/device.ts";
 import { startWork, takeOn, useReplicas } from "../../../support/work.ts";

@@ -13,7 +13,6 @@ import {
 import { connect as dial } from "node:net";
 import { expect, onTestFinished, test, vi } from "vitest";
 import { ServerReflection } from "#gen/grpc/reflection/v1/reflection_pb.js";
-import { createLogger } from "../../../../src/log.ts";
 import { sortStrangers } from "../../../../src/server/access/strangers.ts";
 import { createDeviceStreams } from "../../../../src/server/device/stream/grpc-stream.ts";
 import { type Page, withPage } from "../../../../src/server/http/page.ts";
@@ -21,6 +20,7 @@ import { createRpcHandler } from "../../../../src/server/http/port/adapter.ts";
 import { createLastLine } from "../../../../src/server/http/port/last-line.ts";
 import { openPort, type PortOptions } from "../../../../src/server/http/port/port.ts";
 import { withProbes } from "../../../../src/server/http/probes.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 const log = createLogger({ level: "silent", name: "test" });
 

@@ -11,8 +11,8 @@ import { join } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterEach, expect, test, vi } from "vitest";
-import { createLogger } from "../../../../src/log.ts";
 import { openPort, type Port, type PortOptions } from "../../../../src/server/http/port/port.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 const log = createLogger({ level: "silent", name: "test" });
 const ports: Port[] = [];

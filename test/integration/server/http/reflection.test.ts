@@ -13,10 +13,10 @@ import {
   type ServerReflectionRequestSchema,
 } from "#gen/grpc/reflection/v1/reflection_pb.js";
 import { RunService } from "#gen/pinion/v1/run_pb.js";
-import { createLogger } from "../../../../src/log.ts";
 import { HealthState, registerHealth } from "../../../../src/server/http/health.ts";
 import { openPort, type Port } from "../../../../src/server/http/port/port.ts";
 import { registerReflection } from "../../../../src/server/http/reflection.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 const log = createLogger({ level: "silent", name: "test" });
 const state = new HealthState();

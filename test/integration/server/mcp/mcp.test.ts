@@ -7,8 +7,8 @@ import { StreamableHTTPClientTransport } from "@modelcontextprotocol/sdk/client/
 import { createClients } from "@pinion/client";
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
-import { agentToken } from "../../../../src/agent-token.ts";
 import * as tokens from "../../../../src/store/people/credentials/tokens.ts";
+import { agentToken } from "../../../../src/values/agent-token.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, enrolDevice } from "../../../support/device.ts";
 import { openTestReplica, type TestReplica } from "../../../support/server.ts";

@@ -15,11 +15,11 @@ import {
 } from "@connectrpc/connect";
 import { expect, onTestFinished, test } from "vitest";
 import { GetRunRequestSchema, RunService } from "#gen/pinion/v1/run_pb.js";
-import { createLogger } from "../../../../src/log.ts";
 import type { Principal } from "../../../../src/server/access/principal.ts";
 import { createRpcHandler } from "../../../../src/server/http/port/adapter.ts";
 import { openPort } from "../../../../src/server/http/port/port.ts";
 import { createPlainCalls } from "../../../../src/server/rpc/plain-calls.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 const readMaxBytes = 10_000;
 const known = "Bearer known";

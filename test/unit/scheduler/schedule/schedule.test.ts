@@ -1,11 +1,11 @@
 import { expect, test } from "vitest";
-import { newId } from "../../../../src/ids.ts";
 import {
   checkSchedule,
   jitterOf,
   nextSlot,
   previousSlot,
 } from "../../../../src/scheduler/schedule/schedule.ts";
+import { newId } from "../../../../src/values/ids.ts";
 
 /** The next `count` slots after a moment, as UTC. */
 function slotsOf(schedule: string, zone: string, after: string, count: number): string[] {

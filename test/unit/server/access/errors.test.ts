@@ -1,12 +1,12 @@
 import { Code, type ConnectError } from "@connectrpc/connect";
 import { expect, test } from "vitest";
 import { Refusal } from "../../../../src/errors.ts";
-import { createLogger } from "../../../../src/log.ts";
 import {
   BadRequestSchema,
   RetryInfoSchema,
 } from "../../../../src/server/access/interceptors/error-details.ts";
 import { errorInterceptor, toConnectError } from "../../../../src/server/access/interceptors/errors.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 function setUp() {
   const lines: Record<string, unknown>[] = [];

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { createBuckets, networkOf } from "../../../../src/buckets.ts";
 import { Refusal } from "../../../../src/errors.ts";
 import { createLimits } from "../../../../src/server/access/limits.ts";
+import { createBuckets, networkOf } from "../../../../src/server/http/crowd/buckets.ts";
 
 function clocked() {
   let at = 0;

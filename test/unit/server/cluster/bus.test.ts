@@ -1,6 +1,6 @@
 import { expect, test } from "vitest";
-import { createLogger } from "../../../../src/log.ts";
 import { type BusBatch, createBusSender, readEnvelope } from "../../../../src/server/cluster/bus.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 type Message = { kind: string; text: string };
 

@@ -1,11 +1,11 @@
 /** An error in one reader or viewer ends nothing else: the bus, the feed, the publisher and a loop go on. */
 import { expect, test, vi } from "vitest";
-import { createBatcher } from "../../../../src/batcher.ts";
-import { createLogger } from "../../../../src/log.ts";
+import { createBatcher } from "../../../../src/batches/batcher.ts";
 import { startLoop } from "../../../../src/scheduler/loop.ts";
 import { createPublisher } from "../../../../src/scheduler/publisher.ts";
 import { createFeed } from "../../../../src/server/cluster/feed.ts";
 import { createInbox } from "../../../../src/server/cluster/inbox.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 const log = createLogger({ name: "test", level: "silent" });
 const fails = () => {

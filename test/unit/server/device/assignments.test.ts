@@ -3,12 +3,12 @@
  * statement that claims knows the database's clock alone, which may have been set wrong.
  */
 import { expect, test } from "vitest";
-import { createLogger } from "../../../../src/log.ts";
 import { Assignments, type SessionView } from "../../../../src/server/device/attempts/assignments.ts";
 import type { Handling } from "../../../../src/server/device/session/handling.ts";
 import type { SessionServices } from "../../../../src/server/device/session/session-services.ts";
 import type { Prepared } from "../../../../src/server/device/stream/link.ts";
 import type { Settlement } from "../../../../src/store/work/attempts/settlements.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 import { plainRun } from "./claimed-run.ts";
 
 const run = plainRun;

@@ -3,8 +3,8 @@ import { once } from "node:events";
 import { connect, createServer, type ServerHttp2Stream } from "node:http2";
 import type { AddressInfo } from "node:net";
 import { expect, onTestFinished, test, vi } from "vitest";
-import { createLogger } from "../../../../src/log.ts";
 import { createDeviceStreams } from "../../../../src/server/device/stream/grpc-stream.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 const log = createLogger({ level: "silent", name: "test" });
 /** An empty message with gRPC's prefix. */

@@ -4,8 +4,8 @@
  */
 import { EventEmitter } from "node:events";
 import { expect, test } from "vitest";
-import { createLogger } from "../../../../src/log.ts";
 import { createLastLine } from "../../../../src/server/http/port/last-line.ts";
+import { createLogger } from "../../../../src/telemetry/log.ts";
 
 function open() {
   const logged: Record<string, unknown>[] = [];

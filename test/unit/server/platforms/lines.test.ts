@@ -1,10 +1,10 @@
 /** Decisions about messages of chat platforms: whose are let through, whom they are of, how a reply is cut. */
 import { expect, test } from "vitest";
-import { parseConversationId } from "../../../../src/conversation-ids.ts";
 import { refusalOf, userOf } from "../../../../src/server/platforms/incoming.ts";
 import { inOrder } from "../../../../src/server/platforms/lines/in-order.ts";
 import type { Heard } from "../../../../src/server/platforms/lines/line.ts";
 import { finalText, partsOf } from "../../../../src/server/platforms/speech.ts";
+import { parseConversationId } from "../../../../src/values/conversation-ids.ts";
 
 const heard = (more: Partial<Heard> = {}): Heard => ({
   ...{ threadId: "telegram:7", chatId: "7", messageId: "7:1", senderId: "7", senderName: "Ada" },

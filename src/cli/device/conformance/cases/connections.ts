@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { Code } from "@connectrpc/connect";
 import { DrainReason } from "#gen/pinion/v1/device_pb.js";
-import { within } from "../../../../abort.ts";
+import { within } from "../../../../time/abort.ts";
 import type { ConformanceCase } from "../case.ts";
 import { Stage } from "../stage.ts";
 import { expectThat, Wrong } from "../verdict.ts";

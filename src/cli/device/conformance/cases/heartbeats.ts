@@ -1,5 +1,5 @@
 import { writeFile } from "node:fs/promises";
-import { within } from "../../../../abort.ts";
+import { within } from "../../../../time/abort.ts";
 import type { ConformanceCase } from "../case.ts";
 import { expectThat, Wrong } from "../verdict.ts";
 

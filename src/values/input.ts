@@ -3,7 +3,7 @@
  * is data everywhere: a prompt names values of the input (`{{ input.commit.sha }}`), and each value
  * is inserted once, fenced, and never read as a prompt.
  */
-import { refuse } from "./errors.ts";
+import { refuse } from "../errors.ts";
 import { canonicalJson, inputDepthMax, isShallow, type JsonValue } from "./json.ts";
 
 /** Maximum bytes of an input, as canonical JSON. */

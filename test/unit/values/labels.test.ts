@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { factsOf, labelProblem } from "../../src/labels.ts";
+import { factsOf, labelProblem } from "../../../src/values/labels.ts";
 
 test.each(["gpu", "team=web", "a", "9", "eu-west.1/rack_2", "x".repeat(63)])("%s is a label", (text) => {
   expect(labelProblem(text)).toBeUndefined();

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import type { ReadableSpan } from "@opentelemetry/sdk-trace";
+import { outgoingAgent } from "../network/outgoing.ts";
 import type { Logger } from "./log.ts";
-import { outgoingAgent } from "./outgoing.ts";
 
 /**
  * OpenTelemetry traces, exported as OTLP over HTTP. The libraries are loaded only if an endpoint is

@@ -1,5 +1,5 @@
 import { expect, test, vi } from "vitest";
-import { createBatcher } from "../../src/batcher.ts";
+import { createBatcher } from "../../../src/batches/batcher.ts";
 
 /** A batcher whose batches the test ends. */
 function setUp(

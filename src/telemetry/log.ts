@@ -1,5 +1,5 @@
 import { type DestinationStream, type Logger, pino } from "pino";
-import { excerpt } from "./excerpt.ts";
+import { excerpt } from "../values/excerpt.ts";
 import { prettyLines } from "./log-lines.ts";
 
 export type { Logger };

@@ -1,5 +1,5 @@
 import { afterEach, expect, test, vi } from "vitest";
-import { TimerWheel } from "../../src/timer-wheel.ts";
+import { TimerWheel } from "../../../src/time/timer-wheel.ts";
 
 afterEach(() => vi.useRealTimers());
 

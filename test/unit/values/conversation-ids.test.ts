@@ -1,6 +1,10 @@
 import { expect, test } from "vitest";
-import { conversationOfRun, conversationOfUser, parseConversationId } from "../../src/conversation-ids.ts";
-import { conversationOf } from "../../src/server/rpc/turn-conversation.ts";
+import { conversationOf } from "../../../src/server/rpc/turn-conversation.ts";
+import {
+  conversationOfRun,
+  conversationOfUser,
+  parseConversationId,
+} from "../../../src/values/conversation-ids.ts";
 
 const watcherId = "0190f5fe-7c00-7a00-8000-000000000001";
 const runId = "0190f5fe-7c00-7a00-8000-000000000002";

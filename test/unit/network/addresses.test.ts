@@ -5,8 +5,8 @@
 import { createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { expect, onTestFinished, test } from "vitest";
-import { AddressRefused, createReach, parseNetworks } from "../../src/addresses.ts";
-import { post } from "../../src/outgoing.ts";
+import { AddressRefused, createReach, parseNetworks } from "../../../src/network/addresses.ts";
+import { post } from "../../../src/network/outgoing.ts";
 
 const publicOnly = createReach(parseNetworks(""));
 

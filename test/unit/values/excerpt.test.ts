@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { excerpt } from "../../src/excerpt.ts";
+import { excerpt } from "../../../src/values/excerpt.ts";
 
 test("a short text stays what it is", () => {
   expect(excerpt("abc", 3)).toBe("abc");

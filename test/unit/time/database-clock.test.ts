@@ -1,7 +1,7 @@
 import { afterEach, expect, onTestFinished, test, vi } from "vitest";
-import { DatabaseClock } from "../../src/database-clock.ts";
-import { createLogger } from "../../src/log.ts";
-import { DueWheel, earlyMsMax } from "../../src/server/device/attempts/due-wheel.ts";
+import { DueWheel, earlyMsMax } from "../../../src/server/device/attempts/due-wheel.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
+import { DatabaseClock } from "../../../src/time/database-clock.ts";
 
 /**
  * A statement that takes `thereMs` to the database and `backMs` back, with a database clock that is

@@ -1,8 +1,8 @@
 /** The contents of a log line, and the values that never appear. */
 import { expect, test } from "vitest";
-import { newJoinCode, newToken } from "../../src/ids.ts";
-import { createLogger } from "../../src/log.ts";
-import { prettyLine } from "../../src/log-lines.ts";
+import { createLogger } from "../../../src/telemetry/log.ts";
+import { prettyLine } from "../../../src/telemetry/log-lines.ts";
+import { newJoinCode, newToken } from "../../../src/values/ids.ts";
 
 function logging(format?: "json" | "pretty") {
   const lines: string[] = [];

@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
-import { cellOf, renameToken } from "../../clients/ts/src/cell.ts";
-import { secretsOf } from "../../clients/ts/src/runner/redaction.ts";
-import { agentToken, readAgentToken } from "../../src/agent-token.ts";
+import { cellOf, renameToken } from "../../../clients/ts/src/cell.ts";
+import { secretsOf } from "../../../clients/ts/src/runner/redaction.ts";
+import { agentToken, readAgentToken } from "../../../src/values/agent-token.ts";
 import {
   isUuid,
   newCode,
@@ -12,7 +12,7 @@ import {
   type TokenKind,
   tokenKind,
   withCell,
-} from "../../src/ids.ts";
+} from "../../../src/values/ids.ts";
 
 test("an id is a UUID of version 7 that carries its moment", () => {
   const id = newId(0x0123_4567_89ab);

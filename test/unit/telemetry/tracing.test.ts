@@ -3,15 +3,15 @@ import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
-import { tracingConfig } from "../../src/config.ts";
-import { newId } from "../../src/ids.ts";
+import { tracingConfig } from "../../../src/config.ts";
 import {
   formatTraceparent,
   isWithinRatio,
   parseTraceparent,
   spanIdOf,
   traceIdOf,
-} from "../../src/tracing.ts";
+} from "../../../src/telemetry/tracing.ts";
+import { newId } from "../../../src/values/ids.ts";
 
 test("a run's trace id is the run's id, and its root span is the same wherever it is asked for", () => {
   const runId = "01a1fb7a-7a97-7f82-b7cf-0f419acd25a2";
@@ -67,7 +67,7 @@ test("OpenTelemetry's own variables count where ours say nothing", () => {
 });
 
 test("nothing loads OpenTelemetry but a tracer that is opened", () => {
-  const root = fileURLToPath(new URL("../../", import.meta.url));
+  const root = fileURLToPath(new URL("../../../", import.meta.url));
   const loading = ["src", "clients/ts/src"].flatMap((folder) =>
     readdirSync(join(root, folder), { recursive: true, encoding: "utf8" })
       .filter((path) => path.endsWith(".ts"))

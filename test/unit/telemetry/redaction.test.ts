@@ -5,7 +5,7 @@
 import { expect, test } from "vitest";
 import { LateResultSchema, RunQuestionSchema, RunSchema, WindowSchema } from "#gen/pinion/v1/run_pb.js";
 import { TurnSchema } from "#gen/pinion/v1/turn_pb.js";
-import { hiddenFields } from "../../src/server/access/redaction.ts";
+import { hiddenFields } from "../../../src/server/access/redaction.ts";
 
 /** Listed a second time, independently of the list of hidden fields. */
 const shown = {

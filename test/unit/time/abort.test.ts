@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { sleep, within } from "../../src/abort.ts";
+import { sleep, within } from "../../../src/time/abort.ts";
 
 /** Beyond the longest timer of Node, which fires at once. */
 const months = 90 * 86_400_000;

@@ -1,8 +1,8 @@
 /** Schemas whose check would take for ever stop no replica and no daemon. */
 import { expect, test } from "vitest";
-import { checkAnswer } from "../../clients/ts/src/agents/structured.ts";
-import { inTime } from "../../src/bounded.ts";
-import { problemsOf } from "../../src/scheduler/endings/answers.ts";
+import { checkAnswer } from "../../../../clients/ts/src/agents/structured.ts";
+import { problemsOf } from "../../../../src/scheduler/endings/answers.ts";
+import { inTime } from "../../../../src/scheduler/endings/bounded.ts";
 
 /** References that fork: 2^40 checks of a few hundred bytes. */
 const forking = {
@@ -72,7 +72,7 @@ test("an answer with thousands of mistakes is told in a moment, and costs its sc
 
 test("a text of fences, blank lines or brackets is searched for JSON in a moment", () => {
   const texts = [
-    "```" + "\n".repeat(100_000),
+    `\`\`\`${"\n".repeat(100_000)}`,
     "```a \n".repeat(50_000),
     "[".repeat(100_000),
     "`".repeat(200_000),

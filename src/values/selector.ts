@@ -1,6 +1,6 @@
 /** Selectors of watchers: conditions in CEL over the facts about a device. */
-import type { Limits } from "./cel/check.ts";
-import { compile, ExpressionError } from "./cel/expression.ts";
+import type { Limits } from "../cel/check.ts";
+import { compile, ExpressionError } from "../cel/expression.ts";
 import type { Facts } from "./labels.ts";
 
 const names = ["os", "arch", "labels"] as const;

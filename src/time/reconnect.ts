@@ -1,5 +1,5 @@
+import type { Logger } from "../telemetry/log.ts";
 import { sleep } from "./abort.ts";
-import type { Logger } from "./log.ts";
 
 const backoffMsFirst = 100;
 const backoffMsMax = 5_000;
