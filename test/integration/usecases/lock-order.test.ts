@@ -1,5 +1,6 @@
 /**
- * Two transactions take their locks in one order: members, devices, hooks, runs, watchers, agents.
+ * Two transactions take their locks in one order: members, devices, hooks, runs, watchers, agents;
+ * and destinations, deliveries.
  * Each test holds the first lock of one transaction, and has the other transaction wait for it; the
  * lock that the first one takes next has to be free. (`support/deadlocks.ts` finds what is left.)
  */
@@ -12,6 +13,8 @@ import * as devices from "../../../src/store/people/devices/devices.ts";
 import * as joinCodes from "../../../src/store/people/devices/join-codes.ts";
 import * as roles from "../../../src/store/people/orgs/members.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
+import * as deliveries from "../../../src/store/work/messages/deliveries.ts";
+import * as retention from "../../../src/store/work/service/retention.ts";
 import * as hooks from "../../../src/store/work/watchers/hooks.ts";
 import { valuesOf, type WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";
 import { enroll } from "../../../src/usecases/enrolments.ts";
@@ -144,6 +147,51 @@ test("a device that enrols by the code of a member who leaves", async () => {
     second: sql`select from join_code where user_id = ${bob.userId} and used_at is null`,
     other: () => enroll(database.db, asked, surroundings),
   });
+});
+
+/** A destination, and a delivery to it under a try's lease. */
+async function addDelivery() {
+  const name = { orgId, id: randomUUID(), destinationId: randomUUID(), leaseToken: randomUUID() };
+  await sql`insert into destination (org_id, id, slug, name, kind)
+    values (${orgId}, ${name.destinationId}, ${name.destinationId}, 'Ops', 'webhook')`.execute(database.db);
+  await sql`insert into delivery (org_id, id, destination_id, lane, kind, lease_token)
+    values (${orgId}, ${name.id}, ${name.destinationId}, ${name.id}, 'run.ended', ${name.leaseToken})`.execute(
+    database.db,
+  );
+  return name;
+}
+
+test("a destination that is deleted while a delivery to it ends", async () => {
+  const { id, destinationId, leaseToken } = await addDelivery();
+  const ending = {
+    orgId,
+    id,
+    destinationId,
+    leaseToken,
+    state: "delivered",
+    status: 200,
+    error: "",
+  } as const;
+  await inOneOrder({
+    first: (tx) => sql`select from destination where id = ${destinationId} for update`.execute(tx),
+    second: sql`select from delivery where id = ${id}`,
+    other: () => deliveries.end(database.db, ending),
+  });
+});
+
+test("retention waits for no removal, which deletes the same rows in another order", async () => {
+  const { id } = await addDelivery();
+  await sql`update delivery set state = 'dead', ended_at = now(), created_at = now() - interval '99 days'`.execute(
+    database.db,
+  );
+  const look = () => sql`select from delivery where id = ${id}`.execute(database.db);
+  await using removal = await hold(database.db);
+  await sql`select from delivery where id = ${id} for update`.execute(removal.tx);
+  await retention.deleteOld(database.db, { days: 30, conversationDays: 30 });
+  expect((await look()).rows).toHaveLength(1);
+  await removal.commit();
+  await retention.deleteOld(database.db, { days: 30, conversationDays: 30 });
+  expect((await look()).rows).toHaveLength(0);
 });
 
 test("a pause neither locks nor waits for a run that it leaves, so no claim passes that run by", async () => {

@@ -213,17 +213,24 @@ export type Ending = {
   error: string;
 };
 
-/** Writes the end of a try if the lease is still the caller's (X3); returns whether it was. */
+/**
+ * Writes the end of a try if the lease is still the caller's (X3); returns whether it was. The
+ * destination is locked before the delivery, as in a removal of the destination, which deletes the
+ * deliveries after the destination.
+ */
 export async function end(tx: Db, ending: Ending): Promise<boolean> {
   const { orgId, id, state } = ending;
   const error = storableText(ending.error);
   const { rows } = await sql<{ id: string }>`
-    with ended as (
+    with held as materialized (
+      select from destination where org_id = ${orgId} and id = ${ending.destinationId} for no key update
+    ),
+    ended as (
       update delivery set state = ${state}, lease_token = null, lease_until = null,
         next_at = now() + ${ending.delayMs ?? 0} * interval '1 ms', last_status = ${ending.status}, last_error = ${error},
         attempts = attempts - ${ending.isGivenBack ? 1 : 0},
         ended_at = case when ${state} = 'pending' then null else now() end
-      where org_id = ${orgId} and id = ${id} and lease_token = ${ending.leaseToken}
+      where org_id = ${orgId} and id = ${id} and lease_token = ${ending.leaseToken} and exists (select from held)
       returning id
     ),
     told as (

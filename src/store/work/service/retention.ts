@@ -134,10 +134,14 @@ export async function deleteOld(
   };
 }
 
-/** Deletes up to `limit` rows of the table, as `x`, that meet the condition. */
+/**
+ * Deletes up to `limit` rows of the table, as `x`, that meet the condition. Locked rows are left to
+ * the next pass: a removal that deletes the same rows by a foreign key takes them in another order.
+ */
 function oldRows(table: string, isOld: RawBuilder<unknown>, limit = rowsPerDeleteMax): RawBuilder<unknown> {
   const name = sql.raw(table);
-  return sql`delete from ${name} where ctid = any(array(select ctid from ${name} x where ${isOld} limit ${sql.lit(limit)}))`;
+  return sql`delete from ${name} where ctid = any(array(
+    select ctid from ${name} x where ${isOld} limit ${sql.lit(limit)} for update of x skip locked))`;
 }
 
 function oldOfRuns({ old, firstDay }: Ages): RawBuilder<unknown>[] {
