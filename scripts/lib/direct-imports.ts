@@ -1,5 +1,5 @@
 /**
- * Imports of `@pinion/client` in the bundled sources, resolved to the modules behind its index: a
+ * Imports and exports of `@pinion/client` in the bundled sources, resolved to the modules behind its index: a
  * bundler that splits its output loads a whole index for any of its names, and a command like
  * `pinion runs list` would load the device's half of the client with it.
  */
@@ -10,7 +10,7 @@ import type { Plugin } from "esbuild";
 import { root } from "./proto.ts";
 
 const clientSources = join(root, "clients/ts/src");
-const importOfIndex = /import (type )?\{([^}]*)\} from "@pinion\/client";/g;
+const useOfIndex = /(import|export) (type )?\{([^}]*)\} from "@pinion\/client";/g;
 
 export const directImports: Plugin = {
   name: "direct-imports",
@@ -21,22 +21,24 @@ export const directImports: Plugin = {
       if (!path.startsWith(sources)) return undefined;
       const text = await readFile(path, "utf8");
       if (!text.includes('"@pinion/client"')) return undefined;
-      return {
-        contents: text.replace(importOfIndex, (_, isType, names) => directly(moduleOf, isType, names)),
-        loader: "ts",
-      };
+      const contents = text.replace(useOfIndex, (_, verb, isType, names) =>
+        isType ? "" : directly(moduleOf, verb, names),
+      );
+      // Another form would load the whole index.
+      if (contents.includes('"@pinion/client"'))
+        throw new Error(`${path}: name what is used of @pinion/client`);
+      return { contents, loader: "ts" };
     });
   },
 };
 
-/** The imports of the listed names, one statement for each name. Types vanish in the bundle. */
-function directly(moduleOf: ReadonlyMap<string, string>, isType: string | undefined, list: string): string {
-  if (isType) return "";
+/** The listed names, one statement for each. Types vanish in the bundle. */
+function directly(moduleOf: ReadonlyMap<string, string>, verb: string, list: string): string {
   return namesIn(list)
     .map((name) => {
       const path = moduleOf.get(name.split(" as ")[0]!);
       if (!path) throw new Error(`@pinion/client has no ${name}`);
-      return `import { ${name} } from ${JSON.stringify(path)};`;
+      return `${verb} { ${name} } from ${JSON.stringify(path)};`;
     })
     .join(" ");
 }

@@ -217,7 +217,7 @@ class Daemon {
       ...(options.appVersion === undefined ? {} : { appVersion: options.appVersion }),
       ...(options.tls === undefined ? {} : { tls: options.tls }),
       ...(options.configProblem === undefined ? {} : { configProblem: options.configProblem }),
-      machine: await machineFingerprint(this.#installId),
+      machine: await machineFingerprint(this.#installId, options.stateDir),
       ...(options.timing === undefined ? {} : { timing: options.timing }),
     });
   }

@@ -2,6 +2,7 @@ import { execFile } from "node:child_process";
 import { createHash, randomUUID } from "node:crypto";
 import { readlinkSync } from "node:fs";
 import { hostname } from "node:os";
+import { identityOfDirectory } from "./private-directory.ts";
 import { readRegularFileSync } from "./regular-file.ts";
 
 /**
@@ -18,7 +19,11 @@ export interface MachineFingerprint {
   hostName: string;
   /** For selectors of watchers. */
   arch: string;
-  /** Random, for the life of the daemon: two daemons with one identity differ in it on one machine. */
+  /**
+   * Of the state directory, until the next boot: the directory's lock admits one daemon at a time, so
+   * two daemons alive at once differ in it, and a daemon after a killed one does not. Random if the
+   * system does not tell its boots apart.
+   */
   daemonId: string;
   /** Start of the daemon, by the monotonic clock of this process. */
   startedAt: number;
@@ -28,9 +33,13 @@ const ASK_DEADLINE_MS = 5_000;
 const FILE_BYTES_MAX = 4096;
 const HOST_NAME_BYTES_MAX = 100;
 
-/** Reads the machine's fingerprint. Never rejects. */
-export async function machineFingerprint(installId: string): Promise<MachineFingerprint> {
-  const [machine, boot] = await Promise.all([machineId(), bootId()]);
+/** Reads the machine's fingerprint for the daemon of a state directory, which exists. */
+export async function machineFingerprint(installId: string, stateDir: string): Promise<MachineFingerprint> {
+  const [machine, boot, directory] = await Promise.all([
+    machineId(),
+    bootId(),
+    identityOfDirectory(stateDir),
+  ]);
   const hash = (text: string) =>
     text === "" ? "" : createHash("sha256").update(`${installId}\n${text}`).digest("hex").slice(0, 32);
   return {
@@ -41,7 +50,7 @@ export async function machineFingerprint(installId: string): Promise<MachineFing
       .toString("utf8")
       .replaceAll("\ufffd", ""),
     arch: process.arch,
-    daemonId: randomUUID(),
+    daemonId: hash(boot && `${boot}\n${directory}`) || randomUUID(),
     startedAt: performance.now(),
   };
 }

@@ -109,11 +109,13 @@ test("without any configuration that was ever good, a wrong one is an error", ()
 });
 
 test("a machine is known by two ids that say nothing of it, and an installation's fingerprint is its own", async () => {
-  const one = await machineFingerprint("install-0001");
-  const again = await machineFingerprint("install-0001");
-  expect(again).toEqual({ ...one, daemonId: expect.any(String), startedAt: expect.any(Number) });
-  expect(again.daemonId).not.toBe(one.daemonId);
-  const other = await machineFingerprint("install-0002");
+  const [here, copy] = [makeStateDir(), makeStateDir()];
+  const one = await machineFingerprint("install-0001", here);
+  expect(await machineFingerprint("install-0001", here)).toEqual({ ...one, startedAt: expect.any(Number) });
+  const copied = await machineFingerprint("install-0001", copy);
+  expect(copied).toEqual({ ...one, daemonId: expect.any(String), startedAt: expect.any(Number) });
+  expect(copied.daemonId).not.toBe(one.daemonId);
+  const other = await machineFingerprint("install-0002", here);
   if (process.platform === "linux") {
     expect(one.bootHash).toMatch(/^[0-9a-f]{32}$/);
     expect(other.bootHash).not.toBe(one.bootHash);

@@ -353,7 +353,8 @@ export declare type Machine = Message<"pinion.v1.Machine"> & {
   arch: string;
 
   /**
-   * Random, chosen at the daemon's start and kept until its end; empty: unknown. At most 64 bytes.
+   * Tells daemons that are alive at once apart; a daemon that follows a killed one in its state directory may have the
+   * same, and replaces its session at once. Empty: unknown. At most 64 bytes.
    *
    * @generated from field: string daemon_id = 5;
    */
