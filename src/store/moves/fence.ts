@@ -8,15 +8,11 @@
  */
 import { createHash } from "node:crypto";
 import pg from "pg";
+import { lockGivingWay } from "../pg/give-way.ts";
 import type { OrgTable } from "./tables.ts";
 
 /** Tables that are still read behind a fence, and not written: they tell whose a credential is. */
 const readable = ["org", "token", "join_code", "hook"];
-/** Milliseconds that running transactions are waited for, while new ones wait. */
-const lockMsMax = 2_000;
-/** Tries, with a pause between them in which waiting transactions run. */
-const triesMax = 30;
-const pauseMs = 500;
 
 /** Lets the statements of a connection pass the org's fence. */
 export async function passFence(client: pg.ClientBase, orgId: string): Promise<void> {
@@ -73,27 +69,21 @@ async function dropPolicies(
   await client.query(drops.join("; "));
 }
 
+/** In a transaction with all tables locked, for which no statement of a replica fails (give-way.ts). */
 async function locked(
   client: pg.ClientBase,
   tables: readonly OrgTable[],
   fn: () => Promise<void>,
 ): Promise<void> {
-  const names = tables.map(({ name }) => pg.escapeIdentifier(name)).join(", ");
-  for (let tries = 1; ; tries++) {
-    await client.query("begin");
-    try {
-      await client.query(
-        `set local lock_timeout = ${lockMsMax}; set local client_min_messages = warning; lock table ${names} in access exclusive mode`,
-      );
-      await fn();
-      await client.query("commit");
-      return;
-    } catch (error) {
-      await client.query("rollback");
-      const { code } = error as { code?: unknown };
-      // lock_not_available, deadlock_detected
-      if ((code !== "55P03" && code !== "40P01") || tries === triesMax) throw error;
-      await new Promise((resolve) => setTimeout(resolve, pauseMs));
-    }
+  await client.query("begin");
+  try {
+    await client.query("set local client_min_messages = warning");
+    const names = tables.map(({ name }) => name);
+    await lockGivingWay((statement) => client.query(statement), new Map([["access exclusive", names]]));
+    await fn();
+    await client.query("commit");
+  } catch (error) {
+    await client.query("rollback");
+    throw error;
   }
 }

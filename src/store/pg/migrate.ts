@@ -5,6 +5,7 @@ import pg from "pg";
 import { Refusal } from "../../errors.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import { connectionOptions } from "./database.ts";
+import { type LockMode, lockGivingWay, type TableLocks } from "./give-way.ts";
 import { migrationFiles } from "./migration-files.ts";
 
 /** The names of the migrations (file names without `.sql`), in the order of application. */
@@ -12,26 +13,61 @@ export async function listMigrations(): Promise<string[]> {
   return [...migrationFiles().keys()].sort();
 }
 
-const provider: MigrationProvider = {
-  async getMigrations() {
-    const migrations: Record<string, Migration> = {};
-    for (const [name, text] of migrationFiles()) {
-      migrations[name] = {
-        async up(db) {
-          // Without parameters the text is sent as a simple query, which may hold many statements.
-          await sql.raw(text).execute(db);
-        },
-      };
-    }
-    return migrations;
-  },
-};
+/** The migrations; before the first of them, the tables that the missing ones change are locked. */
+function providerOf(missing: readonly string[]): MigrationProvider {
+  let isLocked = false;
+  return {
+    async getMigrations() {
+      const migrations: Record<string, Migration> = {};
+      for (const [name, text] of migrationFiles()) {
+        migrations[name] = {
+          async up(db) {
+            if (!isLocked) await lockTables(db, missing);
+            isLocked = true;
+            // Without parameters the text is sent as a simple query, which may hold many statements.
+            await sql.raw(text).execute(db);
+          },
+        };
+      }
+      return migrations;
+    },
+  };
+}
+
+/**
+ * The locks that a migration declares: a line "-- locks in MODE mode: TABLE, …" (or several) names the
+ * tables from before the migration that it changes (test/integration/store/migration-locks.test.ts).
+ */
+export function locksOf(text: string): Map<LockMode, string[]> {
+  const locks = new Map<LockMode, string[]>();
+  for (const [, mode, tables] of text.matchAll(/^-- locks in ([a-z ]+) mode: (.*)$/gm)) {
+    const known = locks.get(mode as LockMode) ?? [];
+    locks.set(mode as LockMode, [...known, ...(tables ?? "").split(/, */).filter(Boolean)]);
+  }
+  return locks;
+}
+
+/** Locks the tables of the missing migrations, so far as they are there: see give-way.ts. */
+async function lockTables(db: Kysely<unknown>, missing: readonly string[]): Promise<void> {
+  const files = migrationFiles();
+  const { rows } = await sql<{ name: string }>`
+    select relname as name from pg_class
+    where relnamespace = current_schema()::regnamespace and relkind in ('r', 'p')`.execute(db);
+  const present = new Set(rows.map(({ name }) => name));
+  const locks = new Map<LockMode, string[]>();
+  for (const [mode, tables] of missing.flatMap((name) => [...locksOf(files.get(name) ?? "")])) {
+    const known = locks.get(mode) ?? [];
+    locks.set(mode, [...new Set([...known, ...tables.filter((table) => present.has(table))])]);
+  }
+  await lockGivingWay((statement) => sql.raw(statement).execute(db), locks satisfies TableLocks);
+}
 
 /**
  * Applies the missing migrations, in one transaction: all or none. Of several concurrent starts,
  * one applies and the others wait and then find none missing. Uses its own connection without a
  * statement timeout, which should reach PostgreSQL directly and not through a pooler. Refuses a
- * database of a newer version.
+ * database of a newer version. No statement of a running replica fails for it: the tables are locked
+ * together before the first change, within a time in which PostgreSQL ends nobody.
  */
 export async function migrate(url: string, log?: Logger): Promise<{ applied: string[] }> {
   const pool = new pg.Pool({
@@ -53,7 +89,9 @@ export async function migrate(url: string, log?: Logger): Promise<{ applied: str
   const db = new Kysely<any>({ dialect: new PostgresDialect({ pool }) });
   try {
     // Kysely's bookkeeping reads the whole catalogue twice; most starts find nothing to do.
-    if ((await findMissing(db)).length === 0) return { applied: [] };
+    const missing = await findMissing(db);
+    if (missing.length === 0) return { applied: [] };
+    const provider = providerOf(missing);
     const { error, results } = await new Migrator({ db, provider }).migrateToLatest();
     if (error) {
       const failed = results?.find((result) => result.status === "Error");

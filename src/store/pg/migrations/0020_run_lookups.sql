@@ -1,3 +1,5 @@
+-- locks in access exclusive mode: run
+
 -- Each look-up of a live run has one index. "run" is often empty when PostgreSQL counts its rows, and is then taken
 -- for empty when it is full: an index that begins with the org looks as good as the one with the run, and a look-up
 -- read all live runs of its org.

@@ -1,3 +1,5 @@
+-- locks in access exclusive mode: destination, hook, platform
+
 -- When each secret was last set, and how often: {"bot_token": {"version": 2, "set_at": "…"}}. A new encryption key
 -- counts as neither.
 alter table platform add column secret_marks jsonb not null default '{}';

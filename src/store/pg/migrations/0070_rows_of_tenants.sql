@@ -1,3 +1,11 @@
+-- locks in access exclusive mode: agent, agent_revision, backlog, bulk_item, bulk_operation, conversation, delivery
+-- locks in access exclusive mode: destination, device, device_grant, device_past, event_row, hook, hook_delivery
+-- locks in access exclusive mode: join_code, late_result, member, org_move, platform, platform_instance
+-- locks in access exclusive mode: platform_question, platform_reply, platform_state, presence, question, rate_key
+-- locks in access exclusive mode: request, run, run_finished, run_gate, run_report, run_start, schedule_position
+-- locks in access exclusive mode: sign_in, slot, token, turn, turn_finished, turn_message, usage_day, watcher
+-- locks in access exclusive mode: watcher_after, watcher_revision, window_kept
+
 -- The policies of tenants as PostgreSQL expects their rows. Statements of a tenant name the org, and the policy compares
 -- the org once more: PostgreSQL took the two for independent, expected a thousandth of a big org's rows, and sorted all
 -- its ended runs for a page of them. Of a "case" it expects a half.

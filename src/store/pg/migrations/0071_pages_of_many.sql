@@ -1,3 +1,6 @@
+-- locks in access exclusive mode: bulk_operation, user
+-- locks in share mode: device
+
 -- devices.list: a page in the order of labels, without a look at the runs of every device.
 create index device_label on device (org_id, label, id);
 
