@@ -22,7 +22,7 @@ export interface MachineFingerprint {
   /**
    * Of the state directory, until the next boot: the directory's lock admits one daemon at a time, so
    * two daemons alive at once differ in it, and a daemon after a killed one does not. Random if the
-   * system does not tell its boots apart.
+   * system does not tell its boots apart, or the directory is not there yet.
    */
   daemonId: string;
   /** Start of the daemon, by the monotonic clock of this process. */
@@ -33,12 +33,12 @@ const ASK_DEADLINE_MS = 5_000;
 const FILE_BYTES_MAX = 4096;
 const HOST_NAME_BYTES_MAX = 100;
 
-/** Reads the machine's fingerprint for the daemon of a state directory, which exists. */
+/** Reads the machine's fingerprint for the daemon of a state directory. Never rejects. */
 export async function machineFingerprint(installId: string, stateDir: string): Promise<MachineFingerprint> {
   const [machine, boot, directory] = await Promise.all([
     machineId(),
     bootId(),
-    identityOfDirectory(stateDir),
+    identityOfDirectory(stateDir).catch(() => ""),
   ]);
   const hash = (text: string) =>
     text === "" ? "" : createHash("sha256").update(`${installId}\n${text}`).digest("hex").slice(0, 32);
@@ -50,7 +50,7 @@ export async function machineFingerprint(installId: string, stateDir: string): P
       .toString("utf8")
       .replaceAll("\ufffd", ""),
     arch: process.arch,
-    daemonId: hash(boot && `${boot}\n${directory}`) || randomUUID(),
+    daemonId: hash(boot && directory && `${boot}\n${directory}`) || randomUUID(),
     startedAt: performance.now(),
   };
 }

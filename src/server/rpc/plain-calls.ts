@@ -1,8 +1,8 @@
 /**
- * Unary calls over gRPC, on the bare HTTP/2 stream. In Connect's handler the one message of a call and its answer pass some ten layers of async
- * iterables, and Node makes a request and a response of the stream (docs/decisions/0025). Only the
- * framing is implemented here. Interceptors, handlers and error statuses are those of all
- * protocols, called by Connect's own function.
+ * Unary calls over gRPC, on the bare HTTP/2 stream. In Connect's handler the one message of a call
+ * and its answer pass some ten layers of async iterables, and Node makes a request and a response of
+ * the stream (docs/decisions/0025). Only the framing is implemented here. Interceptors, handlers and
+ * error statuses are those of all protocols, called by Connect's own function.
  *
  *   taken ─▶ message read ─▶ interceptors, handler ─▶ headers, message, trailers
  *     └─ no plain gRPC, or a token that must be looked up ─▶ Connect's handler

@@ -115,6 +115,8 @@ test("a machine is known by two ids that say nothing of it, and an installation'
   const copied = await machineFingerprint("install-0001", copy);
   expect(copied).toEqual({ ...one, daemonId: expect.any(String), startedAt: expect.any(Number) });
   expect(copied.daemonId).not.toBe(one.daemonId);
+  const early = await machineFingerprint("install-0001", join(here, "not made yet"));
+  expect(early).toEqual({ ...one, daemonId: expect.stringMatching(/./), startedAt: expect.any(Number) });
   const other = await machineFingerprint("install-0002", here);
   if (process.platform === "linux") {
     expect(one.bootHash).toMatch(/^[0-9a-f]{32}$/);
