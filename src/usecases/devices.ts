@@ -5,8 +5,9 @@ import { describe } from "../store/people/changes.ts";
 import * as tokens from "../store/people/credentials/tokens.ts";
 import * as deviceSessions from "../store/people/devices/device-sessions.ts";
 import * as devices from "../store/people/devices/devices.ts";
+import * as grants from "../store/people/devices/grants.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
-import * as runs from "../store/work/runs/runs.ts";
+import * as liveRuns from "../store/work/runs/live-runs.ts";
 import * as events from "../store/work/service/events.ts";
 import * as turns from "../store/work/turns/turns.ts";
 import * as watchers from "../store/work/watchers/watchers.ts";
@@ -38,6 +39,7 @@ export async function remove(
     // pins.
     const device = await devices.lock(tx, { orgId, deviceId });
     if (!device) refuse("not_found", `there is no device ${deviceId}`);
+    await grants.lock(tx, { orgId, deviceId });
     const reason = `device "${device.label}" was deleted`;
     const unpinned = await unpin(tx, { orgId, actor, devices: [{ deviceId, reason }] });
     const session = await deviceSessions.lockSession(tx, { orgId, deviceId });
@@ -77,16 +79,25 @@ export type Unpinned = {
 /**
  * Unpins the watchers and agents of locked devices; they show no_executor with the reason. For all
  * devices: first the runs, then the turns, then the watchers, as a completion does, so that neither
- * waits for the other. Agents are unpinned before the turns of the device end: the start of a turn
- * holds the agent's pin. Events are the caller's to append.
+ * waits for the other; `alsoPaused`: watchers that the caller pauses next, locked with them. Agents are
+ * unpinned before the turns of the device end: the start of a turn holds the agent's pin. Events are
+ * the caller's to append.
  */
 export async function unpin(
   tx: Db,
-  options: { orgId: string; actor: string; devices: readonly { deviceId: string; reason: string }[] },
+  options: {
+    orgId: string;
+    actor: string;
+    devices: readonly { deviceId: string; reason: string }[];
+    alsoPaused?: readonly string[];
+  },
 ): Promise<Unpinned> {
-  const { orgId, actor } = options;
-  for (const { deviceId } of options.devices) await runs.lockForCancel(tx, { orgId, deviceId });
-  for (const { deviceId } of options.devices) await turns.lockOfDevice(tx, { orgId, deviceId });
+  const { orgId, actor, alsoPaused: watcherIds = [] } = options;
+  const deviceIds = options.devices.map(({ deviceId }) => deviceId);
+  await liveRuns.lockWithWatchers(tx, {
+    ...{ orgId, of: { deviceIds, watcherIds }, for: "edit" },
+    beforeWatchers: () => turns.lockOfDevices(tx, { orgId, deviceIds }),
+  });
   const unpinned: Unpinned = { watchers: [], watcherEvents: [], agentEvents: [] };
   for (const { deviceId, reason } of options.devices) {
     const watcherIds = await watchers.unpinAll(tx, { orgId, deviceId, reason });

@@ -7,13 +7,14 @@ import { type Caller, holdToManage } from "../store/people/credentials/callers.t
 import { requireMayManage, requireScopes } from "../store/people/credentials/roles.ts";
 import * as tokens from "../store/people/credentials/tokens.ts";
 import * as deviceSessions from "../store/people/devices/device-sessions.ts";
+import * as grants from "../store/people/devices/grants.ts";
 import * as joinCodes from "../store/people/devices/join-codes.ts";
 import * as members from "../store/people/orgs/members.ts";
 import * as requests from "../store/people/requests.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import * as events from "../store/work/service/events.ts";
 import { countCancelled, unpin } from "./devices.ts";
-import { announceStranded, noneStranded, pauseStranded, type Stranded } from "./stranded.ts";
+import { announceStranded, lockStake, noneStranded, pauseStranded, type Stranded } from "./stranded.ts";
 import type { Surroundings } from "./surroundings.ts";
 
 export type Arrival = {
@@ -216,20 +217,22 @@ async function depart(
   surroundings: Surroundings,
 ): Promise<{ departure: Departure; ended: Cancellation[]; stranded: Stranded }> {
   const { orgId, userId, actor } = leaving;
-  await members.remove(tx, { orgId, userId });
-  // The devices before their tokens, as in a removal of a device.
+  // The devices before their grants and tokens, as in a removal of a device.
   const owned = await deviceSessions.lockOwnedBy(tx, { orgId, userId });
+  await grants.lock(tx, { orgId, userId });
+  await members.remove(tx, { orgId, userId });
   await joinCodes.removeUnused(tx, { orgId, userId });
   const tokenIds = await tokens.revokeOfPerson(tx, leaving);
   const serviceTokensKept = await tokens.countOfServices(tx, { orgId, creatorId: userId });
+  const of = { sponsor: `user:${userId}` };
+  const stake = await lockStake(tx, { orgId, of });
   const unpinned = await unpin(tx, {
-    ...{ orgId, actor },
+    ...{ orgId, actor, alsoPaused: stake },
     devices: owned.map(({ id, label }) => ({
       deviceId: id,
       reason: `the owner of device "${label}" left the org`,
     })),
   });
-  const of = { sponsor: `user:${userId}` };
   const stranded = await pauseStranded(tx, { orgId, actor, of }, surroundings);
   // After the devices, runs and watchers, as in a removal of a device.
   const ownerId = await members.findFirstOwner(tx, { orgId });

@@ -2,8 +2,10 @@ import type { Cancellation } from "../scheduler/endings/cancels.ts";
 import { recordDue } from "../scheduler/slots/record-due.ts";
 import { eventOf } from "../scheduler/slots/recording.ts";
 import type { Db } from "../store/pg/database.ts";
+import * as liveRuns from "../store/work/runs/live-runs.ts";
 import * as stranded from "../store/work/runs/stranded.ts";
 import * as events from "../store/work/service/events.ts";
+import * as hooks from "../store/work/watchers/hooks.ts";
 import type { RecordedRun } from "../store/work/watchers/slot-rows.ts";
 import * as watchers from "../store/work/watchers/watchers.ts";
 import { announceAll, cancelOfWatcher, type Surroundings } from "./surroundings.ts";
@@ -29,8 +31,8 @@ export async function pauseStranded(
   surroundings: Surroundings,
 ): Promise<Stranded> {
   const { orgId, actor } = options;
-  const hooks = await stranded.disableHooks(tx, options);
-  const disabled = hooks.map(({ slug, watcherId, deviceId, sponsor }) => ({
+  const disabledHooks = await stranded.disableHooks(tx, options);
+  const disabled = disabledHooks.map(({ slug, watcherId, deviceId, sponsor }) => ({
     ...{ kind: "hook.updated", actor, watcherId, deviceId },
     data: {
       hook: slug,
@@ -44,7 +46,7 @@ export async function pauseStranded(
     return noneStranded;
   }
   const watcherIds = found.map(({ watcherId }) => watcherId);
-  const runsCancelled = await stranded.lock(tx, { orgId, watcherIds });
+  const runsCancelled = await liveRuns.lockWithWatchers(tx, { orgId, of: { watcherIds }, for: "edit" });
   const due: RecordedRun[] = [];
   const written: Omit<events.NewEvent, "orgId">[] = [...disabled];
   for (const { watcherId, deviceId, deviceLabel, sponsor, deed } of found) {
@@ -64,6 +66,18 @@ export async function pauseStranded(
   }
   await events.append(tx, orgId, written);
   return { watcherIds, runsCancelled, due, cancellations };
+}
+
+/**
+ * Locks the hooks that {@link pauseStranded} may disable, and finds the watchers that it pauses, for a
+ * caller who locks watchers before: hooks are locked before runs, and all watchers together.
+ */
+export async function lockStake(
+  tx: Db,
+  { orgId, of }: { orgId: string; of: { sponsor: string } },
+): Promise<string[]> {
+  await hooks.lockMadeBy(tx, { orgId, createdBy: of.sponsor });
+  return (await stranded.find(tx, { orgId, of })).map(({ watcherId }) => watcherId);
 }
 
 const lostDeeds: Record<stranded.StrandedWatcher["deed"], (label: string) => string> = {

@@ -20,7 +20,7 @@ import * as clock from "../store/pg/clock.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { rehearsable } from "../store/pg/dry-run.ts";
 import * as destinations from "../store/work/messages/destinations.ts";
-import * as runs from "../store/work/runs/runs.ts";
+import * as liveRuns from "../store/work/runs/live-runs.ts";
 import * as events from "../store/work/service/events.ts";
 import * as chains from "../store/work/watchers/chains.ts";
 import * as hooks from "../store/work/watchers/hooks.ts";
@@ -311,7 +311,8 @@ async function lockWithRuns(
   const { id } = await watchers.get(tx, { orgId, watcher });
   if (options.for === "removal") await hooks.lockOfWatcher(tx, { orgId, watcherId: id });
   const only = options.for === "edit" ? "ahead" : undefined;
-  await runs.lockForCancel(tx, { orgId, watcherId: id }, { only });
+  await liveRuns.lockWithWatchers(tx, { orgId, of: { watcherIds: [id] }, only, ...options });
+  // Refuses a watcher that was removed meanwhile.
   return watchers.lock(tx, { orgId, watcher: id, ...options });
 }
 

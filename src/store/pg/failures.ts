@@ -121,3 +121,8 @@ export function codeOf(error: unknown): string | undefined {
   const code = (error as { code?: unknown } | null)?.code;
   return typeof code === "string" ? code : undefined;
 }
+
+/** A transaction that has to begin anew; its code is serialization_failure (database.transaction). */
+export class LostRace extends Error {
+  readonly code = "40001";
+}

@@ -1,5 +1,5 @@
 /**
- * Two transactions take their locks in one order: members, devices, hooks, runs, watchers, agents;
+ * Two transactions take their locks in one order: members, devices, grants, hooks, runs, turns, watchers, agents;
  * and destinations, deliveries.
  * Each test holds the first lock of one transaction, and has the other transaction wait for it; the
  * lock that the first one takes next has to be free. (`support/deadlocks.ts` finds what is left.)
@@ -17,6 +17,7 @@ import * as deliveries from "../../../src/store/work/messages/deliveries.ts";
 import * as retention from "../../../src/store/work/service/retention.ts";
 import * as hooks from "../../../src/store/work/watchers/hooks.ts";
 import { valuesOf, type WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";
+import * as deviceRemovals from "../../../src/usecases/devices.ts";
 import { enroll } from "../../../src/usecases/enrolments.ts";
 import * as members from "../../../src/usecases/members.ts";
 import * as watchers from "../../../src/usecases/watchers.ts";
@@ -37,16 +38,7 @@ let desktop: { deviceId: string };
 beforeEach(async () => {
   const { db } = database;
   await addTenant(db, orgId);
-  const joined = {
-    caller: null,
-    requestId: "",
-    orgId,
-    email: "bob@x.example",
-    name: "",
-    tokenScopes: [],
-    actor,
-  };
-  const { member } = await members.add(db, { ...joined, role: "member" }, surroundings);
+  const { member } = await addMember("bob@x.example");
   bob = { orgId, userId: member.userId };
   laptop = await addDevice(db, bob);
   desktop = await addDevice(db, bob);
@@ -57,6 +49,27 @@ function addWatcher(change: Partial<WatcherValues>) {
   const wanted = { orgId, actor, slug: `nightly-${randomUUID()}`, requestId: "", values };
   return watchers.create(database.db, wanted, surroundings);
 }
+
+/** Removes the member from the org. */
+const leave = () =>
+  members.remove(database.db, { ...bob, actor, caller: null, endsServices: false }, surroundings);
+
+const removeLaptop = () =>
+  deviceRemovals.remove(database.db, { orgId, deviceId: laptop.deviceId, actor }, surroundings);
+
+const addMember = (email: string) =>
+  members.add(
+    database.db,
+    {
+      ...{ caller: null, requestId: "", orgId, email, name: "", tokenScopes: [], actor },
+      role: "member",
+    },
+    surroundings,
+  );
+
+const grantLaptop = (userId: string) =>
+  sql`insert into device_grant (org_id, device_id, permission, user_id, granted_by)
+    values (${orgId}, ${laptop.deviceId}, 'use', ${userId}, 'pinion')`.execute(database.db);
 
 const editAgent = (change: Partial<agentEdits.AgentValues>) =>
   agentEdits.update(database.db, {
@@ -124,8 +137,7 @@ test("a member who leaves while the device is deleted to which an agent of the m
   await inOneOrder({
     first: (tx) => devices.lock(tx, { orgId, deviceId: laptop.deviceId }),
     second: sql`select from agent where id = ${agent.agentId}`,
-    other: () =>
-      members.remove(database.db, { ...bob, actor, caller: null, endsServices: false }, surroundings),
+    other: leave,
   });
 });
 
@@ -133,8 +145,7 @@ test("a member who leaves while a device of the member is deleted", async () => 
   await inOneOrder({
     first: (tx) => devices.lock(tx, { orgId, deviceId: laptop.deviceId }),
     second: sql`select from token where device_id = ${laptop.deviceId}`,
-    other: () =>
-      members.remove(database.db, { ...bob, actor, caller: null, endsServices: false }, surroundings),
+    other: leave,
   });
 });
 
@@ -148,6 +159,65 @@ test("a device that enrols by the code of a member who leaves", async () => {
     other: () => enroll(database.db, asked, surroundings),
   });
 });
+
+test("a member who leaves while a device is deleted on which the member has a grant", async () => {
+  const { member: carol } = await addMember("carol@x.example");
+  await grantLaptop(carol.userId);
+  const { id: watcherId } = await addWatcher({ deviceId: laptop.deviceId });
+  // Carol's removal holds her grant, and goes on to the watchers.
+  await inOneOrder({
+    first: (tx) => sql`select from device_grant where user_id = ${carol.userId} for update`.execute(tx),
+    second: sql`select from watcher where id = ${watcherId}`,
+    other: removeLaptop,
+  });
+});
+
+test("a member who leaves, with a grant on a device of the member that is deleted", async () => {
+  await grantLaptop(bob.userId);
+  await inOneOrder({
+    first: (tx) => devices.lock(tx, { orgId, deviceId: laptop.deviceId }),
+    second: sql`select from device_grant where user_id = ${bob.userId}`,
+    other: leave,
+  });
+});
+
+/**
+ * Has `change` wait for a watcher, while the watcher gets a run whose completion then waits for the
+ * watcher: the change must not hold the watcher when it waits for the run.
+ */
+async function withLateRun(change: (watcherId: string) => Promise<unknown>) {
+  const { db } = database;
+  const { id: watcherId } = await addWatcher({ deviceId: laptop.deviceId });
+  const { run } = await trigger(db, { orgId, watcherId, actor }, surroundings);
+  await sql`create table put_off as select * from run`.execute(db);
+  await sql`delete from run`.execute(db);
+  await using recorder = await hold(db);
+  await sql`select from watcher where id = ${watcherId} for update`.execute(recorder.tx);
+  await recorder.sent();
+  const done = change(watcherId);
+  await untilBlocked(db);
+  await sql`insert into run select * from put_off`.execute(db);
+  await using completion = await hold(db);
+  const { rows } = await sql<{ pid: number }>`
+    select pg_backend_pid() as pid from run where id = ${run.id} for update`.execute(completion.tx);
+  await recorder.commit();
+  const blocked = sql`select from pg_stat_activity where ${rows[0]?.pid} = any(pg_blocking_pids(pid))`;
+  await expect
+    .poll(async () => (await blocked.execute(db)).rows.length, { interval: 5, timeout: 10_000 })
+    .toBe(1);
+  await sql`select from watcher where id = ${watcherId} for no key update nowait`.execute(completion.tx);
+  await completion.commit();
+  await done;
+  expect((await sql`select from run`.execute(db)).rows).toHaveLength(0);
+}
+
+test("a watcher that is deleted while it gets a run that ends", () =>
+  withLateRun((watcher) => watchers.remove(database.db, { orgId, watcher, actor }, surroundings)));
+
+test("a device that is deleted while a watcher of it gets a run that ends", () => withLateRun(removeLaptop));
+
+test("a member who leaves while a watcher of the member's device gets a run that ends", () =>
+  withLateRun(leave));
 
 /** A destination, and a delivery to it under a try's lease. */
 async function addDelivery() {

@@ -179,6 +179,27 @@ export async function takeBack(
   return found;
 }
 
+/**
+ * Locks the grants on a device, or to a person, before the device's or the member's removal deletes
+ * them by their foreign keys: in one order, and before any watcher.
+ */
+export async function lock(
+  tx: Db,
+  of: { orgId: string } & ({ deviceId: string } | { userId: string }),
+): Promise<void> {
+  const [column, id] =
+    "deviceId" in of ? (["device_id", of.deviceId] as const) : (["user_id", of.userId] as const);
+  await tx
+    .selectFrom("device_grant")
+    .select("id")
+    .where("org_id", "=", of.orgId)
+    .where(column, "=", id)
+    .orderBy("device_id")
+    .orderBy("id")
+    .forUpdate()
+    .execute();
+}
+
 /** `device.grant_revoked`, for each. */
 export function revokedEvents(taken: readonly Grant[], actor: string): Omit<events.NewEvent, "orgId">[] {
   return taken.map(({ id, deviceId, permission, grantee }) => ({

@@ -102,22 +102,3 @@ export async function disableHooks(
   }
   return found;
 }
-
-/**
- * Locks watchers and their live runs, runs first, each by id, as a completion does; answers how
- * many runs there are.
- */
-export async function lock(
-  tx: Db,
-  { orgId, watcherIds }: { orgId: string; watcherIds: readonly string[] },
-): Promise<number> {
-  const ids = watcherIds as string[];
-  const { rows: live } = await sql`
-    select id from run where org_id = ${orgId} and watcher_id = any(${ids}::uuid[]) order by id for update`.execute(
-    tx,
-  );
-  await sql`
-    select id from watcher where org_id = ${orgId} and id = any(${ids}::uuid[]) order by id
-    for no key update`.execute(tx);
-  return live.length;
-}

@@ -152,6 +152,17 @@ export async function lockForCancel(
   return rows[0];
 }
 
+/** Locks the live turns of devices, as {@link lockOfDevice} does for one of them. */
+export async function lockOfDevices(
+  tx: Db,
+  { orgId, deviceIds }: { orgId: string; deviceIds: readonly string[] },
+): Promise<void> {
+  const ids = deviceIds as string[];
+  await sql`
+    select from turn where org_id = ${orgId} and (pool_id = any(${ids}::uuid[]) or holder_id = any(${ids}::uuid[]))
+    order by org_id, id for update`.execute(tx);
+}
+
 /** Locks the live turns of a device: turns pinned to it (`isPinned`), and turns held by it. */
 export async function lockOfDevice(
   tx: Db,

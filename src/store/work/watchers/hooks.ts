@@ -122,6 +122,16 @@ export async function lockOfWatcher(
   );
 }
 
+/** Locks the hooks that somebody made, before a change that locks their watchers. */
+export async function lockMadeBy(
+  tx: Db,
+  { orgId, createdBy }: { orgId: string; createdBy: string },
+): Promise<void> {
+  await sql`select from hook where org_id = ${orgId} and created_by = ${createdBy} order by id for no key update`.execute(
+    tx,
+  );
+}
+
 export async function spend(tx: Db, hook: { orgId: string; id: string; left: number }): Promise<void> {
   await sql`update hook set rate_left = ${hook.left - 1}, rate_at = clock_timestamp(), last_delivery_at = clock_timestamp()
     where org_id = ${hook.orgId} and id = ${hook.id}`.execute(tx);

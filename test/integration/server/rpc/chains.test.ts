@@ -11,7 +11,7 @@ import { RunSource, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { storeCurrent, storeLate } from "../../../../src/scheduler/endings/run-endings.ts";
 import { transaction } from "../../../../src/store/pg/database.ts";
-import * as stranded from "../../../../src/store/work/runs/stranded.ts";
+import * as liveRuns from "../../../../src/store/work/runs/live-runs.ts";
 import * as watchers from "../../../../src/store/work/watchers/watchers.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../../support/device.ts";
@@ -196,7 +196,9 @@ test("an edit waits for no edit of the watcher that it makes its own follow, so 
   await follows([]);
   // A device's right that is taken back pauses the watchers that need it, all in one transaction.
   await using pause = await hold(database.db);
-  await stranded.lock(pause.tx, { orgId: "local", watcherIds: [first.id] });
+  await liveRuns.lockWithWatchers(pause.tx, {
+    ...{ orgId: "local", of: { watcherIds: [first.id] }, for: "edit" },
+  });
   await pause.sent();
   expect((await follows([first.slug])).watcher!.spec!.after).toEqual([first.slug]);
 });
