@@ -172,6 +172,10 @@ test("where nobody watches the org, nothing is sent to other replicas, nor after
   );
   const device = await enrolDevice(second);
   (await connect(url, device)).cancel();
+  await eventually(async () => {
+    const { device: seen } = await second.fleet.getDevice({ deviceId: device.deviceId });
+    expect(seen?.disconnectedAt).toBeDefined();
+  });
   const reader = await watch(first);
   await reader.isHeard();
   await eventually(() => expect(bus.kinds(orgId)).toContain("org_heard"));

@@ -58,6 +58,20 @@ test("an ordinary answer is checked as before, and an error of the check passes"
   ).toThrow("its own");
 });
 
+test("work that waits for the processor is starved, not late, and its schema stays good", () => {
+  const waiting = new Int32Array(new SharedArrayBuffer(4));
+  expect(inTime(50, () => Atomics.wait(waiting, 0, 0, 200) && loop(10))).toBe("starved");
+  expect(inTime(50, () => loop(10_000))).toBe("late");
+});
+
+/** Uses the processor for so many milliseconds. */
+function loop(ms: number): number {
+  const { user } = process.threadCpuUsage();
+  let turns = 0;
+  while (process.threadCpuUsage().user - user < ms * 1_000) turns++;
+  return turns;
+}
+
 test("an answer with thousands of mistakes is told in a moment, and costs its schema nothing", () => {
   const schema = { items: { type: "number" }, maxItems: 1_000_000 };
   const startedAt = performance.now();
