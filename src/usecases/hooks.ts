@@ -71,6 +71,12 @@ function isStored(keyring: Keyring, secret: string, hook: hooks.HookRow): boolea
  */
 const shownOnce = (secret: string) => (isReference(secret) ? "" : secret);
 
+/** The watcher of a hook, which is not removed before the commit. Refuses with `not_found`. */
+async function getHeld(tx: Db, named: { orgId: string; watcher: string }): Promise<watchers.Watcher> {
+  const watcher = await watchers.lock(tx, { ...named, for: "reference" });
+  return watchers.get(tx, { ...named, watcher });
+}
+
 /** A new hook, with the event `hook.created`. */
 export function create(
   db: Db,
@@ -92,7 +98,7 @@ export function create(
   return rehearsable(db, options.isDryRun, async (tx) => {
     const made = await requests.begin(tx, request);
     if (made) return { hook: await hooks.get(tx, { orgId, hook: made.hook_id }), secret: "" };
-    const watcher = await watchers.get(tx, { orgId, watcher: values.watcher });
+    const watcher = await getHeld(tx, { orgId, watcher: values.watcher });
     const id = randomUUID();
     const slug = options.slug || `${watcher.slug.slice(0, 50)}-${values.kind.replace("_", "-")}`;
     const sealed = stored(options.keyring, secret, { orgId, id });
@@ -147,7 +153,7 @@ export function update(
     if (values.kind !== current.kind) {
       refuse("invalid_argument", "spec.kind: cannot be changed; make another hook", { field: "spec.kind" });
     }
-    const watcher = await watchers.get(tx, { orgId, watcher: values.watcher });
+    const watcher = await getHeld(tx, { orgId, watcher: values.watcher });
     const secret = options.secret === "" ? "" : secretOf(values.kind, options.secret);
     const isRotated = secret !== "" && !isStored(keyring, secret, current);
     const after = { ...values, watcherId: watcher.id };

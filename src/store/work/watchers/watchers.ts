@@ -333,14 +333,18 @@ async function insertRevision(
  *
  * `"edit"` leaves room for rows that refer to the watcher: an edit that makes its watcher follow this
  * one, and waits for nobody who holds this one, cannot deadlock with an edit of this one.
+ * `"reference"`: for a row that is about to refer to it, and only keeps the watcher from being removed.
  */
-export async function lock(tx: Db, options: Named & { for: "edit" | "removal" }): Promise<string> {
+export async function lock(
+  tx: Db,
+  options: Named & { for: "reference" | "edit" | "removal" },
+): Promise<string> {
   const named = tx
     .selectFrom("watcher")
     .select("id")
     .where("org_id", "=", options.orgId)
     .where(isUuid(options.watcher) ? "id" : "slug", "=", options.watcher);
-  const locked = options.for === "edit" ? named.forNoKeyUpdate() : named.forUpdate();
-  const row = await locked.executeTakeFirst();
+  const locked = { reference: named.forKeyShare(), edit: named.forNoKeyUpdate(), removal: named.forUpdate() };
+  const row = await locked[options.for].executeTakeFirst();
   return row?.id ?? notFound(options.watcher);
 }

@@ -7,6 +7,7 @@ import { readFileSync } from "node:fs";
 import { request } from "node:http";
 import { toJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
+import { Code } from "@connectrpc/connect";
 import { sql } from "kysely";
 import { Webhook } from "standardwebhooks";
 import { beforeAll, expect, test, vi } from "vitest";
@@ -14,6 +15,7 @@ import { HookKind, HookOutcome } from "#gen/pinion/v1/hook_pb.js";
 import { RunSource } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, enrolDevice, type Identity } from "../../../support/device.ts";
+import { hold, untilBlocked } from "../../../support/locks.ts";
 import { openTestReplica, type TestReplica } from "../../../support/server.ts";
 import { getRun, takeOn } from "../../../support/work.ts";
 
@@ -324,4 +326,23 @@ test("bodies of other types are refused with the reason or taken as what they ar
   expect(performance.now() - startedAt).toBeLessThan(20_000);
   const { deliveries } = await one!.clients.hooks.listHookDeliveries({ hookId: hook!.id });
   expect(deliveries[0]!.reason).toMatch(/^filter: .*steps/);
+});
+
+test("a hook that is made for a watcher, or moved to one, that is being deleted is refused as not found", async () => {
+  const gone = await hookOf(HookKind.BEARER);
+  const { hook: moved } = await hookOf(HookKind.BEARER);
+  const { watcherId } = gone.hook!.spec!;
+  const { watcher } = await one!.clients.watchers.getWatcher({ watcherId });
+  const clients = one!.clients.hooks;
+  await using removal = await hold(database.db);
+  await sql`delete from watcher where id = ${watcher!.id}`.execute(removal.tx);
+  const asked = [
+    clients.createHook({ slug: "late", spec: { watcherId, kind: HookKind.BEARER } }),
+    clients.updateHook({ hookId: moved!.slug, spec: { watcherId }, updateMask: { paths: ["watcher_id"] } }),
+  ];
+  const answered = Promise.allSettled(asked);
+  await untilBlocked(database.db, asked.length);
+  await removal.commit();
+  const refused = expect.objectContaining({ reason: expect.objectContaining({ code: Code.NotFound }) });
+  expect(await answered).toEqual([refused, refused]);
 });
