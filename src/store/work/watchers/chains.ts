@@ -1,6 +1,7 @@
 /** The followers of watchers: no cycles, and no chain above the maximum length. */
 import { sql } from "kysely";
 import { refuse } from "../../../errors.ts";
+import { isUuid } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 
 /** Maximum number of watchers in a row, without the first. */
@@ -20,6 +21,10 @@ export async function follow(
 ): Promise<string[]> {
   const { orgId, watcherId, after } = options;
   await sql`select pg_advisory_xact_lock(hashtextextended('chains ' || ${orgId}, 0))`.execute(tx);
+  // A watcher that is being deleted is missing, and not a reference that PostgreSQL refuses later.
+  await sql`select from watcher
+    where org_id = ${orgId} and (slug = any(${after as string[]}::text[]) or id = any(${after.filter(isUuid)}::uuid[]))
+    order by id for key share`.execute(tx);
   const found = await sql<{ name: string; id: string | null; slug: string }>`
     select n.name, w.id, w.slug from unnest(${after as string[]}::text[]) n(name)
       left join watcher w on w.org_id = ${orgId} and (w.slug = n.name or w.id::text = lower(n.name))`.execute(

@@ -5,6 +5,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { toJson } from "@bufbuild/protobuf";
 import { ValueSchema } from "@bufbuild/protobuf/wkt";
+import { Code } from "@connectrpc/connect";
 import { beforeAll, beforeEach, expect, test } from "vitest";
 import { Outcome } from "#gen/pinion/v1/device_pb.js";
 import { RunSource, RunStatus } from "#gen/pinion/v1/run_pb.js";
@@ -15,7 +16,7 @@ import * as liveRuns from "../../../../src/store/work/runs/live-runs.ts";
 import * as watchers from "../../../../src/store/work/watchers/watchers.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../../support/device.ts";
-import { hold } from "../../../support/locks.ts";
+import { hold, untilBlocked } from "../../../support/locks.ts";
 import { policy } from "../../../support/surroundings.ts";
 import { getRun, takeOn, usePatientReplicas } from "../../../support/work.ts";
 
@@ -201,4 +202,18 @@ test("an edit waits for no edit of the watcher that it makes its own follow, so 
   });
   await pause.sent();
   expect((await follows([first.slug])).watcher!.spec!.after).toEqual([first.slug]);
+});
+
+test("an edit to follow a watcher that is being deleted is refused as one to follow a missing watcher", async () => {
+  const [first, next] = [await watcherOf(), await watcherOf()];
+  await using removal = await hold(database.db);
+  await watchers.lock(removal.tx, { orgId: "local", watcher: first.id, for: "removal" });
+  await watchers.remove(removal.tx, { orgId: "local", watcherId: first.id });
+  await removal.sent();
+  const edited = clients.watchers.updateWatcher({
+    ...{ watcherId: next.id, spec: { after: [first.slug] }, updateMask: { paths: ["after"] } },
+  });
+  await untilBlocked(database.db);
+  await removal.commit();
+  await expect(edited).rejects.toMatchObject({ code: Code.InvalidArgument });
 });
