@@ -7,12 +7,16 @@ import { Code, ConnectError } from "@connectrpc/connect";
 import {
   type Compression,
   createAsyncIterable,
+  encodeEnvelope,
   type UniversalServerResponse,
 } from "@connectrpc/connect/protocol";
+import { trailerFlag } from "@connectrpc/connect/protocol-grpc-web";
 
 /** The beginning of Connect's words for a received message that cannot be parsed. */
 const unreadable = "parse binary: ";
 const grpcUnreadable = encodeURIComponent(unreadable);
+/** Flags and length. */
+const frameHeadBytes = 5;
 
 /** The compression, with an error of the caller for bytes that cannot be decompressed. */
 export function blamingCompression(compression: Compression): Compression {
@@ -43,6 +47,9 @@ export async function blameCaller(response: UniversalServerResponse): Promise<Un
     trailer.set("grpc-status", String(Code.InvalidArgument));
     return response;
   }
+  if (body && header?.get("content-type")?.startsWith("application/grpc-web")) {
+    return { ...response, body: blamedFrames(body) };
+  }
   if (status !== 500 || !body || !isUnaryError(header)) return response;
   const chunks: Uint8Array[] = [];
   for await (const chunk of body) chunks.push(chunk);
@@ -52,6 +59,18 @@ export async function blameCaller(response: UniversalServerResponse): Promise<Un
   const blamed = Buffer.from(JSON.stringify({ ...error, code: "invalid_argument" }));
   header?.set("content-length", String(blamed.length));
   return { ...response, status: 400, body: createAsyncIterable([blamed]) };
+}
+
+/** gRPC-Web has its trailers in the last frame of the body; frames come one by one. */
+async function* blamedFrames(body: AsyncIterable<Uint8Array>): AsyncIterable<Uint8Array> {
+  for await (const frame of body) {
+    const trailers = frame[0] === trailerFlag ? Buffer.from(frame.subarray(frameHeadBytes)).toString() : "";
+    if (!trailers.includes(`grpc-message: ${grpcUnreadable}`)) yield frame;
+    else {
+      const blamed = trailers.replace(/^grpc-status: \d+/m, `grpc-status: ${Code.InvalidArgument}`);
+      yield encodeEnvelope(trailerFlag, Buffer.from(blamed));
+    }
+  }
 }
 
 /** Connect tells the errors of unary calls as JSON; short ones are not compressed. */

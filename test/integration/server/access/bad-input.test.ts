@@ -337,6 +337,16 @@ test("a binary message that is no protobuf is the caller's mistake; a rule that 
   });
 });
 
+test("a message over gRPC-Web that is no protobuf is the caller's mistake", async () => {
+  const response = await fetch(`${replicas.here.url}/pinion.v1.RunService/GetRun`, {
+    method: "POST",
+    headers: { "content-type": "application/grpc-web+proto", authorization: `Bearer ${replicas.here.token}` },
+    body: new Uint8Array(frame(Buffer.alloc(64, 0xff))),
+  });
+  expect(response.status).toBe(200);
+  expect(await response.text()).toMatch(/grpc-status: 3\b/);
+});
+
 test("a hello that is followed by garbage opens the session and ends it, and the work goes on", async () => {
   const { device, stream, assignment } = await beginWork();
   const value = {
