@@ -29,8 +29,8 @@ const steadyMsMax = 2_000;
 /** A longer jump forward is in doubt. */
 export const jumpMsMin = 3_600_000;
 /**
- * An absence of all replicas up to this, in milliseconds, is accepted as an absence; a longer
- * absence looks like a jump and must persist.
+ * An absence of all replicas up to this, in milliseconds, is accepted as an absence if the machine's
+ * own clock saw it, too; any other one looks like a jump and must persist.
  */
 const absenceMsMax = 7 * 86_400_000;
 /** Milliseconds that a start after a longer absence waits for a correction of the clock. */
@@ -151,9 +151,12 @@ export class ClockWatch {
     }
     if (!found.seenAt || this.#options.policy === "ignore") return;
     const absentMs = found.now.getTime() - found.seenAt.getTime();
-    if (absentMs > absenceMsMax) {
-      this.#offsetMs -= absentMs;
-      this.#doubtNow(absentMs, "commits");
+    // By the machine's own clock, which was right or wrong before the start, too.
+    const ownAbsentMs = Math.max(0, Date.now() - found.seenAt.getTime());
+    if (absentMs > absenceMsMax || absentMs - ownAbsentMs > jumpMsMin) {
+      const byMs = absentMs > absenceMsMax ? absentMs : absentMs - ownAbsentMs;
+      this.#offsetMs -= byMs;
+      this.#doubtNow(byMs, "commits");
     } else if (absentMs < -steadyMsMax) this.#ended = "gone";
   }
 

@@ -368,6 +368,16 @@ test("after an absence of all replicas of a week the clock is in doubt at first;
   expect((await clockJumps.read(db)).last).toMatchObject({ witness: "commits" });
 });
 
+test("a replica that starts during a jump, and whose own clock saw no absence, doubts the clock, whatever the jump's length", async () => {
+  const { db } = clock;
+  await clockJumps.noteSeen(db);
+  await clock.set(6 * day);
+  expect(await (await judgedClock()).check()).toMatchObject({ isInDoubt: true });
+  expect((await clockJumps.read(db)).last).toMatchObject({ witness: "commits" });
+  await clock.set(0);
+  expect(await (await judgedClock()).check()).toMatchObject({ isInDoubt: false });
+});
+
 test("times that were written ahead do not keep anything waiting or alive after the clock went back", async () => {
   const { db } = clock;
   const { run, device } = await seedRunning(db);

@@ -57,15 +57,17 @@ function slotIdsOf({ orgId, watcherId, deviceId }: ForgottenAttempt, scheduledFo
 
 /**
  * Restores an attempt, and its run if necessary. Returns the id of the run that has the attempt now;
- * undefined if the watcher is gone, if its work is not the device's (R6), or if the slot has another
- * run. The runs of a spread slot are one for each device.
+ * undefined if the watcher is gone, or if its work is not the device's (R6). The runs of a spread
+ * slot are one for each device.
  */
 export async function restore(tx: Db, given: ForgottenAttempt): Promise<string | undefined> {
   const watcher = await lockWatcher(tx, given);
   if (!watcher) return undefined;
   const forgotten = { ...given, runId: await findOwn(tx, given, watcher) };
   if (await addAttempt(tx, forgotten)) return forgotten.runId;
-  if (forgotten.scheduledFor && !(await takeSlot(tx, forgotten, forgotten.scheduledFor))) return undefined;
+  if (forgotten.scheduledFor && !(await takeSlot(tx, forgotten, forgotten.scheduledFor))) {
+    return addToOther(tx, forgotten, forgotten.scheduledFor);
+  }
   await leaveQueue(tx, forgotten);
   await insertEnded(tx, forgotten);
   if (watcher.runsOnAll) await restoredStarts.noteOnDevice(tx, forgotten, given.runId);
@@ -186,6 +188,32 @@ async function takeSlot(tx: Db, forgotten: ForgottenAttempt, scheduledFor: Date)
     where org_id = ${orgId} and watcher_id = ${watcherId}
   `.execute(tx);
   return true;
+}
+
+/**
+ * Restores the attempt in the run that the slot has under another id: the database without the run
+ * has skipped the slot, for example as one that was missed in the outage. Returns the run's id.
+ */
+async function addToOther(
+  tx: Db,
+  forgotten: ForgottenAttempt,
+  scheduledFor: Date,
+): Promise<string | undefined> {
+  const { orgId, deviceId, watcherId, attempt, attemptToken, windowStart, windowEnd } = forgotten;
+  const { rows } = await sql<{ runId: string }>`
+    select run_id as "runId" from slot
+    where org_id = ${orgId} and watcher_id = ${watcherId} and scheduled_for = ${scheduledFor}
+  `.execute(tx);
+  const [other] = rows;
+  if (!other) return undefined;
+  const { numAffectedRows } = await sql`
+    update run_finished set status = 'timeout', skip_reason = null, reason = ${reason}, device_id = ${deviceId},
+      attempt = ${attempt}, attempt_token = ${attemptToken}, claimed_at = now(), started_at = now(),
+      window_start = ${windowStart}, window_end = ${windowEnd}
+    where org_id = ${orgId} and id = ${other.runId} and status = 'skipped'
+  `.execute(tx);
+  if (numAffectedRows) return other.runId;
+  return (await addAttempt(tx, { ...forgotten, runId: other.runId })) ? other.runId : undefined;
 }
 
 /** The standby may still have the slot or the start waiting: it has run. A copy is not its slot. */

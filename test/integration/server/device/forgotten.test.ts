@@ -14,7 +14,7 @@ import { SpreadMode, type WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js
 import { materializeBacklogOnce, materializeOnce } from "../../../../src/scheduler/slots/materializer.ts";
 import * as incarnations from "../../../../src/store/pg/incarnation.ts";
 import { createLogger } from "../../../../src/telemetry/log.ts";
-import { slotRunId } from "../../../../src/values/ids.ts";
+import { newId, slotRunId } from "../../../../src/values/ids.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice, type Identity } from "../../../support/device.ts";
 import { hold, untilBlocked } from "../../../support/locks.ts";
@@ -250,6 +250,32 @@ test("a slot that is recorded again has the same run, and does not get a second 
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
   await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
   expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.workId, status: "completed" }]);
+});
+
+test("a slot that was skipped meanwhile as missed, under another id, has the result of its device", async () => {
+  const { clients, url, device } = await begin();
+  const { schedule, slot } = hourly();
+  const { watcher } = await clients.watchers.createWatcher({
+    spec: { name: "Missed", prompt: "do it", deviceId: device.deviceId, schedule },
+  });
+  const name = { orgId: "local", watcherId: watcher!.id };
+  await putSchedule(database.db, name, slot(0));
+  await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
+  const stream = await connect(url, device);
+  const assignment = await takeOn(stream);
+  await stream.complete(assignment, "the answer");
+  const skippedId = newId();
+  await sql`update run_finished set id = ${skippedId}, status = 'skipped', skip_reason = 'missed', window_id = null,
+      output = null, window_start = window_end, attempt_token = null, is_reported = false
+    where id = ${assignment.workId}`.execute(database.db);
+  await sql`insert into slot (org_id, watcher_id, scheduled_for, run_id)
+    values ('local', ${name.watcherId}, ${slot(0)}, ${skippedId})`.execute(database.db);
+  expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
+  expect(await listRuns(database.db, name)).toMatchObject([{ id: skippedId, status: "completed" }]);
+  expect(await listWindows(database.db, { runId: skippedId })).toMatchObject([
+    { extracted_data: { output: "the answer" } },
+  ]);
+  expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.ALREADY_STORED);
 });
 
 test("a start that waits again, because its run was forgotten, does not run again after the result came back", async () => {
