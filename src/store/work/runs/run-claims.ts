@@ -189,6 +189,12 @@ function inputOf(wants: readonly Want[]) {
   });
 }
 
+/**
+ * No run is claimed longer before its moment. Runs are recorded minutes ahead at most; a wrong clock may
+ * have recorded one for a day to come.
+ */
+const aheadMax = sql`interval '1 hour'`;
+
 /** The pending runs of devices. */
 const pinned = sql`
     pinned as materialized (
@@ -196,7 +202,8 @@ const pinned = sql`
       from seated s
         cross join lateral (
           select org_id, id from run
-          where org_id = s.org_id and device_id = s.device_id and ${isPending} and (s.is_ahead or due_at <= now())
+          where org_id = s.org_id and device_id = s.device_id and ${isPending}
+            and due_at <= now() + case when s.is_ahead then ${aheadMax} else interval '0' end
           order by due_at limit s.slots
           for update skip locked
         ) r

@@ -192,6 +192,17 @@ async function moveDue(runId: string, ms: number): Promise<void> {
   await sql`update run set due_at = now() + ${ms} * interval '1 ms' where id = ${runId}`.execute(database.db);
 }
 
+test("a run that a wrong clock recorded for a day to come is claimed by no session before that day", async () => {
+  const { clients, run, stream, replica, device } = await claimedAhead();
+  stream.cancel();
+  await untilStatus(clients, { workId: run.id }, RunStatus.PENDING);
+  await moveDue(run.id, 6 * 86_400_000);
+  const again = await connect(replica.url, device);
+  const { id: other } = await startWork(clients, device);
+  expect((await again.next("assignment")).workId).toBe(other);
+  expect(await getRun(clients, { workId: run.id })).toMatchObject({ status: RunStatus.PENDING });
+});
+
 test("a device that connects elsewhere takes its claim along, and is assigned the run once", async () => {
   const { clients, device, run, stream } = await claimedAhead();
   const other = await startTestReplica(database.url, farAhead);
