@@ -6,6 +6,7 @@
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { connectDevice, createClients, type DeviceConnection, silentLogger } from "@pinion/client";
 import { Os } from "../clients/ts/src/gen/pinion/v1/device_pb.js";
 import { newToken, withCell } from "../src/values/ids.ts";
@@ -217,15 +218,12 @@ async function arrive(
   for (const gap of poissonGaps(perSecond, seed + perSecond)) {
     at += gap;
     if (at > endAt) break;
-    await sleep(at - performance.now());
+    const leftMs = at - performance.now();
+    if (leftMs > 0) await sleep(leftMs);
     const asked = call(calls.length);
     // A failure is thrown at the end, when all calls have been made.
     asked.catch(() => {});
     calls.push(asked);
   }
   await Promise.all(calls);
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
 }

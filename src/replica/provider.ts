@@ -1,5 +1,4 @@
 /** Sign-in with a provider of OpenID Connect, if configured. */
-
 import type { OidcDoor } from "../server/access/oidc.ts";
 import type { Handler } from "../server/http/port/requests.ts";
 import * as signInCodes from "../store/people/credentials/sign-in-codes.ts";

@@ -2,7 +2,6 @@
  * Stop of a replica: refuse new work, hand the devices on, write pending data, close; each step has
  * a time limit.
  */
-
 import type { HealthState } from "../server/http/health.ts";
 import type { Port } from "../server/http/port/port.ts";
 import { within } from "../time/abort.ts";

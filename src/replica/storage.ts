@@ -1,7 +1,6 @@
 /**
  * The database of a replica: its schema, its two pools, and the rows required in every database.
  */
-
 import { secretKeys } from "../server/platforms/kinds.ts";
 import { healSecretSettings } from "../store/agents/platform-healing.ts";
 import { provisionDefaultAgents } from "../store/people/orgs/default-agents.ts";

@@ -10,7 +10,6 @@
  *      ▲                 ├──failed──▶ pending, after a delay, or dead after three days
  *      └─lease runs out──┘──refused──▶ dead
  */
-
 import { type Db, transaction } from "../store/pg/database.ts";
 import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as alerts from "../store/work/messages/alerts.ts";

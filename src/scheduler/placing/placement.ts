@@ -3,7 +3,6 @@
  * createPlan} assigns the free places, run by run in order, and names the reason for each run
  * without a place.
  */
-
 import type { Candidate, GroupCount, Held, RateState } from "../../store/work/runs/placements.ts";
 import { factsOf } from "../../values/labels.ts";
 import { matches } from "../../values/selector.ts";

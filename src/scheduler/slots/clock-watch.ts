@@ -153,8 +153,8 @@ export class ClockWatch {
     const absentMs = found.now.getTime() - found.seenAt.getTime();
     // By the machine's own clock, which was right or wrong before the start, too.
     const ownAbsentMs = Math.max(0, Date.now() - found.seenAt.getTime());
-    if (absentMs > absenceMsMax || absentMs - ownAbsentMs > jumpMsMin) {
-      const byMs = absentMs > absenceMsMax ? absentMs : absentMs - ownAbsentMs;
+    const byMs = absentMs > absenceMsMax ? absentMs : absentMs - ownAbsentMs;
+    if (byMs > jumpMsMin) {
       this.#offsetMs -= byMs;
       this.#doubtNow(byMs, "commits");
     } else if (absentMs < -steadyMsMax) this.#ended = "gone";

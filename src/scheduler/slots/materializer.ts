@@ -272,7 +272,9 @@ export class LookAhead {
     return nowMs;
   }
 
-  #reachOf = (nowMs: number) => ({ after: this.#through, withinMs: this.#reachMs - nowMs });
+  #reachOf(nowMs: number) {
+    return { after: this.#through, withinMs: this.#reachMs - nowMs };
+  }
 
   async #record(nowMs: number, replicaId: string | undefined): Promise<void> {
     const startedAt = performance.now();

@@ -4,7 +4,6 @@
  *
  * Each replica counts by itself, so n replicas together admit up to n times the rate.
  */
-
 import { refuse } from "../../errors.ts";
 import { createBuckets, networkOf } from "../http/crowd/buckets.ts";
 

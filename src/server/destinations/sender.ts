@@ -1,5 +1,4 @@
 /** Sends a delivery to its destination, with the destination's current settings. */
-
 import { Refusal } from "../../errors.ts";
 import type { Reach } from "../../network/addresses.ts";
 import type { Send, Sent } from "../../scheduler/deliverer.ts";

@@ -1,5 +1,4 @@
 /** What a line of a platform tells, on any replica. */
-
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";

@@ -6,7 +6,6 @@
  *   running, without a lease ──taken by a pass──▶ instance ──lease lost, stopped──▶ closed
  *   StartPlatform ──probe, lease, open──▶ instance
  */
-
 import type { Doorbell } from "../../scheduler/doorbell.ts";
 import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";

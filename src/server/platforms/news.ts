@@ -1,5 +1,4 @@
 /** What instances say of themselves, collected for a moment, so that a busy chat writes rarely. */
-
 import * as leases from "../../store/agents/platform-leases.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Logger } from "../../telemetry/log.ts";

@@ -7,7 +7,6 @@
  *
  * A platform that edits no messages has the whole reply posted under the turn's id.
  */
-
 import type { Lease } from "../../store/agents/platform-leases.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
 import type { Db } from "../../store/pg/database.ts";

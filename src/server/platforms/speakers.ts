@@ -2,7 +2,6 @@
  * Lines that speak and take messages in, on a replica that does not have the platform's instance: for
  * requests of platforms to our port, and for messages of destinations.
  */
-
 import * as platforms from "../../store/agents/platforms.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Logger } from "../../telemetry/log.ts";

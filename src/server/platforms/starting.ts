@@ -2,7 +2,6 @@
  * One start of a platform: the program starts, and the outcome is recorded in the platform's row.
  * An outcome that may not have been recorded is looked up, and otherwise the program is stopped.
  */
-
 import { Refusal, refuse } from "../../errors.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
 import * as platforms from "../../store/agents/platforms.ts";

@@ -2,6 +2,9 @@ import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { LostRace } from "../../pg/failures.ts";
 
+/** Whether a live run has not begun, and is not due yet. */
+export const isAhead = sql`status <> 'running' and due_at > clock_timestamp()`;
+
 /** The watchers of a change: by id, and those that are pinned to devices. */
 type Whose = { watcherIds?: readonly string[]; deviceIds?: readonly string[] };
 
@@ -40,7 +43,7 @@ export async function lockWithWatchers(
     for ${options.for === "edit" ? sql`no key update` : sql`update`}`.execute(tx);
   const { rows: late } = await sql`
     select from run where org_id = ${orgId} and watcher_id = any(${watcherIds}::uuid[])
-      and id <> all(${runs.map(({ id }) => id)}::uuid[]) ${isLocked(options)} limit 1`.execute(tx);
+      and id <> all(${runs.map(({ id }) => id)}::uuid[]) ${andOnly(options)} limit 1`.execute(tx);
   if (late.length > 0) throw new LostRace("a watcher got another run meanwhile");
   return runs.length;
 }
@@ -59,10 +62,10 @@ async function lockRuns(
   options: { orgId: string; which: RawBuilder<unknown>; only?: "ahead" | undefined },
 ): Promise<{ id: string; watcherId: string }[]> {
   const { rows } = await sql<{ id: string; watcherId: string }>`
-    select id, watcher_id as "watcherId" from run where org_id = ${options.orgId} and ${options.which} ${isLocked(options)}
+    select id, watcher_id as "watcherId" from run where org_id = ${options.orgId} and ${options.which} ${andOnly(options)}
     order by id for update`.execute(tx);
   return rows;
 }
 
-const isLocked = ({ only }: { only?: "ahead" | undefined }) =>
-  only === "ahead" ? sql`and status <> 'running' and due_at > clock_timestamp()` : sql``;
+const andOnly = ({ only }: { only?: "ahead" | undefined }) =>
+  only === "ahead" ? sql`and ${isAhead}` : sql``;

@@ -190,10 +190,10 @@ function inputOf(wants: readonly Want[]) {
 }
 
 /**
- * No run is claimed longer before its moment. Runs are recorded minutes ahead at most; a wrong clock may
- * have recorded one for a day to come.
+ * Maximum milliseconds that a run is claimed before its moment. Runs are recorded minutes ahead at
+ * most; a wrong clock may have recorded a run for a day to come.
  */
-const aheadMax = sql`interval '1 hour'`;
+export const aheadMsMax = 3_600_000;
 
 /** The pending runs of devices. */
 const pinned = sql`
@@ -203,7 +203,7 @@ const pinned = sql`
         cross join lateral (
           select org_id, id from run
           where org_id = s.org_id and device_id = s.device_id and ${isPending}
-            and due_at <= now() + case when s.is_ahead then ${aheadMax} else interval '0' end
+            and due_at <= now() + case when s.is_ahead then ${sql.lit(aheadMsMax)} * interval '1 ms' else interval '0' end
           order by due_at limit s.slots
           for update skip locked
         ) r

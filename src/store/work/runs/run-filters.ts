@@ -2,11 +2,10 @@ import { type RawBuilder, sql } from "kysely";
 import { newId } from "../../../values/ids.ts";
 import { hasLabel } from "../../people/devices/device-labels.ts";
 import type { Db } from "../../pg/database.ts";
+import { aheadMsMax } from "./run-claims.ts";
 
 /** Filters of runs that many rows have to be kept from, as lists and bulk operations use them. */
 
-/** Bound in ms on a run's end before its due moment; the look-ahead is some seconds. */
-const aheadMsMax = 3_600_000;
 /** Bound in ms on a run's id after its due moment: replicas' clocks and the database's differ. */
 const clocksMsMax = 3_600_000;
 
@@ -21,7 +20,7 @@ export function dueWithin(
   const where: RawBuilder<unknown>[] = [];
   if (since) {
     where.push(sql`r.due_at >= ${since}`);
-    // An ended run ended after it was due, or just before.
+    // An ended run ended after it was due, or was claimed ahead.
     const endedAt = new Date(since.getTime() - aheadMsMax);
     if (!isLive) where.push(sql`(r.finished_at is null or r.finished_at >= ${endedAt})`);
   }

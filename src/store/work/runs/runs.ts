@@ -4,6 +4,7 @@ import { type Look, looksAlone } from "../../pg/looks.ts";
 import { onlyRow } from "../../pg/values/only-row.ts";
 import { ofFew } from "../../pg/values/unnest.ts";
 import type { FinishedStatus, SkipReason } from "../attempts/settlements.ts";
+import { isAhead } from "./live-runs.ts";
 import { devicesWith, dueWithin, isOnDeviceWith } from "./run-filters.ts";
 
 /** Runs for readers, and requests to end runs. */
@@ -242,7 +243,6 @@ export async function lockForCancel(
         : "watcherId" in which
           ? sql`watcher_id = ${which.watcherId}`
           : sql`device_id = ${which.deviceId}`;
-  const isAhead = sql`status <> 'running' and due_at > clock_timestamp()`;
   const { rows } = await sql<LockedRun>`
     select org_id as "orgId", id as "runId", status, attempt_token as "attemptToken", device_id as "deviceId",
       is_pinned as "isPinned", ${isAhead} as "isAhead"

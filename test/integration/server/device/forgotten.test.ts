@@ -230,11 +230,12 @@ test("an attempt that comes back while the one before it ends has times after it
   expect(rows).toEqual([{ isAfter: true }]);
 });
 
-test("a slot that is recorded again has the same run, and does not get a second one after its result came back", async () => {
+/** The run of a slot, completed by its device. */
+async function completeSlot(watcherName: string) {
   const { clients, url, device } = await begin();
   const { schedule, slot } = hourly();
   const { watcher } = await clients.watchers.createWatcher({
-    spec: { name: "Hourly", prompt: "do it", deviceId: device.deviceId, schedule },
+    spec: { name: watcherName, prompt: "do it", deviceId: device.deviceId, schedule },
   });
   const name = { orgId: "local", watcherId: watcher!.id };
   await putSchedule(database.db, name, slot(0));
@@ -242,34 +243,29 @@ test("a slot that is recorded again has the same run, and does not get a second 
   // No notification came: the device asks when it connects.
   const stream = await connect(url, device);
   const assignment = await takeOn(stream);
-  expect(assignment.workId).toBe(slotRunId({ ...name, scheduledFor: slot(0) }));
-  expect(timestampDate(assignment.event!.scheduledFor!)).toEqual(slot(0));
   await stream.complete(assignment, "the answer");
+  return { name, slot: slot(0), stream, assignment };
+}
+
+test("a slot that is recorded again has the same run, and does not get a second one after its result came back", async () => {
+  const { name, slot, stream, assignment } = await completeSlot("Hourly");
+  expect(assignment.workId).toBe(slotRunId({ ...name, scheduledFor: slot }));
+  expect(timestampDate(assignment.event!.scheduledFor!)).toEqual(slot);
   await forget(assignment.workId);
-  await putSchedule(database.db, name, slot(0));
+  await putSchedule(database.db, name, slot);
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
   await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
   expect(await listRuns(database.db, name)).toMatchObject([{ id: assignment.workId, status: "completed" }]);
 });
 
 test("a slot that was skipped meanwhile as missed, under another id, has the result of its device", async () => {
-  const { clients, url, device } = await begin();
-  const { schedule, slot } = hourly();
-  const { watcher } = await clients.watchers.createWatcher({
-    spec: { name: "Missed", prompt: "do it", deviceId: device.deviceId, schedule },
-  });
-  const name = { orgId: "local", watcherId: watcher!.id };
-  await putSchedule(database.db, name, slot(0));
-  await materializeOnce(database.db, { doorbell: noteDoorbell(), log });
-  const stream = await connect(url, device);
-  const assignment = await takeOn(stream);
-  await stream.complete(assignment, "the answer");
+  const { name, slot, stream, assignment } = await completeSlot("Missed");
   const skippedId = newId();
   await sql`update run_finished set id = ${skippedId}, status = 'skipped', skip_reason = 'missed', window_id = null,
       output = null, window_start = window_end, attempt_token = null, is_reported = false
     where id = ${assignment.workId}`.execute(database.db);
   await sql`insert into slot (org_id, watcher_id, scheduled_for, run_id)
-    values ('local', ${name.watcherId}, ${slot(0)}, ${skippedId})`.execute(database.db);
+    values ('local', ${name.watcherId}, ${slot}, ${skippedId})`.execute(database.db);
   expect((await offer(stream, assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
   expect(await listRuns(database.db, name)).toMatchObject([{ id: skippedId, status: "completed" }]);
   expect(await listWindows(database.db, { runId: skippedId })).toMatchObject([
