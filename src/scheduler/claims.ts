@@ -6,7 +6,7 @@ import * as turnAttempts from "../store/work/turns/turn-attempts.ts";
 import type { Logger } from "../telemetry/log.ts";
 import type { Doorbell } from "./doorbell.ts";
 import type { Endings } from "./endings/endings.ts";
-import { settleWithEvents } from "./endings/settle.ts";
+import { settleWithEvents } from "./endings/run-endings.ts";
 
 /** The target of claimed runs and turns: a device session of the replica. */
 export interface Seat {
