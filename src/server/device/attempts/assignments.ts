@@ -13,7 +13,7 @@ import type { SessionServices } from "../session/session-services.ts";
 import type { SessionState } from "../session/session-table.ts";
 import type { Link, Prepared } from "../stream/link.ts";
 import { Ahead, type AheadSession, type Ending, type HeldName } from "./ahead.ts";
-import { Outstanding, type OutstandingAttempt } from "./outstanding.ts";
+import { AttemptTimes, Outstanding, type OutstandingAttempt } from "./outstanding.ts";
 import type { AttemptKind } from "./work.ts";
 
 /** The settlement of an attempt claimed for a session that stopped serving meanwhile. */
@@ -49,6 +49,7 @@ export class Assignments implements AheadSession, Seat {
   kinds: readonly string[] | null = null;
   readonly mayHave: Record<AttemptKind, boolean> = { run: true, turn: true };
   readonly out = new Outstanding();
+  readonly times = new AttemptTimes();
   readonly #ahead: Ahead;
   readonly #session: SessionView;
   readonly #link: Link;
@@ -108,11 +109,6 @@ export class Assignments implements AheadSession, Seat {
   /** The session may take more work. */
   wake(): void {
     this.#services.dispatcher.wake(this);
-  }
-
-  /** Notes the time from a push to the device's report. */
-  took(ms: number): void {
-    this.#ahead.took(ms);
   }
 
   /** Gives back the runs that are held ahead. */

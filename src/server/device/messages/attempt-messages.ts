@@ -259,7 +259,7 @@ export class AttemptMessages {
     const accepting = attempt?.state === "accepting" ? attempt : undefined;
     if (attempt) {
       this.#assignments.out.on(attempt, "report");
-      this.#assignments.took(startedAt - attempt.pushedAt);
+      this.#assignments.times.add(startedAt - attempt.pushedAt);
     }
     const report = (workId = completion.workId) =>
       this.#services
