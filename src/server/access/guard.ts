@@ -28,8 +28,8 @@ const suspectsWaitingMax = 2_000;
 /**
  * The same message for all three cases: the holder of an invalid token does not learn the reason.
  */
-const malformed = "the token is malformed; it may have been cut or mistyped";
 const noGood = "the token is unknown, revoked or expired";
+const malformed = "the token is malformed; it may have been cut or mistyped";
 
 export type Guard = {
   /**
