@@ -3,6 +3,7 @@ import type { Db } from "../../pg/database.ts";
 import { transaction } from "../../pg/database.ts";
 import { canonical } from "../../pg/values/canonical.ts";
 import * as events from "../../work/service/events.ts";
+import { beatWritesPerTtl } from "../../work/service/presence.ts";
 import type { Known } from "./devices.ts";
 
 /** The machine and the daemon of a session. Empty texts are unknown. */
@@ -31,8 +32,6 @@ function isOtherDaemon(a: Partial<Machine>, b: Partial<Machine>): boolean {
 /** Minimum milliseconds between events, and between writes, for the same duplicate. */
 const duplicateEventMs = 3_600_000;
 const duplicateWriteMs = 60_000;
-/** Part of the TTL within which a received heartbeat is written; see the presence writer. */
-const writtenPartOfTtl = 1 / 6;
 
 /**
  * The session that forbids a new session. `machine`: it is of another machine. `daemon`: it is of
@@ -112,7 +111,7 @@ export function rivalOf(
   const isClone = !isOther && isLaterSession(last, sessionEpoch);
   if (!isOther && !isClone) return undefined;
   const kind = isElsewhere ? "machine" : isClone ? "clone" : "daemon";
-  const wasAlong = isClone || last.silentMs + ttlMs * writtenPartOfTtl < daemonAgeMs;
+  const wasAlong = isClone || last.silentMs + ttlMs / beatWritesPerTtl < daemonAgeMs;
   const isHeard = last.silentMs < ttlMs;
   if (last.isOpen && isHeard) return isElsewhere || wasAlong ? kind : "perhaps_ended";
   if (last.running.length === 0 || !(isHeard || isQuiet)) return undefined;
