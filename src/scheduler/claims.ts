@@ -49,6 +49,8 @@ export type ClaimsOptions = {
   log: Logger;
   /** Reports each claim: the number of seats, and the milliseconds taken. */
   onBatch?: (size: number, ms: number) => void;
+  /** Reports a claim that found less than the seat has room for: locked rows are passed by. */
+  onLess?: (seat: Seat, kind: WorkKind) => void;
 };
 
 /** The claims of turns and runs for seats, and the delivery of the claimed work. */
@@ -134,8 +136,11 @@ export class Claims {
     const given = new Map<string, number>();
     for (const { deviceId } of claimed) given.set(deviceId, (given.get(deviceId) ?? 0) + 1);
     for (const want of wants) {
-      if ((given.get(want.deviceId) ?? 0) < want.slots) continue;
       const seat = seatOf(byDevice, want);
+      if ((given.get(want.deviceId) ?? 0) < want.slots) {
+        this.#options.onLess?.(seat, kind);
+        continue;
+      }
       seat.mayHave[kind] = true;
       // A seat with room beyond its share is served again, after all waiting seats.
       this.#again(seat);
