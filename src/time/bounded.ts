@@ -1,6 +1,6 @@
 /**
- * Synchronous work that others have written in part (a schema, its patterns), with a limit of time:
- * the event loop has all other work of the process.
+ * Synchronous work that others have written in part (a schema, its patterns, a text in Markdown),
+ * with a limit of time: the event loop has all other work of the process.
  */
 import { Script } from "node:vm";
 
