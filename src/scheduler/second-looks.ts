@@ -13,7 +13,7 @@ import type { WorkKind } from "../store/work/attempts/active.ts";
 import * as attempts from "../store/work/attempts/attempts.ts";
 import * as turnAttempts from "../store/work/turns/turn-attempts.ts";
 import type { Logger } from "../telemetry/log.ts";
-import type { Seat } from "./claims.ts";
+import type { Seat } from "./seat.ts";
 
 /** Milliseconds from a claim to the first look for a seat. */
 const firstMs = 100;
