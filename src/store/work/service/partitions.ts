@@ -1,5 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
+import * as pastDays from "./past-days.ts";
 
 /**
  * The daily partitions of ended runs and turns: created ahead of their day, and dropped as a whole
@@ -28,8 +29,14 @@ const tendLockMsMax = 1_000;
  */
 const analyzeScaleFactor = 1;
 
-/** All replicas tend the same partitions; the lock admits one at a time. */
-const lockKey = 7_420_001;
+/** All replicas tend the same partitions; the lock admits one at a time, until the transaction ends. */
+async function takeTurn(tx: Db): Promise<boolean> {
+  const { rows } = await sql<{ isMine: boolean }>`
+    select pg_try_advisory_xact_lock(7420001) as "isMine"`.execute(tx);
+  if (!rows[0]?.isMine) return false;
+  await sql`set local lock_timeout = ${sql.lit(tendLockMsMax)}`.execute(tx);
+  return true;
+}
 
 /**
  * Creates the partitions of the coming days and drops partitions older than `days` at `at`
@@ -42,44 +49,23 @@ export async function tend(
   days: number,
   at?: Date,
 ): Promise<{ created: string[]; dropped: string[] } | null> {
-  const { rows: lock } = await sql<{
-    mine: boolean;
-  }>`select pg_try_advisory_xact_lock(${lockKey}) as mine`.execute(tx);
-  if (!lock[0]?.mine) return null;
-  await sql`set local lock_timeout = ${sql.lit(tendLockMsMax)}`.execute(tx);
+  if (!(await takeTurn(tx))) return null;
   const created: string[] = [];
   const dropped: string[] = [];
   for (const table of partitionedTables) {
     created.push(...(await createComing(tx, table)));
     dropped.push(...(await dropOld(tx, table, days, at)));
   }
+  await pastDays.forget(tx, days, moment(at));
   return { created, dropped };
 }
 
-/** Milliseconds that an index of a day may take. */
-const indexMsMax = 600_000;
-
 /**
- * Makes the index by which the ends of a past day are counted, for the newest day without it; returns
- * its name. Past days get no more ends, so the index costs no run anything; a late result waits for
- * it. Undefined if all have it, or another replica is tending at the same time. Only in a transaction.
+ * Closes the newest past day that is not closed (past-days.ts); returns its partition. Undefined if
+ * all are, or if another replica is tending at the same time. Fails like `tend`. Only in a transaction.
  */
-export async function indexPast(tx: Db): Promise<string | undefined> {
-  const { rows } = await sql<{ name: string; isMine: boolean }>`
-    select c.relname as name, pg_try_advisory_xact_lock(${lockKey}) as "isMine"
-    from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
-      and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date
-      and to_regclass(c.relname || '_ends') is null
-    order by c.relname desc limit 1`.execute(tx);
-  const [day] = rows;
-  if (!day?.isMine) return undefined;
-  await sql`set local lock_timeout = ${sql.lit(tendLockMsMax)}`.execute(tx);
-  await sql`set local statement_timeout = ${sql.lit(indexMsMax)}`.execute(tx);
-  await sql`
-    create index if not exists ${sql.ref(`${day.name}_ends`)} on ${sql.ref(day.name)} (org_id, finished_at)
-    include (status, device_id, duration_ms)`.execute(tx);
-  return day.name;
+export async function closePast(tx: Db, options?: { countedFrom: number }): Promise<string | undefined> {
+  return (await takeTurn(tx)) ? pastDays.closeNewest(tx, options) : undefined;
 }
 
 /** The time from which ages count, as a part of SQL. */
