@@ -39,6 +39,8 @@ const perDestinationMax = 4;
 const triesMax = 256;
 /** Milliseconds: the maximum of a try, and the lease. The try ends well before its lease. */
 const tryMs = 20_000;
+/** Maximum milliseconds that a sender may still take after the end of the try's time. */
+const overtimeMsMax = 1_000;
 const leaseMsDefault = 60_000;
 /**
  * Milliseconds of delay after the first try. The delay doubles up to the maximum and is randomized
@@ -204,10 +206,14 @@ class Tries {
   async #send(delivery: deliveries.Claimed, facts: Facts | undefined): Promise<Sent> {
     if (!facts) return { outcome: "refused", status: 0, error: "its org is gone" };
     const { send, log, leaseMs } = this.#options;
-    const deadline = AbortSignal.timeout(Math.min(tryMs, leaseMs / 2));
-    const signal = AbortSignal.any([deadline, this.#stopping.signal]);
+    const msMax = Math.min(tryMs, leaseMs / 2);
+    const signal = AbortSignal.any([AbortSignal.timeout(msMax), this.#stopping.signal]);
     try {
-      return await send(delivery, facts, signal);
+      // A sender that stayed would keep its place, and in the end all places of the replica.
+      const sent = await within(send(delivery, facts, signal), msMax + Math.min(overtimeMsMax, leaseMs / 4));
+      if (sent) return sent;
+      log.error({ delivery: delivery.id }, "a sender did not end with the time of its try");
+      return { outcome: "failed", status: 0, error: "did not answer in time" };
     } catch (error) {
       log.error({ err: error, delivery: delivery.id }, "a delivery could not be sent");
       return { outcome: "failed", status: 0, error: "Pinion could not send it; see the server's log" };

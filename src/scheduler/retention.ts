@@ -77,7 +77,7 @@ export async function retainIfDue(db: Db, options: Age & { log: Logger }): Promi
  */
 async function tend(db: Db, options: { days: number; log: Logger; at: Date }): Promise<boolean> {
   try {
-    const tended = await transaction(db, (tx) => partitions.tend(tx, options.days, options.at));
+    const tended = await partitions.tend(db, options.days, options.at);
     if (tended && tended.dropped.length > 0)
       options.log.info({ dropped: tended.dropped }, "dropped old runs");
     for (let closed = 0; closed < closedPerPassMax; closed++) {

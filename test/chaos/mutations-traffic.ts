@@ -48,7 +48,7 @@ export const trafficMutations = [
     name: "an end is told outside of its transaction",
     replacements: [
       {
-        file: "src/scheduler/endings/settle.ts",
+        file: "src/scheduler/endings/run-endings.ts",
         from: "    settled.flatMap((run) => noticesOf(run, settlementOf(run)?.attention)),\n",
         to: "    settled.filter(() => Math.random() < 0.5).flatMap((run) => noticesOf(run, settlementOf(run)?.attention)),\n",
       },

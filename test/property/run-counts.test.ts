@@ -143,7 +143,7 @@ async function take(work: Work, one: Step): Promise<void> {
     case "addUp":
       return addUpChanges(db, one);
     case "drop":
-      await transaction(db, (tx) => tend(tx, one.days));
+      await tend(db, one.days);
       return;
   }
 }

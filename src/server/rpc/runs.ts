@@ -32,7 +32,7 @@ import * as questions from "../../store/work/turns/questions.ts";
 import * as watchers from "../../store/work/watchers/watchers.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Feed } from "../cluster/feed.ts";
-import type { OutputChunk } from "../cluster/work-feed.ts";
+import type { OutputChunk } from "../cluster/output.ts";
 import { activityOf, activityStream, transcriptOf } from "../device/messages/activity.ts";
 import { attentionNames, runStatuses } from "../enums.ts";
 import { bulkRpcs } from "./bulks.ts";

@@ -27,7 +27,7 @@ import * as questions from "../../store/work/turns/questions.ts";
 import * as turns from "../../store/work/turns/turns.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Feed } from "../cluster/feed.ts";
-import type { OutputChunk } from "../cluster/work-feed.ts";
+import type { OutputChunk } from "../cluster/output.ts";
 import { activityOf, activityStream } from "../device/messages/activity.ts";
 import { lateResultMessage } from "./messages/run-message.ts";
 import { conversationMessage, turnMessage, turnStatuses } from "./messages/turn-message.ts";

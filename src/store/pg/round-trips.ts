@@ -7,13 +7,16 @@
  *                       └─▶ first statement ─▶ …         └─▶ commit
  *   statement of a tenant:  begin ─ settings ─ statement ─ commit
  *
+ * The rows of a statement that waits are read by nobody, or after the commit ({@link answeredLate}).
+ *
  * An error of a statement that waited is the error of the statement that it was sent with. A
  * rollback drops what waits.
  */
-import { type PostgresPool, type PostgresPoolClient, sql } from "kysely";
+import { type Kysely, type PostgresPool, type PostgresPoolClient, sql } from "kysely";
 import type pg from "pg";
 import { type Statement, sendAlone, sendJoined } from "./joined.ts";
 import { named } from "./prepared.ts";
+import type { Schema } from "./schema/schema.ts";
 
 const companyMark = "/* in company */";
 
@@ -22,6 +25,19 @@ const companyMark = "/* in company */";
  * catches: within a transaction it is sent with the next statement.
  */
 export const inCompany = sql.raw(companyMark);
+
+const lateMark = "/* answered late */";
+
+/**
+ * As {@link inCompany}, for a statement whose rows are read after the commit: the array of its rows
+ * is empty until the statement has been sent.
+ */
+export const answeredLate = sql.raw(lateMark);
+
+/** Sends what waits in an open transaction, and so has late answers before its commit. */
+export async function sendWaiting(tx: Kysely<Schema>): Promise<void> {
+  await sql`select`.execute(tx);
+}
 
 /** Settings at the beginning of each transaction, and of each single statement if those need them. */
 export type Opening = { settings: readonly Statement[]; isForSingles: boolean };
@@ -53,6 +69,9 @@ export function savingTrips(
 const begin: Statement = { text: "start transaction isolation level read committed" };
 const commit: Statement = { text: "commit" };
 
+/** A statement that waits; `rows`: the caller's array for its rows. */
+type Waiting = Statement & { rows?: unknown[] };
+
 /** A connection in the hands of one caller. */
 class SavingClient {
   readonly #client: pg.PoolClient;
@@ -60,7 +79,7 @@ class SavingClient {
   readonly #areKept: boolean;
   /** `begun`: the beginning waits; `open`: it was sent. */
   #transaction: "none" | "begun" | "open" = "none";
-  #waiting: Statement[] = [];
+  #waiting: Waiting[] = [];
 
   constructor(client: pg.PoolClient, opening: Opening, areKept: boolean) {
     this.#client = client;
@@ -88,6 +107,11 @@ class SavingClient {
     if (text.startsWith(companyMark)) {
       this.#waiting.push(statement);
       return nothing("");
+    }
+    if (text.startsWith(lateMark)) {
+      const answer = nothing("");
+      this.#waiting.push({ ...statement, rows: answer.rows });
+      return answer;
     }
     return this.#send(statement);
   }
@@ -142,12 +166,16 @@ class SavingClient {
     this.#waiting = [];
     this.#transaction = "open";
     if (waiting.length === 0) return sendAlone(this.#client, statement);
-    return (await sendJoined(this.#client, [...waiting, statement])).at(-1);
+    const results = await sendJoined(this.#client, [...waiting, statement]);
+    waiting.forEach(({ rows }, at) => {
+      for (const row of (rows && results[at]?.rows) ?? []) rows?.push(row);
+    });
+    return results.at(-1);
   }
 }
 
 /** The result of a statement that waits, or need not be sent. */
-const nothing = (command: string) => ({ command, rowCount: 0, rows: [] });
+const nothing = (command: string) => ({ command, rowCount: 0, rows: [] as unknown[] });
 
 /** Kysely's own statements about transactions come without parameters, "start transaction …" first. */
 function isBegin(text: string): boolean {

@@ -1,9 +1,9 @@
 /** The distribution of claims among the waiting seats. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import type { Seat } from "../../../src/scheduler/claims.ts";
 import { Dispatcher } from "../../../src/scheduler/dispatcher.ts";
 import type { Endings } from "../../../src/scheduler/endings/endings.ts";
+import type { Seat } from "../../../src/scheduler/seat.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
 import type { RecordedRun } from "../../../src/store/work/watchers/slot-rows.ts";

@@ -12,7 +12,7 @@ import { addSums } from "../../../src/store/work/service/past-days.ts";
 import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { isClockFaked } from "../../support/faketime.ts";
-import { hold } from "../../support/locks.ts";
+import { hold, untilBlocked } from "../../support/locks.ts";
 import {
   findWatcher,
   hourly,
@@ -131,6 +131,24 @@ test("two replicas that tend the partitions at once do it once", async () => {
   await second.commit();
   await using third = await hold(db);
   expect(await tend(third.tx, 30)).toEqual({ created: [], dropped: [] });
+});
+
+test.skipIf(isClockFaked).each([
+  ["another table", "select from turn_finished", "select from run_finished"],
+  ["the default partition", "select from run_finished_default", "select from run_finished"],
+])("tending gives way to a transaction that has read %s and then wants a table", async (_, first, then) => {
+  const { db } = database;
+  await using reader = await hold(db);
+  await sql.raw(first).execute(reader.tx);
+  const tended = retain();
+  await untilBlocked(db);
+  // Longer than deadlock_timeout: a pass that still waits has looked for a circle by now, and found none.
+  await sql`select pg_sleep(0.5)`.execute(db);
+  await sql.raw(then).execute(reader.tx);
+  await reader.commit();
+  await tended;
+  await retain();
+  expect(await partitions(db)).toContain(nameOf(-3));
 });
 
 test("past days are closed for their counts, two in a pass; the ends of today cost nothing more", async () => {

@@ -14,6 +14,8 @@ import * as joinCodes from "../../../src/store/people/devices/join-codes.ts";
 import * as roles from "../../../src/store/people/orgs/members.ts";
 import type { Db } from "../../../src/store/pg/database.ts";
 import * as deliveries from "../../../src/store/work/messages/deliveries.ts";
+import * as events from "../../../src/store/work/service/events.ts";
+import { orderOf } from "../../../src/store/work/service/lone-events.ts";
 import * as retention from "../../../src/store/work/service/retention.ts";
 import * as hooks from "../../../src/store/work/watchers/hooks.ts";
 import { valuesOf, type WatcherValues } from "../../../src/store/work/watchers/watcher-values.ts";
@@ -44,9 +46,9 @@ beforeEach(async () => {
   desktop = await addDevice(db, bob);
 });
 
-function addWatcher(change: Partial<WatcherValues>) {
+function addWatcher(change: Partial<WatcherValues>, by = actor) {
   const values: WatcherValues = { ...watcherValues, name: "Nightly", prompt: "look", ...change };
-  const wanted = { orgId, actor, slug: `nightly-${randomUUID()}`, requestId: "", values };
+  const wanted = { orgId, actor: by, slug: `nightly-${randomUUID()}`, requestId: "", values };
   return watchers.create(database.db, wanted, surroundings);
 }
 
@@ -218,6 +220,30 @@ test("a device that is deleted while a watcher of it gets a run that ends", () =
 
 test("a member who leaves while a watcher of the member's device gets a run that ends", () =>
   withLateRun(leave));
+
+/** Whether another transaction could append an event of the org at once. */
+async function isEventLockFree(): Promise<boolean> {
+  const { rows } = await sql<{ isFree: boolean }>`
+    select pg_try_advisory_xact_lock(${orderOf(sql`${orgId}::text`)}) as "isFree"`.execute(database.db);
+  return rows[0]?.isFree ?? false;
+}
+
+test("a member who leaves waits for an agent of the member before the org's events are locked", async () => {
+  const { member: carol } = await addMember("carol@x.example");
+  const desk = await addDevice(database.db, { orgId, userId: carol.userId });
+  // Paused for the departure, with an event of its own.
+  await addWatcher({ deviceId: desk.deviceId }, `user:${bob.userId}`);
+  await editAgent({ ownerId: bob.userId });
+  await using held = await hold(database.db);
+  await sql`select from agent where id = ${agent.agentId} for update`.execute(held.tx);
+  const left = leave();
+  await untilBlocked(database.db);
+  expect(await isEventLockFree()).toBe(true);
+  await held.commit();
+  await left;
+  const kinds = (await events.list(database.db, { orgId, limit: 20 })).map(({ kind }) => kind);
+  expect(kinds).toEqual(expect.arrayContaining(["watcher.paused", "agent.updated", "member.removed"]));
+});
 
 /** A destination, and a delivery to it under a try's lease. */
 async function addDelivery() {

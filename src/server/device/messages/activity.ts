@@ -6,7 +6,7 @@ import {
   type Transcript,
   TranscriptSchema,
 } from "#gen/pinion/v1/activity_pb.js";
-import { activityStreamsMin } from "../../cluster/work-feed.ts";
+import { activityStreamsMin } from "../../cluster/output.ts";
 import { withMoment } from "./moments.ts";
 
 /** The stream number of activities in the feed; all values OUTPUT_STREAM_… are smaller. */

@@ -1,5 +1,4 @@
 import { type JsonObject, toJson } from "@bufbuild/protobuf";
-import { durationMs } from "@bufbuild/protobuf/wkt";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { type Hello, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { createBatcher } from "../../../batches/batcher.ts";
@@ -9,7 +8,7 @@ import * as devices from "../../../store/people/devices/devices.ts";
 import * as hellos from "../../../store/people/devices/hellos.ts";
 import * as machines from "../../../store/people/devices/machines.ts";
 import * as workers from "../../../store/people/devices/workers.ts";
-import { type Db, transaction } from "../../../store/pg/database.ts";
+import { transaction } from "../../../store/pg/database.ts";
 import { mayBeOfOneRow } from "../../../store/pg/failures.ts";
 import { storableText } from "../../../store/pg/values/storable.ts";
 import type { FailurePolicy } from "../../../store/work/attempts/settlements.ts";
@@ -20,9 +19,10 @@ import { isBlank } from "../../access/interceptors/blank-names.ts";
 import { osNameOf } from "../../enums.ts";
 import { type Opening, openSession, openSessions } from "../reconcile/reconcile.ts";
 import { requireAllowed } from "./allowed.ts";
+import { createQuiet, machineOf, type RivalDeps, requireOneMachine, sessionEpochOf } from "./rivals.ts";
 import type { Session } from "./session.ts";
 
-type Deps = { db: Db; log: Logger; replicaId: string; policy: FailurePolicy; ttlMs: number };
+type Deps = RivalDeps & { log: Logger; replicaId: string; policy: FailurePolicy };
 type Greeting = Pick<Session, "orgId" | "deviceId" | "tokenId" | "isWorker">;
 type Greeted = { session: Greeting; hello: Hello };
 
@@ -43,18 +43,20 @@ const apartMax = 3;
 
 /** Opens the sessions of many hellos: what {@link open} does for one of them. */
 export function createOpenings(
-  deps: Deps & { waitingMax: number },
+  given: Omit<Deps, "isQuiet"> & { waitingMax: number },
 ): (session: Greeting & Pick<Session, "state">, hello: Hello) => Promise<Opening> {
+  const quiet = createQuiet(given.ttlMs);
+  const deps = { ...given, isQuiet: quiet.isQuiet };
   const apart = createLimit(apartMax);
   const returning = createBatcher<Greeted & { session: Pick<Session, "state"> }, First | undefined>({
     run: async (greeted) => {
       // A device that has given up dials again: its abandoned hellos cost the other devices nothing.
       const waiting = greeted.filter(({ session }) => session.state !== "closed");
-      const firsts = await openReturning(deps, waiting);
+      const firsts = await quiet.heeding(() => openReturning(deps, waiting));
       return greeted.map((one) => firsts[waiting.indexOf(one)]);
     },
     itemsMax: togetherMax,
-    queueMax: deps.waitingMax,
+    queueMax: given.waitingMax,
     mayIsolate: mayBeOfOneRow,
     overflow: () => new Refusal("unavailable", "too many devices connect at once", { retryAfterMs: 5_000 }),
   });
@@ -123,6 +125,7 @@ function isReturning(device: devices.Returning, hello: Hello): boolean {
     device.attemptTokens.length === held.size &&
     device.attemptTokens.every((token) => held.has(token)) &&
     !machines.isNewMachine(device, machineOf(hello)) &&
+    !machines.isLaterSession({ epoch: device.beatenEpoch, isBeaten: true }, sessionEpochOf(hello)) &&
     !hellos.hasChanges(device, factsOf(hello))
   );
 }
@@ -166,34 +169,6 @@ function requireIdentity(device: devices.Known, hello: Hello): void {
   requireAllowed(device.os as devices.Os, hello);
 }
 
-function machineOf({ machine }: Hello): machines.Machine | undefined {
-  if (!machine) return undefined;
-  const { machineHash, bootHash, hostName, arch, daemonId } = machine;
-  return {
-    ...{ machineHash: storableText(machineHash), bootHash: storableText(bootHash) },
-    ...{ hostName: storableText(hostName), arch: storableText(arch), daemonId: storableText(daemonId) },
-  };
-}
-
-/**
- * Refuses a second machine, and a second daemon of the machine, with a copy of the device's identity
- * while the session of the first is alive. The older session wins: its programs run already.
- */
-async function requireOneMachine(
-  { db, ttlMs }: Pick<Deps, "db" | "ttlMs">,
-  { device, isWorker }: { device: devices.Known; isWorker: boolean },
-  hello: Hello,
-): Promise<void> {
-  const machine = machineOf(hello);
-  if (!machine) return;
-  const age = hello.machine?.daemonAge;
-  const daemonAgeMs = age && durationMs(age);
-  const rival = await machines.findRival(db, device, { machine, daemonAgeMs, ttlMs });
-  if (rival?.kind === "perhaps_ended") refuse("unavailable", endingWords, { retryAfterMs: 1_000 });
-  if (rival) refuse("failed_precondition", duplicateWords(rival, machine.hostName, isWorker));
-  await machines.noteMachine(db, device, machine);
-}
-
 /**
  * In one transaction, so that a worker with a row is not deleted as absent before its session
  * exists.
@@ -213,21 +188,6 @@ async function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello
     await events.append(tx, orgId, entry.events);
     return opening;
   });
-}
-
-const endingWords =
-  "the session of another daemon of this device has not ended yet; connect again, and stop that daemon if it still runs";
-
-/** The refusal for a second machine or daemon with the same identity. */
-function duplicateWords(rival: machines.Rival, here: string, isWorker: boolean): string {
-  const there = rival.hostName || "nameless";
-  const remedy = isWorker
-    ? "give this worker a state directory of its own"
-    : "`pinion device enroll --anew --join-code …` makes this a device of its own";
-  if (rival.kind === "machine") {
-    return `this device is connected from another machine (${there}), and ${here || "this one"} has a copy of its identity; ${remedy}`;
-  }
-  return `this device is connected by another daemon on ${there}, and this daemon has a copy of its identity; ${remedy}`;
 }
 
 function factsOf(hello: Hello): hellos.HelloFacts {

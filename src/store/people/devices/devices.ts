@@ -182,6 +182,8 @@ export type Returning = Known & {
   attemptTokens: string[];
   /** No other transaction works on the device's session. */
   isFree: boolean;
+  /** Of the device's last session, if a heartbeat came in it; otherwise 0. */
+  beatenEpoch: number;
 };
 
 /**
@@ -210,7 +212,9 @@ export async function lockReturning(
         select attempt_token from turn where org_id = d.org_id and holder_id = d.id and status <> 'pending'
       )::text[] as "attemptTokens",
       exists (select from locked l where l.org_id = d.org_id and l.device_id = d.id)
-        or not exists (select from presence p where p.org_id = d.org_id and p.device_id = d.id) as "isFree"
+        or not exists (select from presence p where p.org_id = d.org_id and p.device_id = d.id) as "isFree",
+      coalesce((select p.epoch from presence p
+        where p.org_id = d.org_id and p.device_id = d.id and p.last_beat_at > p.connected_at), 0) as "beatenEpoch"
     from input i join device d on d.org_id = i.org_id and d.id = i.device_id
   `.execute(tx);
   const byOrd = new Map(rows.map(({ ord, ...device }) => [ord, device]));

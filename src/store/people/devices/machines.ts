@@ -35,54 +35,117 @@ const duplicateWriteMs = 60_000;
 const writtenPartOfTtl = 1 / 6;
 
 /**
- * The live session that forbids a new session. `machine`: it is of another machine. `daemon`: it is
- * of another daemon of the machine, which was alive together with the new one. `perhaps_ended`: it
- * is of another daemon that was not heard of since the new daemon's start, and may have been killed.
+ * The session that forbids a new session. `machine`: it is of another machine. `daemon`: it is of
+ * another daemon of the machine, which was alive together with the new one. `clone`: it is of a clone
+ * of the new one. `perhaps_ended`: it is of another daemon that was not heard of since the new
+ * daemon's start; that daemon may have been killed, or may come back to its attempts.
  */
-export type Rival = { hostName: string; kind: "machine" | "daemon" | "perhaps_ended" };
+export type Rival = { hostName: string; kind: "machine" | "daemon" | "clone" | "perhaps_ended" };
+
+/** Who asks for a session. */
+export type Newcomer = {
+  machine: Machine;
+  /** Undefined if unknown. */
+  daemonAgeMs: number | undefined;
+  /** Of the newcomer's last session since its start; 0: none. */
+  sessionEpoch: number;
+  /** The tokens of its attempts. */
+  held: ReadonlySet<string>;
+};
+
+/** A device's last session. */
+export type LastSession = {
+  epoch: number;
+  isOpen: boolean;
+  /** Milliseconds since its last sign of life. */
+  silentMs: number;
+  /** A heartbeat came, so its welcome had arrived. */
+  isBeaten: boolean;
+  /** The tokens of the attempts that run in it, without those that are to be cancelled. */
+  running: readonly string[];
+};
+
+type Limits = {
+  ttlMs: number;
+  /** Devices may have been silent because no replica or no database could hear them. */
+  isQuiet: boolean;
+};
 
 /**
- * Finds the rival of a hello. A duplicate is recorded on the device, with the event
- * `device.duplicate_refused` at most once an hour. A session without a stream, or silent for the
- * TTL, is not live. `daemonAgeMs`: undefined if unknown.
+ * Finds the rival of a hello: see {@link rivalOf}. A duplicate is recorded on the device, with the
+ * event `device.duplicate_refused` at most once an hour.
  */
 export async function findRival(
   db: Db,
   before: Known,
-  options: { machine: Machine; daemonAgeMs: number | undefined; ttlMs: number },
+  newcomer: Newcomer,
+  limits: Limits,
 ): Promise<Rival | undefined> {
   const current = before.machine as Partial<Machine>;
-  const { machine, ttlMs, daemonAgeMs = 0 } = options;
-  const isElsewhere = isOtherMachine(current, machine);
-  if (!isElsewhere && !isOtherDaemon(current, machine)) return undefined;
-  const silentMs = await silenceOf(db, before);
-  if (silentMs === undefined || silentMs >= ttlMs) return undefined;
+  const { machine, sessionEpoch } = newcomer;
+  if (sessionEpoch === 0 && !isOtherMachine(current, machine) && !isOtherDaemon(current, machine))
+    return undefined;
+  const last = await findLast(db, before);
+  const kind = last && rivalOf(current, last, newcomer, limits);
+  if (!kind) return undefined;
   const hostName = current.hostName ?? "";
-  if (!isElsewhere && silentMs + ttlMs * writtenPartOfTtl >= daemonAgeMs) {
-    return { hostName, kind: "perhaps_ended" };
+  if (kind !== "perhaps_ended") {
+    await noteDuplicate(db, before, { kind, hostName: machine.hostName, connectedFrom: hostName });
   }
-  await noteDuplicate(db, before, { hostName: machine.hostName, connectedFrom: hostName });
-  return { hostName, kind: isElsewhere ? "machine" : "daemon" };
+  return { hostName, kind };
 }
 
-/** Milliseconds since the last sign of life of the device's open session; undefined: it has none. */
-async function silenceOf(db: Db, device: Known): Promise<number | undefined> {
-  const found = await db
-    .selectFrom("presence")
-    .select(
-      sql<number>`extract(epoch from now() - greatest(last_beat_at, connected_at))::float8 * 1000`.as("ms"),
-    )
-    .where("org_id", "=", device.org_id)
-    .where("device_id", "=", device.id)
-    .where("disconnected_at", "is", null)
-    .executeTakeFirst();
-  return found?.ms;
+/**
+ * What the device's last session is to a newcomer that is not its daemon, `current`. A session that is
+ * alive keeps the device. A session that has ended keeps it for the TTL while attempts run in it: the
+ * daemon with these attempts comes back to them, whichever of the two is the first to connect. A
+ * daemon that follows another one, for example after a reboot, tells of these attempts itself.
+ */
+export function rivalOf(
+  current: Partial<Machine>,
+  last: LastSession,
+  { machine, daemonAgeMs = 0, sessionEpoch, held }: Newcomer,
+  { ttlMs, isQuiet }: Limits,
+): Rival["kind"] | undefined {
+  const isElsewhere = isOtherMachine(current, machine);
+  const isOther = isElsewhere || isOtherDaemon(current, machine);
+  const isClone = !isOther && isLaterSession(last, sessionEpoch);
+  if (!isOther && !isClone) return undefined;
+  const kind = isElsewhere ? "machine" : isClone ? "clone" : "daemon";
+  const wasAlong = isClone || last.silentMs + ttlMs * writtenPartOfTtl < daemonAgeMs;
+  const isHeard = last.silentMs < ttlMs;
+  if (last.isOpen && isHeard) return isElsewhere || wasAlong ? kind : "perhaps_ended";
+  if (last.running.length === 0 || !(isHeard || isQuiet)) return undefined;
+  if (wasAlong) return kind;
+  return isElsewhere || last.running.some((token) => !held.has(token)) ? "perhaps_ended" : undefined;
+}
+
+/**
+ * Whether the session is not the daemon's own, although it has the daemon's id: a later one than the
+ * daemon's last, and not one whose welcome was lost. (After a failover a session may be an earlier one.)
+ */
+export function isLaterSession(last: Pick<LastSession, "epoch" | "isBeaten">, sessionEpoch: number): boolean {
+  return sessionEpoch > 0 && last.epoch > sessionEpoch && last.isBeaten;
+}
+
+/** The device's last session; undefined: it never had one. */
+async function findLast(db: Db, device: Known): Promise<LastSession | undefined> {
+  const running = (table: "run" | "turn", holder: "device_id" | "holder_id") => sql`
+    select w.attempt_token from ${sql.table(table)} w
+    where w.org_id = p.org_id and w.${sql.ref(holder)} = p.device_id and w.status = 'running'
+      and w.cancel_requested_at is null`;
+  const { rows } = await sql<LastSession>`
+    select p.epoch, p.disconnected_at is null as "isOpen", p.last_beat_at > p.connected_at as "isBeaten",
+      extract(epoch from now() - greatest(p.last_beat_at, p.connected_at))::float8 * 1000 as "silentMs",
+      array(${running("run", "device_id")} union all ${running("turn", "holder_id")})::text[] as running
+    from presence p where p.org_id = ${device.org_id} and p.device_id = ${device.id}`.execute(db);
+  return rows[0];
 }
 
 async function noteDuplicate(
   db: Db,
   before: Known,
-  { hostName, connectedFrom }: { hostName: string; connectedFrom: string },
+  { kind, hostName, connectedFrom }: Rival & { connectedFrom: string },
 ): Promise<void> {
   const { org_id: orgId, id: deviceId } = before;
   const seen = before.duplicate as { hostName: string; seenAt: string } | null;
@@ -102,7 +165,7 @@ async function noteDuplicate(
         kind: "device.duplicate_refused",
         actor: `device:${deviceId}`,
         deviceId,
-        data: { host_name: hostName, connected_from: connectedFrom },
+        data: { host_name: hostName, connected_from: connectedFrom, rival: kind },
       },
     ]);
   });
