@@ -86,7 +86,7 @@ async function addEnd(work: Work, { at, status, device, durationMs }: Step & { k
       notification, source, scheduled_for, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status,
       attempt, attempt_token, reason, past_attempts, skip_reason, duration_ms, finished_at)
     values (${orgId}, ${id}, ${work.watcherId}, 1, 'a', 1, ${of?.deviceId ?? null}, 'test', 'none', 'scheduled', ${endedAt},
-      ${endedAt}, ${endedAt}, ${endedAt}, ${endedAt}, 1000, 1, ${status}, 1, ${status === "skipped" ? null : token}, '', '[]',
+      ${endedAt}::timestamptz - interval '1 hour', ${endedAt}, ${endedAt}, ${endedAt}, 1000, 1, ${status}, 1, ${status === "skipped" ? null : token}, '', '[]',
       ${status === "skipped" ? "missed" : null}, ${durationMs}, ${endedAt})`.execute(database.db);
   await sql`insert into slot (org_id, watcher_id, scheduled_for, run_id)
     values (${orgId}, ${work.watcherId}, ${endedAt}, ${id}) on conflict do nothing`.execute(database.db);

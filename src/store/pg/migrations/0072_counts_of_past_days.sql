@@ -22,7 +22,7 @@ create table run_count_hour (
   hour timestamptz not null,
   status text not null,
   id uuid not null default uuid_v7(),
-  runs bigint not null,
+  runs int not null,
   -- The same for each of the 60 minutes.
   minutes int[] not null,
   is_change boolean not null default false,
@@ -39,7 +39,7 @@ create table run_count_device (
   day date not null,
   device_id uuid not null,
   id uuid not null default uuid_v7(),
-  runs bigint not null,
+  runs int not null,
   busy_ms bigint not null,
   is_change boolean not null default false,
   primary key (org_id, day, device_id, id),

@@ -1,7 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { unnest } from "../../pg/values/unnest.ts";
-import { type CountParts, countParts } from "./count-ranges.ts";
+import { type CountParts, countParts, type Range } from "./count-ranges.ts";
 
 /**
  * How runs ended, counted over spans of time. Of all runs of an org past days are read from their sums
@@ -40,22 +40,23 @@ type Counted = {
 
 export async function summarize(db: Db, asked: RunCountsOf): Promise<RunCounts> {
   const [start, end] = [asked.start.getTime(), asked.end.getTime()];
+  // The sums are of int4 and of float8, which are exact here: PostgreSQL adds int8 up as numeric, at five times the cost.
   const counted = asked.watcherId || asked.deviceId ? new Set<number>() : await findCountedDays(db, asked);
   const parts = countParts({ start, end, spanMs: asked.spanMs }, counted);
   const { rows } = await sql<Counted>`
     with ends as (${countedRows(asked, parts)}),
     spans as (
-      select start, status, of_spans as runs from ends where is_span and of_spans > 0
+      select start, status, of_spans::int as runs from ends where is_span and of_spans > 0
       union all ${countedHours(asked, parts.days)}
     ), devices as (
-      select device_id, of_devices as runs, busy_ms from ends where not is_span and of_devices > 0
+      select device_id, of_devices::int as runs, busy_ms from ends where not is_span and of_devices > 0
       union all
-      select device_id, runs, busy_ms from run_count_device where org_id = ${asked.orgId} and day = any(${datesOf(parts.wholeDays)}::date[])
+      select device_id, runs, busy_ms::float8 from run_count_device where org_id = ${asked.orgId} and day = any(${datesOf(parts.wholeDays)}::date[])
     )
-    select start, status, sum(runs)::int8 as runs, null::uuid as "deviceId", null::int8 as "busyMs"
+    select start, status, sum(runs) as runs, null::uuid as "deviceId", null::float8 as "busyMs"
     from spans group by 1, 2 having sum(runs) <> 0
     union all
-    (select null, null, sum(runs)::int8, device_id, sum(busy_ms)::int8
+    (select null, null, sum(runs), device_id, sum(busy_ms)
     from devices group by device_id having sum(runs) <> 0 order by 3 desc, 4 limit ${busiestMax})`.execute(
     db,
   );
@@ -86,42 +87,48 @@ const spanOf = ({ start, spanMs }: RunCountsOf, at: RawBuilder<unknown>) =>
   sql`date_bin(${spanMs} * interval '1 millisecond', ${at}, ${start}::timestamptz)`;
 
 const noRows = sql`select null::timestamptz as start, null::text as status, null::uuid as device_id, true as is_span,
-  0 as of_spans, 0 as of_devices, 0 as busy_ms where false`;
+  0 as of_spans, 0 as of_devices, 0::float8 as busy_ms where false`;
 
 /** By span and status, and by device, in one pass over the rows. */
 function countedRows(asked: RunCountsOf, { rows }: CountParts): RawBuilder<unknown> {
-  const { orgId, watcherId, deviceId } = asked;
   const [first] = rows;
   if (!first) return noRows;
-  const ranges = unnest("r", rows, {
+  // The bounds of all, which PostgreSQL chooses days and indexes by.
+  const [begins, ends] = [new Date(first.from), new Date(Math.max(...rows.map(({ to }) => to)))];
+  const where = [
+    sql`org_id = ${asked.orgId}`,
+    sql`finished_at >= ${begins}`,
+    sql`finished_at < ${ends}`,
+    ...(asked.watcherId ? [sql`watcher_id = ${asked.watcherId}`] : []),
+    ...(asked.deviceId ? [sql`device_id = ${asked.deviceId}`] : []),
+    ...(rows.length > 1 ? [sql`finished_at >= r.begins`, sql`finished_at < r.ends`] : []),
+  ];
+  const [ofSpans, ofDevices] =
+    rows.length > 1
+      ? [sql`r.of_spans`, sql`r.of_devices and e.status <> 'skipped'`]
+      : [sql`${first.ofSpans}::boolean`, sql`${first.ofDevices}::boolean and e.status <> 'skipped'`];
+  // The ends come from a select of their own (offset), of which PostgreSQL expects few spans: it expects as many
+  // as ends otherwise, and sorts them all.
+  const found = sql`(
+      select ${spanOf(asked, sql`finished_at`)} as start, status, device_id, duration_ms
+      from run_finished where ${sql.join(where, sql` and `)} offset 0
+    ) e`;
+  return sql`
+    select e.start, e.status, e.device_id, grouping(e.device_id) = 1 as is_span,
+      count(*) filter (where ${ofSpans}) as of_spans,
+      count(*) filter (where ${ofDevices} and e.device_id is not null) as of_devices,
+      coalesce(sum(e.duration_ms::float8) filter (where ${ofDevices}), 0) as busy_ms
+    from ${rows.length > 1 ? sql`${rangesOf(rows)} cross join lateral ${found}` : found}
+    group by grouping sets ((e.start, e.status), (e.device_id))`;
+}
+
+const rangesOf = (rows: readonly Range[]) =>
+  unnest("r", rows, {
     begins: ["timestamptz", ({ from }) => new Date(from)],
     ends: ["timestamptz", ({ to }) => new Date(to)],
     of_spans: ["boolean", ({ ofSpans }) => ofSpans],
     of_devices: ["boolean", ({ ofDevices }) => ofDevices],
   });
-  const where = [
-    sql`org_id = ${orgId}`,
-    sql`finished_at >= r.begins`,
-    sql`finished_at < r.ends`,
-    // Days outside are not planned for.
-    sql`finished_at >= ${new Date(first.from)}`,
-    sql`finished_at < ${new Date(Math.max(...rows.map(({ to }) => to)))}`,
-  ];
-  if (watcherId) where.push(sql`watcher_id = ${watcherId}`);
-  if (deviceId) where.push(sql`device_id = ${deviceId}`);
-  // The ends come from a select of their own (offset), of which PostgreSQL expects few spans: it expects as many
-  // as ends otherwise, and sorts them all.
-  return sql`
-    select e.start, e.status, e.device_id, grouping(e.device_id) = 1 as is_span,
-      count(*) filter (where r.of_spans) as of_spans,
-      count(*) filter (where r.of_devices and e.device_id is not null and e.status <> 'skipped') as of_devices,
-      coalesce(sum(e.duration_ms) filter (where r.of_devices and e.status <> 'skipped'), 0)::int8 as busy_ms
-    from ${ranges} cross join lateral (
-      select ${spanOf(asked, sql`finished_at`)} as start, status, device_id, duration_ms
-      from run_finished where ${sql.join(where, sql` and `)} offset 0
-    ) e
-    group by grouping sets ((e.start, e.status), (e.device_id))`;
-}
 
 /** By span and status, from the sums of hours, and of minutes in the hours that a span begins or ends in. */
 function countedHours(asked: RunCountsOf, days: readonly number[]): RawBuilder<unknown> {

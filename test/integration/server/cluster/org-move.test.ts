@@ -249,7 +249,7 @@ test("the counts of an org's past days move with it, and go on with a late resul
   await sql`insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
       notification, source, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status, attempt,
       attempt_token, reason, past_attempts, duration_ms, finished_at)
-    values (${orgId}, ${runId}, ${watcher!.id}, 1, 'a', 1, ${device.deviceId}, 'test', 'none', 'manual', now(), now(), now(),
+    values (${orgId}, ${runId}, ${watcher!.id}, 1, 'a', 1, ${device.deviceId}, 'test', 'none', 'manual', now() - interval '1 hour', now(), now(),
       now(), 1000, 1, 'timeout', 1, ${attemptToken}, '', '[]', 1000, ${`${yesterday} 10:30:00+00`}::timestamptz)`.execute(
     one.database.db,
   );
