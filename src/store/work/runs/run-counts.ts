@@ -40,7 +40,6 @@ type Counted = {
 
 export async function summarize(db: Db, asked: RunCountsOf): Promise<RunCounts> {
   const [start, end] = [asked.start.getTime(), asked.end.getTime()];
-  // The sums are of int4 and of float8, which are exact here: PostgreSQL adds int8 up as numeric, at five times the cost.
   const counted = asked.watcherId || asked.deviceId ? new Set<number>() : await findCountedDays(db, asked);
   const parts = countParts({ start, end, spanMs: asked.spanMs }, counted);
   const { rows } = await sql<Counted>`
@@ -51,12 +50,12 @@ export async function summarize(db: Db, asked: RunCountsOf): Promise<RunCounts> 
     ), devices as (
       select device_id, of_devices::int as runs, busy_ms from ends where not is_span and of_devices > 0
       union all
-      select device_id, runs, busy_ms::float8 from run_count_device where org_id = ${asked.orgId} and day = any(${datesOf(parts.wholeDays)}::date[])
+      select device_id, runs, busy_ms from run_count_device where org_id = ${asked.orgId} and day = any(${datesOf(parts.wholeDays)}::date[])
     )
-    select start, status, sum(runs) as runs, null::uuid as "deviceId", null::float8 as "busyMs"
+    select start, status, sum(runs) as runs, null::uuid as "deviceId", null::int8 as "busyMs"
     from spans group by 1, 2 having sum(runs) <> 0
     union all
-    (select null, null, sum(runs), device_id, sum(busy_ms)
+    (select null, null, sum(runs), device_id, sum(busy_ms)::int8
     from devices group by device_id having sum(runs) <> 0 order by 3 desc, 4 limit ${busiestMax})`.execute(
     db,
   );
@@ -87,7 +86,7 @@ const spanOf = ({ start, spanMs }: RunCountsOf, at: RawBuilder<unknown>) =>
   sql`date_bin(${spanMs} * interval '1 millisecond', ${at}, ${start}::timestamptz)`;
 
 const noRows = sql`select null::timestamptz as start, null::text as status, null::uuid as device_id, true as is_span,
-  0 as of_spans, 0 as of_devices, 0::float8 as busy_ms where false`;
+  0 as of_spans, 0 as of_devices, 0::int8 as busy_ms where false`;
 
 /** By span and status, and by device, in one pass over the rows. */
 function countedRows(asked: RunCountsOf, { rows }: CountParts): RawBuilder<unknown> {
@@ -117,7 +116,7 @@ function countedRows(asked: RunCountsOf, { rows }: CountParts): RawBuilder<unkno
     select e.start, e.status, e.device_id, grouping(e.device_id) = 1 as is_span,
       count(*) filter (where ${ofSpans}) as of_spans,
       count(*) filter (where ${ofDevices} and e.device_id is not null) as of_devices,
-      coalesce(sum(e.duration_ms::float8) filter (where ${ofDevices}), 0) as busy_ms
+      coalesce(sum(e.duration_ms) filter (where ${ofDevices}), 0)::int8 as busy_ms
     from ${rows.length > 1 ? sql`${rangesOf(rows)} cross join lateral ${found}` : found}
     group by grouping sets ((e.start, e.status), (e.device_id))`;
 }
