@@ -30,7 +30,10 @@ const dayMs = 86_400_000;
 
 /** Milliseconds before now; often on a minute, an hour or a day. */
 const ago = fc
-  .tuple(fc.nat({ max: (pastDays + 1) * dayMs }), fc.constantFrom(1, minuteMs, 60 * minuteMs, dayMs))
+  .tuple(
+    fc.noBias(fc.nat({ max: (pastDays + 1) * dayMs })),
+    fc.constantFrom(1, minuteMs, 60 * minuteMs, dayMs),
+  )
   .map(([ms, unit]) => ({ ms, unit }));
 type Ago = { ms: number; unit: number };
 /** The moment, rounded down to its unit. */
