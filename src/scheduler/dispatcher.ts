@@ -29,6 +29,8 @@ export type DispatcherOptions = {
   log: Logger;
   /** Reports each claim: the number of seats, and the milliseconds taken. */
   onBatch?: (size: number, ms: number) => void;
+  /** Reports a claim that found less than the seat has room for: locked rows are passed by. */
+  onLess?: (seat: Seat, kind: WorkKind) => void;
 };
 
 /**
@@ -249,8 +251,11 @@ class Claims {
     const given = new Map<string, number>();
     for (const { deviceId } of claimed) given.set(deviceId, (given.get(deviceId) ?? 0) + 1);
     for (const want of wants) {
-      if ((given.get(want.deviceId) ?? 0) < want.slots) continue;
       const seat = seatOf(byDevice, want);
+      if ((given.get(want.deviceId) ?? 0) < want.slots) {
+        this.#options.onLess?.(seat, kind);
+        continue;
+      }
       seat.mayHave[kind] = true;
       // A seat with room beyond its share is served again, after all waiting seats.
       this.#again(seat);
