@@ -35,7 +35,7 @@ export const sessionsSettings = {
     .enum(["bare", "connect"])
     .default("bare")
     .describe(
-      "What serves device streams and unary calls that come over gRPC: the bare HTTP/2 stream, or the Connect handler that serves all else",
+      "What serves device streams and unary calls that come over gRPC, or over Connect in binary: the bare HTTP/2 stream, or the Connect handler that serves all else",
     ),
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
 };
@@ -53,7 +53,7 @@ export type SessionTimers = {
 export type SessionsConfig = {
   session: SessionTimers & {
     streamsMax: number;
-    /** Device streams over gRPC are served on the bare HTTP/2 stream. */
+    /** Device streams over gRPC and unary calls are served on the bare HTTP/2 stream. */
     isBare: boolean;
   };
   reaper: {

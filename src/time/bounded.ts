@@ -5,16 +5,20 @@
 import { Script } from "node:vm";
 
 const slot = Symbol.for("pinion.bounded-work");
-/** Least part of the time on the processor of late work: an ordinary check needs a hundredth. */
-const lateShare = 0.1;
+/** Default of `lateShare`: an ordinary check needs a hundredth of its time. */
+const lateShareDefault = 0.1;
 const script = new Script('globalThis[Symbol.for("pinion.bounded-work")]()');
 
 /**
  * The value of `work`, which is ended after `msMax` milliseconds wherever it is, also within a
- * regular expression: "late" if it used the processor meanwhile, "starved" if other processes of a busy
- * machine had it. Costs a quarter of a millisecond: a thread watches.
+ * regular expression: "late" if it used the processor for at least `lateShare` of the time, "starved" if
+ * other processes of a busy machine had it. Costs a quarter of a millisecond: a thread watches.
  */
-export function inTime<T>(msMax: number, work: () => T): { value: T } | "late" | "starved" {
+export function inTime<T>(
+  msMax: number,
+  work: () => T,
+  lateShare = lateShareDefault,
+): { value: T } | "late" | "starved" {
   const holder = globalThis as { [slot]?: () => T };
   holder[slot] = work;
   const before = process.threadCpuUsage();

@@ -4,10 +4,12 @@
  */
 import { inTime } from "../../time/bounded.ts";
 
-/** Milliseconds to format a text; an ordinary one of full length takes a third. */
-const formatMsMax = 100;
+/** Milliseconds to format a text; an ordinary one of full length takes 30, the first of a replica 60. */
+const formatMsMax = 200;
+/** A text is too slow if it used the processor for this part of the time: 100 ms. */
+const lateShare = 0.5;
 /** Maximum tries on a machine that is busy with other processes. */
-const triesMax = 3;
+const triesMax = 5;
 /** Texts remembered as too slow: a later try of their messages does not take the time again. */
 const slowTextsMax = 200;
 const slowTexts = new Set<string>();
@@ -20,7 +22,7 @@ export function formatted<T>(
   if (slowTexts.has(text)) return plain(text);
   try {
     for (let tries = 0; tries < triesMax; tries++) {
-      const found = inTime(formatMsMax, () => format(text));
+      const found = inTime(formatMsMax, () => format(text), lateShare);
       if (typeof found === "object") return found.value;
       if (found === "late") break;
     }

@@ -1,5 +1,5 @@
 /** The content of a delivery, independent of the kind of destination. Pure. */
-import type { Claimed } from "../../store/work/messages/deliveries.ts";
+import type { Claimed } from "../../store/work/messages/delivery-claims.ts";
 import type { Facts } from "../../store/work/messages/delivery-facts.ts";
 import { ending, excerpt } from "../../values/excerpt.ts";
 

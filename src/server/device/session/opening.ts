@@ -36,12 +36,12 @@ export async function open(deps: Deps, session: Greeting, hello: Hello): Promise
   return openRest(deps, { session, hello }, first!);
 }
 
-/** Hellos whose sessions are opened in one transaction, at most. */
+/** Maximum hellos whose sessions are opened in one transaction. */
 const togetherMax = 50;
-/** Sessions opened at once in a transaction of their own, which leave connections to other work. */
+/** Maximum sessions opened at once in transactions of their own; other work needs connections, too. */
 const apartMax = 3;
 
-/** Opens the sessions of many hellos: what {@link open} does for one of them. */
+/** Opens the sessions of many hellos, each like {@link open}. */
 export function createOpenings(
   given: Omit<Deps, "isQuiet"> & { waitingMax: number },
 ): (session: Greeting & Pick<Session, "state">, hello: Hello) => Promise<Opening> {
@@ -78,15 +78,15 @@ function abandoned(): never {
 }
 
 /**
- * What the common transaction found: an opened session, or the device (undefined: deleted) of a
+ * The result of the common transaction: an opened session, or the device (undefined: deleted) of a
  * hello that needs a transaction of its own.
  */
 type First = { opening: Opening } | { device: devices.Known | undefined };
 
 /**
- * Opens the sessions of devices that tell nothing new, as most do that come back: they share a
- * transaction, and in a storm some dozens do. A device whose session another transaction works on
- * waits alone.
+ * Opens the sessions of devices whose hellos have no news: most hellos of returning devices. The
+ * devices share a transaction, some dozens of them in a storm. A device that another transaction has
+ * locked gets a transaction of its own.
  */
 async function openReturning(deps: Deps, greeted: readonly Greeted[]): Promise<First[]> {
   if (greeted.length === 0) return [];
@@ -115,7 +115,7 @@ async function openReturning(deps: Deps, greeted: readonly Greeted[]): Promise<F
   });
 }
 
-/** Whether a hello agrees in all with what is known of its device. */
+/** Whether a hello agrees in all fields with the stored facts of its device. */
 function isReturning(device: devices.Returning, hello: Hello): boolean {
   const held = new Set(hello.held.map(({ attemptToken }) => attemptToken));
   return (
@@ -147,14 +147,14 @@ async function openRest(deps: Deps, { session, hello }: Greeted, first: First): 
 
 async function finish(deps: Deps, { session, hello }: Greeted, opening: Opening): Promise<Opening> {
   const { orgId } = session;
-  // A verdict from behind the fence of a move would end what goes on.
+  // Behind the fence of an org's move, a verdict would end attempts that go on in the other cell.
   if (hello.held.length > opening.continuing.length) await orgMoves.requireHere(deps.db, { orgId });
   const { deviceId, epoch } = opening;
   deps.log.info({ orgId, deviceId, epoch, held: hello.held.length }, "a device session began");
   return opening;
 }
 
-/** The token identifies the device (R6); the message must agree. */
+/** The token identifies the device (R6); the hello must agree with the device. */
 function requireIdentity(device: devices.Known, hello: Hello): void {
   if (hello.installId !== device.install_id) {
     refuse("permission_denied", "the token belongs to another installation; enrol this one", {
@@ -170,8 +170,8 @@ function requireIdentity(device: devices.Known, hello: Hello): void {
 }
 
 /**
- * In one transaction, so that a worker with a row is not deleted as absent before its session
- * exists.
+ * Opens a worker's session and writes its row in one transaction, so that the row is not deleted as
+ * an absent worker's before the session exists.
  */
 async function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
   const { db, ttlMs } = deps;
@@ -213,7 +213,7 @@ export function createLimit(max: number): <T>(work: () => Promise<T>) => Promise
     try {
       return await work();
     } finally {
-      // The place passes on without being free in between.
+      // The next work takes the place at once, so that no newer work comes in between.
       const next = waiting.shift();
       if (next) next();
       else running -= 1;

@@ -3,6 +3,7 @@ import type { Db } from "../../pg/database.ts";
 import { transaction } from "../../pg/database.ts";
 import { canonical } from "../../pg/values/canonical.ts";
 import * as events from "../../work/service/events.ts";
+import { beatWritesPerTtl } from "../../work/service/presence.ts";
 import type { Known } from "./devices.ts";
 
 /** The machine and the daemon of a session. Empty texts are unknown. */
@@ -31,25 +32,23 @@ function isOtherDaemon(a: Partial<Machine>, b: Partial<Machine>): boolean {
 /** Minimum milliseconds between events, and between writes, for the same duplicate. */
 const duplicateEventMs = 3_600_000;
 const duplicateWriteMs = 60_000;
-/** Part of the TTL within which a received heartbeat is written; see the presence writer. */
-const writtenPartOfTtl = 1 / 6;
 
 /**
- * The session that forbids a new session. `machine`: it is of another machine. `daemon`: it is of
- * another daemon of the machine, which was alive together with the new one. `clone`: it is of a clone
- * of the new one. `perhaps_ended`: it is of another daemon that was not heard of since the new
- * daemon's start; that daemon may have been killed, or may come back to its attempts.
+ * The session that forbids a new session. The session's daemon is on another machine (`machine`), was
+ * alive on this machine together with the new daemon (`daemon`), is a clone of the new daemon
+ * (`clone`), or was not heard since the new daemon's start (`perhaps_ended`): that daemon may have
+ * been killed, or may come back to its attempts.
  */
 export type Rival = { hostName: string; kind: "machine" | "daemon" | "clone" | "perhaps_ended" };
 
-/** Who asks for a session. */
+/** The daemon that asks for a session. */
 export type Newcomer = {
   machine: Machine;
   /** Undefined if unknown. */
   daemonAgeMs: number | undefined;
-  /** Of the newcomer's last session since its start; 0: none. */
+  /** The epoch of the newcomer's last session since its start; 0: none. */
   sessionEpoch: number;
-  /** The tokens of its attempts. */
+  /** The tokens of the newcomer's attempts. */
   held: ReadonlySet<string>;
 };
 
@@ -57,11 +56,11 @@ export type Newcomer = {
 export type LastSession = {
   epoch: number;
   isOpen: boolean;
-  /** Milliseconds since its last sign of life. */
+  /** Milliseconds since the session's last sign of life. */
   silentMs: number;
-  /** A heartbeat came, so its welcome had arrived. */
+  /** A heartbeat came, so the session's welcome had arrived. */
   isBeaten: boolean;
-  /** The tokens of the attempts that run in it, without those that are to be cancelled. */
+  /** The tokens of the attempts that run in the session, without attempts with a requested cancel. */
   running: readonly string[];
 };
 
@@ -96,10 +95,11 @@ export async function findRival(
 }
 
 /**
- * What the device's last session is to a newcomer that is not its daemon, `current`. A session that is
- * alive keeps the device. A session that has ended keeps it for the TTL while attempts run in it: the
- * daemon with these attempts comes back to them, whichever of the two is the first to connect. A
- * daemon that follows another one, for example after a reboot, tells of these attempts itself.
+ * Whether the device's last session forbids the newcomer's, and why; `current` is the last session's
+ * machine and daemon. A session that is alive keeps the device. A session that has ended keeps the
+ * device for the TTL while attempts run in the session: the daemon with these attempts comes back to
+ * them, whichever daemon is the first to connect. A daemon that follows another one, for example
+ * after a reboot, lists these attempts in its hello.
  */
 export function rivalOf(
   current: Partial<Machine>,
@@ -112,7 +112,7 @@ export function rivalOf(
   const isClone = !isOther && isLaterSession(last, sessionEpoch);
   if (!isOther && !isClone) return undefined;
   const kind = isElsewhere ? "machine" : isClone ? "clone" : "daemon";
-  const wasAlong = isClone || last.silentMs + ttlMs * writtenPartOfTtl < daemonAgeMs;
+  const wasAlong = isClone || last.silentMs + ttlMs / beatWritesPerTtl < daemonAgeMs;
   const isHeard = last.silentMs < ttlMs;
   if (last.isOpen && isHeard) return isElsewhere || wasAlong ? kind : "perhaps_ended";
   if (last.running.length === 0 || !(isHeard || isQuiet)) return undefined;
@@ -121,14 +121,15 @@ export function rivalOf(
 }
 
 /**
- * Whether the session is not the daemon's own, although it has the daemon's id: a later one than the
- * daemon's last, and not one whose welcome was lost. (After a failover a session may be an earlier one.)
+ * Whether the session belongs to a clone of the daemon: the session is later than the daemon's last
+ * session, and its welcome has arrived. After a failover the session may be earlier than the daemon's
+ * last session.
  */
 export function isLaterSession(last: Pick<LastSession, "epoch" | "isBeaten">, sessionEpoch: number): boolean {
   return sessionEpoch > 0 && last.epoch > sessionEpoch && last.isBeaten;
 }
 
-/** The device's last session; undefined: it never had one. */
+/** The device's last session; undefined: the device never had a session. */
 async function findLast(db: Db, device: Known): Promise<LastSession | undefined> {
   const running = (table: "run" | "turn", holder: "device_id" | "holder_id") => sql`
     select w.attempt_token from ${sql.table(table)} w
@@ -171,7 +172,7 @@ async function noteDuplicate(
   });
 }
 
-/** Whether the fingerprint differs from the device's last one; an unknown fingerprint does not. */
+/** Whether the fingerprint is known and differs from the device's last fingerprint. */
 export function isNewMachine(device: Pick<Known, "machine">, machine: Machine | undefined): boolean {
   return machine !== undefined && canonical(device.machine) !== canonical(machine);
 }
