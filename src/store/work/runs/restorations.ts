@@ -38,7 +38,8 @@ type Watcher = { runsOnAll: boolean };
 async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher | undefined> {
   const { orgId, watcherId } = forgotten;
   if (!(await findWatcher(tx, forgotten))) return undefined;
-  await liveRuns.lockWithWatchers(tx, { orgId, of: { watcherIds: [watcherId] }, for: "edit" });
+  // As for a removal: a start that refers to the watcher waits, and then finds the restored run.
+  await liveRuns.lockWithWatchers(tx, { orgId, of: { watcherIds: [watcherId] }, for: "removal" });
   return findWatcher(tx, forgotten);
 }
 
