@@ -8,9 +8,8 @@
  * The source's `moved` decides: before it the org is the source's, and a move can be aborted; after
  * it the org is the target's.
  */
-
 import pg from "pg";
-import { Refusal } from "../../errors.ts";
+import { codeOf, Refusal } from "../../errors.ts";
 import { onlyRow } from "../pg/values/only-row.ts";
 import { copyTable, digestOf, inTransaction } from "./copy.ts";
 import { check, type Ends, type MoveOptions, type Progress, rowOf, withEnds } from "./ends.ts";
@@ -178,7 +177,7 @@ async function createPartitions({ source, target }: Ends, tables: readonly OrgTa
         )
         .catch((error: unknown) => {
           // check_violation
-          if ((error as { code?: unknown }).code !== "23514") throw error;
+          if (codeOf(error) !== "23514") throw error;
         });
     }
   }
