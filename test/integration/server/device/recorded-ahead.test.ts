@@ -275,7 +275,7 @@ test("what is not due yet uses no slot: a run that is asked for meanwhile begins
 });
 
 test("a run that falls due while its device's slots are used waits for one, and is pushed when it is free", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await startTestReplica(database.url, farAhead);
   const device = await enrolDevice(replica.clients);
   const stream = await connect(replica.url, device);
   const spec = { name: "asked for", prompt: "now", deviceId: device.deviceId };
