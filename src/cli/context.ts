@@ -90,6 +90,9 @@ export function serverUrl(options: GlobalOptions, env: Environment): string {
       "write it like http://localhost:7420",
     );
   }
+  // An address copied from the browser names a view of the page behind the "#".
+  url.hash = "";
+  url.search = "";
   return url.href.replace(/\/+$/, "");
 }
 
@@ -133,6 +136,9 @@ export function readLine(path: string): string | undefined {
   } catch (error) {
     const code = (error as NodeJS.ErrnoException).code;
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    if (code === "EISDIR") {
+      throw new Failure(exitCodes.usage, `${path} is a directory, and a file with a token is needed`);
+    }
     if (code === "EACCES") {
       throw new Failure(
         exitCodes.unauthenticated,
@@ -142,6 +148,16 @@ export function readLine(path: string): string | undefined {
     }
     throw error;
   }
+}
+
+/** Refuses a token that no header can carry, such as one with a line break in the middle. */
+function requireTokenForm({ token, from }: FoundToken): void {
+  if (/^[\x21-\x7e]+$/.test(token)) return;
+  throw new Failure(
+    exitCodes.unauthenticated,
+    `the token of ${from} is no token: it has spaces, line breaks or letters beyond ASCII`,
+    "a token is one word, pin_…; copy it again",
+  );
 }
 
 export type { Clients };
@@ -161,6 +177,7 @@ export function connect<Options extends object>(cli: Cli, command: Command): Con
   const options = optionsOf<Options>(command);
   const url = serverUrl(options, cli.env);
   const found = findToken(options, cli.env);
+  if (found) requireTokenForm(found);
   const clients = createClients({
     url,
     ...proxyOption(options),

@@ -62,6 +62,7 @@ export function errorLine(error: unknown): string {
 
 async function up(cli: Cli, options: UpOptions): Promise<void> {
   const interrupt = interruptSignal();
+  cli.outliveOutput();
   const failing = new AbortController();
   const signal = AbortSignal.any([interrupt.signal, failing.signal]);
   const view = new UpView(cli, options.json === true);
