@@ -34,6 +34,9 @@ export type Cli = {
   setExitCode(code: number): void;
 };
 
+/** A narrower terminal breaks the lines: cut to its width, they would tell nothing. */
+const columnsMin = 20;
+
 /**
  * The process's own terminal. Colours follow NO_COLOR, FORCE_COLOR and whether standard output is a
  * terminal.
@@ -58,7 +61,7 @@ export function processCli(env: Environment): Cli {
     env,
     colors: pc.createColors(wantsColor && !env.NO_COLOR),
     isTerminal,
-    columns: isTerminal ? process.stdout.columns || 100 : Number.POSITIVE_INFINITY,
+    columns: isTerminal ? Math.max(columnsMin, process.stdout.columns || 100) : Number.POSITIVE_INFINITY,
     out: line(process.stdout),
     raw: (bytes) => void process.stdout.write(bytes),
     program: (bytes) => void process.stdout.write(isTerminal && !isTrusted ? output.take(bytes) : bytes),
