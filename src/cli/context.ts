@@ -151,11 +151,11 @@ export function readLine(path: string): string | undefined {
 }
 
 /** Refuses a token that no header can carry, such as one with a line break in the middle. */
-function requireTokenForm({ token, from }: FoundToken): void {
-  if (/^[\x21-\x7e]+$/.test(token)) return;
+export function requireTokenForm({ token, from }: FoundToken): void {
+  if (/^[\x21-\x7e]{1,4096}$/.test(token)) return;
   throw new Failure(
     exitCodes.unauthenticated,
-    `the token of ${from} is no token: it has spaces, line breaks or letters beyond ASCII`,
+    `the token of ${from} is no token: it is too long, or has spaces, line breaks or letters beyond ASCII`,
     "a token is one word, pin_…; copy it again",
   );
 }

@@ -1,4 +1,4 @@
-/** A command whose output or notes cannot be written, and signals to a group: real processes. */
+/** Commands whose pipes, files and signals are odd: real processes. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, openSync } from "node:fs";

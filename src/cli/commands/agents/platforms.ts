@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import {
   type AgentPlatform,
@@ -15,6 +14,7 @@ import { wholeNumber } from "../../print/paging.ts";
 import { type Column, plain } from "../../print/table.ts";
 import { formatAgo } from "../../print/times.ts";
 import * as words from "../../print/words.ts";
+import { readInputText } from "../../read-input.ts";
 
 /** `pinion platforms …`: the agents' chat platforms. */
 export function addPlatforms(program: Command, cli: Cli): void {
@@ -159,7 +159,7 @@ function secretsOf(cli: Cli, options: UpsertOptions): Record<string, SecretInit>
   }
   if (missing.length > 0) throw new Failure(exitCodes.usage, `not set: ${missing.join(", ")}`);
   for (const [key, file] of Object.entries(options.secretFile ?? {})) {
-    set(key, readFileSync(file === "-" ? 0 : file, "utf8").trimEnd());
+    set(key, readInputText(file).trimEnd());
   }
   for (const [key, name] of Object.entries(options.secretRef ?? {})) set(key, `secret://${name}`);
   for (const key of options.secretKeep ?? []) secrets[key] = { kind: { case: "keep", value: true } };

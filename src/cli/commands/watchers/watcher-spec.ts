@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { create, fromJson, type JsonObject } from "@bufbuild/protobuf";
 import { durationFromMs, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { type QuestionPolicy, QuestionPolicySchema } from "#gen/pinion/v1/activity_pb.js";
@@ -16,6 +15,7 @@ import { parseBudget } from "../../print/budget.ts";
 import { parseRate } from "../../print/rates.ts";
 import { parseLength } from "../../print/times.ts";
 import * as words from "../../print/words.ts";
+import { readInputText } from "../../read-input.ts";
 import type { SpecOptions } from "./watcher-options.ts";
 
 /** The options, with those merged that set one field together. */
@@ -173,8 +173,7 @@ function promptOf(options: SpecOptions): string | undefined {
 
 function readText(file: string, option: string): string {
   try {
-    // File descriptor 0 is standard input.
-    return readFileSync(file === "-" ? 0 : file, "utf8");
+    return readInputText(file);
   } catch (error) {
     throw new Failure(exitCodes.usage, `${option}: ${(error as Error).message}`);
   }
