@@ -84,3 +84,12 @@ test("a server whose reader is gone serves, and a signal that arrives twice stop
     expect(existsSync(file), `${signal}: the address of the stopped server`).toBe(false);
   }
 });
+
+test("up tells a mistake on its command line before anything is started", async () => {
+  const data = join(await temporaryDirectory(), "data");
+  const child = start(["up", "--once", "--within", "soon", "--data", data], ["ignore", "ignore", "pipe"]);
+  const [told, [code]] = await Promise.all([text(child.stderr!), once(child, "exit")]);
+  expect(told).toContain('--within: "soon" is no length of time');
+  expect(code).toBe(2);
+  expect(existsSync(data)).toBe(false);
+});
