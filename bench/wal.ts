@@ -4,7 +4,7 @@
  * so other load on the machine does not matter.
  */
 
-import { appendSettled } from "../src/scheduler/endings/settle.ts";
+import { appendSettled } from "../src/scheduler/endings/run-endings.ts";
 import { planDue } from "../src/scheduler/slots/plan.ts";
 import { eventOf } from "../src/scheduler/slots/recording.ts";
 import { type Db, openDatabase, transaction } from "../src/store/pg/database.ts";

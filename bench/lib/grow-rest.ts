@@ -2,7 +2,7 @@ import { bigOrg, days, type Growing } from "./grow.ts";
 
 /** Conversations with turns, destinations with deliveries, hooks, questions, tokens, waiting runs. */
 export async function growRest({ client }: Growing, scale: number): Promise<void> {
-  const statements = restOf(scale);
+  const statements = [...turnsOf(scale), ...restOf(scale)];
   for (const statement of statements) await client.query(statement);
   await client.query(
     `vacuum analyze conversation, turn_message, turn_finished, destination, delivery, hook, hook_delivery, question, token, run,
@@ -12,7 +12,7 @@ export async function growRest({ client }: Growing, scale: number): Promise<void
 
 const count = (scale: number, full: number) => Math.max(20, Math.round(scale * full));
 
-function restOf(scale: number): string[] {
+function turnsOf(scale: number): string[] {
   const orgOf = `case when i % 2 = 0 or o.n = 0 then '${bigOrg}' else 'small-' || (1 + i / 2 % greatest(o.n, 1)) end`;
   const orgs = "(select count(*)::int as n from org where id like 'small-%') o";
   const conversations = count(scale, 200_000);
@@ -37,6 +37,11 @@ function restOf(scale: number): string[] {
       is_reply_truncated, signal, duration_ms)
     select org_id, id, 'bench', 1, conversation_id, 'm' || i, 'test', 'hello', true, 600000, at, at + interval '10 min',
       case when i % 50 = 0 then 'failed' else 'completed' end, 1, '', at + interval '3 s', false, true, 'hello', false, '', 3000 from named`,
+  ];
+}
+
+function restOf(scale: number): string[] {
+  return [
     `insert into destination (org_id, slug, name, kind, config, takes_alerts)
     select id, 'hook-' || n, 'Hook', 'webhook', '{"url": "http://127.0.0.1:9/"}', false from org, generate_series(1, 3) n`,
     `insert into delivery (org_id, id, destination_id, lane, watcher_id, run_id, kind, reason, state, attempts, last_status, created_at,

@@ -18,6 +18,6 @@ export function buildAccess({ config, log, opened }: Foundation, { work, looks, 
     guard,
     streams: createStreams({ db: work.db, looks }),
     limits: createLimits(config.rates),
-    quotas: createQuotas(config.quotas),
+    quotas: createQuotas(config.quotas, { ahead: work.db }),
   };
 }

@@ -46,7 +46,7 @@ export async function openReplicaPort(
   const takeCall = rpcs.takeCall(messageBytesMax);
   const sorted = sortStrangers({ ...common, isStream: known.isStream, known, stranger });
   const cookies = withCookies(sorted, { publicUrl: config.publicUrl });
-  const rpc = await withProvider(cookies, foundation, storage, access, work, own);
+  const rpc = await withProvider(cookies, { foundation, storage, access, work, poke: own.poke });
   const probes = probesOf(foundation, storage, work, own);
   if (config.probePort !== undefined) {
     const handler = withProbes({ ...probes, rpc: noProbe });
@@ -63,7 +63,7 @@ export async function openReplicaPort(
     connectionsMax: config.session.streamsMax + connectionsBesideStreams,
     ...(config.tls ? { tls: await readTls(config.tls) } : {}),
     ...(config.session.isBare ? { takeStream: (...seen) => streams.take(...seen) ?? takeCall(...seen) } : {}),
-    handler: withSenders(forBrowsers, foundation, storage, access, work, own),
+    handler: withSenders(forBrowsers, { foundation, storage, access, work, own }),
   });
 }
 
@@ -91,12 +91,13 @@ function withPages(
 /** Hooks and chat platforms, whose senders have no token. */
 function withSenders(
   next: Handler,
-  { config, log }: Foundation,
-  { requests }: Storage,
-  { quotas }: Access,
-  { publisher, feed, hold }: Work,
-  { crowd, platforms }: Own,
+  parts: { foundation: Foundation; storage: Storage; access: Access; work: Work; own: Own },
 ): Handler {
+  const { config, log } = parts.foundation;
+  const { requests } = parts.storage;
+  const { quotas } = parts.access;
+  const { publisher, feed, hold } = parts.work;
+  const { crowd, platforms } = parts.own;
   const addressOf = (headers: IncomingHttpHeaders, remoteAddress: string | undefined) =>
     peerAddressOf(headers, remoteAddress, config.trustedProxies);
   const common = { crowd, log, addressOf };

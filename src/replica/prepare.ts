@@ -3,7 +3,8 @@
  * announce the replica.
  */
 import { type Retained, retainIfDue } from "../scheduler/retention.ts";
-import { type Clock, startClock } from "../scheduler/slots/clock.ts";
+import type { Clock } from "../scheduler/slots/clock.ts";
+import { startClock } from "../scheduler/slots/clock-watch.ts";
 import { warmUp } from "../scheduler/warm-up.ts";
 import { peerAddressOf } from "../server/access/peer.ts";
 import { type Crowd, createCrowd } from "../server/http/crowd/crowd.ts";

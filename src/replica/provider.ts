@@ -12,12 +12,12 @@ import type { Work } from "./work.ts";
 /** The provider's library is loaded only with a configured provider. */
 export async function withProvider(
   next: Handler,
-  { config, log }: Foundation,
-  { requests: { db } }: Storage,
-  { guard, quotas }: Access,
-  { publisher, streamEnds, feed }: Work,
-  own: { poke: () => void },
+  parts: { foundation: Foundation; storage: Storage; access: Access; work: Work; poke: () => void },
 ): Promise<Handler> {
+  const { config, log } = parts.foundation;
+  const { db } = parts.storage.requests;
+  const { guard, quotas } = parts.access;
+  const { publisher, streamEnds, feed } = parts.work;
   const { oidc, signInMs, trustedProxies } = config;
   if (!oidc) return next;
   const { withOidc } = await import("../server/access/oidc.ts");
@@ -26,7 +26,7 @@ export async function withProvider(
     quotas,
     doorbell: publisher,
     log,
-    scheduleChanged: own.poke,
+    scheduleChanged: parts.poke,
   };
   const door: OidcDoor = {
     async begin({ address, data, expiresInMs }) {

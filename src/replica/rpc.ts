@@ -72,7 +72,7 @@ export type Own = {
 export type Rpcs = {
   /** Any protocol. */
   handler(readMaxBytes: number): RpcHandler;
-  /** Unary calls over gRPC of callers who are known. */
+  /** Unary calls over gRPC and Connect of callers who are known. */
   takeCall(readMaxBytes: number): TakeStream;
 };
 

@@ -9,6 +9,7 @@ import { runEndings } from "../scheduler/endings/run-endings.ts";
 import { turnEndings } from "../scheduler/endings/turn-endings.ts";
 import { createPlacer, type Placer, placerSubscriber } from "../scheduler/placing/placer.ts";
 import { createPublisher, type Publisher } from "../scheduler/publisher.ts";
+import { SecondLooks } from "../scheduler/second-looks.ts";
 import type { Hold } from "../scheduler/slots/recording.ts";
 import { type Bus, type BusHandlers, openPostgresBus } from "../server/cluster/bus.ts";
 import { createFeed, type Feed, feedSubscriber } from "../server/cluster/feed.ts";
@@ -66,10 +67,12 @@ export async function buildWork(
   const placer = openPlacer({ ...common, ttlMs: config.session.ttlMs, publisher, inbox, bus, opened });
   const endings = openEndings(common, telemetry);
   const timers = { ttlMs: config.session.ttlMs, timeoutGraceMs: turnTimeoutGraceMs };
+  const secondLooks: SecondLooks = new SecondLooks({ ...common, wake: (seat) => dispatcher.wake(seat) });
   const dispatcher = new Dispatcher({
     ...common,
     turns: { timers, endings: endings.turn },
     onBatch: telemetry.batch("claims"),
+    onLess: (seat, kind) => secondLooks.passed(seat, kind),
   });
   const { current: incarnation } = storage.incarnation;
   const offers = createOffers(config.downloads);
@@ -91,6 +94,7 @@ export async function buildWork(
   for (const one of subscribers) publisher.subscribe(one);
   feed.introduce();
   opened.defer(async () => {
+    await secondLooks.close();
     await Promise.all([endings.run.idle(), dispatcher.idle(), endings.turn.idle()]);
     await hub.close();
     await tails.idle();

@@ -3,8 +3,9 @@
  * sends. Each try has a lease; after the lease has run out, another replica takes over the
  * deliveries of a replica that died.
  *
- * Tries run concurrently, a few per destination and many in all, and each has a deadline: a slow or
- * dead destination delays its own deliveries and no others, and never a run.
+ * Tries run concurrently, a few per destination, more per org, and many in all; and each has a
+ * deadline: a slow or dead destination delays its own deliveries and no others, and never a run. Some
+ * tries are kept for orgs that have few, so that no other org takes them all.
  *
  *   pending ──claim──▶ leased ──delivered──▶ delivered
  *      ▲                 ├──failed──▶ pending, after a delay, or dead after three days
@@ -14,6 +15,7 @@ import { type Db, transaction } from "../store/pg/database.ts";
 import { type Looks, looksAlone } from "../store/pg/looks.ts";
 import * as alerts from "../store/work/messages/alerts.ts";
 import * as deliveries from "../store/work/messages/deliveries.ts";
+import * as claims from "../store/work/messages/delivery-claims.ts";
 import { type Facts, gather } from "../store/work/messages/delivery-facts.ts";
 import * as events from "../store/work/service/events.ts";
 import type { Logger } from "../telemetry/log.ts";
@@ -26,19 +28,27 @@ export type Sent =
   /** A later try may succeed. */
   | { outcome: "failed"; status: number; error: string; retryAfterMs?: number | undefined }
   /** No later try will succeed. */
-  | { outcome: "refused"; status: number; error: string };
+  | { outcome: "refused"; status: number; error: string }
+  /** Not tried: too many tries wait for the receiver's host already. */
+  | { outcome: "postponed"; status: 0; error: string };
 
 /**
  * Sends a delivery; never rejects for errors of the receiver, and ends soon after the signal is
  * aborted.
  */
-export type Send = (delivery: deliveries.Claimed, facts: Facts, signal: AbortSignal) => Promise<Sent>;
+export type Send = (delivery: claims.Claimed, facts: Facts, signal: AbortSignal) => Promise<Sent>;
 
-/** Maximum concurrent tries on a replica, per destination and in all. */
-const perDestinationMax = 4;
+/** Maximum concurrent tries on a replica, in all, per destination, and per org. */
 const triesMax = 256;
+const perDestinationMax = 4;
+const perOrgMax = 64;
+/** Of all tries, the part that only orgs with few tries get: slow peers of others take none of it. */
+const reserve = 64;
+const perOrgFew = 4;
 /** Milliseconds: the maximum of a try, and the lease. The try ends well before its lease. */
 const tryMs = 20_000;
+/** Maximum milliseconds that a sender may still take after the end of the try's time. */
+const overtimeMsMax = 1_000;
 const leaseMsDefault = 60_000;
 /**
  * Milliseconds of delay after the first try. The delay doubles up to the maximum and is randomized
@@ -53,8 +63,8 @@ const daysMs = 3 * 86_400_000;
  * wrong clock of the database, or an absence of all replicas, gives up nothing.
  */
 const triesMin = 20;
-/** Milliseconds until any replica may claim a try that was given back. */
-const givenBackMs = 0;
+/** Milliseconds until a postponed delivery is due again, randomized up to three times of them. */
+const postponedMs = 5_000;
 /**
  * Milliseconds that a stop waits for running tries, and then again for the tries it has cut short.
  */
@@ -108,16 +118,14 @@ export function startDeliverer(options: Options): Deliverer {
     async pass(_, wasPoked) {
       // Both ask the database in one statement. A poke tells of a delivery; without one, a look
       // nearly always tells of none.
-      const [hasAlert, waitMs] = await Promise.all([
-        tellOfAway(),
-        wasPoked ? 0 : looks.ask(deliveries.nextMs),
-      ]);
+      const [hasAlert, waitMs] = await Promise.all([tellOfAway(), wasPoked ? 0 : looks.ask(claims.nextMs)]);
       const limit = triesMax - tries.size;
       if (limit === 0) return options.sweepMs;
       const nextMs = hasAlert ? 0 : waitMs;
       if (nextMs !== 0) return untilDue(nextMs);
-      const claimed = await deliveries.claim(db, { limit, perDestinationMax, busy: tries.busy, leaseMs });
-      if (claimed.length === 0) return untilDue(await looks.ask(deliveries.nextMs));
+      const places = { limit, reserve, perDestinationMax, perOrgMax, perOrgFew, busy: tries.busy };
+      const claimed = await claims.claim(db, places, leaseMs);
+      if (claimed.length === 0) return untilDue(await looks.ask(claims.nextMs));
       const facts = await gather(db, claimed);
       for (const delivery of claimed) tries.begin(delivery, facts.get(delivery.id));
       return 0;
@@ -143,8 +151,8 @@ class Tries {
   readonly #options: TriesOptions;
   readonly #tries = new Set<Promise<void>>();
   readonly #stopping = new AbortController();
-  /** The number of running tries of each destination. */
-  readonly busy = new Map<string, number>();
+  /** By destination. */
+  readonly #busy = new Map<string, claims.Busy>();
 
   constructor(options: TriesOptions) {
     this.#options = options;
@@ -154,8 +162,12 @@ class Tries {
     return this.#tries.size;
   }
 
-  begin(delivery: deliveries.Claimed, facts: Facts | undefined): void {
-    this.#count(delivery.destinationId, 1);
+  get busy(): claims.Busy[] {
+    return [...this.#busy.values()];
+  }
+
+  begin(delivery: claims.Claimed, facts: Facts | undefined): void {
+    this.#count(delivery, 1);
     const tried = this.#try(delivery, facts)
       .catch((error: unknown) => {
         // The database is away: the lease runs out, and the delivery is sent again under the same id.
@@ -165,7 +177,7 @@ class Tries {
         );
       })
       .finally(() => {
-        this.#count(delivery.destinationId, -1);
+        this.#count(delivery, -1);
         this.#tries.delete(tried);
         this.#options.onEnd();
       });
@@ -179,13 +191,13 @@ class Tries {
     await within(Promise.all(this.#tries), stopMs);
   }
 
-  #count(destinationId: string, by: 1 | -1): void {
-    const now = (this.busy.get(destinationId) ?? 0) + by;
-    if (now === 0) this.busy.delete(destinationId);
-    else this.busy.set(destinationId, now);
+  #count({ orgId, destinationId }: claims.Claimed, by: 1 | -1): void {
+    const count = (this.#busy.get(destinationId)?.count ?? 0) + by;
+    if (count === 0) this.#busy.delete(destinationId);
+    else this.#busy.set(destinationId, { orgId, destinationId, count });
   }
 
-  async #try(delivery: deliveries.Claimed, facts: Facts | undefined): Promise<void> {
+  async #try(delivery: claims.Claimed, facts: Facts | undefined): Promise<void> {
     const { db, onTried, onEvents } = this.#options;
     const sent = await this.#send(delivery, facts);
     const isCutShort = this.#stopping.signal.aborted && sent.outcome === "failed";
@@ -201,13 +213,17 @@ class Tries {
     if (isDead) onEvents?.(delivery.orgId);
   }
 
-  async #send(delivery: deliveries.Claimed, facts: Facts | undefined): Promise<Sent> {
+  async #send(delivery: claims.Claimed, facts: Facts | undefined): Promise<Sent> {
     if (!facts) return { outcome: "refused", status: 0, error: "its org is gone" };
     const { send, log, leaseMs } = this.#options;
-    const deadline = AbortSignal.timeout(Math.min(tryMs, leaseMs / 2));
-    const signal = AbortSignal.any([deadline, this.#stopping.signal]);
+    const msMax = Math.min(tryMs, leaseMs / 2);
+    const signal = AbortSignal.any([AbortSignal.timeout(msMax), this.#stopping.signal]);
     try {
-      return await send(delivery, facts, signal);
+      // A sender that stayed would keep its place, and in the end all places of the replica.
+      const sent = await within(send(delivery, facts, signal), msMax + Math.min(overtimeMsMax, leaseMs / 4));
+      if (sent) return sent;
+      log.error({ delivery: delivery.id }, "a sender did not end with the time of its try");
+      return { outcome: "failed", status: 0, error: "did not answer in time" };
     } catch (error) {
       log.error({ err: error, delivery: delivery.id }, "a delivery could not be sent");
       return { outcome: "failed", status: 0, error: "Pinion could not send it; see the server's log" };
@@ -216,11 +232,12 @@ class Tries {
 }
 
 /** The row changes after a try. Pure, except for the random part of the delay. */
-function endingOf(delivery: deliveries.Claimed, sent: Sent): deliveries.Ending {
+function endingOf(delivery: claims.Claimed, sent: Sent): deliveries.Ending {
   const { orgId, id, leaseToken, destinationId } = delivery;
   const name = { orgId, id, leaseToken, destinationId };
   if (sent.outcome === "delivered") return { ...name, state: "delivered", status: sent.status, error: "" };
   const { status, error } = sent;
+  if (sent.outcome === "postponed") return givenBack(delivery, postponedMs * (1 + 2 * Math.random()), error);
   // A test is tried once, because a person waits for the result.
   if (sent.outcome === "refused" || delivery.kind === "destination.test")
     return { ...name, state: "dead", status, error };
@@ -230,13 +247,17 @@ function endingOf(delivery: deliveries.Claimed, sent: Sent): deliveries.Ending {
     : { ...name, state: "pending", delayMs, status, error };
 }
 
-/** A try cut short by a stop is free for other replicas at once. */
-function givenBack({ orgId, id, leaseToken, destinationId }: deliveries.Claimed): deliveries.Ending {
+/** The delivery without the try. A try cut short by a stop is free for other replicas at once. */
+function givenBack(
+  { orgId, id, leaseToken, destinationId }: claims.Claimed,
+  delayMs = 0,
+  error = "",
+): deliveries.Ending {
   const name = { orgId, id, leaseToken, destinationId };
-  return { ...name, state: "pending", delayMs: givenBackMs, isGivenBack: true, status: 0, error: "" };
+  return { ...name, state: "pending", delayMs, isGivenBack: true, status: 0, error };
 }
 
-function deadEvent(delivery: deliveries.Claimed, ending: deliveries.Ending): Omit<events.NewEvent, "orgId"> {
+function deadEvent(delivery: claims.Claimed, ending: deliveries.Ending): Omit<events.NewEvent, "orgId"> {
   return {
     kind: "delivery.dead",
     actor: "pinion",

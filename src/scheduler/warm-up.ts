@@ -1,4 +1,4 @@
-import { type Db, transaction } from "../store/pg/database.ts";
+import type { Db } from "../store/pg/database.ts";
 import * as attempts from "../store/work/attempts/attempts.ts";
 import { complete } from "../store/work/attempts/completions.ts";
 import type { FailurePolicy } from "../store/work/attempts/settlements.ts";
@@ -23,7 +23,19 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
   const attempt = { orgId, deviceId, workId: runId, attemptToken };
   const now = new Date();
   try {
-    await transaction(db, async (tx) => {
+    // Not the store's `transaction`, which sends the events at its end, and this one has none.
+    const undone = db.transaction().setIsolationLevel("read committed");
+    await undone.execute(async (tx) => {
+      for (const kinds of [null, []]) {
+        await runClaims.claim(tx, [{ orgId, deviceId, epoch: 0, sessionId: attemptToken, slots: 1, kinds }]);
+      }
+      await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
+      await attempts.beat(tx, [attempt]);
+      const completed = { ...attempt, action: "finish_or_retry", status: "completed", reason: "" } as const;
+      // Sent with the next statement.
+      await events.append(tx, orgId, [{ kind: "warm.up", actor: "pinion" }]);
+      await complete(tx, [completed]);
+      await settle(tx, [completed], policy);
       await schedules.lockDue(tx, 1);
       await schedules.lockOne(tx, { orgId, watcherId });
       await slotRows.record(
@@ -45,16 +57,6 @@ export async function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
         ],
         [{ orgId, watcherId, nextSlotAt: null, nextDueAt: null, lastRunAt: null }],
       );
-      for (const kinds of [null, []]) {
-        await runClaims.claim(tx, [{ orgId, deviceId, epoch: 0, sessionId: attemptToken, slots: 1, kinds }]);
-      }
-      await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
-      await attempts.beat(tx, [attempt]);
-      const completed = { ...attempt, action: "finish_or_retry", status: "completed", reason: "" } as const;
-      // Sent with the next statement; at the end it would be dropped.
-      await events.append(tx, orgId, [{ kind: "warm.up", actor: "pinion" }]);
-      await complete(tx, [completed]);
-      await settle(tx, [completed], policy);
       throw new Undone();
     });
   } catch (error) {

@@ -43,7 +43,7 @@ export async function take(
   const { quotas } = surroundings;
   const { taken } = await recording(db, surroundings, async (tx, claim) => {
     const { taken, started } = await takeIn(tx, hook, incoming, judged, { quotas, claim });
-    return { taken, written: started?.written ?? [] };
+    return { taken, written: () => started?.written ?? [] };
   });
   return taken;
 }

@@ -1,4 +1,4 @@
-/** The beginning of a text, for places with little room. */
+/** The beginning or the end of a text, for places with little room. */
 
 /**
  * The text in the form that PostgreSQL stores in `text` and `jsonb`: a NUL and half of a surrogate
@@ -10,4 +10,11 @@ export function excerpt(text: string, lengthMax: number): string {
   if (storable.length <= lengthMax) return storable;
   const isSplit = (storable.codePointAt(lengthMax - 1) ?? 0) > 0xffff;
   return `${storable.slice(0, isSplit ? lengthMax - 1 : lengthMax)}…`;
+}
+
+/** The last characters of a text, at most `lengthMax` UTF-16 units, in the form of {@link excerpt}. */
+export function ending(text: string, lengthMax: number): string {
+  const end = text.slice(-lengthMax);
+  const isSplit = end.length < text.length && /^[\udc00-\udfff]/.test(end);
+  return excerpt(isSplit ? end.slice(1) : end, lengthMax);
 }

@@ -48,7 +48,7 @@ export const trafficMutations = [
     name: "an end is told outside of its transaction",
     replacements: [
       {
-        file: "src/scheduler/endings/settle.ts",
+        file: "src/scheduler/endings/run-endings.ts",
         from: "    settled.flatMap((run) => noticesOf(run, settlementOf(run)?.attention)),\n",
         to: "    settled.filter(() => Math.random() < 0.5).flatMap((run) => noticesOf(run, settlementOf(run)?.attention)),\n",
       },
@@ -60,9 +60,9 @@ export const trafficMutations = [
     name: "messages of a watcher overtake each other",
     replacements: [
       {
-        file: "src/store/work/messages/deliveries.ts",
-        from: `    \${heads},\n    due as (`,
-        to: "    with recursive head as (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'),\n    due as (",
+        file: "src/store/work/messages/delivery-claims.ts",
+        from: `    \${heads},\n    \${placedLanes(places)},`,
+        to: `    with recursive head as (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'),\n    \${placedLanes(places)},`,
       },
     ],
     breaks: ["messages arrive in order"],

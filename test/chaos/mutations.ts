@@ -313,7 +313,7 @@ export const mutations: readonly Mutation[] = [
     name: "a wrong clock of the database is believed",
     replacements: [
       {
-        file: "src/scheduler/slots/clock-watch.ts",
+        file: "src/scheduler/slots/clock.ts",
         from: 'return departureMs <= jumpMsMin ? "forward" : "in_doubt";',
         to: 'return "forward";',
       },

@@ -10,7 +10,7 @@ import { expect, test } from "vitest";
 import { HeldAttemptState, HeldVerdict } from "#gen/pinion/v1/device_pb.js";
 import { cancelRun } from "../../src/scheduler/endings/cancels.ts";
 import { reapOnce } from "../../src/scheduler/endings/reaper.ts";
-import { settleWithEvents } from "../../src/scheduler/endings/settle.ts";
+import { settleWithEvents } from "../../src/scheduler/endings/run-endings.ts";
 import { type Db, transaction } from "../../src/store/pg/database.ts";
 import type { ClaimedRun } from "../../src/store/work/runs/run-claims.ts";
 import { useDatabase } from "../support/database.ts";

@@ -26,7 +26,13 @@ export type BusRig = {
   port: number;
   /** A replica's settings for this bus, behind a proxy if a port is given. */
   env(port?: number): Record<string, string>;
-  open(options: { replicaId: string; handlers: BusHandlers; port?: number }): Promise<Bus>;
+  open(options: {
+    replicaId: string;
+    handlers: BusHandlers;
+    port?: number;
+    /** A line that does not answer in this time, in milliseconds, is replaced; default 300. */
+    heartbeatMs?: number;
+  }): Promise<Bus>;
   /**
    * Listens to the messages for a replica, in place of a replica. Returns a function that stops
    * listening.
@@ -37,7 +43,7 @@ export type BusRig = {
   close(): Promise<void>;
 };
 
-const heartbeatMs = 300;
+const heartbeatMsDefault = 300;
 
 export function startBusRig(kind: BusKind, database: { url: string; db: Db }): Promise<BusRig> {
   return kind === "postgres" ? startPostgresRig(database) : startNatsRig();
@@ -61,7 +67,7 @@ async function startPostgresRig({ url, db }: { url: string; db: Db }): Promise<B
   return {
     port,
     env: (proxyPort) => ({ DATABASE_DIRECT_URL: through(proxyPort) }),
-    open: (options) =>
+    open: ({ heartbeatMs = heartbeatMsDefault, ...options }) =>
       openPostgresBus({ ...options, db, listenUrl: through(options.port), log, heartbeatMs }),
     async overhear(replicaId, onPayload) {
       const client = await once((opened) =>
@@ -98,7 +104,8 @@ async function startNatsRig(): Promise<BusRig> {
       PINION_NATS_URL: `nats://127.0.0.1:${port}`,
       PINION_NATS_SUBJECT: "test",
     }),
-    open: ({ port, ...options }) => openNatsBus({ ...options, nats: config(port), log, heartbeatMs }),
+    open: ({ port, heartbeatMs = heartbeatMsDefault, ...options }) =>
+      openNatsBus({ ...options, nats: config(port), log, heartbeatMs }),
     async overhear(replicaId, onPayload) {
       const connection = await nats.dial();
       connection.subscribe(`test.replica.${replicaId}`, {

@@ -76,7 +76,7 @@ export async function startFaultProxy(target: Target | (() => Target | undefined
     client.on("error", () => {});
     const to = typeof target === "function" ? target() : target;
     if (faults.onConnect === "reset" || !to) {
-      client.resetAndDestroy();
+      resetSocket(client);
       return;
     }
     const upstream =
@@ -125,6 +125,18 @@ export async function startFaultProxy(target: Target | (() => Target | undefined
   };
 }
 
+/**
+ * Ends a connection with a TCP reset. While the end of its own direction is on its way, libuv refuses
+ * a reset (EINVAL), and Node then forgets the socket without closing it: what the peer still sends would
+ * be taken for ever. So the reset follows that end.
+ */
+export function resetSocket(socket: Socket): void {
+  if (socket.destroyed) return;
+  const isEnding = socket.writableEnded && !socket.writableFinished && socket.writableLength === 0;
+  if (isEnding) socket.once("finish", () => socket.resetAndDestroy());
+  else socket.resetAndDestroy();
+}
+
 /** One connection through the proxy. */
 class Link {
   onClose: () => void = () => {};
@@ -164,13 +176,13 @@ class Link {
   }
 
   reset(): void {
-    for (const socket of this.#sockets) if (!socket.destroyed) socket.resetAndDestroy();
+    for (const socket of this.#sockets) resetSocket(socket);
     this.onClose();
   }
 
   sever(side: "client" | "server"): void {
     const socket = this.#sockets[side === "client" ? 0 : 1];
-    if (socket && !socket.destroyed) socket.resetAndDestroy();
+    if (socket) resetSocket(socket);
   }
 
   #pipe(from: Socket, to: Socket, name: "up" | "down"): void {

@@ -5,7 +5,7 @@
 import { sql } from "kysely";
 import { QuestionOptionKind, WorkspaceMode } from "#gen/pinion/v1/activity_pb.js";
 import { NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
-import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { type Assignment, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { GrantPermission } from "#gen/pinion/v1/fleet_pb.js";
 import { HookKind } from "#gen/pinion/v1/hook_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
@@ -183,23 +183,23 @@ async function seedWork(
   const elsewhere = await make("Waits", { deviceId: goneDeviceId });
   const { run: waiting } = await watchers.triggerWatcher({ watcherId: elsewhere.id });
   const asking = await trigger(build.id);
-  device.send({
-    case: "question",
-    value: {
-      workId: asking.workId,
-      attemptToken: asking.attemptToken,
-      question: {
-        id: "q1",
-        title: "May I push?",
-        options: [
-          { id: "yes", label: "Yes", kind: QuestionOptionKind.ALLOW_ONCE },
-          { id: "no", label: "No", kind: QuestionOptionKind.DENY_ONCE },
-        ],
-      },
-    },
-  });
-  await device.beat([asking]);
+  await ask(device, asking);
   return { answered: second.workId, failed: failed.workId, asking: asking.workId, waiting: waiting!.id };
+}
+
+/** The agent of an attempt asks a question. */
+async function ask(device: DeviceStream, asking: Assignment): Promise<void> {
+  const { workId, attemptToken } = asking;
+  const question = {
+    id: "q1",
+    title: "May I push?",
+    options: [
+      { id: "yes", label: "Yes", kind: QuestionOptionKind.ALLOW_ONCE },
+      { id: "no", label: "No", kind: QuestionOptionKind.DENY_ONCE },
+    ],
+  };
+  device.send({ case: "question", value: { workId, attemptToken, question } });
+  await device.beat([asking]);
 }
 
 /** A hook with a taken, a filtered and a refused delivery. */

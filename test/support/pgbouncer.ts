@@ -32,28 +32,12 @@ export type PgBouncer = {
 export async function startPgBouncer(databaseUrl: string, { poolSize = 4 } = {}): Promise<PgBouncer> {
   const program = findPgBouncer();
   if (!program) throw new Error("there is no pgbouncer here");
-  const target = new URL(databaseUrl);
   const port = await freePort();
   const folder = await mkdtemp(join(tmpdir(), "pinion-pgbouncer-"));
   // As root, PgBouncer switches to another user, who reads the folder.
   await chmod(folder, 0o755);
   const file = join(folder, "pgbouncer.ini");
-  const password = decodeURIComponent(target.password);
-  await writeFile(
-    file,
-    `[databases]
-* = host=${target.hostname} port=${target.port || 5432} user=${target.username}${password ? ` password='${password}'` : ""}
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = ${port}
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = ${poolSize}
-max_client_conn = 500
-`,
-    { mode: 0o644 },
-  );
+  await writeFile(file, settingsOf(new URL(databaseUrl), { port, poolSize }), { mode: 0o644 });
   let child: ChildProcess | undefined;
   const orphan = () => child?.kill("SIGKILL");
   process.once("exit", orphan);
@@ -90,4 +74,19 @@ max_client_conn = 500
       await rm(folder, { recursive: true, force: true });
     },
   };
+}
+
+function settingsOf(target: URL, { port, poolSize }: { port: number; poolSize: number }): string {
+  const password = decodeURIComponent(target.password);
+  return `[databases]
+* = host=${target.hostname} port=${target.port || 5432} user=${target.username}${password ? ` password='${password}'` : ""}
+[pgbouncer]
+listen_addr = 127.0.0.1
+listen_port = ${port}
+unix_socket_dir =
+auth_type = any
+pool_mode = transaction
+default_pool_size = ${poolSize}
+max_client_conn = 500
+`;
 }

@@ -31,34 +31,11 @@ export async function startSlack(): Promise<TestSlack> {
   let events = 0;
   const ts = () => `${++lastTs}.000100`;
 
-  function answerOf(method: string, body: Record<string, string>): Record<string, unknown> {
-    switch (method) {
-      case "auth.test":
-        return { ok: true, user_id: "UBOT", user: "pinion", bot_id: "BBOT", team_id: "T1" };
-      case "users.info":
-        return {
-          ok: true,
-          user: { id: body.user, name: "ada", real_name: "Ada", profile: { display_name: "Ada" } },
-        };
-      case "chat.postMessage":
-      case "chat.update": {
-        const key = body.ts ?? ts();
-        if (method === "chat.update" && !messages.has(key)) return { ok: false, error: "message_not_found" };
-        const text = body.markdown_text ?? body.text ?? "";
-        const threadTs = messages.get(key)?.threadTs ?? body.thread_ts ?? "";
-        messages.set(key, { channel: body.channel!, ts: key, text, threadTs, blocks: body.blocks ?? "" });
-        return { ok: true, channel: body.channel, ts: key, message: { ts: key, text } };
-      }
-      default:
-        return { ok: true };
-    }
-  }
-
   const server = createServer(async (request, response) => {
     const { given, body } = await readCall(request);
     const answer =
       given === token
-        ? answerOf(request.url!.replace(/^\/api\//, ""), body)
+        ? answerOf({ messages, ts }, request.url!.replace(/^\/api\//, ""), body)
         : { ok: false, error: "invalid_auth" };
     response.setHeader("content-type", "application/json");
     response.end(JSON.stringify(answer));
@@ -87,6 +64,34 @@ export async function startSlack(): Promise<TestSlack> {
       await once(server, "close");
     },
   };
+}
+
+/** The answer to a bot's call of a method. */
+function answerOf(
+  { messages, ts }: { messages: Map<string, SlackMessage>; ts: () => string },
+  method: string,
+  body: Record<string, string>,
+): Record<string, unknown> {
+  switch (method) {
+    case "auth.test":
+      return { ok: true, user_id: "UBOT", user: "pinion", bot_id: "BBOT", team_id: "T1" };
+    case "users.info":
+      return {
+        ok: true,
+        user: { id: body.user, name: "ada", real_name: "Ada", profile: { display_name: "Ada" } },
+      };
+    case "chat.postMessage":
+    case "chat.update": {
+      const key = body.ts ?? ts();
+      if (method === "chat.update" && !messages.has(key)) return { ok: false, error: "message_not_found" };
+      const text = body.markdown_text ?? body.text ?? "";
+      const threadTs = messages.get(key)?.threadTs ?? body.thread_ts ?? "";
+      messages.set(key, { channel: body.channel!, ts: key, text, threadTs, blocks: body.blocks ?? "" });
+      return { ok: true, channel: body.channel, ts: key, message: { ts: key, text } };
+    }
+    default:
+      return { ok: true };
+  }
 }
 
 /** The token and the fields of a bot's call, in JSON or as a form. */

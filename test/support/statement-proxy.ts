@@ -64,8 +64,7 @@ export async function startStatementProxy(databaseUrl: string): Promise<Statemen
     await new Promise((resolve) => server.close(resolve));
   });
   const url = new URL(databaseUrl);
-  url.hostname = "127.0.0.1";
-  url.port = String((server.address() as { port: number }).port);
+  url.host = `127.0.0.1:${(server.address() as { port: number }).port}`;
   return {
     url: url.href,
     take() {

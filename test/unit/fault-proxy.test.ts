@@ -1,7 +1,7 @@
 import { once } from "node:events";
 import { type AddressInfo, connect, createServer, type Socket } from "node:net";
 import { expect, onTestFinished, test } from "vitest";
-import { startFaultProxy } from "../support/fault-proxy.ts";
+import { resetSocket, startFaultProxy } from "../support/fault-proxy.ts";
 
 /** `once` would reject with the preceding error. */
 const closed = (socket: Socket) => new Promise<void>((resolve) => socket.once("close", () => resolve()));
@@ -58,4 +58,29 @@ test("of a severed connection one side is told, and the other stays open", async
   proxy.sever("server");
   await accepted[1]!.ended;
   expect(other.destroyed).toBe(false);
+});
+
+test("a reset reaches the peer of a connection whose own end is on its way", async () => {
+  // After the end of what it reads, a peer notices a reset only when it writes.
+  const server = createServer({ allowHalfOpen: true }, (socket) => {
+    socket.resume().on("error", () => {});
+    socket.once("end", () => {
+      const writing = setInterval(() => socket.write("more"), 5);
+      socket.once("close", () => clearInterval(writing));
+    });
+  });
+  server.listen(0, "127.0.0.1");
+  await once(server, "listening");
+  onTestFinished(() => void server.close());
+  const { port } = server.address() as AddressInfo;
+  const socket = connect({ port, host: "127.0.0.1", allowHalfOpen: true });
+  const errors: Error[] = [];
+  socket.on("error", (error) => errors.push(error));
+  await once(socket, "connect");
+  const open = () => new Promise<number>((resolve) => server.getConnections((_, count) => resolve(count)));
+  await expect.poll(open).toBe(1);
+  socket.end();
+  resetSocket(socket);
+  await expect.poll(open).toBe(0);
+  expect(errors).toEqual([]);
 });

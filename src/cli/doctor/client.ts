@@ -67,7 +67,7 @@ async function checkDevices(cli: Cli, options: GlobalOptions, url: string): Prom
         checks.push({
           name,
           verdict: "doubtful",
-          found: `${device.duplicate.hostName || "another machine"} has a copy of its identity, and was turned down`,
+          found: `${copyOf(device)} has a copy of its identity, and was turned down`,
           advice: "on that machine: `pinion device enroll --anew --join-code …` makes it a device of its own",
         });
       }
@@ -295,4 +295,11 @@ async function checkToken(cli: Cli, options: GlobalOptions, url: string): Promis
   } finally {
     clients.close();
   }
+}
+
+/** Where the copy of a device is: on the machine itself if its name is the machine's own. */
+function copyOf({ duplicate, hostName }: { duplicate?: { hostName: string }; hostName: string }): string {
+  const there = duplicate?.hostName ?? "";
+  if (there === "") return "another machine";
+  return there === hostName ? `a second daemon on ${there}, or on a clone of it,` : there;
 }

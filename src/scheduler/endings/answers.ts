@@ -3,7 +3,7 @@
  * go back for years, and references that fork take as long. A check has a limit of time.
  */
 import { type OutputUnit, type Schema, Validator } from "@cfworker/json-schema";
-import { inTime } from "./bounded.ts";
+import { inTime } from "../../time/bounded.ts";
 
 /** Maximum problems named; a wrong answer may have thousands. */
 const problemsShownMax = 5;

@@ -6,7 +6,7 @@ import type { EndedTurn } from "../../store/work/turns/turn-settlements.ts";
 import * as turns from "../../store/work/turns/turns.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import { announceEnds, type CancelledAttempt, type Doorbell } from "../doorbell.ts";
-import { settleWithEvents } from "./settle.ts";
+import { settleWithEvents } from "./run-endings.ts";
 import { appendEnded, endEach, endTurns } from "./turn-endings.ts";
 
 /**

@@ -9,7 +9,7 @@ import type { Logger } from "../../telemetry/log.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { type Loop, startLoop } from "../loop.ts";
 import { type Clock, elapsedMs, lockedByClock, sharedCheckMs, unlessInDoubt } from "../slots/clock.ts";
-import { settleEachWithEvents } from "./settle.ts";
+import { settleEachWithEvents } from "./settle-each.ts";
 import { sweepTurnsOnce } from "./turn-sweep.ts";
 
 /**

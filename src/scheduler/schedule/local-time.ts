@@ -9,6 +9,9 @@ export function isMoment(text: string): boolean {
   return /^\d{4}-\d\d-\d\d/.test(text);
 }
 
+/** Of a date and a time of day, in any order. */
+type SixNumbers = [number, number, number, number, number, number];
+
 /**
  * The time in milliseconds since 1970. A local time within a gap means the end of the gap; a
  * repeated local time means its first occurrence. Throws a {@link Mistake} for an invalid text.
@@ -23,14 +26,7 @@ export function momentOf(text: string, zone: string): number {
   const [, year, month, day, hour, minute, second, offset] = match;
   if (hour === undefined)
     throw new Mistake(`"${text}" has no time of day; write it like ${text.trim()}T09:00`);
-  const [y, mo, d, h, mi, s] = [year, month, day, hour, minute, second ?? "0"].map(Number) as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
+  const [y, mo, d, h, mi, s] = [year, month, day, hour, minute, second ?? "0"].map(Number) as SixNumbers;
   const local = Date.UTC(y, mo - 1, d, h, mi, s);
   const isDate = mo >= 1 && mo <= 12 && d >= 1 && d <= new Date(Date.UTC(y, mo, 0)).getUTCDate();
   if (!isDate) throw new Mistake(`there is no date ${year}-${month}-${day}`);
@@ -176,13 +172,6 @@ function offsetAt(zone: string, moment: number): number {
   }
   // "3/29/2026, 03:00:00"
   const numbers = (format.format(moment).match(/\d+/g) ?? []).map(Number);
-  const [month, day, year, hour, minute, second] = numbers as [
-    number,
-    number,
-    number,
-    number,
-    number,
-    number,
-  ];
+  const [month, day, year, hour, minute, second] = numbers as SixNumbers;
   return Date.UTC(year, month - 1, day, hour, minute, second) - moment;
 }

@@ -1,33 +1,29 @@
 import { type Db, transaction } from "../../store/pg/database.ts";
-import type { Looks } from "../../store/pg/looks.ts";
+import { type Looks, looksAlone } from "../../store/pg/looks.ts";
 import * as events from "../../store/work/service/events.ts";
 import * as jumps from "../../store/work/watchers/clock-jumps.ts";
 import type { Logger } from "../../telemetry/log.ts";
+import { type Loop, startLoop } from "../loop.ts";
+import {
+  type Clock,
+  type ClockPolicy,
+  type ClockReading,
+  ClockView,
+  type Doubt,
+  elapsedMs,
+  jumpMsMin,
+  sharedCheckMs,
+  steadyMsMax,
+} from "./clock.ts";
 
 /**
- * Checks the database's clock, the reference for due times, silence and age. Each replica compares
- * the database's clock with its own monotonic clock; a replica that has just started compares with
- * the newest reading without doubt.
- *
- *   steady    both clocks advanced together
- *   moved     forward by up to an hour, or back by any time: accepted; silence is ignored for a TTL
- *   in doubt  forward by more than an hour. Until the doubt is resolved nothing is deleted by age,
- *             no due slots are recorded, and nothing is reaped or expired
- *
- *   steady ──jump > 1 h──▶ in doubt ──gone, refuted, confirmed, accepted──▶ moved ──TTL──▶ steady
- *
- * A doubt ends when the clock goes back (gone); when another replica reports that its own clocks
- * saw no jump (refuted: the first replica stood still); when a person confirms the clock
- * (confirmed, by `pinion doctor --confirm-clock`); or, under the policy `wait`, when the jump has
- * persisted (accepted).
+ * The checks of the database's clock (clock.ts has the states): reads the clock, tells the database
+ * and the orgs of a doubt, and ends the doubt. A replica that has just started compares with the
+ * newest reading without doubt.
  */
 
-export type ClockPolicy = "confirm" | "wait" | "ignore";
-
-/** Milliseconds of departure that NTP slewing or a slow answer may cause. */
-const steadyMsMax = 2_000;
-/** A longer jump forward is in doubt. */
-export const jumpMsMin = 3_600_000;
+/** Milliseconds between checks by each replica. */
+const checkEveryMs = 5_000;
 /**
  * An absence of all replicas up to this, in milliseconds, is accepted as an absence if the machine's
  * own clock saw it, too; any other one looks like a jump and must persist.
@@ -37,31 +33,6 @@ const absenceMsMax = 7 * 86_400_000;
 const absenceWaitMs = 600_000;
 /** Milliseconds that a jump must persist under the policy `wait`. */
 const acceptedAfterMs = 3_600_000;
-
-/**
- * A reading of the database's clock, between two readings of the monotonic clock, in milliseconds.
- */
-export type ClockReading = { databaseMs: number; sentAtMs: number; receivedAtMs: number };
-
-/**
- * The departure of the database's clock, in milliseconds, from its expected value had both clocks
- * advanced together; positive: ahead. 0 if the round trip explains the departure. `offsetMs`:
- * database's clock less monotonic clock.
- */
-export function departure(offsetMs: number, reading: ClockReading): number {
-  const { databaseMs, sentAtMs, receivedAtMs } = reading;
-  const [earliest, latest] = [offsetMs + sentAtMs, offsetMs + receivedAtMs];
-  if (databaseMs > latest) return databaseMs - latest;
-  return Math.min(0, databaseMs - earliest);
-}
-
-export function judge(departureMs: number): "steady" | "forward" | "back" | "in_doubt" {
-  if (Math.abs(departureMs) <= steadyMsMax) return "steady";
-  if (departureMs < 0) return "back";
-  return departureMs <= jumpMsMin ? "forward" : "in_doubt";
-}
-
-type Doubt = { byMs: number; sinceMs: number; witness: jumps.Witness; isNoted: boolean };
 
 export type Options = {
   db: Db;
@@ -74,47 +45,24 @@ export type Options = {
   elapsed?: () => number;
 };
 
-/** The replica's view of the database's clock. */
-export class ClockWatch {
+/** Takes the readings of a view, and ends the view's doubts. */
+class ClockWatch {
   readonly #options: Required<Options>;
-  readonly #startedAt: number;
+  readonly #view: ClockView;
   readonly #onBack: (() => void)[] = [];
-  /** The database's clock minus the replica's monotonic clock. */
-  #offsetMs = 0;
-  #doubt: Doubt | undefined;
-  #movedAt = Number.NEGATIVE_INFINITY;
   /** The database's time when the replica began to watch. */
   #watchingSince = 0;
-  /** The clock went back; the next check reports it to the database and to the schedules. */
-  #ended: "gone" | undefined;
   /** Checks run one after another: each reports an end to the database once. */
   #last: Promise<void> = Promise.resolve();
   #checkedAt = Number.NEGATIVE_INFINITY;
 
-  constructor(options: Required<Options>) {
+  constructor(options: Required<Options>, view: ClockView) {
     this.#options = options;
-    this.#startedAt = options.elapsed();
+    this.#view = view;
   }
 
   get checkedAgoMs(): number {
     return performance.now() - this.#checkedAt;
-  }
-
-  get isInDoubt(): boolean {
-    return this.#doubt !== undefined;
-  }
-
-  get doubtMs(): number {
-    return this.#doubt?.byMs ?? 0;
-  }
-
-  /** A doubt that the database does not know. */
-  get hasNews(): boolean {
-    return this.#doubt !== undefined && !this.#doubt.isNoted;
-  }
-
-  get settledForMs(): number {
-    return this.#options.elapsed() - Math.max(this.#movedAt, this.#startedAt);
   }
 
   onBack(listener: () => void): void {
@@ -125,28 +73,21 @@ export class ClockWatch {
     this.#checkedAt = Number.NEGATIVE_INFINITY;
   }
 
-  doubts(databaseMs: number): boolean {
-    const { elapsed, policy } = this.#options;
-    const at = elapsed();
-    const byMs = departure(this.#offsetMs, { databaseMs, sentAtMs: at, receivedAtMs: at });
-    return policy !== "ignore" && judge(byMs) === "in_doubt";
-  }
-
   /** The first look has no monotonic clock to compare with. */
   async begin(): Promise<void> {
     const { found, reading } = await this.#read();
-    this.#adopt(reading);
+    this.#view.adopt(reading);
     this.#watchingSince = reading.databaseMs;
     const open = openOf(found);
     if (open) {
       // Compares with the time that the clock would show without the jump.
       const byMs = open.noticedAt.getTime() - open.expectedAt.getTime();
       if (found.now < open.noticedAt) {
-        this.#ended = "gone";
+        this.#view.hasGoneBack = true;
         return;
       }
-      this.#offsetMs -= byMs;
-      this.#doubtNow(byMs, open.witness).isNoted = true;
+      this.#view.expectWithout(byMs);
+      this.#view.doubtNow(byMs, open.witness).isNoted = true;
       return;
     }
     if (!found.seenAt || this.#options.policy === "ignore") return;
@@ -155,33 +96,9 @@ export class ClockWatch {
     const ownAbsentMs = Math.max(0, Date.now() - found.seenAt.getTime());
     const byMs = absentMs > absenceMsMax ? absentMs : absentMs - ownAbsentMs;
     if (byMs > jumpMsMin) {
-      this.#offsetMs -= byMs;
-      this.#doubtNow(byMs, "commits");
-    } else if (absentMs < -steadyMsMax) this.#ended = "gone";
-  }
-
-  /** Checks and remembers a reading; returns whether work that depends on the clock has to wait. */
-  look(reading: ClockReading): boolean {
-    const { log, elapsed, policy } = this.#options;
-    const doubt = this.#doubt;
-    const byMs = departure(this.#offsetMs, reading);
-    const verdict = judge(byMs);
-    if (verdict === "in_doubt" && policy !== "ignore") {
-      this.#doubtNow(byMs, doubt?.witness ?? "monotonic");
-      return true;
-    }
-    if (verdict === "steady" && !doubt) return false;
-    this.#movedAt = elapsed();
-    if (doubt) {
-      log.warn({ wasMs: doubt.byMs }, "the database's clock has gone back");
-      this.#doubt = undefined;
-      this.#ended = "gone";
-    } else {
-      log.warn({ byMs }, "the database's clock was set");
-      if (verdict === "back") this.#ended = "gone";
-    }
-    this.#adopt(reading);
-    return false;
+      this.#view.expectWithout(byMs);
+      this.#view.doubtNow(byMs, "commits");
+    } else if (absentMs < -steadyMsMax) this.#view.hasGoneBack = true;
   }
 
   check(ageMsMax = 0): Promise<void> {
@@ -199,23 +116,23 @@ export class ClockWatch {
   async #checkNow(): Promise<void> {
     const { db, replicaId } = this.#options;
     const { found, reading } = await this.#read();
-    const wasInDoubt = this.look(reading);
+    const wasInDoubt = this.#view.look(reading);
     const open = openOf(found);
-    if (wasInDoubt && this.#doubt) return this.#pursue(this.#doubt, found, reading);
-    const ended = this.#ended;
-    if (ended || (open && this.#watchingSince < open.expectedAt.getTime())) {
+    const { doubt, hasGoneBack } = this.#view;
+    if (wasInDoubt && doubt) return this.#pursue(doubt, found, reading);
+    if (hasGoneBack || (open && this.#watchingSince < open.expectedAt.getTime())) {
       // Noticed here, or by a replica that stood still itself: the local replica has watched since
       // before and saw no jump.
-      const resolution = ended ?? "refuted";
+      const resolution = hasGoneBack ? "gone" : "refuted";
       const resolved = await jumps.resolve(db, { resolution, by: replicaId });
-      if (resolved || ended) await this.#back(resolution, resolved);
-      this.#ended = undefined;
+      if (resolved || hasGoneBack) await this.#back(resolution, resolved);
+      this.#view.hasGoneBack = false;
     } else if (open) {
       const byMs = open.noticedAt.getTime() - open.expectedAt.getTime();
-      this.#doubtNow(byMs, open.witness).isNoted = true;
+      this.#view.doubtNow(byMs, open.witness).isNoted = true;
     } else {
       // Slow drift is followed.
-      this.#adopt(reading);
+      this.#view.adopt(reading);
       if (jumps.isDueToNote(found)) await jumps.noteSeen(db);
     }
   }
@@ -236,13 +153,13 @@ export class ClockWatch {
         { byMs: now.byMs, resolution: last.resolution, by: last.resolvedBy },
         "the database's clock is taken as it is",
       );
-      return this.#trust(reading);
+      return this.#view.trust(reading);
     }
     const waitMs = now.witness === "commits" ? absenceWaitMs : acceptedAfterMs;
     if ((policy === "wait" || now.witness === "commits") && elapsed() - now.sinceMs >= waitMs) {
       await jumps.resolve(db, { resolution: "accepted", by: replicaId });
       log.warn({ byMs: now.byMs }, "the database's clock stayed where it is, and is taken as it is");
-      this.#trust(reading);
+      this.#view.trust(reading);
     }
   }
 
@@ -251,22 +168,6 @@ export class ClockWatch {
     const sentAtMs = elapsed();
     const found = await looks.ask(jumps.reading);
     return { found, reading: { databaseMs: found.now.getTime(), sentAtMs, receivedAtMs: elapsed() } };
-  }
-
-  #adopt({ databaseMs, receivedAtMs }: ClockReading): void {
-    this.#offsetMs = databaseMs - receivedAtMs;
-  }
-
-  #doubtNow(byMs: number, witness: jumps.Witness): Doubt {
-    this.#doubt ??= { byMs, sinceMs: this.#options.elapsed(), witness, isNoted: false };
-    this.#doubt.byMs = byMs;
-    return this.#doubt;
-  }
-
-  #trust(reading: ClockReading): void {
-    this.#doubt = undefined;
-    this.#movedAt = this.#options.elapsed();
-    this.#adopt(reading);
   }
 
   async #note({ byMs, witness }: Doubt, { databaseMs }: ClockReading): Promise<void> {
@@ -312,4 +213,38 @@ async function tell(tx: Db, kind: string, times: Record<string, Date | string>):
     tx,
     orgIds.map((orgId) => ({ orgId, kind, actor: "pinion", data })),
   );
+}
+
+/**
+ * Judges the clock once, and then every five seconds. Rejects if the database is away at the start.
+ */
+export async function startClock(options: Options): Promise<Clock> {
+  const { elapsed = elapsedMs, looks = looksAlone(options.db) } = options;
+  const view = new ClockView({ ...options, elapsed });
+  const watch = new ClockWatch({ ...options, elapsed, looks }, view);
+  await watch.begin();
+  const loop: Loop = startLoop({
+    name: "clock",
+    log: options.log,
+    async pass() {
+      // The checks of other loops count.
+      await watch.check(checkEveryMs - sharedCheckMs);
+      return checkEveryMs - watch.checkedAgoMs;
+    },
+  });
+  view.onNews = () => {
+    watch.wantCheck();
+    loop.poke();
+  };
+  return {
+    require: view.require.bind(view),
+    async check(ageMsMax) {
+      await watch.check(ageMsMax);
+      return { isInDoubt: view.doubt !== undefined, settledForMs: view.settledForMs };
+    },
+    doubts: view.doubts.bind(view),
+    doubtMs: () => view.doubt?.byMs ?? 0,
+    onBack: (listener) => watch.onBack(listener),
+    stop: () => loop.stop(),
+  };
 }

@@ -1,13 +1,55 @@
 import { uptime } from "node:os";
-import { looksAlone } from "../../store/pg/looks.ts";
-import { type Loop, startLoop } from "../loop.ts";
-import { ClockWatch, type Options } from "./clock-watch.ts";
+import type * as jumps from "../../store/work/watchers/clock-jumps.ts";
+import type { Logger } from "../../telemetry/log.ts";
 
-/** Milliseconds between checks by each replica. */
-const checkEveryMs = 5_000;
 /**
- * Age in milliseconds up to which loops that ask at the same moment share a check.
+ * Judges the database's clock, the reference for due times, silence and age. Each replica compares
+ * the database's clock with its own monotonic clock.
+ *
+ *   steady    both clocks advanced together
+ *   moved     forward by up to an hour, or back by any time: accepted; silence is ignored for a TTL
+ *   in doubt  forward by more than an hour. Until the doubt is resolved nothing is deleted by age,
+ *             no due slots are recorded, and nothing is reaped or expired
+ *
+ *   steady ──jump > 1 h──▶ in doubt ──gone, refuted, confirmed, accepted──▶ moved ──TTL──▶ steady
+ *
+ * A doubt ends when the clock goes back (gone); when another replica reports that its own clocks
+ * saw no jump (refuted: the first replica stood still); when a person confirms the clock
+ * (confirmed, by `pinion doctor --confirm-clock`); or, under the policy `wait`, when the jump has
+ * persisted (accepted).
  */
+
+export type ClockPolicy = "confirm" | "wait" | "ignore";
+
+/** Milliseconds of departure that NTP slewing or a slow answer may cause. */
+export const steadyMsMax = 2_000;
+/** A longer jump forward is in doubt. */
+export const jumpMsMin = 3_600_000;
+
+/**
+ * A reading of the database's clock, between two readings of the monotonic clock, in milliseconds.
+ */
+export type ClockReading = { databaseMs: number; sentAtMs: number; receivedAtMs: number };
+
+/**
+ * The departure of the database's clock, in milliseconds, from its expected value had both clocks
+ * advanced together; positive: ahead. 0 if the round trip explains the departure. `offsetMs`:
+ * database's clock less monotonic clock.
+ */
+export function departure(offsetMs: number, reading: ClockReading): number {
+  const { databaseMs, sentAtMs, receivedAtMs } = reading;
+  const [earliest, latest] = [offsetMs + sentAtMs, offsetMs + receivedAtMs];
+  if (databaseMs > latest) return databaseMs - latest;
+  return Math.min(0, databaseMs - earliest);
+}
+
+export function judge(departureMs: number): "steady" | "forward" | "back" | "in_doubt" {
+  if (Math.abs(departureMs) <= steadyMsMax) return "steady";
+  if (departureMs < 0) return "back";
+  return departureMs <= jumpMsMin ? "forward" : "in_doubt";
+}
+
+/** Age in milliseconds up to which loops that ask at the same moment share a check. */
 export const sharedCheckMs = 100;
 
 /** The database's clock is in doubt; all work that depends on the clock waits. */
@@ -63,41 +105,98 @@ export async function unlessInDoubt<T>(pass: Promise<T>): Promise<T | undefined>
   }
 }
 
+/** A jump in doubt. `isNoted`: the database knows the doubt. */
+export type Doubt = { byMs: number; sinceMs: number; witness: jumps.Witness; isNoted: boolean };
+
 /**
- * Judges the clock once, and then every five seconds. Rejects if the database is away at the start.
+ * The replica's view of the database's clock, in memory: judges each reading. clock-watch.ts takes
+ * readings, tells the database of doubts, and ends them.
  */
-export async function startClock(options: Options): Promise<Clock> {
-  const { elapsed = elapsedMs, looks = looksAlone(options.db) } = options;
-  const watch = new ClockWatch({ ...options, elapsed, looks });
-  await watch.begin();
-  const loop: Loop = startLoop({
-    name: "clock",
-    log: options.log,
-    async pass() {
-      // The checks of other loops count.
-      await watch.check(checkEveryMs - sharedCheckMs);
-      return checkEveryMs - watch.checkedAgoMs;
-    },
-  });
-  return {
-    require(now, sentAtMs, steadyMsMin = 0) {
-      if (!watch.look({ databaseMs: now.getTime(), sentAtMs, receivedAtMs: elapsed() })) {
-        if (watch.settledForMs >= steadyMsMin) return;
-        throw new ClockInDoubt(`the database's clock was set ${Math.round(watch.settledForMs)} ms ago`);
-      }
-      if (watch.hasNews) {
-        watch.wantCheck();
-        loop.poke();
-      }
-      throw new ClockInDoubt(`the database's clock says ${now.toISOString()}, which is in doubt`);
-    },
-    async check(ageMsMax) {
-      await watch.check(ageMsMax);
-      return { isInDoubt: watch.isInDoubt, settledForMs: watch.settledForMs };
-    },
-    doubts: (databaseMs) => watch.doubts(databaseMs),
-    doubtMs: () => watch.doubtMs,
-    onBack: (listener) => watch.onBack(listener),
-    stop: () => loop.stop(),
-  };
+export class ClockView {
+  readonly #options: { log: Logger; policy: ClockPolicy; elapsed: () => number };
+  readonly #startedAt: number;
+  /** The database's clock minus the replica's monotonic clock. */
+  #offsetMs = 0;
+  #doubt: Doubt | undefined;
+  #movedAt = Number.NEGATIVE_INFINITY;
+  /** The clock went back; the next check reports it to the database and to the schedules. */
+  hasGoneBack = false;
+  /** Called by `require` for a doubt that the database does not know. */
+  onNews: () => void = () => {};
+
+  constructor(options: { log: Logger; policy: ClockPolicy; elapsed: () => number }) {
+    this.#options = options;
+    this.#startedAt = options.elapsed();
+  }
+
+  get doubt(): Doubt | undefined {
+    return this.#doubt;
+  }
+
+  get settledForMs(): number {
+    return this.#options.elapsed() - Math.max(this.#movedAt, this.#startedAt);
+  }
+
+  doubts(databaseMs: number): boolean {
+    const { elapsed, policy } = this.#options;
+    const at = elapsed();
+    const byMs = departure(this.#offsetMs, { databaseMs, sentAtMs: at, receivedAtMs: at });
+    return policy !== "ignore" && judge(byMs) === "in_doubt";
+  }
+
+  /** See {@link Clock}. */
+  require(now: Date, sentAtMs: number, steadyMsMin = 0): void {
+    const reading = { databaseMs: now.getTime(), sentAtMs, receivedAtMs: this.#options.elapsed() };
+    if (!this.look(reading)) {
+      if (this.settledForMs >= steadyMsMin) return;
+      throw new ClockInDoubt(`the database's clock was set ${Math.round(this.settledForMs)} ms ago`);
+    }
+    if (this.#doubt && !this.#doubt.isNoted) this.onNews();
+    throw new ClockInDoubt(`the database's clock says ${now.toISOString()}, which is in doubt`);
+  }
+
+  /** Checks and remembers a reading; returns whether work that depends on the clock has to wait. */
+  look(reading: ClockReading): boolean {
+    const { log, elapsed, policy } = this.#options;
+    const doubt = this.#doubt;
+    const byMs = departure(this.#offsetMs, reading);
+    const verdict = judge(byMs);
+    if (verdict === "in_doubt" && policy !== "ignore") {
+      this.doubtNow(byMs, doubt?.witness ?? "monotonic");
+      return true;
+    }
+    if (verdict === "steady" && !doubt) return false;
+    this.#movedAt = elapsed();
+    if (doubt) {
+      log.warn({ wasMs: doubt.byMs }, "the database's clock has gone back");
+      this.#doubt = undefined;
+      this.hasGoneBack = true;
+    } else {
+      log.warn({ byMs }, "the database's clock was set");
+      if (verdict === "back") this.hasGoneBack = true;
+    }
+    this.adopt(reading);
+    return false;
+  }
+
+  adopt({ databaseMs, receivedAtMs }: ClockReading): void {
+    this.#offsetMs = databaseMs - receivedAtMs;
+  }
+
+  /** Expects the time that the clock would show without a jump. */
+  expectWithout(byMs: number): void {
+    this.#offsetMs -= byMs;
+  }
+
+  doubtNow(byMs: number, witness: jumps.Witness): Doubt {
+    this.#doubt ??= { byMs, sinceMs: this.#options.elapsed(), witness, isNoted: false };
+    this.#doubt.byMs = byMs;
+    return this.#doubt;
+  }
+
+  trust(reading: ClockReading): void {
+    this.#doubt = undefined;
+    this.#movedAt = this.#options.elapsed();
+    this.adopt(reading);
+  }
 }

@@ -4,7 +4,7 @@ import type { Db } from "../../store/pg/database.ts";
 import * as clockJumps from "../../store/work/watchers/clock-jumps.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
 import type * as slotRows from "../../store/work/watchers/slot-rows.ts";
-import { jumpMsMin } from "./clock-watch.ts";
+import { jumpMsMin } from "./clock.ts";
 import { planDue } from "./plan.ts";
 import { keepWithin, write } from "./recording.ts";
 

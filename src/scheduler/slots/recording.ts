@@ -2,6 +2,7 @@ import { fullText, type Quotas } from "../../store/people/orgs/quotas.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { isOfData, mayBeOfOneRow, takingData } from "../../store/pg/failures.ts";
 import { keepPlans } from "../../store/pg/plans.ts";
+import { sendWaiting } from "../../store/pg/round-trips.ts";
 import * as alerts from "../../store/work/messages/alerts.ts";
 import type { ClaimedRun } from "../../store/work/runs/run-claims.ts";
 import type { NewEvent } from "../../store/work/service/events.ts";
@@ -30,12 +31,15 @@ export type HeldSeats = {
   drop(): void;
 };
 
+/** The runs of a transaction; read after the commit, once. */
+export type WrittenRuns = () => readonly slotRows.RecordedRun[];
+
 /**
  * Records runs in a transaction, and announces them after the commit. A run that `fn` names to
  * `claim` before it writes the run is claimed by the same statement, if its device's session is on
  * the replica and has room; after the commit the session has the run.
  */
-export async function recording<Done extends { written: readonly slotRows.RecordedRun[] }>(
+export async function recording<Done extends { written: WrittenRuns }>(
   db: Db,
   { doorbell, hold }: { doorbell: Doorbell; hold?: Hold | undefined },
   fn: (tx: Db, claim: Claim) => Promise<Done>,
@@ -60,8 +64,11 @@ export async function recording<Done extends { written: readonly slotRows.Record
     release();
     throw error;
   }
-  if (done.written.length > 0) doorbell.recorded(done.written);
-  seats?.deliver(done.written.filter(slotRows.isClaimed));
+  // Within a transaction of the caller, the commit is still to come.
+  if (db.isTransaction) await sendWaiting(db);
+  const written = done.written();
+  if (written.length > 0) doorbell.recorded(written);
+  seats?.deliver(written.filter(slotRows.isClaimed));
   return done;
 }
 
@@ -128,7 +135,7 @@ export async function passOver(db: Db, options: PassOptions, { lock, plan }: Pas
       );
       const written = await writeWithEvents(tx, planned);
       recorded = planned.length;
-      return { written };
+      return { written: () => written };
     });
   } catch (error) {
     if (!mayBeOfOneRow(error) || names.length === 0) throw error;
@@ -309,8 +316,13 @@ export async function write(tx: Db, plans: readonly Plan[]): Promise<slotRows.Re
   return written;
 }
 
+type EventFacts = Pick<
+  slotRows.RecordedRun,
+  "orgId" | "runId" | "watcherId" | "deviceId" | "status" | "scheduledFor" | "skipReason" | "reason"
+>;
+
 /** The event of a recorded run. */
-export function eventOf(run: slotRows.RecordedRun): NewEvent {
+export function eventOf(run: EventFacts): NewEvent {
   return {
     orgId: run.orgId,
     kind: run.status === "skipped" ? "run.skipped" : "run.created",

@@ -9,21 +9,23 @@ import { jitterOf, nextSlot } from "../schedule/schedule.ts";
 import type { Clock } from "./clock.ts";
 
 /**
- * Corrects schedules that are further ahead than their cron's next slot, because they moved while
- * the database's clock was ahead. Each is planned again from now. Skipped slots in the future are
- * due again; a slot with a run keeps its run, so that it does not fire twice.
+ * Corrects schedules that stand at a later slot than their cron's next slot, because they moved while
+ * the database's clock was ahead. Each such schedule is planned again from now. Its skipped slots in
+ * the future become due again; a future slot that has a run keeps the run, so that the slot does not
+ * get a second run.
  */
 
 /**
- * Milliseconds. Slots may be recorded up to this time ahead, so a schedule that is no further ahead
- * is correct.
+ * Maximum milliseconds that a correct schedule is ahead of its cron: slots may be recorded ahead by
+ * this time.
  */
 const aheadMsMax = 300_000;
 const watchersPerReadMax = 1_000;
 const everyMs = 3_600_000;
 /**
- * Milliseconds. A database's clock that is further behind the replica's own has probably gone back
- * wrongly: schedules moved back by it would stand at slots of long ago.
+ * Milliseconds. If the database's clock is behind the replica's own clock by more than this time, the
+ * database's clock is probably wrong: by such a clock, schedules would be moved back to slots of long
+ * ago.
  */
 const behindMsMax = 7_200_000;
 const behindAgainMs = 60_000;

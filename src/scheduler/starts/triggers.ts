@@ -14,7 +14,7 @@ import type { JsonValue } from "../../values/json.ts";
 import type { Doorbell } from "../doorbell.ts";
 import { nextSlot } from "../schedule/schedule.ts";
 import { planManual, spentBudget } from "../slots/plan.ts";
-import { type Claim, eventOf, type Hold, recording } from "../slots/recording.ts";
+import { type Claim, eventOf, type Hold, recording, type WrittenRuns } from "../slots/recording.ts";
 import { type Started, startLocked } from "./starts.ts";
 
 /**
@@ -59,7 +59,7 @@ type TriggerOptions = {
 
 type Begun = Omit<Triggered, "run"> & {
   runId: string;
-  written: readonly slotRows.RecordedRun[];
+  written: WrittenRuns;
 };
 
 async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: Claim): Promise<Begun> {
@@ -74,7 +74,7 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: C
       runId: made.run_id as string,
       alreadyQueued: made.already_queued as boolean,
       queuedRunId: (made.queued_run_id as string | undefined) ?? "",
-      written: [],
+      written: () => [],
     };
   }
   if (!watcher) refuse("not_found", `there is no watcher "${asked.watcherId}"`);
@@ -134,10 +134,13 @@ async function startBeside(
     });
   }
   await events.appendAll(tx, started.events);
-  return { ...answer, written: started.written };
+  return { ...answer, written: () => started.written };
 }
 
-/** Starts a run of a watcher without an active run. */
+/**
+ * Starts a run of a watcher without an active run. All that is written is sent with the commit: the
+ * watcher is locked and has no run, so the row is certain, and the event can name it before.
+ */
 async function startNew(
   tx: Db,
   watcher: schedules.DueWatcher,
@@ -154,15 +157,13 @@ async function startNew(
   if (repeated || input !== undefined) {
     const { origin } = repeated ?? { origin: starts.noOrigin };
     const isRetry = repeated !== undefined;
-    await starts.insert(tx, { orgId, watcherId, runId, actor, input, origin, isRetry });
+    await starts.insertNew(tx, { orgId, watcherId, runId, actor, input, origin, isRetry });
   }
-  claim([{ slot, deviceId: watcher.deviceId }]);
-  const written = await slotRows.record(tx, plan.slots, [plan.move]);
+  const { deviceId } = watcher;
+  claim([{ slot, deviceId }]);
+  const written = await slotRows.recordLate(tx, plan.slots, [plan.move]);
   if (request) await requests.record(tx, request, { run_id: runId, already_queued: false });
-  await events.appendAll(
-    tx,
-    written.map((row) => ({ ...eventOf(row), actor })),
-  );
+  await events.append(tx, orgId, [{ ...eventOf({ ...slot, deviceId, status: "pending" }), actor }]);
   const isPlain = repeated === undefined && input === undefined;
   return { runId, alreadyQueued: false, queuedRunId: "", isPlain, written };
 }

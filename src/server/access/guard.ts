@@ -29,6 +29,7 @@ const suspectsWaitingMax = 2_000;
  * The same message for all three cases: the holder of an invalid token does not learn the reason.
  */
 const noGood = "the token is unknown, revoked or expired";
+const malformed = "the token is malformed; it may have been cut or mistyped";
 
 export type Guard = {
   /**
@@ -72,8 +73,7 @@ export function createGuard({ db, log }: { db: Db; log: Logger }): Guard {
   ): Promise<Principal> {
     const secret = secretOf(authorization);
     if (!secret) refuse("unauthenticated", "a token is needed: authorization: Bearer pin_…");
-    if (!tokenKind(secret))
-      refuse("unauthenticated", "the token is malformed; it may have been cut or mistyped");
+    if (!tokenKind(secret)) refuse("unauthenticated", malformed);
     const hash = secretHash(secret);
     const cached = cache.find(hash);
     if (cached === "no good") refuse("unauthenticated", noGood);
@@ -100,13 +100,12 @@ export function createGuard({ db, log }: { db: Db; log: Logger }): Guard {
   return {
     authenticate,
     isUnknown(authorization) {
-      const secret = secretOf(authorization);
-      if (secret === undefined || tokenKind(secret) === undefined) return false;
-      return !cache.has(secretHash(secret));
+      const hash = hashOf(authorization);
+      return hash !== undefined && !cache.has(hash);
     },
     findKnown(authorization) {
-      const secret = secretOf(authorization);
-      const found = secret && tokenKind(secret) ? cache.find(secretHash(secret)) : undefined;
+      const hash = hashOf(authorization);
+      const found = hash && cache.find(hash);
       return found === "no good" ? undefined : found;
     },
     async admit(rpc, authorization) {
@@ -122,6 +121,12 @@ export function createGuard({ db, log }: { db: Db; log: Logger }): Guard {
     flush: uses.flush,
     close: uses.close,
   };
+}
+
+/** The hash of a header's token; undefined for a header without a well-formed token. */
+function hashOf(authorization: string | null | undefined): Buffer | undefined {
+  const secret = secretOf(authorization);
+  return secret && tokenKind(secret) ? secretHash(secret) : undefined;
 }
 
 type Batcher = ReturnType<typeof createBatcher<Buffer, credentials.Credential | undefined>>;

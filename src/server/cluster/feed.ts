@@ -2,15 +2,23 @@ import type { Subscriber } from "../../scheduler/publisher.ts";
 import type { WorkKind } from "../../store/work/attempts/active.ts";
 import type { Logger } from "../../telemetry/log.ts";
 import type { Bus, BusMessage } from "./bus.ts";
+import { createInterests, createViewers } from "./interests.ts";
+import { chunkOf, isOutput, type OutputChunk, OutputTails, relayMessages } from "./output.ts";
 import { createTransients, type Transients } from "./transients.ts";
-import { type OutputChunk, type Viewer, WorkFeed } from "./work-feed.ts";
 
 /**
- * The feed: the viewers on a replica and the hints sent to them, in three parts: events of orgs (in
- * this file), changes and output of runs and turns (work-feed.ts), and transient events
+ * The feed: the viewers on a replica and the hints sent to them, in three parts: events of orgs,
+ * changes and output of runs and turns (the output is kept by output.ts), and transient events
  * (transients.ts). The feed holds hints and a little output; a viewer that is woken reads the state
  * from the database.
  */
+
+export type Viewer = {
+  onChange(): void;
+  onOutput(chunk: OutputChunk): void;
+};
+
+type WorkName = { orgId: string; workId: string };
 
 export type Feed = {
   /** Wakes `wake` when events of the org were appended. Returns how to stop. */
@@ -140,6 +148,133 @@ function createEventWakes(bus: Bus, tell: (wake: () => void) => void) {
       clearTimeout(timer);
     },
   };
+}
+
+/**
+ * The feed of runs and turns: their viewers on this replica, and hints of their changes and output.
+ *
+ * The output of a run or turn appears on the replica that holds the device. A replica with viewers
+ * of the work announces its interest to all others (`watch`) and renews the announcement; the holder
+ * sends the output to the interested replicas.
+ *
+ *   device ─▶ output (holder) ──output──▶ receive (interested replica) ─▶ viewers
+ */
+class WorkFeed {
+  readonly #bus: Bus;
+  readonly #replicaId: string;
+  readonly #tell: (viewer: () => void) => void;
+  readonly #viewers = createViewers<Viewer>((key) => this.#announce(key));
+  readonly #interests = createInterests(() => ({}));
+  readonly #tails = new OutputTails();
+
+  constructor(options: { bus: Bus; replicaId: string; tell: (viewer: () => void) => void }) {
+    this.#bus = options.bus;
+    this.#replicaId = options.replicaId;
+    this.#tell = options.tell;
+  }
+
+  watch(work: WorkName, viewer: Viewer): () => void {
+    const key = keyOf(work);
+    const { isFirst, leave } = this.#viewers.add(key, viewer);
+    for (const chunk of this.#tails.chunksOf(key)) viewer.onOutput(chunk);
+    if (isFirst) this.#announce(key, true);
+    return () => {
+      if (!leave()) return;
+      // A later viewer receives the output anew from the replica that holds the device.
+      if (this.#tails.isRelayed(key)) this.#tails.forget(key);
+      this.#bus.broadcast({ kind: "unwatch", ...work, replicaId: this.#replicaId });
+    };
+  }
+
+  output(chunk: OutputChunk): void {
+    const key = keyOf(chunk);
+    this.#show(key, chunk, false);
+    this.#relay(this.#interested(key), chunk);
+  }
+
+  tailOf({ attempt, ...work }: WorkName & { attempt: number }): string {
+    const own = this.#tails.ownChunksOf(keyOf(work));
+    const chunks = own.filter((chunk) => chunk.attempt === attempt && isOutput(chunk));
+    return Buffer.concat(chunks.map((chunk) => chunk.data))
+      .toString("utf8")
+      .replace(/^\ufffd+/, "");
+  }
+
+  changed({ orgId, workId, isEnded }: WorkName & { isEnded: boolean }): void {
+    const key = keyOf({ orgId, workId });
+    this.#tellChange(key);
+    for (const to of this.#interested(key)) this.#bus.send(to, { kind: "work_changed", orgId, workId });
+    if (isEnded) this.#tails.forget(key);
+  }
+
+  /** Takes another replica's message; false if the message concerns something else. */
+  receive(message: BusMessage): boolean {
+    switch (message.kind) {
+      case "work_changed":
+        this.#tellChange(keyOf(message));
+        return true;
+      case "output":
+        if (this.#viewers.has(keyOf(message))) this.#show(keyOf(message), chunkOf(message), true);
+        return true;
+      case "unwatch":
+        this.#interests.forget(keyOf(message), message.replicaId);
+        return true;
+      case "watch":
+        this.#interests.note(keyOf(message), message.replicaId);
+        if (message.isFirst) this.#repeat(keyOf(message), message.replicaId);
+        return true;
+      default:
+        return false;
+    }
+  }
+
+  wakeAll(): void {
+    for (const key of this.#viewers.subjects()) this.#tellChange(key);
+  }
+
+  close(): void {
+    this.#viewers.close();
+    this.#interests.close();
+  }
+
+  #announce(key: string, isFirst = false): void {
+    this.#bus.broadcast({ kind: "watch", ...splitKey(key), replicaId: this.#replicaId, isFirst });
+  }
+
+  #interested(key: string): string[] {
+    return this.#interests.of(key).map(([replicaId]) => replicaId);
+  }
+
+  #tellChange(key: string): void {
+    for (const viewer of this.#viewers.of(key)) this.#tell(() => viewer.onChange());
+  }
+
+  /** Keeps output for later viewers, and shows the output to the viewers on this replica. */
+  #show(key: string, chunk: OutputChunk, isRelayed: boolean): void {
+    this.#tails.keep(key, chunk, isRelayed);
+    for (const viewer of this.#viewers.of(key)) this.#tell(() => viewer.onOutput(chunk));
+  }
+
+  /** Sends the output kept so far to a replica with a first viewer. */
+  #repeat(key: string, replicaId: string): void {
+    for (const chunk of this.#tails.ownChunksOf(key)) this.#relay([replicaId], chunk);
+  }
+
+  #relay(to: readonly string[], chunk: OutputChunk): void {
+    if (to.length === 0) return;
+    for (const message of relayMessages(chunk))
+      for (const replicaId of to) this.#bus.send(replicaId, message);
+  }
+}
+
+/** A key has both ids, so that no viewer hears of another org's work. */
+function keyOf(work: WorkName): string {
+  return `${work.workId} ${work.orgId}`;
+}
+
+function splitKey(key: string): WorkName {
+  const at = key.indexOf(" ");
+  return { workId: key.slice(0, at), orgId: key.slice(at + 1) };
 }
 
 /** Tells the feed the runs, turns and orgs' logs changed by a commit. */

@@ -1,4 +1,5 @@
 /** The meaning of a receiver's answer, or of an error on the way, for a delivery. */
+import { codeOf } from "../../errors.ts";
 import { AddressRefused } from "../../network/addresses.ts";
 import type { Answer } from "../../network/outgoing.ts";
 import { proxyErrorOf } from "../../network/outgoing.ts";
@@ -18,7 +19,8 @@ const finalStatuses: Record<number, string> = {
 
 export function sentOf({ status, headers, text }: Answer): Sent {
   if (status >= 200 && status < 300) return { outcome: "delivered", status };
-  const said = text.trim() === "" ? "" : `: ${text.replace(/\s+/g, " ").trim()}`;
+  const line = text.replace(/[\s\p{Cc}]+/gu, " ").trim();
+  const said = line === "" ? "" : `: ${line}`;
   const why = finalStatuses[status];
   if (why)
     return { outcome: "refused", status, error: excerpt(`answered ${status} (${why})${said}`, errorMax) };
@@ -54,5 +56,7 @@ export function wordsOf(error: unknown): string {
   if (!(error instanceof Error)) return "could not be reached";
   if (error.name === "AbortError" || error.name === "TimeoutError") return "did not answer in time";
   if (error instanceof AggregateError && error.errors.length > 0) return wordsOf(error.errors[0]);
-  return error.message || (error as NodeJS.ErrnoException).code || "could not be reached";
+  const code = codeOf(error) ?? "";
+  if (code.startsWith("HPE_")) return `its answer is no HTTP/1.1 (${error.message})`;
+  return error.message || code || "could not be reached";
 }

@@ -8,6 +8,7 @@ import type { Reach } from "../../network/addresses.ts";
 import type { Sent } from "../../scheduler/deliverer.ts";
 import { excerpt } from "../../values/excerpt.ts";
 import { troubleOf } from "./answer.ts";
+import { formatted } from "./formatted.ts";
 import type { Message } from "./message.ts";
 
 /** Maximum milliseconds of one step of the SMTP dialogue. */
@@ -114,9 +115,15 @@ export function textOf({ title, body, url }: Message): string {
   return [title, body, url ? `Open in Pinion: ${url}` : ""].filter(Boolean).join("\n\n");
 }
 
-/** Pure. Nothing in an agent's text loads or runs: no pictures, styles, scripts or forms. */
 export function htmlOf({ title, body, url }: Message): string {
-  const html = sanitize(marked.parse(body, { async: false, gfm: true }), {
+  const html = formatted(body, { format: cleanHtml, plain: (text) => `<pre>${escapedHtml(text)}</pre>` });
+  const link = url ? `<p><a href="${escapedHtml(url)}">Open in Pinion</a></p>` : "";
+  return `<!doctype html><html><head><meta charset="utf-8"><title>${escapedHtml(title)}</title></head><body><h2>${escapedHtml(title)}</h2>${html}${link}</body></html>`;
+}
+
+/** Pure. Nothing in an agent's text loads or runs: no pictures, styles, scripts or forms. */
+function cleanHtml(markdown: string): string {
+  return sanitize(marked.parse(markdown, { async: false, gfm: true }), {
     allowedTags: [
       ...["h1", "h2", "h3", "h4", "h5", "h6", "p", "br", "hr", "blockquote", "ul", "ol", "li", "pre", "code"],
       ...["strong", "em", "del", "a", "table", "thead", "tbody", "tr", "th", "td"],
@@ -125,8 +132,6 @@ export function htmlOf({ title, body, url }: Message): string {
     allowedSchemes: ["http", "https", "mailto"],
     disallowedTagsMode: "escape",
   });
-  const link = url ? `<p><a href="${escapedHtml(url)}">Open in Pinion</a></p>` : "";
-  return `<!doctype html><html><head><meta charset="utf-8"><title>${escapedHtml(title)}</title></head><body><h2>${escapedHtml(title)}</h2>${html}${link}</body></html>`;
 }
 
 const escapedHtml = (text: string) =>

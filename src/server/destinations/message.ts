@@ -1,7 +1,7 @@
 /** The content of a delivery, independent of the kind of destination. Pure. */
-import type { Claimed } from "../../store/work/messages/deliveries.ts";
+import type { Claimed } from "../../store/work/messages/delivery-claims.ts";
 import type { Facts } from "../../store/work/messages/delivery-facts.ts";
-import { excerpt } from "../../values/excerpt.ts";
+import { ending, excerpt } from "../../values/excerpt.ts";
 
 export type Message = {
   id: string;
@@ -128,10 +128,10 @@ function resultOf({ data, report, run }: Facts): Result {
 function fenced(text: string, language = ""): string {
   const end = text.trimEnd();
   if (end.trim() === "") return "";
-  const longest = Math.max(2, ...[...end.matchAll(/`+/g)].map(([run]) => run.length));
-  const fence = "`".repeat(longest + 1);
   // The end of an output is where an agent answers.
-  const shown = end.length > textMax / 2 ? `…${end.slice(-textMax / 2)}` : end;
+  const shown = end.length > textMax / 2 ? `…${ending(end, textMax / 2)}` : end;
+  const longest = Math.max(2, ...[...shown.matchAll(/`+/g)].map(([run]) => run.length));
+  const fence = "`".repeat(longest + 1);
   return `${fence}${language}\n${shown}\n${fence}`;
 }
 
@@ -188,7 +188,7 @@ function resultPayload({ text, data, output, isTruncated }: Result): Record<stri
     text: shown,
     ...(json === undefined ? {} : { structured: isTooLarge ? null : data }),
     ...(isTooLarge ? { structured_omitted: true } : {}),
-    ...(text === "" ? { output: output.slice(-textMax) } : {}),
+    ...(text === "" ? { output: ending(output, textMax) } : {}),
     is_truncated: isTruncated || shown !== text || output.length > textMax,
   };
 }

@@ -9,8 +9,9 @@ import type { Facts } from "../../store/work/messages/delivery-facts.ts";
 import { placeOf } from "../../store/work/messages/destination-secrets.ts";
 import * as destinations from "../../store/work/messages/destinations.ts";
 import { sendEmail } from "./email.ts";
+import { createHosts, type Hosts } from "./hosts.ts";
 import { type Message, messageOf } from "./message.ts";
-import { sendSlack } from "./slack.ts";
+import { type SlackAccess, sendSlack } from "./slack.ts";
 import { sendWebhook } from "./webhook.ts";
 
 export type SenderOptions = {
@@ -36,13 +37,14 @@ const slackApiUrl = "https://slack.com/api";
 
 export function createSender(options: SenderOptions): Send {
   const { db } = options;
+  const hosts = createHosts();
   return async (delivery, facts: Facts, signal) => {
     const found = await destinations.findAll(db, [delivery]);
     const row = found.get(delivery.destinationId);
     if (!row) return { outcome: "refused", status: 0, error: "the destination is gone" };
     const message = messageOf(delivery, facts, options.publicUrl);
     try {
-      return await sends[row.kind](row, message, { ...options, signal });
+      return await sends[row.kind](row, message, { ...options, hosts, signal });
     } catch (error) {
       // A secret that cannot be decrypted, or a reference without its secret: the operator can
       // correct both.
@@ -52,7 +54,7 @@ export function createSender(options: SenderOptions): Send {
   };
 }
 
-type How = SenderOptions & { signal: AbortSignal };
+type How = SenderOptions & { hosts: Hosts; signal: AbortSignal };
 
 const sends: Record<destinations.DestinationKind, (row: Row, message: Message, how: How) => Promise<Sent>> = {
   webhook(row, message, how) {
@@ -60,17 +62,19 @@ const sends: Record<destinations.DestinationKind, (row: Row, message: Message, h
     const { pastSecret } = row;
     const isPastGood = (row.pastSecretUntil?.getTime() ?? 0) > Date.now();
     const past = pastSecret !== null && isPastGood ? [open(row, "signing_secret", pastSecret, how)] : [];
-    return sendWebhook(message, { ...how, url: String(row.config.url), secrets: [current, ...past] });
+    const url = String(row.config.url);
+    return how.hosts.at(url, () => sendWebhook(message, { ...how, url, secrets: [current, ...past] }));
   },
   slack(row, message, how) {
-    const access = Object.hasOwn(row.secrets, "webhook_url")
+    const access: SlackAccess = Object.hasOwn(row.secrets, "webhook_url")
       ? { webhookUrl: opened(row, "webhook_url", how) }
       : {
           botToken: opened(row, "bot_token", how),
           channel: String(row.config.channel ?? ""),
           apiUrl: String(row.config.apiUrl || slackApiUrl),
         };
-    return sendSlack(message, { ...how, access });
+    const url = "webhookUrl" in access ? access.webhookUrl : access.apiUrl;
+    return how.hosts.at(url, () => sendSlack(message, { ...how, access }));
   },
   async platform({ orgId, config }, { id, title, body, url }, how) {
     const link = url ? `[Open in Pinion](${url})` : "";
@@ -98,10 +102,8 @@ const sends: Record<destinations.DestinationKind, (row: Row, message: Message, h
         error: "no owner or admin of the org has an address; name some in `to`",
       };
     }
-    return sendEmail(message, {
-      mailbox: { url, from, to, reach: own ? how.reach : undefined },
-      signal: how.signal,
-    });
+    const mailbox = { url, from, to, reach: own ? how.reach : undefined };
+    return how.hosts.at(url, () => sendEmail(message, { mailbox, signal: how.signal }));
   },
 };
 

@@ -8,6 +8,7 @@ import { post } from "../../network/outgoing.ts";
 import type { Sent } from "../../scheduler/deliverer.ts";
 import { excerpt } from "../../values/excerpt.ts";
 import { sentOf, troubleOf } from "./answer.ts";
+import { formatted } from "./formatted.ts";
 import type { Message } from "./message.ts";
 
 /**
@@ -16,6 +17,8 @@ import type { Message } from "./message.ts";
  */
 const sectionMax = 2_800;
 const sectionsMax = 4;
+/** Maximum characters of a section's text as sent. */
+const textMax = 2_990;
 
 export type SlackAccess = { webhookUrl: string } | { botToken: string; channel: string; apiUrl: string };
 
@@ -59,12 +62,13 @@ function botAnswer(text: string, status: number): Sent {
 }
 
 /** Pure. */
-function slackMessage({ title, body, url }: Message): Record<string, unknown> {
+export function slackMessage({ title, body, url }: Message): Record<string, unknown> {
   const heading = { type: "header", text: { type: "plain_text", text: excerpt(title, 145), emoji: false } };
-  const sections = pieces(body).map((piece) => ({
-    type: "section",
-    text: { type: "mrkdwn", text: mrkdwn(piece) },
-  }));
+  const texts = formatted(body, {
+    format: (text) => pieces(text).map(mrkdwn),
+    plain: (text) => pieces(text).map((piece) => excerpt(escaped(piece), textMax)),
+  });
+  const sections = texts.map((text) => ({ type: "section", text: { type: "mrkdwn", text } }));
   const link = url
     ? [{ type: "context", elements: [{ type: "mrkdwn", text: `<${escaped(url)}|Open in Pinion>` }] }]
     : [];
@@ -79,7 +83,7 @@ function mrkdwn(markdown: string): string {
   const text = slackifyMarkdown(markdown)
     .trim()
     .replace(/<(?!(?:https?:\/\/|mailto:)[^<>|\s]+(?:\|[^<>\n]*)?>)/g, "&lt;");
-  return text === "" ? " " : excerpt(text, 2_990);
+  return text === "" ? " " : excerpt(text, textMax);
 }
 
 const escaped = (text: string) =>
@@ -106,9 +110,15 @@ function pieces(text: string): string[] {
   return found;
 }
 
+/** The line in parts, none of which begins or ends within a character. */
 function cut(line: string): string[] {
   const parts: string[] = [];
-  for (let at = 0; at === 0 || at < line.length; at += sectionMax)
-    parts.push(line.slice(at, at + sectionMax));
-  return parts;
+  let left = line;
+  while (left.length > sectionMax) {
+    const isSplit = (left.codePointAt(sectionMax - 1) ?? 0) > 0xffff;
+    const end = isSplit ? sectionMax - 1 : sectionMax;
+    parts.push(left.slice(0, end));
+    left = left.slice(end);
+  }
+  return [...parts, left];
 }

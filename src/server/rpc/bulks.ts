@@ -11,6 +11,7 @@ import {
   type RunFilter,
   RunFilterSchema,
   type RunService,
+  RunStatus,
 } from "#gen/pinion/v1/run_pb.js";
 import { refuse } from "../../errors.ts";
 import { countBulk, startBulk, stopBulk } from "../../scheduler/starts/bulks.ts";
@@ -70,9 +71,7 @@ export function bulkRpcs(deps: {
       const counted = await countBulk(db, { orgId, kind, filter, actor });
       const { matched, notAllowed } = counted;
       const counts = [
-        ...counted.byStatus.map(([name, count]) =>
-          countMessage({ status: runStatuses[name as never], count }),
-        ),
+        ...counted.byStatus.map(([name, count]) => countMessage({ status: statusOf(name), count })),
         ...counted.byWatcher
           .slice(0, countsMax)
           .map(([watcherSlug, count]) => countMessage({ watcherSlug, count })),
@@ -93,7 +92,7 @@ export function bulkRpcs(deps: {
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
-        keyOf: (row: bulks.Bulk) => [row.id] as [string],
+        keyOf: (row: bulks.Bulk) => [row.id],
         fetch: (before, limit) => bulks.list(db, { orgId, limit, beforeId: before?.[0] }),
       });
       return { operations: rows.map(bulkMessage), nextPageToken };
@@ -122,6 +121,12 @@ async function filterOf(db: Db, orgId: string, filter: RunFilter): Promise<bulks
   };
 }
 
+const statuses = new Map<string, RunStatus>(Object.entries(runStatuses));
+
+function statusOf(name: string): RunStatus {
+  return statuses.get(name) ?? RunStatus.UNSPECIFIED;
+}
+
 function countMessage(init: { status?: number; watcherSlug?: string; count: number }): BulkCount {
   return create(BulkCountSchema, init);
 }
@@ -134,7 +139,7 @@ function bulkMessage(row: bulks.Bulk): BulkOperation {
     kind: kindMessages[row.kind],
     state: stateMessages[row.state],
     filter: {
-      statuses: filter.statuses.map((name) => runStatuses[name as never]),
+      statuses: filter.statuses.map(statusOf),
       watcherId: filter.watcherId ?? "",
       deviceId: filter.deviceId ?? "",
       labels: filter.labels ?? [],

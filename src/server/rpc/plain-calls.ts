@@ -1,11 +1,12 @@
 /**
- * Unary calls over gRPC, on the bare HTTP/2 stream. In Connect's handler the one message of a call
- * and its answer pass some ten layers of async iterables, and Node makes a request and a response of
- * the stream (docs/decisions/0025). Only the framing is implemented here. Interceptors, handlers and
- * error statuses are those of all protocols, called by Connect's own function.
+ * Unary calls over gRPC and Connect's binary messages, on the bare HTTP/2 stream. In Connect's
+ * handlers the one message of a call and its answer pass some ten layers of async iterables, and Node
+ * makes a request and a response of the stream (docs/decisions/0025). Only the framing is implemented
+ * here (plain-wires.ts). Interceptors, handlers and error statuses are those of all protocols, called
+ * by Connect's own function.
  *
  *   taken ─▶ message read ─▶ interceptors, handler ─▶ headers, message, trailers
- *     └─ no plain gRPC, or a token that must be looked up ─▶ Connect's handler
+ *     └─ another protocol, or a token that must be looked up ─▶ Connect's handler
  */
 import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { Socket } from "node:net";
@@ -26,25 +27,16 @@ import {
   type Compression,
   compressionNegotiate,
   createMethodSerializationLookup,
-  encodeEnvelope,
-  envelopeCompress,
   invokeUnaryImplementation,
 } from "@connectrpc/connect/protocol";
-import { parseTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import type { Guard } from "../access/guard.ts";
 import type { Request } from "../access/peer.ts";
-import { FrameReader } from "../device/stream/grpc-frames.ts";
 import type { Crowd } from "../http/crowd/crowd.ts";
 import type { Visit } from "../http/crowd/visit.ts";
 import { acceptCompression, readOptions } from "../http/port/adapter.ts";
-import { blame } from "../http/port/malformed.ts";
 import { endWithAnswer } from "../http/port/request-ends.ts";
 import type { TakeStream } from "../http/port/requests.ts";
-
-const contentTypes = new Set(["application/grpc", "application/grpc+proto"]);
-const encodingHeader = "grpc-accept-encoding";
-/** As in Connect's handlers: smaller answers are not worth a compressor. */
-const compressBytesMin = 1_024;
+import { type Answer, type Wire, wires } from "./plain-wires.ts";
 
 export type PlainCallOptions = {
   routes: (router: ConnectRouter) => void;
@@ -72,27 +64,15 @@ export function createPlainCalls(options: PlainCallOptions): TakeStream {
   return (stream, headers) => {
     const rpc = rpcs.get(headers[":path"] ?? "");
     const { session } = stream;
-    if (!rpc || !session || !isPlainGrpc(headers)) return undefined;
+    if (!rpc || !session || headers[":method"] !== "POST") return undefined;
+    const wire = wires.find((one) => one.isPlain(headers));
+    if (!wire) return undefined;
     const principal = options.guard.findKnown(headers.authorization);
     if (!principal) return undefined;
     const visit = options.crowd?.find(stream);
     visit?.recognise(principal.tokenId);
-    return new Call(rpc, { stream, socket: session.socket, headers, visit }, options).serve();
+    return new Call(rpc, { stream, wire, socket: session.socket, headers, visit }, options).serve();
   };
-}
-
-function isPlainGrpc(headers: IncomingHttpHeaders): boolean {
-  return (
-    headers[":method"] === "POST" &&
-    contentTypes.has(headers["content-type"] ?? "") &&
-    (headers["grpc-encoding"] ?? "identity") === "identity" &&
-    timeoutOf(headers).error === undefined
-  );
-}
-
-function timeoutOf(headers: IncomingHttpHeaders) {
-  const value = (headers["grpc-timeout"] as string | undefined) ?? null;
-  return parseTimeout(value, Number.MAX_SAFE_INTEGER);
 }
 
 /** The unary rpcs of the routes, by their paths. */
@@ -122,6 +102,7 @@ function rpcsOf({ routes, readMaxBytes }: PlainCallOptions): ReadonlyMap<string,
 
 type Asked = {
   stream: ServerHttp2Stream;
+  wire: Wire;
   socket: Socket | TLSSocket;
   headers: IncomingHttpHeaders;
   visit: Visit | undefined;
@@ -140,71 +121,60 @@ class Call {
   }
 
   async serve(): Promise<void> {
-    const { stream } = this.#asked;
+    const { stream, wire, headers } = this.#asked;
     // "close" tells of a broken stream; an error without a listener would end the process.
     stream.on("error", () => {});
     stream.once("close", () => this.#leaving.abort(new ConnectError("the caller has left", Code.Canceled)));
     endWithAnswer(stream);
     const context = this.#context();
-    let answer: Uint8Array | undefined;
-    let error: unknown;
-    try {
-      answer = await this.#answer(context);
-    } catch (failure) {
-      error = failure;
-      setTrailerStatus(context.responseTrailer, blame(failure));
-    }
-    this.#write(context, answer);
-    context.abort(error);
+    const encodings = (headers[wire.encodingHeader] as string | undefined) ?? null;
+    const accepted = [...this.#rpc.accepted];
+    const { response } = compressionNegotiate(accepted, null, encodings, wire.encodingHeader);
+    const answer = await wire.answer(context, response, () => this.#message(context));
+    this.#write(answer);
+    context.abort(answer.error);
   }
 
   /** Undefined: the caller has left, before its message was whole or while it was served. */
-  async #answer(context: HandlerContext): Promise<Uint8Array | undefined> {
-    const { stream, headers, visit } = this.#asked;
-    const { spec, accepted, parse, serialize } = this.#rpc;
+  async #message(context: HandlerContext): Promise<Uint8Array | undefined> {
+    const { stream, wire, visit } = this.#asked;
+    const { spec, parse, serialize } = this.#rpc;
     const { interceptors, readMaxBytes: bytesMax } = this.#options;
-    const input = await readMessage(stream, { bytesMax, visit, parse });
+    const onReceived = (bytes: number) => visit?.holdAtLeast(bytes);
+    const input = await wire.read(stream, { bytesMax, parse, onReceived });
     // A caller that resets its stream right after opening it has no call.
     if (!input || stream.closed) return undefined;
-    const encodings = (headers[encodingHeader] as string | undefined) ?? null;
-    const { response } = compressionNegotiate([...accepted], null, encodings, encodingHeader);
-    if (response) context.responseHeader.set("grpc-encoding", response.name);
-    const message = await invokeUnaryImplementation(spec, context, input, interceptors);
-    const envelope = { flags: 0, data: serialize(message) };
-    const { flags, data } = response
-      ? await envelopeCompress(envelope, response, compressBytesMin)
-      : envelope;
-    return encodeEnvelope(flags, data);
+    return serialize(await invokeUnaryImplementation(spec, context, input, interceptors));
   }
 
   #context() {
-    const { stream, socket, headers } = this.#asked;
+    const { stream, wire, socket, headers } = this.#asked;
     const { spec } = this.#rpc;
     const scheme = (socket as TLSSocket).encrypted ? "https" : "http";
     return createHandlerContext({
       ...spec,
       service: spec.method.parent,
       requestMethod: "POST",
-      protocolName: "grpc",
-      timeoutMs: timeoutOf(headers).timeoutMs,
+      protocolName: wire.name,
+      timeoutMs: wire.timeoutMsOf(headers),
       shutdownSignal: this.#options.shutdownSignal,
       requestSignal: this.#leaving.signal,
       requestHeader: headerList(headers),
       url: `${scheme}://${headers[":authority"] ?? headers.host}${headers[":path"]}`,
-      responseHeader: { "content-type": "application/grpc+proto" },
-      responseTrailer: { "grpc-status": "0" },
+      responseHeader: wire.responseHeader,
+      responseTrailer: wire.responseTrailer,
       contextValues: this.#options.contextValues({ headers, socket, stream }),
     });
   }
 
-  #write({ responseHeader, responseTrailer }: HandlerContext, answer: Uint8Array | undefined): void {
+  #write({ status, headers, body, trailers }: Answer): void {
     const { stream } = this.#asked;
     if (stream.destroyed || stream.closed) return;
-    stream.respond([":status", "200", ...[...responseHeader].flat()], { waitForTrailers: true });
+    stream.respond([":status", String(status), ...[...headers].flat()], { waitForTrailers: true });
     stream.prependOnceListener("wantTrailers", () => {
-      if (!stream.destroyed) stream.sendTrailers(Object.fromEntries(responseTrailer));
+      if (!stream.destroyed) stream.sendTrailers(Object.fromEntries(trailers ?? []));
     });
-    stream.end(answer);
+    stream.end(body);
   }
 }
 
@@ -217,44 +187,3 @@ function headerList(headers: IncomingHttpHeaders): [string, string][] {
   }
   return list;
 }
-
-/**
- * The one message of a unary call, once its caller has sent all of it; undefined if the caller left
- * before. Rejects as Connect's handler does for no message, for more than one, and for one that
- * cannot be read or is too long, whose rest is not waited for.
- */
-function readMessage(
-  stream: ServerHttp2Stream,
-  { bytesMax, visit, parse }: { bytesMax: number; visit: Visit | undefined; parse: Rpc["parse"] },
-): Promise<Message | undefined> {
-  return new Promise((resolve, reject) => {
-    const frames = new FrameReader(bytesMax);
-    let received = 0;
-    let message: Message | undefined;
-    const take = (chunk: Buffer) => {
-      received += chunk.length;
-      visit?.holdAtLeast(received);
-      frames.push(chunk);
-      try {
-        const bytes = frames.next();
-        if (bytes && message) throw protocolError("received extra input message", Code.Unimplemented);
-        if (bytes) message = parse(bytes);
-      } catch (error) {
-        stream.off("data", take).resume();
-        reject(error);
-      }
-    };
-    stream.on("data", take);
-    stream.once("end", () => {
-      if (frames.bytesLeft > 0) take(nothing);
-      if (frames.bytesLeft > 0) reject(protocolError("incomplete envelope", Code.InvalidArgument));
-      else if (message) resolve(message);
-      else reject(protocolError("missing input message", Code.Unimplemented));
-    });
-    stream.once("close", () => resolve(undefined));
-  });
-}
-
-const nothing = Buffer.alloc(0);
-
-const protocolError = (what: string, code: Code) => new ConnectError(`protocol error: ${what}`, code);

@@ -32,7 +32,7 @@ import * as questions from "../../store/work/turns/questions.ts";
 import * as watchers from "../../store/work/watchers/watchers.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Feed } from "../cluster/feed.ts";
-import type { OutputChunk } from "../cluster/work-feed.ts";
+import type { OutputChunk } from "../cluster/output.ts";
 import { activityOf, activityStream, transcriptOf } from "../device/messages/activity.ts";
 import { attentionNames, runStatuses } from "../enums.ts";
 import { bulkRpcs } from "./bulks.ts";
@@ -122,7 +122,7 @@ function runRpcs(deps: Deps): Pick<Served, "getRun" | "listRuns" | "cancelRun" |
       const { since, until } = spanOf(request, "");
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
-        keyOf: (row: runs.RunRow) => [row.id] as [string],
+        keyOf: (row: runs.RunRow) => [row.id],
         fetch: (before, limit) =>
           runs.list(db, {
             orgId,
@@ -202,7 +202,7 @@ function resultRpcs(deps: Deps): Pick<Served, "listWindows" | "getTranscript"> {
       const watcherId = await idOfWatcher(db, orgId, request.watcherId);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
-        keyOf: (row: windows.WindowRow) => [row.id] as [string],
+        keyOf: (row: windows.WindowRow) => [row.id],
         sizeDefault: windowsPageSizeDefault,
         fetch: (before, limit) =>
           windows.list(db, {

@@ -27,7 +27,7 @@ import * as questions from "../../store/work/turns/questions.ts";
 import * as turns from "../../store/work/turns/turns.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Feed } from "../cluster/feed.ts";
-import type { OutputChunk } from "../cluster/work-feed.ts";
+import type { OutputChunk } from "../cluster/output.ts";
 import { activityOf, activityStream } from "../device/messages/activity.ts";
 import { lateResultMessage } from "./messages/run-message.ts";
 import { conversationMessage, turnMessage, turnStatuses } from "./messages/turn-message.ts";
@@ -101,7 +101,7 @@ async function list(db: Db, orgId: string, request: ListTurnsRequest) {
   );
   const { rows, nextPageToken } = await page(request, {
     key: z.tuple([idKey]),
-    keyOf: (row: turns.TurnRow) => [row.id] as [string],
+    keyOf: (row: turns.TurnRow) => [row.id],
     fetch: (before, limit) =>
       turns.list(db, {
         orgId,
@@ -135,7 +135,7 @@ function conversationRpcs({
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([textKey]),
-        keyOf: (row: conversations.ConversationRow) => [row.id] as [string],
+        keyOf: (row: conversations.ConversationRow) => [row.id],
         fetch: (after, limit) =>
           conversations.list(db, {
             orgId,

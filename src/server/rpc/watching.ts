@@ -1,7 +1,7 @@
 import type { OutputStream } from "#gen/pinion/v1/run_pb.js";
 import { Bell } from "../../time/abort.ts";
 import type { Feed } from "../cluster/feed.ts";
-import type { OutputChunk } from "../cluster/work-feed.ts";
+import type { OutputChunk } from "../cluster/output.ts";
 import { activityStream } from "../device/messages/activity.ts";
 
 /**

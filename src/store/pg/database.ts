@@ -10,8 +10,10 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { Kysely, PostgresDialect, type PostgresPool, sql, type Transaction } from "kysely";
 import pg from "pg";
+import { codeOf } from "../../errors.ts";
 import type { Logger } from "../../telemetry/log.ts";
-import { codeOf, isOutdated } from "./failures.ts";
+import { isOutdated } from "./failures.ts";
+import { noteLast, writingLast } from "./last.ts";
 import { Lender } from "./lending.ts";
 import { boundedOpening } from "./pooled.ts";
 import { savingTrips } from "./round-trips.ts";
@@ -240,8 +242,8 @@ const transactionAttemptsMax = 5;
 const retryWaitMs = 25;
 
 /**
- * Runs `fn` in a READ COMMITTED transaction, and commits all of its writes or none. With an open
- * transaction, runs in the open transaction. After a serialization failure or a deadlock `fn` runs
+ * Runs `fn` in a READ COMMITTED transaction, and commits all of its writes or none, the ones of
+ * last.ts at the end. With an open transaction, runs in the open transaction. After a serialization failure or a deadlock `fn` runs
  * again, at most 5 times in all with at most 250 ms of waiting, so `fn` must have no effects
  * outside of the database that a second run does not undo.
  */
@@ -249,7 +251,8 @@ export async function transaction<T>(db: Db, fn: (tx: Transaction<Schema>) => Pr
   if (db.isTransaction) return fn(db as Transaction<Schema>);
   for (let attempt = 1; ; attempt++) {
     try {
-      return await db.transaction().setIsolationLevel("read committed").execute(fn);
+      const opened = db.transaction().setIsolationLevel("read committed");
+      return await opened.execute((tx) => writingLast(tx, fn));
     } catch (error) {
       if (attempt >= transactionAttemptsMax || !isLostRace(error)) throw error;
       await delay(Math.random() * retryWaitMs * attempt);
@@ -266,11 +269,13 @@ export async function undoOnFailure<T>(
   fn: () => Promise<T>,
 ): Promise<{ value: T } | { error: unknown }> {
   await sql`savepoint undoing`.execute(tx);
+  const forgetLast = noteLast(tx);
   try {
     const value = await fn();
     await sql`release savepoint undoing`.execute(tx);
     return { value };
   } catch (error) {
+    forgetLast();
     await sql`rollback to savepoint undoing`.execute(tx);
     await sql`release savepoint undoing`.execute(tx);
     return { error };

@@ -11,7 +11,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { codeOf } from "./failures.ts";
+import { codeOf } from "../../errors.ts";
 import { onlyRow } from "./values/only-row.ts";
 
 /** The modes that statements of replicas wait for, the strongest first. */
@@ -24,18 +24,22 @@ export type TableLocks = ReadonlyMap<LockMode, readonly string[]>;
 /** Sends a statement within the open transaction. */
 export type Send = (statement: string) => Promise<{ rows: unknown[] }>;
 
-/** Milliseconds after which the tables are given up for good. */
-const patienceMs = 60_000;
+/** Milliseconds after which the tables are given up for good, if the caller names no other time. */
+const patienceMsDefault = 60_000;
 /** Milliseconds between two tries: a random time between half of the number and one and a half. */
 const pauseMs = 300;
 /** Milliseconds that a manual vacuum or another change of the schema is waited for at a time. */
 const maintenanceMs = 10_000;
 
 /**
- * Locks the tables until the end of the transaction. Fails with PostgreSQL's error of the last try if
- * the tables were in use for a minute.
+ * Locks the tables, with their partitions, until the end of the transaction. Fails with PostgreSQL's
+ * error of the last try if the tables were in use for `patienceMs`, a minute by default.
  */
-export async function lockGivingWay(send: Send, locks: TableLocks): Promise<void> {
+export async function lockGivingWay(
+  send: Send,
+  locks: TableLocks,
+  patienceMs = patienceMsDefault,
+): Promise<void> {
   const wanted = [...locks].filter(([, tables]) => tables.length > 0);
   if (wanted.length === 0) return;
   const { waitMs, usualMs } = await timesOf(send);

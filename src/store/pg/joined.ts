@@ -4,9 +4,9 @@
  *   begin ─┬─ set_config … ─┬─ insert … ─┬─ commit ─┬─ Sync
  *          └─ fails: PostgreSQL skips all that follow, up to the Sync
  *
- * They share one `Sync` of the extended protocol, and that is why they are no "pipeline" of pg,
- * which sends a Sync after each: behind a `begin` or a change of role that failed, the next
- * statement would be executed without it.
+ * The statements share one `Sync` of the extended protocol. A "pipeline" of pg would not do: a
+ * pipeline sends a Sync after each statement, so that PostgreSQL would execute a statement although
+ * the `begin` or the change of role before the statement had failed.
  */
 import pg from "pg";
 
@@ -15,8 +15,8 @@ export type Statement = { text: string; values?: unknown[] | undefined; name?: s
 type Result = pg.QueryResult;
 
 /**
- * Resolves with a result for each statement; rejects with the error of the first that failed. None
- * behind the failed statement was executed.
+ * Resolves with a result for each statement; rejects with the error of the first failed statement.
+ * PostgreSQL has executed no statement after the failed one.
  */
 export function sendJoined(client: pg.ClientBase, statements: readonly Statement[]): Promise<Result[]> {
   return new Promise((resolve, reject) => {
@@ -26,10 +26,10 @@ export function sendJoined(client: pg.ClientBase, statements: readonly Statement
 }
 
 /**
- * Sends one statement. Like `client.query`, and without what that leaves behind: pg assigns a new
- * function to its query, and V8 keeps a function that is assigned to a property with the old
- * objects. By such a function, the query, its rows and its promise lived until the next full
- * collection, although nobody used them any more.
+ * Sends one statement, like `client.query`, but without a leak of `client.query`: pg assigns a new
+ * function to its query, and V8 keeps a function that is assigned to a property among the old
+ * objects. The function would keep the query, its rows and its promise until the next full
+ * collection.
  */
 export async function sendAlone(client: pg.ClientBase, statement: Statement): Promise<Result | undefined> {
   try {
@@ -39,7 +39,7 @@ export async function sendAlone(client: pg.ClientBase, statement: Statement): Pr
     });
     return results[0];
   } catch (error) {
-    // In place of the stack that leads to the socket.
+    // The error's own stack leads to the socket; the new stack leads to the caller.
     Error.captureStackTrace(error as Error);
     throw error;
   }
@@ -47,7 +47,7 @@ export async function sendAlone(client: pg.ClientBase, statement: Statement): Pr
 
 type Callback = (error: Error | null, results?: Result[]) => void;
 
-/** Tells the first answer, and keeps no promise afterwards. */
+/** A callback that passes on the first answer, and keeps no promise afterwards. */
 function tellOnce(resolve: (results: Result[]) => void, reject: (error: Error) => void): Callback {
   let waiting: { resolve: typeof resolve; reject: typeof reject } | undefined = { resolve, reject };
   return (error, results = []) => {
@@ -93,13 +93,14 @@ function withoutSync(connection: object): object {
 }
 
 /**
- * A query in the eyes of the client: it hands each answer to the statement whose turn it is. A
- * statement alone is sent as pg sends it. When it has ended, it holds nothing any more.
+ * One query for the client, made of several statements (the members): hands each answer to the
+ * member that PostgreSQL answers at the moment. A single statement is sent as pg sends a query. After
+ * the end, the object keeps no member and no result.
  */
 class Joined {
-  /** Milliseconds until a client without an answer gives up: each statement has its own limit. */
+  /** Milliseconds until a client without an answer gives up: the limit of one statement, times their number. */
   readonly query_timeout: number;
-  /** Replaced by the client, which stops its timer first. */
+  /** The client puts a function in its place that stops the client's timer and then calls it. */
   callback: Callback;
   readonly #isAlone: boolean;
   #members: Member[];
@@ -130,7 +131,7 @@ class Joined {
     });
   }
 
-  /** Read by the client to note which statement the connection has prepared. */
+  /** The client reads name and text to note the statements that the connection has prepared. */
   get name(): string | undefined {
     return this.#members[this.#at]?.name;
   }
@@ -142,12 +143,13 @@ class Joined {
   submit(connection: Line): Error | null {
     const [first] = this.#members;
     if (this.#isAlone && first) return first.submit(connection);
-    // Members end with a Sync each; only the last counts.
+    // Each member would send a Sync of its own; one Sync follows all members.
     const line = withoutSync(connection);
     connection.stream.cork();
     try {
       for (const member of this.#members) {
-        // A value that cannot be sent: what comes before it is executed, what follows is not.
+        // The member has a value that cannot be sent: the members before are executed, the
+        // members after are not.
         const refused = member.submit(line);
         if (refused) this.#error ??= refused;
         if (this.#error) break;
@@ -177,13 +179,14 @@ class Joined {
     this.#next();
   }
 
-  /** A text sent alone may hold several statements, which its one member takes. */
+  /** A text that is sent alone may contain several statements; its one member takes all answers. */
   #next(): void {
     if (!this.#isAlone) this.#at++;
   }
 
   handleError(error: Error, { submittedNamedStatements }: Line): void {
-    // PostgreSQL skipped the statements behind, which are not prepared; the client forgets the failed one.
+    // PostgreSQL skipped the statements after the failed one, so these are not prepared; the client
+    // itself forgets the failed statement.
     for (const { name } of this.#members.slice(this.#at)) if (name) delete submittedNamedStatements[name];
     const told = this.#error ?? error;
     this.#forget();

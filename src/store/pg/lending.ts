@@ -1,10 +1,11 @@
 /**
- * The connections of a pool in the hands of callers. A connection returns to the pool only in a
- * usable state. A caller who finds none idle has the first that anybody gives back, while one more is
- * opened beside: opening takes ten times as long as most callers keep theirs, longer under load.
+ * The connections of a pool, lent to callers. A connection returns to the pool only in a usable
+ * state. A caller who finds no idle connection waits for the next connection: the first one that
+ * another caller gives back, or a new one that is opened meanwhile. Opening a connection takes ten
+ * times as long as most callers keep theirs, and longer under load.
  *
- *   caller ─▶ idle? ─yes─▶ lent ─given back─▶ the first who waits, or idle
- *               └─no─▶ waits, and one more is opened ─▶ the first who waits, or idle
+ *   caller ─▶ idle? ─yes─▶ lent ─given back─▶ the caller who has waited longest, or idle
+ *               └─no─▶ waits, and one more is opened ─▶ the caller who has waited longest, or idle
  */
 import type pg from "pg";
 import type { Logger } from "../../telemetry/log.ts";
@@ -20,7 +21,7 @@ type Waiting = {
   openings: number;
 };
 
-/** As pg's own pool says it. */
+/** The words of pg's own pool. */
 const noneInTime = "timeout exceeded when trying to connect";
 
 /** Lends out the connections of a pool. */
@@ -46,7 +47,7 @@ export class Lender implements ClientPool {
   async connect(): Promise<pg.PoolClient> {
     const { pool } = this.#options;
     const isIdle = this.#waiting.length === 0 && pool.idleCount > pool.waitingCount;
-    // Of a pool that ends, its own error.
+    // A pool that ends rejects with its own error.
     const lent = isIdle || pool.ending ? lentOf(await pool.connect()) : await this.#wait();
     const guarded = (failure?: Error | boolean) => this.#giveBack(lent, failure);
     lent.client.release = guarded;

@@ -1,37 +1,54 @@
 /**
  * Fewer round trips for transactions. The beginning of a transaction, its settings, and statements
- * marked {@link inCompany} wait, and are sent together with the next statement whose answer
- * somebody waits for, the commit at the latest (joined.ts):
+ * marked {@link inCompany} wait. They are sent together with the next unmarked statement, or with the
+ * commit (joined.ts):
  *
  *   transaction:  begin ┐                insert (marked) ┐
  *                       └─▶ first statement ─▶ …         └─▶ commit
  *   statement of a tenant:  begin ─ settings ─ statement ─ commit
  *
- * An error of a statement that waited is the error of the statement that it was sent with. A
- * rollback drops what waits.
+ * No caller reads the rows of a waiting statement, or only after the commit ({@link answeredLate}).
+ *
+ * If a waiting statement fails, the statement that was sent with it rejects with the error. A
+ * rollback drops the waiting statements.
  */
-import { type PostgresPool, type PostgresPoolClient, sql } from "kysely";
+import { type Kysely, type PostgresPool, type PostgresPoolClient, sql } from "kysely";
 import type pg from "pg";
 import { type Statement, sendAlone, sendJoined } from "./joined.ts";
 import { named } from "./prepared.ts";
+import type { Schema } from "./schema/schema.ts";
 
 const companyMark = "/* in company */";
 
 /**
- * At the beginning of a statement without rows and counts that anybody reads, whose errors nobody
- * catches: within a transaction it is sent with the next statement.
+ * A mark at the beginning of a statement: within a transaction the statement is sent with the next
+ * one. For statements whose rows and counts no caller reads, and whose errors no caller catches.
  */
 export const inCompany = sql.raw(companyMark);
 
-/** Settings at the beginning of each transaction, and of each single statement if those need them. */
+const lateMark = "/* answered late */";
+
+/**
+ * As {@link inCompany}, for a statement whose rows are read after the commit: the array of its rows
+ * is empty until the statement has been sent.
+ */
+export const answeredLate = sql.raw(lateMark);
+
+/** Sends the waiting statements of an open transaction: their answers come before its commit. */
+export async function sendWaiting(tx: Kysely<Schema>): Promise<void> {
+  await sql`select`.execute(tx);
+}
+
+/** Settings at the beginning of each transaction; `isForSingles`: also of each single statement. */
 export type Opening = { settings: readonly Statement[]; isForSingles: boolean };
 
-/** What is used of a pool. */
+/** The used part of a pool. */
 export type ClientPool = { options: object; connect(): Promise<pg.PoolClient>; end(): Promise<void> };
 
 /**
- * The pool for Kysely, whose statements about transactions it knows by their texts. `openingOf` is
- * asked for each caller, before a connection is taken and with the connection.
+ * The pool for Kysely. The pool recognizes Kysely's statements about transactions by their texts.
+ * `openingOf` is called for each caller before a connection is taken, and its result with the
+ * connection.
  */
 export function savingTrips(
   pool: ClientPool,
@@ -53,14 +70,17 @@ export function savingTrips(
 const begin: Statement = { text: "start transaction isolation level read committed" };
 const commit: Statement = { text: "commit" };
 
-/** A connection in the hands of one caller. */
+/** A statement that waits; `rows`: the caller's array for its rows. */
+type Waiting = Statement & { rows?: unknown[] };
+
+/** A connection, lent to one caller. */
 class SavingClient {
   readonly #client: pg.PoolClient;
   readonly #opening: Opening;
   readonly #areKept: boolean;
   /** `begun`: the beginning waits; `open`: it was sent. */
   #transaction: "none" | "begun" | "open" = "none";
-  #waiting: Statement[] = [];
+  #waiting: Waiting[] = [];
 
   constructor(client: pg.PoolClient, opening: Opening, areKept: boolean) {
     this.#client = client;
@@ -89,10 +109,15 @@ class SavingClient {
       this.#waiting.push(statement);
       return nothing("");
     }
+    if (text.startsWith(lateMark)) {
+      const answer = nothing("");
+      this.#waiting.push({ ...statement, rows: answer.rows });
+      return answer;
+    }
     return this.#send(statement);
   }
 
-  /** A connection within a transaction is not used again: it was forgotten. */
+  /** A connection whose caller forgot to end a transaction is not used again. */
   release(failure?: Error | boolean): void {
     this.#client.release(failure || this.#transaction !== "none");
   }
@@ -104,7 +129,7 @@ class SavingClient {
       return nothing("BEGIN");
     }
     if (!this.#opening.isForSingles) return sendAlone(this.#client, statement);
-    // A failed statement leaves its transaction open.
+    // A failed statement leaves its transaction open; the rollback below ends it.
     this.#transaction = "open";
     const sent = [begin, ...this.#settings, statement, commit];
     try {
@@ -112,7 +137,7 @@ class SavingClient {
       this.#transaction = "none";
       return results.at(-2);
     } catch (error) {
-      // If this fails too, the connection is not used again.
+      // If the rollback fails too, the connection is not used again.
       await this.#rollback("rollback").catch(() => undefined);
       throw error;
     }
@@ -128,7 +153,7 @@ class SavingClient {
   }
 
   async #rollback(text: string): Promise<unknown> {
-    // What waits was asked for after the last savepoint, because that was sent.
+    // All waiting statements came after the last savepoint, because a savepoint is sent at once.
     this.#waiting = [];
     const result =
       this.#transaction === "begun" ? nothing("ROLLBACK") : await sendAlone(this.#client, { text });
@@ -136,18 +161,22 @@ class SavingClient {
     return result;
   }
 
-  /** Sends a statement of the open transaction, with what waits. */
+  /** Sends a statement of the open transaction, with the waiting statements. */
   async #send(statement: Statement): Promise<unknown> {
     const waiting = this.#waiting;
     this.#waiting = [];
     this.#transaction = "open";
     if (waiting.length === 0) return sendAlone(this.#client, statement);
-    return (await sendJoined(this.#client, [...waiting, statement])).at(-1);
+    const results = await sendJoined(this.#client, [...waiting, statement]);
+    waiting.forEach(({ rows }, at) => {
+      for (const row of (rows && results[at]?.rows) ?? []) rows?.push(row);
+    });
+    return results.at(-1);
   }
 }
 
-/** The result of a statement that waits, or need not be sent. */
-const nothing = (command: string) => ({ command, rowCount: 0, rows: [] });
+/** The result of a statement that waits, or that needs no sending. */
+const nothing = (command: string) => ({ command, rowCount: 0, rows: [] as unknown[] });
 
 /** Kysely's own statements about transactions come without parameters, "start transaction …" first. */
 function isBegin(text: string): boolean {

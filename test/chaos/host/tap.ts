@@ -31,18 +31,31 @@ export function digestOf(text: string): history.Digest {
   return { sha256: createHash("sha256").update(text, "utf8").digest("hex"), characters: [...text].length };
 }
 
+/** The transport's methods, as far as they are wrapped. */
+type Transport = {
+  makeBidiStreamRequest: (...args: unknown[]) => unknown;
+  makeUnaryRequest: (...args: unknown[]) => unknown;
+};
+
+/** The device of a call, and a number for its stream. */
+type Naming = (metadata: grpc.Metadata) => { device: string; stream: string };
+
 /** Wraps the transport. `deviceOf`: the device of a token. */
 export function tapTransport(record: history.Record, deviceOf: (token: string) => string): void {
-  const prototype = grpc.Client.prototype as unknown as {
-    makeBidiStreamRequest: (...args: unknown[]) => unknown;
-    makeUnaryRequest: (...args: unknown[]) => unknown;
-  };
-  const { makeBidiStreamRequest, makeUnaryRequest } = prototype;
+  const transport = grpc.Client.prototype as unknown as Transport;
   let streams = 0;
-  const senderOf = (metadata: grpc.Metadata) =>
-    deviceOf(String(metadata.get("authorization")[0] ?? "").replace(/^Bearer /, ""));
+  const naming: Naming = (metadata) => {
+    streams += 1;
+    const token = String(metadata.get("authorization")[0] ?? "").replace(/^Bearer /, "");
+    return { device: deviceOf(token), stream: `${process.pid}-${streams}` };
+  };
+  tapStreams(transport, record, naming);
+  tapCompletions(transport, record, naming);
+}
 
-  prototype.makeBidiStreamRequest = function (...args: unknown[]) {
+function tapStreams(transport: Transport, record: history.Record, naming: Naming): void {
+  const { makeBidiStreamRequest } = transport;
+  transport.makeBidiStreamRequest = function (...args: unknown[]) {
     const [path, serialize, deserialize, metadata, ...rest] = args as [
       string,
       Serialize<ConnectRequest>,
@@ -50,24 +63,25 @@ export function tapTransport(record: history.Record, deviceOf: (token: string) =
       grpc.Metadata,
       ...unknown[],
     ];
-    const device = senderOf(metadata);
-    streams += 1;
-    const stream = `${process.pid}-${streams}`;
+    const names = naming(metadata);
     const sending: Serialize<ConnectRequest> = (message) => {
       const sent = sentOf(message);
-      if (sent) record({ kind: "sent", device, stream, message: sent });
+      if (sent) record({ kind: "sent", ...names, message: sent });
       return serialize(message);
     };
     const seeing: Deserialize<ConnectResponse> = (bytes) => {
       const message = deserialize(bytes);
       const seen = seenOf(message);
-      if (seen) record({ kind: "seen", device, stream, message: seen });
+      if (seen) record({ kind: "seen", ...names, message: seen });
       return message;
     };
     return makeBidiStreamRequest.call(this, path, sending, seeing, metadata, ...rest);
   };
+}
 
-  prototype.makeUnaryRequest = function (...args: unknown[]) {
+function tapCompletions(transport: Transport, record: history.Record, naming: Naming): void {
+  const { makeUnaryRequest } = transport;
+  transport.makeUnaryRequest = function (...args: unknown[]) {
     const [path, serialize, deserialize, request, metadata, ...rest] = args as [
       string,
       Serialize<CompleteRunRequest>,
@@ -77,17 +91,15 @@ export function tapTransport(record: history.Record, deviceOf: (token: string) =
       ...unknown[],
     ];
     if (!path.endsWith("/CompleteRun")) return makeUnaryRequest.apply(this, args);
-    const device = senderOf(metadata);
-    streams += 1;
-    const stream = `${process.pid}-${streams}`;
+    const names = naming(metadata);
     const completion = request.completion!;
     const sending: Serialize<CompleteRunRequest> = (message) => {
-      record({ kind: "sent", device, stream, message: completeOf(completion, true) });
+      record({ kind: "sent", ...names, message: completeOf(completion, true) });
       return serialize(message);
     };
     const seeing: Deserialize<CompleteRunResponse> = (bytes) => {
       const answer = deserialize(bytes);
-      record({ kind: "seen", device, stream, message: ackOf({ ...nameOf(completion), ...answer }, true) });
+      record({ kind: "seen", ...names, message: ackOf({ ...nameOf(completion), ...answer }, true) });
       return answer;
     };
     return makeUnaryRequest.call(this, path, sending, seeing, request, metadata, ...rest);

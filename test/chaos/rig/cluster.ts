@@ -71,27 +71,79 @@ export async function openCluster(directory: string, options: { hasStandby: bool
   await chmod(directory, 0o711);
   const clock = await openClock(join(directory, "clock"));
   let count = 0;
-  const next = () => {
+  const next = (): Place => {
     count += 1;
     return { directory: join(directory, `server-${count}`), settings, env: clock?.env ?? {} };
   };
-  let place = next();
-  let primary = await createPostgres(place);
-  let standby: { server: PostgresServer; directory: string; link: FaultProxy } | undefined;
-  let isClosing = false;
-  let making: Promise<void> = Promise.resolve();
+  const place = next();
+  const primary = await createPostgres(place);
   await migrate(primary.url);
   await putTablesOnDisk(primary);
+  const cluster = new Servers({ clock, primary, place, next });
+  if (options.hasStandby) await cluster.makeStandby();
+  return cluster;
+}
+
+/** The directory and the settings of a server. */
+type Place = { directory: string; settings: Record<string, string>; env: Record<string, string> };
+
+/** A primary, and the standby that follows it. */
+class Servers implements Cluster {
+  readonly clock: DatabaseClock | undefined;
+  readonly #next: () => Place;
+  #primary: PostgresServer;
+  /** The primary's. */
+  #place: Place;
+  #standby: { server: PostgresServer; directory: string; link: FaultProxy } | undefined;
+  #isClosing = false;
+  /** The making of a standby after a failover. */
+  #making: Promise<void> = Promise.resolve();
+
+  constructor(options: {
+    clock: DatabaseClock | undefined;
+    primary: PostgresServer;
+    place: Place;
+    next: () => Place;
+  }) {
+    this.clock = options.clock;
+    this.#primary = options.primary;
+    this.#place = options.place;
+    this.#next = options.next;
+  }
+
+  get url() {
+    return this.#primary.url;
+  }
+
+  get disk() {
+    return this.#primary.disk;
+  }
+
+  primary(): Target {
+    return { port: this.#primary.port };
+  }
+
+  crash() {
+    return this.#primary.crash();
+  }
+
+  start() {
+    return this.#primary.start();
+  }
+
+  query<Row extends pg.QueryResultRow>(text: string, values?: unknown[]): Promise<Row[]> {
+    return this.#primary.query<Row>(text, values);
+  }
 
   /** Repeats until a standby follows the primary: the primary crashes now and then. */
-  async function makeStandby(): Promise<void> {
-    while (!isClosing) {
-      const { port } = primary;
+  async makeStandby(): Promise<void> {
+    while (!this.#isClosing) {
+      const { port } = this.#primary;
       const link = await startFaultProxy({ port });
-      const options = { ...next(), sourceDirectory: place.directory, upstream: link.port };
+      const options = { ...this.#next(), sourceDirectory: this.#place.directory, upstream: link.port };
       try {
-        const server = await clonePostgres(primary, options);
-        standby = { server, directory: options.directory, link };
+        const server = await clonePostgres(this.#primary, options);
+        this.#standby = { server, directory: options.directory, link };
         return;
       } catch {
         await link.close();
@@ -99,65 +151,53 @@ export async function openCluster(directory: string, options: { hasStandby: bool
       }
     }
   }
-  if (options.hasStandby) making = makeStandby();
-  await making;
 
-  return {
-    get url() {
-      return primary.url;
-    },
-    primary: () => ({ port: primary.port }),
-    get disk() {
-      return primary.disk;
-    },
-    clock,
-    crash: () => primary.crash(),
-    start: () => primary.start(),
-    query: (text, values) => primary.query(text, values),
-    async standbyIsCurrent() {
-      const deadline = performance.now() + currentMsMax;
-      let position: string | undefined;
-      while (standby && performance.now() < deadline) {
-        const found = await primary
-          .query<{ here: string; isThere: boolean | null }>(
-            `select coalesce($1, pg_current_wal_lsn()::text) as here,
-              (select bool_or(flush_lsn >= $1::pg_lsn) from pg_stat_replication where application_name = 'standby')
-                as "isThere"`,
-            [position ?? null],
-          )
-          .catch(() => []);
-        position ??= found[0]?.here;
-        if (found[0]?.isThere) return true;
-        await delay(currentPollMs);
-      }
-      return false;
-    },
-    cutStandby() {
-      standby?.link.set({ up: "blackhole", down: "blackhole", onConnect: "hang" });
-    },
-    async failOver() {
-      const promoted = standby;
-      if (!promoted) return;
-      standby = undefined;
-      const former = primary;
-      await former.crash();
-      await promoted.server.query("select pg_promote(true, 20)");
-      primary = promoted.server;
-      place = { ...place, directory: promoted.directory };
-      making = (async () => {
-        await promoted.link.close();
-        await former.remove();
-        await makeStandby();
-      })();
-    },
-    async close() {
-      isClosing = true;
-      await making.catch(() => {});
-      await standby?.server.remove();
-      await standby?.link.close();
-      await primary.remove();
-    },
-  };
+  async standbyIsCurrent(): Promise<boolean> {
+    const deadline = performance.now() + currentMsMax;
+    let position: string | undefined;
+    while (this.#standby && performance.now() < deadline) {
+      const found = await this.#primary
+        .query<{ here: string; isThere: boolean | null }>(
+          `select coalesce($1, pg_current_wal_lsn()::text) as here,
+            (select bool_or(flush_lsn >= $1::pg_lsn) from pg_stat_replication where application_name = 'standby')
+              as "isThere"`,
+          [position ?? null],
+        )
+        .catch(() => []);
+      position ??= found[0]?.here;
+      if (found[0]?.isThere) return true;
+      await delay(currentPollMs);
+    }
+    return false;
+  }
+
+  cutStandby(): void {
+    this.#standby?.link.set({ up: "blackhole", down: "blackhole", onConnect: "hang" });
+  }
+
+  async failOver(): Promise<void> {
+    const promoted = this.#standby;
+    if (!promoted) return;
+    this.#standby = undefined;
+    const former = this.#primary;
+    await former.crash();
+    await promoted.server.query("select pg_promote(true, 20)");
+    this.#primary = promoted.server;
+    this.#place = { ...this.#place, directory: promoted.directory };
+    this.#making = (async () => {
+      await promoted.link.close();
+      await former.remove();
+      await this.makeStandby();
+    })();
+  }
+
+  async close(): Promise<void> {
+    this.#isClosing = true;
+    await this.#making.catch(() => {});
+    await this.#standby?.server.remove();
+    await this.#standby?.link.close();
+    await this.#primary.remove();
+  }
 }
 
 type Jump = { from: number; to: number; aheadMs: number };

@@ -46,21 +46,11 @@ export function createHost(options: {
       await mkdir(options.directory, { recursive: true });
       await writeFile(configFile, JSON.stringify(config));
       record({ kind: "host", host: name, phase: "started" });
-      // The output of a killed process ends in the middle of a line.
-      let rest = "";
       child = startChild({
         file: join(options.sourceTree ?? repository, "test/chaos/host/main.ts"),
         args: [configFile],
         env: {},
-        onRecord(text) {
-          const end = text.lastIndexOf("\n") + 1;
-          if (end === 0) {
-            rest += text;
-            return;
-          }
-          options.onRecord(rest + text.slice(0, end));
-          rest = text.slice(end);
-        },
+        onRecord: wholeLines(options.onRecord),
       });
       await child.ready;
     },
@@ -84,6 +74,16 @@ export function createHost(options: {
       });
       return (await Promise.all(all)).flat();
     },
+  };
+}
+
+/** Hands on whole lines: the output of a killed process ends in the middle of a line. */
+function wholeLines(onLines: (text: string) => void): (text: string) => void {
+  let rest = "";
+  return (text) => {
+    const end = text.lastIndexOf("\n") + 1;
+    if (end > 0) onLines(rest + text.slice(0, end));
+    rest = end > 0 ? text.slice(end) : rest + text;
   };
 }
 

@@ -30,7 +30,7 @@ const stopMsMax = 30_000;
 /** Maximum time of a start: behind a database that is away, replicas wait. */
 const startMsMax = 90_000;
 
-export async function createReplica(options: {
+type Options = {
   name: string;
   databaseUrl: string;
   /** The database behind the replica's link, for each new connection. */
@@ -42,70 +42,96 @@ export async function createReplica(options: {
   sourceTree?: string | undefined;
   /** The script of a built command, in place of sources. */
   program?: string | undefined;
-}): Promise<ReplicaProcess> {
-  const { name, record } = options;
-  const port = await freePort();
-  const link = await startFaultProxy(options.database);
-  const throughLink = new URL(options.databaseUrl);
-  throughLink.port = String(link.port);
-  let child: Child | undefined;
-  let isUp = false;
+};
 
-  async function ended(): Promise<void> {
-    isUp = false;
-    await child?.ended;
+export async function createReplica(options: Options): Promise<ReplicaProcess> {
+  return new Replica(options, await freePort(), await startFaultProxy(options.database));
+}
+
+class Replica implements ReplicaProcess {
+  readonly port: number;
+  readonly link: FaultProxy;
+  readonly #options: Options;
+  #child: Child | undefined;
+  #isUp = false;
+
+  constructor(options: Options, port: number, link: FaultProxy) {
+    this.#options = options;
+    this.port = port;
+    this.link = link;
   }
 
-  return {
-    name,
-    port,
-    link,
-    get isUp() {
-      return isUp;
-    },
-    get child() {
-      return child;
-    },
-    async start() {
-      if (child?.isAlive) return;
-      const { child: started, serves } = startServing(name, {
-        file: options.program ?? join(options.sourceTree ?? repository, "src/cli/main.ts"),
-        args: ["serve", "--json", "--port", String(port), "--data", join(options.directory, name)],
-        env: { PINION_LOG_LEVEL: "warn", DATABASE_URL: throughLink.href, ...options.env },
-      });
-      child = started;
-      started.ended.then(() => {
-        if (child !== started) return;
-        isUp = false;
-        record({ kind: "replica", replica: name, phase: "ended" });
-      });
-      await serves;
-      isUp = true;
-      record({ kind: "replica", replica: name, phase: "serving" });
-    },
-    async kill() {
-      child?.signal("SIGKILL");
-      await ended();
-    },
-    async stop() {
-      isUp = false;
-      record({ kind: "replica", replica: name, phase: "stopping" });
-      child?.signal("SIGTERM");
-      const timer = setTimeout(() => child?.signal("SIGKILL"), stopMsMax);
-      await ended();
-      clearTimeout(timer);
-    },
-    pause() {
-      if (!child?.isAlive) return;
-      record({ kind: "replica", replica: name, phase: "paused" });
-      child.signal("SIGSTOP");
-    },
-    continue() {
-      if (!child?.isAlive) return;
-      child.signal("SIGCONT");
-      record({ kind: "replica", replica: name, phase: "continued" });
-    },
-  };
+  get name() {
+    return this.#options.name;
+  }
+
+  get isUp() {
+    return this.#isUp;
+  }
+
+  get child() {
+    return this.#child;
+  }
+
+  async start(): Promise<void> {
+    if (this.#child?.isAlive) return;
+    const { child, serves } = startServing(this.name, this.#program());
+    this.#child = child;
+    child.ended.then(() => {
+      if (this.#child !== child) return;
+      this.#isUp = false;
+      this.#record("ended");
+    });
+    await serves;
+    this.#isUp = true;
+    this.#record("serving");
+  }
+
+  #program() {
+    const { databaseUrl, directory, env, program, sourceTree } = this.#options;
+    const throughLink = new URL(databaseUrl);
+    throughLink.port = String(this.link.port);
+    return {
+      file: program ?? join(sourceTree ?? repository, "src/cli/main.ts"),
+      args: ["serve", "--json", "--port", String(this.port), "--data", join(directory, this.name)],
+      env: { PINION_LOG_LEVEL: "warn", DATABASE_URL: throughLink.href, ...env },
+    };
+  }
+
+  async kill(): Promise<void> {
+    this.#child?.signal("SIGKILL");
+    await this.#ended();
+  }
+
+  async stop(): Promise<void> {
+    this.#isUp = false;
+    this.#record("stopping");
+    this.#child?.signal("SIGTERM");
+    const timer = setTimeout(() => this.#child?.signal("SIGKILL"), stopMsMax);
+    await this.#ended();
+    clearTimeout(timer);
+  }
+
+  pause(): void {
+    if (!this.#child?.isAlive) return;
+    this.#record("paused");
+    this.#child.signal("SIGSTOP");
+  }
+
+  continue(): void {
+    if (!this.#child?.isAlive) return;
+    this.#child.signal("SIGCONT");
+    this.#record("continued");
+  }
+
+  async #ended(): Promise<void> {
+    this.#isUp = false;
+    await this.#child?.ended;
+  }
+
+  #record(phase: Extract<Parameters<Record>[0], { kind: "replica" }>["phase"]): void {
+    this.#options.record({ kind: "replica", replica: this.name, phase });
+  }
 }
 
 /** Starts a server. `serves` resolves when it serves, and rejects if it ends before, or is late. */

@@ -213,6 +213,19 @@ test("a cancel of an attempt that is not here is answered at once", async () => 
   expect(await session.next("cancelled")).toMatchObject(gone);
 });
 
+test("a daemon that comes back names its last session, and one that begins names none", async () => {
+  const peer = await startPeer();
+  const proxy = await startFaultProxy(peer);
+  const fingerprint = { machineHash: "m", bootHash: "b", hostName: "laptop", arch: "x64", daemonId: "d" };
+  const machine = { ...fingerprint, startedAt: performance.now() };
+  const { events } = startDevice(proxy.url, { machine });
+  expect((await peer.session()).hello.machine).toMatchObject({ daemonId: "d", sessionEpoch: 0n });
+  const { sessionEpoch } = await events.next("connected");
+  expect(sessionEpoch).toBeGreaterThan(0n);
+  proxy.reset();
+  expect((await peer.session()).hello.machine).toMatchObject({ daemonId: "d", sessionEpoch });
+});
+
 test("a broken stream is dialled again, and what runs goes on", async () => {
   const peer = await startPeer();
   const proxy = await startFaultProxy(peer);

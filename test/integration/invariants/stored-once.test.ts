@@ -5,8 +5,7 @@
 import { expect, test } from "vitest";
 import { createEndings } from "../../../src/scheduler/endings/endings.ts";
 import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
-import { runEndings } from "../../../src/scheduler/endings/run-endings.ts";
-import { settleWithEvents } from "../../../src/scheduler/endings/settle.ts";
+import { runEndings, settleWithEvents } from "../../../src/scheduler/endings/run-endings.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";

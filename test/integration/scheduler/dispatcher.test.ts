@@ -1,14 +1,16 @@
 /** The distribution of claims among the waiting seats. */
 import { sql } from "kysely";
-import { expect, test } from "vitest";
-import type { Seat } from "../../../src/scheduler/claims.ts";
+import { expect, onTestFinished, test } from "vitest";
 import { Dispatcher } from "../../../src/scheduler/dispatcher.ts";
 import type { Endings } from "../../../src/scheduler/endings/endings.ts";
+import type { Seat } from "../../../src/scheduler/seat.ts";
+import { SecondLooks } from "../../../src/scheduler/second-looks.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import type { ClaimedRun } from "../../../src/store/work/runs/run-claims.ts";
 import type { RecordedRun } from "../../../src/store/work/watchers/slot-rows.ts";
 import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
+import { hold } from "../../support/locks.ts";
 import {
   type DeviceName,
   openDevice,
@@ -56,9 +58,10 @@ async function openSeat(device: DeviceName, slots: number, given: (run: ClaimedR
   };
 }
 
-function openDispatcher(onBatch: (seats: number) => void = () => {}) {
+function openDispatcher(onBatch: (seats: number) => void = () => {}, looks?: SecondLooks) {
   return new Dispatcher({
     ...{ db: database.db, policy, log, doorbell: noteDoorbell(), onBatch },
+    onLess: (seat, kind) => looks?.passed(seat, kind),
     turns: { timers: turnTimers, endings: {} as Endings },
   });
 }
@@ -254,4 +257,38 @@ test("a worker that was given less than it has room for asks again when it is wo
     await dispatcher.idle();
     expect(claims).toHaveLength(woken);
   }
+});
+
+test("a run that was locked as it was claimed is claimed when it is free, and a seat with nothing left is looked at once", async () => {
+  const { db } = database;
+  const device = await seedDevice(db);
+  await seedDue(device, 2, new Date(Date.now() - 2_000));
+  await materializeOnce(db, { doorbell: noteDoorbell(), log });
+  const given: string[] = [];
+  const seat = await openSeat(device, 5, (run) => given.push(run.runId));
+  const claims: number[] = [];
+  const woken: Seat[] = [];
+  const looks = new SecondLooks({
+    ...{ db, log },
+    wake(one) {
+      woken.push(one);
+      dispatcher.wake(one);
+    },
+  });
+  onTestFinished(() => looks.close());
+  const dispatcher = openDispatcher((seats) => claims.push(seats), looks);
+  await using held = await hold(db);
+  const { rows } = await sql<{ id: string }>`select id from run limit 1 for update`.execute(held.tx);
+  dispatcher.wake(seat);
+  await dispatcher.idle();
+  expect(given).toHaveLength(1);
+  await held.tx.rollback().execute();
+  await expect.poll(() => given).toHaveLength(2);
+  expect(given).toContain(rows[0]?.id);
+  await dispatcher.idle();
+  const [claimed, wakes] = [claims.length, woken.length];
+  // The last claim has found less than the room, and the look after it finds nothing that waits.
+  await expect.poll(() => seat.mayHave.run).toBe(false);
+  await sql`select pg_sleep(0.4)`.execute(db);
+  expect([claims.length, woken.length]).toEqual([claimed, wakes]);
 });

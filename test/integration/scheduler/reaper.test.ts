@@ -5,7 +5,7 @@
 import { expect, onTestFinished, test, vi } from "vitest";
 import { cancelRun } from "../../../src/scheduler/endings/cancels.ts";
 import { reapOnce, startReaper } from "../../../src/scheduler/endings/reaper.ts";
-import { settleWithEvents } from "../../../src/scheduler/endings/settle.ts";
+import { settleWithEvents } from "../../../src/scheduler/endings/run-endings.ts";
 import { type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import * as attempts from "../../../src/store/work/attempts/attempts.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";

@@ -1,6 +1,6 @@
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import { type Db, transaction } from "../../../src/store/pg/database.ts";
+import { type Db, transaction, undoOnFailure } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/service/events.ts";
 import { newId } from "../../../src/values/ids.ts";
 import { useDatabase } from "../../support/database.ts";
@@ -30,6 +30,28 @@ test("a reader that resumes misses nothing while a writer holds its transaction 
     (row) => row.kind,
   );
   expect(kinds).toEqual(["test.first", "test.second"]);
+});
+
+test("the events of a transaction are one statement, its last, whenever they were asked for", async () => {
+  const { db } = database;
+  await addTenant(db, "acme");
+  const start = await events.head(db, { orgId: "acme" });
+  const append = (tx: Db, kind: string) => events.append(tx, "acme", [{ kind, actor: "pinion" }]);
+  await transaction(db, async (tx) => {
+    await append(tx, "test.first");
+    await undoOnFailure(tx, async () => {
+      await append(tx, "test.undone");
+      throw new Error("undone");
+    });
+    await undoOnFailure(tx, () => append(tx, "test.second"));
+    // Within the open transaction, whose end it is not.
+    await transaction(tx, (same) => append(same, "test.third"));
+    await sql`select`.execute(tx);
+    // Another writer does not wait for the locks that this transaction still takes.
+    await transaction(db, (other) => append(other, "test.other"));
+  });
+  const seen = await events.listAfter(db, { orgId: "acme", afterSeq: start, limit: 10 });
+  expect(seen.map(({ kind }) => kind)).toEqual(["test.other", "test.first", "test.second", "test.third"]);
 });
 
 test("writers of many orgs in opposite orders do not wait for each other in a circle", async () => {

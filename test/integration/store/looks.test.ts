@@ -7,7 +7,7 @@ import { createLooks, type Look, looksAlone } from "../../../src/store/pg/looks.
 import { onlyRow } from "../../../src/store/pg/values/only-row.ts";
 import * as active from "../../../src/store/work/attempts/active.ts";
 import * as attempts from "../../../src/store/work/attempts/attempts.ts";
-import * as deliveries from "../../../src/store/work/messages/deliveries.ts";
+import * as deliveries from "../../../src/store/work/messages/delivery-claims.ts";
 import * as bulks from "../../../src/store/work/runs/bulks.ts";
 import * as placements from "../../../src/store/work/runs/placements.ts";
 import * as runs from "../../../src/store/work/runs/runs.ts";

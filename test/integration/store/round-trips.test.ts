@@ -2,7 +2,6 @@
 import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { sql } from "kysely";
-import pg from "pg";
 import { afterEach, expect, test, vi } from "vitest";
 import {
   type Database,
@@ -14,13 +13,14 @@ import {
 } from "../../../src/store/pg/database.ts";
 import { rehearsable } from "../../../src/store/pg/dry-run.ts";
 import { isUnavailable } from "../../../src/store/pg/failures.ts";
-import { inCompany } from "../../../src/store/pg/round-trips.ts";
+import { answeredLate, inCompany } from "../../../src/store/pg/round-trips.ts";
 import { withinOrg } from "../../../src/store/pg/tenancy.ts";
 import { ofFew } from "../../../src/store/pg/values/unnest.ts";
 import * as events from "../../../src/store/work/service/events.ts";
 import { administer, useDatabase } from "../../support/database.ts";
 import { isClockFaked } from "../../support/faketime.ts";
 import { startFaultProxy } from "../../support/fault-proxy.ts";
+import { countTrips } from "../../support/trips.ts";
 
 const t = useDatabase();
 const opened: Database[] = [];
@@ -33,18 +33,6 @@ function open(options: Partial<DatabaseOptions> = {}): Database {
   const database = openDatabase({ url: t.url, poolMax: 1, ...options });
   opened.push(database);
   return database;
-}
-
-/** Counts the messages that PostgreSQL answers with one ReadyForQuery each. */
-function countTrips(): () => number {
-  const { prototype } = (pg as unknown as { Connection: { prototype: { sync(): void; query(): void } } })
-    .Connection;
-  const spies = [vi.spyOn(prototype, "sync"), vi.spyOn(prototype, "query")];
-  return () => {
-    const count = spies.reduce((sum, spy) => sum + spy.mock.calls.length, 0);
-    for (const spy of spies) spy.mockClear();
-    return count;
-  };
 }
 
 const addOrg = (tx: Db, id: string) => sql`insert into org (id, name) values (${id}, ${id})`.execute(tx);
@@ -120,6 +108,28 @@ test("a statement that waited and fails is the error of the commit, and nothing 
   expect(error).toMatchObject({ code: "23505" });
   expect(await orgs()).toEqual(["there"]);
   expect(await one(db)).toEqual([{ one: 1 }]);
+});
+
+test("a statement whose rows are read after the commit is sent with the commit", async () => {
+  const { db } = open();
+  await addOrg(db, "there");
+  const trips = countTrips();
+  const addLate = (tx: Db, id: string) =>
+    sql<{
+      id: string;
+    }>`${answeredLate}${ofFew} insert into org (id, name) values (${id}, 'late') returning id`.execute(tx);
+  const added = await transaction(db, async (tx) => {
+    await addLater(tx, "a");
+    const answers = [await addLate(tx, "b"), await addLate(tx, "c")];
+    expect(answers.map(({ rows }) => rows)).toEqual([[], []]);
+    await addLater(tx, "d");
+    return answers;
+  });
+  expect(trips()).toBe(1);
+  expect(added.map(({ rows }) => rows)).toEqual([[{ id: "b" }], [{ id: "c" }]]);
+  const refused = transaction(db, (tx) => addLate(tx, "there"));
+  expect(await caught(refused)).toMatchObject({ code: "23505" });
+  expect(await orgs()).toEqual(["a", "b", "c", "d", "there"]);
 });
 
 test("behind a statement that waited and fails, the next is not executed", async () => {

@@ -58,6 +58,7 @@ class Connection implements DeviceConnection {
   #delivery: Delivery | undefined;
   #session: Session | undefined;
   #history: History = { failures: 0, refusals: 0 };
+  #sessionEpoch = 0n;
   #lock: { release(): Promise<void> } | undefined;
   #wake: { stop(): void } | undefined;
   #closing: Promise<void> | undefined;
@@ -207,7 +208,7 @@ class Connection implements DeviceConnection {
       lifecycle: this.#lifecycle,
       timing: this.#timing,
       host: {
-        hello: () => helloOf(this.#options, this.#held()),
+        hello: () => helloOf(this.#options, this.#held(), this.#sessionEpoch),
         attempts: () => heartbeatList(this.#held()),
         onWelcome: (welcome, limits) => this.#welcomed(welcome, limits),
         onMessage: (message) => this.#messages.received(message, nowMs()),
@@ -268,6 +269,7 @@ class Connection implements DeviceConnection {
   #welcomed(welcome: Welcome, limits: SessionLimits): void {
     this.#attempts.limits = limits;
     this.#serverCapabilities = new Set(welcome.capabilities);
+    this.#sessionEpoch = welcome.sessionEpoch;
     const { incarnation, serverTime, timers } = welcome;
     const heartbeat = timers?.heartbeatInterval;
     this.#emit({

@@ -41,8 +41,8 @@ export function heartbeatList({ running, finished }: HeldAttempts): AttemptRef[]
     .map(({ workId, attemptToken }) => create(AttemptRefSchema, { workId, attemptToken }));
 }
 
-/** The first message of a stream. */
-export function helloOf(options: DeviceOptions, held: HeldAttempts): Hello {
+/** The first message of a stream. `sessionEpoch`: of the last welcome; 0 for none. */
+export function helloOf(options: DeviceOptions, held: HeldAttempts, sessionEpoch: bigint): Hello {
   const tokens = new Set(held.finished.map(({ attemptToken }) => attemptToken));
   const running = held.running
     .filter(({ attemptToken }) => !tokens.has(attemptToken))
@@ -62,13 +62,16 @@ export function helloOf(options: DeviceOptions, held: HeldAttempts): Hello {
     maxConcurrency: options.maxConcurrency ?? 1,
     held: [...running, ...finished].slice(0, LISTED_MAX),
     configProblem: truncateUtf8(options.configProblem ?? "", CONFIG_PROBLEM_BYTES_MAX).text,
-    ...(options.machine === undefined ? {} : { machine: machineOf(options.machine) }),
+    ...(options.machine === undefined ? {} : { machine: machineOf(options.machine, sessionEpoch) }),
     ...(options.upgrade === undefined ? {} : { upgrade: options.upgrade }),
     executors: options.executors ?? [],
     workspaces: options.workspaces ?? [],
   });
 }
 
-function machineOf({ startedAt, ...machine }: MachineFingerprint): MessageInitShape<typeof MachineSchema> {
-  return { ...machine, daemonAge: durationFromMs(Math.round(performance.now() - startedAt)) };
+function machineOf(
+  { startedAt, ...machine }: MachineFingerprint,
+  sessionEpoch: bigint,
+): MessageInitShape<typeof MachineSchema> {
+  return { ...machine, sessionEpoch, daemonAge: durationFromMs(Math.round(performance.now() - startedAt)) };
 }

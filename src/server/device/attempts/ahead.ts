@@ -3,6 +3,7 @@ import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
 import type { DatabaseClock } from "../../../time/database-clock.ts";
 import type { Prepared } from "../stream/link.ts";
 import { type DueWheel, earlyMsMax } from "./due-wheel.ts";
+import type { AttemptTimes } from "./outstanding.ts";
 
 /**
  * Milliseconds that a due run waits here for a slot; after that it waits in the database, where
@@ -22,8 +23,6 @@ const farMs = 3_600_000;
  */
 const reserveMs = 4_000;
 const reserveMax = 32;
-/** The weight of the latest attempt in the moving average of the attempts' times. */
-const latestShare = 0.25;
 
 /**
  * What a session keeps of a run beside its assignment. The assignment's content would be the larger
@@ -104,6 +103,8 @@ export type Ending = Pick<Settlement, "action" | "status" | "reason">;
 
 /** The session's side of the runs claimed ahead. */
 export type AheadSession = {
+  /** The times of the device's attempts. */
+  readonly times: AttemptTimes;
   /** Number of further attempts that the device accepts now. */
   slotsLeft(): number;
   /** Pushes a due run. */
@@ -124,11 +125,6 @@ export class Ahead {
   readonly #clock: Pick<DatabaseClock, "now">;
   readonly #wheel: Pick<DueWheel, "at">;
   readonly #held = new Held();
-  /**
-   * Average milliseconds from a push to its completion on the device; undefined before the first
-   * completion.
-   */
-  #attemptMs: number | undefined;
   /** The next look at the runs that wait for a slot, in milliseconds since 1970. */
   #lookMs = Number.POSITIVE_INFINITY;
   #forgetLook: (() => void) | undefined;
@@ -163,16 +159,12 @@ export class Ahead {
     return dueMs <= this.#clock.now() + earlyMsMax;
   }
 
-  /** Adds an attempt's time to the average. */
-  took(ms: number): void {
-    this.#attemptMs = (this.#attemptMs ?? ms) * (1 - latestShare) + ms * latestShare;
-  }
-
   /**
    * Maximum number of runs claimed for a device with the given slots, pushed and ahead together.
    */
   roomFor(slots: number): number {
-    const reserve = this.#attemptMs === undefined ? 0 : (slots * reserveMs) / Math.max(1, this.#attemptMs);
+    const { averageMs } = this.#session.times;
+    const reserve = averageMs === undefined ? 0 : (slots * reserveMs) / Math.max(1, averageMs);
     return slots + Math.min(reserveMax, Math.floor(reserve));
   }
 
@@ -236,7 +228,7 @@ export class Ahead {
         continue;
       }
       // The device's attempts take longer than estimated.
-      this.#attemptMs = Math.max(this.#attemptMs ?? 0, heldMsMax);
+      this.#session.times.atLeast(heldMsMax);
       this.#held.remove(held.run.attemptToken);
       this.#session.giveBackHeld(held.run, { ...givenBack, reason: "its device had no free slot for it" });
     }

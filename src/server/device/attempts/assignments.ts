@@ -1,6 +1,8 @@
 import { withdrawnDelayMs } from "../../../scheduler/endings/reaper.ts";
+import type { Seat } from "../../../scheduler/seat.ts";
 import type { AttemptName, Settlement } from "../../../store/work/attempts/settlements.ts";
 import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
+import type { SessionName } from "../../../store/work/service/presence.ts";
 import type { ClaimedTurn } from "../../../store/work/turns/turn-attempts.ts";
 import type { Logger } from "../../../telemetry/log.ts";
 import { assignmentOf, cancelOf, turnAssignmentOf } from "../messages/messages.ts";
@@ -11,7 +13,7 @@ import type { SessionServices } from "../session/session-services.ts";
 import type { SessionState } from "../session/session-table.ts";
 import type { Link, Prepared } from "../stream/link.ts";
 import { Ahead, type AheadSession, type Ending, type HeldName } from "./ahead.ts";
-import { Outstanding, type OutstandingAttempt } from "./outstanding.ts";
+import { AttemptTimes, Outstanding, type OutstandingAttempt } from "./outstanding.ts";
 import type { AttemptKind } from "./work.ts";
 
 /** The settlement of an attempt claimed for a session that stopped serving meanwhile. */
@@ -23,28 +25,31 @@ const whileLeaving = {
 
 /** The session, as its attempts know the session. */
 export type SessionView = {
-  readonly orgId: string;
-  readonly deviceId: string;
   readonly isWorker: boolean;
-  readonly epoch: number;
-  readonly sessionId: string;
   readonly state: SessionState;
   /** Whether the device has been silent for so long that it may be lost. */
   readonly isQuiet: boolean;
   readonly log: Logger;
-  /** The session may take more work. */
-  wake(): void;
 };
 
 /**
  * The attempts of a session on the way down: a claimed run or turn is held until a slot is free,
  * pushed as an assignment, and taken away again. The database decides; the session remembers
- * (outstanding.ts), so that the device keeps within its slots.
+ * (outstanding.ts), so that the device keeps within its slots. The dispatcher knows the session by
+ * this seat.
  *
  *   claimed ─▶ held until due and a slot is free (ahead.ts) ─▶ assignment ─▶ settled: the slot is free
  */
-export class Assignments implements AheadSession {
+export class Assignments implements AheadSession, Seat {
+  // The session's name, from its welcome on.
+  orgId = "";
+  deviceId = "";
+  epoch = 0;
+  sessionId = "";
+  kinds: readonly string[] | null = null;
+  readonly mayHave: Record<AttemptKind, boolean> = { run: true, turn: true };
   readonly out = new Outstanding();
+  readonly times = new AttemptTimes();
   readonly #ahead: Ahead;
   readonly #session: SessionView;
   readonly #link: Link;
@@ -68,12 +73,22 @@ export class Assignments implements AheadSession {
     this.#ahead = new Ahead(this, parts.services);
   }
 
-  /** Takes in the attempts that continue; `ended`: the tokens of ended programs. */
+  /**
+   * The session serves: takes its name, and the attempts that continue. `ended`: the tokens of ended
+   * programs.
+   */
   begin(options: {
+    session: SessionName & Pick<Seat, "kinds">;
     maxConcurrency: number;
     continuing: Opening["continuing"];
     ended: ReadonlySet<string>;
   }): void {
+    const { session } = options;
+    this.orgId = session.orgId;
+    this.deviceId = session.deviceId;
+    this.epoch = session.epoch;
+    this.sessionId = session.sessionId;
+    this.kinds = session.kinds;
     this.#maxConcurrency = options.maxConcurrency;
     for (const held of options.continuing) {
       // An ended attempt is not listed by heartbeats; its completion is on the way.
@@ -84,16 +99,16 @@ export class Assignments implements AheadSession {
 
   /** The attempts on the device by the session's memory, and the attempts held ahead for it. */
   list(): (AttemptName & { kind: AttemptKind })[] {
-    const { orgId, deviceId } = this.#session;
+    const { orgId, deviceId } = this;
     const held = this.#ahead.list().map(workOf);
     return [...this.out.list(), ...held].map(({ kind, workId, attemptToken }) => {
       return { orgId, deviceId, kind, workId, attemptToken };
     });
   }
 
-  /** Notes the time from a push to the device's report. */
-  took(ms: number): void {
-    this.#ahead.took(ms);
+  /** The session may take more work. */
+  wake(): void {
+    this.#services.dispatcher.wake(this);
   }
 
   /** Gives back the runs that are held ahead. */
@@ -205,7 +220,7 @@ export class Assignments implements AheadSession {
         });
       },
     });
-    this.#services.runMoved(this.#session, "run.claimed", attempt);
+    this.#services.runMoved(this, "run.claimed", attempt);
     return true;
   }
 
@@ -218,8 +233,8 @@ export class Assignments implements AheadSession {
     { kind, workId, attemptToken }: { kind: AttemptKind; workId: string; attemptToken: string },
     how: Ending = whileLeaving,
   ): void {
-    const { orgId } = this.#session;
-    const session = { epoch: this.#session.epoch, sessionId: this.#session.sessionId };
+    const { orgId, epoch, sessionId } = this;
+    const session = { epoch, sessionId };
     this.#services.works[kind]
       .settle({ orgId, workId, attemptToken, deviceId: null, session, ...how })
       .catch((error: unknown) => {
@@ -250,7 +265,7 @@ export class Assignments implements AheadSession {
     if (held) {
       // The device has never heard of the attempt.
       this.#giveBack(workOf(held), { action: "finish", status: "cancelled", reason: attempt.reason });
-      this.#session.wake();
+      this.wake();
       return;
     }
     if (this.#session.state === "serving" || this.#session.state === "draining")
@@ -260,7 +275,7 @@ export class Assignments implements AheadSession {
   /** An attempt was settled, on any replica: its slot is free. */
   settled(attemptToken: string): void {
     if (this.#ahead.remove(attemptToken)) {
-      this.#session.wake();
+      this.wake();
       return;
     }
     const attempt = this.#forget(attemptToken);
@@ -274,12 +289,12 @@ export class Assignments implements AheadSession {
     if (!attempt) return undefined;
     if (wasFull) this.#freeSince = performance.now();
     this.#ahead.pushDue();
-    this.#session.wake();
+    this.wake();
     return attempt;
   }
 
   named({ workId }: { workId: string }): { orgId: string; deviceId: string; workId: string } {
-    return { orgId: this.#session.orgId, deviceId: this.#session.deviceId, workId };
+    return { orgId: this.orgId, deviceId: this.deviceId, workId };
   }
 
   /** Tells the device to stop an attempt that is no longer the device's. */
@@ -297,9 +312,9 @@ export class Assignments implements AheadSession {
     event: "take" | "report" = "take",
   ): void {
     this.out.on(attempt, event);
-    const { orgId } = this.#session;
+    const { orgId, epoch, sessionId } = this;
     const { workId, attemptToken } = attempt;
-    const session = { epoch: this.#session.epoch, sessionId: this.#session.sessionId };
+    const session = { epoch, sessionId };
     const settlement = { orgId, workId, attemptToken, deviceId: null, session, ...how };
     this.#handling.track(
       this.#handling

@@ -70,6 +70,24 @@ export type OutstandingAttempt = {
  */
 export const beatsMissedMax = 2;
 
+/** The weight of the latest attempt in the moving average of the attempts' times. */
+const latestShare = 0.25;
+
+/** The times of a device's attempts, in milliseconds from a push to its completion on the device. */
+export class AttemptTimes {
+  /** A moving average; undefined before the first completion. */
+  averageMs: number | undefined;
+
+  add(ms: number): void {
+    this.averageMs = (this.averageMs ?? ms) * (1 - latestShare) + ms * latestShare;
+  }
+
+  /** The device's attempts take `ms` at least: longer than the average said. */
+  atLeast(ms: number): void {
+    this.averageMs = Math.max(this.averageMs ?? 0, ms);
+  }
+}
+
 /**
  * The attempts on one device, as remembered by its session. The memory keeps the device within its
  * slots and detects attempts that the device has lost. Forgetting the attempts loses nothing: the

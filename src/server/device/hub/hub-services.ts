@@ -69,7 +69,7 @@ export type Parts = {
 
 export function createParts(deps: HubDeps): Parts {
   const { db, log, feed, publisher, endings, config } = deps;
-  const registry = createRegistry(deps.dispatcher);
+  const registry = createRegistry();
   const works = createWorks({ ...deps, ttlMs: config.ttlMs });
   const wheel = new DueWheel({
     clock: deps.clock,
@@ -174,12 +174,7 @@ function restoring(db: Db, log: Logger): Pick<SessionServices<Session>, "restore
  * Handles an opened session: announces the settlements of its opening, and registers it as the
  * device's session.
  */
-function opened(
-  { publisher, feed, dispatcher }: HubDeps,
-  registry: Registry,
-  session: Session,
-  opening: Opening,
-): void {
+function opened({ publisher, feed }: HubDeps, registry: Registry, session: Session, opening: Opening): void {
   const { orgId, deviceId, epoch, sessionId } = session;
   if (opening.replacedReplicaId) {
     publisher.replaced({ orgId, deviceId, epoch, sessionId, replicaId: opening.replacedReplicaId });
@@ -193,5 +188,5 @@ function opened(
   }
   feed.transient(orgId, { kind: "device.connected", deviceId, epoch });
   publisher.deviceOpened(orgId);
-  dispatcher.wake(session);
+  session.assignments.wake();
 }

@@ -44,8 +44,8 @@ export type Hub = {
   turnDown(attempt: AttemptName, completion: Completion, why: string): Promise<void>;
   /** Hands a message to the device's session; false if the device has none here. */
   receive(message: BusMessage): boolean;
-  /** The session of a device, if local. */
-  seatOf(device: { orgId: string; deviceId: string | null }): Session | undefined;
+  /** The seat of a device with a session on this replica. */
+  seatOf: Registry["seatOf"];
   /**
    * Finds the work of lost notifications: checks settled attempts, requested cancels and waiting
    * work of all sessions.

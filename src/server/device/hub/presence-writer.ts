@@ -8,10 +8,9 @@ import { type AttemptKind, attemptKinds, type Work } from "../attempts/work.ts";
 /**
  * Heartbeats are written in batches, one statement per kind for any number of them, twice per
  * heartbeat interval. With a TTL of three intervals, batching costs at most half an interval of the
- * TTL. With a shorter TTL the writes are more frequent: six per TTL.
+ * TTL. With a shorter TTL the writes are more frequent: `beatWritesPerTtl` in a TTL.
  */
 const writesPerInterval = 2;
-const writesPerTtl = 6;
 
 /**
  * Writes the presence of sessions. Writes that failed because the database was away are repeated
@@ -93,7 +92,7 @@ export function startPresenceWriter(options: Options): PresenceWriter {
     () => {
       if (!isIdle()) writing ??= write();
     },
-    Math.min(options.heartbeatIntervalMs / writesPerInterval, options.ttlMs / writesPerTtl),
+    Math.min(options.heartbeatIntervalMs / writesPerInterval, options.ttlMs / presence.beatWritesPerTtl),
   );
 
   return {

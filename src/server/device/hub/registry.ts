@@ -1,6 +1,6 @@
 import { DrainReason } from "#gen/pinion/v1/device_pb.js";
 import type { Refusal } from "../../../errors.ts";
-import type { Dispatcher } from "../../../scheduler/dispatcher.ts";
+import type { Seat } from "../../../scheduler/seat.ts";
 import type { BusMessage } from "../../cluster/bus.ts";
 import type { AttemptKind } from "../attempts/work.ts";
 import type { Session } from "../session/session.ts";
@@ -24,8 +24,8 @@ export type Registry = {
   /** Removes a stream and its session. */
   remove(session: Session): void;
   of(deviceId: string): Session | undefined;
-  /** The session of a device of the org. */
-  seatOf(device: { orgId: string; deviceId: string | null }): Session | undefined;
+  /** The seat of a device of the org: its session, as the dispatcher knows the session. */
+  seatOf(device: { orgId: string; deviceId: string | null }): Seat | undefined;
   /** Hands a message to the sessions that it concerns; false if there are none here. */
   receive(message: BusMessage): boolean;
   /** Wakes a session for work of a kind. */
@@ -38,7 +38,7 @@ export type Registry = {
   closeAll(cause: string, refusal: Refusal): void;
 };
 
-export function createRegistry(dispatcher: Pick<Dispatcher, "wake">): Registry {
+export function createRegistry(): Registry {
   const streams = new Map<Session, (session: Session) => void>();
   const sessions = new Map<string, Session>();
   const fleets = new Map<string, Set<Session>>();
@@ -72,7 +72,7 @@ export function createRegistry(dispatcher: Pick<Dispatcher, "wake">): Registry {
       if (streams.size === 0) onEmpty?.();
     },
     of: (deviceId) => sessions.get(deviceId),
-    ...delivery({ sessions, fleets, dispatcher }),
+    ...delivery({ sessions, fleets }),
     streams: () => streams.keys(),
     sessions: () => [...sessions.values()],
     async empty(ms) {
@@ -94,22 +94,20 @@ export function createRegistry(dispatcher: Pick<Dispatcher, "wake">): Registry {
 function delivery({
   sessions,
   fleets,
-  dispatcher,
 }: {
   sessions: ReadonlyMap<string, Session>;
   fleets: ReadonlyMap<string, ReadonlySet<Session>>;
-  dispatcher: Pick<Dispatcher, "wake">;
 }): Pick<Registry, "seatOf" | "expect" | "receive"> {
-  const seatOf: Registry["seatOf"] = ({ orgId, deviceId }) => {
+  const find = ({ orgId, deviceId }: { orgId: string; deviceId: string | null }) => {
     const session = deviceId === null ? undefined : sessions.get(deviceId);
     return session?.orgId === orgId ? session : undefined;
   };
-  const expect: Registry["expect"] = (session, kind) => {
-    session.mayHave[kind] = true;
-    dispatcher.wake(session);
+  const expect: Registry["expect"] = ({ assignments }, kind) => {
+    assignments.mayHave[kind] = true;
+    assignments.wake();
   };
   return {
-    seatOf,
+    seatOf: (device) => find(device)?.assignments,
     expect,
     receive(message) {
       if (message.kind === "fleet") {
@@ -117,7 +115,7 @@ function delivery({
         for (const session of fleet ?? []) expect(session, message.of);
         return fleet !== undefined;
       }
-      const session = "deviceId" in message ? seatOf(message) : undefined;
+      const session = "deviceId" in message ? find(message) : undefined;
       if (!session) return false;
       if (message.kind === "work") expect(session, message.of);
       else hand(session, message);

@@ -6,7 +6,7 @@ import {
   type Transcript,
   TranscriptSchema,
 } from "#gen/pinion/v1/activity_pb.js";
-import { activityStreamsMin } from "../../cluster/work-feed.ts";
+import { activityStreamsMin } from "../../cluster/output.ts";
 import { withMoment } from "./moments.ts";
 
 /** The stream number of activities in the feed; all values OUTPUT_STREAM_… are smaller. */
@@ -68,7 +68,7 @@ const short = (text: string) => text.slice(0, cutCharacters).toWellFormed();
  */
 export function activityOf(bytes: Uint8Array): Activity | undefined {
   try {
-    return withMoment(fromBinary(ActivitySchema, bytes));
+    return withMoment(fromBinary(ActivitySchema, bytes), "at");
   } catch {
     return undefined;
   }
@@ -77,6 +77,6 @@ export function activityOf(bytes: Uint8Array): Activity | undefined {
 /** Decodes a transcript as it was stored. */
 export function transcriptOf(bytes: Uint8Array): Transcript {
   const transcript = fromBinary(TranscriptSchema, bytes);
-  transcript.entries.forEach(withMoment);
+  for (const entry of transcript.entries) withMoment(entry, "at");
   return transcript;
 }

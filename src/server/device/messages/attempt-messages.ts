@@ -104,13 +104,13 @@ export class AttemptMessages {
   /** Notes the attempts that a heartbeat lists. */
   noteBeat(attempts: readonly AttemptRef[]): void {
     if (attempts.length === 0 && this.#assignments.out.size === 0) {
-      this.#services.beat(this.#session, noAttempts);
+      this.#services.beat(this.#assignments, noAttempts);
       return;
     }
     const { beating, lost, strangers } = this.#assignments.out.beat(attempts);
-    const { orgId, deviceId } = this.#session;
+    const { orgId, deviceId } = this.#assignments;
     this.#services.beat(
-      this.#session,
+      this.#assignments,
       beating.map(({ kind, workId, attemptToken }) => ({ orgId, deviceId, kind, workId, attemptToken })),
     );
     const reason = `lost by the device: ${beatsMissedMax} successive heartbeats did not list it`;
@@ -131,8 +131,8 @@ export class AttemptMessages {
   async #acceptDurably(attempt: OutstandingAttempt): Promise<void> {
     const result = await this.#handling.whileServed(() =>
       this.#services.works[attempt.kind].accept({
-        orgId: this.#session.orgId,
-        deviceId: this.#session.deviceId,
+        orgId: this.#assignments.orgId,
+        deviceId: this.#assignments.deviceId,
         workId: attempt.workId,
         attemptToken: attempt.attemptToken,
         attempt,
@@ -144,7 +144,7 @@ export class AttemptMessages {
         this.#assignments.named(attempt),
         performance.now() - attempt.pushedAt,
       );
-      this.#services.runMoved(this.#session, "run.started", attempt);
+      this.#services.runMoved(this.#assignments, "run.started", attempt);
     } else if (result === "moot") {
       // The attempt ended before its accept was written; viewers are told of the start all the
       // same.
@@ -152,7 +152,7 @@ export class AttemptMessages {
         this.#assignments.named(attempt),
         attempt.acceptedAt - attempt.pushedAt,
       );
-      this.#services.runMoved(this.#session, "run.started", attempt);
+      this.#services.runMoved(this.#assignments, "run.started", attempt);
     } else if (result === "gone" && attempt.state === "accepting") {
       // The attempt was settled meanwhile; unless the device has reported its end, the device is
       // told to stop.
@@ -185,7 +185,7 @@ export class AttemptMessages {
     const attempt = this.#assignments.out.find(output);
     if (!attempt) return;
     this.#services.output({
-      orgId: this.#session.orgId,
+      orgId: this.#assignments.orgId,
       workId: attempt.workId,
       attempt: attempt.attempt,
       sequence: output.sequence,
@@ -200,7 +200,7 @@ export class AttemptMessages {
     if (!attempt) return;
     for (const activity of report.activities) {
       this.#services.output({
-        orgId: this.#session.orgId,
+        orgId: this.#assignments.orgId,
         workId: attempt.workId,
         attempt: attempt.attempt,
         sequence: activity.sequence,
@@ -215,7 +215,7 @@ export class AttemptMessages {
    * wait.
    */
   async #ask(message: QuestionAsked): Promise<void> {
-    const asked = askedOf(this.#session, message);
+    const asked = askedOf(this.#assignments, message);
     const row = hasStorableIds(message)
       ? await this.#handling.whileServed(() => this.#services.ask(asked))
       : undefined;
@@ -225,7 +225,7 @@ export class AttemptMessages {
 
   async #closeQuestion(message: QuestionClosed): Promise<void> {
     const { workId, attemptToken, questionId: id } = message;
-    const { orgId, deviceId } = this.#session;
+    const { orgId, deviceId } = this.#assignments;
     const state = message.reason === QuestionCloseReason.EXPIRED ? "expired" : "withdrawn";
     await this.#handling.whileServed(() =>
       this.#services.closeQuestion({ orgId, deviceId, workId, attemptToken, id }, state),
@@ -259,17 +259,17 @@ export class AttemptMessages {
     const accepting = attempt?.state === "accepting" ? attempt : undefined;
     if (attempt) {
       this.#assignments.out.on(attempt, "report");
-      this.#assignments.took(startedAt - attempt.pushedAt);
+      this.#assignments.times.add(startedAt - attempt.pushedAt);
     }
     const report = (workId = completion.workId) =>
       this.#services
-        .report(reportOf(this.#session, completion, accepting, workId), attempt?.kind)
+        .report(reportOf(this.#assignments, completion, accepting, workId), attempt?.kind)
         .catch(returnInvalid);
     let verdict = await this.#handling.whileServed(() => report());
     if (verdict && !(verdict instanceof Refusal) && verdict.verdict === "unknown") {
       // Nearly all results that are offered again after a failover are known.
       const restored = await this.#handling.whileServed(async () => {
-        return { workId: await restoreForgotten(this.#services, this.#session, completion) };
+        return { workId: await restoreForgotten(this.#services, this.#assignments, completion) };
       });
       // It could not be restored. "Unknown" would let the device give up a result that may still be
       // stored; without an answer, the device sends the completion again.
@@ -300,9 +300,9 @@ export class AttemptMessages {
     const attempt = this.#assignments.out.find(completion);
     if (attempt && attempt.state !== "settling") {
       this.#assignments.out.on(attempt, "report");
-      const { orgId } = this.#session;
+      const { orgId, epoch, sessionId } = this.#assignments;
       const { kind, workId, attemptToken } = attempt;
-      const session = { epoch: this.#session.epoch, sessionId: this.#session.sessionId };
+      const session = { epoch, sessionId };
       const settlement = {
         orgId,
         workId,
@@ -323,7 +323,7 @@ export class AttemptMessages {
     const attempt = this.#assignments.out.find(cancelled);
     if (attempt) this.#assignments.out.on(attempt, "report");
     await this.#handling.whileServed(() =>
-      this.#services.report(cancelledReportOf(this.#session, cancelled), attempt?.kind),
+      this.#services.report(cancelledReportOf(this.#assignments, cancelled), attempt?.kind),
     );
     this.#assignments.settled(cancelled.attemptToken);
   }

@@ -1,6 +1,5 @@
-/** Moments and lengths of time that devices name, by clocks that nobody knows. */
+/** Moments and lengths of time in devices' messages, by the devices' own clocks. */
 import { type Duration, durationMs, type Timestamp } from "@bufbuild/protobuf/wkt";
-import type { Activity, Question } from "#gen/pinion/v1/activity_pb.js";
 
 /** Years 1 to 9999. */
 const secondsMin = -62_135_596_800n;
@@ -11,16 +10,14 @@ export function isMoment({ seconds, nanos }: Timestamp): boolean {
   return seconds >= secondsMin && seconds <= secondsMax && nanos >= 0 && nanos <= 999_999_999;
 }
 
-/** The activity; without its moment, if that is none. */
-export function withMoment(activity: Activity): Activity {
-  if (activity.at && !isMoment(activity.at)) delete activity.at;
-  return activity;
-}
-
-/** The question; without its moment, if that is none. */
-export function withAskedAt(question: Question): Question {
-  if (question.askedAt && !isMoment(question.askedAt)) delete question.askedAt;
-  return question;
+/** The message, without a timestamp in the field that is no moment. */
+export function withMoment<Field extends string, Message extends { [Key in Field]?: Timestamp }>(
+  message: Message,
+  field: Field,
+): Message {
+  const moment = message[field];
+  if (moment && !isMoment(moment)) delete message[field];
+  return message;
 }
 
 /** The longest of google.protobuf.Duration: 10,000 years. */

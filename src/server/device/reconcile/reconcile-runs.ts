@@ -1,4 +1,5 @@
-import { appendSettled, settleEach } from "../../../scheduler/endings/settle.ts";
+import { appendSettled } from "../../../scheduler/endings/run-endings.ts";
+import { settleEach } from "../../../scheduler/endings/settle-each.ts";
 import type * as active from "../../../store/work/attempts/active.ts";
 import * as attempts from "../../../store/work/attempts/attempts.ts";
 import { findVerdicts } from "../../../store/work/attempts/completions.ts";

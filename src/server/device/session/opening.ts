@@ -1,5 +1,4 @@
 import { type JsonObject, toJson } from "@bufbuild/protobuf";
-import { durationMs } from "@bufbuild/protobuf/wkt";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { type Hello, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { createBatcher } from "../../../batches/batcher.ts";
@@ -9,8 +8,9 @@ import * as devices from "../../../store/people/devices/devices.ts";
 import * as hellos from "../../../store/people/devices/hellos.ts";
 import * as machines from "../../../store/people/devices/machines.ts";
 import * as workers from "../../../store/people/devices/workers.ts";
-import { type Db, transaction } from "../../../store/pg/database.ts";
+import { transaction } from "../../../store/pg/database.ts";
 import { mayBeOfOneRow } from "../../../store/pg/failures.ts";
+import { onlyRow } from "../../../store/pg/values/only-row.ts";
 import { storableText } from "../../../store/pg/values/storable.ts";
 import type { FailurePolicy } from "../../../store/work/attempts/settlements.ts";
 import * as events from "../../../store/work/service/events.ts";
@@ -20,9 +20,10 @@ import { isBlank } from "../../access/interceptors/blank-names.ts";
 import { osNameOf } from "../../enums.ts";
 import { type Opening, openSession, openSessions } from "../reconcile/reconcile.ts";
 import { requireAllowed } from "./allowed.ts";
+import { createQuiet, machineOf, type RivalDeps, requireOneMachine, sessionEpochOf } from "./rivals.ts";
 import type { Session } from "./session.ts";
 
-type Deps = { db: Db; log: Logger; replicaId: string; policy: FailurePolicy; ttlMs: number };
+type Deps = RivalDeps & { log: Logger; replicaId: string; policy: FailurePolicy };
 type Greeting = Pick<Session, "orgId" | "deviceId" | "tokenId" | "isWorker">;
 type Greeted = { session: Greeting; hello: Hello };
 
@@ -32,29 +33,31 @@ type Greeted = { session: Greeting; hello: Hello };
  */
 export async function open(deps: Deps, session: Greeting, hello: Hello): Promise<Opening> {
   if (session.isWorker) return finish(deps, { session, hello }, await openWorker(deps, session, hello));
-  const [first] = await openReturning(deps, [{ session, hello }]);
-  return openRest(deps, { session, hello }, first!);
+  const first = onlyRow(await openReturning(deps, [{ session, hello }]));
+  return openRest(deps, { session, hello }, first);
 }
 
-/** Hellos whose sessions are opened in one transaction, at most. */
+/** Maximum hellos whose sessions are opened in one transaction. */
 const togetherMax = 50;
-/** Sessions opened at once in a transaction of their own, which leave connections to other work. */
+/** Maximum sessions opened at once in transactions of their own; other work needs connections, too. */
 const apartMax = 3;
 
-/** Opens the sessions of many hellos: what {@link open} does for one of them. */
+/** Opens the sessions of many hellos, each like {@link open}. */
 export function createOpenings(
-  deps: Deps & { waitingMax: number },
+  given: Omit<Deps, "isQuiet"> & { waitingMax: number },
 ): (session: Greeting & Pick<Session, "state">, hello: Hello) => Promise<Opening> {
+  const quiet = createQuiet(given.ttlMs);
+  const deps = { ...given, isQuiet: quiet.isQuiet };
   const apart = createLimit(apartMax);
   const returning = createBatcher<Greeted & { session: Pick<Session, "state"> }, First | undefined>({
     run: async (greeted) => {
       // A device that has given up dials again: its abandoned hellos cost the other devices nothing.
       const waiting = greeted.filter(({ session }) => session.state !== "closed");
-      const firsts = await openReturning(deps, waiting);
+      const firsts = await quiet.heeding(() => openReturning(deps, waiting));
       return greeted.map((one) => firsts[waiting.indexOf(one)]);
     },
     itemsMax: togetherMax,
-    queueMax: deps.waitingMax,
+    queueMax: given.waitingMax,
     mayIsolate: mayBeOfOneRow,
     overflow: () => new Refusal("unavailable", "too many devices connect at once", { retryAfterMs: 5_000 }),
   });
@@ -76,15 +79,15 @@ function abandoned(): never {
 }
 
 /**
- * What the common transaction found: an opened session, or the device (undefined: deleted) of a
+ * The result of the common transaction: an opened session, or the device (undefined: deleted) of a
  * hello that needs a transaction of its own.
  */
 type First = { opening: Opening } | { device: devices.Known | undefined };
 
 /**
- * Opens the sessions of devices that tell nothing new, as most do that come back: they share a
- * transaction, and in a storm some dozens do. A device whose session another transaction works on
- * waits alone.
+ * Opens the sessions of devices whose hellos have no news: most hellos of returning devices. The
+ * devices share a transaction, some dozens of them in a storm. A device that another transaction has
+ * locked gets a transaction of its own.
  */
 async function openReturning(deps: Deps, greeted: readonly Greeted[]): Promise<First[]> {
   if (greeted.length === 0) return [];
@@ -113,7 +116,7 @@ async function openReturning(deps: Deps, greeted: readonly Greeted[]): Promise<F
   });
 }
 
-/** Whether a hello agrees in all with what is known of its device. */
+/** Whether a hello agrees in all fields with the stored facts of its device. */
 function isReturning(device: devices.Returning, hello: Hello): boolean {
   const held = new Set(hello.held.map(({ attemptToken }) => attemptToken));
   return (
@@ -123,6 +126,7 @@ function isReturning(device: devices.Returning, hello: Hello): boolean {
     device.attemptTokens.length === held.size &&
     device.attemptTokens.every((token) => held.has(token)) &&
     !machines.isNewMachine(device, machineOf(hello)) &&
+    !machines.isLaterSession({ epoch: device.beatenEpoch, isBeaten: true }, sessionEpochOf(hello)) &&
     !hellos.hasChanges(device, factsOf(hello))
   );
 }
@@ -144,14 +148,14 @@ async function openRest(deps: Deps, { session, hello }: Greeted, first: First): 
 
 async function finish(deps: Deps, { session, hello }: Greeted, opening: Opening): Promise<Opening> {
   const { orgId } = session;
-  // A verdict from behind the fence of a move would end what goes on.
+  // Behind the fence of an org's move, a verdict would end attempts that go on in the other cell.
   if (hello.held.length > opening.continuing.length) await orgMoves.requireHere(deps.db, { orgId });
   const { deviceId, epoch } = opening;
   deps.log.info({ orgId, deviceId, epoch, held: hello.held.length }, "a device session began");
   return opening;
 }
 
-/** The token identifies the device (R6); the message must agree. */
+/** The token identifies the device (R6); the hello must agree with the device. */
 function requireIdentity(device: devices.Known, hello: Hello): void {
   if (hello.installId !== device.install_id) {
     refuse("permission_denied", "the token belongs to another installation; enrol this one", {
@@ -166,37 +170,9 @@ function requireIdentity(device: devices.Known, hello: Hello): void {
   requireAllowed(device.os as devices.Os, hello);
 }
 
-function machineOf({ machine }: Hello): machines.Machine | undefined {
-  if (!machine) return undefined;
-  const { machineHash, bootHash, hostName, arch, daemonId } = machine;
-  return {
-    ...{ machineHash: storableText(machineHash), bootHash: storableText(bootHash) },
-    ...{ hostName: storableText(hostName), arch: storableText(arch), daemonId: storableText(daemonId) },
-  };
-}
-
 /**
- * Refuses a second machine, and a second daemon of the machine, with a copy of the device's identity
- * while the session of the first is alive. The older session wins: its programs run already.
- */
-async function requireOneMachine(
-  { db, ttlMs }: Pick<Deps, "db" | "ttlMs">,
-  { device, isWorker }: { device: devices.Known; isWorker: boolean },
-  hello: Hello,
-): Promise<void> {
-  const machine = machineOf(hello);
-  if (!machine) return;
-  const age = hello.machine?.daemonAge;
-  const daemonAgeMs = age && durationMs(age);
-  const rival = await machines.findRival(db, device, { machine, daemonAgeMs, ttlMs });
-  if (rival?.kind === "perhaps_ended") refuse("unavailable", endingWords, { retryAfterMs: 1_000 });
-  if (rival) refuse("failed_precondition", duplicateWords(rival, machine.hostName, isWorker));
-  await machines.noteMachine(db, device, machine);
-}
-
-/**
- * In one transaction, so that a worker with a row is not deleted as absent before its session
- * exists.
+ * Opens a worker's session and writes its row in one transaction, so that the row is not deleted as
+ * an absent worker's before the session exists.
  */
 async function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello): Promise<Opening> {
   const { db, ttlMs } = deps;
@@ -213,21 +189,6 @@ async function openWorker(deps: Deps, { orgId, tokenId }: Greeting, hello: Hello
     await events.append(tx, orgId, entry.events);
     return opening;
   });
-}
-
-const endingWords =
-  "the session of another daemon of this device has not ended yet; connect again, and stop that daemon if it still runs";
-
-/** The refusal for a second machine or daemon with the same identity. */
-function duplicateWords(rival: machines.Rival, here: string, isWorker: boolean): string {
-  const there = rival.hostName || "nameless";
-  const remedy = isWorker
-    ? "give this worker a state directory of its own"
-    : "`pinion device enroll --anew --join-code …` makes this a device of its own";
-  if (rival.kind === "machine") {
-    return `this device is connected from another machine (${there}), and ${here || "this one"} has a copy of its identity; ${remedy}`;
-  }
-  return `this device is connected by another daemon on ${there}, and this daemon has a copy of its identity; ${remedy}`;
 }
 
 function factsOf(hello: Hello): hellos.HelloFacts {
@@ -253,7 +214,7 @@ export function createLimit(max: number): <T>(work: () => Promise<T>) => Promise
     try {
       return await work();
     } finally {
-      // The place passes on without being free in between.
+      // The next work takes the place at once, so that no newer work comes in between.
       const next = waiting.shift();
       if (next) next();
       else running -= 1;

@@ -5,13 +5,13 @@ import type { QuestionAsked } from "#gen/pinion/v1/device_pb.js";
 import type { QuestionRow } from "../../../scheduler/questions.ts";
 import type { Asked } from "../../../store/work/turns/questions.ts";
 import type { BusMessage } from "../../cluster/bus.ts";
-import { withAskedAt } from "../messages/moments.ts";
+import { withMoment } from "../messages/moments.ts";
 
 export type AnswerMessage = Extract<BusMessage, { kind: "answer" }>;
 
 /** A device's question, under the identity of its token (R6). */
 export function askedOf(device: { orgId: string; deviceId: string }, message: QuestionAsked): Asked {
-  const question = withAskedAt(message.question!);
+  const question = withMoment(message.question!, "askedAt");
   const optionOf = (kind: QuestionOptionKind) =>
     question.options.find((option) => option.kind === kind)?.id ?? "";
   return {

@@ -12,7 +12,7 @@ import type { ForgottenTurn } from "../../../store/work/turns/turn-restorations.
 import type { Logger } from "../../../telemetry/log.ts";
 import type { DatabaseClock } from "../../../time/database-clock.ts";
 import type { TimerWheel } from "../../../time/timer-wheel.ts";
-import type { OutputChunk } from "../../cluster/work-feed.ts";
+import type { OutputChunk } from "../../cluster/output.ts";
 import type { Telemetry } from "../../telemetry.ts";
 import type { DueWheel } from "../attempts/due-wheel.ts";
 import type { OutstandingAttempt } from "../attempts/outstanding.ts";

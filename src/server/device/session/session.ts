@@ -7,15 +7,11 @@ import {
   type Hello,
 } from "#gen/pinion/v1/device_pb.js";
 import { Refusal } from "../../../errors.ts";
-import type { Seat } from "../../../scheduler/claims.ts";
-import type { ClaimedRun } from "../../../store/work/runs/run-claims.ts";
 import { type Leaving, refusalOf } from "../../../store/work/service/org-moves.ts";
-import type { ClaimedTurn } from "../../../store/work/turns/turn-attempts.ts";
 import type { WheelTimer } from "../../../time/timer-wheel.ts";
 import type { Principal } from "../../access/principal.ts";
 import type { OpenStream } from "../../access/streams.ts";
 import { Assignments, type SessionView } from "../attempts/assignments.ts";
-import type { AttemptKind } from "../attempts/work.ts";
 import { AttemptMessages } from "../messages/attempt-messages.ts";
 import { LogRequests } from "../messages/log-requests.ts";
 import { drainOf, welcomeOf } from "../messages/messages.ts";
@@ -55,8 +51,7 @@ const leavingMs = 2_000;
  *               ─▶ assignment ─▶ accept ─▶ completion ─▶ stored ─▶ acknowledgement
  *   end:      runs stay until the TTL; turns fail at once unless the server moved the device
  */
-export class Session extends SessionIdentity implements Seat, SessionView, HandlingOwner, OpenStream {
-  readonly mayHave: Record<AttemptKind, boolean> = { run: true, turn: true };
+export class Session extends SessionIdentity implements SessionView, HandlingOwner, OpenStream {
   readonly #services: SessionServices<Session>;
   readonly #link: Link;
   readonly #handling: Handling;
@@ -108,29 +103,8 @@ export class Session extends SessionIdentity implements Seat, SessionView, Handl
     if (this.#hasLeft) this.close("device_left");
   }
 
-  /** The session may take more work. */
-  wake(): void {
-    this.#services.dispatcher.wake(this);
-  }
-
   get state(): SessionState {
     return this.#state;
-  }
-
-  freeSlots(): number {
-    return this.assignments.freeSlots();
-  }
-
-  roomAhead(): number {
-    return this.assignments.roomAhead();
-  }
-
-  deliver(run: ClaimedRun, claimMs: number): void {
-    this.assignments.deliver(run, claimMs);
-  }
-
-  deliverTurn(turn: ClaimedTurn): void {
-    this.assignments.deliverTurn(turn);
   }
 
   /** Sends the device the answer to a question of its agent. */
@@ -215,7 +189,7 @@ export class Session extends SessionIdentity implements Seat, SessionView, Handl
       hello.held.filter(({ state }) => state === HeldAttemptState.FINISHED).map((held) => held.attemptToken),
     );
     const { maxConcurrency } = hello;
-    this.assignments.begin({ maxConcurrency, continuing: opening.continuing, ended });
+    this.assignments.begin({ session: this, maxConcurrency, continuing: opening.continuing, ended });
     this.#state = "serving";
     const { replicaId, timers } = this.#services;
     this.#link.send(
@@ -251,7 +225,7 @@ export class Session extends SessionIdentity implements Seat, SessionView, Handl
   #heard(): void {
     const wasQuiet = this.isWorker && this.isQuiet;
     this.#heardAt = performance.now();
-    if (wasQuiet && this.#state === "serving") this.wake();
+    if (wasQuiet && this.#state === "serving") this.assignments.wake();
   }
 
   /** Whether the device has been silent for so long that it may be lost. */

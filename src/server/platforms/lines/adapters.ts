@@ -9,7 +9,7 @@ export type Settings = {
   apiUrl: string;
   /** The address of the platform's webhook under PINION_PUBLIC_URL, if the server has one. */
   webhookUrl: string | undefined;
-  /** The instance asks the platform for messages, or connects to it. Otherwise it only speaks. */
+  /** The instance asks the platform for messages, or connects to the platform; otherwise it only sends. */
   listens: boolean;
   logger: Logger;
   reach: Reach;
@@ -21,9 +21,9 @@ export type AdapterKind = {
   apiUrl: string;
   /** The platform sends messages to our port, with these settings. */
   usesWebhook(settings: Pick<Settings, "secrets">): boolean;
-  /** Asks the platform who the bot is. Rejects with a PlatformRefused, or what the network says. */
+  /** Asks the platform for the bot's name. Rejects with a PlatformRefused, or an error of the network. */
   probe(settings: Settings, signal: AbortSignal): Promise<void>;
-  /** The options of the adapter's constructor. All that an environment variable could give is given. */
+  /** The options of the adapter's constructor: all of them, so that no environment variable counts. */
   options(settings: Settings): Record<string, unknown>;
   create: string;
   textMax: number;
@@ -33,7 +33,7 @@ export type AdapterKind = {
   hasThreads: boolean;
   /** Listens until the signal aborts; for platforms without webhooks for messages. */
   listen?: (adapter: Adapter, signal: AbortSignal) => Promise<void>;
-  /** What a person calls a chat, as a thread of the adapter. */
+  /** The adapter's thread for a person's name of a chat. */
   threadOf?: (adapter: Adapter, chat: string) => string;
 };
 
@@ -64,7 +64,7 @@ export const adapterKinds: Readonly<Record<string, AdapterKind>> = {
       businessMode: false,
       mentionOnReply: true,
       ...(config.user_name ? { userName: config.user_name } : {}),
-      // An instance that only speaks asks for no messages.
+      // An instance that only sends asks for no messages.
       mode: listens && !secrets.webhook_secret ? "polling" : "webhook",
       secretToken: secrets.webhook_secret ?? "",
       allowUnverifiedWebhooks: !secrets.webhook_secret,
@@ -97,7 +97,7 @@ export const adapterKinds: Readonly<Record<string, AdapterKind>> = {
         : { mode: "webhook" }),
       webClientOptions: {
         agent: agentOf(apiUrl, reach),
-        // A reply is tried again by its row, and no call waits for half an hour.
+        // The reply's row causes the next try, so that no call waits for half an hour.
         retryConfig: { retries: 1 },
         rejectRateLimitedCalls: true,
         timeout: 15_000,

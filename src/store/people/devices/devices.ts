@@ -6,7 +6,6 @@ import type { DeviceRow } from "../../pg/schema/schema-people.ts";
 import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import * as events from "../../work/service/events.ts";
 import { describe } from "../changes.ts";
-import { hasLabel } from "./device-labels.ts";
 
 export type Os = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
 /** Systems that run local programs. */
@@ -89,7 +88,7 @@ export function lock(
 }
 
 /** For the presence `p`. Signs of life are heartbeats, and the opening and closing of a stream. */
-function livenessOf(ttlMs: number): RawBuilder<Liveness> {
+export function livenessOf(ttlMs: number): RawBuilder<Liveness> {
   const ttl = sql`${ttlMs} * interval '1 millisecond'`;
   return sql`case
     when p.connected_at is null then 'never'
@@ -98,7 +97,8 @@ function livenessOf(ttlMs: number): RawBuilder<Liveness> {
     else 'offline' end`;
 }
 
-function selectDevices(db: Db, ttlMs: number) {
+/** Devices `d` with their presence `p` and the numbers of their runs. */
+export function selectDevices(db: Db, ttlMs: number) {
   return db
     .selectFrom("device as d")
     .leftJoin("presence as p", (join) =>
@@ -182,6 +182,8 @@ export type Returning = Known & {
   attemptTokens: string[];
   /** No other transaction works on the device's session. */
   isFree: boolean;
+  /** Of the device's last session, if a heartbeat came in it; otherwise 0. */
+  beatenEpoch: number;
 };
 
 /**
@@ -210,7 +212,9 @@ export async function lockReturning(
         select attempt_token from turn where org_id = d.org_id and holder_id = d.id and status <> 'pending'
       )::text[] as "attemptTokens",
       exists (select from locked l where l.org_id = d.org_id and l.device_id = d.id)
-        or not exists (select from presence p where p.org_id = d.org_id and p.device_id = d.id) as "isFree"
+        or not exists (select from presence p where p.org_id = d.org_id and p.device_id = d.id) as "isFree",
+      coalesce((select p.epoch from presence p
+        where p.org_id = d.org_id and p.device_id = d.id and p.last_beat_at > p.connected_at), 0) as "beatenEpoch"
     from input i join device d on d.org_id = i.org_id and d.id = i.device_id
   `.execute(tx);
   const byOrd = new Map(rows.map(({ ord, ...device }) => [ord, device]));
@@ -246,49 +250,6 @@ export async function get(
 
 export function notFound(deviceId: string): never {
   refuse("not_found", `there is no device ${deviceId}`);
-}
-
-/**
- * The org's devices by label, at most `limit`; after `after`, and matching the filters, each if
- * given.
- */
-export function list(
-  db: Db,
-  options: {
-    orgId: string;
-    ttlMs: number;
-    limit: number;
-    after?: { label: string; id: string } | undefined;
-    isWorker?: boolean | undefined;
-    liveness?: readonly Liveness[];
-    /** A part of the label, in any case. */
-    labelContains?: string;
-    operatingSystems?: readonly Os[];
-    /** Devices with all of the labels, given or reported. */
-    labels?: readonly string[];
-  },
-): Promise<Device[]> {
-  const { liveness = [], labelContains = "", operatingSystems = [], labels = [] } = options;
-  let query = selectDevices(db, options.ttlMs)
-    .where("d.org_id", "=", options.orgId)
-    .orderBy("d.label")
-    .orderBy("d.id")
-    .limit(options.limit);
-  if (options.after) {
-    query = query.where(sql<boolean>`(d.label, d.id) > (${options.after.label}, ${options.after.id})`);
-  }
-  if (options.isWorker !== undefined) query = query.where("d.is_worker", "=", options.isWorker);
-  // An org has some thousand devices: the filter reads all of them, because an index would cost
-  // more than it saves.
-  if (liveness.length > 0) {
-    query = query.where(sql<boolean>`${livenessOf(options.ttlMs)} = any(${liveness as Liveness[]}::text[])`);
-  }
-  if (labelContains !== "") {
-    query = query.where(sql<boolean>`position(lower(${labelContains}) in lower(d.label)) > 0`);
-  }
-  if (operatingSystems.length > 0) query = query.where("d.os", "in", operatingSystems as Os[]);
-  for (const label of labels) query = query.where(hasLabel(label));
-  return query.execute();
 }
 
 /**

@@ -3,6 +3,7 @@ import type { Db } from "../../pg/database.ts";
 import { transaction } from "../../pg/database.ts";
 import { canonical } from "../../pg/values/canonical.ts";
 import * as events from "../../work/service/events.ts";
+import { beatWritesPerTtl } from "../../work/service/presence.ts";
 import type { Known } from "./devices.ts";
 
 /** The machine and the daemon of a session. Empty texts are unknown. */
@@ -31,58 +32,121 @@ function isOtherDaemon(a: Partial<Machine>, b: Partial<Machine>): boolean {
 /** Minimum milliseconds between events, and between writes, for the same duplicate. */
 const duplicateEventMs = 3_600_000;
 const duplicateWriteMs = 60_000;
-/** Part of the TTL within which a received heartbeat is written; see the presence writer. */
-const writtenPartOfTtl = 1 / 6;
 
 /**
- * The live session that forbids a new session. `machine`: it is of another machine. `daemon`: it is
- * of another daemon of the machine, which was alive together with the new one. `perhaps_ended`: it
- * is of another daemon that was not heard of since the new daemon's start, and may have been killed.
+ * The session that forbids a new session. The session's daemon is on another machine (`machine`), was
+ * alive on this machine together with the new daemon (`daemon`), is a clone of the new daemon
+ * (`clone`), or was not heard since the new daemon's start (`perhaps_ended`): that daemon may have
+ * been killed, or may come back to its attempts.
  */
-export type Rival = { hostName: string; kind: "machine" | "daemon" | "perhaps_ended" };
+export type Rival = { hostName: string; kind: "machine" | "daemon" | "clone" | "perhaps_ended" };
+
+/** The daemon that asks for a session. */
+export type Newcomer = {
+  machine: Machine;
+  /** Undefined if unknown. */
+  daemonAgeMs: number | undefined;
+  /** The epoch of the newcomer's last session since its start; 0: none. */
+  sessionEpoch: bigint;
+  /** The tokens of the newcomer's attempts. */
+  held: ReadonlySet<string>;
+};
+
+/** A device's last session. */
+export type LastSession = {
+  epoch: number;
+  isOpen: boolean;
+  /** Milliseconds since the session's last sign of life. */
+  silentMs: number;
+  /** A heartbeat came, so the session's welcome had arrived. */
+  isBeaten: boolean;
+  /** The tokens of the attempts that run in the session, without attempts with a requested cancel. */
+  running: readonly string[];
+};
+
+type Limits = {
+  ttlMs: number;
+  /** Devices may have been silent because no replica or no database could hear them. */
+  isQuiet: boolean;
+};
 
 /**
- * Finds the rival of a hello. A duplicate is recorded on the device, with the event
- * `device.duplicate_refused` at most once an hour. A session without a stream, or silent for the
- * TTL, is not live. `daemonAgeMs`: undefined if unknown.
+ * Finds the rival of a hello: see {@link rivalOf}. A duplicate is recorded on the device, with the
+ * event `device.duplicate_refused` at most once an hour.
  */
 export async function findRival(
   db: Db,
   before: Known,
-  options: { machine: Machine; daemonAgeMs: number | undefined; ttlMs: number },
+  newcomer: Newcomer,
+  limits: Limits,
 ): Promise<Rival | undefined> {
   const current = before.machine as Partial<Machine>;
-  const { machine, ttlMs, daemonAgeMs = 0 } = options;
-  const isElsewhere = isOtherMachine(current, machine);
-  if (!isElsewhere && !isOtherDaemon(current, machine)) return undefined;
-  const silentMs = await silenceOf(db, before);
-  if (silentMs === undefined || silentMs >= ttlMs) return undefined;
+  const { machine, sessionEpoch } = newcomer;
+  if (sessionEpoch === 0n && !isOtherMachine(current, machine) && !isOtherDaemon(current, machine))
+    return undefined;
+  const last = await findLast(db, before);
+  const kind = last && rivalOf(current, last, newcomer, limits);
+  if (!kind) return undefined;
   const hostName = current.hostName ?? "";
-  if (!isElsewhere && silentMs + ttlMs * writtenPartOfTtl >= daemonAgeMs) {
-    return { hostName, kind: "perhaps_ended" };
+  if (kind !== "perhaps_ended") {
+    await noteDuplicate(db, before, { kind, hostName: machine.hostName, connectedFrom: hostName });
   }
-  await noteDuplicate(db, before, { hostName: machine.hostName, connectedFrom: hostName });
-  return { hostName, kind: isElsewhere ? "machine" : "daemon" };
+  return { hostName, kind };
 }
 
-/** Milliseconds since the last sign of life of the device's open session; undefined: it has none. */
-async function silenceOf(db: Db, device: Known): Promise<number | undefined> {
-  const found = await db
-    .selectFrom("presence")
-    .select(
-      sql<number>`extract(epoch from now() - greatest(last_beat_at, connected_at))::float8 * 1000`.as("ms"),
-    )
-    .where("org_id", "=", device.org_id)
-    .where("device_id", "=", device.id)
-    .where("disconnected_at", "is", null)
-    .executeTakeFirst();
-  return found?.ms;
+/**
+ * Whether the device's last session forbids the newcomer's, and why; `current` is the last session's
+ * machine and daemon. A session that is alive keeps the device. A session that has ended keeps the
+ * device for the TTL while attempts run in the session: the daemon with these attempts comes back to
+ * them, whichever daemon is the first to connect. A daemon that follows another one, for example
+ * after a reboot, lists these attempts in its hello.
+ */
+export function rivalOf(
+  current: Partial<Machine>,
+  last: LastSession,
+  { machine, daemonAgeMs = 0, sessionEpoch, held }: Newcomer,
+  { ttlMs, isQuiet }: Limits,
+): Rival["kind"] | undefined {
+  const isElsewhere = isOtherMachine(current, machine);
+  const isOther = isElsewhere || isOtherDaemon(current, machine);
+  const isClone = !isOther && isLaterSession(last, sessionEpoch);
+  if (!isOther && !isClone) return undefined;
+  const kind = isElsewhere ? "machine" : isClone ? "clone" : "daemon";
+  const wasAlong = isClone || last.silentMs + ttlMs / beatWritesPerTtl < daemonAgeMs;
+  const isHeard = last.silentMs < ttlMs;
+  if (last.isOpen && isHeard) return isElsewhere || wasAlong ? kind : "perhaps_ended";
+  if (last.running.length === 0 || !(isHeard || isQuiet)) return undefined;
+  if (wasAlong) return kind;
+  return isElsewhere || last.running.some((token) => !held.has(token)) ? "perhaps_ended" : undefined;
+}
+
+/**
+ * Whether the session belongs to a clone of the daemon: the session is later than the daemon's last
+ * session, and its welcome has arrived. After a failover the session may be earlier than the daemon's
+ * last session.
+ */
+export function isLaterSession(last: Pick<LastSession, "epoch" | "isBeaten">, sessionEpoch: bigint): boolean {
+  return sessionEpoch > 0n && BigInt(last.epoch) > sessionEpoch && last.isBeaten;
+}
+
+/** The device's last session; undefined: the device never had a session. */
+async function findLast(db: Db, device: Known): Promise<LastSession | undefined> {
+  const running = (table: "run" | "turn", holder: "device_id" | "holder_id") => sql`
+    select w.attempt_token from ${sql.table(table)} w
+    where w.org_id = p.org_id and w.${sql.ref(holder)} = p.device_id and w.status = 'running'
+      and w.cancel_requested_at is null`;
+  const { rows } = await sql<LastSession>`
+    select p.epoch, p.disconnected_at is null as "isOpen", p.last_beat_at > p.connected_at as "isBeaten",
+      extract(epoch from now() - greatest(p.last_beat_at, p.connected_at))::float8 * 1000 as "silentMs",
+      array(${running("run", "device_id")} union all ${running("turn", "holder_id")})::text[] as running
+    from presence p where p.org_id = ${device.org_id} and p.device_id = ${device.id}`.execute(db);
+  return rows[0];
 }
 
 async function noteDuplicate(
   db: Db,
   before: Known,
-  { hostName, connectedFrom }: { hostName: string; connectedFrom: string },
+  { kind, hostName, connectedFrom }: Rival & { connectedFrom: string },
 ): Promise<void> {
   const { org_id: orgId, id: deviceId } = before;
   const seen = before.duplicate as { hostName: string; seenAt: string } | null;
@@ -102,13 +166,13 @@ async function noteDuplicate(
         kind: "device.duplicate_refused",
         actor: `device:${deviceId}`,
         deviceId,
-        data: { host_name: hostName, connected_from: connectedFrom },
+        data: { host_name: hostName, connected_from: connectedFrom, rival: kind },
       },
     ]);
   });
 }
 
-/** Whether the fingerprint differs from the device's last one; an unknown fingerprint does not. */
+/** Whether the fingerprint is known and differs from the device's last fingerprint. */
 export function isNewMachine(device: Pick<Known, "machine">, machine: Machine | undefined): boolean {
   return machine !== undefined && canonical(device.machine) !== canonical(machine);
 }

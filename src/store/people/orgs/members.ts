@@ -144,13 +144,7 @@ export async function lockOwners(tx: Db, orgId: string): Promise<string[]> {
   // Locks on the owners' own rows would not suffice: two owners who remove each other would each
   // lock the other's row first.
   await sql`select pg_advisory_xact_lock(hashtextextended(${`members ${orgId}`}, 0))`.execute(tx);
-  const rows = await tx
-    .selectFrom("member")
-    .select("user_id")
-    .where("org_id", "=", orgId)
-    .where("role", "=", "owner")
-    .execute();
-  return rows.map((row) => row.user_id);
+  return owners(tx, orgId);
 }
 
 export function refuseLastOwner(): never {

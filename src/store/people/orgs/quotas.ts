@@ -30,11 +30,13 @@ export type Quotas = {
 
 /** Milliseconds that a count is cached while room is left, and while none is left. */
 const believedMs = 5_000;
+/** Age in milliseconds from which a use of a cached count has it repeated, without waiting. */
+const agingMs = 3_000;
 const fullBelievedMs = 100;
 /** Maximum cached counts; the oldest is dropped first. */
 const countsMax = 10_000;
 
-type Count = { max: number; used: number; counted: number; at: number };
+type Count = { max: number; used: number; counted: number; at: number; isAging: boolean };
 
 /** The cached counts. */
 class Counts {
@@ -56,6 +58,17 @@ class Counts {
     return count.counted >= count.max && ageMs < fullBelievedMs;
   }
 
+  /**
+   * Whether the count is to be repeated ahead of its end; true once for each count. An org that
+   * creates something every second so never waits for one.
+   */
+  isAging(noun: Noun, orgId: string): boolean {
+    const count = this.#counts.get(keyOf(noun, orgId));
+    if (!count || count.isAging || performance.now() - count.at < agingMs) return false;
+    count.isAging = true;
+    return true;
+  }
+
   roomOf(noun: Noun, orgId: string): Quota {
     const { max, used } = this.#counts.get(keyOf(noun, orgId)) ?? { max: this.#defaults[noun], used: 0 };
     return { max, room: Math.max(0, max - used) };
@@ -72,7 +85,7 @@ class Counts {
       this.#counts.delete(key);
       const [oldest] = this.#counts.keys();
       if (oldest !== undefined && this.#counts.size >= countsMax) this.#counts.delete(oldest);
-      this.#counts.set(key, { max, used, counted: used, at: performance.now() });
+      this.#counts.set(key, { max, used, counted: used, at: performance.now(), isAging: false });
     }
   }
 
@@ -90,7 +103,8 @@ class Counts {
 
 const keyOf = (noun: Noun, orgId: string) => `${noun} ${orgId}`;
 
-export function createQuotas(defaults: QuotaDefaults): Quotas {
+/** Without `ahead`, a pool for work across orgs, no count is repeated ahead of its end. */
+export function createQuotas(defaults: QuotaDefaults, { ahead }: { ahead?: Db } = {}): Quotas {
   const counts = new Counts(defaults);
   const quotas: Quotas = {
     async find(db, noun, orgIds) {
@@ -100,6 +114,8 @@ export function createQuotas(defaults: QuotaDefaults): Quotas {
     },
     async findRoom(db, noun, orgId) {
       if (!counts.isBelieved(noun, orgId)) await counts.recountOnce(db, noun, orgId);
+      // After a failure the next caller counts, and waits.
+      else if (ahead && counts.isAging(noun, orgId)) counts.recountOnce(ahead, noun, orgId).catch(() => {});
       return counts.roomOf(noun, orgId);
     },
     add: (noun, orgId, made) => counts.add(noun, orgId, made),

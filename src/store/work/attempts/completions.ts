@@ -7,10 +7,10 @@ import { earlier, endedColumns } from "./attempt-rules.ts";
 import type { AttemptName, AttemptSettlement, Settled } from "./settlements.ts";
 
 /**
- * Completions: the end of nearly every run, in a statement of its own. A completion decides nothing
- * about attempts, deferrals or back-offs, so the statement of settlements.ts, which decides all of
- * that on locked rows, is not needed: the live run is deleted under its attempt token, and the
- * other rows are written from the deleted row. `test/property/completions.test.ts` compares both.
+ * Completions: the end of nearly every run, in a statement of its own. The statement of
+ * settlements.ts decides about attempts, deferrals and back-offs on locked rows; a completion needs
+ * none of these decisions. Here the live run is deleted under its attempt token, and the other rows
+ * are written from the deleted row. `test/property/completions.test.ts` compares the two statements.
  */
 
 /** A device's report that its attempt completed. */
@@ -57,7 +57,7 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
   // A sort costs as much as all else that is done with one row.
   const byWatcher = completions.length === 1 ? sql`` : sql`order by org_id, watcher_id`;
   const { rows } = await sql<Found>`${ofAnySize}
-    -- The runs in the order in which all take them; the accept may have been written while this transaction waited for it.
+    -- The runs in the order in which all transactions lock runs. While this transaction waited for a run, the accept may have been written.
     with gone as (
       delete from run r using (select * from ${input} order by org_id, run_id) i
       where r.org_id = i.org_id and r.id = i.run_id and r.attempt_token = i.token and r.device_id = i.reporter
@@ -77,7 +77,7 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
     fired as (
       update watcher w set
         last_fired_at = now(),
-        -- A window from before the last one, of an old run's retry or a backfilled slot, is stored but is not the last.
+        -- A window before the watcher's last one (a retry of an old run, a backfilled slot) is stored, and the last one stays the last.
         last_window_id = case when g.window_end >= coalesce(w.window_cursor_at, g.window_end) then g.id else w.last_window_id end,
         last_window_at = case when g.window_end >= coalesce(w.window_cursor_at, g.window_end)
           then greatest(now(), g.claimed_at, g.was_started_at) else w.last_window_at end,
@@ -91,7 +91,7 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
     select g.ord, g.watcher_id as "watcherId", g.agent_id as "agentId", g.is_pinned as "isPinned", g.due_at as "dueAt",
       g.why as reason, g.attempt, n.notify, coalesce(n.consecutive_failures > 0, false) as "wasFailing",
       n.last_window_id as "priorWindowId",
-      -- Its next slot may be put aside at this moment, by somebody who still sees this run as active.
+      -- Another transaction that still sees this run as active may be adding the next slot to the backlog.
       coalesce(o.overlap <> 'skip', false)
         or exists (select from backlog b where b.org_id = g.org_id and b.watcher_id = g.watcher_id) as "hasBacklog",
       exists (select from watcher_after a where a.org_id = g.org_id and a.after_id = g.watcher_id) as "hasFollowers"
@@ -99,7 +99,7 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
       left join lateral (
         select overlap, notify is not null as is_telling from watcher where org_id = g.org_id and id = g.watcher_id
       ) o on true
-      -- Told of the failures and the window before this end: as they are in the locked row.
+      -- The message tells of the failures and of the window before this end: as in the locked row.
       left join lateral (
         select notify, consecutive_failures, last_window_id from watcher
         where o.is_telling and org_id = g.org_id and id = g.watcher_id
@@ -164,7 +164,7 @@ export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Pr
     token: ["uuid", (a) => a.attemptToken],
   });
   const { rows } = await sql<PastVerdict>`
-    -- The window is the last attempt's; an earlier one that failed has none.
+    -- The window belongs to the last attempt; an earlier, failed attempt has none.
     select case when l.is_last then f.window_id end as "windowId",
       case
         when l.is_last and f.is_reported then 'already_stored'
@@ -179,7 +179,7 @@ export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Pr
         select coalesce(f.attempt_token = i.token and f.device_id = i.device_id, false) as is_last
       ) l
       left join lateral (
-        -- Another worker may have the run by now: each attempt says where it was. One that does not was pinned.
+        -- Another worker may have the run by now, so each past attempt names its device. An attempt without the name was pinned.
         select entry from jsonb_array_elements(coalesce(f.past_attempts, r.past_attempts)) entry
         where entry->>'token' = i.token::text
           and coalesce((entry->>'device_id')::uuid, f.device_id, r.device_id) = i.device_id

@@ -1,7 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
 import { refuse } from "../../../errors.ts";
 import type { Db } from "../../pg/database.ts";
-import type { Look } from "../../pg/looks.ts";
 import { storableJson, storableText } from "../../pg/values/storable.ts";
 import { unnest } from "../../pg/values/unnest.ts";
 
@@ -105,98 +104,6 @@ export async function test(
     })
   );
 }
-
-/** A try whose lease the caller holds. */
-export type Claimed = {
-  orgId: string;
-  id: string;
-  leaseToken: string;
-  destinationId: string;
-  watcherId: string | null;
-  runId: string | null;
-  kind: string;
-  reason: NotifyReason | "";
-  subject: Record<string, unknown>;
-  /** Number of tries, including the current try. */
-  attempts: number;
-  createdAt: Date;
-  /** Milliseconds since the first try could start; limits further tries. */
-  sinceMs: number;
-};
-
-/**
- * The oldest pending delivery of every lane, by as many steps through the index as there are lanes
- * (X2).
- */
-const heads = sql`
-  with recursive head as (
-    (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'
-      order by org_id, destination_id, lane, seq limit 1)
-    union all
-    select n.* from head h cross join lateral (
-      select org_id, destination_id, lane, id, next_at, lease_until from delivery d
-      where d.state = 'pending' and (d.org_id, d.destination_id, d.lane) > (h.org_id, h.destination_id, h.lane)
-      order by org_id, destination_id, lane, seq limit 1
-    ) n
-  )`;
-
-/**
- * Claims up to `limit` due deliveries, each under a lease, and at most `perDestinationMax` per
- * destination, less the number in `busy`. Rows locked by other replicas are skipped, so all
- * replicas may claim at once.
- */
-export async function claim(
-  db: Db,
-  options: {
-    limit: number;
-    perDestinationMax: number;
-    busy: ReadonlyMap<string, number>;
-    leaseMs: number;
-  },
-): Promise<Claimed[]> {
-  const busy = unnest("b", [...options.busy], {
-    destination_id: ["uuid", ([id]) => id],
-    count: ["int", ([, count]) => count],
-  });
-  const { rows } = await sql<Claimed>`
-    ${heads},
-    due as (
-      select h.org_id, h.id, row_number() over (partition by h.org_id, h.destination_id order by h.next_at, h.id)
-        + coalesce((select sum(b.count) from ${busy} where b.destination_id = h.destination_id), 0) as place, h.next_at
-      from head h where h.next_at <= now() and (h.lease_until is null or h.lease_until < now())
-    ),
-    taken as materialized (
-      select d.org_id, d.id from (
-          select * from due where place <= ${options.perDestinationMax} order by next_at, org_id, id limit ${options.limit}
-        ) u
-        cross join lateral (
-          select org_id, id from delivery x
-          where x.org_id = u.org_id and x.id = u.id and x.state = 'pending' and x.next_at <= now()
-            and (x.lease_until is null or x.lease_until < now())
-          for update skip locked
-        ) d
-    )
-    update delivery d set attempts = d.attempts + 1, lease_token = gen_random_uuid(),
-      lease_until = now() + ${options.leaseMs} * interval '1 ms'
-    from taken t where d.org_id = t.org_id and d.id = t.id
-    returning d.org_id as "orgId", d.id, d.lease_token as "leaseToken", d.destination_id as "destinationId",
-      d.watcher_id as "watcherId", d.run_id as "runId", d.kind, d.reason, d.subject, d.attempts, d.created_at as "createdAt",
-      (extract(epoch from now() - d.since) * 1000)::float8 as "sinceMs"
-  `.execute(db);
-  return rows;
-}
-
-/**
- * Milliseconds until the next delivery may be claimed, by the database's clock; undefined if none
- * waits.
- */
-export const nextMs: Look<number | undefined> = {
-  expression: sql`
-    ${heads}
-    select greatest(0, extract(epoch from min(greatest(next_at, lease_until)) - clock_timestamp()) * 1000)::float8
-    from head having count(*) > 0`,
-  read: (ms) => (ms as number | null) ?? undefined,
-};
 
 /** How a try ended. */
 export type Ending = {

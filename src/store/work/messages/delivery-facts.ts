@@ -1,7 +1,7 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { unnest } from "../../pg/values/unnest.ts";
-import type { Claimed } from "./deliveries.ts";
+import type { Claimed } from "./delivery-claims.ts";
 
 /** The facts of a message beyond the delivery's own row. */
 export type Facts = {

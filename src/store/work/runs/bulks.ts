@@ -48,7 +48,7 @@ function matching(orgId: string, filter: RunFilter) {
   const isLive = filter.statuses.every((status) => ["pending", "claimed", "running"].includes(status));
   const where = [
     sql`r.org_id = ${orgId}`,
-    sql`r.status = any(${filter.statuses as string[]}::text[])`,
+    sql`r.status = any(${filter.statuses}::text[])`,
     ...(filter.watcherId ? [sql`r.watcher_id = ${filter.watcherId}::uuid`] : []),
     ...(filter.deviceId ? [sql`r.device_id = ${filter.deviceId}::uuid`] : []),
     // The condition of the index on the few runs that did not complete.
@@ -104,6 +104,11 @@ export async function create(
   return { id, matched: Number(result.numAffectedRows ?? 0) };
 }
 
+/** The counts of an operation's rows of `bulk_item`, in the order that `list` reads. */
+const countsOfItems = sql`count(*)::int as matched, (count(*) filter (where state = 'done'))::int as done,
+  (count(*) filter (where state = 'passed_over'))::int as passed_over,
+  (count(*) filter (where state = 'failed'))::int as failed`;
+
 /** Operations of the org, newest first: the named operation, or operations before `beforeId`. */
 export async function list(
   db: Db,
@@ -126,9 +131,7 @@ export async function list(
           (o.counts->>'passed_over')::int as passed_over, (o.counts->>'failed')::int as failed, 0 as "left"
         where o.counts is not null
         union all
-        select count(*)::int, (count(*) filter (where state = 'done'))::int,
-          (count(*) filter (where state = 'passed_over'))::int, (count(*) filter (where state = 'failed'))::int,
-          (count(*) filter (where state = 'pending'))::int
+        select ${countsOfItems}, (count(*) filter (where state = 'pending'))::int
         from bulk_item where o.counts is null and org_id = o.org_id and bulk_id = o.id
         having o.counts is null
       ) i
@@ -226,10 +229,7 @@ export async function finish(
     update bulk_operation o set state = 'finished', finished_at = now(),
       counts = jsonb_build_object('matched', c.matched, 'done', c.done, 'passed_over', c.passed_over, 'failed', c.failed)
     from (
-      select count(*)::int as matched, (count(*) filter (where state = 'done'))::int as done,
-        (count(*) filter (where state = 'passed_over'))::int as passed_over,
-        (count(*) filter (where state = 'failed'))::int as failed
-      from bulk_item where org_id = ${job.orgId} and bulk_id = ${job.id}
+      select ${countsOfItems} from bulk_item where org_id = ${job.orgId} and bulk_id = ${job.id}
     ) c
     where o.org_id = ${job.orgId} and o.id = ${job.id} and o.state = 'running'
       and not exists (select from bulk_item i where i.org_id = o.org_id and i.bulk_id = o.id and i.state = 'pending')

@@ -2,9 +2,10 @@
  * Starts: the inputs and origins of runs without a slot. A start has the id of its run,
  * also while the start waits for the end of the watcher's active run.
  */
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { JsonValue } from "../../../values/json.ts";
 import type { Db } from "../../pg/database.ts";
+import { inCompany } from "../../pg/round-trips.ts";
 import { storableJson } from "../../pg/values/storable.ts";
 import { ofFew, unnest } from "../../pg/values/unnest.ts";
 import type { StartSource, WatcherName } from "../watchers/schedules.ts";
@@ -39,16 +40,25 @@ export type NewStart = WatcherName & {
 
 /** Writes a start; false if the end of the same run has started the watcher before. */
 export async function insert(tx: Db, start: NewStart): Promise<boolean> {
+  const result = await insertOf(start).execute(tx);
+  return Number(result.numAffectedRows ?? 0) > 0;
+}
+
+/** Writes the start of a new run with the next statement. */
+export async function insertNew(tx: Db, start: NewStart): Promise<void> {
+  await insertOf(start, inCompany).execute(tx);
+}
+
+function insertOf(start: NewStart, mark = sql``): RawBuilder<unknown> {
   const { origin } = start;
-  const result = await sql`
+  return sql`${mark}
     insert into run_start (org_id, run_id, watcher_id, input, actor, hook_id, hook_slug, hook_delivery_id, after_run_id,
       after_watcher_slug, depth, is_retry)
     values (${start.orgId}, ${start.runId}, ${start.watcherId},
       ${start.input === undefined ? null : storableJson(start.input)}::jsonb, ${start.actor}, ${origin.hookId},
       ${origin.hookSlug}, ${origin.hookDeliveryId}, ${origin.afterRunId}, ${origin.afterWatcherSlug}, ${origin.depth},
       ${start.isRetry ?? false})
-    on conflict do nothing`.execute(tx);
-  return Number(result.numAffectedRows ?? 0) > 0;
+    on conflict do nothing`;
 }
 
 /** Those of the runs that are there, live or ended. */

@@ -1,6 +1,7 @@
 import { type Selectable, sql } from "kysely";
 import { findSource } from "../../people/sources.ts";
 import type { Db } from "../../pg/database.ts";
+import { lastly } from "../../pg/last.ts";
 import { inCompany } from "../../pg/round-trips.ts";
 import type { Json } from "../../pg/schema/schema-columns.ts";
 import type { EventTable } from "../../pg/schema/schema-work.ts";
@@ -23,9 +24,9 @@ export type NewEvent = {
 };
 
 /**
- * Appends events of one org. ALWAYS the last statement before the commit: the org's lock is held
- * until then, so that `seq` rises in the order of commits and a reader that resumes after a seq
- * misses nothing. It is sent with the commit.
+ * Appends events of one org, in the transaction's last statement, which is sent with the commit: the
+ * org's lock is held until the commit, so that `seq` rises in the order of commits and a reader that
+ * resumes after a seq misses nothing. All events of a transaction are one statement (pg/last.ts).
  *
  * An event of a call records the source of the call; Pinion's own events (actor "pinion") do not.
  */
@@ -41,7 +42,10 @@ export function append(tx: Db, orgId: string, events: readonly Omit<NewEvent, "o
  * writers cannot deadlock.
  */
 export async function appendAll(tx: Db, events: readonly NewEvent[]): Promise<void> {
-  if (events.length === 0) return;
+  if (events.length > 0 && !lastly(tx, writeAll, events)) await writeAll(tx, events);
+}
+
+async function writeAll(tx: Db, events: readonly NewEvent[]): Promise<void> {
   const rows = pack(events, sourceJson());
   const [row] = rows;
   if (row && events.length === 1) return appendAlone(tx, { ...row, isPacked: row.members !== undefined });

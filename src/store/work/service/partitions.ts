@@ -1,5 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
-import type { Db } from "../../pg/database.ts";
+import { type Db, transaction } from "../../pg/database.ts";
+import { lockGivingWay, type Send } from "../../pg/give-way.ts";
+import * as pastDays from "./past-days.ts";
 
 /**
  * The daily partitions of ended runs and turns: created ahead of their day, and dropped as a whole
@@ -16,10 +18,13 @@ const partitionedTables = ["run_finished", "turn_finished", "run_report", "late_
 const daysAhead = 3;
 
 /**
- * Milliseconds that tending waits for its locks: creating and dropping partitions needs an
- * exclusive lock, and ends of runs and turns queue behind the request.
+ * Milliseconds for which tending tries to lock a table: creating and dropping partitions needs an
+ * exclusive lock, and ends of runs and turns queue behind each try.
  */
-const tendLockMsMax = 1_000;
+const tendPatienceMs = 1_000;
+
+/** Milliseconds that closing a day waits for the one partition that it locks. */
+const closeLockMsMax = 1_000;
 
 /**
  * A partition is analyzed when its rows have doubled. By PostgreSQL's own 10 % a day's million ended
@@ -28,65 +33,68 @@ const tendLockMsMax = 1_000;
  */
 const analyzeScaleFactor = 1;
 
-/** All replicas tend the same partitions; the lock admits one at a time. */
-const lockKey = 7_420_001;
+/** All replicas tend the same partitions; the lock admits one at a time, until the transaction ends. */
+async function takeTurn(tx: Db): Promise<boolean> {
+  const { rows } = await sql<{ isMine: boolean }>`
+    select pg_try_advisory_xact_lock(7420001) as "isMine"`.execute(tx);
+  return rows[0]?.isMine ?? false;
+}
 
 /**
  * Creates the partitions of the coming days and drops partitions older than `days` at `at`
  * (default: now); returns their names. Null if another replica is tending at the same time. Fails
- * with lock_not_available (see isPassing) if the runs are in use for longer than a second. Only in
- * a transaction.
+ * with an error that passes (see isPassing) if the runs are in use for longer than a second.
+ *
+ * Each table has a transaction of its own, which locks the table with all its partitions together or
+ * not at all: whoever reads one table and then wants another is never ended for it (give-way.ts).
  */
 export async function tend(
-  tx: Db,
+  db: Db,
   days: number,
   at?: Date,
 ): Promise<{ created: string[]; dropped: string[] } | null> {
-  const { rows: lock } = await sql<{
-    mine: boolean;
-  }>`select pg_try_advisory_xact_lock(${lockKey}) as mine`.execute(tx);
-  if (!lock[0]?.mine) return null;
-  await sql`set local lock_timeout = ${sql.lit(tendLockMsMax)}`.execute(tx);
   const created: string[] = [];
   const dropped: string[] = [];
   for (const table of partitionedTables) {
-    created.push(...(await createComing(tx, table)));
-    dropped.push(...(await dropOld(tx, table, days, at)));
+    const tended = await transaction(db, (tx) => tendTable(tx, table, days, at));
+    if (!tended) return null;
+    created.push(...tended.created);
+    dropped.push(...tended.dropped);
   }
   return { created, dropped };
 }
 
-/** Milliseconds that an index of a day may take. */
-const indexMsMax = 600_000;
+async function tendTable(tx: Db, table: string, days: number, at: Date | undefined) {
+  if (!(await takeTurn(tx))) return null;
+  const [coming, old] = [await findComing(tx, table), await findOld(tx, table, days, at)];
+  if (coming.length + old.length > 0) {
+    const send: Send = (statement) => sql.raw(statement).execute(tx);
+    await lockGivingWay(send, new Map([["access exclusive", [table]]]), tendPatienceMs);
+  }
+  for (const day of coming) await createDay(tx, table, day);
+  for (const name of old) await dropDay(tx, table, name);
+  if (table === "run_finished") await pastDays.forget(tx, days, moment(at));
+  return { created: coming.map(({ name }) => name), dropped: old };
+}
 
 /**
- * Makes the index by which the ends of a past day are counted, for the newest day without it; returns
- * its name. Past days get no more ends, so the index costs no run anything; a late result waits for
- * it. Undefined if all have it, or another replica is tending at the same time. Only in a transaction.
+ * Closes the newest past day that is not closed (past-days.ts); returns its partition. Undefined if
+ * all are, or if another replica is tending at the same time. Fails like `tend`. Only in a transaction.
  */
-export async function indexPast(tx: Db): Promise<string | undefined> {
-  const { rows } = await sql<{ name: string; isMine: boolean }>`
-    select c.relname as name, pg_try_advisory_xact_lock(${lockKey}) as "isMine"
-    from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
-      and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date
-      and to_regclass(c.relname || '_ends') is null
-    order by c.relname desc limit 1`.execute(tx);
-  const [day] = rows;
-  if (!day?.isMine) return undefined;
-  await sql`set local lock_timeout = ${sql.lit(tendLockMsMax)}`.execute(tx);
-  await sql`set local statement_timeout = ${sql.lit(indexMsMax)}`.execute(tx);
-  await sql`
-    create index if not exists ${sql.ref(`${day.name}_ends`)} on ${sql.ref(day.name)} (org_id, finished_at)
-    include (status, device_id, duration_ms)`.execute(tx);
-  return day.name;
+export async function closePast(tx: Db, options?: { countedFrom: number }): Promise<string | undefined> {
+  if (!(await takeTurn(tx))) return undefined;
+  await sql`set local lock_timeout = ${sql.lit(closeLockMsMax)}`.execute(tx);
+  return pastDays.closeNewest(tx, options);
 }
 
 /** The time from which ages count, as a part of SQL. */
 export const moment = (at: Date | undefined) => (at ? sql`${at}::timestamptz` : sql`now()`);
 
-async function createComing(tx: Db, table: string): Promise<string[]> {
-  const { rows: wanted } = await sql<{ name: string; start: string; end: string }>`
+type Day = { name: string; start: string; end: string };
+
+/** The days that have no partition yet, and could have one. */
+async function findComing(tx: Db, table: string): Promise<Day[]> {
+  const { rows } = await sql<Day>`
     select ${table} || '_' || to_char(day, 'YYYYMMDD') as name, day::date::text as start, (day + interval '1 day')::date::text as "end"
     from generate_series((now() at time zone 'UTC')::date, (now() at time zone 'UTC')::date + ${daysAhead}::int, interval '1 day') day
     where to_regclass(${table} || '_' || to_char(day, 'YYYYMMDD')) is null
@@ -94,14 +102,15 @@ async function createComing(tx: Db, table: string): Promise<string[]> {
       and not exists (select from ${sql.ref(`${table}_default`)}
         where finished_at >= day at time zone 'UTC' and finished_at < (day + interval '1 day') at time zone 'UTC')
   `.execute(tx);
-  for (const { name, start, end } of wanted) {
-    await sql`
-      create table ${sql.ref(name)} partition of ${sql.ref(table)}
-      for values from (${sql.lit(`${start} 00:00:00+00`)}) to (${sql.lit(`${end} 00:00:00+00`)})
-      with (autovacuum_analyze_scale_factor = ${sql.lit(analyzeScaleFactor)})
-    `.execute(tx);
-  }
-  return wanted.map((partition) => partition.name);
+  return rows;
+}
+
+async function createDay(tx: Db, table: string, { name, start, end }: Day): Promise<void> {
+  await sql`
+    create table ${sql.ref(name)} partition of ${sql.ref(table)}
+    for values from (${sql.lit(`${start} 00:00:00+00`)}) to (${sql.lit(`${end} 00:00:00+00`)})
+    with (autovacuum_analyze_scale_factor = ${sql.lit(analyzeScaleFactor)})
+  `.execute(tx);
 }
 
 /** Copies a watcher's last window, which outlives its run. */
@@ -117,20 +126,18 @@ export function keepLast(ended: RawBuilder<unknown>) {
     on conflict do nothing`;
 }
 
-async function dropOld(tx: Db, table: string, days: number, at?: Date): Promise<string[]> {
-  const { rows: old } = await sql<{ name: string }>`
+async function findOld(tx: Db, table: string, days: number, at: Date | undefined): Promise<string[]> {
+  const { rows } = await sql<{ name: string }>`
     select c.relname as name
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = ${table}::regclass and c.relname ~ ('^' || ${table} || '_[0-9]{8}$')
       and to_date(right(c.relname, 8), 'YYYYMMDD') < (${moment(at)} at time zone 'UTC')::date - ${days}::int
   `.execute(tx);
-  for (const { name } of old) {
-    if (table === "run_finished") {
-      // Locked before the copy, so that no late result changes the partition meanwhile.
-      await sql`lock table ${sql.ref(name)} in access exclusive mode`.execute(tx);
-      await keepLast(sql.ref(name)).execute(tx);
-    }
-    await sql`drop table ${sql.ref(name)}`.execute(tx);
-  }
-  return old.map((partition) => partition.name);
+  return rows.map(({ name }) => name);
+}
+
+/** The table is locked, so no late result changes the partition meanwhile. */
+async function dropDay(tx: Db, table: string, name: string): Promise<void> {
+  if (table === "run_finished") await keepLast(sql.ref(name)).execute(tx);
+  await sql`drop table ${sql.ref(name)}`.execute(tx);
 }

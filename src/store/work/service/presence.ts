@@ -9,6 +9,9 @@ import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
  * last heartbeat.
  */
 
+/** How often a replica writes the heartbeats that it has received, at least: writes in a TTL. */
+export const beatWritesPerTtl = 6;
+
 /**
  * A session's name. The epoch tells the newer of two sessions; the random id identifies the
  * session, because a failover to a standby that lags resets the epoch, and a later session then has

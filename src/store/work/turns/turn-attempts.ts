@@ -115,6 +115,12 @@ from ${input}
 const slotsOfPools = sql`
 select org_id, pool_id, kinds, sum(slots)::int as slots from seated group by org_id, pool_id, kinds`;
 
+/** A turn behind an earlier live turn of its conversation. */
+const isBehind = sql`(t.is_gated and exists (
+        select from turn e
+        where e.org_id = t.org_id and e.agent_id = t.agent_id and e.conversation_id = t.conversation_id
+          and e.seq < t.seq and e.is_gated and (e.status = 'pending' or e.deadline_at > now())))`;
+
 /** For each pool its oldest waiting turns, locked; of a conversation only the oldest live turn. */
 const oldestTurns = sql`
 select t.* from pool q
@@ -123,10 +129,7 @@ select t.* from pool q
     where t.org_id = q.org_id and t.pool_id = q.pool_id and t.status = 'pending'
       and (t.not_before is null or t.not_before <= now()) and t.start_deadline_at > now()
       and (q.kinds is null or t.agent_kind = '' or q.kinds ? t.agent_kind)
-      and not (t.is_gated and exists (
-        select from turn e
-        where e.org_id = t.org_id and e.agent_id = t.agent_id and e.conversation_id = t.conversation_id
-          and e.seq < t.seq and e.is_gated and (e.status = 'pending' or e.deadline_at > now())))
+      and not ${isBehind}
     order by t.seq limit q.slots
     for update of t skip locked
   ) t`;
@@ -201,8 +204,8 @@ export async function findWaited(
   const { rows } = await sql<{ deviceId: string }>`
     select i.device_id as "deviceId" from ${input}
     where exists (
-      select from turn where org_id = i.org_id and pool_id = i.pool_id and status = 'pending'
-        and (not_before is null or not_before <= now()))
+      select from turn t where t.org_id = i.org_id and t.pool_id = i.pool_id and t.status = 'pending'
+        and (t.not_before is null or t.not_before <= now()) and not ${isBehind})
   `.execute(db);
   return new Set(rows.map((row) => row.deviceId));
 }

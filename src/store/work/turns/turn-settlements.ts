@@ -254,15 +254,7 @@ export async function withdraw(
   withdrawals: readonly Withdrawal[],
 ): Promise<{ withdrawn: WithdrawnTurn[]; unwanted: { turnId: string }[] }> {
   if (withdrawals.length === 0) return { withdrawn: [], unwanted: [] };
-  const input = unnest("i", withdrawals, {
-    org_id: ["text", (w) => w.orgId],
-    turn_id: ["uuid", (w) => w.turnId],
-    token: ["uuid", (w) => w.attemptToken],
-    epoch: ["bigint", (w) => w.session?.epoch ?? null],
-    session_id: ["uuid", (w) => w.session?.sessionId ?? null],
-    why: ["text", (w) => w.reason],
-    delay_ms: ["bigint", (w) => w.delayMs],
-  });
+  const input = inputOfWithdrawals(withdrawals);
   const { rows } = await sql<Omit<WithdrawnTurn, "notBefore"> & { notBefore: Date | null }>`
     with taken as materialized (
       select t.*, i.why, now() + i.delay_ms * interval '1 ms' as again_at
@@ -313,6 +305,17 @@ export async function withdraw(
     unwanted: rows.filter((turn) => !turn.notBefore),
   };
 }
+
+const inputOfWithdrawals = (withdrawals: readonly Withdrawal[]) =>
+  unnest("i", withdrawals, {
+    org_id: ["text", (w) => w.orgId],
+    turn_id: ["uuid", (w) => w.turnId],
+    token: ["uuid", (w) => w.attemptToken],
+    epoch: ["bigint", (w) => w.session?.epoch ?? null],
+    session_id: ["uuid", (w) => w.session?.sessionId ?? null],
+    why: ["text", (w) => w.reason],
+    delay_ms: ["bigint", (w) => w.delayMs],
+  });
 
 /** The verdicts of attempts at turns whose token is not current, in their order. */
 export async function findVerdicts(db: Db, names: readonly AttemptName[]): Promise<PastVerdict["verdict"][]> {

@@ -1,6 +1,7 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import { isOfSlot, slotRunId } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
+import { answeredLate } from "../../pg/round-trips.ts";
 import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import type { SkipReason } from "../attempts/settlements.ts";
 import * as gates from "../runs/gates.ts";
@@ -102,11 +103,33 @@ export async function record(
   moves: readonly ScheduleMove[],
 ): Promise<RecordedRun[]> {
   if (slots.length === 0 && moves.length === 0) return [];
+  const { rows } = await statementOf(slots, moves).execute(tx);
+  return rows.map((written) => recordedOf(slots[written.ord - 1] as SlotRecord, written));
+}
+
+/**
+ * Like {@link record}, for new slots, of which each gets its row: sent with the next statement, the
+ * commit at the latest. The returned function tells the rows after the commit.
+ */
+export async function recordLate(
+  tx: Db,
+  slots: readonly SlotRecord[],
+  moves: readonly ScheduleMove[],
+): Promise<() => RecordedRun[]> {
+  const { rows } = await statementOf(slots, moves, answeredLate).execute(tx);
+  return () => rows.map((written) => recordedOf(slots[written.ord - 1] as SlotRecord, written));
+}
+
+function statementOf(
+  slots: readonly SlotRecord[],
+  moves: readonly ScheduleMove[],
+  mark = sql``,
+): RawBuilder<Written> {
   const areNew = slots.every((slot) => slot.isNew);
   // All new slots are written, so what they say of their schedules is known before.
   const told = areNew ? toldMoves(moves, slots) : undefined;
   const moved = told ? moveAsTold(told) : moveByWritten(moves);
-  const { rows } = await sql<Written>`${ofAnySize}
+  return sql<Written>`${mark}${ofAnySize}
     with input as materialized (select * from ${inputOf(slots, areNew)}),
     wanted as materialized (${wanted} ${areNew ? sql`` : sql`where i.is_new or not ${isThere}`}),
     ${notingStrangers(slots)}
@@ -119,8 +142,7 @@ export async function record(
     ),
     moved as (${moved})
     ${slots.some((slot) => slot.claimant) ? writtenAndClaimed : writtenOnly}
-  `.execute(tx);
-  return rows.map((written) => recordedOf(slots[written.ord - 1] as SlotRecord, written));
+  `;
 }
 
 /**

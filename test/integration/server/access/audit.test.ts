@@ -8,6 +8,7 @@ import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import * as events from "../../../../src/store/work/service/events.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, enrolDevice } from "../../../support/device.ts";
+import { hold, untilBlocked } from "../../../support/locks.ts";
 import { startTestReplica, type TestReplica } from "../../../support/server.ts";
 import { startWork, takeOn } from "../../../support/work.ts";
 
@@ -163,26 +164,16 @@ test("a stream that resumes on another replica misses no event that was committe
 
   await write("test.first");
   const cursor = await read(one, "0", "test.first");
-  let release = () => {};
-  const held = new Promise<void>((resolve) => {
-    release = resolve;
-  });
-  let appended = () => {};
-  const isAppended = new Promise<void>((resolve) => {
-    appended = resolve;
-  });
   // Has its number, and is not committed; an event with a later number must not be shown before.
-  const slow = database.db.transaction().execute(async (tx) => {
-    await events.append(tx, "local", [{ kind: "test.slow", actor: "pinion" }]);
-    appended();
-    await held;
-  });
-  await isAppended;
+  await using slow = await hold(database.db);
+  await events.append(slow.tx, "local", [{ kind: "test.slow", actor: "pinion" }]);
+  await slow.sent();
   const quick = write("test.quick");
   const resumed = read(two, cursor, "test.quick");
-  await expect.poll(() => seen).toEqual(["test.first"]);
-  release();
-  await Promise.all([slow, quick]);
+  await untilBlocked(database.db);
+  expect(seen).toEqual(["test.first"]);
+  await slow.commit();
+  await quick;
   const next = await resumed;
   await write("test.last");
   await read(one, next, "test.last");

@@ -19,11 +19,11 @@ import { OutputStream, QuestionState, RunSource, RunStatus } from "#gen/pinion/v
 import { useDatabase } from "../../../support/database.ts";
 import { connect, type DeviceStream, dial, enrolDevice, type Identity } from "../../../support/device.ts";
 import { addDevice, addTenant } from "../../../support/tenants.ts";
-import { getRun, heldOf, startWork, takeOn, useReplicas, watchRun } from "../../../support/work.ts";
+import { getRun, heldOf, startWork, takeOn, usePatientReplicas, watchRun } from "../../../support/work.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../../support/worker.ts";
 
 const database = useDatabase({ per: "file" });
-const replicas = useReplicas(database, "here", "there");
+const replicas = usePatientReplicas(database, "here", "there");
 
 type Attempt = { workId: string; attemptToken: string };
 const nameOf = ({ workId, attemptToken }: Attempt): Attempt => ({ workId, attemptToken });

@@ -23,13 +23,16 @@ for (const kind of busKinds) {
     afterAll(() => rig.close());
 
     /** A replica's end of the bus, behind a proxy if need be. */
-    async function join(options: { proxy?: FaultProxy; onMessage?: (message: BusMessage) => void } = {}) {
+    async function join(
+      options: { proxy?: FaultProxy; heartbeatMs?: number; onMessage?: (message: BusMessage) => void } = {},
+    ) {
       const replicaId = `replica-${++count}`;
       const heard: BusMessage[] = [];
       let resyncs = 0;
       const bus = await rig.open({
         replicaId,
         ...(options.proxy ? { port: options.proxy.port } : {}),
+        ...(options.heartbeatMs ? { heartbeatMs: options.heartbeatMs } : {}),
         handlers: {
           onMessage(message) {
             heard.push(message);
@@ -65,7 +68,9 @@ for (const kind of busKinds) {
     });
 
     test("a burst arrives whole and in order, in few payloads, and repeats count once", async () => {
-      const [a, b] = [await join(), await join()];
+      // A line that is replaced loses what is on its way.
+      const patient = { heartbeatMs: 30_000 };
+      const [a, b] = [await join(patient), await join(patient)];
       const payloads: string[] = [];
       const stop = await rig.overhear(b.replicaId, (payload) => payloads.push(payload));
       const burst = Array.from({ length: 5_000 }, (_, index) => work(`device ${index}`));

@@ -47,9 +47,10 @@ test("after a failover that lost a run's end, the run is lost within two heartbe
 });
 
 test("an attempt that another replica took over, and its device lists no more, is lost within two heartbeats", async () => {
+  // Before the device is silent: a start may take longer than the TTL.
+  const other = await startTestReplica(database.url, quick);
   const { clients, device, stream, assignment } = await begin();
   stream.cancel();
-  const other = await startTestReplica(database.url, quick);
   const back = await connect(other.url, device, { held: [heldOf(assignment)] });
   expect(back.welcome.verdicts).toMatchObject([{ verdict: HeldVerdict.CONTINUE }]);
   await back.beat([]);

@@ -12,15 +12,16 @@ import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, enrolDevice, type Identity } from "../../../support/device.ts";
 import { hold, untilBlocked } from "../../../support/locks.ts";
-import { getRun, startWork, takeOn, untilStatus, useReplicas } from "../../../support/work.ts";
+import { getRun, startWork, takeOn, untilStatus, usePatientReplicas } from "../../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
-const replicas = useReplicas(database, "here");
+const replicas = usePatientReplicas(database, "here");
 
 /**
- * The grace for an ended stream is 2 s; the TTL, and the deadlines of HTTP/2 itself, are longer.
+ * The grace for an ended stream is 2 s; the TTL (60 s), and the deadlines of HTTP/2 itself (30 s of
+ * silence, and 10 s for a ping), are longer.
  */
-const cutMs = 5_000;
+const cutMs = 15_000;
 
 function framed(message: MessageInitShape<typeof ConnectRequestSchema>["message"]): Buffer {
   const payload = toBinary(ConnectRequestSchema, create(ConnectRequestSchema, { message: message! }));

@@ -146,7 +146,7 @@ test("a run that was lost starts nothing until its late result comes, and that s
   };
   const { db } = database;
   // Given up on by Pinion itself, as the reaper does.
-  const { settleWithEvents } = await import("../../../../src/scheduler/endings/settle.ts");
+  const { settleWithEvents } = await import("../../../../src/scheduler/endings/run-endings.ts");
   await transaction(db, (tx) =>
     settleWithEvents(
       tx,

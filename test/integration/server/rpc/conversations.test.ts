@@ -1,11 +1,11 @@
-/** Conversations that are deleted, also while somebody speaks in them. */
+/** Conversations that are deleted, also while somebody speaks in them; and work that a claim passes by. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { useDatabase } from "../../../support/database.ts";
-import type { DeviceStream } from "../../../support/device.ts";
+import { connect, type DeviceStream, enrolDevice } from "../../../support/device.ts";
 import { hold, untilBlocked } from "../../../support/locks.ts";
 import { answer, getTurn, startTurn } from "../../../support/talk.ts";
-import { takeOn, usePatientReplicas } from "../../../support/work.ts";
+import { startWork, takeOn, usePatientReplicas } from "../../../support/work.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../../support/worker.ts";
 
 const database = useDatabase({ per: "file" });
@@ -74,4 +74,35 @@ test("a turn that a claim passed by, because a deletion of its conversation was 
   expect(performance.now() - startedAt).toBeLessThan(promptMs);
   await answer(stream, assignment, "this");
   await leave(stream);
+});
+
+test("a turn that a claim passed by is given soon after, though whoever held it rings for nobody", async () => {
+  const { clients } = replicas.here;
+  const turn = await startTurn(clients, somebody());
+  await using held = await hold(database.db);
+  await sql`select from conversation where id = ${turn.conversationId} for update`.execute(held.tx);
+  const { stream } = await openWorker(2);
+  await startTurn(clients, somebody());
+  await answer(stream, await takeOn(stream), "other");
+  await held.tx.rollback().execute();
+  const startedAt = performance.now();
+  const assignment = await takeOn(stream);
+  expect(assignment.workId).toBe(turn.id);
+  expect(performance.now() - startedAt).toBeLessThan(promptMs);
+  await answer(stream, assignment, "this");
+  await leave(stream);
+});
+
+test("a run is given soon after, though its device's session was held when it was triggered", async () => {
+  const { clients, url } = replicas.here;
+  const device = await enrolDevice(clients);
+  const stream = await connect(url, device);
+  await using held = await hold(database.db);
+  await sql`select from presence where device_id = ${device.deviceId} for update`.execute(held.tx);
+  await held.sent();
+  const run = await startWork(clients, device);
+  await held.tx.rollback().execute();
+  const startedAt = performance.now();
+  expect((await takeOn(stream)).workId).toBe(run.id);
+  expect(performance.now() - startedAt).toBeLessThan(promptMs);
 });

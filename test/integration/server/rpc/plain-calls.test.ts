@@ -1,5 +1,5 @@
 /**
- * Unary calls over gRPC are answered alike on the bare stream (a known token) and by Connect's
+ * Unary calls over gRPC and Connect are answered alike on the bare stream (a known token) and by Connect's
  * handler (any other): the same bytes of each request are sent with both tokens.
  */
 import { once } from "node:events";
@@ -39,6 +39,8 @@ function routes(router: ConnectRouter): void {
           ]);
         case "broken":
           throw new Error("a defect");
+        case "refused at length":
+          throw new ConnectError("no ".repeat(2_000), Code.InvalidArgument);
         case "slow":
           await once(context.signal, "abort");
           throw context.signal.reason;
@@ -144,22 +146,64 @@ const requests: [string, Asked][] = [
   ["a length that is too long, and nothing else", { bytes: frame(Buffer.alloc(1), { length: 2 ** 31 }) }],
 ];
 
-test.each(requests)("%s is answered alike", async (_, asked) => {
+/** The same, over Connect, where the body is the message. */
+const overConnect = (bytes: Buffer | Uint8Array, headers: Record<string, string> = {}): Asked => ({
+  bytes: Buffer.from(bytes),
+  headers: { "content-type": "application/proto", "connect-protocol-version": "1", ...headers },
+});
+const takesCompressed = { "accept-encoding": "gzip, br" };
+
+const connectRequests: [string, Asked][] = [
+  ["a call", overConnect(getRun("one"))],
+  ["a length that is told", overConnect(getRun("one"), { "content-length": String(getRun("one").length) })],
+  ["headers, and a trailer", overConnect(getRun("one"), { "x-asked": "something" })],
+  ["a deadline", overConnect(getRun("one"), { "connect-timeout-ms": "5000" })],
+  ["a deadline that passes", overConnect(getRun("slow"), { "connect-timeout-ms": "30" })],
+  ["a deadline that cannot be read", overConnect(getRun("one"), { "connect-timeout-ms": "soon" })],
+  ["an error with details and metadata", overConnect(getRun("refused"))],
+  ["a defect", overConnect(getRun("broken"))],
+  ["a short answer to a caller that takes compressed ones", overConnect(getRun("one"), takesCompressed)],
+  ["a long answer", overConnect(getRun("x".repeat(5_000)))],
+  ["a long answer, compressed", overConnect(getRun("x".repeat(5_000)), takesCompressed)],
+  ["a long error, compressed", overConnect(getRun("refused at length"), takesCompressed)],
+  ["a compression that nobody has", overConnect(getRun("one"), { "accept-encoding": "snappy" })],
+  ["no body", overConnect(Buffer.alloc(0))],
+  ["bytes that are no protobuf", overConnect(Buffer.from([0xff, 0xff, 0xff]))],
+  ["an unannounced compression", overConnect(gzipSync(getRun("one")))],
+  ["a message that is too long", overConnect(Buffer.alloc(readMaxBytes + 1))],
+  [
+    "a message that is too long, and says so",
+    overConnect(Buffer.alloc(readMaxBytes + 1), { "content-length": String(readMaxBytes + 1) }),
+  ],
+];
+
+test.each([
+  ...requests.map(([what, asked]) => [`${what} over gRPC`, asked] as const),
+  ...connectRequests.map(([what, asked]) => [`${what} over Connect`, asked] as const),
+])("%s is answered alike", async (_, asked) => {
   const both = await openBoth();
   const bare = await call(both, known, asked);
   const wasTaken = both.seen.byConnect === 0;
   const connect = await call(both, other, asked);
   // A deadline that cannot be read is the only one of them that is left to Connect's handler.
-  expect(wasTaken).toBe(asked.headers?.["grpc-timeout"] !== "soon");
+  const { "grpc-timeout": grpc, "connect-timeout-ms": ms } = asked.headers ?? {};
+  expect(wasTaken).toBe(grpc !== "soon" && ms !== "soon");
   expect(both.seen.byConnect).toBe(wasTaken ? 1 : 2);
   expect(wordless(bare)).toEqual(wordless(connect));
-  expect(bare.body).toEqual(connect.body);
+  expect(sizeless(bare.body)).toEqual(sizeless(connect.body));
 });
+
+/** Without the words about a message that is too long. */
+function sizeless(body: Buffer): string {
+  return body.toString("latin1").replace(/message size [^"]*/, "");
+}
 
 /** Without the words about bytes that cannot be read, which differ; their codes do not. */
 function wordless({ headers, trailers }: Awaited<ReturnType<typeof call>>) {
   const { "grpc-message": words, ...rest } = trailers;
   const isOfBytes = /protocol|size|compress/.test(String(words));
+  // Its length is the words' length.
+  if (String(headers[":status"]) === "429") delete headers["content-length"];
   return { headers, trailers: { ...rest, words: isOfBytes ? "" : words } };
 }
 
@@ -172,6 +216,8 @@ test.each([
     "JSON",
     { bytes: frame(Buffer.from('{"runId":"one"}')), headers: { "content-type": "application/grpc+json" } },
   ],
+  ["JSON over Connect", overConnect(Buffer.from('{"runId":"one"}'), { "content-type": "application/json" })],
+  ["a compressed message over Connect", overConnect(gzipSync(getRun("one")), { "content-encoding": "gzip" })],
   ["another method", { bytes: plain, headers: { ":method": "PUT" } }],
   ["a path that is no rpc", { bytes: plain, headers: { ":path": "/pinion.v1.RunService/Nothing" } }],
 ])("%s is left to Connect's handler", async (_, asked: Asked) => {

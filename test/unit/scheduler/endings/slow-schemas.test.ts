@@ -2,7 +2,7 @@
 import { expect, test } from "vitest";
 import { checkAnswer } from "../../../../clients/ts/src/agents/structured.ts";
 import { problemsOf } from "../../../../src/scheduler/endings/answers.ts";
-import { inTime } from "../../../../src/scheduler/endings/bounded.ts";
+import { inTime } from "../../../../src/time/bounded.ts";
 
 /** References that fork: 2^40 checks of a few hundred bytes. */
 const forking = {

@@ -1,7 +1,6 @@
 /** Deviations between two clocks, and the deviations treated as a jump. */
 import { expect, test } from "vitest";
-import { elapsedMs } from "../../../../src/scheduler/slots/clock.ts";
-import { departure, judge } from "../../../../src/scheduler/slots/clock-watch.ts";
+import { departure, elapsedMs, judge } from "../../../../src/scheduler/slots/clock.ts";
 
 const hour = 3_600_000;
 

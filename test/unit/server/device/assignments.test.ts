@@ -21,13 +21,8 @@ function sessionAt(startMs: number, isWorker: boolean) {
   const pushed: unknown[] = [];
   const givenBack: Settlement[] = [];
   const session: SessionView = {
-    ...{ orgId: "org-1", deviceId: run.deviceId, isWorker, epoch: 1, sessionId: crypto.randomUUID() },
-    ...{
-      state: "serving",
-      isQuiet: false,
-      log: createLogger({ name: "test", level: "silent" }),
-      wake: () => {},
-    },
+    ...{ isWorker, state: "serving", isQuiet: false },
+    log: createLogger({ name: "test", level: "silent" }),
   };
   const services = {
     clock: { now: () => nowMs },
@@ -43,6 +38,7 @@ function sessionAt(startMs: number, isWorker: boolean) {
     telemetry: { traceparent: () => "", pushed: () => {} },
     timers: { acceptDeadlineMs: 60_000 },
     cell: "",
+    dispatcher: { wake: () => {} },
     runMoved: () => {},
     works: {
       run: {
@@ -59,7 +55,13 @@ function sessionAt(startMs: number, isWorker: boolean) {
     end: () => {},
   };
   const assignments = new Assignments(session, { link, services, handling: {} as Handling });
-  assignments.begin({ maxConcurrency: 1, continuing: [], ended: new Set() });
+  const name = { orgId: "org-1", deviceId: run.deviceId, epoch: 1, sessionId: crypto.randomUUID() };
+  assignments.begin({
+    session: { ...name, kinds: null },
+    maxConcurrency: 1,
+    continuing: [],
+    ended: new Set(),
+  });
   return {
     assignments,
     pushed,

@@ -296,8 +296,8 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
   configProblem: string;
 
   /**
-   * The machine it runs on. FAILED_PRECONDITION if a session of another machine, or of another daemon on the machine, with
-   * the same identity is alive.
+   * The machine it runs on. FAILED_PRECONDITION if a session of another machine, of another daemon on the machine, or of a
+   * clone of this daemon, with the same identity is alive; UNAVAILABLE while runs of such a session may come back.
    *
    * @generated from field: pinion.v1.Machine machine = 12;
    */
@@ -367,6 +367,14 @@ export declare type Machine = Message<"pinion.v1.Machine"> & {
    * @generated from field: google.protobuf.Duration daemon_age = 6;
    */
   daemonAge?: Duration | undefined;
+
+  /**
+   * The `session_epoch` of the last welcome that this daemon had since its start; 0: none. A later session that was heard of
+   * since belongs to a clone of this daemon, as on a virtual machine that was copied while it ran.
+   *
+   * @generated from field: int64 session_epoch = 7;
+   */
+  sessionEpoch: bigint;
 };
 
 /**
