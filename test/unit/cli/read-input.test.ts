@@ -1,7 +1,7 @@
 import { spawn } from "node:child_process";
 import { tmpdir } from "node:os";
 import { expect, onTestFinished, test } from "vitest";
-import { readInput, readWhole } from "../../../src/cli/read-input.ts";
+import { readInput, readWhole } from "../../../src/cli/apply/file/read-input.ts";
 
 test.skipIf(process.platform === "win32")(
   "a pipe in non-blocking mode whose writer is slow is waited for, and read to its end",

@@ -2,10 +2,10 @@ import { parse, TomlError } from "smol-toml";
 import type { z } from "zod";
 import type { Environment } from "../../cli.ts";
 import { exitCodes, Failure } from "../../failures.ts";
-import { readInput } from "../../read-input.ts";
 import { nearest } from "./near.ts";
 import { findPlaces, type KeyPath, placeKey } from "./places.ts";
 import { fileFailure, isBelow, type Problem } from "./problems.ts";
+import { readInput } from "./read-input.ts";
 import { type FileTree, fileShape, knownKeys } from "./shape.ts";
 import { isTable, type LiteralReference, substitute } from "./variables.ts";
 

@@ -7,6 +7,7 @@ import {
   AgentSettingsSchema,
   ListAgentsResponseSchema,
 } from "#gen/pinion/v1/agent_pb.js";
+import { readInputText } from "../../apply/file/read-input.ts";
 import { type Cli, examples } from "../../cli.ts";
 import { connect } from "../../context.ts";
 import { exitCodes, Failure, told } from "../../failures.ts";
@@ -16,7 +17,6 @@ import { printList } from "../../print/lists.ts";
 import { list, wholeNumber } from "../../print/paging.ts";
 import { type Column, details, plain, plainLines } from "../../print/table.ts";
 import { formatAgo, formatMomentAgo } from "../../print/times.ts";
-import { readInputText } from "../../read-input.ts";
 import { addAgentVersions } from "../watchers/versions.ts";
 
 /** `pinion agents …`: named configurations of the agents of watchers. */

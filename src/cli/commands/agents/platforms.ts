@@ -5,6 +5,7 @@ import {
   ListPlatformsResponseSchema,
   UpsertPlatformResponseSchema,
 } from "#gen/pinion/v1/agent_pb.js";
+import { readInputText } from "../../apply/file/read-input.ts";
 import { type Cli, examples } from "../../cli.ts";
 import { connect } from "../../context.ts";
 import { exitCodes, Failure, told } from "../../failures.ts";
@@ -14,7 +15,6 @@ import { wholeNumber } from "../../print/paging.ts";
 import { type Column, plain } from "../../print/table.ts";
 import { formatAgo } from "../../print/times.ts";
 import * as words from "../../print/words.ts";
-import { readInputText } from "../../read-input.ts";
 
 /** `pinion platforms …`: the agents' chat platforms. */
 export function addPlatforms(program: Command, cli: Cli): void {

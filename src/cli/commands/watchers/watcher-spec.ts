@@ -8,6 +8,7 @@ import {
   type WatcherSpec,
   WatcherSpecSchema,
 } from "#gen/pinion/v1/watcher_pb.js";
+import { readInputText } from "../../apply/file/read-input.ts";
 import type { Clients } from "../../context.ts";
 import { exitCodes, Failure } from "../../failures.ts";
 import { deviceId } from "../../lookup.ts";
@@ -15,7 +16,6 @@ import { parseBudget } from "../../print/budget.ts";
 import { parseRate } from "../../print/rates.ts";
 import { parseLength } from "../../print/times.ts";
 import * as words from "../../print/words.ts";
-import { readInputText } from "../../read-input.ts";
 import type { SpecOptions } from "./watcher-options.ts";
 
 /** The options, with those merged that set one field together. */

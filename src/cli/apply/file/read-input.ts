@@ -1,6 +1,6 @@
 /** Files that a command reads as a whole, and standard input under the name "-". */
 import { closeSync, openSync, readSync } from "node:fs";
-import { exitCodes, Failure } from "./exit-codes.ts";
+import { exitCodes, Failure } from "../../exit-codes.ts";
 
 /** Maximum size of a file in bytes, above 10 000 platforms with long settings. */
 const bytesMax = 64 * 1024 * 1024;
