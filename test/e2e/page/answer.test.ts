@@ -51,7 +51,7 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
 
   test("the answer comes first, as Markdown that can do nothing; then its data, and what the agent did", async () => {
     const { replica, device, name, run } = await start();
-    const printed = '\u001b[31m{"type":"result"}\u001b[0m';
+    const printed = '\u001b[31m{"type":"result"}\u001b[0m 10%\r100%';
     const value = richCompletion(name, { output: printed, resultText: hostile });
     device.send({ case: "complete", value });
     await device.next("completionAck");
@@ -75,7 +75,7 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     await steps.getByText("line 10").waitFor();
     await page.getByRole("button", { name: "Show what it printed" }).click();
     const output = page.getByRole("log", { name: "Output of the program" });
-    expect(await output.textContent()).toBe('{"type":"result"}');
+    expect(await output.textContent()).toBe('{"type":"result"} 10%\n100%');
     expect(await output.locator(".ansi-red-fg").count()).toBe(1);
 
     expect(await findBarriers(page)).toEqual([]);
