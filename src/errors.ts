@@ -48,3 +48,12 @@ export function refuse(
 ): never {
   throw new Refusal(reason, message, options);
 }
+
+/**
+ * The code of an error of Node ("ENOENT") or PostgreSQL ("40001"); undefined for an error without a
+ * code.
+ */
+export function codeOf(error: unknown): string | undefined {
+  if (typeof error !== "object" || error === null || !("code" in error)) return undefined;
+  return typeof error.code === "string" ? error.code : undefined;
+}

@@ -3,6 +3,7 @@ import { homedir } from "node:os";
 import { join } from "node:path";
 import { type Clients, createClients, type ProxySetting } from "@pinion/client";
 import type { Command } from "commander";
+import { codeOf } from "../errors.ts";
 import type { Cli, Environment } from "./cli.ts";
 import { type Context, chosenContext, contextOfServer, contextUrl } from "./contexts/file.ts";
 import { exitCodes, Failure } from "./failures.ts";
@@ -131,7 +132,7 @@ export function readLine(path: string): string | undefined {
   try {
     return readFileSync(path, "utf8").split("\n")[0]?.trim() || undefined;
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
+    const code = codeOf(error);
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
     if (code === "EACCES") {
       throw new Failure(

@@ -7,7 +7,7 @@ import {
 } from "@pinion/client";
 import { BadRequestSchema } from "#gen/google/rpc/error_details_pb.js";
 import { ConfigError } from "../config/config-error.ts";
-import { Refusal, type RefusalReason } from "../errors.ts";
+import { codeOf, Refusal, type RefusalReason } from "../errors.ts";
 import { type ExitCode, exitCodes, Failure } from "./exit-codes.ts";
 
 export { type ExitCode, exitCodes, Failure };
@@ -69,8 +69,8 @@ const connectionErrors = new Set([
 export function systemCode(error: unknown): string | undefined {
   // Chains of causes are short; the bound protects against a cycle.
   for (let depth = 0, at: unknown = error; depth < 8 && at instanceof Error; depth += 1, at = at.cause) {
-    const code = (at as NodeJS.ErrnoException).code;
-    if (typeof code === "string") return code;
+    const code = codeOf(at);
+    if (code !== undefined) return code;
     if (at instanceof AggregateError && at.errors.length > 0) return systemCode(at.errors[0]);
   }
   return undefined;

@@ -1,6 +1,7 @@
 import { randomBytes } from "node:crypto";
 import { linkSync, mkdirSync, readFileSync, statSync, unlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { codeOf } from "../errors.ts";
 import { newKey } from "../secrets.ts";
 import type { Environment } from "./cli.ts";
 import { writeWhole } from "./data-files.ts";
@@ -25,7 +26,7 @@ export function secretKeys(data: string, env: Environment, options: { isCreated:
   try {
     linkSync(draft, path);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    if (codeOf(error) !== "EEXIST") throw error;
   } finally {
     unlinkSync(draft);
   }
@@ -54,7 +55,7 @@ export function readKeys(data: string): string | undefined {
     }
     return readFileSync(path, "utf8").trim();
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === "ENOENT") return undefined;
+    if (codeOf(error) === "ENOENT") return undefined;
     throw error;
   }
 }

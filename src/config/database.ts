@@ -27,7 +27,7 @@ export const databaseSettings = {
     .min(1)
     .optional()
     .describe(
-      "PostgreSQL without a pooler, for LISTEN and migrations; set it if DATABASE_URL goes through one, and only then. Default: DATABASE_URL",
+      "PostgreSQL without a pooler, for LISTEN and migrations; set this variable only if DATABASE_URL goes through a pooler. Default: DATABASE_URL",
     ),
   PINION_DATABASE_CONNECTIONS: count(10, 2, 200, "Connections for requests, per replica"),
   PINION_BUS: z
@@ -45,12 +45,12 @@ export const databaseSettings = {
     .regex(/^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$/)
     .max(100)
     .default("pinion")
-    .describe("What the subjects begin with; another one for each database that shares a NATS account"),
+    .describe("The beginning of the subjects; databases that share a NATS account need different ones"),
   PINION_NATS_TOKEN: z.string().optional().describe("Token for NATS"),
   PINION_NATS_CREDENTIALS_FILE: z.string().optional().describe("NATS .creds file (JWT and seed)"),
   PINION_NATS_CA_FILE: z.string().optional().describe("PEM authorities of the NATS servers; turns TLS on"),
   PINION_NATS_CERT_FILE: z.string().optional().describe("PEM certificate that this replica shows NATS"),
-  PINION_NATS_KEY_FILE: z.string().optional().describe("PEM private key of that"),
+  PINION_NATS_KEY_FILE: z.string().optional().describe("PEM private key of PINION_NATS_CERT_FILE"),
 };
 
 export type DatabaseConfig = {

@@ -13,13 +13,13 @@ export const limitsSettings = {
     100,
     0,
     1_000_000,
-    "Unknown tokens and join codes per minute from one address (IPv6: a /64), per replica; beyond it tokens are looked up in a slow lane, and join codes refused; 0: no limit",
+    "Unknown tokens and join codes per minute from one address (IPv6: a /64), per replica; beyond the limit, tokens are looked up slowly and join codes are refused; 0: no limit",
   ),
   PINION_RUNS_PER_ORG: count(
     100_000,
     1,
     10_000_000,
-    "Active runs (pending, claimed, running) of one org; the org's metadata may say otherwise (runs_max)",
+    "Active runs (pending, claimed, running) of one org; the org's metadata may have another value (runs_max)",
   ),
   PINION_TURNS_PER_ORG: count(
     10_000,
@@ -32,13 +32,13 @@ export const limitsSettings = {
     50_000,
     1,
     10_000_000,
-    "Devices of one org, with the join codes that are good for one (devices_max)",
+    "Devices of one org, with its unused join codes (devices_max)",
   ),
   PINION_TOKENS_PER_ORG: count(
     10_000,
     1,
     10_000_000,
-    "Tokens of people and services of one org that are good (tokens_max)",
+    "Valid tokens of people and services of one org (tokens_max)",
   ),
   PINION_STREAMS_PER_ORG: count(
     2_000,

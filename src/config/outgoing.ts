@@ -22,7 +22,7 @@ export const outgoingSettings = {
     .string()
     .default("")
     .describe(
-      "Networks beside the public internet that destinations and platforms may lead to, for example 10.1.0.0/16,127.0.0.1; * for all. Both are made by admins of an org, and what they reach is reached from this server",
+      "Networks beside the public internet to which destinations and platforms may connect, for example 10.1.0.0/16,127.0.0.1; * for all. Admins of an org make destinations and platforms, and this server opens the connections",
     ),
   PINION_PLATFORM_LEASE_MS: count(
     15_000,

@@ -13,7 +13,10 @@ const checkoutDownloads =
 export const portSettings = {
   PINION_HOST: z.string().default("127.0.0.1").describe("Address to listen on"),
   PINION_PORT: count(7420, 0, 65_535, "Port to listen on; 0 lets the system choose"),
-  PINION_PUBLIC_URL: z.url().optional().describe("Where people reach this server, for links in messages"),
+  PINION_PUBLIC_URL: z
+    .url()
+    .optional()
+    .describe("The address at which people reach this server, for links in messages"),
   PINION_CELL: z
     .string()
     .regex(cellPattern, "must be a letter and then letters and digits, all lower-case, at most 16")
@@ -31,7 +34,7 @@ export const portSettings = {
     .string()
     .min(16)
     .optional()
-    .describe("What /metrics wants as bearer token, 16 characters at least; default: it is open to all"),
+    .describe("The bearer token for /metrics, at least 16 characters; default: /metrics needs no token"),
   PINION_TLS_CERT_FILE: z
     .string()
     .optional()
@@ -45,37 +48,37 @@ export const portSettings = {
     0,
     0,
     65_535,
-    "A port of their own for /healthz, /readyz and /metrics, which answers however many strangers crowd the other one; 0: none. Reachable for probes alone",
+    "A separate port for /healthz, /readyz and /metrics, which answers even while strangers crowd the main port; 0: none. Make the port reachable for probes alone",
   ),
   PINION_STRANGER_CONNECTIONS: count(
     8_192,
     16,
     1_000_000,
-    "Connections on which no good token has come, per replica; beyond it the one that rested longest is closed",
+    "Maximum connections without a valid token, per replica; a further connection closes the one that was idle longest",
   ),
   PINION_STRANGER_CONNECTIONS_PER_ADDRESS: count(
     2_048,
     1,
     1_000_000,
-    "The same from one address (IPv6: a /64); behind trusted proxies not counted",
+    "Maximum connections without a valid token from one address (IPv6: a /64); not counted behind trusted proxies",
   ),
   PINION_STRANGER_REQUESTS_PER_ADDRESS: count(
     200,
     0,
     1_000_000,
-    "Requests per second without a token from one address, ten times as many at once after a rest; 0: no limit",
+    "Maximum requests per second without a token from one address, and ten times as many at once after a pause; 0: no limit",
   ),
   PINION_BODY_BYTES_MAX: count(
     134_217_728,
     4_194_304,
     17_179_869_184,
-    "What is held of bodies and messages of all known callers; beyond it the caller that holds most loses the oldest that is not whole; strangers have 16 MiB (bytes)",
+    "Maximum memory for incomplete bodies and messages of all callers with a token; beyond the maximum, the caller with the largest share loses its oldest incomplete body. Callers without a token have 16 MiB together (bytes)",
   ),
   PINION_TRUSTED_PROXIES: count(
     0,
     0,
     10,
-    "Proxies in front whose X-Forwarded-For is believed; 0: it is passed over",
+    "Number of proxies in front of the server whose X-Forwarded-For is believed; 0: the header is ignored",
   ),
 };
 

@@ -3,12 +3,15 @@ import { count, length, lengthMs, milliseconds, type SettingsOf } from "./fields
 
 /** Schedules, retries, and the time for which ended work is kept. */
 export const schedulesSettings = {
-  PINION_SWEEP_INTERVAL_MS: milliseconds(15_000, "How often lost notifications are made good"),
+  PINION_SWEEP_INTERVAL_MS: milliseconds(
+    15_000,
+    "Time between two searches for work whose notification was lost",
+  ),
   PINION_LOOK_AHEAD_MS: count(
     2_000,
     0,
     60_000,
-    "How long before they are due runs are recorded, and claimed for connected devices; 0: when they are due (milliseconds)",
+    "How long before its due time a run is recorded, and claimed for a connected device; 0: at the due time (milliseconds)",
   ),
   PINION_RETRY_BACKOFF_MS: milliseconds(
     10_000,
@@ -25,17 +28,17 @@ export const schedulesSettings = {
     365,
     1,
     3_650,
-    "After how long a conversation in which nobody spoke is forgotten, with its snapshot (days)",
+    "Time without a message after which a conversation is deleted, with its snapshot (days)",
   ),
   PINION_CLOCK_JUMP: z
     .enum(["confirm", "wait", "ignore"])
     .default("confirm")
     .describe(
-      "When the database's clock jumps forward by more than an hour: delete and record nothing until it is confirmed or gone, until it has stayed for an hour, or take it as it is",
+      "After a jump of the database's clock by more than an hour forward, nothing is deleted or recorded until a person confirms the jump or the jump is gone (`confirm`), or until the jump has lasted for an hour (`wait`); `ignore` accepts every jump",
     ),
   PINION_INTERVAL_MIN: length(
     "10s",
-    "Shortest time between two slots of a schedule, for example 10s or 1m; the org's metadata may say otherwise (interval_min_ms); 0: none",
+    "Shortest time between two slots of a schedule, for example 10s or 1m; the org's metadata may have another value (interval_min_ms); 0: none",
   ),
   PINION_SHUTDOWN_MS: milliseconds(20_000, "Time for an orderly stop"),
 };

@@ -4,15 +4,21 @@ import { count, milliseconds, type SettingsOf } from "./fields.ts";
 
 /** Sessions of devices, and the rules by which their attempts are lost. */
 export const sessionsSettings = {
-  PINION_HEARTBEAT_INTERVAL_MS: milliseconds(20_000, "How often devices beat"),
+  PINION_HEARTBEAT_INTERVAL_MS: milliseconds(20_000, "Time between two heartbeats of a device"),
   PINION_HEARTBEAT_TTL_MS: milliseconds(
     60_000,
     "Silence after which a session is closed and its attempts are lost",
   ),
   PINION_HELLO_DEADLINE_MS: milliseconds(10_000, "Time for the first message of a stream"),
   PINION_ACCEPT_DEADLINE_MS: milliseconds(10_000, "Time to accept an assignment before it is pushed again"),
-  PINION_SILENT_ATTEMPT_MS: milliseconds(180_000, "Silence after which an attempt that has beaten is reaped"),
-  PINION_NEVER_BEAT_MS: milliseconds(7_200_000, "Age at which an attempt that never beat is reaped"),
+  PINION_SILENT_ATTEMPT_MS: milliseconds(
+    180_000,
+    "Silence after which an attempt with earlier heartbeats is taken away",
+  ),
+  PINION_NEVER_BEAT_MS: milliseconds(
+    7_200_000,
+    "Age at which an attempt without any heartbeat is taken away",
+  ),
   PINION_RUN_TIMEOUT_GRACE_MS: milliseconds(
     60_000,
     "How long after a run's timeout the server waits for its device before it ends the run itself",
@@ -24,7 +30,7 @@ export const sessionsSettings = {
     1_900_000_000,
     "Age at which a stream is drained, ± 10 % (milliseconds)",
   ),
-  PINION_REAP_INTERVAL_MS: milliseconds(5_000, "How often lost attempts are looked for"),
+  PINION_REAP_INTERVAL_MS: milliseconds(5_000, "Time between two searches for lost attempts"),
   PINION_MESSAGE_BYTES_MAX: count(
     4_194_304,
     65_536,
@@ -35,7 +41,7 @@ export const sessionsSettings = {
     .enum(["bare", "connect"])
     .default("bare")
     .describe(
-      "What serves device streams and unary calls that come over gRPC, or over Connect in binary: the bare HTTP/2 stream, or the Connect handler that serves all else",
+      "The code for device streams, and for unary calls over gRPC or binary Connect: the bare HTTP/2 stream, or the Connect handler of all other requests",
     ),
   PINION_STREAMS_MAX: count(20_000, 1, 1_000_000, "Device streams per replica"),
 };

@@ -30,8 +30,8 @@ export const signInSettings = {
     .describe(
       "An OpenID Connect provider with which people sign in to the web page, for example https://accounts.google.com; needs PINION_PUBLIC_URL",
     ),
-  PINION_OIDC_CLIENT_ID: z.string().optional().describe("What the provider knows this server as"),
-  PINION_OIDC_CLIENT_SECRET: z.string().optional().describe("The secret that goes with it"),
+  PINION_OIDC_CLIENT_ID: z.string().optional().describe("The client id of this server at the provider"),
+  PINION_OIDC_CLIENT_SECRET: z.string().optional().describe("The secret of the client id"),
   PINION_OIDC_NAME: z
     .string()
     .max(60)
@@ -40,18 +40,18 @@ export const signInSettings = {
   PINION_OIDC_SCOPES: z
     .string()
     .default("openid email profile")
-    .describe("The scopes that are asked of the provider, with blanks between them"),
-  PINION_OIDC_ORG: z.string().default("local").describe("The org into which its people sign in"),
+    .describe("The scopes to request from the provider, separated by blanks"),
+  PINION_OIDC_ORG: z.string().default("local").describe("The org into which the provider's people sign in"),
   PINION_OIDC_ROLE_CLAIM: z
     .string()
     .default("groups")
-    .describe("The claim that says what a person is: a text or a list of texts"),
+    .describe("The provider's claim with a person's groups or roles: a text or a list of texts"),
   PINION_OIDC_ROLES: z
     .string()
     .regex(/^([^=,]+=(owner|admin|member)(,|$))*$/, "must be like ops=admin,staff=member")
     .default("")
     .describe(
-      "Which of its values make a person what, for example ops=admin,staff=member; *=member lets in everybody whom the provider knows; default: members alone sign in, as what they are",
+      "The role for each value of the claim, for example ops=admin,staff=member; *=member admits every person of the provider; default: only members of the org sign in, with their present role",
     ),
   PINION_BOOTSTRAP_TOKEN: z
     .string()
@@ -61,7 +61,7 @@ export const signInSettings = {
     )
     .optional()
     .describe(
-      "The owner's token of a first start, from a secret store; default: a new one, which is kept in the data directory. Later starts pass over it",
+      "The owner's token of a first start, from a secret store; default: a new one, which is kept in the data directory. Later starts ignore the variable",
     ),
 };
 

@@ -4,9 +4,9 @@
  * address: the look-up that judges a name also gives the address for the connection, so a name with
  * another answer a moment later reaches no other address.
  */
-import { lookup as lookUp } from "node:dns";
 import { isIP, type LookupFunction } from "node:net";
 import ipaddr from "ipaddr.js";
+import { createNames, type FindAddresses } from "./names.ts";
 
 /** Thrown for a forbidden address; the message is meant for people of the org. */
 export class AddressRefused extends Error {
@@ -60,13 +60,15 @@ export function parseNetworks(text: string): (address: string) => boolean {
   };
 }
 
-export function createReach(isOperators: (address: string) => boolean): Reach {
+export function createReach(
+  isOperators: (address: string) => boolean,
+  findAddresses: FindAddresses = createNames(),
+): Reach {
   function isAllowed(text: string): boolean {
     if (!ipaddr.isValid(text)) return false;
     if (isOperators(text)) return true;
     // An IPv4 address within an IPv6 address is judged as an IPv4 address. All other ranges that
-    // lead to
-    // local or special networks are not unicast.
+    // lead to local or special networks are not unicast.
     const address = ipaddr.process(text);
     return address.range() === "unicast" && !special.includes(address.toString());
   }
@@ -77,15 +79,25 @@ export function createReach(isOperators: (address: string) => boolean): Reach {
         "the operator allows networks with PINION_DESTINATION_NETWORKS",
     );
 
+  async function findAllowed(host: string, family: number) {
+    const found = await findAddresses(host);
+    const allowed = found.filter(({ address }) => isAllowed(address));
+    if (allowed.length === 0) throw refused(host, found[0]?.address ?? host);
+    const wanted = allowed.filter((one) => family === 0 || one.family === family);
+    if (wanted.length === 0) throw new Error(`${host} has no address of IPv${family}`);
+    return wanted;
+  }
+
   const lookup: LookupFunction = (host, options, callback) => {
-    lookUp(host, { ...options, all: true }, (error, found) => {
-      if (error) return callback(error, "");
-      const allowed = found.filter(({ address }) => isAllowed(address));
-      const [first] = allowed;
-      if (!first) return callback(refused(host, found[0]?.address ?? host), "");
-      if (options.all) return callback(null, allowed);
-      callback(null, first.address, first.family);
-    });
+    const family = Number(String(options.family ?? 0).replace("IPv", ""));
+    findAllowed(host, family).then(
+      (wanted) => {
+        const [first] = wanted;
+        if (options.all) callback(null, wanted);
+        else callback(null, first?.address ?? "", first?.family);
+      },
+      (error: Error) => callback(error, ""),
+    );
   };
 
   return {

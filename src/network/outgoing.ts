@@ -17,6 +17,9 @@ import type { Reach } from "./addresses.ts";
 
 export { ProxyError, proxyErrorOf } from "@pinion/client/network";
 
+/** Maximum interim answers (1xx) before the answer; a peer without end would keep the processor busy. */
+const interimMax = 20;
+
 /** The agent of a request to a URL: through the URL's proxy, if the environment names a proxy. */
 export function outgoingAgent(url: string | URL, proxy?: ProxySetting): Agent {
   return httpAgentFor(url, proxy ? { proxy } : {});
@@ -24,8 +27,8 @@ export function outgoingAgent(url: string | URL, proxy?: ProxySetting): Agent {
 
 /**
  * A request of node:http or node:https, by the URL, through the URL's proxy. The caller writes and
- * ends the body, and listens for errors; a refusal by the proxy is a ProxyError. Throws a
- * ProxyError if the setting names no usable proxy.
+ * ends the body, and listens for errors; a refusal by the proxy is a ProxyError, and a change to
+ * another protocol is an error, too. Throws a ProxyError if the setting names no usable proxy.
  */
 export function outgoingRequest(
   url: URL,
@@ -33,8 +36,18 @@ export function outgoingRequest(
   onAnswer: (answer: IncomingMessage) => void,
 ): ClientRequest {
   const { proxy, ...rest } = options;
-  const request = url.protocol === "https:" ? requestHttps : requestHttp;
-  return request(url, { ...rest, agent: outgoingAgent(url, proxy) }, onAnswer);
+  const send = url.protocol === "https:" ? requestHttps : requestHttp;
+  const request = send(url, { ...rest, agent: outgoingAgent(url, proxy) }, onAnswer);
+  let interim = 0;
+  request.on("information", () => {
+    if (++interim > interimMax) request.destroy(new Error("answered 1xx again and again, and no more"));
+  });
+  // Node makes no response of a switch to another protocol, and leaves the socket to the caller.
+  request.on("upgrade", (message, socket) => {
+    socket.destroy();
+    request.emit("error", new Error(`answered ${message.statusCode}, a change to another protocol`));
+  });
+  return request;
 }
 
 export type Answer = {
@@ -48,8 +61,6 @@ export type Answer = {
 const textBytesMax = 65_536;
 /** Milliseconds that an answer's text may take. The status came before, and says what became of the message. */
 const textMsMax = 2_000;
-/** Maximum interim answers (1xx) before the answer; a peer without end would keep the processor busy. */
-const interimMax = 20;
 
 /**
  * Posts a body to a URL that people of an org have chosen. `reach` decides about each address when
@@ -112,15 +123,6 @@ async function postOnce(
         resolve(message);
       },
     );
-    let interim = 0;
-    request.on("information", () => {
-      if (++interim > interimMax) request.destroy(new Error("answered 1xx again and again, and no more"));
-    });
-    // Node makes no response of a switch to another protocol, and leaves the socket to the caller.
-    request.on("upgrade", (message, socket) => {
-      socket.destroy();
-      resolve(message);
-    });
     request.on("error", reject);
     request.on("close", () => reject(new Error("closed the connection without an answer")));
     request.end(body);

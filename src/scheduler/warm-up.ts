@@ -29,6 +29,16 @@ export function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
   const [deviceId, watcherId, runId, attemptToken] = [newId(), newId(), newId(), newId()];
   const attempt = { orgId, deviceId, workId: runId, attemptToken };
   return rehearse(db, async (tx) => {
+    for (const kinds of [null, []]) {
+      await runClaims.claim(tx, [{ orgId, deviceId, epoch: 0, sessionId: attemptToken, slots: 1, kinds }]);
+    }
+    await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
+    await attempts.beat(tx, [attempt]);
+    const completed = { ...attempt, action: "finish_or_retry", status: "completed", reason: "" } as const;
+    // Sent with the next statement.
+    await events.append(tx, orgId, [{ kind: "warm.up", actor: "pinion" }]);
+    await complete(tx, [completed]);
+    await settle(tx, [completed], policy);
     await schedules.lockDue(tx, 1);
     await schedules.lockOne(tx, { orgId, watcherId });
     const slot = {
@@ -37,16 +47,6 @@ export function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
       source: "scheduled",
     } as const;
     await slotRows.record(tx, [slot], [stay({ orgId, watcherId })]);
-    for (const kinds of [null, []]) {
-      await runClaims.claim(tx, [{ orgId, deviceId, epoch: 0, sessionId: attemptToken, slots: 1, kinds }]);
-    }
-    await attempts.accept(tx, [{ ...attempt, pushedAgoMs: 0, acceptedAgoMs: 0 }]);
-    await attempts.beat(tx, [attempt]);
-    const completed = { ...attempt, action: "finish_or_retry", status: "completed", reason: "" } as const;
-    // Sent with the next statement; at the end it would be dropped.
-    await events.append(tx, orgId, [{ kind: "warm.up", actor: "pinion" }]);
-    await complete(tx, [completed]);
-    await settle(tx, [completed], policy);
   });
 }
 
@@ -92,7 +92,10 @@ const stay = (watcher: WatcherName) => ({
   ...{ nextSlotAt: null, nextDueAt: null, lastRunAt: null },
 });
 
-/** Runs `fn` in a transaction that is rolled back, and whose events are written as they come. */
+/**
+ * Runs `fn` in a transaction that is rolled back. Not the store's `transaction`, which sends the events
+ * at its end, and this one has none.
+ */
 async function rehearse(db: Db, fn: (tx: Db) => Promise<void>): Promise<void> {
   try {
     await db

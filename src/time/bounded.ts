@@ -3,6 +3,7 @@
  * with a limit of time: the event loop has all other work of the process.
  */
 import { Script } from "node:vm";
+import { codeOf } from "../errors.ts";
 
 const slot = Symbol.for("pinion.bounded-work");
 /** Default of `lateShare`: an ordinary check needs a hundredth of its time. */
@@ -25,7 +26,7 @@ export function inTime<T>(
   try {
     return { value: script.runInThisContext({ timeout: msMax }) as T };
   } catch (error) {
-    if ((error as { code?: unknown }).code !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw error;
+    if (codeOf(error) !== "ERR_SCRIPT_EXECUTION_TIMEOUT") throw error;
     const { user, system } = process.threadCpuUsage(before);
     return (user + system) / 1_000 < msMax * lateShare ? "starved" : "late";
   } finally {

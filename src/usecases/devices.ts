@@ -40,10 +40,10 @@ export async function remove(
     const device = await devices.lock(tx, { orgId, deviceId });
     if (!device) refuse("not_found", `there is no device ${deviceId}`);
     await grants.lock(tx, { orgId, deviceId });
+    const tokenIds = await tokens.removeOfDevice(tx, { orgId, deviceId });
     const reason = `device "${device.label}" was deleted`;
     const unpinned = await unpin(tx, { orgId, actor, devices: [{ deviceId, reason }] });
     const session = await deviceSessions.lockSession(tx, { orgId, deviceId });
-    const tokenIds = await tokens.removeOfDevice(tx, { orgId, deviceId });
     await devices.remove(tx, { orgId, deviceId, ...device });
     const why = { orgId, deviceId, reason: "the device was deleted" };
     const ended = await cancelOfDevice(tx, why, surroundings);
@@ -77,11 +77,11 @@ export type Unpinned = {
 };
 
 /**
- * Unpins the watchers and agents of locked devices; they show no_executor with the reason. For all
- * devices: first the runs, then the turns, then the watchers, as a completion does, so that neither
- * waits for the other; `alsoPaused`: watchers that the caller pauses next, locked with them. Agents are
- * unpinned before the turns of the device end: the start of a turn holds the agent's pin. Events are
- * the caller's to append.
+ * Unpins the watchers and agents of locked devices; the watchers and agents show no_executor with the
+ * reason. The locks of all devices are taken in the common order (first the runs, then the turns, then
+ * the watchers), so that no deadlock with a completion arises. `alsoPaused`: watchers that the caller
+ * pauses next, locked at the same time. Agents are unpinned before the turns of the device end,
+ * because the start of a turn locks the agent's pin. The caller appends the events.
  */
 export async function unpin(
   tx: Db,

@@ -61,8 +61,8 @@ export const trafficMutations = [
     replacements: [
       {
         file: "src/store/work/messages/delivery-claims.ts",
-        from: "    ${heads},\n    ${placedLanes(places)},",
-        to: "    with recursive head as (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'),\n    ${placedLanes(places)},",
+        from: `    \${heads},\n    \${placedLanes(places)},`,
+        to: `    with recursive head as (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'),\n    \${placedLanes(places)},`,
       },
     ],
     breaks: ["messages arrive in order"],

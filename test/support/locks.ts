@@ -2,7 +2,9 @@
 import { type ControlledTransaction, sql } from "kysely";
 import { expect } from "vitest";
 import type { Db } from "../../src/store/pg/database.ts";
+import { inCompany } from "../../src/store/pg/round-trips.ts";
 import type { Schema } from "../../src/store/pg/schema/schema.ts";
+import { heldMark } from "./lock-order.ts";
 
 /** The time in which a statement reaches its lock, in milliseconds. */
 const patienceMs = 10_000;
@@ -21,6 +23,8 @@ type Held = {
  */
 export async function hold(db: Db): Promise<Held> {
   const tx = await db.startTransaction().setIsolationLevel("read committed").execute();
+  // Sent with the first statement: such a transaction locks in an order of its own.
+  await sql`${inCompany} select ${sql.lit(heldMark)}`.execute(tx);
   return {
     tx,
     async sent() {

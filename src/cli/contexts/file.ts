@@ -5,6 +5,7 @@
 import { readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
+import { codeOf } from "../../errors.ts";
 import type { Environment } from "../cli.ts";
 import { writeWhole } from "../data-files.ts";
 import { exitCodes, Failure } from "../failures.ts";
@@ -35,7 +36,7 @@ export function readContexts(env: Environment): Contexts {
     // Drops a byte order mark, as editors of Windows write it.
     text = new TextDecoder().decode(readFileSync(path));
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
+    const code = codeOf(error);
     if (code === "ENOENT" || code === "ENOTDIR") return { current: "", contexts: {} };
     throw new Failure(
       exitCodes.unauthenticated,

@@ -4,6 +4,7 @@ import { dirname, resolve } from "node:path";
 import { listKept, PROXY_ENV, readStatus } from "@pinion/client";
 import type { Command } from "commander";
 import { build } from "../../build.ts";
+import { codeOf } from "../../errors.ts";
 import { type Cli, type Environment, examples } from "../cli.ts";
 import { optionsOf } from "../context.ts";
 import { writeWhole } from "../data-files.ts";
@@ -246,7 +247,7 @@ function write(file: string, text: string): void {
   try {
     writeWhole(file, text, 0o644);
   } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code ?? "";
+    const code = codeOf(error) ?? "";
     throw new Failure(
       exitCodes.failed,
       `${file} cannot be written (${code})`,

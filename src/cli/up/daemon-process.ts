@@ -14,6 +14,7 @@ import { closeSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { stripVTControlCharacters } from "node:util";
 import { readRegularFileSync } from "@pinion/client";
+import { codeOf } from "../../errors.ts";
 import { sleep } from "../../time/abort.ts";
 import type { Environment } from "../cli.ts";
 import { openLog, writeWhole } from "../data-files.ts";
@@ -263,7 +264,7 @@ function isAlive(pid: number): boolean {
     process.kill(pid, 0);
     return true;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
+    return codeOf(error) === "EPERM";
   }
 }
 

@@ -172,15 +172,9 @@ class Series {
   }
 }
 
-/**
- * Watchers per transaction ahead: a slot that falls due meanwhile waits for one such transaction at
- * most.
- */
+/** Watchers per transaction ahead; a slot that falls due waits for the end of one such transaction. */
 const aheadPerPassMax = 500;
-/**
- * Maximum milliseconds that a slot is recorded ahead. The end of a larger crowd is late, as without
- * recording ahead.
- */
+/** Maximum milliseconds that a slot is recorded ahead; the last slots of a larger crowd are late. */
 const aheadMsMax = 60_000;
 /** The sizes of crowds that are checked, in slots; a crowd of one moment is counted. */
 const crowds = [1_000, 4_000, 16_000, 64_000, 256_000];

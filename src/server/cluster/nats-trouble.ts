@@ -1,6 +1,7 @@
 /** The reason why a replica cannot use NATS, with advice. */
 import { isIP } from "node:net";
 import type { NatsConfig } from "../../config.ts";
+import { codeOf } from "../../errors.ts";
 
 /** A connection to a server that failed, or a refusal by the server. */
 export class NatsTrouble extends Error {
@@ -103,10 +104,10 @@ function explain(error: unknown, nats: NatsConfig): Explanation {
 function factsOf(error: unknown): { name: string; message: string; code: string; path: string | undefined } {
   if (!(error instanceof Error)) return { name: "", message: String(error), code: "", path: undefined };
   const { name, message } = error;
-  const { code, path } = error as NodeJS.ErrnoException;
-  const inner = error.cause instanceof Error ? (error.cause as NodeJS.ErrnoException).code : undefined;
+  const code = codeOf(error) ?? codeOf(error.cause) ?? "";
+  const { path } = error as NodeJS.ErrnoException;
   // OpenSSL's end with a line break.
-  return { name, message: message.trim(), code: code ?? inner ?? "", path };
+  return { name, message: message.trim(), code, path };
 }
 
 function unreadableFile(nats: NatsConfig, path: string, message: string): Explanation {

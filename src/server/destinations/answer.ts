@@ -1,4 +1,5 @@
 /** The meaning of a receiver's answer, or of an error on the way, for a delivery. */
+import { codeOf } from "../../errors.ts";
 import { AddressRefused } from "../../network/addresses.ts";
 import type { Answer } from "../../network/outgoing.ts";
 import { proxyErrorOf } from "../../network/outgoing.ts";
@@ -55,7 +56,7 @@ export function wordsOf(error: unknown): string {
   if (!(error instanceof Error)) return "could not be reached";
   if (error.name === "AbortError" || error.name === "TimeoutError") return "did not answer in time";
   if (error instanceof AggregateError && error.errors.length > 0) return wordsOf(error.errors[0]);
-  const { code = "" } = error as NodeJS.ErrnoException;
+  const code = codeOf(error) ?? "";
   if (code.startsWith("HPE_")) return `its answer is no HTTP/1.1 (${error.message})`;
   return error.message || code || "could not be reached";
 }

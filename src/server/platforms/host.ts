@@ -11,18 +11,14 @@ import { type Loop, startLoop } from "../../scheduler/loop.ts";
 import type { QuestionBell } from "../../scheduler/questions.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
-import type { Db } from "../../store/pg/database.ts";
-import type { Looks } from "../../store/pg/looks.ts";
-import type { Logger } from "../../telemetry/log.ts";
 import { excerpt } from "../../values/excerpt.ts";
 import { wordsOf } from "../destinations/answer.ts";
 import type { ToPlatform } from "../destinations/sender.ts";
 import { createEar } from "./ear.ts";
-import { type Instance, Instances, type Sending, takenPerPassMax } from "./instances.ts";
-import type { Lines } from "./lines/lines.ts";
+import { type Instance, type InstanceDeps, Instances, type Sending, takenPerPassMax } from "./instances.ts";
 import { createNews, type News } from "./news.ts";
 import { answer } from "./replier.ts";
-import { mask, type SecretSources } from "./secrets.ts";
+import { mask } from "./secrets.ts";
 import { createSpeakers, type Speakers } from "./speakers.ts";
 import { partsOf, type SpeechFeed } from "./speech.ts";
 import type { PlatformStarter, StartablePlatform } from "./starter.ts";
@@ -43,14 +39,7 @@ export type PlatformHost = PlatformStarter & {
   close(): Promise<void>;
 };
 
-export type HostDeps = SecretSources & {
-  /** Across orgs. */
-  db: Db;
-  looks: Looks;
-  log: Logger;
-  replicaId: string;
-  ttlMs: number;
-  lines: Lines;
+export type HostDeps = InstanceDeps & {
   feed: SpeechFeed & { eventsAppended(orgId: string): void };
   quotas: Quotas;
   bell: Pick<Doorbell, "turnStarted"> & QuestionBell;

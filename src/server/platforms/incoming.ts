@@ -32,9 +32,9 @@ export type Addressee = {
 };
 
 /**
- * Why a message is not let through; undefined if it is. A direct message needs its sender in
- * `allow_from`, a message in a group needs the group in `allow_groups`; "*" is everybody, and
- * without the setting nobody is let through.
+ * The reason for turning a message down; undefined for an admitted message. A direct message needs its
+ * sender in `allow_from`, a message in a group needs the group in `allow_groups`. "*" admits every
+ * sender or group; without the setting no message is admitted.
  */
 export function refusalOf(
   { config }: Pick<Addressee, "config">,

@@ -44,7 +44,8 @@ export type Instance = {
   atWork: Map<string, Sending>;
 };
 
-type Deps = SecretSources & {
+/** The parts of the replica for its instances. */
+export type InstanceDeps = SecretSources & {
   /** Across orgs. */
   db: Db;
   looks: Looks;
@@ -52,6 +53,9 @@ type Deps = SecretSources & {
   replicaId: string;
   ttlMs: number;
   lines: Lines;
+};
+
+type Deps = InstanceDeps & {
   feed: { eventsAppended(orgId: string): void };
   earOf(platform: StartablePlatform): Ear;
   /** An instance runs here, and may owe replies. */

@@ -7,7 +7,7 @@
  */
 import { createBatcher } from "../../batches/batcher.ts";
 import { pairsOf } from "../../batches/pairs.ts";
-import { Refusal } from "../../errors.ts";
+import { codeOf, Refusal } from "../../errors.ts";
 import * as edits from "../../store/agents/platform-edits.ts";
 import * as starts from "../../store/agents/platform-starts.ts";
 import type * as platforms from "../../store/agents/platforms.ts";
@@ -136,7 +136,7 @@ async function lookAtAll(
   try {
     return await edits.upsertAll(deps.db, { ...options, keyring: deps.keyring });
   } catch (error) {
-    if (!isOfData(error)) throw error;
+    if (!isBadValue(error)) throw error;
     if (options.wanted.length === 1) return [error as Error];
     const answers: (starts.Step | "again" | Error)[] = [];
     for (const one of options.wanted) {
@@ -150,7 +150,6 @@ async function lookAtAll(
  * PostgreSQL's class 22: a value that PostgreSQL does not accept, for example half a surrogate
  * pair.
  */
-function isOfData(error: unknown): boolean {
-  const code = (error as { code?: unknown } | null)?.code;
-  return typeof code === "string" && /^22[0-9A-Z]{3}$/.test(code);
+function isBadValue(error: unknown): boolean {
+  return /^22[0-9A-Z]{3}$/.test(codeOf(error) ?? "");
 }

@@ -1,10 +1,10 @@
 /**
- * Leases of platforms' instances, and what instances say of themselves.
+ * Leases of platforms' instances, and the instances' news of themselves.
  *
  * - P5 An instance of a platform runs on one replica, under a lease with an epoch. Epochs of a
  *   platform's lease only grow. A replica that lost the lease writes nothing under its epoch.
- * - P6 A lease is renewed only for the start that it serves: a stop, a deletion and a later start
- *   end it. A lease that is not renewed for its time is free.
+ * - P6 A lease serves one start of its platform, and is renewed only for this start: a stop, a
+ *   deletion and a later start end the lease. A lease that is not renewed in time is free.
  */
 import { sql } from "kysely";
 import { type Db, transaction } from "../pg/database.ts";
@@ -16,7 +16,7 @@ import type { Named, Platform } from "./platforms.ts";
 /** A lease that a replica has taken. */
 export type Lease = Named & { epoch: number };
 
-/** What an instance says of itself. */
+/** The news that an instance tells of itself. */
 export type Instance = {
   stableId: string;
   /** The replica that has the lease now; null: none. */
@@ -105,7 +105,7 @@ export async function takeAbandoned(
   });
 }
 
-/** Renews leases of the replica; returns the ones that are still its own (P6). */
+/** Renews leases of the replica; returns the leases that the replica still has (P6). */
 export async function renew(
   db: Db,
   { replicaId, ttlMs, leases }: { replicaId: string; ttlMs: number; leases: readonly Lease[] },

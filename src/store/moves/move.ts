@@ -8,9 +8,8 @@
  * The source's `moved` decides: before it the org is the source's, and a move can be aborted; after
  * it the org is the target's.
  */
-
 import pg from "pg";
-import { Refusal } from "../../errors.ts";
+import { codeOf, Refusal } from "../../errors.ts";
 import { onlyRow } from "../pg/values/only-row.ts";
 import { copyTable, digestOf, inTransaction } from "./copy.ts";
 import { check, type Ends, type MoveOptions, type Progress, rowOf, withEnds } from "./ends.ts";
@@ -53,6 +52,7 @@ export function moveOrg(options: MoveOptions): Promise<Moved> {
       await say({ step: "fenced" });
       await prepareTarget(ends.target, tables, { orgId, from: names.source });
       await createPartitions(ends, tables);
+      await countChanges(ends, orgId);
       await say({ step: "prepared" });
       await copyAll(ends, tables, { orgId, say });
       await say({ step: "copied" });
@@ -178,9 +178,28 @@ async function createPartitions({ source, target }: Ends, tables: readonly OrgTa
         )
         .catch((error: unknown) => {
           // check_violation
-          if ((error as { code?: unknown }).code !== "23514") throw error;
+          if (codeOf(error) !== "23514") throw error;
         });
     }
+  }
+}
+
+/**
+ * The org brings the sums of its past days (work/service/past-days.ts), so the target adds changes of
+ * those days to them. A day without a partition there has its rows in the default partition, which does.
+ */
+async function countChanges({ source, target }: Ends, orgId: string): Promise<void> {
+  const { rows } = await source.query<{ name: string }>(
+    "select 'run_finished_' || to_char(day, 'YYYYMMDD') as name from run_count where org_id = $1 order by day",
+    [orgId],
+  );
+  for (const { name } of rows) {
+    await target.query(
+      "do $$ begin if to_regclass(NAME) is not null then call count_changed_ends(to_regclass(NAME)); end if; end $$".replaceAll(
+        "NAME",
+        pg.escapeLiteral(name),
+      ),
+    );
   }
 }
 

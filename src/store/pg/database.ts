@@ -10,8 +10,9 @@
 import { setTimeout as delay } from "node:timers/promises";
 import { Kysely, PostgresDialect, type PostgresPool, sql, type Transaction } from "kysely";
 import pg from "pg";
+import { codeOf } from "../../errors.ts";
 import type { Logger } from "../../telemetry/log.ts";
-import { codeOf, isOutdated } from "./failures.ts";
+import { isOutdated } from "./failures.ts";
 import { noteLast, writingLast } from "./last.ts";
 import { Lender } from "./lending.ts";
 import { boundedOpening } from "./pooled.ts";

@@ -1,4 +1,5 @@
 import pg from "pg";
+import { codeOf } from "../../errors.ts";
 
 /**
  * - 57P01–57P03, 57P05: the server shuts down, crashed, starts up, or ended an idle session
@@ -115,11 +116,6 @@ const classOf = (code: string) => code.slice(0, 2);
 /** feature_not_supported ("cached plan must not change result type"), invalid_sql_statement_name */
 export function isOutdated(code: string | undefined): boolean {
   return code === "0A000" || code === "26000";
-}
-
-export function codeOf(error: unknown): string | undefined {
-  const code = (error as { code?: unknown } | null)?.code;
-  return typeof code === "string" ? code : undefined;
 }
 
 /** A transaction that has to begin anew; its code is serialization_failure (database.transaction). */

@@ -11,7 +11,7 @@
  */
 import { setTimeout as delay } from "node:timers/promises";
 import pg from "pg";
-import { codeOf } from "./failures.ts";
+import { codeOf } from "../../errors.ts";
 import { onlyRow } from "./values/only-row.ts";
 
 /** The modes that statements of replicas wait for, the strongest first. */

@@ -15,11 +15,20 @@ const writingMs = 3_000;
 /** From the last line of a child program to its exit, on a busy machine. */
 const exitMs = 2_000;
 
-/** Whether the device was told to end the attempt's program between its last line and its exit. */
+/** From the word to end a program until its signal is there, on a busy machine. */
+const signalMs = 80;
+
+/**
+ * Whether the device was told to end the attempt's program so that the signal may have reached the
+ * program between its last line and its exit.
+ */
 function wasEnding(world: World, token: string, at: number): boolean {
   return world.seen.some(
     ({ at: seenAt, message }) =>
-      seenAt >= at && seenAt <= at + exitMs && message.case === "cancel" && message.token === token,
+      seenAt >= at - signalMs &&
+      seenAt <= at + exitMs &&
+      message.case === "cancel" &&
+      message.token === token,
   );
 }
 

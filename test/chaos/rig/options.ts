@@ -25,7 +25,7 @@ export type RigOptions = {
   trafficDevices?: number;
   /** A standby, to which the database can fail over; default true. */
   hasStandby?: boolean;
-  /** Maximum wait of `settle`. */
+  /** Maximum wait of `settle` while nothing ends, in ms. */
   settleMsMax?: number;
   onProgress?: (text: string) => void;
 };

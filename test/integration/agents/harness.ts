@@ -68,39 +68,9 @@ export async function stage(
     patienceMs: 60_000,
   });
   const stateDir = makeStateDir();
-  const home = join(makeStateDir(), "home");
-  mkdirSync(join(home, ".codex"), { recursive: true });
-  mkdirSync(join(home, "tmp"));
-  writeCodexConfig({ home, modelUrl: model.url }, "request_max_retries = 0\nstream_max_retries = 0\n");
-  writeOpencodeConfig({ home, modelUrl: model.url });
-  writeGeminiSettings(home);
-  const { type, more } = EXECUTORS[name];
-  const variables = {
-    ...scriptedVariables({ home, modelUrl: model.url }),
-    CLAUDE_CODE_MAX_RETRIES: "0",
-    GOOGLE_GEMINI_BASE_URL: model.url,
-    GEMINI_API_KEY: "k",
-    GEMINI_MODEL: "scripted-1",
-    // Opencode's list of models is built in; it would ask the network for a newer list.
-    OPENCODE_DISABLE_MODELS_FETCH: "1",
-    // Gemini is a script of 16 MB, and starts itself again in a second process.
-    GEMINI_CLI_NO_RELAUNCH: "true",
-    ...compileCache(),
-  };
-  const config = `
-[device]
-default_executor = "${name}"
-[executors.${name}]
-type = "${type}"
-${more}
-command = ${JSON.stringify(agent.command)}
-kill_grace = "500ms"
-set_env = { ${Object.entries(variables)
-    .map(([key, value]) => `${key} = ${JSON.stringify(value)}`)
-    .join(", ")} }
-${options.executor ?? ""}
-${options.config ?? ""}
-`;
+  const home = makeHome(model.url);
+  const variables = variablesOf({ home, modelUrl: model.url });
+  const config = configOf(name, agent, { ...options, variables });
   const env = { PATH: options.path ?? process.env.PATH };
   const daemon = startDaemon(peer.url, config, { stateDir, env });
   const session = await settledSession(peer);
@@ -144,6 +114,56 @@ ${options.config ?? ""}
     },
   };
   return made;
+}
+
+/** A home folder with the agents' own settings: the scripted model, and no retries. */
+function makeHome(modelUrl: string): string {
+  const home = join(makeStateDir(), "home");
+  mkdirSync(join(home, ".codex"), { recursive: true });
+  mkdirSync(join(home, "tmp"));
+  writeCodexConfig({ home, modelUrl }, "request_max_retries = 0\nstream_max_retries = 0\n");
+  writeOpencodeConfig({ home, modelUrl });
+  writeGeminiSettings(home);
+  return home;
+}
+
+function variablesOf({ home, modelUrl }: { home: string; modelUrl: string }): Record<string, string> {
+  return {
+    ...scriptedVariables({ home, modelUrl }),
+    CLAUDE_CODE_MAX_RETRIES: "0",
+    GOOGLE_GEMINI_BASE_URL: modelUrl,
+    GEMINI_API_KEY: "k",
+    GEMINI_MODEL: "scripted-1",
+    // Opencode has a list of models of its own, and would ask the network for a newer one.
+    OPENCODE_DISABLE_MODELS_FETCH: "1",
+    // Gemini is a script of 16 MB, and starts itself again in a second process.
+    GEMINI_CLI_NO_RELAUNCH: "true",
+    ...compileCache(),
+  };
+}
+
+/** The daemon's configuration, in TOML. */
+function configOf(
+  name: AgentName,
+  agent: RealAgent,
+  options: { variables: Record<string, string>; executor?: string; config?: string },
+): string {
+  const { type, more } = EXECUTORS[name];
+  const variables = Object.entries(options.variables).map(
+    ([key, value]) => `${key} = ${JSON.stringify(value)}`,
+  );
+  return `
+[device]
+default_executor = "${name}"
+[executors.${name}]
+type = "${type}"
+${more}
+command = ${JSON.stringify(agent.command)}
+kill_grace = "500ms"
+set_env = { ${variables.join(", ")} }
+${options.executor ?? ""}
+${options.config ?? ""}
+`;
 }
 
 /** Node's cache of compiled code, for agents in JavaScript. */

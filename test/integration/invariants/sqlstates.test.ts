@@ -4,14 +4,13 @@
  */
 import { sql } from "kysely";
 import { expect, onTestFinished, test } from "vitest";
-import { Refusal } from "../../../src/errors.ts";
+import { codeOf, Refusal } from "../../../src/errors.ts";
 import { createEndings, type Endings, type Report } from "../../../src/scheduler/endings/endings.ts";
 import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { runEndings } from "../../../src/scheduler/endings/run-endings.ts";
 import { turnEndings } from "../../../src/scheduler/endings/turn-endings.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { type Db, openDatabase, transaction } from "../../../src/store/pg/database.ts";
-import { codeOf } from "../../../src/store/pg/failures.ts";
 import { restore } from "../../../src/store/work/runs/restorations.ts";
 import * as runClaims from "../../../src/store/work/runs/run-claims.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";

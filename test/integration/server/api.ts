@@ -3,7 +3,7 @@
 import http2 from "node:http2";
 import type { AddressInfo } from "node:net";
 import type { DescService } from "@bufbuild/protobuf";
-import { type Client, createClient, type ServiceImpl } from "@connectrpc/connect";
+import { type Client, type ConnectRouter, createClient, type ServiceImpl } from "@connectrpc/connect";
 import { connectNodeAdapter, createGrpcTransport } from "@connectrpc/connect-node";
 import { EventService } from "#gen/pinion/v1/event_pb.js";
 import { FleetService } from "#gen/pinion/v1/fleet_pb.js";
@@ -70,25 +70,8 @@ export async function startApi(
     },
   });
   const rung: Api["rung"] = { revoked: [], disconnected: [] };
-  const subscribers = new Map<string, Set<() => void>>();
-  const wake = (orgId: string) => subscribers.get(orgId)?.forEach((call) => void call());
-  const feed: EventFeed & EventAnnouncer = {
-    eventsAppended: wake,
-    watchOrg: () => () => {},
-    subscribe(orgId, wake) {
-      const wakes = subscribers.get(orgId) ?? new Set();
-      subscribers.set(orgId, wakes.add(wake));
-      return () => wakes.delete(wake);
-    },
-  };
-  const doorbell = {
-    devicesChanged: () => {},
-    revoke: (tokenId: string) => void rung.revoked.push(tokenId),
-    disconnect: (stream: { deviceId: string; reason: string }) => void rung.disconnected.push(stream),
-  };
-  const authCache = guard.authCache;
-  const services = [WatcherService, FleetService, TokenService, EventService];
-  requireRules(services);
+  const feed = createEventFeed();
+  requireRules([WatcherService, FleetService, TokenService, EventService]);
   const server = http2.createServer(
     connectNodeAdapter({
       interceptors: interceptorChain({ guard, log, streams, db }),
@@ -96,26 +79,7 @@ export async function startApi(
         peerValues(request, { trustedProxies: options.trustedProxies ?? 0, publicUrl: undefined }),
       readMaxBytes: 4 * 1024 * 1024,
       routes(router) {
-        router.service(
-          WatcherService,
-          watcherService({
-            db,
-            surroundings,
-            feed,
-            intervalMsMin: 1_000,
-            quotas: createQuotas({ runs: 1e5, watchers: 1e5, devices: 1e5, tokens: 1e5, turns: 1e4 }),
-          }),
-        );
-        router.service(
-          FleetService,
-          fleetService({
-            ...{ db, doorbell, surroundings, feed, authCache, ttlMs: 60_000, cell: "" },
-            cell: "",
-            deviceLogs: { ask: () => Promise.reject(new Error("no device is connected")) },
-          }),
-        );
-        router.service(TokenService, tokenService({ db, doorbell, feed, authCache, cell: "" }));
-        router.service(EventService, eventService({ db, feed }));
+        serve(router, { db, rung, feed, guard });
         for (const { service, impl } of options.more ?? []) router.service(service, impl);
       },
     }),
@@ -129,36 +93,72 @@ export async function startApi(
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`;
 
   return {
-    url,
-    guard,
-    streams,
-    logged,
-    rung,
-    wake,
-    as(secret) {
-      const transport = createGrpcTransport({
-        baseUrl: url,
-        interceptors: [
-          (next) => (request) => {
-            if (secret) request.header.set("authorization", `Bearer ${secret}`);
-            return next(request);
-          },
-        ],
-      });
-      const client = <S extends DescService>(service: S) => createClient(service, transport);
-      return {
-        watchers: client(WatcherService),
-        fleet: client(FleetService),
-        tokens: client(TokenService),
-        events: client(EventService),
-        client,
-      };
-    },
+    ...{ url, guard, streams, logged, rung },
+    wake: feed.eventsAppended,
+    as: (secret) => clientsOf(url, secret),
     async stop() {
       await looks.stop();
       for (const session of sessions) session.destroy();
       await new Promise((resolve) => server.close(resolve));
       await guard.close();
     },
+  };
+}
+
+/** The events' feed of one replica: an announcement wakes the org's watchers at once. */
+function createEventFeed(): EventFeed & EventAnnouncer {
+  const subscribers = new Map<string, Set<() => void>>();
+  return {
+    eventsAppended: (orgId) => subscribers.get(orgId)?.forEach((call) => void call()),
+    watchOrg: () => () => {},
+    subscribe(orgId, wake) {
+      const wakes = subscribers.get(orgId) ?? new Set();
+      subscribers.set(orgId, wakes.add(wake));
+      return () => wakes.delete(wake);
+    },
+  };
+}
+
+function serve(
+  router: ConnectRouter,
+  { db, rung, feed, guard }: Pick<Api, "rung" | "guard"> & { db: Db; feed: EventFeed & EventAnnouncer },
+): void {
+  const { authCache } = guard;
+  const doorbell = {
+    devicesChanged: () => {},
+    revoke: (tokenId: string) => void rung.revoked.push(tokenId),
+    disconnect: (stream: { deviceId: string; reason: string }) => void rung.disconnected.push(stream),
+  };
+  const quotas = createQuotas({ runs: 1e5, watchers: 1e5, devices: 1e5, tokens: 1e5, turns: 1e4 });
+  router.service(WatcherService, watcherService({ db, surroundings, feed, intervalMsMin: 1_000, quotas }));
+  router.service(
+    FleetService,
+    fleetService({
+      ...{ db, doorbell, surroundings, feed, authCache, ttlMs: 60_000, cell: "" },
+      deviceLogs: { ask: () => Promise.reject(new Error("no device is connected")) },
+    }),
+  );
+  router.service(TokenService, tokenService({ db, doorbell, feed, authCache, cell: "" }));
+  router.service(EventService, eventService({ db, feed }));
+}
+
+/** Clients of a caller with a token, or without one. */
+function clientsOf(url: string, secret: string | undefined): ReturnType<Api["as"]> {
+  const transport = createGrpcTransport({
+    baseUrl: url,
+    interceptors: [
+      (next) => (request) => {
+        if (secret) request.header.set("authorization", `Bearer ${secret}`);
+        return next(request);
+      },
+    ],
+  });
+  const client = <S extends DescService>(service: S) => createClient(service, transport);
+  return {
+    watchers: client(WatcherService),
+    fleet: client(FleetService),
+    tokens: client(TokenService),
+    events: client(EventService),
+    client,
   };
 }

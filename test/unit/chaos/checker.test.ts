@@ -713,6 +713,7 @@ test("a child program may be ended between its last line and its exit, and a han
   };
   expect(life(true, 16_600)).not.toContain("a finished program's result is kept");
   expect(life(false, 16_600)).toContain("a finished program's result is kept");
+  expect(life(true, 16_440)).not.toContain("a finished program's result is kept");
   expect(life(true, 16_400)).toContain("a finished program's result is kept");
 });
 
@@ -813,6 +814,13 @@ test("what was under way when the clock jumped may still be decided", () => {
   life.rows.events[3]!.isByWrongClock = true;
   add(life, at(19_500, { ...faultOf("database_clock", "the database's clock"), phase: "begin" }));
   expect(broken(life)).not.toContain("a wrong clock decides nothing");
+  // The transaction of a skip may end long after its decision.
+  const slow = goodLife();
+  Object.assign(slow.rows.events[3]!, { isByWrongClock: true, committedAt: start + 24_000 });
+  add(slow, at(20_500, { ...faultOf("database_clock", "the database's clock"), phase: "begin" }));
+  expect(broken(slow)).toContain("a wrong clock decides nothing");
+  slow.rows.runs.find(({ id }) => id === "run-2")!.finishedAt = start + 20_400;
+  expect(broken(slow)).not.toContain("a wrong clock decides nothing");
 });
 
 test("an attempt's program runs once", () => {

@@ -54,7 +54,7 @@ test.concurrent.each([
     socket.on("close", () => closed.resolve());
     socket.write(head);
   });
-  expect(sent).toMatchObject({ outcome: "failed", status: 101, error: "answered 101" });
+  expect(sent).toMatchObject({ outcome: "failed", error: expect.stringContaining("answered 101") });
   await closed.promise;
 });
 

@@ -5,7 +5,7 @@ import { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";
 import { CreateHookRequestSchema } from "#gen/pinion/v1/hook_pb.js";
 import { WatcherSpecSchema } from "#gen/pinion/v1/watcher_pb.js";
 import { deliveryNames, requireExpression } from "../../../cel/expression.ts";
-import { Refusal } from "../../../errors.ts";
+import { codeOf, Refusal } from "../../../errors.ts";
 import { checkSchedule } from "../../../scheduler/schedule/schedule.ts";
 import { checkWholeMessage } from "../../../server/access/interceptors/validate.ts";
 import { hasUrlPassword, isSecretKey, isSettingKey } from "../../../server/platforms/kinds.ts";
@@ -186,7 +186,7 @@ function promptOf(tree: WatcherTree, path: KeyPath, file: string): string | Prob
       return { path: at, message: `${promptFile} is larger than 256 KiB` };
     return text;
   } catch (error) {
-    const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
+    const isMissing = codeOf(error) === "ENOENT";
     return { path: at, message: isMissing ? `there is no file ${place}` : (error as Error).message };
   }
 }

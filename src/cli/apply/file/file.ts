@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { parse, TomlError } from "smol-toml";
 import type { z } from "zod";
+import { codeOf } from "../../../errors.ts";
 import type { Environment } from "../../cli.ts";
 import { exitCodes, Failure } from "../../failures.ts";
 import { nearest } from "./near.ts";
@@ -44,7 +45,7 @@ function readText(file: string): string {
     // File descriptor 0 is standard input.
     bytes = readFileSync(file === "-" ? 0 : file);
   } catch (error) {
-    const isMissing = (error as NodeJS.ErrnoException).code === "ENOENT";
+    const isMissing = codeOf(error) === "ENOENT";
     throw new Failure(
       exitCodes.usage,
       isMissing ? `there is no ${file}` : `${file}: ${(error as Error).message}`,

@@ -1,7 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { durationFromMs } from "@bufbuild/protobuf/wkt";
 import { Code, ConnectError, type Interceptor } from "@connectrpc/connect";
-import { Refusal, type RefusalReason } from "../../../errors.ts";
+import { codeOf, Refusal, type RefusalReason } from "../../../errors.ts";
 import { isUnavailable } from "../../../store/pg/failures.ts";
 import { isFenced, refusalOf } from "../../../store/work/service/org-moves.ts";
 import type { Logger } from "../../../telemetry/log.ts";
@@ -120,8 +120,8 @@ function isNormalEnd(error: unknown, signal: AbortSignal): boolean {
 
 /** PostgreSQL's SQLSTATE, five characters; undefined for other errors. */
 function sqlState(error: unknown): string | undefined {
-  const code = (error as { code?: unknown } | null)?.code;
-  return typeof code === "string" && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
+  const code = codeOf(error);
+  return code !== undefined && /^[0-9A-Z]{5}$/.test(code) ? code : undefined;
 }
 
 /**

@@ -3,7 +3,7 @@ import { Refusal } from "../../../errors.ts";
 import { isPassing } from "../../../store/pg/failures.ts";
 import type { Logger } from "../../../telemetry/log.ts";
 
-/** An end of a session by the server: what the device is told, and what becomes of its turns. */
+/** An end of a session by the server: the message to the device, and the fate of its turns. */
 export type Parting = {
   cause: string;
   reason: DrainReason;
@@ -25,8 +25,8 @@ export type Parting = {
 const shutdownSpreadMs = 5_000;
 const moveSpreadMs = 200;
 /**
- * Maximum share of the TTL over which they reconnect. The last heartbeat may be half a TTL old, and
- * attempts of a device that is silent for a TTL are taken for lost.
+ * Maximum share of the TTL over which the devices of a stopping replica reconnect. A device's last
+ * heartbeat may be half a TTL old, and after a TTL of silence its attempts count as lost.
  */
 const spreadPartOfTtl = 0.25;
 /** Milliseconds until the stream of a drained device is cut: 10 s to leave, after its wait. */

@@ -1,7 +1,7 @@
 /** A lock on a directory that ends with its holder, even after a crash. */
 import { randomBytes } from "node:crypto";
 import { link, readFile, rename, unlink, writeFile } from "node:fs/promises";
-import { Refusal } from "../../../errors.ts";
+import { codeOf, Refusal } from "../../../errors.ts";
 import { processStartedAt } from "./process.ts";
 
 /**
@@ -25,7 +25,7 @@ export async function lockDirectory(file: string): Promise<{ release(): Promise<
       await link(draft, file);
       return { release: () => releaseOwn(file, mine) };
     } catch (error) {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      if (codeOf(error) !== "EEXIST") throw error;
     } finally {
       await unlink(draft);
     }

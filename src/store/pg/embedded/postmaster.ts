@@ -2,6 +2,7 @@ import type { ChildProcess } from "node:child_process";
 import { readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
+import { codeOf } from "../../../errors.ts";
 import type { Logger } from "../../../telemetry/log.ts";
 import { within } from "../../../time/abort.ts";
 import type { Account, Binaries } from "./place.ts";
@@ -45,7 +46,7 @@ export function isAlive(pid: number): boolean {
     process.kill(pid, 0);
     return true;
   } catch (error) {
-    return (error as NodeJS.ErrnoException).code === "EPERM";
+    return codeOf(error) === "EPERM";
   }
 }
 

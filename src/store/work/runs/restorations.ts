@@ -4,6 +4,7 @@ import { factsOf, type Labelled } from "../../../values/labels.ts";
 import { matches } from "../../../values/selector.ts";
 import type { Db } from "../../pg/database.ts";
 import { onlyRow } from "../../pg/values/only-row.ts";
+import * as liveRuns from "./live-runs.ts";
 import * as restoredStarts from "./restored-starts.ts";
 
 /**
@@ -30,10 +31,19 @@ const reason = "forgotten by the database in a failover; its device still had th
 type Watcher = { runsOnAll: boolean };
 
 /**
- * Locks the watcher, as a writer of a run must. Returns undefined if there is no such watcher, or if
- * its work is not the device's (R6).
+ * Locks the watcher, as a writer of a run must, after its live runs, as a completion does. Returns
+ * undefined if there is no such watcher, or if its work is not the device's (R6): then nothing is
+ * locked.
  */
 async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher | undefined> {
+  const { orgId, watcherId } = forgotten;
+  if (!(await findWatcher(tx, forgotten))) return undefined;
+  // As for a removal: a start that refers to the watcher waits, and then finds the restored run.
+  await liveRuns.lockWithWatchers(tx, { orgId, of: { watcherIds: [watcherId] }, for: "removal" });
+  return findWatcher(tx, forgotten);
+}
+
+async function findWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher | undefined> {
   const { orgId, deviceId, watcherId } = forgotten;
   const { rows } = await sql<Labelled & Watcher & { selector: string | null; isFixed: boolean }>`
     select w.placement->>'selector' as selector, coalesce(w.placement->>'spread' = 'all', false) as "runsOnAll",
@@ -42,7 +52,6 @@ async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher
     from watcher w join device d on d.org_id = w.org_id and d.id = ${deviceId}
     where w.org_id = ${orgId} and w.id = ${watcherId}
       and (w.device_id = d.id or (w.device_id is null and (d.is_worker = (w.placement->>'selector' is null))))
-    for update of w
   `.execute(tx);
   const [found] = rows;
   if (!found) return undefined;
@@ -57,8 +66,8 @@ function slotIdsOf({ orgId, watcherId, deviceId }: ForgottenAttempt, scheduledFo
 
 /**
  * Restores an attempt, and its run if necessary. Returns the id of the run that has the attempt now;
- * undefined if the watcher is gone, or if its work is not the device's (R6). The runs of a spread
- * slot are one for each device.
+ * undefined if the watcher is deleted, or if the watcher's work does not belong to the device (R6). A
+ * watcher that runs on all devices spreads a slot: one run for each device.
  */
 export async function restore(tx: Db, given: ForgottenAttempt): Promise<string | undefined> {
   const watcher = await lockWatcher(tx, given);
@@ -75,20 +84,22 @@ export async function restore(tx: Db, given: ForgottenAttempt): Promise<string |
   return forgotten.runId;
 }
 
-/** The id of the run whose attempt it is, in a database that may have begun the run anew. */
+/** The id of the attempt's run, in a database that may have started the run again under another id. */
 async function findOwn(tx: Db, forgotten: ForgottenAttempt, { runsOnAll }: Watcher): Promise<string> {
   const { runId, scheduledFor } = forgotten;
   if (scheduledFor) return runsOnAll ? findOfSlot(tx, forgotten, scheduledFor) : runId;
   const found = await findNamed(tx, forgotten, { runsOnAll });
   if (found) return found;
-  // The id may be the start's own, on the first of its devices, and free for a repeat of the start.
+  // On the first device the run has the start's own id. A repeat of the start may need this id, so
+  // the restored run gets the id of the device's copy.
   return runsOnAll ? spreadRunId(forgotten) : runId;
 }
 
 /**
- * The run of a spread slot on the device. The slot's own run is on the first of the devices: if the
- * database has forgotten the spreading, the slot is spread again, so the result goes to the device's
- * copy, and the other devices get their runs.
+ * The id of the device's run of a spread slot. The slot's own id belongs to the run on the first
+ * device; the other devices have copies with ids of their own. If the database has lost the first
+ * device's run, the slot will be spread again and needs its own id: the restored run then gets the id
+ * of the device's copy.
  */
 async function findOfSlot(tx: Db, forgotten: ForgottenAttempt, scheduledFor: Date): Promise<string> {
   const { orgId, deviceId, runId } = forgotten;
@@ -102,20 +113,21 @@ async function findOfSlot(tx: Db, forgotten: ForgottenAttempt, scheduledFor: Dat
   return onlyRow(rows).isOwn ? runId : copyId;
 }
 
-/** Milliseconds that the clock of the new database may be behind the old one's. */
+/** Maximum milliseconds that the new database's clock is behind the old database's clock. */
 const clockBehindMs = 3_600_000;
 
 /**
- * The run of the same start: its sender repeated the start before the result came back, so the run
- * has another time in its id, and the same name. Undefined for none. The run may wait in the
- * watcher's queue, where a run on every device has no share of the device yet.
+ * The id of the run that a repeat of the same start has made: the caller repeated the start before
+ * the result came back. The two ids differ in their time and agree in the rest. Undefined without a
+ * repeat. The run may wait in the watcher's queue (`backlog`); a queued start on all devices has not
+ * been spread yet.
  */
 async function findNamed(
   tx: Db,
   { orgId, deviceId, runId, watcherId }: ForgottenAttempt,
   { runsOnAll }: Watcher,
 ): Promise<string | undefined> {
-  // The device's share of a repeated start may be the start's own run, or a copy.
+  // The device's run of a repeated start has the start's own id, or the id of a copy.
   const ids = runsOnAll ? [runId, spreadRunId({ runId, deviceId })] : [runId];
   const isNamed = (column: string) => restoredStarts.isNamed(sql.ref(column), ids);
   const isShare = (column: string) => (runsOnAll ? sql`${sql.ref(column)} = ${deviceId}` : sql`true`);
@@ -135,12 +147,12 @@ async function findNamed(
 /** Adds the attempt to its run as one that was taken away; false without the run. */
 async function addAttempt(tx: Db, forgotten: ForgottenAttempt): Promise<boolean> {
   const { orgId, deviceId, runId, attemptToken, attempt, watcherId } = forgotten;
-  // Separate statements: a run that ends meanwhile, and so changes its table, is missed by the first and
-  // found by the second; what follows sees where it is.
+  // Two statements: a run that ends meanwhile moves from `run` to `run_finished`. Then the first
+  // statement finds no row, and the second one finds and locks the row.
   await sql`select from run where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
   await sql`select from run_finished where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
-  // Later than what the holders of the locks wrote meanwhile, which began after this transaction. The
-  // moments are one, because the claim's is not known (explain.ts).
+  // clock_timestamp(), because now() may be earlier than the writes of the transactions that this one
+  // has waited for. The claim's time is not known, so claim and end have one time (explain.ts).
   const entry = sql`(select jsonb_build_array(jsonb_build_object('attempt', ${attempt}::int,
       'token', ${attemptToken}::text, 'device_id', ${deviceId}::text, 'claimed_at', c.at, 'ended_at', c.at,
       'last_beat_at', null, 'reason', ${reason}::text, 'is_reported', false))
@@ -167,7 +179,7 @@ async function addAttempt(tx: Db, forgotten: ForgottenAttempt): Promise<boolean>
 /** Records that the slot has its row; false if the slot has another run. */
 async function takeSlot(tx: Db, forgotten: ForgottenAttempt, scheduledFor: Date): Promise<boolean> {
   const { orgId, runId, watcherId } = forgotten;
-  // The slot has its row under its own id, under another recorded id, or not at all.
+  // The slot's row has the slot's own id, or another id that `slot` records, or does not exist.
   const { slotId, copyId } = slotIdsOf(forgotten, scheduledFor);
   const isCopy = runId === copyId;
   const { rows } = await sql<{ isFree: boolean }>`
@@ -191,8 +203,8 @@ async function takeSlot(tx: Db, forgotten: ForgottenAttempt, scheduledFor: Date)
 }
 
 /**
- * Restores the attempt in the run that the slot has under another id: the database without the run
- * has skipped the slot, for example as one that was missed in the outage. Returns the run's id.
+ * Restores the attempt in the run that `slot` records under another id: the new database has skipped
+ * the slot, for example as missed in the outage. Returns the run's id.
  */
 async function addToOther(
   tx: Db,
@@ -216,7 +228,10 @@ async function addToOther(
   return (await addAttempt(tx, { ...forgotten, runId: other.runId })) ? other.runId : undefined;
 }
 
-/** The standby may still have the slot or the start waiting: it has run. A copy is not its slot. */
+/**
+ * Deletes the slot or the start from the watcher's queue: on the standby it may still wait, although
+ * it has run. A copy leaves the slot in the queue.
+ */
 async function leaveQueue(tx: Db, forgotten: ForgottenAttempt): Promise<void> {
   const { orgId, runId, watcherId, scheduledFor } = forgotten;
   const isCopy = scheduledFor !== null && runId === slotIdsOf(forgotten, scheduledFor).copyId;
