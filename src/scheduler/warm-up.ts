@@ -61,7 +61,7 @@ export async function warmUpTriggers(tenantDb: Db, connections: number): Promise
   const [orgId, watcherId, runId, sessionId] = [newId(), newId(), newId(), newId()];
   await withinOrg(orgId, () =>
     rehearse(tenantDb, async (tx) => {
-      const request = { orgId, actor: "pinion", rpc: "warm-up", requestId: runId };
+      const request = { orgId, actor: "pinion", rpc: "warm-up", requestId: runId, startName: runId };
       await keepPlans(tx);
       await schedules.lockToStart(tx, { orgId, watcherId }, requests.madeOf(request));
       const claimant = { orgId, deviceId: newId(), epoch: 0, sessionId };
