@@ -11,7 +11,7 @@ import { browserPath, findBarriers, patient, useBrowser } from "../../support/br
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { richCompletion } from "../../support/rich-completion.ts";
-import { startTestReplica } from "../../support/server.ts";
+import { inNewOrg, useReplica } from "../../support/server.ts";
 
 const hostile = [
   "# Two findings",
@@ -32,11 +32,11 @@ const hostile = [
 ].join("\n");
 
 describe.skipIf(!browserPath)("an agent's run on the page", () => {
-  const database = useDatabase();
+  const replicaOfFile = useReplica(useDatabase({ per: "file" }), patient);
   const browser = useBrowser();
 
   async function start() {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const identity = await enrolDevice(replica.clients, "mac-7");
     const device = await connect(replica.url, identity);
     const { watcher } = await replica.clients.watchers.createWatcher({
