@@ -50,7 +50,8 @@ export async function summarize(db: Db, asked: RunCountsOf): Promise<RunCounts> 
     ), devices as (
       select device_id, of_devices::int as runs, busy_ms from ends where not is_span and of_devices > 0
       union all
-      select device_id, runs, busy_ms from run_count_device where org_id = ${asked.orgId} and day = any(${datesOf(parts.wholeDays)}::date[])
+      select device_id, sum(runs)::int, sum(busy_ms)::int8 from run_count_device
+      where org_id = ${asked.orgId} and day = any(${datesOf(parts.wholeDays)}::date[]) group by 1
     )
     select start, status, sum(runs) as runs, null::uuid as "deviceId", null::int8 as "busyMs"
     from spans group by 1, 2 having sum(runs) <> 0
