@@ -23,8 +23,7 @@ type Held = {
  */
 export async function hold(db: Db): Promise<Held> {
   const tx = await db.startTransaction().setIsolationLevel("read committed").execute();
-  // Sent with the first statement: such a transaction locks in an order of its own.
-  await sql`${inCompany} select ${sql.lit(heldMark)}`.execute(tx);
+  await inAnyOrder(tx);
   return {
     tx,
     async sent() {
@@ -35,6 +34,12 @@ export async function hold(db: Db): Promise<Held> {
       if (!tx.isCommitted && !tx.isRolledBack) await tx.rollback().execute();
     },
   };
+}
+
+/** For a transaction whose statements a test puts in an order of its own: see lock-order.ts. */
+export async function inAnyOrder(tx: Db): Promise<void> {
+  // Sent with the next statement.
+  await sql`${inCompany} select ${sql.lit(heldMark)}`.execute(tx);
 }
 
 /** Resolves once `count` statements of this database wait for another connection's lock. */

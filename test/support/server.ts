@@ -113,6 +113,17 @@ export async function inNewOrg(replica: TestReplica): Promise<TestReplica & { or
   return { ...asSeenWith(replica, secret), orgId };
 }
 
+/** Replicas of one service, each as {@link inNewOrg} shows a replica, with the same org's owner. */
+export async function inOneNewOrg<Name extends string>(
+  replicas: Readonly<Record<Name, TestReplica>>,
+): Promise<Record<Name, TestReplica> & { orgId: string }> {
+  const [first, ...others] = Object.entries<TestReplica>(replicas) as [Name, TestReplica][];
+  if (!first) throw new Error("an org is made through a replica");
+  const { orgId, ...seen } = await inNewOrg(first[1]);
+  const all = [[first[0], seen], ...others.map(([name, other]) => [name, asSeenWith(other, seen.token)])];
+  return { ...(Object.fromEntries(all) as Record<Name, TestReplica>), orgId };
+}
+
 /** A replica with the clients of a token. */
 export function asSeenWith(replica: TestReplica, token: string): TestReplica {
   const clients = createClients({ url: replica.url, token });
