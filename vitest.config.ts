@@ -47,6 +47,7 @@ export default defineConfig({
           include: ["test/{integration,property,chaos,e2e}/**/*.test.ts"],
           exclude: [...(isLong ? [] : ["**/*.long.test.ts"]), ...leftOut],
           globalSetup: ["test/support/global-setup.ts"],
+          setupFiles: ["test/support/patience.ts", "test/support/lock-order-setup.ts"],
           // The longest takes a quarter of this time on a quiet machine.
           testTimeout: 60_000,
           hookTimeout: 30_000,

@@ -8,6 +8,7 @@ import { chmod, mkdtemp, rm } from "node:fs/promises";
 import { cpus, tmpdir } from "node:os";
 import { join } from "node:path";
 import { sql } from "kysely";
+import * as deviceLists from "../src/store/people/devices/device-lists.ts";
 import * as devices from "../src/store/people/devices/devices.ts";
 import { type Db, openDatabase } from "../src/store/pg/database.ts";
 import { startEmbedded } from "../src/store/pg/embedded/cluster.ts";
@@ -55,7 +56,7 @@ async function run({ db, tenantDb }: { db: Db; tenantDb: Db }): Promise<void> {
 
   const calls: Record<string, (on: Db) => Promise<unknown>> = {
     "one row by key": (on) => devices.find(on, { orgId, deviceId }),
-    "a page of 50 with liveness": (on) => devices.list(on, { orgId, ttlMs, limit: 50 }),
+    "a page of 50 with liveness": (on) => deviceLists.list(on, { orgId, ttlMs, limit: 50 }),
     "a write in a transaction with its event": (on) =>
       devices.updateLabel(on, { orgId, deviceId, label: randomUUID(), actor: "bench" }),
   };

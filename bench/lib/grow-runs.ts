@@ -1,4 +1,6 @@
 import type pg from "pg";
+import { openDatabase, transaction } from "../../src/store/pg/database.ts";
+import { closePast } from "../../src/store/work/service/partitions.ts";
 import { days, type Growing, numberWatchers } from "./grow.ts";
 
 /** The partitions of the last month, as a replica would have made them, one a day. */
@@ -87,7 +89,7 @@ async function growDay({ client, additions }: Growing, { day, perDay, big, all }
 }
 
 /** As the completions of the last runs leave the watchers; some last ran a month ago. */
-export async function settleRuns({ client }: Growing): Promise<void> {
+export async function settleRuns({ client, url }: Growing): Promise<void> {
   await client.query(
     `with last as (
       select distinct on (org_id, watcher_id) org_id, watcher_id, id, window_end, finished_at from run_finished
@@ -107,4 +109,15 @@ export async function settleRuns({ client }: Growing): Promise<void> {
   await client.query(
     "vacuum analyze run_finished, run_report, late_result, slot, run_start, watcher, usage_day",
   );
+  await closeDays(url);
+}
+
+/** As retention has closed all past days by now. */
+async function closeDays(url: string): Promise<void> {
+  const { db, close } = openDatabase({ url, poolMax: 1 });
+  try {
+    while (await transaction(db, (tx) => closePast(tx)));
+  } finally {
+    await close();
+  }
 }

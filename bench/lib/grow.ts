@@ -19,6 +19,7 @@ export type Grown = {
 
 /** One connection, which keeps the names of watchers in a temporary table. */
 export type Growing = {
+  url: string;
   client: pg.Client;
   runs: number;
   events: number;
@@ -36,7 +37,7 @@ export async function startGrowing(url: string): Promise<Growing> {
   await client.query(`create function pg_temp.id_at(at timestamptz, seed text) returns uuid language sql immutable as $$
     select (lpad(to_hex((extract(epoch from at) * 1000)::bigint), 12, '0') || '7' || substr(md5(seed), 1, 3) || 'a'
       || substr(md5(seed), 4, 15))::uuid $$`);
-  return { client, runs: 0, events: 0, additions: 0 };
+  return { url, client, runs: 0, events: 0, additions: 0 };
 }
 
 /** Settings of the cluster while rows are only seeded, which nobody minds losing. */

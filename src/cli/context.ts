@@ -91,6 +91,9 @@ export function serverUrl(options: GlobalOptions, env: Environment): string {
       "write it like http://localhost:7420",
     );
   }
+  // An address copied from the browser names a view of the page behind the "#".
+  url.hash = "";
+  url.search = "";
   return url.href.replace(/\/+$/, "");
 }
 
@@ -134,6 +137,9 @@ export function readLine(path: string): string | undefined {
   } catch (error) {
     const code = codeOf(error);
     if (code === "ENOENT" || code === "ENOTDIR") return undefined;
+    if (code === "EISDIR") {
+      throw new Failure(exitCodes.usage, `${path} is a directory, and a file with a token is needed`);
+    }
     if (code === "EACCES") {
       throw new Failure(
         exitCodes.unauthenticated,
@@ -143,6 +149,16 @@ export function readLine(path: string): string | undefined {
     }
     throw error;
   }
+}
+
+/** Refuses a token that no header can carry, such as one with a line break in the middle. */
+export function requireTokenForm({ token, from }: FoundToken): void {
+  if (/^[\x21-\x7e]{1,4096}$/.test(token)) return;
+  throw new Failure(
+    exitCodes.unauthenticated,
+    `the token of ${from} is no token: it is too long, or has spaces, line breaks or letters beyond ASCII`,
+    "a token is one word, pin_…; copy it again",
+  );
 }
 
 export type { Clients };
@@ -162,6 +178,7 @@ export function connect<Options extends object>(cli: Cli, command: Command): Con
   const options = optionsOf<Options>(command);
   const url = serverUrl(options, cli.env);
   const found = findToken(options, cli.env);
+  if (found) requireTokenForm(found);
   const clients = createClients({
     url,
     ...proxyOption(options),

@@ -95,10 +95,45 @@ export function explain(error: unknown, url: string | undefined): Explained {
   if (error instanceof ConfigError || error instanceof DeviceConfigError) {
     return { message: error.message, advice: undefined, exitCode: exitCodes.usage };
   }
+  const ofFile = explainFileError(error);
+  if (ofFile !== undefined) return ofFile;
   if (error instanceof Error) {
     return { message: error.message || error.name, advice: debugAdvice, exitCode: exitCodes.failed };
   }
   return { message: String(error), advice: undefined, exitCode: exitCodes.failed };
+}
+
+/** Errors of the operating system about a path, which is at fault or has to be mended. */
+const fileErrors: Record<string, { problem: string; exitCode: ExitCode } | undefined> = {
+  EISDIR: { problem: "is a directory, and a file is needed", exitCode: exitCodes.usage },
+  ENOTDIR: { problem: "cannot be reached: a part of the path is no directory", exitCode: exitCodes.usage },
+  EEXIST: { problem: "is there already, as something else", exitCode: exitCodes.usage },
+  ENOENT: { problem: "is not there", exitCode: exitCodes.usage },
+  ENAMETOOLONG: { problem: "is too long for a path", exitCode: exitCodes.usage },
+  ELOOP: { problem: "leads in a circle of links", exitCode: exitCodes.usage },
+  EACCES: { problem: "may not be used by this user", exitCode: exitCodes.failed },
+  EPERM: { problem: "may not be used by this user", exitCode: exitCodes.failed },
+  EROFS: { problem: "is on a file system that takes no writes", exitCode: exitCodes.failed },
+  ENOSPC: { problem: "cannot be written: no space is left there", exitCode: exitCodes.failed },
+  EDQUOT: { problem: "cannot be written: this user's quota is used up", exitCode: exitCodes.failed },
+  EIO: { problem: "cannot be used: its disk answers with an error", exitCode: exitCodes.failed },
+};
+
+function explainFileError(error: unknown): Explained | undefined {
+  if (!(error instanceof Error)) return undefined;
+  const { code, path, syscall } = error as NodeJS.ErrnoException;
+  // The error of a read has no path.
+  if (path === undefined && code === "EISDIR") {
+    return {
+      message: "a file is needed, and one of the named paths is a directory",
+      advice: debugAdvice,
+      exitCode: exitCodes.usage,
+    };
+  }
+  const known = path === undefined || syscall === "spawn" ? undefined : fileErrors[code ?? ""];
+  if (known === undefined) return undefined;
+  const advice = `name another path, or mend this one (${code} of ${syscall})`;
+  return { message: `${path} ${known.problem}`, advice, exitCode: known.exitCode };
 }
 
 const debugAdvice = "PINION_DEBUG=1 shows where this comes from";

@@ -20,22 +20,9 @@ async function start(): Promise<void> {
   }
   const [{ processCli }, { main }] = await Promise.all([import("./cli.ts"), import("./command-line.ts")]);
 
-  process.stdout.on("error", endWithOutput);
-
   const code = await main(processCli(environment()), args);
   // Not process.exit: pending writes to a pipe would be lost.
   if (code !== 0) process.exitCode = code;
-}
-
-/**
- * A closed reader (`pinion runs list | head -1`) is no error, unless a command in progress sets an
- * exit code. On a full disk the command has failed; a server or a daemon goes on, and counts the error.
- */
-function endWithOutput(error: NodeJS.ErrnoException): void {
-  if (error.code === "EPIPE") process.exit(process.exitCode ?? 0);
-  if (process.listenerCount("uncaughtException") > 0) throw error;
-  process.stderr.write(`error: the output cannot be written: ${error.message}\n`);
-  process.exit(1);
 }
 
 // Before any large import: halves the start time of every command after the first.

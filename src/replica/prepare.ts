@@ -5,7 +5,7 @@
 import { type Retained, retainIfDue } from "../scheduler/retention.ts";
 import type { Clock } from "../scheduler/slots/clock.ts";
 import { startClock } from "../scheduler/slots/clock-watch.ts";
-import { warmUp } from "../scheduler/warm-up.ts";
+import { warmUp, warmUpTriggers } from "../scheduler/warm-up.ts";
 import { peerAddressOf } from "../server/access/peer.ts";
 import { type Crowd, createCrowd } from "../server/http/crowd/crowd.ts";
 import type { HealthState } from "../server/http/health.ts";
@@ -13,7 +13,7 @@ import { reachableHost } from "../server/http/port/port.ts";
 import { createNumbers } from "../server/http/probes.ts";
 import * as replicas from "../store/work/service/replicas.ts";
 import type { Foundation } from "./foundation.ts";
-import type { Storage } from "./storage.ts";
+import { requestsKept, type Storage } from "./storage.ts";
 import type { Work } from "./work.ts";
 
 export type Prepared = {
@@ -28,7 +28,7 @@ export type Prepared = {
  */
 export async function prepare(
   { config, replicaId, log, clock, opened }: Foundation,
-  { work: { db }, looks }: Storage,
+  { work: { db }, requests, looks }: Storage,
   { isCold = false }: { isCold?: boolean },
 ): Promise<Prepared> {
   const judge = await startClock({ db, looks, log, replicaId, policy: config.clockJump });
@@ -37,7 +37,13 @@ export async function prepare(
   opened.defer(() => judge.stop());
   const { retentionDays: days, conversationDays } = config;
   const retained = judge.doubtMs() === 0 ? await retainIfDue(db, { days, conversationDays, log }) : undefined;
-  if (!isCold) await warmUp(db, config.failures);
+  if (!isCold) {
+    await warmUp(db, config.failures);
+    const kept = Math.min(requestsKept, config.connectionsMax);
+    await warmUpTriggers(requests.tenantDb, kept).catch((error) =>
+      log.warn({ err: error }, "the first triggers plan their statements themselves"),
+    );
+  }
   return { judge, retained };
 }
 

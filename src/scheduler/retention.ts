@@ -2,6 +2,7 @@ import * as workers from "../store/people/devices/workers.ts";
 import { type Db, transaction } from "../store/pg/database.ts";
 import { isPassing, isUnavailable } from "../store/pg/failures.ts";
 import * as partitions from "../store/work/service/partitions.ts";
+import * as pastDays from "../store/work/service/past-days.ts";
 import * as replicas from "../store/work/service/replicas.ts";
 import * as retention from "../store/work/service/retention.ts";
 import * as clockJumps from "../store/work/watchers/clock-jumps.ts";
@@ -22,8 +23,8 @@ const workersPerPassMax = 1_000;
 
 /** Maximum batches of old rows deleted per table and pass. */
 const batchesPerPassMax = 20;
-/** Maximum past days per pass that get the index of their ends. */
-const indexedPerPassMax = 2;
+/** Maximum past days that are closed per pass. */
+const closedPerPassMax = 2;
 /** Milliseconds until the next pass while old rows are left. */
 const moreMs = 1_000;
 /** Milliseconds until the next check while the database's clock is in doubt. */
@@ -55,6 +56,7 @@ export async function retainOnce(
 ): Promise<Retained> {
   const at = options.at ?? (await transaction(db, (tx) => retention.advance(tx)));
   const isTended = await tend(db, { ...options, at });
+  await pastDays.addUpChanges(db);
   await clockJumps.forgetOld(db, options);
   await replicas.removeDead(db, deadReplicaMs);
   await transaction(db, (tx) => workers.removeAway(tx, { awayMs: awayWorkerMs, limit: workersPerPassMax }));
@@ -78,8 +80,8 @@ async function tend(db: Db, options: { days: number; log: Logger; at: Date }): P
     const tended = await partitions.tend(db, options.days, options.at);
     if (tended && tended.dropped.length > 0)
       options.log.info({ dropped: tended.dropped }, "dropped old runs");
-    for (let indexed = 0; indexed < indexedPerPassMax; indexed++) {
-      if (!(await transaction(db, (tx) => partitions.indexPast(tx)))) break;
+    for (let closed = 0; closed < closedPerPassMax; closed++) {
+      if (!(await transaction(db, (tx) => partitions.closePast(tx)))) break;
     }
     return true;
   } catch (error) {

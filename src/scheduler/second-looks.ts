@@ -1,8 +1,9 @@
 /**
- * A claim passes locked rows by and never waits (store/work/runs/run-claims.ts), and the transaction
- * that held the row may end without a word: refused, rolled back, or with a change that rings for
- * nobody. So a claim that found less than a seat has room for is followed by a look for what waits,
- * which locks nothing; only if something waits is there another claim.
+ * Second looks for waiting work. A claim skips locked rows and never waits
+ * (store/work/runs/run-claims.ts), and the transaction that held such a row may end without an
+ * announcement: refused, rolled back, or with a change that causes no ring. So after a claim that
+ * found less work than its seat has room for, a look without locks follows. Only if the look finds
+ * waiting work, the seat claims again.
  *
  *   less than the room ──100 ms──▶ look ─▶ nothing waits
  *                         ▲          └──▶ claim ──▶ less again ─┐
@@ -17,16 +18,16 @@ import type { Seat } from "./seat.ts";
 
 /** Milliseconds from a claim to the first look for a seat. */
 const firstMs = 100;
-/** Milliseconds to the last look for a seat; after that the sweep finds what waits. */
+/** Milliseconds from the claim to the last look for a seat; afterwards the sweep finds waiting work. */
 const lastMs = 6_400;
-/** Milliseconds after which a seat that was given up is looked for again. */
+/** Milliseconds after which looks for a seat begin anew with the first one. */
 const forgottenMs = 15_000;
 /** Maximum seats of a look. */
 const seatsPerLookMax = 1_000;
-/** Maximum seats that await a look; the sweep finds the work of others. */
+/** Maximum seats that wait for a look; the sweep finds the work of further seats. */
 const waitingMax = 20_000;
 
-/** The looks for a seat since one found nothing. */
+/** The looks for a seat since a look found nothing. */
 type Looks = { afterMs: number; dueAt: number; isWaiting: boolean };
 
 const findWaited = {
@@ -37,7 +38,7 @@ const findWaited = {
 type Options = {
   db: Db;
   log: Logger;
-  /** Has the seat, for which work waits, claim it. */
+  /** Makes a seat claim: work waits for the seat. */
   wake: (seat: Seat) => void;
 };
 

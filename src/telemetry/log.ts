@@ -1,5 +1,6 @@
 import { type DestinationStream, type Logger, pino } from "pino";
 import { excerpt } from "../values/excerpt.ts";
+import { LogDestination, standardErrorLog } from "./log-destination.ts";
 import { prettyLines } from "./log-lines.ts";
 
 export type { Logger };
@@ -19,7 +20,8 @@ const secretsInText: [pattern: RegExp, instead: string][] = [
   [/\bpin_(pat|dev|svc)_(?:[a-z][a-z0-9]{0,15}_)?[0-9A-Za-z]{8,}(_[0-9a-f]{8})?/g, "pin_$1_[redacted]"],
   // A join code, which is valid once.
   [/\b[A-HJ-NP-Z2-9]{4}(?:-[A-HJ-NP-Z2-9]{4}){3}\b/g, "[redacted]"],
-  [/([a-z][a-z0-9+.-]*:\/\/[^\s:/@"]*):[^\s@"]+@/gi, "$1:[redacted]@"],
+  // With bounds: without them the time grows by the square of a long text of a stranger.
+  [/([a-z][a-z0-9+.-]{0,30}:\/\/[^\s:/@"]{0,256}):[^\s@"]{1,1024}@/gi, "$1:[redacted]@"],
 ];
 
 export type LogFormat = "auto" | "json" | "pretty";
@@ -35,11 +37,11 @@ export function createLogger(options: {
   format?: LogFormat | undefined;
   destination?: DestinationStream;
 }): Logger {
-  const destination = options.destination ?? pino.destination({ dest: 2, sync: false });
+  const destination = options.destination ?? standardErrorLog();
   const format = options.format ?? "auto";
   const isForPeople =
     format === "pretty" || (format === "auto" && !options.destination && process.stderr.isTTY === true);
-  return pino(
+  const log = pino(
     {
       name: options.name,
       level: options.level,
@@ -51,6 +53,10 @@ export function createLogger(options: {
     },
     isForPeople ? prettyLines(destination) : destination,
   );
+  if (destination instanceof LogDestination) {
+    destination.onGap = (lines) => log.warn({ lines }, "lines of this log could not be written");
+  }
+  return log;
 }
 
 /** Maximum characters of a text of an error: a stranger may have written the text. */

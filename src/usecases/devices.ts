@@ -40,10 +40,10 @@ export async function remove(
     const device = await devices.lock(tx, { orgId, deviceId });
     if (!device) refuse("not_found", `there is no device ${deviceId}`);
     await grants.lock(tx, { orgId, deviceId });
+    const tokenIds = await tokens.removeOfDevice(tx, { orgId, deviceId });
     const reason = `device "${device.label}" was deleted`;
     const unpinned = await unpin(tx, { orgId, actor, devices: [{ deviceId, reason }] });
     const session = await deviceSessions.lockSession(tx, { orgId, deviceId });
-    const tokenIds = await tokens.removeOfDevice(tx, { orgId, deviceId });
     await devices.remove(tx, { orgId, deviceId, ...device });
     const why = { orgId, deviceId, reason: "the device was deleted" };
     const ended = await cancelOfDevice(tx, why, surroundings);

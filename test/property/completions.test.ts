@@ -12,6 +12,7 @@ import { type Db, transaction, undoOnFailure } from "../../src/store/pg/database
 import { type Completed, complete } from "../../src/store/work/attempts/completions.ts";
 import { type Settled, settle } from "../../src/store/work/attempts/settlements.ts";
 import { useDatabase } from "../support/database.ts";
+import { inAnyOrder } from "../support/locks.ts";
 import { isLong } from "../support/long.ts";
 import { seedRunning } from "../support/rows.ts";
 import { policy } from "../support/surroundings.ts";
@@ -123,6 +124,7 @@ test("R5: a completion ends its run as the settlement of everything does, for an
   await fc.assert(
     fc.asyncProperty(fc.array(facts, { minLength: 1, maxLength: watchersMax }), async (all) => {
       const undone = transaction(db, async (tx) => {
+        await inAnyOrder(tx);
         const completions: Completed[] = [];
         for (const [index, one] of all.entries())
           completions.push(await prepare(tx, running[index] as Running, one));

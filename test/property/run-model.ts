@@ -115,21 +115,8 @@ export function apply(
       else state.run = newRun(state, undefined);
       return [state, ...untouched];
     }
-    case "claim": {
-      const isOffered =
-        run?.status === "pending" && !run.isWaiting && state.isOpen && command.epoch === state.epoch;
-      const [claimed] = command.answer;
-      if (!claimed) return isOffered ? untouched : [state];
-      if (!isOffered || command.answer.length > 1 || !knows(run, claimed.run)) return [];
-      Object.assign(run, {
-        status: "claimed",
-        attempt: run.attempt + 1,
-        token: claimed.token,
-        isSilent: false,
-      });
-      state.latest[run.number] = claimed.token;
-      return [state];
-    }
+    case "claim":
+      return claim(state, command, untouched);
     case "accept": {
       const isCurrent = run?.token === command.token;
       if (command.answer !== (isCurrent ? "running" : "gone")) return [];
@@ -141,14 +128,8 @@ export function apply(
       run.isSilent = false;
       return [state, ...untouched];
     }
-    case "report": {
-      const { token, status, answer } = command;
-      if (state.over[token]) return answer === late(state, token, status, options) ? [state] : [];
-      if (run?.token !== token || answer !== "stored") return [];
-      if (status === "failed") fail(state, "failed", { isReported: true, ...options });
-      else finish(state, status, true);
-      return [state];
-    }
+    case "report":
+      return report(state, command, options);
     case "cancel": {
       if (!run || (run.id !== undefined && run.id !== command.run)) return command.answer ? [] : [state];
       if (!command.answer || !knows(run, command.run)) return [];
@@ -156,19 +137,55 @@ export function apply(
       else run.isCancelAsked = true;
       return [state];
     }
-    case "reap": {
-      const isLost = run?.token !== undefined && run.isSilent;
-      if (command.answer === 0) return isLost ? untouched : [state];
-      if (!isLost || command.answer !== 1) return [];
-      fail(state, "timeout", { isReported: false, ...options });
-      return [state];
-    }
+    case "reap":
+      return reap(state, command.answer, { ...options, untouched });
     case "open":
       return open(state, command, options);
     case "close":
       if (command.epoch === state.epoch) state.isOpen = false;
       return [state];
   }
+}
+
+function claim(
+  state: State,
+  { epoch, answer }: Extract<Command, { name: "claim" }>,
+  untouched: State[],
+): State[] {
+  const { run } = state;
+  const isOffered = run?.status === "pending" && !run.isWaiting && state.isOpen && epoch === state.epoch;
+  const [claimed] = answer;
+  if (!claimed) return isOffered ? untouched : [state];
+  if (!isOffered || answer.length > 1 || !knows(run, claimed.run)) return [];
+  Object.assign(run, {
+    status: "claimed",
+    attempt: run.attempt + 1,
+    token: claimed.token,
+    isSilent: false,
+  });
+  state.latest[run.number] = claimed.token;
+  return [state];
+}
+
+function report(
+  state: State,
+  { token, status, answer }: Extract<Command, { name: "report" }>,
+  options: { maxAttempts: number; isAlone: boolean },
+): State[] {
+  if (state.over[token]) return answer === late(state, token, status, options) ? [state] : [];
+  if (state.run?.token !== token || answer !== "stored") return [];
+  if (status === "failed") fail(state, "failed", { isReported: true, ...options });
+  else finish(state, status, true);
+  return [state];
+}
+
+function reap(state: State, reaped: number, options: { maxAttempts: number; untouched: State[] }): State[] {
+  const { run } = state;
+  const isLost = run?.token !== undefined && run.isSilent;
+  if (reaped === 0) return isLost ? options.untouched : [state];
+  if (!isLost || reaped !== 1) return [];
+  fail(state, "timeout", { isReported: false, maxAttempts: options.maxAttempts });
+  return [state];
 }
 
 function open(

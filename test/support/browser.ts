@@ -5,7 +5,7 @@
 import { accessSync, constants, readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { delimiter, join } from "node:path";
-import { type Browser, chromium, type Page } from "playwright-core";
+import { type Browser, type BrowserContext, chromium, type Page } from "playwright-core";
 import { afterEach, beforeAll, expect } from "vitest";
 
 const names = [
@@ -18,6 +18,8 @@ const names = [
 ];
 /** The time limit of a test's wait for an element, in milliseconds. */
 const patienceMs = 15_000;
+/** The time zone of pages. */
+const zone = "Europe/Berlin";
 
 /** The browser's program; undefined if this machine has none. */
 export const browserPath = findBrowser();
@@ -63,55 +65,94 @@ export type PageOptions = {
 export type TestBrowser = {
   /** The page of a server, at a place behind "#". */
   open(url: string, place?: string, options?: PageOptions): Promise<Page>;
-  /** The same, signed in. */
+  /** The same, signed in, by the call that the page itself makes for a token. */
   signIn(replica: { url: string; token: string }, place?: string, options?: PageOptions): Promise<Page>;
 };
 
-let running: Promise<Browser> | undefined;
+/**
+ * The browser of this worker's test files, with a context that serves the first page of each test.
+ * The context's pages share a process, whose scripts are compiled already: a page costs half as much
+ * as a page of a context of its own.
+ */
+type Shared = { browser: Browser; context: BrowserContext; keeper: Page };
 
-/** The browser of this worker's test files; ends with the worker. */
-async function sharedBrowser(): Promise<Browser> {
-  const browser = await running?.catch(() => undefined);
-  if (browser?.isConnected()) return browser;
-  running = chromium.launch({
-    executablePath: browserPath!,
-    // Chromium's sandbox does not run as root, and containers have little shared memory.
-    args: [...(process.getuid?.() === 0 ? ["--no-sandbox"] : []), "--disable-dev-shm-usage"],
-  });
+let running: Promise<Shared> | undefined;
+
+async function sharedBrowser(): Promise<Shared> {
+  const shared = await running?.catch(() => undefined);
+  if (shared?.browser.isConnected()) return shared;
+  running = launch();
   return running;
 }
 
+async function launch(): Promise<Shared> {
+  const browser = await chromium.launch({
+    executablePath: browserPath!,
+    // Chromium's sandbox does not run as root, and containers have little shared memory.
+    args: [
+      ...(process.getuid?.() === 0 ? ["--no-sandbox"] : []),
+      ...["--disable-dev-shm-usage", "--process-per-site"],
+    ],
+  });
+  const context = await newContext(browser);
+  return { browser, context, keeper: await keepProcess(context) };
+}
+
+function newContext(browser: Browser, timezoneId = zone): Promise<BrowserContext> {
+  return browser.newContext({
+    // The certificates of the tests are their own.
+    ignoreHTTPSErrors: true,
+    timezoneId,
+    permissions: ["clipboard-read", "clipboard-write"],
+    // An endless animation is drawn sixty times a second, by the processor.
+    reducedMotion: "reduce",
+  });
+}
+
+/** An empty page of the site of all replicas: the site's process lives as long as the page. */
+async function keepProcess(context: BrowserContext): Promise<Page> {
+  const page = await context.newPage();
+  await page.route("http://127.0.0.1/", (route) => route.fulfill({ body: "", contentType: "text/html" }));
+  await page.goto("http://127.0.0.1/");
+  return page;
+}
+
+/** Leaves the shared context as it was before a test: no page, no cookie, no other context. */
+async function tidy({ browser, context, keeper }: Shared): Promise<void> {
+  for (const other of browser.contexts()) if (other !== context) await other.close();
+  for (const page of context.pages()) if (page !== keeper) await page.close();
+  await context.setOffline(false);
+  await context.clearCookies();
+}
+
 /**
- * A browser for the tests of a file, with a new context for each page. A test fails if its pages
- * wrote an error to the console, where the browser also reports violations of the content security
- * policy.
+ * A browser for the tests of a file. The first page of a test has no cookie; each further page has a
+ * context of its own, like another person's browser. A test fails if its pages wrote an error to the
+ * console, where the browser also reports violations of the content security policy.
  */
 export function useBrowser(): TestBrowser {
-  let browser: Browser;
+  let shared: Shared;
+  let isFirst = true;
   const complaints: string[] = [];
 
   beforeAll(async () => {
-    browser = await sharedBrowser();
+    shared = await sharedBrowser();
   });
   afterEach(async () => {
-    for (const context of browser.contexts()) await context.close();
+    await tidy(shared);
+    isFirst = true;
     const heard = complaints.splice(0);
     expect(heard, "what the page's console complained of").toEqual([]);
   });
 
-  async function open(url: string, place = "", options: PageOptions = {}): Promise<Page> {
-    const context = await browser.newContext({
-      viewport: { width: options.width ?? 1280, height: options.height ?? 800 },
-      colorScheme: options.scheme ?? "light",
-      // The certificates of the tests are their own.
-      ignoreHTTPSErrors: true,
-      timezoneId: options.timeZone ?? "Europe/Berlin",
-      permissions: ["clipboard-read", "clipboard-write"],
-      // An endless animation is drawn sixty times a second, by the processor.
-      reducedMotion: "reduce",
-    });
-    context.setDefaultTimeout(patienceMs);
+  async function newPage(options: PageOptions): Promise<Page> {
+    const isShared = isFirst && (options.timeZone ?? zone) === zone;
+    isFirst = false;
+    const context = isShared ? shared.context : await newContext(shared.browser, options.timeZone);
     const page = await context.newPage();
+    page.setDefaultTimeout(patienceMs);
+    await page.setViewportSize({ width: options.width ?? 1280, height: options.height ?? 800 });
+    await page.emulateMedia({ colorScheme: options.scheme ?? "light" });
     const complain = (text: string) => {
       if (!options.expected?.test(text)) complaints.push(text);
     };
@@ -119,19 +160,32 @@ export function useBrowser(): TestBrowser {
       if (message.type() === "error" || message.type() === "warning") complain(message.text());
     });
     page.on("pageerror", (error) => complain(error.stack ?? error.message));
-    await page.goto(`${url}/${place}`);
     return page;
   }
 
   return {
-    open,
-    async signIn(replica, place, options) {
-      const page = await open(replica.url, place, options);
-      await enterToken(page, replica.token);
+    async open(url, place = "", options = {}) {
+      const page = await newPage(options);
+      await page.goto(`${url}/${place}`);
+      return page;
+    },
+    async signIn({ url, token }, place = "", options = {}) {
+      const page = await newPage(options);
+      await takeCookie(page.context(), url, token);
+      await page.goto(`${url}/${place}`);
       await untilLive(page);
       return page;
     },
   };
+}
+
+/** Signs a context's pages in, as the form does; test/e2e/page/sign-in has the form. */
+async function takeCookie(context: BrowserContext, url: string, token: string): Promise<void> {
+  const answer = await context.request.post(`${url}/pinion.v1.SignInService/SignIn`, {
+    headers: { origin: new URL(url).origin, "sec-fetch-site": "same-origin" },
+    data: { token },
+  });
+  expect(answer.status(), "the status of the sign-in").toBe(200);
 }
 
 /** Waits until the event stream is open, so that no later event is missed. */

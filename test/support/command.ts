@@ -34,6 +34,7 @@ export async function watchCommand(
       out += typeof bytes === "string" ? bytes : Buffer.from(bytes).toString("utf8");
     },
     trust: () => {},
+    outliveOutput: () => {},
     note: (line) => {
       err += `${line}\n`;
       onNote(line);

@@ -2,7 +2,9 @@
 import { type ControlledTransaction, sql } from "kysely";
 import { expect } from "vitest";
 import type { Db } from "../../src/store/pg/database.ts";
+import { inCompany } from "../../src/store/pg/round-trips.ts";
 import type { Schema } from "../../src/store/pg/schema/schema.ts";
+import { heldMark } from "./lock-order.ts";
 
 /** The time in which a statement reaches its lock, in milliseconds. */
 const patienceMs = 10_000;
@@ -21,6 +23,7 @@ type Held = {
  */
 export async function hold(db: Db): Promise<Held> {
   const tx = await db.startTransaction().setIsolationLevel("read committed").execute();
+  await inAnyOrder(tx);
   return {
     tx,
     async sent() {
@@ -31,6 +34,12 @@ export async function hold(db: Db): Promise<Held> {
       if (!tx.isCommitted && !tx.isRolledBack) await tx.rollback().execute();
     },
   };
+}
+
+/** For a transaction whose statements a test puts in an order of its own: see lock-order.ts. */
+export async function inAnyOrder(tx: Db): Promise<void> {
+  // Sent with the next statement.
+  await sql`${inCompany} select ${sql.lit(heldMark)}`.execute(tx);
 }
 
 /** Resolves once `count` statements of this database wait for another connection's lock. */

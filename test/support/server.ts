@@ -11,10 +11,14 @@ import { openDatabase } from "../../src/store/pg/database.ts";
 import { createLogger } from "../../src/telemetry/log.ts";
 import { findOpened } from "./database.ts";
 
-/** Short enough for a test to wait for, long enough not to fire by themselves on a busy machine. */
+/**
+ * Short enough for a test to wait for, long enough not to fire by themselves on a busy machine: a
+ * device driven by hand does not beat while its test is busy with another. A test in which silence
+ * ends something names a TTL of its own.
+ */
 const timers = {
   PINION_HEARTBEAT_INTERVAL_MS: "1000",
-  PINION_HEARTBEAT_TTL_MS: "6000",
+  PINION_HEARTBEAT_TTL_MS: "60000",
   PINION_REAP_INTERVAL_MS: "200",
   PINION_SWEEP_INTERVAL_MS: "15000",
   PINION_SHUTDOWN_MS: "4000",
@@ -107,6 +111,17 @@ export async function inNewOrg(replica: TestReplica): Promise<TestReplica & { or
     ownerEmail: `owner@${orgId}.example`,
   });
   return { ...asSeenWith(replica, secret), orgId };
+}
+
+/** Replicas of one service, each as {@link inNewOrg} shows a replica, with the same org's owner. */
+export async function inOneNewOrg<Name extends string>(
+  replicas: Readonly<Record<Name, TestReplica>>,
+): Promise<Record<Name, TestReplica> & { orgId: string }> {
+  const [first, ...others] = Object.entries<TestReplica>(replicas) as [Name, TestReplica][];
+  if (!first) throw new Error("an org is made through a replica");
+  const { orgId, ...seen } = await inNewOrg(first[1]);
+  const all = [[first[0], seen], ...others.map(([name, other]) => [name, asSeenWith(other, seen.token)])];
+  return { ...(Object.fromEntries(all) as Record<Name, TestReplica>), orgId };
 }
 
 /** A replica with the clients of a token. */

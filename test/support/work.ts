@@ -28,7 +28,8 @@ export function usePatientReplicas<Name extends string>(
   return useReplicasWith({ PINION_HEARTBEAT_TTL_MS: "60000" }, database, ...names);
 }
 
-function useReplicasWith<Name extends string>(
+/** Like {@link useReplicas}, with settings. */
+export function useReplicasWith<Name extends string>(
   env: Record<string, string>,
   database: { readonly url: string },
   ...names: Name[]

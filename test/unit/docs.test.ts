@@ -126,6 +126,7 @@ const program = await createProgram({
   open: new DisposableStack(),
   program: () => {},
   trust: () => {},
+  outliveOutput: () => {},
   setExitCode: () => {},
 });
 

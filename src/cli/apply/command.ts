@@ -58,9 +58,12 @@ export function addApply(program: Command, cli: Cli): void {
       if (options.exitCode && !options.dryRun) {
         throw new Failure(exitCodes.usage, "--exit-code goes with --dry-run");
       }
+      // Read before signals are caught: nothing but the system's own Ctrl-C ends the wait for input.
+      // Problems of the file are reported before any call to a server.
+      const parsed = readFile(options.file, cli.env);
       const interrupt = interruptSignal();
       try {
-        await apply(cli, command, interrupt.signal);
+        await apply(cli, command, parsed, interrupt.signal);
       } finally {
         interrupt.dispose();
       }
@@ -80,10 +83,7 @@ function onlyOption(text: string, before: string[] | undefined): string[] {
   return list(text, before);
 }
 
-async function apply(cli: Cli, command: Command, signal: AbortSignal): Promise<void> {
-  const asked = optionsOf<Options>(command);
-  // Problems of the file are reported before any call to a server.
-  const parsed = readFile(asked.file, cli.env);
+async function apply(cli: Cli, command: Command, parsed: ParsedFile, signal: AbortSignal): Promise<void> {
   const desired = desiredOf(parsed);
   if (parsed.missing.length > 0) {
     // References missing on the server are reported together with missing variables, if the server

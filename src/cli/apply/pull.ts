@@ -1,9 +1,10 @@
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import type { Command } from "commander";
 import { type Cli, examples, interruptSignal } from "../cli.ts";
 import { connect, optionsOf } from "../context.ts";
 import { writeWhole } from "../data-files.ts";
 import { exitCodes, Failure } from "../failures.ts";
+import { readInputText } from "./file/read-input.ts";
 import { pulledFile } from "./pulled.ts";
 import { readState } from "./state.ts";
 
@@ -26,7 +27,7 @@ export function addPull(program: Command, cli: Cli): void {
         const state = await readState(clients, { signal: interrupt.signal });
         const { text, variables } = pulledFile(state, url);
         if (file === "-") return cli.program(text);
-        const isUnchanged = existsSync(file) && readFileSync(file, "utf8") === text;
+        const isUnchanged = existsSync(file) && readInputText(file) === text;
         if (existsSync(file) && !isUnchanged && !force) {
           throw new Failure(
             exitCodes.conflict,

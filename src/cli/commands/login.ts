@@ -1,7 +1,14 @@
 import { createClients } from "@pinion/client";
 import type { Command } from "commander";
 import { type Cli, examples } from "../cli.ts";
-import { type GlobalOptions, optionsOf, proxyOption, readLine, serverUrl } from "../context.ts";
+import {
+  type GlobalOptions,
+  optionsOf,
+  proxyOption,
+  readLine,
+  requireTokenForm,
+  serverUrl,
+} from "../context.ts";
 import { logInByCode } from "../contexts/device-code.ts";
 import { contextsFile, type KeptContext, keptIn, readContexts, writeContexts } from "../contexts/file.ts";
 import { findKeychain, type KeychainName, keychainOf } from "../contexts/keychain.ts";
@@ -80,7 +87,10 @@ export function addLogout(program: Command, cli: Cli): void {
 
 /** A token of the command line, a file or a prompt; undefined: none of these is asked for. */
 async function givenToken(options: LoginOptions, url: string): Promise<string | undefined> {
-  if (options.token) return options.token;
+  if (options.token) {
+    requireTokenForm({ token: options.token, from: "--token" });
+    return options.token;
+  }
   const { tokenFile } = options;
   const isAsked = options.paste || tokenFile === "-";
   if (!isAsked && tokenFile === undefined) return undefined;
@@ -88,7 +98,10 @@ async function givenToken(options: LoginOptions, url: string): Promise<string | 
     isAsked || tokenFile === undefined
       ? await askForToken(`a token of ${url} (the page and \`pinion tokens create\` make one): `)
       : readLine(tokenFile);
-  if (found) return found;
+  if (found) {
+    requireTokenForm({ token: found, from: tokenFile ?? "the prompt" });
+    return found;
+  }
   throw new Failure(
     exitCodes.usage,
     isAsked ? "no token was given" : `${tokenFile} holds no token`,

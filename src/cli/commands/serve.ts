@@ -54,6 +54,7 @@ async function serve(cli: Cli, options: ServeOptions, data: string, asJson: bool
   });
   requirePrivateDirectory(data);
   const interrupt = interruptSignal();
+  cli.outliveOutput();
   const database = await openDatabaseFor(options, cli, data, log);
   try {
     const config = replicaConfig({

@@ -61,7 +61,10 @@ export function errorLine(error: unknown): string {
 }
 
 async function up(cli: Cli, options: UpOptions): Promise<void> {
+  // A mistake on the command line is told before anything is started.
+  const withinMs = options.once ? parseLength(options.within, "--within") : undefined;
   const interrupt = interruptSignal();
+  cli.outliveOutput();
   const failing = new AbortController();
   const signal = AbortSignal.any([interrupt.signal, failing.signal]);
   const view = new UpView(cli, options.json === true);
@@ -77,7 +80,9 @@ async function up(cli: Cli, options: UpOptions): Promise<void> {
       const isRestart = existsSync(join(upStateDir(dataDir(options, cli.env)), "identity.json"));
       const machine = await startMachine(cli, options, { view, parts, signal, fail });
       runs = new LaterRuns({ ...machine, view, signal });
-      const first = options.run ? await firstRun(machine, options, { view, signal, isRestart }) : undefined;
+      const first = options.run
+        ? await firstRun(machine, options, { view, signal, isRestart, withinMs })
+        : undefined;
       if (options.once) return finishOnce(cli, options, first);
       view.lines(nextSteps(cli, options, machine, await signInLink(machine)));
       await serveUntilStopped(machine, runs, signal);
@@ -118,10 +123,17 @@ function boundStop(signal: AbortSignal, view: UpView): void {
   });
 }
 
+type FirstRunOptions = {
+  view: UpView;
+  signal: AbortSignal;
+  isRestart: boolean;
+  withinMs: number | undefined;
+};
+
 async function firstRun(
   machine: Machine,
   options: UpOptions,
-  { view, signal, isRestart }: { view: UpView; signal: AbortSignal; isRestart: boolean },
+  { view, signal, isRestart, withinMs }: FirstRunOptions,
 ): Promise<FirstRun | undefined> {
   const { clients, deviceId, deviceLog } = machine;
   const watcher = await firstWatcher(clients, deviceId);
@@ -136,7 +148,6 @@ async function firstRun(
     );
     return undefined;
   }
-  const withinMs = options.once ? parseLength(options.within, "--within") : undefined;
   return runFirst({ clients, watcher, deviceLog, view, signal, withinMs });
 }
 

@@ -90,7 +90,9 @@ async function run(cli: Cli, options: WorkerOptions): Promise<void> {
     maxConcurrency: options.maxConcurrency ?? read.maxConcurrency,
   });
   const asJson = options.json === true;
-  const interrupt = interruptSignal();
+  // SIGHUP: the configuration is read again.
+  const interrupt = interruptSignal({ except: "SIGHUP" });
+  cli.outliveOutput();
   using _survival = surviveAsDaemon(cli);
   try {
     if (!asJson) cli.note(`the fleet worker of ${stateDir} dials ${url}; Ctrl-C stops it`);

@@ -1,4 +1,3 @@
-import { text } from "node:stream/consumers";
 import { exitCodes, Failure } from "../failures.ts";
 
 /**
@@ -7,7 +6,7 @@ import { exitCodes, Failure } from "../failures.ts";
  */
 export async function askForToken(question: string): Promise<string> {
   const { stdin, stderr } = process;
-  if (!stdin.isTTY) return (await text(stdin)).split("\n")[0]?.trim() ?? "";
+  if (!stdin.isTTY) return firstLine();
   stderr.write(question);
   stdin.setRawMode(true);
   stdin.setEncoding("utf8");
@@ -27,4 +26,17 @@ export async function askForToken(question: string): Promise<string> {
     stdin.pause();
     stderr.write("\n");
   }
+}
+
+/** Maximum characters of a line that may be a token; tokens have far fewer. */
+const lineCharactersMax = 10_000;
+
+/** The first line of standard input; the rest is not read. */
+async function firstLine(): Promise<string> {
+  let text = "";
+  for await (const chunk of process.stdin.setEncoding("utf8") as AsyncIterable<string>) {
+    text += chunk;
+    if (text.includes("\n") || text.length > lineCharactersMax) break;
+  }
+  return text.split("\n")[0]?.trim() ?? "";
 }

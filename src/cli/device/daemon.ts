@@ -76,7 +76,9 @@ async function startOf(cli: Cli, options: DeviceOptions): Promise<Start> {
 export async function runDeviceDaemon(cli: Cli, options: DeviceOptions): Promise<void> {
   const start = await startOf(cli, options);
   const { asJson, stateDir, identity, url } = start;
-  const interrupt = interruptSignal();
+  // SIGHUP: the configuration is read again.
+  const interrupt = interruptSignal({ except: "SIGHUP" });
+  cli.outliveOutput();
   const log = createLogger({
     level: cli.env.PINION_LOG_LEVEL || (asJson ? "warn" : "silent"),
     name: "pinion device",

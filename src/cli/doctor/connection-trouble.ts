@@ -56,6 +56,12 @@ export async function connectionTrouble(error: unknown, url: string): Promise<Fa
   if (!isSecure && broken.test(text) && (await speaksTls(url))) {
     return failure(`${url} speaks TLS`, `use ${url.replace(/^http:/, "https:")}`);
   }
+  if (/stream closed/i.test(text)) {
+    return failure(
+      `${url} closed the connection without an answer`,
+      "is a Pinion behind the port, or a tunnel or proxy whose other end is away? `pinion doctor` looks",
+    );
+  }
   if (foreign.test(text) || /protocol error/i.test(text)) {
     return failure(
       `something answers at ${url}, but not as a Pinion does`,

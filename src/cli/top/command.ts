@@ -77,7 +77,7 @@ class Top {
     const onResize = () => this.#show();
     const stop = () => this.#stop.abort();
     const timer = setInterval(() => this.#show(), redrawMs);
-    process.on("SIGTERM", stop).on("SIGINT", stop);
+    process.on("SIGTERM", stop).on("SIGINT", stop).on("SIGHUP", stop);
     stdout.on("resize", onResize);
     stdin.setRawMode(true).setEncoding("utf8").resume().on("data", onInput);
     // The other screen, without a cursor.

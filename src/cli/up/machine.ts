@@ -1,4 +1,3 @@
-import { createWriteStream } from "node:fs";
 import { hostname } from "node:os";
 import { join, resolve } from "node:path";
 import {
@@ -14,9 +13,17 @@ import { type ReplicaConfig, replicaConfig } from "../../config.ts";
 import { Refusal } from "../../errors.ts";
 import { boundHeapGrowth } from "../../replica/heap-growth.ts";
 import { createLogger, type Logger } from "../../telemetry/log.ts";
+import { LogDestination } from "../../telemetry/log-destination.ts";
 import type { Cli } from "../cli.ts";
 import { type Clients, dataDir, defaultPort, type GlobalOptions, readLine } from "../context.ts";
-import { prepareLog, removeUrl, requirePrivateDirectory, writeToken, writeUrl } from "../data-files.ts";
+import {
+  openLog,
+  prepareLog,
+  removeUrl,
+  requirePrivateDirectory,
+  writeToken,
+  writeUrl,
+} from "../data-files.ts";
 import { writeDeviceConfigOnce } from "../device/config.ts";
 import { DeviceLog } from "../device/log.ts";
 import { upConfigFile, upStateDir } from "../device/state-dir.ts";
@@ -118,7 +125,7 @@ async function external(databaseUrl: string, { view }: Starting): Promise<string
 function fileLogger(cli: Cli, data: string): Logger {
   const path = join(data, "server.log");
   prepareLog(path);
-  const destination = createWriteStream(path, { flags: "a" });
+  const destination = new LogDestination(openLog(path));
   return createLogger({ level: cli.env.PINION_LOG_LEVEL || "info", name: "pinion", destination });
 }
 

@@ -45,7 +45,7 @@ function readRpcs(deps: Deps): Pick<Served, "getAgent" | "listAgents" | "listAge
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([textKey]),
-        keyOf: (row: agents.Agent) => [row.id] as [string],
+        keyOf: (row: agents.Agent) => [row.id],
         fetch: (after, limit) => agents.list(db, { orgId, limit, afterId: after?.[0] }),
       });
       return { agents: rows.map(agentMessage), nextPageToken };

@@ -92,7 +92,7 @@ export function bulkRpcs(deps: {
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
-        keyOf: (row: bulks.Bulk) => [row.id] as [string],
+        keyOf: (row: bulks.Bulk) => [row.id],
         fetch: (before, limit) => bulks.list(db, { orgId, limit, beforeId: before?.[0] }),
       });
       return { operations: rows.map(bulkMessage), nextPageToken };

@@ -80,7 +80,7 @@ function destinationReads(deps: Deps): Pick<Served, "getDestination" | "listDest
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([textKey]),
-        keyOf: (row: destinations.DestinationRow) => [row.slug] as [string],
+        keyOf: (row: destinations.DestinationRow) => [row.slug],
         fetch: (after, limit) => destinations.list(db, { orgId, limit, afterSlug: after?.[0] }),
       });
       const counts = await destinations.counts(db, { orgId, ids: rows.map((row) => row.id) });
@@ -170,7 +170,7 @@ function deliveryRpcs(deps: Deps): Pick<Served, "testDestination" | "listDeliver
         : undefined;
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
-        keyOf: (row: deliveries.DeliveryRow) => [row.id] as [string],
+        keyOf: (row: deliveries.DeliveryRow) => [row.id],
         fetch: (before, limit) =>
           deliveries.list(db, {
             ...{ orgId, limit, destinationId, beforeId: before?.[0] },

@@ -102,7 +102,7 @@ function watcherRpcs(deps: Deps): Pick<Served, "triggerWatcher" | "listMyWatcher
       const { orgId, deviceId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([textKey]),
-        keyOf: (row: watchers.Watcher) => [row.slug] as [string],
+        keyOf: (row: watchers.Watcher) => [row.slug],
         fetch: (after, limit) =>
           watchers.list(db, { orgId, limit, afterSlug: after?.[0], deviceId: deviceId! }),
       });

@@ -54,7 +54,7 @@ export function eventService(deps: { db: Db; feed: EventFeed }): ServiceImpl<typ
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([z.number().int()]),
-        keyOf: (row: events.EventRow) => [row.seq] as [number],
+        keyOf: (row: events.EventRow) => [row.seq],
         fetch: (before, limit) =>
           events.list(deps.db, {
             orgId,

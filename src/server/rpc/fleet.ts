@@ -6,6 +6,7 @@ import { AbsenceSchema, type FleetService } from "#gen/pinion/v1/fleet_pb.js";
 import { refuse } from "../../errors.ts";
 import * as callers from "../../store/people/credentials/callers.ts";
 import * as deviceLabels from "../../store/people/devices/device-labels.ts";
+import * as deviceLists from "../../store/people/devices/device-lists.ts";
 import * as deviceSessions from "../../store/people/devices/device-sessions.ts";
 import * as devices from "../../store/people/devices/devices.ts";
 import * as grants from "../../store/people/devices/grants.ts";
@@ -16,8 +17,7 @@ import { remove as removeDevice } from "../../usecases/devices.ts";
 import { revoke } from "../../usecases/grants.ts";
 import type { Surroundings } from "../../usecases/surroundings.ts";
 import { withCell } from "../../values/ids.ts";
-import { factsOf } from "../../values/labels.ts";
-import { matches, selectorProblem } from "../../values/selector.ts";
+import { selectorProblem } from "../../values/selector.ts";
 import type { Guard } from "../access/guard.ts";
 import { principalOf } from "../access/principal.ts";
 import type { DeviceLogs } from "../device/hub/device-logs.ts";
@@ -71,18 +71,19 @@ function deviceReads(deps: Deps): Pick<Served, "listDevices" | "getDevice" | "ge
       const { rows, nextPageToken } = await page(request, {
         key: z.object({ label: textKey, id: idKey }),
         keyOf: (row: devices.Device) => ({ label: row.label, id: row.id }),
-        fetch: (after, limit) =>
-          listMatching(db, selectorOf(request.selector), {
-            orgId,
-            ttlMs,
-            limit,
-            after,
-            isWorker: request.isWorker,
+        fetch: (after, limit) => {
+          const wanted = {
+            ...{ orgId, ttlMs, limit, after, isWorker: request.isWorker },
             liveness: livenessNames(request.liveness),
             labelContains: request.labelContains,
             operatingSystems: osNames(request.operatingSystems),
             labels: request.labels,
-          }),
+          };
+          const selector = selectorOf(request.selector);
+          return selector === undefined
+            ? deviceLists.list(db, wanted)
+            : deviceLists.listMatching(db, selector, wanted);
+        },
       });
       const lastRuns = request.includeLastRun
         ? await runSummaries.lastOfDevices(db, { orgId, deviceIds: rows.map((row) => row.id) })
@@ -252,26 +253,4 @@ function selectorOf(selector: string): string | undefined {
   const problem = selectorProblem(selector);
   if (problem) refuse("invalid_argument", `selector: ${problem}`, { field: "selector" });
   return selector;
-}
-
-/** Devices read at once while a selector sorts them out. */
-const matchingReadMax = 500;
-
-/** Like devices.list, only with devices that match the selector, which SQL cannot decide. */
-async function listMatching(
-  db: Db,
-  selector: string | undefined,
-  options: Parameters<typeof devices.list>[1],
-): Promise<devices.Device[]> {
-  if (selector === undefined) return devices.list(db, options);
-  const found: devices.Device[] = [];
-  let { after } = options;
-  while (found.length < options.limit) {
-    const rows = await devices.list(db, { ...options, after, limit: matchingReadMax });
-    found.push(...rows.filter((row) => matches(selector, factsOf(row))));
-    const last = rows.at(-1);
-    if (!last || rows.length < matchingReadMax) break;
-    after = { label: last.label, id: last.id };
-  }
-  return found.slice(0, options.limit);
 }

@@ -167,7 +167,7 @@ function hookReads(deps: Deps): Pick<Served, "getHook" | "listHooks"> {
           : (await watchers.get(db, { orgId, watcher: request.watcherId })).id;
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([textKey]),
-        keyOf: (row: hooks.HookRow) => [row.slug] as [string],
+        keyOf: (row: hooks.HookRow) => [row.slug],
         fetch: (after, limit) => hooks.list(db, { orgId, limit, watcherId, afterSlug: after?.[0] }),
       });
       return { hooks: rows.map((row) => hookMessage(deps, row)), nextPageToken };

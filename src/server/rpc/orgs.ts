@@ -128,7 +128,7 @@ function orgRpcs(deps: Deps): Pick<Served, "createOrg" | "getOrg" | "listOrgs" |
       }
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([textKey]),
-        keyOf: (row: orgs.Org) => [row.id] as [string],
+        keyOf: (row: orgs.Org) => [row.id],
         fetch: (after, limit) => orgs.list(crossOrgDb, { limit, afterId: after?.[0] }),
       });
       return { orgs: rows.map(orgMessage), nextPageToken };
@@ -138,8 +138,7 @@ function orgRpcs(deps: Deps): Pick<Served, "createOrg" | "getOrg" | "listOrgs" |
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([textKey, textKey, textKey]),
-        keyOf: (row: orgSecrets.SecretRow) =>
-          [row.holder, row.holderName, row.field] as [string, string, string],
+        keyOf: (row: orgSecrets.SecretRow) => [row.holder, row.holderName, row.field],
         fetch: (after, limit) => orgSecrets.list(db, { orgId, limit, after: after ?? ["", "", ""] }),
       });
       return {
@@ -200,7 +199,7 @@ function memberRpcs(deps: Deps): Pick<Served, "addMember" | "removeMember" | "li
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
-        keyOf: (row: members.Member) => [row.userId] as [string],
+        keyOf: (row: members.Member) => [row.userId],
         fetch: (after, limit) => members.list(db, { orgId, limit, afterId: after?.[0] }),
       });
       return { members: rows.map(memberMessage), nextPageToken };

@@ -21,7 +21,7 @@ export const momentKey = z.number().int().nonnegative();
  * One page: `fetch` reads one row more than the page size, after the key of the token. Refuses with
  * `invalid_argument`, field `page_token`, a token of another list.
  */
-export async function page<Row, Key>(
+export async function page<Row, Key extends [unknown, ...unknown[]] | object>(
   request: { $typeName: string; pageSize: number; pageToken: string },
   options: {
     key: z.ZodType<Key>;
@@ -53,7 +53,7 @@ function readToken<Key>(
   if (token === "") return undefined;
   try {
     const parsed: unknown = JSON.parse(Buffer.from(token, "base64url").toString("utf8"));
-    return z.tuple([z.literal(listOf(request)), key]).parse(parsed)[1] as Key;
+    return z.tuple([z.literal(listOf(request)), key]).parse(parsed)[1];
   } catch {
     refuse("invalid_argument", "the page token is not one of this list; begin without one", {
       field: "page_token",

@@ -63,7 +63,7 @@ export function platformRpcs(
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([textKey]),
-        keyOf: (row: platforms.Platform) => [row.stable_id] as [string],
+        keyOf: (row: platforms.Platform) => [row.stable_id],
         fetch: (after, limit) =>
           platforms.list(db, { orgId, limit, afterId: after?.[0], agentId: request.agentId || undefined }),
       });

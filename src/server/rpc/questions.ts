@@ -64,8 +64,11 @@ export async function listQuestions(
   }
   const { rows, nextPageToken } = await page(request, {
     key: z.tuple([momentKey, idKey, textKey]),
-    keyOf: (row: Awaited<ReturnType<typeof questions.list>>[number]) =>
-      [row.askedAtMicros, row.workId, row.id] as [number, string, string],
+    keyOf: (row: Awaited<ReturnType<typeof questions.list>>[number]) => [
+      row.askedAtMicros,
+      row.workId,
+      row.id,
+    ],
     fetch: (before, limit) =>
       questions.list(db, {
         ...{ orgId, limit, watcherId, isOpen: request.isOpen },

@@ -45,11 +45,11 @@ export async function summarizeRuns(
     });
   }
   const asked = { orgId, start, end, spanMs, watcherId, deviceId: request.deviceId || undefined };
-  const [counts, busiest] = await Promise.all([runCounts.perSpan(db, asked), runCounts.busiest(db, asked)]);
+  const { spans, busiest } = await runCounts.summarize(db, asked);
   return {
     start: timestampOf(start),
     end: timestampOf(end),
-    counts: counts.map((count) => ({
+    counts: spans.map((count) => ({
       start: timestampOf(count.start),
       status: RunStatus[count.status.toUpperCase() as keyof typeof RunStatus],
       runs: BigInt(count.runs),
@@ -57,7 +57,7 @@ export async function summarizeRuns(
     busiest: busiest.map(({ deviceId, runs, busyMs }) => ({
       deviceId,
       runs: BigInt(runs),
-      busy: durationFromMs(Number(busyMs)),
+      busy: durationFromMs(busyMs),
     })),
   };
 }

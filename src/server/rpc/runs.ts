@@ -122,7 +122,7 @@ function runRpcs(deps: Deps): Pick<Served, "getRun" | "listRuns" | "cancelRun" |
       const { since, until } = spanOf(request, "");
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
-        keyOf: (row: runs.RunRow) => [row.id] as [string],
+        keyOf: (row: runs.RunRow) => [row.id],
         fetch: (before, limit) =>
           runs.list(db, {
             orgId,
@@ -202,7 +202,7 @@ function resultRpcs(deps: Deps): Pick<Served, "listWindows" | "getTranscript"> {
       const watcherId = await idOfWatcher(db, orgId, request.watcherId);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
-        keyOf: (row: windows.WindowRow) => [row.id] as [string],
+        keyOf: (row: windows.WindowRow) => [row.id],
         sizeDefault: windowsPageSizeDefault,
         fetch: (before, limit) =>
           windows.list(db, {

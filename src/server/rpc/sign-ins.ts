@@ -208,7 +208,7 @@ function signInEntries(deps: Deps): Pick<Served, "listSignIns" | "endSignIn"> {
       const { orgId, userId, tokenId, isEverywhere } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
-        keyOf: (row: signIns.SignIn) => [row.id] as [string],
+        keyOf: (row: signIns.SignIn) => [row.id],
         fetch: (before, limit) =>
           signIns.list(db, {
             orgId,

@@ -104,7 +104,7 @@ function tokenRpcs(deps: Deps): Pick<Served, "listTokens" | "revokeToken"> {
       const { orgId, tokenId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([idKey]),
-        keyOf: (row: tokens.Token) => [row.id] as [string],
+        keyOf: (row: tokens.Token) => [row.id],
         fetch: (before, limit) => tokens.list(db, { orgId, limit, beforeId: before?.[0] }),
       });
       const caller = await tokens.find(db, { orgId, tokenId });

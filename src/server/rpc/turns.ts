@@ -101,7 +101,7 @@ async function list(db: Db, orgId: string, request: ListTurnsRequest) {
   );
   const { rows, nextPageToken } = await page(request, {
     key: z.tuple([idKey]),
-    keyOf: (row: turns.TurnRow) => [row.id] as [string],
+    keyOf: (row: turns.TurnRow) => [row.id],
     fetch: (before, limit) =>
       turns.list(db, {
         orgId,
@@ -135,7 +135,7 @@ function conversationRpcs({
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([textKey]),
-        keyOf: (row: conversations.ConversationRow) => [row.id] as [string],
+        keyOf: (row: conversations.ConversationRow) => [row.id],
         fetch: (after, limit) =>
           conversations.list(db, {
             orgId,

@@ -103,7 +103,7 @@ function watcherReads(
       const { orgId } = principalOf(context);
       const { rows, nextPageToken } = await page(request, {
         key: z.tuple([textKey]),
-        keyOf: (row: watchers.Watcher) => [row.slug] as [string],
+        keyOf: (row: watchers.Watcher) => [row.slug],
         fetch: (after, limit) =>
           watchers.list(db, {
             orgId,

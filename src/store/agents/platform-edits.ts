@@ -5,6 +5,7 @@ import type { Keyring } from "../../secrets.ts";
 import { marksAfter } from "../people/orgs/secret-marks.ts";
 import type { Db } from "../pg/database.ts";
 import { transaction } from "../pg/database.ts";
+import { onlyRow } from "../pg/values/only-row.ts";
 import { unnest } from "../pg/values/unnest.ts";
 import * as events from "../work/service/events.ts";
 import { changedKeys, createdEvent, updatedEvent } from "./platform-events.ts";
@@ -44,9 +45,9 @@ type Context = { orgId: string; keyring: Keyring; emit: Emit };
 export async function upsert(db: Db, options: Wanted & { orgId: string; keyring: Keyring }): Promise<Step> {
   const { orgId, keyring, ...wanted } = options;
   for (let attempt = 1; attempt <= insertAttemptsMax; attempt++) {
-    const [step] = await upsertAll(db, { orgId, keyring, wanted: [wanted] });
+    const step = onlyRow(await upsertAll(db, { orgId, keyring, wanted: [wanted] }));
     if (step instanceof Refusal) throw step;
-    if (step !== "again") return step!;
+    if (step !== "again") return step;
   }
   return refuse("aborted", `others create and delete "${options.stableId}"; do it again`, {
     retryAfterMs: 50,

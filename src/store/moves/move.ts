@@ -52,6 +52,7 @@ export function moveOrg(options: MoveOptions): Promise<Moved> {
       await say({ step: "fenced" });
       await prepareTarget(ends.target, tables, { orgId, from: names.source });
       await createPartitions(ends, tables);
+      await countChanges(ends, orgId);
       await say({ step: "prepared" });
       await copyAll(ends, tables, { orgId, say });
       await say({ step: "copied" });
@@ -180,6 +181,25 @@ async function createPartitions({ source, target }: Ends, tables: readonly OrgTa
           if (codeOf(error) !== "23514") throw error;
         });
     }
+  }
+}
+
+/**
+ * The org brings the sums of its past days (work/service/past-days.ts), so the target adds changes of
+ * those days to them. A day without a partition there has its rows in the default partition, which does.
+ */
+async function countChanges({ source, target }: Ends, orgId: string): Promise<void> {
+  const { rows } = await source.query<{ name: string }>(
+    "select 'run_finished_' || to_char(day, 'YYYYMMDD') as name from run_count where org_id = $1 order by day",
+    [orgId],
+  );
+  for (const { name } of rows) {
+    await target.query(
+      "do $$ begin if to_regclass(NAME) is not null then call count_changed_ends(to_regclass(NAME)); end if; end $$".replaceAll(
+        "NAME",
+        pg.escapeLiteral(name),
+      ),
+    );
   }
 }
 

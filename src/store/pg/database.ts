@@ -52,6 +52,8 @@ export type Database = {
 export type DatabaseOptions = {
   url: string;
   poolMax: number;
+  /** Connections that are not closed when they are idle. Default 0. */
+  kept?: number;
   /** Maximum milliseconds of a statement; 0 for no limit. */
   statementTimeoutMs?: number;
   /**
@@ -154,6 +156,7 @@ export function openDatabase(options: DatabaseOptions): Database {
       applicationName: options.applicationName ?? "pinion",
     }),
     max: options.poolMax,
+    min: options.kept ?? 0,
     idleTimeoutMillis: idleTimeoutMs,
     ...(options.isPooled ? { Client: PooledClient } : {}),
   });

@@ -11,7 +11,7 @@ import { browserPath, findBarriers, patient, useBrowser } from "../../support/br
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { richCompletion } from "../../support/rich-completion.ts";
-import { startTestReplica } from "../../support/server.ts";
+import { inNewOrg, useReplica } from "../../support/server.ts";
 
 const hostile = [
   "# Two findings",
@@ -32,11 +32,11 @@ const hostile = [
 ].join("\n");
 
 describe.skipIf(!browserPath)("an agent's run on the page", () => {
-  const database = useDatabase();
+  const replicaOfFile = useReplica(useDatabase({ per: "file" }), patient);
   const browser = useBrowser();
 
   async function start() {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const identity = await enrolDevice(replica.clients, "mac-7");
     const device = await connect(replica.url, identity);
     const { watcher } = await replica.clients.watchers.createWatcher({
@@ -51,7 +51,7 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
 
   test("the answer comes first, as Markdown that can do nothing; then its data, and what the agent did", async () => {
     const { replica, device, name, run } = await start();
-    const printed = '\u001b[31m{"type":"result"}\u001b[0m';
+    const printed = '\u001b[31m{"type":"result"}\u001b[0m 10%\r100%';
     const value = richCompletion(name, { output: printed, resultText: hostile });
     device.send({ case: "complete", value });
     await device.next("completionAck");
@@ -75,7 +75,7 @@ describe.skipIf(!browserPath)("an agent's run on the page", () => {
     await steps.getByText("line 10").waitFor();
     await page.getByRole("button", { name: "Show what it printed" }).click();
     const output = page.getByRole("log", { name: "Output of the program" });
-    expect(await output.textContent()).toBe('{"type":"result"}');
+    expect(await output.textContent()).toBe('{"type":"result"} 10%\n100%');
     expect(await output.locator(".ansi-red-fg").count()).toBe(1);
 
     expect(await findBarriers(page)).toEqual([]);

@@ -2,7 +2,7 @@
 import { createServer, request } from "node:http";
 import type { AddressInfo } from "node:net";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { browserPath, patient, useBrowser } from "../../support/browser.ts";
+import { browserPath, enterToken, patient, untilLive, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import { startTestReplica } from "../../support/server.ts";
@@ -54,7 +54,9 @@ describe.skipIf(!browserPath)("below a path", () => {
     const { watcher } = await replica.clients.watchers.createWatcher({
       spec: { name: "Digest", prompt: "sum it up", deviceId: identity.deviceId },
     });
-    const page = await browser.signIn({ url, token: replica.token }, "#/runs");
+    const page = await browser.open(url, "#/runs");
+    await enterToken(page, replica.token);
+    await untilLive(page);
     const device = await connect(replica.url, identity);
     const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher!.id });
     const assignment = await device.next("assignment");

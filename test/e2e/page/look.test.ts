@@ -140,8 +140,11 @@ describe.skipIf(!browserPath)("every view", () => {
     await page.setViewportSize(size);
   }
 
-  /** How far the page, or the dialog on it, is wider than a phone of 360 pixels; 0 if it fits. */
-  async function tooWide(page: Page): Promise<number> {
+  /**
+   * What does not fit on a phone of 360 pixels: how far the page, or the dialog on it, is wider, and
+   * titles that are broken within a word.
+   */
+  async function misfits(page: Page): Promise<(number | string)[]> {
     const size = page.viewportSize()!;
     await page.setViewportSize({ width: phone, height: 720 });
     // The page has drawn itself anew after two frames.
@@ -149,8 +152,14 @@ describe.skipIf(!browserPath)("every view", () => {
     const width = Number(await page.evaluate("document.documentElement.scrollWidth"));
     const dialog = "document.querySelector('dialog')";
     const more = Number(await page.evaluate(`${dialog} ? ${dialog}.scrollWidth - ${dialog}.clientWidth : 0`));
+    const broken = (await page.evaluate(`[...document.querySelectorAll("h2")].flatMap(({ firstChild }) => {
+      const range = document.createRange();
+      if (firstChild?.nodeType !== Node.TEXT_NODE || !/^\\S+\\s*$/.test(firstChild.data)) return [];
+      range.selectNodeContents(firstChild);
+      return new Set([...range.getClientRects()].map(({ top }) => top)).size > 1 ? [firstChild.data] : [];
+    })`)) as string[];
     await page.setViewportSize(size);
-    return width > phone || more > 0 ? width + more : 0;
+    return [...(width > phone || more > 0 ? [width + more] : []), ...broken];
   }
 
   test("hides no column at 1180 pixels, and makes no row of a phone higher than 120", async () => {
@@ -183,7 +192,7 @@ describe.skipIf(!browserPath)("every view", () => {
   }, async () => {
     const page = await browser.signIn(replica, "#/you");
     const barriers: Record<string, string[]> = {};
-    const wide: Record<string, number> = {};
+    const unfit: Record<string, (number | string)[]> = {};
     let views = 0;
     await visit(page, async (name) => {
       views += 1;
@@ -194,10 +203,10 @@ describe.skipIf(!browserPath)("every view", () => {
       await takePictures(page, name, "dark");
       await page.emulateMedia({ colorScheme: "light" });
       if (found.length > 0) barriers[name] = found;
-      const width = await tooWide(page);
-      if (width > 0) wide[name] = width;
+      const found360 = await misfits(page);
+      if (found360.length > 0) unfit[name] = found360;
     });
-    expect({ barriers, wide }).toEqual({ barriers: {}, wide: {} });
+    expect({ barriers, unfit }).toEqual({ barriers: {}, unfit: {} });
     expect(views).toBeGreaterThan(30);
   });
 });

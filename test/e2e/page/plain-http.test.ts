@@ -6,7 +6,7 @@ import { readdirSync, readFileSync } from "node:fs";
 import { networkInterfaces } from "node:os";
 import { join, resolve } from "node:path";
 import { describe, expect, test } from "vitest";
-import { browserPath, useBrowser } from "../../support/browser.ts";
+import { browserPath, enterToken, untilLive, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { noticeSkipped } from "../../support/notice.ts";
 import { startTestReplica } from "../../support/server.ts";
@@ -37,10 +37,12 @@ describe.skipIf(!browserPath || !address)("over plain HTTP from another machine"
   test("a person signs in, and copies a command", async () => {
     const replica = await startTestReplica(database.url, { PINION_HOST: "0.0.0.0" });
     const url = replica.url.replace(/\/\/[^:]+:/, `//${address}:`);
-    const page = await browser.signIn({ url, token: replica.token }, "#/fleet", {
+    const page = await browser.open(url, "#/fleet", {
       // The browser says that it passes over the header without TLS.
       expected: /Cross-Origin-Opener-Policy/,
     });
+    await enterToken(page, replica.token);
+    await untilLive(page);
     expect(await page.evaluate("isSecureContext")).toBe(false);
     await page.getByRole("button", { name: "Add a device" }).click();
     await page.getByRole("button", { name: "Make a join code" }).click();

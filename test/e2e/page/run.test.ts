@@ -7,14 +7,14 @@ import { browserPath, patient, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { eventually } from "../../support/processes.ts";
-import { startTestReplica } from "../../support/server.ts";
+import { inNewOrg, useReplica } from "../../support/server.ts";
 
 describe.skipIf(!browserPath)("a run on the page", () => {
-  const database = useDatabase();
+  const replicaOfFile = useReplica(useDatabase({ per: "file" }), patient);
   const browser = useBrowser();
 
   async function start() {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const identity = await enrolDevice(replica.clients, "mac-7");
     const device = await connect(replica.url, identity);
     const { watcher } = await replica.clients.watchers.createWatcher({
@@ -42,7 +42,7 @@ describe.skipIf(!browserPath)("a run on the page", () => {
   const row = (page: Page, runId: string) => page.locator(`[data-key="${runId}"]`);
 
   test("the empty list offers the step that comes next, and the step is there", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const page = await browser.signIn(replica, "#/runs");
     await page.getByRole("link", { name: "Add a device first" }).click();
     await page.getByRole("button", { name: "Add a device" }).first().waitFor();

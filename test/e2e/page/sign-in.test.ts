@@ -3,17 +3,17 @@ import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { browserPath, enterToken, patient, untilLive, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
-import { startTestReplica } from "../../support/server.ts";
+import { inNewOrg, useReplica } from "../../support/server.ts";
 
 /** The browser reports every unsuccessful answer. */
 const refused = /status of 40[13]/;
 
 describe.skipIf(!browserPath)("signing in", () => {
-  const database = useDatabase();
+  const replicaOfFile = useReplica(useDatabase({ per: "file" }), patient);
   const browser = useBrowser();
 
   test("a wrong token is refused with what to do, and a good one lets in", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const page = await browser.open(replica.url, "#/fleet", { expected: refused });
     await page.getByRole("button", { name: "Sign in" }).click();
     await page.getByText("Paste a token first.").waitFor();
@@ -25,7 +25,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("a device's token cannot read, and the page says which scope is missing", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const { token } = await enrolDevice(replica.clients);
     const page = await browser.open(replica.url, "", { expected: refused });
     await enterToken(page, token);
@@ -33,8 +33,10 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("a sign-in holds over a reload and in other tabs, no script can read it, and signing out ends it in all of them", async () => {
-    const replica = await startTestReplica(database.url, patient);
-    const page = await browser.signIn(replica, "#/events?q=watcher", { expected: refused });
+    const replica = await inNewOrg(replicaOfFile());
+    const page = await browser.open(replica.url, "#/events?q=watcher", { expected: refused });
+    await enterToken(page, replica.token);
+    await untilLive(page);
     await page.reload();
     await untilLive(page);
     const other = await page.context().newPage();
@@ -54,7 +56,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("a link signs in with one click, leads to the place that it names, and is no good a second time", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const { path } = await replica.clients.signIns.createSignInLink({ place: "/events?q=sign" });
     const page = await browser.open(replica.url, path.slice(1), { expected: refused });
     await untilLive(page);
@@ -68,7 +70,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("a place that somebody was sent is shown after signing in", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const page = await browser.open(replica.url, "#/watchers?q=daily", { expected: refused });
     await enterToken(page, replica.token);
     await untilLive(page);
@@ -76,7 +78,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("browsers that are signed in are listed, and one is signed out from another at once", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const lost = await browser.signIn(replica, "#/events", { expected: refused });
     const page = await browser.signIn(replica, "#/you", { expected: refused });
     const rows = page.getByRole("table").getByRole("row");
@@ -89,7 +91,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("a command that logs in is confirmed on the page, after signing in there", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const { signIns } = replica.clients;
     const { path, deviceCode } = await signIns.startLogin({ clientName: "pinion on lab-box" });
     const page = await browser.open(replica.url, path.slice(1), { expected: refused });
@@ -101,7 +103,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("a token that is revoked while the page is open signs out, and says why", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const { secret, token } = await replica.clients.tokens.createToken({
       kind: TokenKind.PAT,
       label: "page",
@@ -113,7 +115,7 @@ describe.skipIf(!browserPath)("signing in", () => {
   });
 
   test("a token that may only read sees everything, and is told what it may not do", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const identity = await enrolDevice(replica.clients, "mac-7");
     await connect(replica.url, identity);
     const { secret } = await replica.clients.tokens.createToken({

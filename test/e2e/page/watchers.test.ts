@@ -4,14 +4,14 @@ import { OverlapPolicy, WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
 import { browserPath, patient, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
-import { startTestReplica } from "../../support/server.ts";
+import { inNewOrg, useReplica } from "../../support/server.ts";
 
 describe.skipIf(!browserPath)("watchers", () => {
-  const database = useDatabase();
+  const replicaOfFile = useReplica(useDatabase({ per: "file" }), patient);
   const browser = useBrowser();
 
   test("one is created, edited, paused, resumed and triggered", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const { watchers } = replica.clients;
     const identity = await enrolDevice(replica.clients, "mac-7");
     const device = await connect(replica.url, identity);
@@ -121,7 +121,7 @@ describe.skipIf(!browserPath)("watchers", () => {
   });
 
   test("an edit of what somebody else has edited meanwhile is refused", async () => {
-    const replica = await startTestReplica(database.url, patient);
+    const replica = await inNewOrg(replicaOfFile());
     const { watchers } = replica.clients;
     const { watcher } = await watchers.createWatcher({ spec: { name: "Digest", prompt: "sum it up" } });
     const page = await browser.signIn(replica, "#/watchers", { expected: /status of 409/ });

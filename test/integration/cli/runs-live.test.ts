@@ -35,6 +35,7 @@ function watch(options: { asJson?: boolean; filter?: Partial<LiveFilter>; column
     open: new DisposableStack(),
     program: () => {},
     trust: () => {},
+    outliveOutput: () => {},
     setExitCode: () => {},
   };
   const filter = { watcherId: "", deviceId: "", ...options.filter };

@@ -204,7 +204,7 @@ test.skipIf(!hasPty)(
       ...[
         ["devices", "get", odd()],
         ["watchers", "create", odd(), "--prompt", "p", "--schedule", odd()],
-        ["pull"],
+        ["pull", "-f", "-"],
       ],
     ];
     const env = { PINION_URL: url, PINION_TOKEN: token, PINION_DATA: "/nonexistent" };

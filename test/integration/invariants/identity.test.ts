@@ -5,14 +5,14 @@ import { CompletionVerdict, HeldAttemptState, HeldVerdict, Outcome } from "#gen/
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../support/device.ts";
-import { startTestReplica } from "../../support/server.ts";
+import { inNewOrg, useReplica } from "../../support/server.ts";
 import { untilStatus } from "../../support/work.ts";
 
-const database = useDatabase();
+const replicaOfFile = useReplica(useDatabase({ per: "file" }));
 
 /** A run that its device works on, and another device of the same org with its own stream. */
 async function meet() {
-  const { clients, url } = await startTestReplica(database.url);
+  const { clients, url } = await inNewOrg(replicaOfFile());
   const mine = await enrolDevice(clients);
   const stranger = await enrolDevice(clients);
   const stream = await connect(url, mine);

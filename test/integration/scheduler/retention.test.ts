@@ -7,7 +7,8 @@ import { materializeBacklogOnce } from "../../../src/scheduler/slots/materialize
 import { backfill } from "../../../src/scheduler/starts/triggers.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as windows from "../../../src/store/work/runs/windows.ts";
-import { tend } from "../../../src/store/work/service/partitions.ts";
+import { closePast, tend } from "../../../src/store/work/service/partitions.ts";
+import { addSums } from "../../../src/store/work/service/past-days.ts";
 import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { isClockFaked } from "../../support/faketime.ts";
@@ -20,6 +21,7 @@ import {
   orgId,
   reportOf,
   seedDevice,
+  seedOrg,
   seedRunning,
   seedWatcher,
   startRun,
@@ -149,7 +151,7 @@ test.skipIf(isClockFaked).each([
   expect(await partitions(db)).toContain(nameOf(-3));
 });
 
-test("past days get the index by which their ends are counted, two in a pass, and today none", async () => {
+test("past days are closed for their counts, two in a pass; the ends of today cost nothing more", async () => {
   const { db } = database;
   const named = async () => {
     const { rows } = await sql<{ name: string }>`
@@ -170,6 +172,39 @@ test("past days get the index by which their ends are counted, two in a pass, an
   await retain();
   await retain();
   expect(await named()).toHaveLength(3);
+  const { rows } = await sql<{ name: string }>`
+    select tgrelid::regclass::text as name from pg_trigger where tgname = 'counted' order by 1`.execute(db);
+  const closed = [nameOf(3), nameOf(2), nameOf(1), "run_finished_default"];
+  expect(rows.map(({ name }) => name)).toEqual(closed);
+});
+
+test("an org behind the fence of a move gets no sums, and the other orgs of the day get theirs", async () => {
+  const { db } = database;
+  await addPartition(db, 1);
+  for (const org of ["leaving", "staying"]) {
+    await seedOrg(db, org);
+    await sql`insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, agent_kind,
+        notification, source, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status, attempt,
+        reason, past_attempts, finished_at)
+      select ${org}, gen_random_uuid(), gen_random_uuid(), 1, 'a', 1, 'test', 'none', 'manual', now(), now(), now(), now(),
+        1000, 1, 'completed', 1, '', '[]', ${`${dayAgo(1)} 12:00:00+00`}::timestamptz
+      from generate_series(1, 1000)`.execute(db);
+  }
+  const asReplica = (fn: (tx: Db) => Promise<unknown>) =>
+    transaction(db, async (tx) => {
+      await sql`create policy leaving on run_finished as restrictive for all using (org_id <> 'leaving')`.execute(
+        tx,
+      );
+      await sql`set local role pinion_scheduler`.execute(tx);
+      await fn(tx);
+      await sql`reset role`.execute(tx);
+      await sql`drop policy leaving on run_finished`.execute(tx);
+    });
+  await transaction(db, (tx) => closePast(tx, { countedFrom: 2_000 }));
+  await asReplica((tx) => addSums(tx, dayAgo(1), 1_000));
+  const { rows } = await sql<{ orgId: string; runs: number }>`
+    select org_id as "orgId", sum(runs)::int as runs from run_count_hour group by 1`.execute(db);
+  expect(rows).toEqual([{ orgId: "staying", runs: 1_000 }]);
 });
 
 test("a day's partition is analyzed when its rows have doubled, not ten times as often", async () => {

@@ -2,6 +2,7 @@ import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import * as credentials from "../../../src/store/people/credentials/credentials.ts";
+import * as deviceLists from "../../../src/store/people/devices/device-lists.ts";
 import * as devices from "../../../src/store/people/devices/devices.ts";
 import * as hellos from "../../../src/store/people/devices/hellos.ts";
 import * as joinCodes from "../../../src/store/people/devices/join-codes.ts";
@@ -12,6 +13,8 @@ import { remove as removeDevice } from "../../../src/usecases/devices.ts";
 import { enroll } from "../../../src/usecases/enrolments.ts";
 import { remove as removeWatcher } from "../../../src/usecases/watchers.ts";
 import { secretHash, tokenKind } from "../../../src/values/ids.ts";
+import { factsOf } from "../../../src/values/labels.ts";
+import { matches } from "../../../src/values/selector.ts";
 import { useDatabase } from "../../support/database.ts";
 import { surroundings } from "../../support/surroundings.ts";
 import { addDevice, addTenant } from "../../support/tenants.ts";
@@ -266,7 +269,41 @@ test("what an org does to another's device finds none", async () => {
   await expect(devices.updateLabel(db, { ...name, label: "mine", actor: "user:x" })).rejects.toMatchObject({
     reason: "not_found",
   });
-  expect(await devices.list(db, { orgId: "other", ttlMs, limit: 10 })).toEqual([]);
+  expect(await deviceLists.list(db, { orgId: "other", ttlMs, limit: 10 })).toEqual([]);
+});
+
+test("a selector finds the devices of a big org that it matches, page by page in the order of labels", async () => {
+  const { db } = database;
+  await addTenant(db, "acme");
+  await sql`insert into device (org_id, install_id, os, label, agent_kinds, labels, machine, executors)
+    select 'acme', i::text, (array['linux', 'macos'])[1 + i % 2], 'machine ' || lpad((i * 7919 % 400)::text, 3, '0'),
+      array['codex'], array['site:' || i % 9], jsonb_build_object('arch', (array['x86_64', 'arm64'])[1 + i % 3 / 2], 'host', i),
+      case when i % 5 = 0 then '[{"kind": "codex", "problem": "gone"}]' else '[]' end::jsonb
+    from generate_series(1, 400) i`.execute(db);
+  const wanted = { orgId: "acme", ttlMs, limit: 1_000 };
+  const all = await deviceLists.list(db, wanted);
+  for (const selector of [
+    "os == 'linux'",
+    "'site:7' in labels && arch == 'x64'",
+    "arch == 'arm64' && !('has:codex' in labels)",
+    "'site:none' in labels",
+  ]) {
+    const matching = all.filter((device) => matches(selector, factsOf(device))).map(({ id }) => id);
+    for (const limit of [1, 7, 1_000]) {
+      const found: devices.Device[] = [];
+      for (;;) {
+        const page = await deviceLists.listMatching(db, selector, { ...wanted, limit, after: found.at(-1) });
+        found.push(...page);
+        if (page.length < limit || found.length > 20) break;
+      }
+      expect(found.map(({ id }) => id)).toEqual(matching.slice(0, found.length));
+      if (limit === 1_000) expect(found).toHaveLength(matching.length);
+    }
+    const linux = { ...wanted, operatingSystems: ["linux" as const], labelContains: "machine 1" };
+    const filtered = await deviceLists.listMatching(db, selector, linux);
+    const both = (await deviceLists.list(db, linux)).filter((device) => matches(selector, factsOf(device)));
+    expect(filtered.map(({ id }) => id)).toEqual(both.map(({ id }) => id));
+  }
 });
 
 /** Waits until another connection waits for a lock. */

@@ -1,7 +1,7 @@
 /** Listings with a filter only read matching rows, not the org's whole history. */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
-import * as devices from "../../../src/store/people/devices/devices.ts";
+import * as deviceLists from "../../../src/store/people/devices/device-lists.ts";
 import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as runs from "../../../src/store/work/runs/runs.ts";
 import * as events from "../../../src/store/work/service/events.ts";
@@ -61,6 +61,6 @@ test("a page of devices is read in the order of their labels, and looks for the 
     select ${orgId}, 'many-' || i, 'linux', 'many ' || i from generate_series(1, 2000) i`.execute(db);
   await sql`vacuum analyze device`.execute(db);
   const page = { orgId, ttlMs: 60_000, limit: 51 };
-  expect(await scansOf("device_label", (tx) => devices.list(tx, page))).toBeGreaterThan(0);
-  expect(await scansOf("run_device", (tx) => devices.list(tx, page))).toBeLessThan(200);
+  expect(await scansOf("device_label", (tx) => deviceLists.list(tx, page))).toBeGreaterThan(0);
+  expect(await scansOf("run_device", (tx) => deviceLists.list(tx, page))).toBeLessThan(200);
 });

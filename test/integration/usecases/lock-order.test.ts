@@ -12,8 +12,9 @@ import * as agentEdits from "../../../src/store/agents/agent-edits.ts";
 import * as devices from "../../../src/store/people/devices/devices.ts";
 import * as joinCodes from "../../../src/store/people/devices/join-codes.ts";
 import * as roles from "../../../src/store/people/orgs/members.ts";
-import type { Db } from "../../../src/store/pg/database.ts";
+import { type Db, transaction } from "../../../src/store/pg/database.ts";
 import * as deliveries from "../../../src/store/work/messages/deliveries.ts";
+import * as restorations from "../../../src/store/work/runs/restorations.ts";
 import * as events from "../../../src/store/work/service/events.ts";
 import { orderOf } from "../../../src/store/work/service/lone-events.ts";
 import * as retention from "../../../src/store/work/service/retention.ts";
@@ -24,6 +25,7 @@ import { enroll } from "../../../src/usecases/enrolments.ts";
 import * as members from "../../../src/usecases/members.ts";
 import * as watchers from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
+import { requireOrder } from "../../support/lock-order.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
 import { watcherValues } from "../../support/rows.ts";
 import { surroundings } from "../../support/surroundings.ts";
@@ -221,6 +223,21 @@ test("a device that is deleted while a watcher of it gets a run that ends", () =
 test("a member who leaves while a watcher of the member's device gets a run that ends", () =>
   withLateRun(leave));
 
+test("a result that its device offers again while the watcher's run ends", async () => {
+  const { id: watcherId } = await addWatcher({ deviceId: laptop.deviceId });
+  const { run } = await trigger(database.db, { orgId, watcherId, actor }, surroundings);
+  const { windowStart, windowEnd } = run;
+  const forgotten = {
+    ...{ orgId, watcherId, runId: run.id, deviceId: laptop.deviceId, attemptToken: randomUUID(), attempt: 1 },
+    ...{ source: "manual" as const, scheduledFor: null, windowStart, windowEnd },
+  };
+  await inOneOrder({
+    first: (tx) => sql`select from run where id = ${run.id} for update`.execute(tx),
+    second: sql`select from watcher where id = ${watcherId}`,
+    other: () => transaction(database.db, (tx) => restorations.restore(tx, forgotten)),
+  });
+});
+
 /** Whether another transaction could append an event of the org at once. */
 async function isEventLockFree(): Promise<boolean> {
   const { rows } = await sql<{ isFree: boolean }>`
@@ -243,6 +260,18 @@ test("a member who leaves waits for an agent of the member before the org's even
   await left;
   const kinds = (await events.list(database.db, { orgId, limit: 20 })).map(({ kind }) => kind);
   expect(kinds).toEqual(expect.arrayContaining(["watcher.paused", "agent.updated", "member.removed"]));
+});
+
+test("a transaction that locks tables in a wrong order fails its test", async () => {
+  await transaction(database.db, async (tx) => {
+    await sql`update agent set updated_at = now()`.execute(tx);
+    await sql`select from watcher for update skip locked`.execute(tx);
+    expect(() => requireOrder()).not.toThrow();
+    await sql`select w.id from watcher w join device d on d.id = w.device_id for no key update of w`.execute(
+      tx,
+    );
+  });
+  expect(() => requireOrder()).toThrow(/watcher is locked after agent:\nupdate agent/);
 });
 
 /** A destination, and a delivery to it under a try's lease. */

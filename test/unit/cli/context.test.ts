@@ -17,6 +17,12 @@ test("the server is the given one, else the environment's, else the data directo
   expect(serverUrl({ data, url: "box:9000" }, { PINION_URL: "https://elsewhere" })).toBe("http://box:9000");
 });
 
+test("an address copied from the browser, with the view of the page behind it, names the server", () => {
+  for (const copied of ["http://box:7420/#/runs/1", "http://box:7420/?x=1#/sign-in?code=a", "box:7420/#"]) {
+    expect(serverUrl({ url: copied }, {}), copied).toBe("http://box:7420");
+  }
+});
+
 test("a server that is no web address is refused with an example", () => {
   expect(() => serverUrl({ url: "ftp://x" }, {})).toThrow("neither http nor https");
   expect(() => serverUrl({ url: "http://" }, {})).toThrow("no URL");

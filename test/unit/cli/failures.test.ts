@@ -1,6 +1,9 @@
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { ConfigError as DeviceConfigError, DeviceError } from "@pinion/client";
-import { expect, test } from "vitest";
+import { expect, onTestFinished, test } from "vitest";
 import { exitCodes, explain, Failure } from "../../../src/cli/failures.ts";
 import { Refusal } from "../../../src/errors.ts";
 
@@ -45,4 +48,31 @@ test("refusals, daemons and configurations have their codes too", () => {
     advice: "y",
     exitCode: 5,
   });
+});
+
+test("an error of a file names the file and its trouble, without the advice to look into the program", () => {
+  const directory = mkdtempSync(join(tmpdir(), "pinion-test-"));
+  onTestFinished(() => rmSync(directory, { recursive: true }));
+  const file = join(directory, "file");
+  writeFileSync(file, "");
+  const told = (fails: () => void) => {
+    try {
+      fails();
+    } catch (error) {
+      return explain(error, undefined);
+    }
+    throw new Error("nothing failed");
+  };
+  const ofDirectory = told(() => readFileSync(directory));
+  const ofWrite = told(() => writeFileSync(directory, ""));
+  const below = told(() => mkdirSync(join(file, "below"), { recursive: true }));
+  const occupied = told(() => mkdirSync(file));
+  expect(ofDirectory).toMatchObject({ message: expect.stringContaining("is a directory"), exitCode: 2 });
+  expect(ofWrite).toMatchObject({
+    message: `${directory} is a directory, and a file is needed`,
+    exitCode: 2,
+  });
+  expect(below.message).toContain("a part of the path is no directory");
+  expect(occupied).toMatchObject({ message: `${file} is there already, as something else`, exitCode: 2 });
+  for (const { advice } of [ofWrite, below, occupied]) expect(advice).toContain("name another path");
 });

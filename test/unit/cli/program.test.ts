@@ -20,6 +20,7 @@ function recordingCli(): Cli & { lines: string[] } {
     open: new DisposableStack(),
     program: () => {},
     trust: () => {},
+    outliveOutput: () => {},
     setExitCode: () => {},
     lines,
   };

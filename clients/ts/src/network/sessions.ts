@@ -1,4 +1,4 @@
-import type { ClientHttp2Stream } from "node:http2";
+import type { ClientHttp2Session, ClientHttp2Stream } from "node:http2";
 import { Http2SessionManager } from "@connectrpc/connect-node";
 
 /**
@@ -11,8 +11,23 @@ export class Sessions extends Http2SessionManager {
     const named = hostname.startsWith("[") ? { ...headers, ":authority": host } : headers;
     const stream = await super.request(method, path, named, options);
     readEarly(stream);
+    hearErrors(stream.session);
     return stream;
   }
+}
+
+const heard = new WeakSet<ClientHttp2Session>();
+
+/**
+ * Listens to the connection's errors for its whole life. connect-node stops listening when the
+ * connection has failed or is closed, and a peer that speaks no HTTP/2 makes an error after that,
+ * which without a listener ends the process. The failed calls tell the error.
+ */
+function hearErrors(session: ClientHttp2Stream["session"]): void {
+  const connection = session as ClientHttp2Session | undefined;
+  if (connection === undefined || heard.has(connection)) return;
+  heard.add(connection);
+  connection.on("error", () => {});
 }
 
 /**

@@ -1,12 +1,11 @@
-import { readFileSync } from "node:fs";
 import { parse, TomlError } from "smol-toml";
 import type { z } from "zod";
-import { codeOf } from "../../../errors.ts";
 import type { Environment } from "../../cli.ts";
 import { exitCodes, Failure } from "../../failures.ts";
 import { nearest } from "./near.ts";
 import { findPlaces, type KeyPath, placeKey } from "./places.ts";
 import { fileFailure, isBelow, type Problem } from "./problems.ts";
+import { readInput } from "./read-input.ts";
 import { type FileTree, fileShape, knownKeys } from "./shape.ts";
 import { isTable, type LiteralReference, substitute } from "./variables.ts";
 
@@ -29,8 +28,6 @@ export type ParsedFile = {
   fail(problems: readonly Problem[]): Failure;
 };
 
-/** Maximum size of a file in bytes, above 10 000 platforms with long settings. */
-const fileBytesMax = 64 * 1024 * 1024;
 /** Maximum nesting of tables: the file's shape has five levels, platform settings may have more. */
 const depthMax = 100;
 
@@ -42,17 +39,14 @@ export function readFile(file: string, env: Environment): ParsedFile {
 function readText(file: string): string {
   let bytes: Buffer;
   try {
-    // File descriptor 0 is standard input.
-    bytes = readFileSync(file === "-" ? 0 : file);
+    bytes = readInput(file);
   } catch (error) {
-    const isMissing = codeOf(error) === "ENOENT";
     throw new Failure(
       exitCodes.usage,
-      isMissing ? `there is no ${file}` : `${file}: ${(error as Error).message}`,
+      (error as Error).message,
       "name it with -f; `pinion pull` writes one from the org, pinion.example.toml shows what there is",
     );
   }
-  if (bytes.length > fileBytesMax) throw new Failure(exitCodes.usage, `${file} is larger than 64 MiB`);
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {

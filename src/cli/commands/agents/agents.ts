@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { create, fromJson, type JsonValue } from "@bufbuild/protobuf";
 import type { Command } from "commander";
 import {
@@ -8,6 +7,7 @@ import {
   AgentSettingsSchema,
   ListAgentsResponseSchema,
 } from "#gen/pinion/v1/agent_pb.js";
+import { readInputText } from "../../apply/file/read-input.ts";
 import { type Cli, examples } from "../../cli.ts";
 import { connect } from "../../context.ts";
 import { exitCodes, Failure, told } from "../../failures.ts";
@@ -155,7 +155,7 @@ function settingsOf(options: SettingsOptions): { settings: AgentSettings; paths:
     paths.push(path);
   };
   set(
-    options.identity ?? (options.identityFile && readText(options.identityFile)),
+    options.identity ?? (options.identityFile && readInputText(options.identityFile)),
     "identity",
     (identity) => {
       settings.identity = identity;
@@ -190,13 +190,9 @@ function usage(message: string): never {
   throw new Failure(exitCodes.usage, message);
 }
 
-function readText(file: string): string {
-  return readFileSync(file === "-" ? 0 : file, "utf8");
-}
-
 function settingsFrom(file: string): AgentSettings {
   try {
-    const json = JSON.parse(readText(file)) as { settings?: JsonValue };
+    const json = JSON.parse(readInputText(file)) as { settings?: JsonValue };
     return fromJson(AgentSettingsSchema, json.settings ?? (json as JsonValue));
   } catch (error) {
     return usage(`--settings ${file}: ${error instanceof Error ? error.message : error}`);

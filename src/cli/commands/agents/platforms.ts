@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import type { Command } from "commander";
 import {
   type AgentPlatform,
@@ -6,6 +5,7 @@ import {
   ListPlatformsResponseSchema,
   UpsertPlatformResponseSchema,
 } from "#gen/pinion/v1/agent_pb.js";
+import { readInputText } from "../../apply/file/read-input.ts";
 import { type Cli, examples } from "../../cli.ts";
 import { connect } from "../../context.ts";
 import { exitCodes, Failure, told } from "../../failures.ts";
@@ -159,7 +159,7 @@ function secretsOf(cli: Cli, options: UpsertOptions): Record<string, SecretInit>
   }
   if (missing.length > 0) throw new Failure(exitCodes.usage, `not set: ${missing.join(", ")}`);
   for (const [key, file] of Object.entries(options.secretFile ?? {})) {
-    set(key, readFileSync(file === "-" ? 0 : file, "utf8").trimEnd());
+    set(key, readInputText(file).trimEnd());
   }
   for (const [key, name] of Object.entries(options.secretRef ?? {})) set(key, `secret://${name}`);
   for (const key of options.secretKeep ?? []) secrets[key] = { kind: { case: "keep", value: true } };

@@ -95,12 +95,12 @@ async function followFrom(
     cli.setExitCode(exitCodes.unreachable);
   } catch (error) {
     if (!interrupt.signal.aborted) {
-      const isGap = error instanceof PinionError && error.reason === "failed_precondition";
-      cli.note(
-        isGap
-          ? "`pinion events --after 0` begins with the oldest that is kept; some before it were missed"
-          : `\`pinion events --after ${last || "0"}\` goes on from here`,
-      );
+      const reason = error instanceof PinionError ? error.reason : undefined;
+      if (reason === "failed_precondition") {
+        cli.note("`pinion events --after 0` begins with the oldest that is kept; some before it were missed");
+      } else if (reason !== "invalid_argument") {
+        cli.note(`\`pinion events --after ${last || "0"}\` goes on from here`);
+      }
       throw error;
     }
     cli.setExitCode(exitCodes.interrupted);

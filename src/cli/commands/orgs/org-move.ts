@@ -42,6 +42,7 @@ export function addMove(orgs: Command, cli: Cli): void {
     )
     .action(async (orgId: string, _options, command: Command) => {
       const options = optionsOf<Options>(command);
+      cli.outliveOutput();
       const move = await moveOf(cli, orgId, options);
       const { abortMove, forgetMoved, moveOrg, planMove } = await import("../../../store/moves/move.ts");
       const say = options.json

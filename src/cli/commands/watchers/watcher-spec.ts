@@ -1,4 +1,3 @@
-import { readFileSync } from "node:fs";
 import { create, fromJson, type JsonObject } from "@bufbuild/protobuf";
 import { durationFromMs, type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import { type QuestionPolicy, QuestionPolicySchema } from "#gen/pinion/v1/activity_pb.js";
@@ -9,6 +8,7 @@ import {
   type WatcherSpec,
   WatcherSpecSchema,
 } from "#gen/pinion/v1/watcher_pb.js";
+import { readInputText } from "../../apply/file/read-input.ts";
 import type { Clients } from "../../context.ts";
 import { exitCodes, Failure } from "../../failures.ts";
 import { deviceId } from "../../lookup.ts";
@@ -173,8 +173,7 @@ function promptOf(options: SpecOptions): string | undefined {
 
 function readText(file: string, option: string): string {
   try {
-    // File descriptor 0 is standard input.
-    return readFileSync(file === "-" ? 0 : file, "utf8");
+    return readInputText(file);
   } catch (error) {
     throw new Failure(exitCodes.usage, `${option}: ${(error as Error).message}`);
   }

@@ -3,6 +3,7 @@ import { pairsOf } from "../../../batches/pairs.ts";
 import type { Ends } from "../../../scheduler/doorbell.ts";
 import * as devices from "../../../store/people/devices/devices.ts";
 import type { Db } from "../../../store/pg/database.ts";
+import { onlyRow } from "../../../store/pg/values/only-row.ts";
 import { type HeldByServer, lockActive } from "../../../store/work/attempts/active.ts";
 import type { FailurePolicy } from "../../../store/work/attempts/settlements.ts";
 import * as presence from "../../../store/work/service/presence.ts";
@@ -37,8 +38,7 @@ export type Greeting = { orgId: string; deviceId: string; held: readonly Held[] 
 
 /** Opens a session: {@link openSessions} for one device. */
 export async function openSession(tx: Db, options: Options & Greeting): Promise<Opening> {
-  const [opening] = await openSessions(tx, options, [options]);
-  return opening!;
+  return onlyRow(await openSessions(tx, options, [options]));
 }
 
 /**

@@ -10,6 +10,7 @@ import * as machines from "../../../store/people/devices/machines.ts";
 import * as workers from "../../../store/people/devices/workers.ts";
 import { transaction } from "../../../store/pg/database.ts";
 import { mayBeOfOneRow } from "../../../store/pg/failures.ts";
+import { onlyRow } from "../../../store/pg/values/only-row.ts";
 import { storableText } from "../../../store/pg/values/storable.ts";
 import type { FailurePolicy } from "../../../store/work/attempts/settlements.ts";
 import * as events from "../../../store/work/service/events.ts";
@@ -32,8 +33,8 @@ type Greeted = { session: Greeting; hello: Hello };
  */
 export async function open(deps: Deps, session: Greeting, hello: Hello): Promise<Opening> {
   if (session.isWorker) return finish(deps, { session, hello }, await openWorker(deps, session, hello));
-  const [first] = await openReturning(deps, [{ session, hello }]);
-  return openRest(deps, { session, hello }, first!);
+  const first = onlyRow(await openReturning(deps, [{ session, hello }]));
+  return openRest(deps, { session, hello }, first);
 }
 
 /** Maximum hellos whose sessions are opened in one transaction. */

@@ -28,8 +28,8 @@ export function machineOf({ machine }: Hello): machines.Machine | undefined {
   };
 }
 
-/** The number of the daemon's last session; sessions are far fewer than 2^53. */
-export const sessionEpochOf = ({ machine }: Hello): number => Number(machine?.sessionEpoch ?? 0n);
+/** The number of the daemon's last session; 0 for none. */
+export const sessionEpochOf = ({ machine }: Hello): bigint => machine?.sessionEpoch ?? 0n;
 
 /** Refuses a hello with a rival; notes the machine of any other. */
 export async function requireOneMachine(

@@ -197,7 +197,7 @@ function createVisits(
   };
   return {
     bytes,
-    incomplete: incomplete as ReadonlySet<Visit>,
+    incomplete: incomplete,
     begin(options: ConstructorParameters<typeof Visit>[1]): Visit {
       const visit = new Visit(inside, options);
       incomplete.add(visit);

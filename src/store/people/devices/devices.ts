@@ -6,7 +6,6 @@ import type { DeviceRow } from "../../pg/schema/schema-people.ts";
 import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 import * as events from "../../work/service/events.ts";
 import { describe } from "../changes.ts";
-import { hasLabel } from "./device-labels.ts";
 
 export type Os = "macos" | "linux" | "windows" | "ios" | "android" | "browser";
 /** Systems that run local programs. */
@@ -89,7 +88,7 @@ export function lock(
 }
 
 /** For the presence `p`. Signs of life are heartbeats, and the opening and closing of a stream. */
-function livenessOf(ttlMs: number): RawBuilder<Liveness> {
+export function livenessOf(ttlMs: number): RawBuilder<Liveness> {
   const ttl = sql`${ttlMs} * interval '1 millisecond'`;
   return sql`case
     when p.connected_at is null then 'never'
@@ -98,7 +97,8 @@ function livenessOf(ttlMs: number): RawBuilder<Liveness> {
     else 'offline' end`;
 }
 
-function selectDevices(db: Db, ttlMs: number) {
+/** Devices `d` with their presence `p` and the numbers of their runs. */
+export function selectDevices(db: Db, ttlMs: number) {
   return db
     .selectFrom("device as d")
     .leftJoin("presence as p", (join) =>
@@ -250,49 +250,6 @@ export async function get(
 
 export function notFound(deviceId: string): never {
   refuse("not_found", `there is no device ${deviceId}`);
-}
-
-/**
- * The org's devices by label, at most `limit`; after `after`, and matching the filters, each if
- * given.
- */
-export function list(
-  db: Db,
-  options: {
-    orgId: string;
-    ttlMs: number;
-    limit: number;
-    after?: { label: string; id: string } | undefined;
-    isWorker?: boolean | undefined;
-    liveness?: readonly Liveness[];
-    /** A part of the label, in any case. */
-    labelContains?: string;
-    operatingSystems?: readonly Os[];
-    /** Devices with all of the labels, given or reported. */
-    labels?: readonly string[];
-  },
-): Promise<Device[]> {
-  const { liveness = [], labelContains = "", operatingSystems = [], labels = [] } = options;
-  let query = selectDevices(db, options.ttlMs)
-    .where("d.org_id", "=", options.orgId)
-    .orderBy("d.label")
-    .orderBy("d.id")
-    .limit(options.limit);
-  if (options.after) {
-    query = query.where(sql<boolean>`(d.label, d.id) > (${options.after.label}, ${options.after.id})`);
-  }
-  if (options.isWorker !== undefined) query = query.where("d.is_worker", "=", options.isWorker);
-  // An org has some thousand devices: the filter reads all of them, because an index would cost
-  // more than it saves.
-  if (liveness.length > 0) {
-    query = query.where(sql<boolean>`${livenessOf(options.ttlMs)} = any(${liveness as Liveness[]}::text[])`);
-  }
-  if (labelContains !== "") {
-    query = query.where(sql<boolean>`position(lower(${labelContains}) in lower(d.label)) > 0`);
-  }
-  if (operatingSystems.length > 0) query = query.where("d.os", "in", operatingSystems as Os[]);
-  for (const label of labels) query = query.where(hasLabel(label));
-  return query.execute();
 }
 
 /**

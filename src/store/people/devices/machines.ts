@@ -47,7 +47,7 @@ export type Newcomer = {
   /** Undefined if unknown. */
   daemonAgeMs: number | undefined;
   /** The epoch of the newcomer's last session since its start; 0: none. */
-  sessionEpoch: number;
+  sessionEpoch: bigint;
   /** The tokens of the newcomer's attempts. */
   held: ReadonlySet<string>;
 };
@@ -82,7 +82,7 @@ export async function findRival(
 ): Promise<Rival | undefined> {
   const current = before.machine as Partial<Machine>;
   const { machine, sessionEpoch } = newcomer;
-  if (sessionEpoch === 0 && !isOtherMachine(current, machine) && !isOtherDaemon(current, machine))
+  if (sessionEpoch === 0n && !isOtherMachine(current, machine) && !isOtherDaemon(current, machine))
     return undefined;
   const last = await findLast(db, before);
   const kind = last && rivalOf(current, last, newcomer, limits);
@@ -125,8 +125,8 @@ export function rivalOf(
  * session, and its welcome has arrived. After a failover the session may be earlier than the daemon's
  * last session.
  */
-export function isLaterSession(last: Pick<LastSession, "epoch" | "isBeaten">, sessionEpoch: number): boolean {
-  return sessionEpoch > 0 && last.epoch > sessionEpoch && last.isBeaten;
+export function isLaterSession(last: Pick<LastSession, "epoch" | "isBeaten">, sessionEpoch: bigint): boolean {
+  return sessionEpoch > 0n && BigInt(last.epoch) > sessionEpoch && last.isBeaten;
 }
 
 /** The device's last session; undefined: the device never had a session. */

@@ -48,7 +48,7 @@ function matching(orgId: string, filter: RunFilter) {
   const isLive = filter.statuses.every((status) => ["pending", "claimed", "running"].includes(status));
   const where = [
     sql`r.org_id = ${orgId}`,
-    sql`r.status = any(${filter.statuses as string[]}::text[])`,
+    sql`r.status = any(${filter.statuses}::text[])`,
     ...(filter.watcherId ? [sql`r.watcher_id = ${filter.watcherId}::uuid`] : []),
     ...(filter.deviceId ? [sql`r.device_id = ${filter.deviceId}::uuid`] : []),
     // The condition of the index on the few runs that did not complete.

@@ -4,6 +4,7 @@ import { factsOf, type Labelled } from "../../../values/labels.ts";
 import { matches } from "../../../values/selector.ts";
 import type { Db } from "../../pg/database.ts";
 import { onlyRow } from "../../pg/values/only-row.ts";
+import * as liveRuns from "./live-runs.ts";
 import * as restoredStarts from "./restored-starts.ts";
 
 /**
@@ -30,10 +31,19 @@ const reason = "forgotten by the database in a failover; its device still had th
 type Watcher = { runsOnAll: boolean };
 
 /**
- * Locks the watcher, as a writer of a run must. Returns undefined if there is no such watcher, or if
- * its work is not the device's (R6).
+ * Locks the watcher, as a writer of a run must, after its live runs, as a completion does. Returns
+ * undefined if there is no such watcher, or if its work is not the device's (R6): then nothing is
+ * locked.
  */
 async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher | undefined> {
+  const { orgId, watcherId } = forgotten;
+  if (!(await findWatcher(tx, forgotten))) return undefined;
+  // As for a removal: a start that refers to the watcher waits, and then finds the restored run.
+  await liveRuns.lockWithWatchers(tx, { orgId, of: { watcherIds: [watcherId] }, for: "removal" });
+  return findWatcher(tx, forgotten);
+}
+
+async function findWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher | undefined> {
   const { orgId, deviceId, watcherId } = forgotten;
   const { rows } = await sql<Labelled & Watcher & { selector: string | null; isFixed: boolean }>`
     select w.placement->>'selector' as selector, coalesce(w.placement->>'spread' = 'all', false) as "runsOnAll",
@@ -42,7 +52,6 @@ async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher
     from watcher w join device d on d.org_id = w.org_id and d.id = ${deviceId}
     where w.org_id = ${orgId} and w.id = ${watcherId}
       and (w.device_id = d.id or (w.device_id is null and (d.is_worker = (w.placement->>'selector' is null))))
-    for update of w
   `.execute(tx);
   const [found] = rows;
   if (!found) return undefined;

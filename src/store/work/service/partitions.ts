@@ -1,6 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import { type Db, transaction } from "../../pg/database.ts";
 import { lockGivingWay, type Send } from "../../pg/give-way.ts";
+import * as pastDays from "./past-days.ts";
 
 /**
  * The daily partitions of ended runs and turns: created ahead of their day, and dropped as a whole
@@ -22,8 +23,8 @@ const daysAhead = 3;
  */
 const tendPatienceMs = 1_000;
 
-/** Milliseconds that making an index waits for the one table that it locks. */
-const indexLockMsMax = 1_000;
+/** Milliseconds that closing a day waits for the one partition that it locks. */
+const closeLockMsMax = 1_000;
 
 /**
  * A partition is analyzed when its rows have doubled. By PostgreSQL's own 10 % a day's million ended
@@ -32,8 +33,12 @@ const indexLockMsMax = 1_000;
  */
 const analyzeScaleFactor = 1;
 
-/** All replicas tend the same partitions; the lock admits one at a time. */
-const lockKey = 7_420_001;
+/** All replicas tend the same partitions; the lock admits one at a time, until the transaction ends. */
+async function takeTurn(tx: Db): Promise<boolean> {
+  const { rows } = await sql<{ isMine: boolean }>`
+    select pg_try_advisory_xact_lock(7420001) as "isMine"`.execute(tx);
+  return rows[0]?.isMine ?? false;
+}
 
 /**
  * Creates the partitions of the coming days and drops partitions older than `days` at `at`
@@ -60,10 +65,7 @@ export async function tend(
 }
 
 async function tendTable(tx: Db, table: string, days: number, at: Date | undefined) {
-  const { rows: lock } = await sql<{
-    mine: boolean;
-  }>`select pg_try_advisory_xact_lock(${lockKey}) as mine`.execute(tx);
-  if (!lock[0]?.mine) return null;
+  if (!(await takeTurn(tx))) return null;
   const [coming, old] = [await findComing(tx, table), await findOld(tx, table, days, at)];
   if (coming.length + old.length > 0) {
     const send: Send = (statement) => sql.raw(statement).execute(tx);
@@ -71,33 +73,18 @@ async function tendTable(tx: Db, table: string, days: number, at: Date | undefin
   }
   for (const day of coming) await createDay(tx, table, day);
   for (const name of old) await dropDay(tx, table, name);
+  if (table === "run_finished") await pastDays.forget(tx, days, moment(at));
   return { created: coming.map(({ name }) => name), dropped: old };
 }
 
-/** Milliseconds that an index of a day may take. */
-const indexMsMax = 600_000;
-
 /**
- * Makes the index by which the ends of a past day are counted, for the newest day without it; returns
- * its name. Past days get no more ends, so the index costs no run anything; a late result waits for
- * it. Undefined if all have it, or another replica is tending at the same time. Only in a transaction.
+ * Closes the newest past day that is not closed (past-days.ts); returns its partition. Undefined if
+ * all are, or if another replica is tending at the same time. Fails like `tend`. Only in a transaction.
  */
-export async function indexPast(tx: Db): Promise<string | undefined> {
-  const { rows } = await sql<{ name: string; isMine: boolean }>`
-    select c.relname as name, pg_try_advisory_xact_lock(${lockKey}) as "isMine"
-    from pg_inherits i join pg_class c on c.oid = i.inhrelid
-    where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
-      and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date
-      and to_regclass(c.relname || '_ends') is null
-    order by c.relname desc limit 1`.execute(tx);
-  const [day] = rows;
-  if (!day?.isMine) return undefined;
-  await sql`set local lock_timeout = ${sql.lit(indexLockMsMax)}`.execute(tx);
-  await sql`set local statement_timeout = ${sql.lit(indexMsMax)}`.execute(tx);
-  await sql`
-    create index if not exists ${sql.ref(`${day.name}_ends`)} on ${sql.ref(day.name)} (org_id, finished_at)
-    include (status, device_id, duration_ms)`.execute(tx);
-  return day.name;
+export async function closePast(tx: Db, options?: { countedFrom: number }): Promise<string | undefined> {
+  if (!(await takeTurn(tx))) return undefined;
+  await sql`set local lock_timeout = ${sql.lit(closeLockMsMax)}`.execute(tx);
+  return pastDays.closeNewest(tx, options);
 }
 
 /** The time from which ages count, as a part of SQL. */

@@ -18,12 +18,13 @@ export type UsageSum = {
 /** Maximum sums in an answer. */
 const sumsMax = 1_000;
 
-const groupColumns: Record<UsageGroup, string> = {
-  watcher: "watcher_id::text",
-  agent: "agent_id",
-  device: "nullif(device_id, '00000000-0000-0000-0000-000000000000')::text",
-  day: "to_char(day, 'YYYY-MM-DD')",
-  "": "''",
+/** The columns that sums are made by, and how a group is shown. */
+const groupColumns: Record<UsageGroup, { column: string; shown: string }> = {
+  watcher: { column: "watcher_id", shown: "key::text" },
+  agent: { column: "agent_id", shown: "key" },
+  device: { column: "nullif(device_id, '00000000-0000-0000-0000-000000000000')", shown: "key::text" },
+  day: { column: "day", shown: "to_char(key, 'YYYY-MM-DD')" },
+  "": { column: "''", shown: "key" },
 };
 
 /** Sums over the days from `start` to `end`, `end` excluded, rounded outwards to days (UTC). */
@@ -47,18 +48,22 @@ export async function summarize(
   if (asked.watcherId) where.push(sql`watcher_id = ${asked.watcherId}`);
   if (asked.agentId) where.push(sql`agent_id = ${asked.agentId}`);
   if (asked.deviceId) where.push(sql`device_id = ${asked.deviceId}`);
-  const group = sql.raw(groupColumns[asked.groupBy]);
-  const order = asked.groupBy === "day" ? sql`1` : sql`sum(input_tokens) + sum(output_tokens) desc, 1`;
+  const { column, shown } = groupColumns[asked.groupBy];
+  const largest = asked.groupBy === "day" ? sql`` : sql`sum(input_tokens) + sum(output_tokens) desc,`;
   // As text: the pool reads int8 as a number, and sums may be beyond 2^53.
-  const sum = (column: string) => sql`least(sum(${sql.ref(column)}), 9223372036854775807)::int8::text`;
+  const sum = (of: string) => sql`least(${sql.ref(of)}, 9223372036854775807)::int8::text`;
+  // Only the sums of the answer are written as texts.
   const { rows } = await sql<{ [Key in keyof UsageSum]: string }>`
-    select coalesce(${group}, '') as "group", ${sum("runs")} as runs, ${sum("input_tokens")} as "inputTokens",
+    select coalesce(${sql.raw(shown)}, '') as "group", ${sum("runs")} as runs, ${sum("input_tokens")} as "inputTokens",
       ${sum("output_tokens")} as "outputTokens", ${sum("cached_input_tokens")} as "cachedInputTokens",
       ${sum("cost_micros")} as "costMicros", ${sum("runs_with_cost")} as "runsWithCost"
-    from usage_day where ${sql.join(where, sql` and `)}
-    group by 1
-    order by ${order}
-    limit ${sumsMax}
+    from (
+      select ${sql.raw(column)} as key, sum(runs) as runs, sum(input_tokens) as input_tokens,
+        sum(output_tokens) as output_tokens, sum(cached_input_tokens) as cached_input_tokens,
+        sum(cost_micros) as cost_micros, sum(runs_with_cost) as runs_with_cost
+      from usage_day where ${sql.join(where, sql` and `)}
+      group by 1 order by ${largest} 1 nulls first limit ${sumsMax}
+    ) sums
   `.execute(db);
   return rows.map(({ group: name, ...counts }) => ({
     group: name,

@@ -1,4 +1,4 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 
 /**
@@ -24,18 +24,36 @@ export type ForgottenTurn = {
 
 const reason = "forgotten by the database in a failover; its worker still had the reply";
 
+/** The agent, if its turns are the worker's (R6). */
+async function findAgent(
+  tx: Db,
+  { orgId, deviceId, agentId }: ForgottenTurn,
+  lock: RawBuilder<unknown>,
+): Promise<{ version: number } | undefined> {
+  const { rows } = await sql<{ version: number }>`
+    select a.version from agent a join device d on d.org_id = a.org_id and d.id = ${deviceId}
+    where a.org_id = ${orgId} and a.id = ${agentId} and (a.device_id = d.id or (a.device_id is null and d.is_worker))
+    ${lock}`.execute(tx);
+  return rows[0];
+}
+
+/** The agent, locked after the turn, as in a removal of a device. */
+async function lockAgent(tx: Db, forgotten: ForgottenTurn): Promise<{ version: number } | undefined> {
+  const { orgId, turnId, agentId } = forgotten;
+  if (!(await findAgent(tx, forgotten, sql``))) return undefined;
+  await sql`select from turn where org_id = ${orgId} and id = ${turnId} and agent_id = ${agentId} for update`.execute(
+    tx,
+  );
+  return findAgent(tx, forgotten, sql`for share of a`);
+}
+
 /**
  * Restores an attempt, and its turn if necessary. Returns whether the attempt is known now: false if
  * the agent is gone, or if its turns are not the worker's (R6).
  */
 export async function restoreTurn(tx: Db, forgotten: ForgottenTurn): Promise<boolean> {
   const { orgId, deviceId, turnId, attemptToken, attempt, agentId, conversationId, messageId } = forgotten;
-  const { rows: agents } = await sql<{ version: number }>`
-    select a.version from agent a join device d on d.org_id = a.org_id and d.id = ${deviceId}
-    where a.org_id = ${orgId} and a.id = ${agentId} and (a.device_id = d.id or (a.device_id is null and d.is_worker))
-    for share of a
-  `.execute(tx);
-  const [agent] = agents;
+  const agent = await lockAgent(tx, forgotten);
   if (!agent) return false;
   // Later than what the holder of the turn's lock wrote meanwhile, which began after this transaction.
   const entry = sql`jsonb_build_array(jsonb_build_object('attempt', ${attempt}::int, 'token', ${attemptToken}::text,

@@ -143,7 +143,7 @@ const timesOfSessions = [
   sql`update replica set last_beat_at = statement_timestamp() where last_beat_at > clock_timestamp()`,
 ];
 
-/** Runs, watchers and their schedules. */
+/** Live runs. */
 const timesOfRuns = [
   sql`update run set claimed_at = ${notAhead("claimed_at")}, started_at = ${notAhead("started_at")},
       pushed_at = ${notAhead("pushed_at")}, last_beat_at = ${notAhead("last_beat_at")},
@@ -158,12 +158,16 @@ const timesOfRuns = [
       or (scheduled_for is null and due_at > clock_timestamp())`,
   // A back-off is a day at most.
   sql`update run set not_before = statement_timestamp() where not_before > now() + interval '25 hours'`,
-  sql`update schedule_position set last_run_at = ${notAhead("last_run_at")} where last_run_at > clock_timestamp()`,
+];
+
+/** Watchers and their schedules. */
+const timesOfWatchers = [
   sql`update watcher set last_fired_at = ${notAhead("last_fired_at")},
       window_cursor_at = ${notAhead("window_cursor_at")},
       backoff_until = case when backoff_until > now() + interval '25 hours' then statement_timestamp() else backoff_until end
     where greatest(last_fired_at, window_cursor_at) > clock_timestamp()
       or backoff_until > now() + interval '25 hours'`,
+  sql`update schedule_position set last_run_at = ${notAhead("last_run_at")} where last_run_at > clock_timestamp()`,
 ];
 
 /** Turns and the leases of conversations. */
@@ -213,22 +217,25 @@ const timesOfCodes = [
     where created_at > clock_timestamp()`,
 ];
 
+/** In the order of locks (ARCHITECTURE.md). */
+const timesOfAll = [
+  ...timesOfSessions,
+  ...timesOfCodes,
+  ...timesOfRuns,
+  ...timesOfTurns,
+  ...timesOfWatchers,
+  ...timesOfMessages,
+  ...timesOfLimits,
+];
+
 /**
  * Corrects times that were written while the clock was ahead and would delay work or keep sessions
  * alive until then: times ahead of now become now; codes keep their lifetimes. Returns the number of
  * rows corrected.
  */
 export async function takeBackTimes(tx: Db): Promise<number> {
-  const statements = [
-    ...timesOfSessions,
-    ...timesOfRuns,
-    ...timesOfTurns,
-    ...timesOfMessages,
-    ...timesOfLimits,
-    ...timesOfCodes,
-  ];
   let changed = 0;
-  for (const statement of statements) changed += Number((await statement.execute(tx)).numAffectedRows ?? 0);
+  for (const statement of timesOfAll) changed += Number((await statement.execute(tx)).numAffectedRows ?? 0);
   return changed;
 }
 

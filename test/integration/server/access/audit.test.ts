@@ -9,10 +9,11 @@ import * as events from "../../../../src/store/work/service/events.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, enrolDevice } from "../../../support/device.ts";
 import { hold, untilBlocked } from "../../../support/locks.ts";
-import { startTestReplica, type TestReplica } from "../../../support/server.ts";
-import { startWork, takeOn } from "../../../support/work.ts";
+import { inNewOrg, inOneNewOrg, startTestReplica, type TestReplica } from "../../../support/server.ts";
+import { startWork, takeOn, useReplicas } from "../../../support/work.ts";
 
-const database = useDatabase();
+const database = useDatabase({ per: "file" });
+const replicas = useReplicas(database, "one", "two");
 
 async function listEvents(replica: TestReplica, ...kinds: string[]): Promise<Event[]> {
   return (await replica.clients.events.listEvents({ kinds, pageSize: 500 })).events;
@@ -43,7 +44,7 @@ const sourceOf = async (replica: TestReplica, label: string) =>
   (await listEvents(replica, "token.created")).find((event) => event.data!.label === label)!.source!;
 
 test("an event says from where its call came: address, token, client and the call's id", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const requestId = await createToken(replica, "plain", {
     "user-agent": `curl/8\t${"x".repeat(500)}`,
     "x-forwarded-for": "203.0.113.9",
@@ -73,7 +74,7 @@ test("behind a trusted proxy the address is the one that it heard, whatever the 
 });
 
 test("every administrative write says from where, none was forgotten; what Pinion does by itself does not", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const { clients } = replica;
   const device = await enrolDevice(clients);
   const { watcher } = await clients.watchers.createWatcher({ spec: { name: "W", prompt: "one" } });
@@ -124,7 +125,7 @@ test("every administrative write says from where, none was forgotten; what Pinio
 });
 
 test("what many devices report in one batch is said to come from none of them", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const device = await enrolDevice(replica.clients);
   const stream = await connect(replica.url, device);
   const run = await startWork(replica.clients, device);
@@ -142,7 +143,7 @@ test("what many devices report in one batch is said to come from none of them", 
 });
 
 test("a stream that resumes on another replica misses no event that was committed late, and shows none twice", async () => {
-  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  const { one, two, orgId } = await inOneNewOrg(replicas);
   const seen: string[] = [];
   const read = async (replica: TestReplica, afterCursor: string, until: string): Promise<string> => {
     const leave = new AbortController();
@@ -160,13 +161,13 @@ test("a stream that resumes on another replica misses no event that was committe
     throw new Error("the stream ended");
   };
   const write = (kind: string) =>
-    database.db.transaction().execute((tx) => events.append(tx, "local", [{ kind, actor: "pinion" }]));
+    database.db.transaction().execute((tx) => events.append(tx, orgId, [{ kind, actor: "pinion" }]));
 
   await write("test.first");
   const cursor = await read(one, "0", "test.first");
   // Has its number, and is not committed; an event with a later number must not be shown before.
   await using slow = await hold(database.db);
-  await events.append(slow.tx, "local", [{ kind: "test.slow", actor: "pinion" }]);
+  await events.append(slow.tx, orgId, [{ kind: "test.slow", actor: "pinion" }]);
   await slow.sent();
   const quick = write("test.quick");
   const resumed = read(two, cursor, "test.quick");

@@ -2,34 +2,29 @@
  * The permissions of roles, the effects of an ended token or membership, and the results of
  * repeated requests: through real replicas.
  */
+import { randomUUID } from "node:crypto";
 import { durationFromMs, timestampMs } from "@bufbuild/protobuf/wkt";
-import { createClients } from "@pinion/client";
 import { sql } from "kysely";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
-import * as tokens from "../../../../src/store/people/credentials/tokens.ts";
 import * as members from "../../../../src/store/people/orgs/members.ts";
 import { transaction } from "../../../../src/store/pg/database.ts";
-import { remove as removeMember } from "../../../../src/usecases/members.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { enrolDevice } from "../../../support/device.ts";
 import { untilBlocked } from "../../../support/locks.ts";
-import { startTestReplica, type TestReplica } from "../../../support/server.ts";
-import { surroundings } from "../../../support/surroundings.ts";
+import { asSeenWith, inNewOrg, inOneNewOrg, type TestReplica } from "../../../support/server.ts";
+import { useReplicas } from "../../../support/work.ts";
 
-const database = useDatabase();
+const database = useDatabase({ per: "file" });
+const replicas = useReplicas(database, "one", "two");
 
-function as(replica: TestReplica, token: string): TestReplica["clients"] {
-  const clients = createClients({ url: replica.url, token });
-  onTestFinished(() => clients.close());
-  return clients;
-}
+const as = (replica: TestReplica, token: string) => asSeenWith(replica, token).clients;
 
 /** A new member with a token of these scopes. */
 async function join(replica: TestReplica, name: string, role: MemberRole, tokenScopes: string[]) {
-  const email = `${name}@x.example`;
+  const email = `${name}-${randomUUID().slice(0, 8)}@x.example`;
   const { member, secret } = await replica.clients.orgs.addMember({ email, role, tokenScopes });
   return { userId: member!.userId, email, secret, clients: as(replica, secret) };
 }
@@ -38,7 +33,7 @@ const denied = { reason: "permission_denied" };
 const ended = { reason: "unauthenticated" };
 
 test("only an owner makes, demotes and removes owners; an admin manages admins and members", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const ada = await join(replica, "ada", MemberRole.ADMIN, ["admin"]);
   const bob = await join(replica, "bob", MemberRole.MEMBER, ["write"]);
   const zoe = await join(replica, "zoe", MemberRole.OWNER, ["admin"]);
@@ -63,7 +58,7 @@ test("only an owner makes, demotes and removes owners; an admin manages admins a
 });
 
 test("a person's token has no scope above the role; a demotion cuts them on every replica and closes their streams", async () => {
-  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  const { one, two } = await inOneNewOrg(replicas);
   const ask = { email: "eve@x.example", role: MemberRole.MEMBER };
   await expect(one.clients.orgs.addMember({ ...ask, tokenScopes: ["admin"] })).rejects.toMatchObject(denied);
   const ada = await join(one, "ada", MemberRole.ADMIN, ["admin"]);
@@ -97,7 +92,7 @@ test("a person's token has no scope above the role; a demotion cuts them on ever
 });
 
 test("a demotion cuts the tokens of services that the person made, and closes their streams, unless they are to be kept", async () => {
-  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  const { one, two } = await inOneNewOrg(replicas);
   const ada = await join(one, "ada", MemberRole.ADMIN, ["admin"]);
   const make = (scopes: string[]) =>
     ada.clients.tokens.createToken({ kind: TokenKind.SVC, label: "s", scopes });
@@ -135,13 +130,15 @@ test("a demotion cuts the tokens of services that the person made, and closes th
 });
 
 test("a token that is made while its person is demoted waits, and is no stronger than the new role", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const ada = await join(replica, "ada", MemberRole.ADMIN, ["admin"]);
   await ada.clients.orgs.getOrg({});
   let made: Promise<unknown> | undefined;
   await transaction(database.db, async (tx) => {
-    await members.lock(tx, { orgId: "local", userId: ada.userId });
-    await sql`update member set role = 'member' where user_id = ${ada.userId}`.execute(tx);
+    await members.lock(tx, { orgId: replica.orgId, userId: ada.userId });
+    await sql`update member set role = 'member' where user_id = ${ada.userId} and org_id = ${replica.orgId}`.execute(
+      tx,
+    );
     made = ada.clients.tokens
       .createToken({ kind: TokenKind.SVC, label: "x", scopes: ["admin"] })
       .catch((error: unknown) => error);
@@ -150,47 +147,8 @@ test("a token that is made while its person is demoted waits, and is no stronger
   expect(await made).toMatchObject(denied);
 });
 
-const managers: [string, (clients: TestReplica["clients"]) => Promise<unknown>][] = [
-  ["AddMember", ({ orgs }) => orgs.addMember({ email: "new@x.example", role: MemberRole.MEMBER })],
-  ["CreateOrg", ({ orgs }) => orgs.createOrg({ orgId: "late", name: "Late", ownerEmail: "new@x.example" })],
-];
-
-test.for(managers)("%s with a token that ends meanwhile waits, and makes nothing", async ([, call]) => {
-  const replica = await startTestReplica(database.url);
-  const ada = await join(replica, "ada", MemberRole.ADMIN, ["admin"]);
-  const { tokens: list } = await ada.clients.tokens.listTokens({});
-  const tokenId = list.find((token) => token.userId === ada.userId)!.id;
-  let called: Promise<unknown> | undefined;
-  await transaction(database.db, async (tx) => {
-    await tokens.revoke(tx, { orgId: "local", tokenId, actor: "pinion" });
-    called = call(ada.clients).catch((error: unknown) => error);
-    await untilBlocked(database.db);
-  });
-  expect(await called).toMatchObject(ended);
-  expect((await replica.clients.orgs.listMembers({})).members).toHaveLength(2);
-});
-
-test.for(managers)(
-  "%s by an admin who is removed meanwhile waits, deadlocks with nobody, and makes nothing",
-  async ([, call]) => {
-    const replica = await startTestReplica(database.url);
-    const ada = await join(replica, "ada", MemberRole.ADMIN, ["admin"]);
-    await enrolDevice(ada.clients);
-    let called: Promise<unknown> | undefined;
-    await transaction(database.db, async (tx) => {
-      const leaving = { orgId: "local", userId: ada.userId, actor: "pinion", caller: null };
-      await removeMember(tx, { ...leaving, endsServices: false }, surroundings);
-      called = call(ada.clients).catch((error: unknown) => error);
-      await untilBlocked(database.db);
-    });
-    expect(await called).toMatchObject(ended);
-    expect((await replica.clients.orgs.listMembers({})).members).toHaveLength(1);
-    expect(await database.db.selectFrom("org").select("id").execute()).toEqual([{ id: "local" }]);
-  },
-);
-
 test("who leaves hands the agents over, and the services' tokens stay and say who made them, or end as well", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const { clients } = replica;
   const [owner] = (await clients.orgs.listMembers({})).members;
   await join(replica, "zoe", MemberRole.OWNER, ["admin"]);
@@ -226,7 +184,7 @@ test("who leaves hands the agents over, and the services' tokens stay and say wh
 });
 
 test("a join code lives no longer than the token it was made with, and dies with it", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const { token, secret } = await replica.clients.tokens.createToken({
     kind: TokenKind.PAT,
     label: "short",
@@ -252,7 +210,7 @@ test("a join code lives no longer than the token it was made with, and dies with
 });
 
 test("streams end within 5 s of their token on every replica, also when no word of it arrives", async () => {
-  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  const { one, two } = await inOneNewOrg(replicas);
   const { token, secret } = await one.clients.tokens.createToken({
     kind: TokenKind.PAT,
     label: "watches",
@@ -282,7 +240,8 @@ test("streams end within 5 s of their token on every replica, also when no word 
 });
 
 test("a repeated request makes nothing again, also at the same moment; a secret is not shown twice", async () => {
-  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  // Only the operator's org makes orgs.
+  const { one, two } = replicas;
   const { clients } = one;
   const device = await enrolDevice(clients);
   const spec = { name: "W", prompt: "p", deviceId: device.deviceId };
@@ -332,13 +291,13 @@ test("a repeated request makes nothing again, also at the same moment; a secret 
 });
 
 test("pins stay within an org: another org's device is not found, also of a person who belongs to both", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = replicas.one;
   const { clients } = replica;
   const [owner] = (await clients.orgs.listMembers({})).members;
   await sql`update "user" set email = 'me@x.example' where id = ${owner!.userId}`.execute(database.db);
   const acme = as(
     replica,
-    (await clients.orgs.createOrg({ orgId: "acme", name: "Acme", ownerEmail: "me@x.example" })).secret,
+    (await clients.orgs.createOrg({ orgId: "mine", name: "Mine", ownerEmail: "me@x.example" })).secret,
   );
   const laptop = await enrolDevice(clients, "mine in local");
   const spec = { name: "W", prompt: "p" };
@@ -365,7 +324,6 @@ test("pins stay within an org: another org's device is not found, also of a pers
   });
   expect(here.deviceId).not.toBe(laptop.deviceId);
   expect((await pin(here.deviceId)).watcher!.spec!.deviceId).toBe(here.deviceId);
-  const mine = createClients({ url: replica.url, token: laptop.token });
-  onTestFinished(() => mine.close());
+  const mine = as(replica, laptop.token);
   expect((await mine.device.listMyWatchers({})).watchers.map((it) => it.id)).not.toContain(watcher!.id);
 });

@@ -30,6 +30,7 @@ const sent = new Map([
   ["Transcript.omitted_entries", "below"],
   ["Heartbeat.sequence", "below"],
   ["HeartbeatAck.sequence", "below"],
+  ["Machine.session_epoch", "duplicate-machine.test.ts"],
   ["Output.sequence", "device-stream.test.ts"],
   ["RunOutput.sequence", "device-stream.test.ts"],
   ["WatchTurnRequest.after_sequence", "below"],

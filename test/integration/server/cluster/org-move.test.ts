@@ -3,11 +3,12 @@
  * doubled, wherever the move is killed, and its old tokens tell the way.
  */
 import { type ChildProcess, spawn } from "node:child_process";
-import { randomBytes } from "node:crypto";
+import { randomBytes, randomUUID } from "node:crypto";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
+import { timestampFromDate } from "@bufbuild/protobuf/wkt";
 import { Code } from "@connectrpc/connect";
 import { connectDevice, createClients, enroll, silentLogger } from "@pinion/client";
 import { sql } from "kysely";
@@ -16,13 +17,16 @@ import { afterAll, beforeAll, describe, expect, inject, onTestFinished, test } f
 import { Os } from "#gen/pinion/v1/device_pb.js";
 import { HookKind } from "#gen/pinion/v1/hook_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { storeLate } from "../../../../src/scheduler/endings/run-endings.ts";
 import { toConnectError } from "../../../../src/server/access/interceptors/errors.ts";
 import { digestOf, prepareCopy } from "../../../../src/store/moves/copy.ts";
 import type { Step } from "../../../../src/store/moves/ends.ts";
 import { passFence } from "../../../../src/store/moves/fence.ts";
 import { abortMove, forgetMoved, moveOrg, planMove } from "../../../../src/store/moves/move.ts";
 import { tablesOf } from "../../../../src/store/moves/tables.ts";
+import { transaction } from "../../../../src/store/pg/database.ts";
 import { migrate } from "../../../../src/store/pg/migrate.ts";
+import { closePast } from "../../../../src/store/work/service/partitions.ts";
 import { createLogger } from "../../../../src/telemetry/log.ts";
 import { withCell } from "../../../../src/values/ids.ts";
 import { administer, createTestDatabase, type TestDatabase } from "../../../support/database.ts";
@@ -30,7 +34,9 @@ import { connect, enrolDevice } from "../../../support/device.ts";
 import { missingDoor, startFrontDoor } from "../../../support/front-door.ts";
 import { eventually } from "../../../support/processes.ts";
 import { freePort } from "../../../support/programs.ts";
+import { reportOf } from "../../../support/rows.ts";
 import { openTestReplica, type TestReplica } from "../../../support/server.ts";
+import { policy } from "../../../support/surroundings.ts";
 import { takeOn } from "../../../support/work.ts";
 
 type Cell = { name: string; database: TestDatabase; url: string; replica: TestReplica; probePort: number };
@@ -221,6 +227,57 @@ test("killed at every step and run again it converges, and a known person keeps 
   await forgetMoved(moving(orgId));
   expect(await digestsIn(one, orgId)).toEqual({});
   await expect(clients.orgs.getOrg({})).rejects.toMatchObject({ code: Code.Unauthenticated });
+});
+
+test("the counts of an org's past days move with it, and go on with a late result there", async () => {
+  const [one, two] = cells;
+  const { orgId, token, clients } = await addOrg("counts");
+  const device = await enrolDevice(clients);
+  const { watcher } = await clients.watchers.createWatcher({
+    slug: "w",
+    spec: { name: "W", prompt: "look", deviceId: device.deviceId },
+  });
+  const [yesterday, today] = [1, 0].map((back) =>
+    new Date(Date.now() - back * 86_400_000).toISOString().slice(0, 10),
+  );
+  const name = `run_finished_${yesterday!.replaceAll("-", "")}`;
+  await sql`create table if not exists ${sql.table(name)} partition of run_finished
+    for values from (${sql.lit(`${yesterday} 00:00:00+00`)}) to (${sql.lit(`${today} 00:00:00+00`)})`.execute(
+    one.database.db,
+  );
+  const [runId, attemptToken] = [randomUUID(), randomUUID()];
+  await sql`insert into run_finished (org_id, id, watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind,
+      notification, source, window_start, window_end, due_at, created_at, timeout_ms, max_attempts, status, attempt,
+      attempt_token, reason, past_attempts, duration_ms, finished_at)
+    values (${orgId}, ${runId}, ${watcher!.id}, 1, 'a', 1, ${device.deviceId}, 'test', 'none', 'manual', now() - interval '1 hour', now(), now(),
+      now(), 1000, 1, 'timeout', 1, ${attemptToken}, '', '[]', 1000, ${`${yesterday} 10:30:00+00`}::timestamptz)`.execute(
+    one.database.db,
+  );
+  await transaction(one.database.db, (tx) => closePast(tx, { countedFrom: 1 }));
+  const ofYesterday = {
+    start: timestampFromDate(new Date(`${yesterday}T00:00:00Z`)),
+    end: timestampFromDate(new Date(`${today}T00:00:00Z`)),
+  };
+  const count = async (of: typeof clients) => {
+    const { counts, busiest } = await of.runs.summarizeRuns(ofYesterday);
+    const sums = await sql<{
+      runs: number;
+    }>`select count(*)::int as runs from run_count_hour where org_id = ${orgId}`.execute(
+      (of === clients ? one : two).database.db,
+    );
+    expect(sums.rows[0]!.runs).toBeGreaterThan(0);
+    return [
+      counts.map(({ status, runs }) => [status, runs]),
+      busiest.map(({ runs, busy }) => [runs, busy?.nanos]),
+    ];
+  };
+  expect(await count(clients)).toEqual([[[RunStatus.TIMEOUT, 1n]], [[1n, 0]]]);
+  await moveOrg(moving(orgId));
+  const arrived = clientsAt(two.replica.url, withCell(token, "eu2"));
+  expect(await count(arrived)).toEqual([[[RunStatus.TIMEOUT, 1n]], [[1n, 0]]]);
+  const late = reportOf({ orgId, deviceId: device.deviceId, runId, attemptToken }, { durationMs: 5 });
+  await transaction(two.database.db, (tx) => storeLate(tx, [late], policy));
+  expect(await count(arrived)).toEqual([[[RunStatus.COMPLETED, 1n]], [[1n, 5_000_000]]]);
 });
 
 const taken = { code: Code.AlreadyExists };

@@ -63,7 +63,7 @@ test("the welcome names the device, its session, the timers and the limits", asy
     replicaId: replica.replicaId,
   });
   expect(durationMs(welcome.timers!.heartbeatInterval!)).toBe(1_000);
-  expect(durationMs(welcome.timers!.ttl!)).toBe(6_000);
+  expect(durationMs(welcome.timers!.ttl!)).toBe(60_000);
   expect(durationMs(welcome.timers!.acceptDeadline!)).toBe(7_000);
   expect(welcome.limits).toMatchObject({
     messageBytesMax: 4_194_304n,

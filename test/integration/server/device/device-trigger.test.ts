@@ -9,13 +9,14 @@ import { expect, onTestFinished, test, vi } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, enrolDevice } from "../../../support/device.ts";
-import { startTestReplica } from "../../../support/server.ts";
-import { untilStatus } from "../../../support/work.ts";
+import { inNewOrg, inOneNewOrg } from "../../../support/server.ts";
+import { untilStatus, useReplicas } from "../../../support/work.ts";
 
-const database = useDatabase();
+const database = useDatabase({ per: "file" });
+const replicas = useReplicas(database, "one", "two");
 
 test("a device's trigger of a watcher whose run is pending, claimed or running answers already_queued, with that run", async () => {
-  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  const { one, two } = await inOneNewOrg(replicas);
   const laptop = await enrolDevice(one.clients);
   const { watcher } = await one.clients.watchers.createWatcher({
     spec: { name: "W", prompt: "p", deviceId: laptop.deviceId, schedule: "0 9 * * *" },
@@ -70,7 +71,7 @@ test("a device's trigger of a watcher whose run is pending, claimed or running a
 });
 
 test("the run of a trigger is claimed as it is recorded, if its device is connected to the replica", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const laptop = await enrolDevice(replica.clients);
   const stream = await connect(replica.url, laptop);
   const { watchers } = replica.clients;
@@ -93,7 +94,7 @@ test("the run of a trigger is claimed as it is recorded, if its device is connec
 });
 
 test("a trigger that is repeated under its request id answers with its run: at once, later, and when the watcher is gone", async () => {
-  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  const { one, two } = await inOneNewOrg(replicas);
   const laptop = await enrolDevice(one.clients);
   const { watcher } = await one.clients.watchers.createWatcher({
     spec: { name: "W", prompt: "p", deviceId: laptop.deviceId },

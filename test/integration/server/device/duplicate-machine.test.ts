@@ -255,7 +255,7 @@ const ended = (change: Partial<LastSession>): LastSession => ({
 });
 const newcomer = (change: Partial<Newcomer["machine"]>, more: Partial<Newcomer> = {}): Newcomer => ({
   machine: { ...laptop, arch: "x64", daemonId: "d2", ...change },
-  ...{ daemonAgeMs: 1_000, sessionEpoch: 0, held: new Set(), ...more },
+  ...{ daemonAgeMs: 1_000, sessionEpoch: 0n, held: new Set(), ...more },
 });
 const current = { ...laptop, daemonId: "d1" };
 const heard = { ttlMs: 60_000, isQuiet: false };
@@ -278,11 +278,18 @@ test.each<[string, LastSession, Newcomer, typeof heard, ReturnType<typeof rivalO
   [
     "after a failover",
     ended({ epoch: 5 }),
-    newcomer({ daemonId: "d1" }, { sessionEpoch: 6 }),
+    newcomer({ daemonId: "d1" }, { sessionEpoch: 6n }),
     heard,
     undefined,
   ],
-  ["a clone's runs", ended({}), newcomer({ daemonId: "d1" }, { sessionEpoch: 6 }), heard, "clone"],
+  [
+    "of 2^53 + 1",
+    ended({ epoch: 2 ** 53 }),
+    newcomer({ daemonId: "d1" }, { sessionEpoch: 2n ** 53n + 1n }),
+    heard,
+    undefined,
+  ],
+  ["a clone's runs", ended({}), newcomer({ daemonId: "d1" }, { sessionEpoch: 6n }), heard, "clone"],
 ])("who waits for a daemon that is away: %s", (_, last, asking, limits, kind) => {
   expect(rivalOf(current, last, asking, limits)).toBe(kind);
 });

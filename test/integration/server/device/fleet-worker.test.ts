@@ -1,37 +1,30 @@
-/**
- * Fleet workers through real replicas: their runs, their identities, and their arrival and
- * departure.
- */
+/** Fleet workers through real replicas: their runs, and the loss of a worker or of its replica. */
 import { randomUUID } from "node:crypto";
 import { timestampNow } from "@bufbuild/protobuf/wkt";
-import { status as grpcStatus } from "@grpc/grpc-js";
 import { createClients } from "@pinion/client";
 import { sql } from "kysely";
-import { expect, onTestFinished, test, vi } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import {
   CompletionVerdict,
   DrainReason,
   HeldAttemptState,
   HeldVerdict,
-  Os,
   Outcome,
 } from "#gen/pinion/v1/device_pb.js";
-import { Liveness } from "#gen/pinion/v1/fleet_pb.js";
 import { RunSource, RunStatus, SkipReason } from "#gen/pinion/v1/run_pb.js";
-import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
-import { retainOnce } from "../../../../src/scheduler/retention.ts";
 import { notify } from "../../../../src/store/pg/listener.ts";
-import { createLogger } from "../../../../src/telemetry/log.ts";
 import { useDatabase } from "../../../support/database.ts";
-import { connect, dial, enrolDevice } from "../../../support/device.ts";
+import { connect, enrolDevice } from "../../../support/device.ts";
 import { hold, untilBlocked } from "../../../support/locks.ts";
-import { startTestReplica } from "../../../support/server.ts";
+import { inNewOrg, inOneNewOrg, startTestReplica } from "../../../support/server.ts";
 import { startTurn } from "../../../support/talk.ts";
-import { getRun, heldOf, startWork, takeOn, untilStatus } from "../../../support/work.ts";
+import { getRun, heldOf, startWork, takeOn, untilStatus, useReplicas } from "../../../support/work.ts";
 import { connectWorker, fleetToken, workerIdentity } from "../../../support/worker.ts";
 
-const database = useDatabase();
+const database = useDatabase({ per: "file" });
+const replicas = useReplicas(database, "here", "there");
+
 const unpinned = { deviceId: "" };
 const nobody = { deviceId: "", installId: "", token: "", label: "" };
 
@@ -39,8 +32,7 @@ const nobody = { deviceId: "", installId: "", token: "", label: "" };
 const promptMs = 10_000;
 
 test("an unpinned run is pushed at once to a worker on another replica, and its result is stored", async () => {
-  const here = await startTestReplica(database.url);
-  const there = await startTestReplica(database.url);
+  const { here, there } = await inOneNewOrg(replicas);
   const worker = workerIdentity(await fleetToken(here.clients));
   const stream = await connectWorker(there.url, worker);
   const startedAt = performance.now();
@@ -59,7 +51,7 @@ test("an unpinned run is pushed at once to a worker on another replica, and its 
 });
 
 test("a worker that connects takes what waits, as much as it has slots, and a freed slot is filled at once", async () => {
-  const { clients, url } = await startTestReplica(database.url);
+  const { clients, url } = await inNewOrg(replicas.here);
   const ids = [];
   for (let i = 0; i < 3; i++) ids.push((await startWork(clients, nobody, unpinned)).id);
   const stream = await connectWorker(url, workerIdentity(await fleetToken(clients)), { maxConcurrency: 2 });
@@ -74,7 +66,9 @@ test("a worker that connects takes what waits, as much as it has slots, and a fr
 });
 
 test("a worker that has fallen silent gets no further work, until it is heard again", async () => {
-  const { clients, url } = await startTestReplica(database.url, { PINION_HEARTBEAT_TTL_MS: "60000" });
+  const { clients, url } = await inNewOrg(
+    await startTestReplica(database.url, { PINION_HEARTBEAT_TTL_MS: "60000" }),
+  );
   const token = await fleetToken(clients);
   const silent = await connectWorker(url, workerIdentity(token), { maxConcurrency: 1 });
   const now = performance.now.bind(performance);
@@ -89,7 +83,7 @@ test("a worker that has fallen silent gets no further work, until it is heard ag
 });
 
 test("a device never gets an unpinned run, and a worker never a pinned one, also while its device is away", async () => {
-  const { clients, url } = await startTestReplica(database.url);
+  const { clients, url } = await inNewOrg(replicas.here);
   const device = await enrolDevice(clients);
   const deviceStream = await connect(url, device, { maxConcurrency: 8 });
   const waiting = await startWork(clients, nobody, unpinned);
@@ -108,7 +102,9 @@ test("a device never gets an unpinned run, and a worker never a pinned one, also
 });
 
 test("a retry goes from the worker that failed to another one, and the first one's late word changes nothing", async () => {
-  const { clients, url } = await startTestReplica(database.url, { PINION_RETRY_BACKOFF_MS: "500" });
+  const { clients, url } = await inNewOrg(
+    await startTestReplica(database.url, { PINION_RETRY_BACKOFF_MS: "500" }),
+  );
   const token = await fleetToken(clients);
   const one = await connectWorker(url, workerIdentity(token));
   await startWork(clients, nobody, { ...unpinned, maxAttempts: 2 });
@@ -139,7 +135,7 @@ test("a retry goes from the worker that failed to another one, and the first one
 });
 
 test("a result whose acknowledgement was lost is answered as stored when the worker comes back", async () => {
-  const { clients, url } = await startTestReplica(database.url);
+  const { clients, url } = await inNewOrg(replicas.here);
   const worker = workerIdentity(await fleetToken(clients));
   const stream = await connectWorker(url, worker);
   await startWork(clients, nobody, unpinned);
@@ -156,7 +152,7 @@ test("a result whose acknowledgement was lost is answered as stored when the wor
 });
 
 test("a worker without a stream reports by the unary call, and only what its token's workers had", async () => {
-  const { clients, url } = await startTestReplica(database.url);
+  const { clients, url } = await inNewOrg(replicas.here);
   const token = await fleetToken(clients);
   const stream = await connectWorker(url, workerIdentity(token));
   await startWork(clients, nobody, unpinned);
@@ -179,8 +175,8 @@ test("a worker without a stream reports by the unary call, and only what its tok
 });
 
 test("a replica that stops drains its workers, whose attempts go on elsewhere", async () => {
-  const first = await startTestReplica(database.url);
-  const second = await startTestReplica(database.url);
+  const own = await startTestReplica(database.url);
+  const { first, second } = await inOneNewOrg({ first: own, second: replicas.here });
   const worker = workerIdentity(await fleetToken(first.clients));
   const stream = await connectWorker(first.url, worker);
   await startWork(second.clients, nobody, unpinned);
@@ -194,155 +190,8 @@ test("a replica that stops drains its workers, whose attempts go on elsewhere", 
   await stopping;
 });
 
-test("a revoked token ends the streams of all its workers and no others, and lets none back in", async () => {
-  const { clients, url } = await startTestReplica(database.url);
-  const token = await fleetToken(clients);
-  const worker = workerIdentity(token);
-  const streams = [await connectWorker(url, worker), await connectWorker(url, workerIdentity(token))];
-  const other = await connectWorker(url, workerIdentity(await fleetToken(clients)));
-  await clients.tokens.revokeToken({ tokenId: token.id });
-  for (const stream of streams) {
-    expect((await stream.next("drain")).reason).toBe(DrainReason.REVOKED);
-    expect((await stream.ended).code).toBe(grpcStatus.UNAUTHENTICATED);
-  }
-  const back = dial(url, worker.token);
-  back.hello(worker);
-  expect((await back.ended).code).toBe(grpcStatus.UNAUTHENTICATED);
-  await other.beat();
-});
-
-test("who a worker is: its installation under its token", async () => {
-  const { clients, url } = await startTestReplica(database.url);
-  const token = await fleetToken(clients);
-  const worker = workerIdentity(token);
-  const stream = await connectWorker(url, worker);
-  const sibling = workerIdentity(token);
-  await connectWorker(url, sibling);
-  expect(sibling.deviceId).not.toBe(worker.deviceId);
-
-  const refusedAs = async (identity: typeof worker, hello = {}) => {
-    const dialled = dial(url, identity.token);
-    dialled.hello(identity, hello);
-    return dialled.ended;
-  };
-  // A person's device, whose installation id the message claims.
-  const device = await enrolDevice(clients);
-  expect(await refusedAs({ ...worker, installId: device.installId })).toMatchObject({
-    code: grpcStatus.PERMISSION_DENIED,
-    details: expect.stringContaining("enrolled as a device"),
-  });
-  // A connected worker of another token.
-  const stranger = await fleetToken(clients);
-  expect(await refusedAs({ ...worker, token: stranger.secret })).toMatchObject({
-    code: grpcStatus.PERMISSION_DENIED,
-    details: expect.stringContaining("another token"),
-  });
-  expect(await refusedAs(workerIdentity(token), { os: Os.BROWSER })).toMatchObject({
-    code: grpcStatus.PERMISSION_DENIED,
-  });
-  // The other direction: a worker's installation cannot be enrolled as a device.
-  const { joinCode } = await clients.fleet.createJoinCode({});
-  await expect(
-    clients.device.enroll({ joinCode, installId: worker.installId, label: "x", os: Os.LINUX }),
-  ).rejects.toThrow(/fleet worker/);
-  await stream.beat();
-
-  // A worker with the successor of the token takes over at once, and the old stream ends.
-  const { secret } = await clients.tokens.rotateToken({ tokenId: token.id });
-  const successor = { ...worker, token: secret };
-  const taken = await connectWorker(url, successor);
-  expect(successor.deviceId).toBe(worker.deviceId);
-  expect((await stream.next("drain")).reason).toBe(DrainReason.REPLACED);
-  taken.cancel();
-  // After an absence of one TTL, any token of the fleet may take the installation.
-  await vi.waitFor(async () => {
-    const { device: row } = await clients.fleet.getDevice({ deviceId: worker.deviceId });
-    expect(row!.disconnectedAt).toBeDefined();
-  });
-  await sql`update presence set last_beat_at = now() - interval '1 minute', connected_at = now() - interval '1 minute',
-    disconnected_at = now() - interval '1 minute' where device_id = ${worker.deviceId}`.execute(database.db);
-  const inherited = { ...worker, token: stranger.secret };
-  await connectWorker(url, inherited);
-  expect(inherited.deviceId).toBe(worker.deviceId);
-});
-
-test("neither a person's token with fleet:run nor a service's without it runs the fleet", async () => {
-  const { clients, url } = await startTestReplica(database.url);
-  const tokens = await Promise.all([
-    clients.tokens.createToken({ label: "person", kind: TokenKind.PAT, scopes: ["fleet:run"] }),
-    clients.tokens.createToken({ label: "service", kind: TokenKind.SVC, scopes: ["read", "write"] }),
-  ]);
-  for (const { secret } of tokens) {
-    const stream = dial(url, secret);
-    stream.hello(workerIdentity({ id: "", secret }));
-    expect(await stream.ended).toMatchObject({
-      code: grpcStatus.PERMISSION_DENIED,
-      details: expect.stringContaining('a service token with the scope "fleet:run"'),
-    });
-  }
-});
-
-test("workers are listed apart, disconnected and deleted; nothing is pinned to one, and none brings the default watcher", async () => {
-  const { clients, url } = await startTestReplica(database.url, { PINION_RETRY_BACKOFF_MS: "10" });
-  const worker = workerIdentity(await fleetToken(clients), "wrk");
-  let stream = await connectWorker(url, worker);
-  expect((await clients.watchers.listWatchers({})).watchers).toEqual([]);
-  const device = await enrolDevice(clients);
-  expect((await clients.watchers.listWatchers({})).watchers).toHaveLength(1);
-  const labels = async (filter: { isWorker?: boolean }) =>
-    (await clients.fleet.listDevices(filter)).devices.map(({ label }) => label).sort();
-  expect(await labels({})).toEqual([device.label, "wrk"].sort());
-  expect(await labels({ isWorker: true })).toEqual(["wrk"]);
-  expect(await labels({ isWorker: false })).toEqual([device.label]);
-  const { device: row } = await clients.fleet.getDevice({ deviceId: worker.deviceId });
-  expect(row).toMatchObject({
-    isWorker: true,
-    ownerId: "",
-    liveness: Liveness.ONLINE,
-    os: Os.LINUX,
-  });
-
-  const spec = { name: "Pinned", prompt: "p", deviceId: worker.deviceId };
-  await expect(clients.watchers.createWatcher({ spec })).rejects.toThrow(/"wrk" is a fleet worker/);
-
-  await clients.fleet.disconnectDevice({ deviceId: worker.deviceId });
-  expect((await stream.next("drain")).reason).toBe(DrainReason.OPERATOR);
-  stream.cancel();
-  stream = await connectWorker(url, worker);
-  await startWork(clients, nobody, { ...unpinned, maxAttempts: 2 });
-  const assignment = await takeOn(stream);
-  const other = await connectWorker(url, workerIdentity(await fleetToken(clients)));
-  const deleted = await clients.fleet.deleteDevice({ deviceId: worker.deviceId });
-  expect(deleted).toMatchObject({ watchersUnpinned: 0, runsCancelled: 0 });
-  expect((await stream.next("drain")).reason).toBe(DrainReason.REVOKED);
-  // The lost worker's run goes to another worker.
-  expect(await takeOn(other)).toMatchObject({ workId: assignment.workId });
-});
-
-test("a worker that was away for a day and holds nothing is taken off the list; one that holds a run stays", async () => {
-  const { clients, url } = await startTestReplica(database.url);
-  const token = await fleetToken(clients);
-  const idle = workerIdentity(token);
-  const busy = workerIdentity(token);
-  const idleStream = await connectWorker(url, idle);
-  idleStream.cancel();
-  const busyStream = await connectWorker(url, busy);
-  await startWork(clients, nobody, unpinned);
-  await takeOn(busyStream);
-  const device = await enrolDevice(clients);
-  await sql`update device set created_at = now() - interval '3 days'`.execute(database.db);
-  await sql`update presence set last_beat_at = now() - interval '25 hours', connected_at = now() - interval '25 hours',
-    disconnected_at = now() - interval '25 hours'`.execute(database.db);
-  await retainOnce(database.db, {
-    ...{ days: 30, conversationDays: 365 },
-    log: createLogger({ name: "test", level: "silent" }),
-  });
-  const { devices } = await clients.fleet.listDevices({});
-  expect(devices.map(({ id }) => id).sort()).toEqual([busy.deviceId, device.deviceId].sort());
-});
-
 test("ExplainRun says in words and fields why an unpinned run waits", async () => {
-  const { clients, url } = await startTestReplica(database.url);
+  const { clients, url } = await inNewOrg(replicas.here);
   const run = await startWork(clients, nobody, { ...unpinned, agentKind: "codex" });
   const explain = async () => {
     const { summary, nextStep, facts } = await clients.runs.explainRun({ runId: run.id });
@@ -376,7 +225,7 @@ test("ExplainRun says in words and fields why an unpinned run waits", async () =
 });
 
 test("a deleted device's watcher is not the fleet's until somebody says so", async () => {
-  const { clients, url } = await startTestReplica(database.url);
+  const { clients, url } = await inNewOrg(replicas.here);
   const device = await enrolDevice(clients);
   const stream = await connectWorker(url, workerIdentity(await fleetToken(clients)));
   const { watcher } = await clients.watchers.createWatcher({
@@ -407,7 +256,7 @@ test("a deleted device's watcher is not the fleet's until somebody says so", asy
 });
 
 test("a watcher whose agent is gone skips its slots, counts them, and goes on by itself when the agent is back", async () => {
-  const { clients, url } = await startTestReplica(database.url);
+  const { clients, url } = await inNewOrg(replicas.here);
   const stream = await connectWorker(url, workerIdentity(await fleetToken(clients)));
   await clients.agents.createAgent({ agentId: "helper", name: "Helper" });
   const { watcher } = await clients.watchers.createWatcher({
@@ -432,48 +281,15 @@ test("a watcher whose agent is gone skips its slots, counts them, and goes on by
   expect(back).toMatchObject({ noExecutorReason: "", unrunnableSlots: 0, status: WatcherStatus.ACTIVE });
 });
 
-test.each(["run", "turn"] as const)(
-  "a worker whose stream breaks while a %s is claimed for it leaves it to another one, at once",
-  async (what) => {
-    const { db } = database;
-    const here = await startTestReplica(database.url);
-    const there = await startTestReplica(database.url);
-    const token = await fleetToken(here.clients);
-    const lost = await connectWorker(here.url, workerIdentity(token));
-    // The claim waits while this lock is held.
-    const lock = 4711;
-    await sql`create function wait_for_test() returns trigger language plpgsql as
-      ${sql.lit(`begin perform pg_advisory_xact_lock(${lock}); return new; end`)}`.execute(db);
-    await sql`create trigger wait_for_test before update on ${sql.table(what)} for each row
-      when (old.status = 'pending' and new.status = 'claimed') execute function wait_for_test()`.execute(db);
-    await using claiming = await hold(db);
-    await sql`select pg_advisory_xact_lock(${sql.lit(lock)})`.execute(claiming.tx);
-    const { id } =
-      what === "run"
-        ? await startWork(here.clients, nobody, unpinned)
-        : await startTurn(here.clients, { userId: "ada" });
-    await untilBlocked(db, 1);
-    // The end of the session waits for the claim.
-    lost.cancel();
-    await untilBlocked(db, 2);
-    const other = await connectWorker(there.url, workerIdentity(token));
-    await other.beat();
-    expect(other.waiting("assignment")).toEqual([]);
-    await claiming.commit();
-    expect(await other.next("assignment", promptMs)).toMatchObject({ workId: id, attempt: 1 });
-  },
-);
-
 test("a disconnect that comes late ends the stream that it was meant for, and no newer one", async () => {
-  const here = await startTestReplica(database.url);
-  const there = await startTestReplica(database.url);
+  const { here, there, orgId } = await inOneNewOrg(replicas);
   const device = await enrolDevice(here.clients);
   const { deviceId } = device;
   await connect(there.url, device);
   const newer = await connect(there.url, device);
   const channel = `pinion_${there.replicaId}`;
   const late = (epoch: number) => {
-    const message = { kind: "disconnect", orgId: "local", deviceId, epoch, reason: "operator" };
+    const message = { kind: "disconnect", orgId, deviceId, epoch, reason: "operator" };
     return notify(database.db, channel, [JSON.stringify({ from: here.replicaId, messages: [message] })]);
   };
   await late(1);
@@ -484,4 +300,40 @@ test("a disconnect that comes late ends the stream that it was meant for, and no
   await newer.complete(assignment);
   await here.clients.fleet.disconnectDevice({ deviceId });
   expect((await newer.next("drain")).reason).toBe(DrainReason.OPERATOR);
+});
+
+describe("with a trigger in the database", () => {
+  const database = useDatabase();
+
+  test.each(["run", "turn"] as const)(
+    "a worker whose stream breaks while a %s is claimed for it leaves it to another one, at once",
+    async (what) => {
+      const { db } = database;
+      const here = await startTestReplica(database.url);
+      const there = await startTestReplica(database.url);
+      const token = await fleetToken(here.clients);
+      const lost = await connectWorker(here.url, workerIdentity(token));
+      // The claim waits while this lock is held.
+      const lock = 4711;
+      await sql`create function wait_for_test() returns trigger language plpgsql as
+      ${sql.lit(`begin perform pg_advisory_xact_lock(${lock}); return new; end`)}`.execute(db);
+      await sql`create trigger wait_for_test before update on ${sql.table(what)} for each row
+      when (old.status = 'pending' and new.status = 'claimed') execute function wait_for_test()`.execute(db);
+      await using claiming = await hold(db);
+      await sql`select pg_advisory_xact_lock(${sql.lit(lock)})`.execute(claiming.tx);
+      const { id } =
+        what === "run"
+          ? await startWork(here.clients, nobody, unpinned)
+          : await startTurn(here.clients, { userId: "ada" });
+      await untilBlocked(db, 1);
+      // The end of the session waits for the claim.
+      lost.cancel();
+      await untilBlocked(db, 2);
+      const other = await connectWorker(there.url, workerIdentity(token));
+      await other.beat();
+      expect(other.waiting("assignment")).toEqual([]);
+      await claiming.commit();
+      expect(await other.next("assignment", promptMs)).toMatchObject({ workId: id, attempt: 1 });
+    },
+  );
 });

@@ -2,14 +2,15 @@ import { expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, enrolDevice } from "../../../support/device.ts";
-import { startTestReplica } from "../../../support/server.ts";
+import { inNewOrg, inOneNewOrg } from "../../../support/server.ts";
+import { useReplicas } from "../../../support/work.ts";
 
-const database = useDatabase();
+const replicas = useReplicas(useDatabase({ per: "file" }), "first", "second");
 /** One of them is pushed in time, on a busy machine too. */
 const slotsMax = 30;
 
 test("a watcher that falls due is pushed within 50 ms, and its result is stored once", async () => {
-  const { clients, url } = await startTestReplica(database.url);
+  const { clients, url } = await inNewOrg(replicas.first);
   const device = await enrolDevice(clients);
   const stream = await connect(url, device);
   const { watcher } = await clients.watchers.createWatcher({
@@ -43,8 +44,7 @@ test("a watcher that falls due is pushed within 50 ms, and its result is stored 
 });
 
 test("a run that is triggered on one replica is pushed at once through the other one", async () => {
-  const first = await startTestReplica(database.url);
-  const second = await startTestReplica(database.url);
+  const { first, second } = await inOneNewOrg(replicas);
   const device = await enrolDevice(first.clients);
   const stream = await connect(first.url, device);
   const startedAt = performance.now();

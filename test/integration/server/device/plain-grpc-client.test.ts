@@ -79,7 +79,7 @@ test("a client made from the proto alone enrols, holds a session, accepts, beats
   expect(welcome).toMatchObject({
     device_id: enrolled.device_id,
     session_epoch: "1",
-    timers: { ttl: { seconds: "6" } },
+    timers: { ttl: { seconds: "60" } },
   });
 
   const { watcher } = await clients.watchers.createWatcher({

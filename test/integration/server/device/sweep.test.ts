@@ -6,14 +6,14 @@ import { CompletionVerdict, DrainReason, HeldAttemptState, HeldVerdict } from "#
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, enrolDevice } from "../../../support/device.ts";
-import { startTestReplica } from "../../../support/server.ts";
+import { startTestReplica, useReplica } from "../../../support/server.ts";
 import { getRun, startWork, takeOn, untilStatus } from "../../../support/work.ts";
 
 const database = useDatabase({ per: "file" });
-const quickSweep = { PINION_SWEEP_INTERVAL_MS: "200" };
+const quickSweep = useReplica(database, { PINION_SWEEP_INTERVAL_MS: "200" });
 
 test("a token that is revoked without a word ends its stream at the next sweep", async () => {
-  const { clients, url } = await startTestReplica(database.url, quickSweep);
+  const { clients, url } = quickSweep();
   const device = await enrolDevice(clients);
   const stream = await connect(url, device);
   await sql`update token set revoked_at = now() where device_id = ${device.deviceId}`.execute(database.db);
@@ -22,7 +22,7 @@ test("a token that is revoked without a word ends its stream at the next sweep",
 });
 
 test("a claim whose answer was lost is given back at the next sweep, and pushed", async () => {
-  const { clients, url } = await startTestReplica(database.url, quickSweep);
+  const { clients, url } = quickSweep();
   const device = await enrolDevice(clients);
   const stream = await connect(url, device);
   const busy = await startWork(clients, device);
@@ -42,7 +42,7 @@ test("a claim whose answer was lost is given back at the next sweep, and pushed"
 });
 
 test("a cancellation that nobody heard of reaches the devices at the next sweep", async () => {
-  const { clients, url } = await startTestReplica(database.url, quickSweep);
+  const { clients, url } = quickSweep();
   const device = await enrolDevice(clients);
   const stream = await connect(url, device);
   const run = await startWork(clients, device);

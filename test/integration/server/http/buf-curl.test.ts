@@ -169,7 +169,7 @@ test("a device's stream is spoken by hand: hello and heartbeat are answered, and
   expect(stderr).toBe("");
   expect(exit).toBe(0);
   const answers = documents(stdout);
-  expect(answers[0]).toMatchObject({ welcome: { deviceId: device.deviceId, timers: { ttl: "6s" } } });
+  expect(answers[0]).toMatchObject({ welcome: { deviceId: device.deviceId, timers: { ttl: "60s" } } });
   expect(answers).toContainEqual({ heartbeatAck: expect.objectContaining({ sequence: "1" }) });
 });
 

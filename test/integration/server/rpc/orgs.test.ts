@@ -2,39 +2,29 @@
 import { randomUUID } from "node:crypto";
 import { durationFromMs, timestampDate } from "@bufbuild/protobuf/wkt";
 import * as grpc from "@grpc/grpc-js";
-import { createClients } from "@pinion/client";
 import { sql } from "kysely";
-import { expect, onTestFinished, test } from "vitest";
+import { expect, test } from "vitest";
 import { Os } from "#gen/pinion/v1/device_pb.js";
 import { MemberRole } from "#gen/pinion/v1/org_pb.js";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
 import { WatcherStatus } from "#gen/pinion/v1/watcher_pb.js";
-import * as agentEdits from "../../../../src/store/agents/agent-edits.ts";
-import * as agents from "../../../../src/store/agents/agents.ts";
-import * as defaultAgents from "../../../../src/store/people/orgs/default-agents.ts";
-import * as orgs from "../../../../src/store/people/orgs/orgs.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { connect, dial, enrolDevice } from "../../../support/device.ts";
-import { startTestReplica, type TestReplica } from "../../../support/server.ts";
+import { asSeenWith, inNewOrg, inOneNewOrg, type TestReplica } from "../../../support/server.ts";
+import { useReplicasWith } from "../../../support/work.ts";
 
-const database = useDatabase();
+const database = useDatabase({ per: "file" });
+const keys = { OPENAI_API_KEY: "sk-o", ANTHROPIC_API_KEY: "sk-a", GROQ_API_KEY: "" };
+const replicas = useReplicasWith(keys, database, "one", "two");
 
-function as(replica: TestReplica, token: string): TestReplica["clients"] {
-  const clients = createClients({ url: replica.url, token });
-  onTestFinished(() => clients.close());
-  return clients;
-}
+const as = (replica: TestReplica, token: string) => asSeenWith(replica, token).clients;
 
 const textOf = (value: unknown) =>
   JSON.stringify(value, (_key, inner) => (typeof inner === "bigint" ? String(inner) : inner));
 
 test("an org begins with an owner, a default agent and a token that works; the token is shown once", async () => {
-  const replica = await startTestReplica(database.url, {
-    OPENAI_API_KEY: "sk-o",
-    ANTHROPIC_API_KEY: "sk-a",
-    GROQ_API_KEY: "",
-  });
+  const replica = replicas.one;
   const { org, owner, secret } = await replica.clients.orgs.createOrg({
     orgId: "acme",
     name: "Acme",
@@ -62,13 +52,13 @@ test("an org begins with an owner, a default agent and a token that works; the t
 });
 
 test("who is added by an address is one person in all orgs, and another role is no other member", async () => {
-  const replica = await startTestReplica(database.url);
-  const { owner, secret } = await replica.clients.orgs.createOrg({
-    orgId: "acme",
-    name: "Acme",
-    ownerEmail: "ada@acme.example",
+  const replica = await inNewOrg(replicas.one);
+  const { owner, secret } = await replicas.one.clients.orgs.createOrg({
+    orgId: "second",
+    name: "Second",
+    ownerEmail: "ada@second.example",
   });
-  const asked = { email: "ADA@acme.example", role: MemberRole.MEMBER };
+  const asked = { email: "ADA@second.example", role: MemberRole.MEMBER };
   const added = await replica.clients.orgs.addMember(asked);
   expect(added).toMatchObject({ member: { userId: owner!.userId }, secret: "" });
   await replica.clients.orgs.addMember({ ...asked, role: MemberRole.ADMIN });
@@ -78,15 +68,13 @@ test("who is added by an address is one person in all orgs, and another role is 
 });
 
 test("a first token is for who joins the org, and good in that org alone: nobody gets one of a member", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const { orgs: local } = replica.clients;
-  const acme = as(
-    replica,
-    (await local.createOrg({ orgId: "acme", name: "Acme", ownerEmail: "ada@acme.example" })).secret,
-  );
+  const acme = await inNewOrg(replicas.one);
+  const [ada] = (await acme.clients.orgs.listMembers({})).members;
   const asked = { email: "bob@x.example", role: MemberRole.MEMBER, tokenScopes: ["read"] };
   const { member, secret } = await local.addMember(asked);
-  expect((await as(replica, secret).orgs.getOrg({})).org!.id).toBe("local");
+  expect((await as(replica, secret).orgs.getOrg({})).org!.id).toBe(replica.orgId);
   await expect(as(replica, secret).orgs.addMember(asked)).rejects.toMatchObject({
     reason: "permission_denied",
   });
@@ -100,10 +88,10 @@ test("a first token is for who joins the org, and good in that org alone: nobody
   expect(members.map(({ role }) => role).sort()).toEqual([MemberRole.OWNER, MemberRole.MEMBER]);
 
   // A member of another org gets a token for this org, without access to the other org.
-  const ada = await local.addMember({ ...asked, email: "Ada@acme.example", tokenScopes: ["write"] });
-  const here = as(replica, ada.secret);
-  expect((await here.orgs.getOrg({})).org!.id).toBe("local");
-  const theirs = (await acme.tokens.listTokens({})).tokens;
+  const added = await local.addMember({ ...asked, email: ada!.email.toUpperCase(), tokenScopes: ["write"] });
+  const here = as(replica, added.secret);
+  expect((await here.orgs.getOrg({})).org!.id).toBe(replica.orgId);
+  const theirs = (await acme.clients.tokens.listTokens({})).tokens;
   expect(theirs).toHaveLength(1);
   await expect(here.tokens.rotateToken({ tokenId: theirs[0]!.id })).rejects.toMatchObject({
     reason: "not_found",
@@ -114,10 +102,10 @@ test("a first token is for who joins the org, and good in that org alone: nobody
 });
 
 test("an org made for somebody who is known: the token is good in the new org alone", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = replicas.one;
   const { orgs: local } = replica.clients;
-  const ask = (orgId: string) => local.createOrg({ orgId, name: orgId, ownerEmail: "ada@acme.example" });
-  const [acme, globex] = [await ask("acme"), await ask("globex")];
+  const ask = (orgId: string) => local.createOrg({ orgId, name: orgId, ownerEmail: "ada@known.example" });
+  const [acme, globex] = [await ask("known"), await ask("globex")];
   expect(globex.owner!.userId).toBe(acme.owner!.userId);
   const [first, second] = [as(replica, acme.secret), as(replica, globex.secret)];
   const laptop = await enrolDevice(first, "ada's laptop");
@@ -140,8 +128,8 @@ test("an org made for somebody who is known: the token is good in the new org al
 });
 
 test("an org keeps an owner, also when two of them remove each other at once", async () => {
-  const replica = await startTestReplica(database.url);
-  const { clients } = replica;
+  const replica = await inNewOrg(replicas.one);
+  const { clients, orgId } = replica;
   const [first] = (await clients.orgs.listMembers({})).members;
   await expect(clients.orgs.removeMember({ userId: first!.userId })).rejects.toMatchObject({
     reason: "failed_precondition",
@@ -156,12 +144,12 @@ test("an org keeps an owner, also when two of them remove each other at once", a
     as(replica, secret).orgs.removeMember({ userId: first!.userId }),
   ]);
   expect(outcomes.map((outcome) => outcome.status).sort()).toEqual(["fulfilled", "rejected"]);
-  const left = await database.db.selectFrom("member").select("role").where("org_id", "=", "local").execute();
+  const left = await database.db.selectFrom("member").select("role").where("org_id", "=", orgId).execute();
   expect(left).toEqual([{ role: "owner" }]);
 });
 
 test("a member who is removed loses tokens, streams, pins and runs, on every replica; others keep theirs", async () => {
-  const [one, two] = [await startTestReplica(database.url), await startTestReplica(database.url)];
+  const { one, two } = await inOneNewOrg(replicas);
   const { member, secret } = await one.clients.orgs.addMember({
     email: "bob@x.example",
     role: MemberRole.MEMBER,
@@ -206,7 +194,7 @@ test("a member who is removed loses tokens, streams, pins and runs, on every rep
 });
 
 test("a token that is rotated has a successor at once, and itself stays good for the overlap and no longer", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const { tokens } = replica.clients;
   const made = await tokens.createToken({
     kind: TokenKind.SVC,
@@ -242,7 +230,7 @@ test("a token that is rotated has a successor at once, and itself stays good for
 });
 
 test("a person's token is rotated by that person alone, and none by who may do less", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const { clients } = replica;
   const added = await clients.orgs.addMember({
     email: "bob@x.example",
@@ -260,7 +248,7 @@ test("a person's token is rotated by that person alone, and none by who may do l
 });
 
 test("a device's successor token is the same device, and both hold a stream during the overlap", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const device = await enrolDevice(replica.clients);
   const { tokens } = await replica.clients.tokens.listTokens({});
   const its = tokens.find((token) => token.deviceId === device.deviceId)!;
@@ -273,7 +261,7 @@ test("a device's successor token is the same device, and both hold a stream duri
 });
 
 test("a stream ends with its token, also if nobody tells the replica that the token has ended", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const [rotated, revoked, good] = [
     await enrolDevice(replica.clients),
     await enrolDevice(replica.clients),
@@ -294,8 +282,8 @@ test("a stream ends with its token, also if nobody tells the replica that the to
 });
 
 test("twenty devices that register at once on two replicas bring one default watcher; deleted, it stays so", async () => {
-  const replicas = [await startTestReplica(database.url), await startTestReplica(database.url)];
-  const { clients } = replicas[0]!;
+  const { one, two } = await inOneNewOrg(replicas);
+  const { clients } = one;
   const enrol = async (at: TestReplica, os: Os) => {
     const { joinCode } = await clients.fleet.createJoinCode({});
     return () => at.clients.device.enroll({ joinCode, installId: randomUUID(), label: "box", os });
@@ -303,12 +291,12 @@ test("twenty devices that register at once on two replicas bring one default wat
   const list = async () => (await clients.watchers.listWatchers({})).watchers;
   // Neither a phone nor a browser brings a default watcher.
   for (const os of [Os.IOS, Os.ANDROID, Os.BROWSER]) {
-    await (await enrol(replicas[0]!, os))();
+    await (await enrol(one, os))();
   }
   expect(await list()).toEqual([]);
 
   const enrolments = await Promise.all(
-    Array.from({ length: 20 }, (_, i) => enrol(replicas[i % 2]!, Os.LINUX)),
+    Array.from({ length: 20 }, (_, i) => enrol(i % 2 ? two : one, Os.LINUX)),
   );
   const enrolled = await Promise.all(enrolments.map((start) => start()));
   expect(new Set(enrolled.map((device) => device.deviceId)).size).toBe(20);
@@ -318,12 +306,12 @@ test("twenty devices that register at once on two replicas bring one default wat
   expect(found[0]!.spec!.prompt).toContain("If you lack history or context, say so; do not invent.");
 
   await clients.watchers.deleteWatcher({ watcherId: found[0]!.id });
-  await (await enrol(replicas[1]!, Os.MACOS))();
+  await (await enrol(two, Os.MACOS))();
   expect(await list()).toEqual([]);
 });
 
 test("a phone that says it runs what only a desktop can is refused, and told what it may say", async () => {
-  const replica = await startTestReplica(database.url);
+  const replica = await inNewOrg(replicas.one);
   const { joinCode } = await replica.clients.fleet.createJoinCode({});
   const installId = randomUUID();
   const { deviceId, token } = await replica.clients.device.enroll({
@@ -359,81 +347,4 @@ test("a phone that says it runs what only a desktop can is refused, and told wha
     capabilities: ["notification"],
   });
   expect(welcomed.welcome.deviceId).toBe(deviceId);
-});
-
-test("an older default agent gets its owner and providers when a replica starts, and keeps what a person changed", async () => {
-  const { db } = database;
-  const bootstrap = await orgs.ensureBootstrap(db);
-  // The state left by an older version.
-  await sql`update org set metadata = metadata - 'default_agent_at'`.execute(db);
-  await sql`update agent set owner_id = null, name = 'Mine'`.execute(db);
-  await sql`update agent_revision set name = 'Mine', settings = '{"identity": "changed", "model": "m"}'`.execute(
-    db,
-  );
-  const replicas = await Promise.all(
-    [1, 2].map(() => startTestReplica(database.url, { ANTHROPIC_API_KEY: "x" })),
-  );
-  const read = async () =>
-    (
-      await sql`
-        select a.owner_id, a.version, r.name, r.settings from agent a
-        join agent_revision r on (r.org_id, r.agent_id, r.version) = (a.org_id, a.id, a.version)`.execute(db)
-    ).rows;
-  const healed = {
-    owner_id: bootstrap!.userId,
-    version: 2,
-    name: "Mine",
-    settings: { identity: "changed", model: "m", installedProviders: ["anthropic"] },
-  };
-  expect(await read()).toEqual([healed]);
-  const { events } = await replicas[0]!.clients.events.listEvents({ kinds: ["agent."] });
-  expect(events).toMatchObject([{ actor: "pinion", data: { changed: ["owner_id", "installed_providers"] } }]);
-
-  // Providers and agents removed by a person afterwards stay removed.
-  await sql`update agent_revision set settings = settings - 'installedProviders'`.execute(db);
-  expect(
-    await defaultAgents.provisionDefaultAgents(db, { installedProviders: ["anthropic", "openai"] }),
-  ).toBe(0);
-  await sql`delete from agent`.execute(db);
-  expect(await defaultAgents.provisionDefaultAgents(db, { installedProviders: ["anthropic"] })).toBe(0);
-  expect(await read()).toEqual([]);
-});
-
-test("providers that a person took out of an older default agent stay out", async () => {
-  const { db } = database;
-  await orgs.ensureBootstrap(db, { installedProviders: ["openai"] });
-  // The state left by an older version, which did not note that the providers had been filled in.
-  await sql`update org set metadata = metadata - 'default_providers_at'`.execute(db);
-  const { agent } = await agentEdits.update(db, {
-    orgId: "local",
-    agentId: "pinion-default",
-    actor: "user:me",
-    expectedVersion: 0,
-    isDryRun: false,
-    change: (current) => ({ ...current, settings: { ...current.settings, installedProviders: [] } }),
-  });
-  expect(agent.version).toBe(2);
-  expect(await defaultAgents.provisionDefaultAgents(db, { installedProviders: ["anthropic"] })).toBe(0);
-  const after = await agents.get(db, { orgId: "local", agentId: "pinion-default" });
-  expect(after).toMatchObject({ version: 2, settings: { installedProviders: [] } });
-});
-
-test("an org without a default agent that no version has provided for gets one, once", async () => {
-  const { db } = database;
-  const bootstrap = await orgs.ensureBootstrap(db);
-  await sql`insert into org (id, name) values ('older', 'Older')`.execute(db);
-  await sql`insert into member (org_id, user_id, role) values ('older', ${bootstrap!.userId}, 'owner')`.execute(
-    db,
-  );
-  const provision = () => defaultAgents.provisionDefaultAgents(db, { installedProviders: [] });
-  expect((await Promise.all([provision(), provision()])).sort()).toEqual([0, 1]);
-  const agent = await db
-    .selectFrom("agent")
-    .selectAll()
-    .where("org_id", "=", "older")
-    .executeTakeFirstOrThrow();
-  expect(agent).toMatchObject({ id: "pinion-default", owner_id: bootstrap!.userId });
-  expect(await defaultAgents.findDefaultAgentId(db, { orgId: "older" })).toBe("pinion-default");
-  await db.deleteFrom("agent").where("org_id", "=", "older").execute();
-  expect(await provision()).toBe(0);
 });

@@ -71,7 +71,7 @@ function Live({ output }: { output: RunStream["output"]["value"] }) {
       {output.isCut && <span class="muted">… what came before is in the stored result{"\n"}</span>}
       {output.pieces.map((piece, index) => (
         <span key={index} class={piece.isError ? "stderr" : ""}>
-          <Ansi text={piece.text} />
+          <Ansi text={piece.text} isAfterReturn={output.pieces[index - 1]?.text.endsWith("\r")} />
         </span>
       ))}
     </>

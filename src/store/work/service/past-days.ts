@@ -1,0 +1,116 @@
+import { type RawBuilder, sql } from "kysely";
+import type { Db } from "../../pg/database.ts";
+
+/**
+ * Past days of ended runs, whose ends are counted without reading each (run-counts.ts). Nothing here
+ * costs a run anything at its end:
+ *
+ *   open ─ closeNewest ─▶ closed: an index of its ends; for each org with many ends their sums; and a
+ *                         trigger that adds later changes to the sums (migration 0072)
+ *
+ * The day's partition is locked meanwhile, so each end and each change is either in the sums as the
+ * day is closed, or added by the trigger. A late result of the day waits.
+ */
+
+/** Milliseconds that closing a day may take. */
+const closingMsMax = 600_000;
+/** The sums of an org's day with fewer ends would take as long to read as its rows. */
+const countedFromDefault = 1_000;
+
+/**
+ * Closes the newest past day that is not closed; returns its partition. Undefined if all are.
+ * `countedFrom`: the fewest ends of an org for which sums are made. Only in a transaction, and only by
+ * one replica at a time (partitions.ts).
+ */
+export async function closeNewest(
+  tx: Db,
+  { countedFrom }: { countedFrom: number } = { countedFrom: countedFromDefault },
+): Promise<string | undefined> {
+  const { rows } = await sql<{ name: string; day: string }>`
+    select c.relname as name, to_date(right(c.relname, 8), 'YYYYMMDD')::text as day
+    from pg_inherits i join pg_class c on c.oid = i.inhrelid
+    where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
+      and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date
+      and to_regclass(c.relname || '_ends') is null
+    order by c.relname desc limit 1`.execute(tx);
+  const [open] = rows;
+  if (!open) return undefined;
+  await sql`set local statement_timeout = ${sql.lit(closingMsMax)}`.execute(tx);
+  await sql`lock table ${sql.ref(open.name)} in share row exclusive mode`.execute(tx);
+  await sql`
+    create index if not exists ${sql.ref(`${open.name}_ends`)} on ${sql.ref(open.name)} (org_id, finished_at)
+    include (status, device_id, duration_ms)`.execute(tx);
+  await sql`call count_changed_ends(${sql.lit(open.name)}::regclass)`.execute(tx);
+  await addSums(tx, open.day, countedFrom);
+  return open.name;
+}
+
+/** Makes the sums of a day (YYYY-MM-DD) for each org that has enough ends and no sums. The day is locked. */
+export async function addSums(tx: Db, day: string, countedFrom: number): Promise<void> {
+  // Of the table, and not of the partition: an org behind a fence (moves/fence.ts) is left out.
+  const start = sql`${sql.lit(`${day} 00:00:00+00`)}::timestamptz`;
+  const ofDay = sql`finished_at >= ${start} and finished_at < ${start} + interval '24 hours'`;
+  // An org that moved here has brought its sums.
+  const { rows } = await sql<{ orgId: string }>`
+    insert into run_count (org_id, day)
+    select org_id, ${day}::date from run_finished where ${ofDay} group by 1 having count(*) >= ${countedFrom}
+    on conflict do nothing
+    returning org_id as "orgId"`.execute(tx);
+  if (rows.length === 0) return;
+  const ends = sql`run_finished where ${ofDay} and org_id = any(${rows.map(({ orgId }) => orgId)}::text[])`;
+  await sql`
+    with of_minute as materialized (
+      select org_id, status, date_trunc('hour', finished_at, 'UTC') as hour,
+        extract(minute from finished_at at time zone 'UTC')::int as minute, count(*)::int as runs
+      from ${ends} group by 1, 2, 3, 4
+    )
+    insert into run_count_hour (org_id, day, hour, status, runs, minutes)
+    select h.org_id, ${day}::date, h.hour, h.status, h.runs, array(
+      select coalesce(m.runs, 0) from generate_series(0, 59) nth left join of_minute m
+        on m.org_id = h.org_id and m.status = h.status and m.hour = h.hour and m.minute = nth order by nth)
+    from (select org_id, status, hour, sum(runs) as runs from of_minute group by 1, 2, 3) h`.execute(tx);
+  await sql`
+    insert into run_count_device (org_id, day, device_id, runs, busy_ms)
+    select org_id, ${day}::date, device_id, count(*), coalesce(sum(duration_ms), 0)
+    from ${ends} and device_id is not null and status <> 'skipped' group by 1, 3`.execute(tx);
+}
+
+/** Deletes the sums of the days whose partitions `tend` drops. */
+export async function forget(tx: Db, days: number, at: RawBuilder<unknown>): Promise<void> {
+  await sql`delete from run_count where day < (${at} at time zone 'UTC')::date - ${days}::int`.execute(tx);
+}
+
+/** Maximum days of orgs whose changes are added up in a pass. */
+const addedUpMax = 20;
+/** Changes of an org's day that are read as they are. */
+const changesMax = 100;
+
+/**
+ * Replaces the sums and the many changes of days by new sums. The numbers stay the same at every
+ * moment; a change that is added meanwhile stays a row of its own.
+ */
+export async function addUpChanges(db: Db, { moreThan } = { moreThan: changesMax }): Promise<void> {
+  const changed = (table: "run_count_hour" | "run_count_device") => sql`
+    select org_id, day from ${sql.table(table)} where is_change group by 1, 2 having count(*) > ${moreThan} limit ${addedUpMax}`;
+  await sql`
+    with gone as (
+      delete from run_count_hour h using (${changed("run_count_hour")}) c
+      where h.org_id = c.org_id and h.day = c.day
+      returning h.*
+    ), of_minute as (
+      select org_id, day, hour, status, nth, sum(m.runs)::int as runs
+      from gone cross join lateral unnest(minutes) with ordinality m (runs, nth) group by 1, 2, 3, 4, 5
+    )
+    insert into run_count_hour (org_id, day, hour, status, runs, minutes)
+    select org_id, day, hour, status, sum(runs), array_agg(runs order by nth)
+    from of_minute group by 1, 2, 3, 4 having bool_or(runs <> 0)`.execute(db);
+  await sql`
+    with gone as (
+      delete from run_count_device d using (${changed("run_count_device")}) c
+      where d.org_id = c.org_id and d.day = c.day
+      returning d.*
+    )
+    insert into run_count_device (org_id, day, device_id, runs, busy_ms)
+    select org_id, day, device_id, sum(runs), sum(busy_ms)
+    from gone group by 1, 2, 3 having sum(runs) <> 0 or sum(busy_ms) <> 0`.execute(db);
+}
