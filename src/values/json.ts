@@ -9,13 +9,13 @@ export type JsonValue = null | boolean | number | string | JsonValue[] | { [name
 export const inputDepthMax = 30;
 
 /**
- * Whether the value has at most {@link inputDepthMax} levels. The check is a loop, so a deep value
+ * Whether the value has at most `depthMax` levels. The check is a loop, so a deep value
  * cannot overflow the stack.
  */
-export function isShallow(value: JsonValue): boolean {
+export function isShallow(value: JsonValue, depthMax = inputDepthMax): boolean {
   let level: JsonValue[] = [value];
   for (let depth = 0; level.length > 0; depth++) {
-    if (depth > inputDepthMax) return false;
+    if (depth > depthMax) return false;
     const next: JsonValue[] = [];
     for (const part of level) {
       if (part !== null && typeof part === "object") for (const item of Object.values(part)) next.push(item);

@@ -13,10 +13,10 @@ export async function answered(work: () => Promise<unknown>): Promise<CallToolRe
     const text = typeof found === "string" ? found : JSON.stringify(found, null, 2);
     return { content: [{ type: "text", text: excerpt(text, charactersMax) }] };
   } catch (error) {
-    // A refusal is an answer for the agent; a failure is not.
     if (error instanceof Refusal) return refused(error.message);
     if (error instanceof ConnectError) return refused(error.rawMessage);
-    throw error;
+    // A failure's own words may hold addresses of the database, and are not the caller's.
+    return refused("Pinion could not do it now; try again");
   }
 }
 

@@ -17,6 +17,7 @@ import type { Surroundings } from "../../../usecases/surroundings.ts";
 import { isUuid, withCell } from "../../../values/ids.ts";
 import { isShallow, type JsonValue } from "../../../values/json.ts";
 import type { Handler } from "../port/requests.ts";
+import { createHookLanes, type HookLanes } from "./hook-lanes.ts";
 import { verify } from "./hook-verify.ts";
 import {
   createSenders,
@@ -49,17 +50,19 @@ type HookOptions = SenderOptions & {
 };
 
 type Asked = { request: IncomingMessage | Http2ServerRequest; id: string; urlSecret: string };
+type Served = HookOptions & { senders: Senders; lanes: HookLanes };
 
 export function withHooks(next: Handler, options: HookOptions): Handler {
   const senders = createSenders(options, {
     refusedPerMinute,
     noun: { one: "a delivery", many: "deliveries" },
   });
+  const served: Served = { ...options, senders, lanes: createHookLanes() };
   return async (request, response) => {
     const [, named, urlSecret = ""] = path.exec(request.url ?? "") ?? [];
     if (named === undefined) return next(request, response);
     const id = withCell(named, "");
-    const answer = await answerOf(options, senders, { request, id, urlSecret }).catch((error: unknown) => {
+    const answer = await answerOf(served, { request, id, urlSecret }).catch((error: unknown) => {
       if (!(error instanceof Refusal))
         options.log.warn(
           { err: error },
@@ -72,10 +75,10 @@ export function withHooks(next: Handler, options: HookOptions): Handler {
   };
 }
 
-async function answerOf(options: HookOptions, senders: Senders, asked: Asked): Promise<Answer> {
+async function answerOf(options: Served, asked: Asked): Promise<Answer> {
   const { request, id } = asked;
   if (request.method !== "POST") return answerWith({ status: 405, error: "POST is taken here" });
-  const sent = await senders.admit(request, id);
+  const sent = await options.senders.admit(request, id);
   if ("error" in sent) return answerWith(sent);
   const hook = isUuid(id) ? await hooks.findAddressed(options.crossOrgDb, id.toLowerCase()) : undefined;
   if (hook) return await deliver(options, hook, { ...asked, sent });
@@ -87,11 +90,11 @@ async function answerOf(options: HookOptions, senders: Senders, asked: Asked): P
 
 /** Verifies a delivery and takes the delivery in. */
 async function deliver(
-  options: HookOptions,
+  options: Served,
   hook: hooks.HookRow,
   { request, urlSecret, sent: { body, noteUnverified } }: Asked & { sent: Sent },
 ): Promise<Answer> {
-  const { crossOrgDb, db, log, surroundings } = options;
+  const { crossOrgDb, db, lanes, log, surroundings } = options;
   const secrets = secretsOf(options, hook);
   if (secrets.length === 0) {
     const reason = `the server has no ${hook.secret} for this org`;
@@ -113,7 +116,9 @@ async function deliver(
   const challenge = hook.kind === "slack" ? challengeOf(parsed) : undefined;
   if (challenge !== undefined) return { status: 200, body: { challenge } };
   const incoming = { ...verified, body: parsed, bodyBytes: body.length, headers: headersOf(headers) };
-  const taken = await withinOrg(hook.orgId, () => take(db, hook, incoming, surroundings));
+  const taken = await lanes.within(hook.id, () =>
+    withinOrg(hook.orgId, () => take(db, hook, incoming, surroundings)),
+  );
   options.onEvents(hook.orgId);
   const { id: delivery, outcome, runId } = taken;
   return { status: 202, body: { delivery, outcome, ...(runId ? { run_id: runId } : {}) } };
@@ -160,7 +165,8 @@ function send(
 }
 
 function parse(body: Buffer, type: string): JsonValue | undefined {
-  const text = body.toString("utf8");
+  // Some senders begin with a byte order mark, which JSON does not know.
+  const text = body.toString("utf8").replace(/^\ufeff/, "");
   if (text.trim() === "") return {};
   if (/^application\/x-www-form-urlencoded/i.test(type)) {
     const form = Object.fromEntries(new URLSearchParams(text));

@@ -119,9 +119,9 @@ type RunsWanted = {
 export async function list(db: Db, wanted: RunsWanted): Promise<RunRow[]> {
   const { orgId, labels = [], limit } = wanted;
   const where = conditionsOf(wanted);
-  if (labels.length === 0) return listWhere(db, where, limit);
+  if (labels.length === 0) return listWhere(db, where, limit, notedBefore(wanted));
   const onThem = [...where, isOnDeviceWith(labels)];
-  if (wanted.deviceId || wanted.watcherId) return listWhere(db, onThem, limit);
+  if (isOfFew(wanted)) return listWhere(db, onThem, limit, notedBefore(wanted));
   const deviceIds = await devicesWith(db, { orgId, labels });
   if (deviceIds.length <= devicesAskedMax) return listOfDevices(db, deviceIds, where, limit);
   // Many devices: their runs are probably among the newest. Older runs are asked for by device.
@@ -176,19 +176,38 @@ function conditionsOf(wanted: RunsWanted): RawBuilder<unknown>[] {
     // The condition of the index on the few runs that did not complete.
     if (!wanted.statuses.includes("completed")) where.push(sql`r.status <> 'completed'`);
   }
-  const reasons = wanted.attention ?? [];
-  if (wanted.wantsAttention || reasons.length > 0) {
-    const isOne = reasons.length === 0 ? sql`` : sql`and attention && ${reasons as string[]}::text[]`;
-    where.push(
-      // "attention <> '{}'" is the condition of the index.
-      sql`r.id in (select run_id from run_report where org_id = ${orgId} and attention <> '{}' ${isOne})`,
-    );
+  if (wanted.wantsAttention || wanted.attention?.length) {
+    where.push(sql`r.id in (${isOfFew(wanted) ? sql`select run_id from noted` : notedRuns(wanted)})`);
   }
   return where;
 }
 
-async function listWhere(db: Db, where: RawBuilder<unknown>[], limit: number): Promise<RunRow[]> {
-  const { rows } = await sql<RunRow>`
+/** Whether the list is of a few of the org's runs. */
+const isOfFew = ({ watcherId, deviceId }: RunsWanted) => Boolean(watcherId || deviceId);
+
+/** The runs whose agents gave one of the reasons, or any. */
+function notedRuns({ orgId, attention = [] }: RunsWanted): RawBuilder<unknown> {
+  const isOne = attention.length === 0 ? sql`` : sql`and attention && ${attention as string[]}::text[]`;
+  // "attention <> '{}'" is the condition of the index.
+  return sql`select run_id from run_report where org_id = ${orgId} and attention <> '{}' ${isOne}`;
+}
+
+/**
+ * For a list of few runs the runs with reasons are read once, before: PostgreSQL would look for each run into the reports
+ * of each day.
+ */
+const notedBefore = (wanted: RunsWanted) =>
+  isOfFew(wanted) && (wanted.wantsAttention || wanted.attention?.length)
+    ? sql`with noted as materialized (${notedRuns(wanted)})`
+    : sql``;
+
+async function listWhere(
+  db: Db,
+  where: RawBuilder<unknown>[],
+  limit: number,
+  before: RawBuilder<unknown> = sql``,
+): Promise<RunRow[]> {
+  const { rows } = await sql<RunRow>`${before}
     select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
     where ${sql.join(where, sql` and `)}
     order by r.id desc

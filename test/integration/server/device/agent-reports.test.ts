@@ -258,6 +258,9 @@ test("what people should look at is on the run, in the log, and found by it", as
   const { runs } = await clients.runs.listRuns({ deviceId: device.deviceId, wantsAttention: true });
   expect(runs.map(({ id }) => id)).toEqual([run.id]);
   expect(runs.map(({ id }) => id)).not.toContain(quiet.id);
+  const ofAll = await clients.runs.listRuns({ wantsAttention: true });
+  expect(ofAll.runs.map(({ id }) => id)).toContain(run.id);
+  expect(ofAll.runs.map(({ id }) => id)).not.toContain(quiet.id);
   const because = async (...attention: AttentionReason[]) =>
     (await clients.runs.listRuns({ deviceId: device.deviceId, attention })).runs.map(({ id }) => id);
   expect(await because(AttentionReason.SCHEMA)).toEqual([]);
