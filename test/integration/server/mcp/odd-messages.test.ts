@@ -105,12 +105,13 @@ test("calls whose callers have gone wait no longer", async () => {
   expect(new Set(await Promise.all(waits))).toEqual(new Set(["gone"]));
   // A wait looks twice a second. PostgreSQL tells of transactions with a delay of up to a second.
   let before = 0;
+  let looks = 0;
   const since = async () => {
     const now = await transactions();
     const count = now - before;
     before = now;
-    return count;
+    // The first two looks count what was before, or no time at all.
+    return looks++ < 2 ? Number.POSITIVE_INFINITY : count;
   };
-  await since();
   await expect.poll(since, { timeout: 20_000, interval: 1_500 }).toBeLessThan(40);
 });
