@@ -20,6 +20,7 @@ import { type Facts, gather } from "../store/work/messages/delivery-facts.ts";
 import * as events from "../store/work/service/events.ts";
 import type { Logger } from "../telemetry/log.ts";
 import { within } from "../time/abort.ts";
+import { type Busy, DueDeliveries } from "./due-deliveries.ts";
 import { type Loop, startLoop } from "./loop.ts";
 
 /** The end of a try, as reported by the sender. */
@@ -97,6 +98,7 @@ export function startDeliverer(options: Options): Deliverer {
   const leaseMs = options.leaseMs ?? leaseMsDefault;
   // The end of a try wakes the loop: the next delivery of the lane or destination may start.
   const tries = new Tries({ ...options, leaseMs, onEnd: () => loop.poke() });
+  const due = new DueDeliveries(db);
   let awayAt = 0;
 
   /** Alerts of absent devices, if any org has asked for alerts; returns whether there is one to send. */
@@ -118,14 +120,18 @@ export function startDeliverer(options: Options): Deliverer {
     async pass(_, wasPoked) {
       // Both ask the database in one statement. A poke tells of a delivery; without one, a look
       // nearly always tells of none.
-      const [hasAlert, waitMs] = await Promise.all([tellOfAway(), wasPoked ? 0 : looks.ask(claims.nextMs)]);
+      const isTold = wasPoked || due.isKnown;
+      const [hasAlert, waitMs] = await Promise.all([tellOfAway(), isTold ? 0 : looks.ask(claims.nextMs)]);
       const limit = triesMax - tries.size;
       if (limit === 0) return options.sweepMs;
       const nextMs = hasAlert ? 0 : waitMs;
       if (nextMs !== 0) return untilDue(nextMs);
       const places = { limit, reserve, perDestinationMax, perOrgMax, perOrgFew, busy: tries.busy };
-      const claimed = await claims.claim(db, places, leaseMs);
-      if (claimed.length === 0) return untilDue(await looks.ask(claims.nextMs));
+      const { claimed, waitMs: restMs } = await due.claim(places, leaseMs);
+      if (claimed.length === 0)
+        return restMs === undefined
+          ? untilDue(await looks.ask(claims.nextMs))
+          : Math.min(restMs, options.sweepMs);
       const facts = await gather(db, claimed);
       for (const delivery of claimed) tries.begin(delivery, facts.get(delivery.id));
       return 0;
@@ -152,7 +158,7 @@ class Tries {
   readonly #tries = new Set<Promise<void>>();
   readonly #stopping = new AbortController();
   /** By destination. */
-  readonly #busy = new Map<string, claims.Busy>();
+  readonly #busy = new Map<string, Busy>();
 
   constructor(options: TriesOptions) {
     this.#options = options;
@@ -162,7 +168,7 @@ class Tries {
     return this.#tries.size;
   }
 
-  get busy(): claims.Busy[] {
+  get busy(): Busy[] {
     return [...this.#busy.values()];
   }
 

@@ -61,8 +61,13 @@ export const trafficMutations = [
     replacements: [
       {
         file: "src/store/work/messages/delivery-claims.ts",
-        from: `    \${heads},\n    \${placedLanes(places)},`,
-        to: `    with recursive head as (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'),\n    \${placedLanes(places)},`,
+        from: `    \${heads},\n    due as (`,
+        to: `    with recursive head as (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'),\n    due as (`,
+      },
+      {
+        file: "src/store/work/messages/delivery-claims.ts",
+        from: "and o.lane = x.lane and o.state = 'pending' and o.seq < x.seq",
+        to: "and o.lane = x.lane and false",
       },
     ],
     breaks: ["messages arrive in order"],

@@ -23,10 +23,7 @@ export type Claimed = {
   sinceMs: number;
 };
 
-/**
- * The oldest pending delivery of every lane, by as many steps through the index as there are lanes
- * (X2).
- */
+/** The oldest pending delivery of every lane, by a step through the index for each lane (X2). */
 const heads = sql`
   with recursive head as (
     (select org_id, destination_id, lane, id, next_at, lease_until from delivery where state = 'pending'
@@ -39,70 +36,54 @@ const heads = sql`
     ) n
   )`;
 
-/** The running tries of a destination. */
-export type Busy = { orgId: string; destinationId: string; count: number };
+/** A due delivery that no replica holds, the oldest of its lane. */
+export type Due = { orgId: string; destinationId: string; id: string };
 
-/** How many deliveries a claim takes, with the running tries of the replica. */
-export type Places = {
-  /** Maximum deliveries of the claim. */
-  limit: number;
-  /** Of `limit`, the places that only orgs with at most `perOrgFew` tries get. */
-  reserve: number;
-  /** Maximum tries of a destination, and of an org. */
-  perDestinationMax: number;
-  perOrgMax: number;
-  perOrgFew: number;
-  busy: readonly Busy[];
-};
+/** Maximum due deliveries of a walk, in all and of a destination. */
+const dueMax = 10_000;
+const duePerDestinationMax = 256;
 
 /**
- * The due lanes, each with its place: among the tries of its destination, of its org, and of all. An
- * org with few tries comes before an org with many.
+ * Finds due deliveries, the longest due of each destination first; destinations take turns. The walk
+ * costs a step through the index for each waiting lane.
  */
-const placedLanes = ({ busy, perDestinationMax }: Places) => sql`
-  busy as materialized (
-    select * from ${unnest("b", busy, {
-      org_id: ["text", (b) => b.orgId],
-      destination_id: ["uuid", (b) => b.destinationId],
-      count: ["int", (b) => b.count],
-    })}
-  ),
-  due as (
-    select h.org_id, h.id, h.next_at, coalesce(b.count, 0)
-      + row_number() over (partition by h.org_id, h.destination_id order by h.next_at, h.id) as place
-    from head h left join busy b on b.destination_id = h.destination_id
-    where h.next_at <= now() and (h.lease_until is null or h.lease_until < now())
-  ),
-  within_org as (
-    select d.org_id, d.id, d.next_at, coalesce(b.count, 0)
-      + row_number() over (partition by d.org_id order by d.next_at, d.id) as org_place
-    from due d left join (select org_id, sum(count)::int as count from busy group by org_id) b on b.org_id = d.org_id
-    where d.place <= ${perDestinationMax}
-  ),
-  placed as (
-    select org_id, id, org_place, row_number() over (order by org_place, next_at, org_id, id) as place from within_org
-  )`;
-
-/**
- * Claims due deliveries within the places, each under a lease. Rows locked by other replicas are
- * skipped, so all replicas may claim at once.
- */
-export async function claim(db: Db, places: Places, leaseMs: number): Promise<Claimed[]> {
-  const { limit, reserve, perOrgMax, perOrgFew } = places;
-  const { rows } = await sql<Claimed>`
+export async function findDue(db: Db): Promise<Due[]> {
+  const { rows } = await sql<Due>`
     ${heads},
-    ${placedLanes(places)},
-    taken as materialized (
-      select d.org_id, d.id from (
-          select * from placed where place <= ${limit} and org_place <= ${perOrgMax}
-            and (org_place <= ${perOrgFew} or place <= ${limit - reserve})
-        ) u
-        cross join lateral (
-          select org_id, id from delivery x
-          where x.org_id = u.org_id and x.id = u.id and x.state = 'pending' and x.next_at <= now()
-            and (x.lease_until is null or x.lease_until < now())
-          for update skip locked
-        ) d
+    due as (
+      select org_id, destination_id, id, next_at,
+        row_number() over (partition by org_id, destination_id order by next_at, id) as turn
+      from head where next_at <= now() and (lease_until is null or lease_until < now())
+    )
+    select org_id as "orgId", destination_id as "destinationId", id from due
+    where turn <= ${duePerDestinationMax} order by turn, next_at, org_id, id limit ${dueMax}
+  `.execute(db);
+  return rows;
+}
+
+/**
+ * Claims deliveries that a walk has found, each under a lease: the ones that are still due, free, and
+ * the oldest of their lanes. Rows locked by other replicas are skipped, so all replicas may claim at
+ * once.
+ */
+export async function claim(db: Db, found: readonly Due[], leaseMs: number): Promise<Claimed[]> {
+  if (found.length === 0) return [];
+  const input = unnest("i", found, {
+    org_id: ["text", (d) => d.orgId],
+    id: ["uuid", (d) => d.id],
+  });
+  const { rows } = await sql<Claimed>`
+    with taken as materialized (
+      select d.org_id, d.id from ${input} cross join lateral (
+        select org_id, id from delivery x
+        where x.org_id = i.org_id and x.id = i.id and x.state = 'pending' and x.next_at <= now()
+          and (x.lease_until is null or x.lease_until < now())
+          and not exists (
+            select from delivery o where o.org_id = x.org_id and o.destination_id = x.destination_id
+              and o.lane = x.lane and o.state = 'pending' and o.seq < x.seq
+          )
+        for update skip locked
+      ) d
     )
     update delivery d set attempts = d.attempts + 1, lease_token = gen_random_uuid(),
       lease_until = now() + ${leaseMs} * interval '1 ms'
