@@ -380,5 +380,6 @@ test("whatever two replicas do at once to a watcher's runs, some order of it exp
     }),
     { seed, numRuns: 10_000, interruptAfterTimeLimit: timeLimitMs },
   );
-  expect(lives).toBeGreaterThan(5);
+  // A quiet machine has some dozens.
+  expect(lives).toBeGreaterThan(2);
 });

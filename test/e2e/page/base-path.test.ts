@@ -76,6 +76,8 @@ describe.skipIf(!browserPath)("below a path", () => {
     const page = await browser.open(url);
     await page.getByRole("link", { name: "Documentation" }).click();
     await page.getByRole("heading", { name: "Documentation", level: 1 }).waitFor();
+    // The key is of the page's script.
+    await page.waitForLoadState();
     await page.keyboard.press("/");
     await page.keyboard.type("turns conversations");
     await page.locator("#found").getByRole("link", { name: "Turns and conversations" }).first().click();

@@ -14,6 +14,8 @@ describe.skipIf(!browserPath)("the documentation", () => {
     await page.getByRole("link", { name: "Documentation" }).click();
     await page.getByRole("heading", { name: "Documentation", level: 1 }).waitFor();
 
+    // The key is of the page's script.
+    await page.waitForLoadState();
     await page.keyboard.press("/");
     await page.keyboard.type("turns conversations");
     const result = page.locator("#found").getByRole("link", { name: "Turns and conversations" }).first();
