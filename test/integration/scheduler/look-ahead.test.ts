@@ -129,9 +129,13 @@ test("the next crowd begins by the rate at which the last one was recorded", asy
   const secondMs = Date.now() + 50_000;
   // 2,000 slots take a new replica 1.2 s by the rate that it assumes.
   expect(await passAt(secondMs)).toBe(secondMs - 1_200);
-  const firstMs = Date.now() + 1_000;
-  await passAt(firstMs);
-  await ahead.pass(await schedules.lookAhead(db, ahead.through, "here"));
+  // On a busy machine the moment may come before all are recorded: then the crowd gets another one.
+  for (let tries = 0; tries < 5; tries++) {
+    await sql`delete from run`.execute(db);
+    await passAt(Date.now() + 1_000);
+    await ahead.pass(await schedules.lookAhead(db, ahead.through, "here"));
+    if ((await countRuns(watcher))[0]?.runs === 2_000) break;
+  }
   expect(await countRuns(watcher)).toEqual([{ runs: 2_000, watchers: 2_000 }]);
   expect(await passAt(secondMs)).not.toBe(secondMs - 1_200);
 });
