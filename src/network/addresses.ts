@@ -109,11 +109,8 @@ export function createReach(
         if (!isAllowed(host)) throw refused(host, host);
         return;
       }
-      await new Promise<void>((resolve, reject) => {
-        lookup(host, { all: true }, (error) => {
-          if (error instanceof AddressRefused) reject(error);
-          else resolve();
-        });
+      await findAllowed(host, 0).catch((error: unknown) => {
+        if (error instanceof AddressRefused) throw error;
       });
     },
   };

@@ -9,14 +9,15 @@ import { type LookupAddress, lookup } from "node:dns";
 import { Resolver } from "node:dns/promises";
 import { readFile } from "node:fs/promises";
 import { promisify } from "node:util";
+import { Limit } from "../batches/limit.ts";
 
 const lookUpBySystem = promisify(lookup);
 const hostsPath = "/etc/hosts";
 /** Milliseconds that a name server has to answer; the second try has twice as long. */
 const answerMsMax = 2_000;
 const triesMax = 2;
-/** Maximum look-ups by the system that wait for each other. */
-const waitingMax = 64;
+/** Maximum look-ups by the system that wait for the one under way. */
+const waitingMax = 63;
 /** Answers of DNS by which a name is not known to it: the system may know the name. */
 const unknown = new Set(["ENOTFOUND", "ENODATA"]);
 
@@ -71,14 +72,10 @@ async function askServers(host: string, servers: readonly string[] | undefined):
 }
 
 function createSystemLookup(): FindAddresses {
-  let waiting = 0;
-  let last: Promise<unknown> = Promise.resolve();
-  return async (host) => {
-    if (waiting >= waitingMax)
-      throw new Error(`too many names wait to be looked up, and ${host} is one more`);
-    waiting++;
-    const looking = last.then(() => lookUpBySystem(host, { all: true }));
-    last = looking.catch(() => {}).finally(() => waiting--);
-    return looking;
-  };
+  const limit = new Limit(1, waitingMax);
+  return (host) =>
+    limit.run(
+      () => lookUpBySystem(host, { all: true }),
+      () => new Error(`too many names wait to be looked up, and ${host} is one more`),
+    );
 }

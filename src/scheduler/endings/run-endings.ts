@@ -186,8 +186,8 @@ function textsOf({ reason, output, signal }: Report): Pick<Report, "reason" | "o
 }
 
 /**
- * Settles attempts and writes their events, in the caller's transaction (R5). Appending events
- * takes the orgs' locks, so nothing else may follow in the transaction.
+ * Settles attempts and writes their events, in the caller's transaction (R5). The events are the
+ * transaction's last statement (store/pg/last.ts).
  */
 export async function settleWithEvents(
   tx: Db,
@@ -217,8 +217,7 @@ async function tellOf(
 }
 
 /**
- * Appends the events of settled runs: the second half of {@link settleWithEvents}, and equally the
- * transaction's last statement.
+ * Appends the events of settled runs: the second half of {@link settleWithEvents}.
  */
 export async function appendSettled(
   tx: Db,
@@ -249,7 +248,7 @@ export async function appendSettled(
 
 /**
  * Appends the events of late reports: reports that ended their runs, and reports stored beside
- * them. The last statement, too.
+ * them.
  */
 export async function appendLate(
   tx: Db,

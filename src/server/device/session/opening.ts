@@ -2,6 +2,7 @@ import { type JsonObject, toJson } from "@bufbuild/protobuf";
 import { ExecutorInfoSchema, WorkspaceInfoSchema } from "#gen/pinion/v1/activity_pb.js";
 import { type Hello, UpgradeInfoSchema } from "#gen/pinion/v1/device_pb.js";
 import { createBatcher } from "../../../batches/batcher.ts";
+import { Limit } from "../../../batches/limit.ts";
 import { pairsOf } from "../../../batches/pairs.ts";
 import { Refusal, refuse } from "../../../errors.ts";
 import * as devices from "../../../store/people/devices/devices.ts";
@@ -48,7 +49,7 @@ export function createOpenings(
 ): (session: Greeting & Pick<Session, "state">, hello: Hello) => Promise<Opening> {
   const quiet = createQuiet(given.ttlMs);
   const deps = { ...given, isQuiet: quiet.isQuiet };
-  const apart = createLimit(apartMax);
+  const apart = new Limit(apartMax);
   const returning = createBatcher<Greeted & { session: Pick<Session, "state"> }, First | undefined>({
     run: async (greeted) => {
       // A device that has given up dials again: its abandoned hellos cost the other devices nothing.
@@ -63,14 +64,14 @@ export function createOpenings(
   });
   return async (session, hello) => {
     if (session.isWorker) {
-      return apart(async () => {
+      return apart.run(async () => {
         if (session.state === "closed") abandoned();
         return finish(deps, { session, hello }, await openWorker(deps, session, hello));
       });
     }
     const first = (await returning.add({ session, hello })) ?? abandoned();
     const rest = () => openRest(deps, { session, hello }, first);
-    return "opening" in first ? rest() : apart(rest);
+    return "opening" in first ? rest() : apart.run(rest);
   };
 }
 
@@ -201,23 +202,5 @@ function factsOf(hello: Hello): hellos.HelloFacts {
     upgrade: hello.upgrade ? (toJson(UpgradeInfoSchema, hello.upgrade) as JsonObject) : null,
     executors: hello.executors.map((executor) => toJson(ExecutorInfoSchema, executor) as JsonObject),
     workspaces: hello.workspaces.map((workspace) => toJson(WorkspaceInfoSchema, workspace) as JsonObject),
-  };
-}
-
-/** Lets at most `max` pieces of work run at once; the others wait their turn, in order. */
-export function createLimit(max: number): <T>(work: () => Promise<T>) => Promise<T> {
-  let running = 0;
-  const waiting: (() => void)[] = [];
-  return async (work) => {
-    if (running >= max) await new Promise<void>((resolve) => waiting.push(resolve));
-    else running += 1;
-    try {
-      return await work();
-    } finally {
-      // The next work takes the place at once, so that no newer work comes in between.
-      const next = waiting.shift();
-      if (next) next();
-      else running -= 1;
-    }
   };
 }

@@ -3,6 +3,7 @@
  * connections of the pool that all other requests need: a few are under way, the others wait here. A
  * hook beyond its rate refuses without a statement until it takes deliveries again.
  */
+import { Limit } from "../../../batches/limit.ts";
 import { Refusal, refuse } from "../../../errors.ts";
 
 /** Maximum deliveries of a hook under way, and waiting: a burst of a sender that does not try again. */
@@ -19,11 +20,10 @@ export type HookLanes = {
   within<T>(hookId: string, work: () => Promise<T>): Promise<T>;
 };
 
-type Lane = { underWay: number; waiting: (() => void)[] };
 type Spent = { until: number; message: string };
 
 export function createHookLanes(now: () => number = () => performance.now()): HookLanes {
-  const lanes = new Map<string, Lane>();
+  const lanes = new Map<string, Limit>();
   const spent = new Map<string, Spent>();
 
   function requireRate(hookId: string): void {
@@ -40,39 +40,31 @@ export function createHookLanes(now: () => number = () => performance.now()): Ho
     spent.set(hookId, { message, until: now() + Math.min(retryAfterMs, spentMsMax) });
   }
 
-  async function enter(hookId: string): Promise<Lane> {
-    const lane = lanes.get(hookId) ?? { underWay: 0, waiting: [] };
-    lanes.set(hookId, lane);
-    if (lane.underWay < underWayMax) lane.underWay++;
-    else {
-      if (lane.waiting.length >= waitingMax)
-        refuse("resource_exhausted", "too many deliveries at once", { retryAfterMs: crowdedMs });
-      // The delivery that leaves hands its place on.
-      await new Promise<void>((resolve) => lane.waiting.push(resolve));
+  /** Does the work within the hook's rate. A refusal is remembered before the next delivery begins. */
+  async function atRate<T>(hookId: string, work: () => Promise<T>): Promise<T> {
+    requireRate(hookId);
+    try {
+      return await work();
+    } catch (error) {
+      if (error instanceof Refusal && error.reason === "resource_exhausted" && !spent.has(hookId))
+        noteSpent(hookId, error);
+      throw error;
     }
-    return lane;
-  }
-
-  function leave(hookId: string, lane: Lane): void {
-    const next = lane.waiting.shift();
-    if (next) next();
-    else if (--lane.underWay === 0) lanes.delete(hookId);
   }
 
   return {
     async within(hookId, work) {
       requireRate(hookId);
-      const lane = await enter(hookId);
+      const lane = lanes.get(hookId) ?? new Limit(underWayMax, waitingMax);
+      lanes.set(hookId, lane);
       try {
-        requireRate(hookId);
-        return await work();
-      } catch (error) {
-        if (error instanceof Refusal && error.reason === "resource_exhausted" && !spent.has(hookId))
-          noteSpent(hookId, error);
-        throw error;
+        return await lane.run(() => atRate(hookId, work), crowded);
       } finally {
-        leave(hookId, lane);
+        if (lane.isIdle) lanes.delete(hookId);
       }
     },
   };
 }
+
+const crowded = () =>
+  new Refusal("resource_exhausted", "too many deliveries at once", { retryAfterMs: crowdedMs });

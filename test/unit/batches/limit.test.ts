@@ -1,12 +1,12 @@
 import { expect, test } from "vitest";
-import { createLimit } from "../../../../src/server/device/session/opening.ts";
+import { Limit } from "../../../src/batches/limit.ts";
 
 test("a limit lets so many run at once, the others in their order, also after a failure", async () => {
-  const limit = createLimit(2);
+  const limit = new Limit(2);
   const begun: number[] = [];
   const gates = [0, 1, 2, 3].map(() => Promise.withResolvers<void>());
   const done = gates.map((gate, index) =>
-    limit(() => {
+    limit.run(() => {
       begun.push(index);
       return gate.promise;
     }),
