@@ -36,6 +36,16 @@ async function reasonOf(call: Promise<unknown>): Promise<string> {
   return (error as { reason?: string } | undefined)?.reason ?? "none";
 }
 
+/** The worker is given the turn at once; then the turn ends, and the worker leaves. */
+async function expectSoon(stream: DeviceStream, turnId: string): Promise<void> {
+  const startedAt = performance.now();
+  const assignment = await takeOn(stream);
+  expect(assignment.workId).toBe(turnId);
+  expect(performance.now() - startedAt).toBeLessThan(promptMs);
+  await answer(stream, assignment, "this");
+  await leave(stream);
+}
+
 test("a conversation that is deleted is forgotten whole, and not while it is spoken in", async () => {
   const { clients } = replicas.here;
   const who = somebody();
@@ -68,12 +78,7 @@ test("a turn that a claim passed by, because a deletion of its conversation was 
   await answer(stream, await takeOn(stream), "other");
   await deletion.commit();
   expect(await refused).toBe("failed_precondition");
-  const startedAt = performance.now();
-  const assignment = await takeOn(stream);
-  expect(assignment.workId).toBe(turn.id);
-  expect(performance.now() - startedAt).toBeLessThan(promptMs);
-  await answer(stream, assignment, "this");
-  await leave(stream);
+  await expectSoon(stream, turn.id);
 });
 
 test("a turn that a claim passed by is given soon after, though whoever held it rings for nobody", async () => {
@@ -85,12 +90,7 @@ test("a turn that a claim passed by is given soon after, though whoever held it 
   await startTurn(clients, somebody());
   await answer(stream, await takeOn(stream), "other");
   await held.tx.rollback().execute();
-  const startedAt = performance.now();
-  const assignment = await takeOn(stream);
-  expect(assignment.workId).toBe(turn.id);
-  expect(performance.now() - startedAt).toBeLessThan(promptMs);
-  await answer(stream, assignment, "this");
-  await leave(stream);
+  await expectSoon(stream, turn.id);
 });
 
 test("a run is given soon after, though its device's session was held when it was triggered", async () => {
