@@ -190,11 +190,16 @@ test("closing twice, or before the first use, is fine", async () => {
 });
 
 test("callers of one moment share the connections that are there, while one more is opened", async () => {
-  const database = open({ poolMax: 10 });
+  const { proxy, url } = await throughProxy();
+  const database = open({ url, poolMax: 10, connectTimeoutMs: 10_000 });
   await sql`select 1`.execute(database.db);
+  // The further connection is opened for as long as the test lasts.
+  proxy.set({ onConnect: "hang" });
   await Promise.all(Array.from({ length: 8 }, () => sql`select 1`.execute(database.db)));
-  expect(database.opened()).toBeLessThanOrEqual(2);
+  await expect.poll(() => proxy.connected).toBe(2);
+  expect(database.opened()).toBe(1);
   expect(database.stats().waiting).toBe(0);
+  await proxy.close();
 });
 
 test("whoever finds all connections taken for long gets another one", async () => {
