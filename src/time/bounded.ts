@@ -33,3 +33,42 @@ export function inTime<T>(
     delete holder[slot];
   }
 }
+
+type BoundedOptions = {
+  /** Milliseconds of each try; a further try follows only if other processes had the processor. */
+  triesMs: readonly number[];
+  lateShare?: number;
+  /** Maximum texts that are remembered as too slow. */
+  slowMax: number;
+};
+
+/** Work on texts that others have written; a text that took too long takes the time only once. */
+export class BoundedWork {
+  readonly #options: BoundedOptions;
+  readonly #slow = new Set<string>();
+
+  constructor(options: BoundedOptions) {
+    this.#options = options;
+  }
+
+  /** Whether the text is remembered as too slow. */
+  isSlow(text: string): boolean {
+    return this.#slow.has(text);
+  }
+
+  /** Remembers the text as too slow, in the place of the oldest one. */
+  noteSlow(text: string): void {
+    const [oldest] = this.#slow;
+    if (this.#slow.size >= this.#options.slowMax && oldest !== undefined) this.#slow.delete(oldest);
+    this.#slow.add(text);
+  }
+
+  /** As {@link inTime}, in up to as many tries as the options name: "starved" in each of them. */
+  try<T>(work: () => T): ReturnType<typeof inTime<T>> {
+    for (const msMax of this.#options.triesMs) {
+      const found = inTime(msMax, work, this.#options.lateShare);
+      if (found !== "starved") return found;
+    }
+    return "starved";
+  }
+}

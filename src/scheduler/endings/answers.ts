@@ -3,20 +3,20 @@
  * go back for years, and references that fork take as long. A check has a limit of time.
  */
 import { type OutputUnit, type Schema, Validator } from "@cfworker/json-schema";
-import { inTime } from "../../time/bounded.ts";
+import { BoundedWork } from "../../time/bounded.ts";
 
 /** Maximum problems named; a wrong answer may have thousands. */
 const problemsShownMax = 5;
 const problemCharactersMax = 300;
 /** Milliseconds of one check; an ordinary one takes less than one. */
 const checkMsMax = 50;
-/** Milliseconds of the last check on a busy machine: each has twice the time of the one before. */
-const starvedCheckMsMax = 800;
 /** A larger answer may take its time for its size. */
 const largeAnswerCharacters = 16_384;
-/** Schemas remembered as too slow: of these, no further answer takes the time. */
-const slowSchemasMax = 1_000;
-const slowSchemas = new Set<string>();
+/** Checks by schema. On a busy machine each further one has twice the time of the one before. */
+const checks = new BoundedWork({
+  triesMs: [checkMsMax, 2 * checkMsMax, 4 * checkMsMax, 8 * checkMsMax, 16 * checkMsMax],
+  slowMax: 1_000,
+});
 const unchecked = {
   late: `the check against the schema takes more than ${checkMsMax} ms; simplify its patterns and references`,
   endless: "the check against the schema does not end; simplify its references",
@@ -48,31 +48,20 @@ function innermost(errors: readonly OutputUnit[]): OutputUnit[] {
  */
 function validate(answer: unknown, schema: unknown) {
   const text = JSON.stringify(schema);
-  if (slowSchemas.has(text)) return "late";
+  if (checks.isSlow(text)) return "late";
   try {
     const isLarge = JSON.stringify(answer).length > largeAnswerCharacters;
-    for (let msMax = checkMsMax; msMax <= starvedCheckMsMax; msMax *= 2) {
-      const found = inTime(msMax, () => {
-        const { errors } = new Validator(schema as Schema, "2020-12", isLarge).validate(answer);
-        return innermost(errors);
-      });
-      if (typeof found === "object") return found.value;
-      if (found === "late") {
-        if (!isLarge) noteSlow(text);
-        break;
-      }
-    }
+    const found = checks.try(() => {
+      const { errors } = new Validator(schema as Schema, "2020-12", isLarge).validate(answer);
+      return innermost(errors);
+    });
+    if (typeof found === "object") return found.value;
+    if (found === "late" && !isLarge) checks.noteSlow(text);
     return "late";
   } catch (error) {
     // Of a schema that refers to itself, or of more errors than a call may have arguments.
     return error instanceof RangeError ? "endless" : undefined;
   }
-}
-
-function noteSlow(schemaText: string): void {
-  const [oldest] = slowSchemas;
-  if (slowSchemas.size >= slowSchemasMax && oldest !== undefined) slowSchemas.delete(oldest);
-  slowSchemas.add(schemaText);
 }
 
 /**
