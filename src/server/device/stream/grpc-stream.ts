@@ -10,15 +10,12 @@
  *   closed      the status is being sent, or the peer is gone
  */
 import { constants, type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } from "node:http2";
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { fromBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
-import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
 import {
   type AttemptRef,
   type ConnectRequest,
   ConnectRequestSchema,
-  type ConnectResponse,
-  ConnectResponseSchema,
   DeviceService,
   type Heartbeat,
 } from "#gen/pinion/v1/device_pb.js";
@@ -36,7 +33,7 @@ import { readOptions } from "../../http/port/adapter.ts";
 import type { Hub } from "../hub/hub.ts";
 import type { Session } from "../session/session.ts";
 import * as frames from "./grpc-frames.ts";
-import { endGraceMs, type Link, messagesWaitingMax, type Prepared } from "./link.ts";
+import { Outbox, trailersOf } from "./outbox.ts";
 import { completionIn } from "./unreadable.ts";
 
 const rpc = nameOf(DeviceService.method.connect);
@@ -49,7 +46,7 @@ export type DeviceStreams = {
 };
 
 export function createDeviceStreams(deps: {
-  hub: Pick<Hub, "begin" | "calm">;
+  hub: Pick<Hub, "begin" | "pace">;
   guard: Guard;
   limits: Limits;
   trustedProxies: number;
@@ -60,7 +57,6 @@ export function createDeviceStreams(deps: {
   const { hub, log, messageBytesMax } = deps;
   // Made once, because each idle device would keep its own.
   const toStatus = (error: unknown) => toConnectError(error, { log, rpc });
-  const calm = () => hub.calm();
   return {
     take(stream, headers) {
       return isPlainGrpc(headers) ? serve(stream, headers) : undefined;
@@ -91,7 +87,7 @@ export function createDeviceStreams(deps: {
     stream.on("close", () => session.close("stream_broken"));
     // The headers are sent before the welcome, so that the client sees the connection.
     sendHeaders(stream, responseHeaders({ headers, requestId }));
-    new Inbox({ stream, session, outbox, source, visit, messageBytesMax, calm });
+    new Inbox({ stream, session, outbox, source, visit, messageBytesMax, pace: hub.pace });
   }
 }
 
@@ -140,16 +136,9 @@ function refuse(stream: ServerHttp2Stream, call: Call, error: ConnectError): voi
   setImmediate(() => stream.close(constants.NGHTTP2_NO_ERROR));
 }
 
-function trailersOf(error?: ConnectError): Record<string, string> {
-  const trailers = new Headers();
-  setTrailerStatus(trailers, error);
-  return Object.fromEntries(trailers);
-}
-
 const noError = () => {};
 const noBytes = new Uint8Array();
 const noAttempts: readonly AttemptRef[] = [];
-const noFrames: Uint8Array[] = [];
 
 /** Hands the arriving messages to the session, one after another. */
 class Inbox {
@@ -159,7 +148,7 @@ class Inbox {
   readonly #frames: frames.FrameReader;
   readonly #visit: Visit | undefined;
   readonly #outbox: Outbox;
-  readonly #calm: Hub["calm"];
+  readonly #pace: Hub["pace"];
   /** The attempts of the last heartbeat, checked by the session, and their bytes. */
   #listed: Uint8Array = noBytes;
   #attempts = noAttempts;
@@ -173,7 +162,7 @@ class Inbox {
     source: Source;
     visit: Visit | undefined;
     messageBytesMax: number;
-    calm: Hub["calm"];
+    pace: Hub["pace"];
   }) {
     const { stream } = options;
     this.#stream = stream;
@@ -181,7 +170,7 @@ class Inbox {
     this.#session = options.session;
     this.#source = options.source;
     this.#visit = options.visit;
-    this.#calm = options.calm;
+    this.#pace = options.pace;
     this.#frames = new frames.FrameReader(options.messageBytesMax);
     stream.on("data", (chunk: Buffer) => {
       if (this.#session.state === "closed") return;
@@ -197,13 +186,33 @@ class Inbox {
   }
 
   #read(): void {
-    const calm = this.#calm();
-    if (calm) {
-      this.#wait(calm);
-      return;
-    }
+    if (this.#pace.holds(this)) this.#pause();
+    else this.#handle();
+  }
+
+  #pause(): void {
+    this.#isWaiting = true;
+    this.#stream.pause();
+  }
+
+  /** Handles what waited. */
+  goOn(): void {
+    this.#isWaiting = false;
+    if (this.#session.state === "closed") return;
+    this.#stream.resume();
+    this.#handle();
+    this.#visit?.holdExactly(this.#frames.bytesLeft);
+    if (this.#hasEnded && !this.#isWaiting) this.#leave();
+  }
+
+  #handle(): void {
+    let handled = 0;
     try {
       while (this.#session.state !== "closed") {
+        if (handled++ > 0 && this.#pace.interrupts(this)) {
+          this.#pause();
+          return;
+        }
         const bytes = this.#frames.next();
         if (!bytes) return;
         const beat = frames.plainBeatOf(bytes);
@@ -255,17 +264,11 @@ class Inbox {
   }
 
   #wait(working: Promise<void>): void {
-    this.#isWaiting = true;
-    this.#stream.pause();
+    this.#pause();
     working
       .catch((error: unknown) => this.#session.failed(error))
       .then(() => {
-        this.#isWaiting = false;
-        if (this.#session.state === "closed") return;
-        this.#stream.resume();
-        this.#read();
-        this.#visit?.holdExactly(this.#frames.bytesLeft);
-        if (this.#hasEnded && !this.#isWaiting) this.#leave();
+        if (!this.#pace.holds(this)) this.goOn();
       })
       .catch((error: unknown) => this.#session.failed(error));
   }
@@ -278,95 +281,5 @@ class Inbox {
     } else {
       this.#session.left();
     }
-  }
-}
-
-const frameOf = (message: ConnectResponse) => frames.framed(toBinary(ConnectResponseSchema, message));
-
-/** The writer: messages sent in one turn of the event loop leave in one write. */
-class Outbox implements Link {
-  /** Closed when the peer does not read. */
-  session: Pick<Session, "close"> | undefined;
-  readonly #stream: ServerHttp2Stream;
-  readonly #toStatus: (error: unknown) => ConnectError;
-  #queue = noFrames;
-  /** Number of messages not yet accepted by the peer's flow control. */
-  #waiting = 0;
-  #ending: { error: unknown } | undefined;
-
-  constructor(stream: ServerHttp2Stream, toStatus: (error: unknown) => ConnectError) {
-    this.#stream = stream;
-    this.#toStatus = toStatus;
-  }
-
-  prepare(message: () => ConnectResponse, frame?: () => Uint8Array | undefined): Prepared {
-    return { frame: frame?.() ?? frameOf(message()) };
-  }
-
-  send(message: ConnectResponse | Prepared): void {
-    if (!this.#mayWrite()) return;
-    if ("frame" in message) this.#push(message.frame);
-    else this.#push(frameOf("$typeName" in message ? message : message.message));
-  }
-
-  /** Queues a frame, like a message. */
-  write(frame: Uint8Array): void {
-    if (this.#mayWrite()) this.#push(frame);
-  }
-
-  /** False after the end, and for a peer that does not read, whose stream is cut. */
-  #mayWrite(): boolean {
-    if (this.#ending || this.#stream.destroyed) return false;
-    if (this.#waiting < messagesWaitingMax) return true;
-    this.#ending = { error: undefined };
-    // Not even a status reaches a peer that reads nothing.
-    this.#cut(constants.NGHTTP2_ENHANCE_YOUR_CALM);
-    this.session?.close("slow_reader");
-    return false;
-  }
-
-  #push(frame: Uint8Array): void {
-    this.#waiting += 1;
-    if (this.#queue.length > 0) {
-      this.#queue.push(frame);
-      return;
-    }
-    this.#queue = [frame];
-    process.nextTick(() => this.#flush());
-  }
-
-  end(error?: unknown): void {
-    if (this.#ending) return;
-    this.#ending = { error };
-    if (this.#stream.destroyed) return;
-    this.#flush();
-    const stream = this.#stream;
-    const status = error === undefined ? undefined : this.#toStatus(error);
-    // The peer's later messages have no use.
-    stream.pause();
-    const timer = setTimeout(() => this.#cut(constants.NGHTTP2_CANCEL), endGraceMs);
-    stream.once("close", () => clearTimeout(timer));
-    stream.once("wantTrailers", () => {
-      stream.sendTrailers(trailersOf(status));
-      // The answer is whole. A reset in the same turn would overtake the trailers.
-      setImmediate(() => this.#cut(constants.NGHTTP2_NO_ERROR));
-    });
-    stream.end();
-  }
-
-  #cut(code: number): void {
-    this.#stream.close(code);
-    // A stream closes only after all arrived data has been read.
-    this.#stream.resume();
-  }
-
-  #flush(): void {
-    const count = this.#queue.length;
-    if (count === 0 || this.#stream.destroyed) return;
-    const bytes = count === 1 ? this.#queue[0]! : Buffer.concat(this.#queue);
-    this.#queue = noFrames;
-    this.#stream.write(bytes, () => {
-      this.#waiting -= count;
-    });
   }
 }
