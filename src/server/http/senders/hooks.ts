@@ -15,7 +15,7 @@ import type { Logger } from "../../../telemetry/log.ts";
 import { take } from "../../../usecases/hook-deliveries.ts";
 import type { Surroundings } from "../../../usecases/surroundings.ts";
 import { isUuid, withCell } from "../../../values/ids.ts";
-import { isShallow, type JsonValue } from "../../../values/json.ts";
+import { isShallow, type JsonValue, parseJson } from "../../../values/json.ts";
 import type { Handler } from "../port/requests.ts";
 import { createHookLanes, type HookLanes } from "./hook-lanes.ts";
 import { verify } from "./hook-verify.ts";
@@ -174,7 +174,7 @@ function parse(body: Buffer, type: string): JsonValue | undefined {
     return form.payload === undefined ? form : parse(Buffer.from(form.payload), "application/json");
   }
   try {
-    return JSON.parse(text) as JsonValue;
+    return parseJson(text);
   } catch {
     return undefined;
   }

@@ -6,7 +6,7 @@ import { isUuid } from "../../../values/ids.ts";
 import type { JsonValue } from "../../../values/json.ts";
 import { beginRotation, type Rotated } from "../../people/orgs/secret-rotation.ts";
 import { type Db, transaction } from "../../pg/database.ts";
-import { storableJson } from "../../pg/values/storable.ts";
+import { storableJson, storableText } from "../../pg/values/storable.ts";
 
 export type HookKind = "standard" | "github" | "gitlab" | "slack" | "bearer" | "secret_url";
 export type HookOutcome = "started" | "already_queued" | "queued" | "skipped" | "filtered" | "failed";
@@ -219,8 +219,8 @@ export async function insertDelivery(
         where org_id = ${orgId} and hook_id = ${hookId} order by id desc offset ${deliveriesMax - 1} limit 10) and body is not null
     )
     insert into hook_delivery (org_id, id, hook_id, delivery_key, event, outcome, run_id, reason, replay_of, body_bytes, body, headers)
-    values (${orgId}, ${delivery.id}, ${hookId}, ${delivery.key}, ${delivery.event}, ${delivery.outcome}, ${delivery.runId},
-      ${delivery.reason}, ${delivery.replayOf}, ${delivery.bodyBytes}, ${storableJson(delivery.body)}::jsonb,
+    values (${orgId}, ${delivery.id}, ${hookId}, ${delivery.key}, ${storableText(delivery.event)}, ${delivery.outcome}, ${delivery.runId},
+      ${storableText(delivery.reason)}, ${delivery.replayOf}, ${delivery.bodyBytes}, ${storableJson(delivery.body)}::jsonb,
       ${storableJson(delivery.headers)}::jsonb)`.execute(tx);
 }
 
