@@ -53,9 +53,12 @@ async function one(db: Db, where: RawBuilder<unknown>): Promise<HookRow | undefi
   return rows[0];
 }
 
-/** The hook at an address, of any org. Only for a db across orgs. */
-export function findAddressed(db: Db, id: string): Promise<HookRow | undefined> {
-  return one(db, sql`h.id = ${id} and not h.is_disabled`);
+/** The hooks at addresses, of any org, in the order of their ids. Only for a db across orgs. */
+export async function findAddressed(db: Db, ids: readonly string[]): Promise<(HookRow | undefined)[]> {
+  const { rows } =
+    await sql<HookRow>`${select} where h.id = any(${[...ids]}::uuid[]) and not h.is_disabled`.execute(db);
+  const found = new Map(rows.map((row) => [row.id, row]));
+  return ids.map((id) => found.get(id));
 }
 
 /** By id or slug. Refuses with `not_found`. */
