@@ -98,3 +98,17 @@ test("a blank number is not set, and each that is none is refused by the name of
     }
   }
 });
+
+test.each([
+  ["PINION_SMTP_URL", { PINION_MAIL_FROM: "pinion@example.org" }, "smtp://pinion:50%off@mail"],
+  ["PINION_NATS_URL", { PINION_BUS: "nats" }, "nats://pinion:50%off@bus"],
+])(
+  "%s with a percent sign that is not written as %%25 is refused with its name, and without its password",
+  (name, more, url) => {
+    const env = { DATABASE_URL: "postgres://x@localhost/x", ...more };
+    expect(() => replicaConfig({ ...env, [name]: url })).toThrow(
+      `${name}: its name or password has a "%" that must be written as %25`,
+    );
+    expect(() => replicaConfig({ ...env, [name]: url.replace("%", "%25") })).not.toThrow();
+  },
+);
