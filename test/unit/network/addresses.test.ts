@@ -82,7 +82,15 @@ test("the operator allows networks, and a mistyped one is named", () => {
   expect(() => parseNetworks("10.0.0.0/8, ten")).toThrow(/"ten" is no network/);
   expect(() => parseNetworks("10.0.0.0/99")).toThrow(/is no network/);
   // Else they would be read as something that nobody means.
-  for (const text of ["10/8", "0/0", "10", "::ffff:10.0.0.0/104", "10.0.0.0/8/8", "10.0.0.0/", "0x0a.0.0.0/8"])
+  for (const text of [
+    "10/8",
+    "0/0",
+    "10",
+    "::ffff:10.0.0.0/104",
+    "10.0.0.0/8/8",
+    "10.0.0.0/",
+    "0x0a.0.0.0/8",
+  ])
     expect(() => parseNetworks(text), text).toThrow(/is no network/);
 });
 
