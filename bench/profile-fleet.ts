@@ -1,8 +1,8 @@
 /**
  * What idle streams cost: the statements of a minute, memory, and the longest turns of the event loop.
  * `node bench/profile-fleet.ts 2000 60`: so many streams, watched for so many seconds. `BEAT_MS`: the
- * interval of heartbeats. `SNAPSHOT=FILE` writes the replica's heap at the end, `BENCH_EXEC_ARGV` adds
- * options of Node to the replica's.
+ * interval of heartbeats. `SNAPSHOT=FILE` writes the replica's heap at the end, `PROFILE=FILE` a profile of
+ * its CPU; `BENCH_EXEC_ARGV` adds options of Node to the replica's.
  */
 import { newToken } from "../src/values/ids.ts";
 import { type Child, startChild } from "./lib/children.ts";
@@ -38,16 +38,18 @@ try {
     ["--expose-gc", ...(process.env.BENCH_EXEC_ARGV?.split(" ") ?? [])],
   );
   const urls = [await replica.ask<string>({ kind: "url" })];
-  await replica.ask({ kind: "gc" });
+  const heapBefore = await replica.ask<number>({ kind: "heap" });
   const beforeKiB = residentKiB(replica.pid);
   const connectedFrom = cpuSeconds(replica.pid);
   const loads = await connect(urls, devices);
   console.log({ connectMs: ((cpuSeconds(replica.pid) - connectedFrom) * 1_000) / Math.max(1, streams) });
   await wait(settleMs);
-  await replica.ask({ kind: "gc" });
-  console.log({ beforeKiB, kiBPerStream: (residentKiB(replica.pid) - beforeKiB) / streams });
+  const heapPerStream = ((await replica.ask<number>({ kind: "heap" })) - heapBefore) / streams;
+  console.log({ beforeKiB, kiBPerStream: (residentKiB(replica.pid) - beforeKiB) / streams, heapPerStream });
   await query(url, "select pg_stat_statements_reset()");
   await Promise.all(loads.map((load) => load.ask({ kind: "reset" })));
+  const profile = process.env.PROFILE;
+  if (profile) await replica.ask({ kind: "profile" });
   const cpuBefore = cpuSeconds(replica.pid);
   await wait(seconds * 1_000);
   const beats = await Promise.all(
@@ -62,6 +64,7 @@ try {
       .slice(0, 8)
       .map(Math.round),
   });
+  if (profile) await replica.ask({ kind: "profiled", path: profile });
   const { rows } = await query(
     url,
     `select calls, round((calls / $1::float)::numeric, 3) as per_s, round((total_exec_time / calls)::numeric, 2) as ms,

@@ -11,18 +11,21 @@ export type WheelTimer = {
 };
 
 const tickMsDefault = 250;
+/** Timers that are so many ticks away, or more, wait together, so that those of hours have no slot each. */
+const farTicks = 256;
 
 type Callback = (of: unknown) => void;
 
 class Entry implements WheelTimer {
   readonly callback: Callback;
   readonly of: unknown;
+  readonly tick: number;
   slot: Set<Entry> | undefined;
 
-  constructor(callback: Callback, of: unknown, slot: Set<Entry>) {
+  constructor(callback: Callback, of: unknown, tick: number) {
     this.callback = callback;
     this.of = of;
-    this.slot = slot;
+    this.tick = tick;
   }
 
   cancel(): void {
@@ -36,6 +39,8 @@ export class TimerWheel {
   readonly #tickMs: number;
   /** By tick, counted from the start of the process. */
   readonly #slots = new Map<number, Set<Entry>>();
+  /** By the first of `farTicks` ticks; dealt out to `#slots` when it comes. */
+  readonly #farSlots = new Map<number, Set<Entry>>();
   // A callback is no part of the request that happened to set it.
   readonly #outside = AsyncLocalStorage.snapshot();
   #timer: NodeJS.Timeout | undefined;
@@ -59,17 +64,18 @@ export class TimerWheel {
       this.#timer = this.#outside(() => setInterval(() => this.#turn(), this.#tickMs));
       this.#timer.unref();
     }
-    const slot = this.#slots.get(tick) ?? new Set();
-    this.#slots.set(tick, slot);
-    const entry = new Entry(callback, of, slot);
-    slot.add(entry);
+    const entry = new Entry(callback, of, tick);
+    if (tick - now / this.#tickMs < farTicks) place(this.#slots, tick, entry);
+    else place(this.#farSlots, tick - (tick % farTicks), entry);
     return entry;
   }
 
   /** Number of pending calls. */
   get size(): number {
     let size = 0;
-    for (const slot of this.#slots.values()) size += slot.size;
+    for (const slots of [this.#slots, this.#farSlots]) {
+      for (const slot of slots.values()) size += slot.size;
+    }
     return size;
   }
 
@@ -78,20 +84,34 @@ export class TimerWheel {
     clearInterval(this.#timer);
     this.#timer = undefined;
     this.#slots.clear();
+    this.#farSlots.clear();
+  }
+
+  get #isEmpty(): boolean {
+    return this.#slots.size + this.#farSlots.size === 0;
   }
 
   #turn(): void {
     const now = Math.floor(performance.now() / this.#tickMs);
     // The process may have stood still, so several ticks may have passed.
-    while (this.#done < now && this.#slots.size > 0) {
-      const slot = this.#slots.get(++this.#done);
+    while (this.#done < now && !this.#isEmpty) {
+      const tick = ++this.#done;
+      for (const entry of this.#farSlots.get(tick) ?? []) place(this.#slots, entry.tick, entry);
+      this.#farSlots.delete(tick);
+      const slot = this.#slots.get(tick);
       if (!slot) continue;
-      this.#slots.delete(this.#done);
+      this.#slots.delete(tick);
       for (const entry of slot) call(entry);
     }
     this.#done = now;
-    if (this.#slots.size === 0) this.close();
+    if (this.#isEmpty) this.close();
   }
+}
+
+function place(slots: Map<number, Set<Entry>>, at: number, entry: Entry): void {
+  const slot = slots.get(at) ?? new Set();
+  slots.set(at, slot.add(entry));
+  entry.slot = slot;
 }
 
 function call(entry: Entry): void {

@@ -26,6 +26,24 @@ test("each is called once, never early, and two ticks late at most; one timer se
   expect([wheel.size, vi.getTimerCount()]).toEqual([0, 0]);
 });
 
+test("one that is hours away is called no earlier and no later than one that is near", () => {
+  const { wheel, calls, after } = setUp();
+  const startedAt = performance.now();
+  const until = (ms: number) => vi.advanceTimersByTime(startedAt + ms - performance.now());
+  const delays = [63_000, 64_200, 128_000, 3_600_333, 7_200_000, 10_000_001];
+  for (const ms of delays) after(ms);
+  const cancelled = after(7_000_000, "cancelled");
+  for (const ms of delays) {
+    until(ms - 1);
+    expect(calls).not.toContain(`${ms}`);
+    until(ms + 501);
+    expect(calls).toContain(`${ms}`);
+    cancelled.cancel();
+  }
+  expect(calls).toHaveLength(delays.length);
+  expect([wheel.size, vi.getTimerCount()]).toEqual([0, 0]);
+});
+
 test("owners can share one function, which is called with the owner", () => {
   const { wheel, calls } = setUp();
   const look = ({ name }: { name: string }) => calls.push(name);

@@ -47,13 +47,16 @@ type HeldRun = {
   forget: () => void;
 };
 
+/** Shared by the sessions without runs ahead. */
+const noRuns: readonly HeldRun[] = [];
+
 /**
  * The runs that a session has claimed ahead, the soonest due first. Held runs use no slot of the
  * device and are unknown to the device, so taking a run away needs no message. Forgetting the runs
  * loses nothing: the next hello or the sweep gives them back.
  */
 class Held {
-  #runs: HeldRun[] = [];
+  #runs = noRuns;
 
   get size(): number {
     return this.#runs.length;
@@ -73,20 +76,22 @@ class Held {
 
   add(held: HeldRun): void {
     const before = this.#runs.findLastIndex(({ dueMs }) => dueMs <= held.dueMs);
-    this.#runs.splice(before + 1, 0, held);
+    this.#runs = this.#runs.toSpliced(before + 1, 0, held);
   }
 
   remove(attemptToken: string): HeldRun | undefined {
     const at = this.#runs.findIndex(({ run }) => run.attemptToken === attemptToken);
-    const [removed] = at < 0 ? [] : this.#runs.splice(at, 1);
+    if (at < 0) return undefined;
+    const removed = this.#runs[at];
+    this.#runs = this.#runs.length === 1 ? noRuns : this.#runs.toSpliced(at, 1);
     removed?.forget();
     return removed;
   }
 
   /** Takes all out. */
-  clear(): HeldRun[] {
+  clear(): readonly HeldRun[] {
     const all = this.#runs;
-    this.#runs = [];
+    this.#runs = noRuns;
     for (const held of all) held.forget();
     return all;
   }

@@ -12,13 +12,15 @@ import { type AttemptRef, HeartbeatSchema } from "#gen/pinion/v1/device_pb.js";
 /** gRPC's framing: a byte of flags and four of length precede each message. */
 const prefixBytes = 5;
 const isCompressedFlag = 1;
+/** Shared by all readers: most of them are between two messages. */
+const noChunks: Buffer[] = [];
 
 /**
  * Cuts messages out of arriving bytes, in chunks of any size. Holds at most one incomplete message.
  */
 export class FrameReader {
   readonly #messageBytesMax: number;
-  #chunks: Buffer[] = [];
+  #chunks = noChunks;
   #bytes = 0;
   /** The number of bytes that completes the first message, or its prefix. */
   #wanted = prefixBytes;
@@ -33,7 +35,8 @@ export class FrameReader {
   }
 
   push(chunk: Buffer): void {
-    this.#chunks.push(chunk);
+    if (this.#chunks.length > 0) this.#chunks.push(chunk);
+    else this.#chunks = [chunk];
     this.#bytes += chunk.length;
   }
 
@@ -60,14 +63,14 @@ export class FrameReader {
     if (this.#bytes < this.#wanted) return undefined;
     const message = bytes.subarray(prefixBytes, this.#wanted);
     this.#bytes -= this.#wanted;
-    this.#chunks = this.#bytes > 0 ? [bytes.subarray(this.#wanted)] : [];
+    this.#chunks = this.#bytes > 0 ? [bytes.subarray(this.#wanted)] : noChunks;
     this.#wanted = prefixBytes;
     return message;
   }
 
   /** Drops the received bytes. */
   clear(): void {
-    this.#chunks = [];
+    this.#chunks = noChunks;
     this.#bytes = 0;
   }
 }

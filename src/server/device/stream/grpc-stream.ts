@@ -9,7 +9,7 @@
  *   serving     arriving bytes are cut into messages, handed to one session in order
  *   closed      the status is being sent, or the peer is gone
  */
-import { constants, type IncomingHttpHeaders, type ServerHttp2Stream } from "node:http2";
+import { constants, type IncomingHttpHeaders, type ServerHttp2Stream, sensitiveHeaders } from "node:http2";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
 import { Code, ConnectError } from "@connectrpc/connect";
 import { setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
@@ -90,9 +90,7 @@ export function createDeviceStreams(deps: {
     outbox.session = session;
     stream.on("close", () => session.close("stream_broken"));
     // The headers are sent before the welcome, so that the client sees the connection.
-    // In a list with its date, which Node keeps at a fifth of the bytes of an object.
-    const sent = { ...responseHeaders({ headers, requestId }), date: new Date().toUTCString() };
-    stream.respond(Object.entries(sent).flat().map(String), { waitForTrailers: true });
+    sendHeaders(stream, responseHeaders({ headers, requestId }));
     new Inbox({ stream, session, outbox, source, visit, messageBytesMax, calm });
   }
 }
@@ -118,6 +116,23 @@ function responseHeaders({ headers, requestId }: Call) {
   };
 }
 
+/** All but the status, which every table of HPACK has. */
+const sentOnce = ["content-type", requestIdHeader, "grpc-accept-encoding", "date"];
+
+/**
+ * Sends the headers of a stream that may be idle for hours, so that nothing keeps them: not Node, which
+ * keeps the list, and not the table of the connection's compression, in which "sensitive" headers have
+ * no place. There they would take 0.8 KiB, to be sent shorter a second time that seldom comes.
+ */
+function sendHeaders(stream: ServerHttp2Stream, headers: ReturnType<typeof responseHeaders>): void {
+  const sent = Object.entries({ ...headers, date: new Date().toUTCString() })
+    .flat()
+    .map(String);
+  Object.assign(sent, { [sensitiveHeaders]: sentOnce });
+  stream.respond(sent, { waitForTrailers: true });
+  sent.length = 0;
+}
+
 /** Ends a stream that was not admitted: headers and status together. */
 function refuse(stream: ServerHttp2Stream, call: Call, error: ConnectError): void {
   if (stream.destroyed) return;
@@ -133,6 +148,8 @@ function trailersOf(error?: ConnectError): Record<string, string> {
 
 const noError = () => {};
 const noBytes = new Uint8Array();
+const noAttempts: readonly AttemptRef[] = [];
+const noFrames: Uint8Array[] = [];
 
 /** Hands the arriving messages to the session, one after another. */
 class Inbox {
@@ -145,7 +162,7 @@ class Inbox {
   readonly #calm: Hub["calm"];
   /** The attempts of the last heartbeat, checked by the session, and their bytes. */
   #listed: Uint8Array = noBytes;
-  #attempts: readonly AttemptRef[] = [];
+  #attempts = noAttempts;
   #isWaiting = false;
   #hasEnded = false;
 
@@ -272,7 +289,7 @@ class Outbox implements Link {
   session: Pick<Session, "close"> | undefined;
   readonly #stream: ServerHttp2Stream;
   readonly #toStatus: (error: unknown) => ConnectError;
-  #queue: Uint8Array[] = [];
+  #queue = noFrames;
   /** Number of messages not yet accepted by the peer's flow control. */
   #waiting = 0;
   #ending: { error: unknown } | undefined;
@@ -310,7 +327,12 @@ class Outbox implements Link {
 
   #push(frame: Uint8Array): void {
     this.#waiting += 1;
-    if (this.#queue.push(frame) === 1) process.nextTick(() => this.#flush());
+    if (this.#queue.length > 0) {
+      this.#queue.push(frame);
+      return;
+    }
+    this.#queue = [frame];
+    process.nextTick(() => this.#flush());
   }
 
   end(error?: unknown): void {
@@ -342,7 +364,7 @@ class Outbox implements Link {
     const count = this.#queue.length;
     if (count === 0 || this.#stream.destroyed) return;
     const bytes = count === 1 ? this.#queue[0]! : Buffer.concat(this.#queue);
-    this.#queue = [];
+    this.#queue = noFrames;
     this.#stream.write(bytes, () => {
       this.#waiting -= count;
     });

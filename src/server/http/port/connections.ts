@@ -55,6 +55,7 @@ export function watchFirstBytes(watched: {
     lastLine.guard(socket, destroy);
     sockets.add(socket);
     socket.on("error", onError);
+    socket.off("error", noError);
     // Small messages in both directions: waiting to fill a packet only delays them.
     socket.setNoDelay(true);
     begin(socket);
