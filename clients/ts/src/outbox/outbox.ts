@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { hasCode } from "../device/errors.ts";
 import { ensureDirectory } from "../private-directory.ts";
 import { readRegularFile } from "../regular-file.ts";
+import { removeTree } from "../remove-tree.ts";
 import { TEMPORARY_SUFFIX, writeDurably } from "./durable-file.ts";
 import { decodeRecord, encodeRecord, type OutboxRecord } from "./record.ts";
 
@@ -74,7 +75,7 @@ export class Outbox {
     for (const name of await readdir(directory)) {
       if (name.endsWith(TEMPORARY_SUFFIX)) {
         // A program may have made a directory of the name.
-        await rm(join(directory, name), { force: true, recursive: true });
+        await removeTree(join(directory, name));
       } else if (name.endsWith(SUFFIX)) {
         const loaded = await outbox.#load(name);
         if (loaded.kind === "record") entries.push(entryOf(loaded.record));
