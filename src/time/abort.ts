@@ -1,7 +1,7 @@
 /** Waits that a signal ends. */
 
 /** Node's timers above 2^31 - 1 ms fire at once. */
-const timerMsMax = 2 ** 31 - 1;
+export const timerMsMax = 2 ** 31 - 1;
 
 /**
  * Resolves after `ms` milliseconds, or at once when the signal aborts. Never rejects; the caller

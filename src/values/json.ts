@@ -25,6 +25,30 @@ export function isShallow(value: JsonValue, depthMax = inputDepthMax): boolean {
   return true;
 }
 
+/** A text without such a part has no number that {@link parseJson} keeps as text. */
+const mayHaveOddNumber = /\d{16}|\d[eE]\+?\d{3}/;
+/** The texts and the numbers of valid JSON. */
+const tokenPattern = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g;
+
+/**
+ * The value of a text; throws a SyntaxError for a text that is no JSON. A number that JavaScript cannot
+ * hold (a whole number beyond 2^53, or one beyond 10^308) becomes a text with its digits, as in the JSON
+ * of protobuf: rounded, an id would be the id of something else.
+ */
+export function parseJson(text: string): JsonValue {
+  const parsed = JSON.parse(text) as JsonValue;
+  if (!mayHaveOddNumber.test(text)) return parsed;
+  return JSON.parse(
+    text.replace(tokenPattern, (token) => (isOddNumber(token) ? `"${token}"` : token)),
+  ) as JsonValue;
+}
+
+function isOddNumber(token: string): boolean {
+  if (token.startsWith('"')) return false;
+  const value = Number(token);
+  return !Number.isFinite(value) || (!Number.isSafeInteger(value) && /^-?\d+$/.test(token));
+}
+
 /**
  * The text of a value with sorted keys and without spaces, the same for equal values. The value
  * must pass {@link isShallow}.

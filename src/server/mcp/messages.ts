@@ -1,5 +1,5 @@
 /** The messages of a request to the MCP endpoint. Pure. */
-import { inputDepthMax, isShallow, type JsonValue } from "../../values/json.ts";
+import { inputDepthMax, isShallow, type JsonValue, parseJson } from "../../values/json.ts";
 
 /** Maximum messages of a request, each of which may be a call. */
 const messagesMax = 20;
@@ -17,7 +17,7 @@ type Problem = { code: -32_700 | -32_600; message: string };
 export function messagesOf(body: string): { messages: JsonValue; count: number } | Problem {
   let messages: JsonValue;
   try {
-    messages = JSON.parse(body.replace(/^\ufeff/, "")) as JsonValue;
+    messages = parseJson(body.replace(/^\ufeff/, ""));
   } catch {
     return { code: -32_700, message: "the body is no JSON" };
   }

@@ -19,13 +19,14 @@ import {
   trailerMux,
 } from "@connectrpc/connect/protocol-connect";
 import { parseTimeout as parseGrpcTimeout, setTrailerStatus } from "@connectrpc/connect/protocol-grpc";
+import { timerMsMax } from "../../time/abort.ts";
 import { FrameReader } from "../device/stream/grpc-frames.ts";
 import { blame } from "../http/port/malformed.ts";
 
 /** A protocol of unary calls. */
 export type Wire = {
   name: "grpc" | "connect";
-  /** Whether the call's message comes as it is, and its deadline can be read. */
+  /** Whether the call's message comes as it is, with a deadline that can be read and that a timer can wait for. */
   isPlain(headers: IncomingHttpHeaders): boolean;
   timeoutMsOf(headers: IncomingHttpHeaders): number | undefined;
   /** Lists the compressions that the caller can read. */
@@ -66,14 +67,13 @@ export type Answer = {
 /** As in Connect's handlers: smaller answers are not worth a compressor. */
 const compressBytesMin = 1_024;
 const nothing = Buffer.alloc(0);
-const timeoutMsMax = Number.MAX_SAFE_INTEGER;
 
 const one = (header: string | string[] | undefined) => (header as string | undefined) ?? null;
 const protocolError = (what: string, code: Code) => new ConnectError(`protocol error: ${what}`, code);
 
 const grpcTypes = new Set(["application/grpc", "application/grpc+proto"]);
 const grpcTimeoutOf = (headers: IncomingHttpHeaders) =>
-  parseGrpcTimeout(one(headers["grpc-timeout"]), timeoutMsMax);
+  parseGrpcTimeout(one(headers["grpc-timeout"]), timerMsMax);
 
 const grpc: Wire = {
   name: "grpc",
@@ -129,7 +129,7 @@ const grpc: Wire = {
 };
 
 const connectTimeoutOf = (headers: IncomingHttpHeaders) =>
-  parseConnectTimeout(one(headers["connect-timeout-ms"]), timeoutMsMax);
+  parseConnectTimeout(one(headers["connect-timeout-ms"]), timerMsMax);
 
 const connect: Wire = {
   name: "connect",

@@ -27,6 +27,10 @@ export const startDeadlineMs = 25_000;
 const overdueReason = "the start did not end in time; the replica that made it may be gone";
 
 export function select(db: Db, orgId: string) {
+  return selectAll(db).where("org_id", "=", orgId);
+}
+
+function selectAll(db: Db) {
   const isOverdue = sql<boolean>`(status = 'starting' and start_deadline_at < clock_timestamp())`;
   return db
     .selectFrom("platform")
@@ -35,13 +39,23 @@ export function select(db: Db, orgId: string) {
     .select([
       sql<PlatformRow["status"]>`case when ${isOverdue} then 'failed' else status end`.as("status"),
       sql<string>`case when ${isOverdue} then ${overdueReason} else status_reason end`.as("status_reason"),
-    ])
-    .where("org_id", "=", orgId);
+    ]);
 }
 
 /** The platform; undefined if the org has no such platform. */
 export function find(db: Db, options: Named): Promise<Platform | undefined> {
   return select(db, options.orgId).where("stable_id", "=", options.stableId).executeTakeFirst();
+}
+
+/** The platforms of any orgs, in the order of their names. Only for a db across orgs. */
+export async function findEach(db: Db, named: readonly Named[]): Promise<(Platform | undefined)[]> {
+  const orgIds = sql`${named.map(({ orgId }) => orgId)}::text[]`;
+  const stableIds = sql`${named.map(({ stableId }) => stableId)}::text[]`;
+  const rows = await selectAll(db)
+    .where(sql<boolean>`(org_id, stable_id) in (select * from unnest(${orgIds}, ${stableIds}))`)
+    .execute();
+  const found = new Map(rows.map((row) => [`${row.org_id} ${row.stable_id}`, row]));
+  return named.map(({ orgId, stableId }) => found.get(`${orgId} ${stableId}`));
 }
 
 /**

@@ -8,6 +8,7 @@ import {
   type WatcherSpec,
   WatcherSpecSchema,
 } from "#gen/pinion/v1/watcher_pb.js";
+import { parseJson } from "../../../values/json.ts";
 import { readInputText } from "../../apply/file/read-input.ts";
 import type { Clients } from "../../context.ts";
 import { exitCodes, Failure } from "../../failures.ts";
@@ -198,7 +199,7 @@ export function inputOf(options: { input?: string; inputFile?: string }): Value 
   const text = options.inputFile === undefined ? options.input : readText(options.inputFile, "--input-file");
   if (text === undefined) return undefined;
   try {
-    return fromJson(ValueSchema, JSON.parse(text));
+    return fromJson(ValueSchema, parseJson(text));
   } catch (error) {
     const option = options.inputFile === undefined ? "--input" : "--input-file";
     throw new Failure(exitCodes.usage, `${option}: is no JSON: ${(error as Error).message}`);

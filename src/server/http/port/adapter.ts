@@ -7,6 +7,8 @@ import type { IncomingMessage, ServerResponse } from "node:http";
 import type { Http2ServerRequest } from "node:http2";
 import { base64Decode } from "@bufbuild/protobuf/wire";
 import { Code, ConnectError, type ContextValues, createConnectRouter } from "@connectrpc/connect";
+import { parseTimeout as parseConnectTimeout } from "@connectrpc/connect/protocol-connect";
+import { parseTimeout as parseGrpcTimeout } from "@connectrpc/connect/protocol-grpc";
 import {
   type ConnectNodeAdapterOptions,
   compressionBrotli,
@@ -14,6 +16,7 @@ import {
   universalRequestFromNodeRequest,
   universalResponseToNodeResponse,
 } from "@connectrpc/connect-node";
+import { timerMsMax } from "../../../time/abort.ts";
 import type { Crowd } from "../crowd/crowd.ts";
 import type { Visit } from "../crowd/visit.ts";
 import { blameCaller, blamingCompression } from "./malformed.ts";
@@ -67,6 +70,7 @@ export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
       return;
     }
     const asked = universalRequestFromNodeRequest(request, response, undefined, contextValues(request));
+    dropFarDeadline(asked.header);
     const visit = crowd?.find(
       request.httpVersionMajor === 2 ? (request as Http2ServerRequest).stream : (request as IncomingMessage),
     );
@@ -81,6 +85,17 @@ export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
     }
   };
   return Object.assign(serve, { isStream });
+}
+
+/**
+ * Takes away a deadline in more than 24 days: Node's timers would end the call at once, where its caller
+ * means that it may last.
+ */
+function dropFarDeadline(header: Headers): void {
+  const grpc = parseGrpcTimeout(header.get("grpc-timeout"), timerMsMax);
+  if ((grpc.timeoutMs ?? 0) > timerMsMax) header.delete("grpc-timeout");
+  const connect = parseConnectTimeout(header.get("connect-timeout-ms"), timerMsMax);
+  if ((connect.timeoutMs ?? 0) > timerMsMax) header.delete("connect-timeout-ms");
 }
 
 /**

@@ -9,15 +9,16 @@ import { Refusal } from "../../../errors.ts";
 import { isReference, type Keyring, type References, requireReference } from "../../../secrets.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import { withinOrg } from "../../../store/pg/tenancy.ts";
-import * as orgMoves from "../../../store/work/service/org-moves.ts";
+import type { Leaving } from "../../../store/work/service/org-moves.ts";
 import * as hooks from "../../../store/work/watchers/hooks.ts";
 import type { Logger } from "../../../telemetry/log.ts";
 import { take } from "../../../usecases/hook-deliveries.ts";
 import type { Surroundings } from "../../../usecases/surroundings.ts";
 import { isUuid, withCell } from "../../../values/ids.ts";
-import { isShallow, type JsonValue } from "../../../values/json.ts";
+import { isShallow, type JsonValue, parseJson } from "../../../values/json.ts";
 import type { Handler } from "../port/requests.ts";
 import { createHookLanes, type HookLanes } from "./hook-lanes.ts";
+import { createHookLookups, type HookLookups } from "./hook-lookups.ts";
 import { verify } from "./hook-verify.ts";
 import {
   createSenders,
@@ -50,14 +51,15 @@ type HookOptions = SenderOptions & {
 };
 
 type Asked = { request: IncomingMessage | Http2ServerRequest; id: string; urlSecret: string };
-type Served = HookOptions & { senders: Senders; lanes: HookLanes };
+type Served = HookOptions & { senders: Senders; lanes: HookLanes; lookups: HookLookups };
 
 export function withHooks(next: Handler, options: HookOptions): Handler {
   const senders = createSenders(options, {
     refusedPerMinute,
     noun: { one: "a delivery", many: "deliveries" },
   });
-  const served: Served = { ...options, senders, lanes: createHookLanes() };
+  const lookups = createHookLookups(options.crossOrgDb);
+  const served: Served = { ...options, senders, lanes: createHookLanes(), lookups };
   return async (request, response) => {
     const [, named, urlSecret = ""] = path.exec(request.url ?? "") ?? [];
     if (named === undefined) return next(request, response);
@@ -80,10 +82,9 @@ async function answerOf(options: Served, asked: Asked): Promise<Answer> {
   if (request.method !== "POST") return answerWith({ status: 405, error: "POST is taken here" });
   const sent = await options.senders.admit(request, id);
   if ("error" in sent) return answerWith(sent);
-  const hook = isUuid(id) ? await hooks.findAddressed(options.crossOrgDb, id.toLowerCase()) : undefined;
+  const { hook, leaving } = isUuid(id) ? await options.lookups.find(id.toLowerCase()) : {};
   if (hook) return await deliver(options, hook, { ...asked, sent });
-  const moved = isUuid(id) ? await findElsewhere(options.crossOrgDb, asked) : undefined;
-  if (moved) return moved;
+  if (leaving) return elsewhere(leaving, asked);
   sent.noteUnverified();
   return answerWith({ status: 404, error: "there is no such hook" });
 }
@@ -135,16 +136,11 @@ function secretsOf({ keyring, references }: HookOptions, hook: hooks.HookRow): s
   });
 }
 
-async function findElsewhere(crossOrgDb: Db, { id, urlSecret }: Asked): Promise<Answer | undefined> {
-  const leaving = await orgMoves.findOfHook(crossOrgDb, id.toLowerCase());
-  if (!leaving) return undefined;
-  return elsewhere(leaving, `/hooks/${withCell(id, leaving.cell ?? "")}${urlSecret && `/${urlSecret}`}`);
-}
-
 /** Senders that follow redirects deliver to the new cell; others need the new address. */
-function elsewhere({ cell }: orgMoves.Leaving, location: string): Answer {
+function elsewhere({ cell }: Leaving, { id, urlSecret }: Asked): Answer {
   if (cell === undefined)
     return answerWith({ status: 503, error: "the org moves; try again", waitMs: 5_000 });
+  const location = `/hooks/${withCell(id, cell)}${urlSecret && `/${urlSecret}`}`;
   return { status: 308, body: { error: `the hook moved to the cell ${cell}` }, location };
 }
 
@@ -174,7 +170,7 @@ function parse(body: Buffer, type: string): JsonValue | undefined {
     return form.payload === undefined ? form : parse(Buffer.from(form.payload), "application/json");
   }
   try {
-    return JSON.parse(text) as JsonValue;
+    return parseJson(text);
   } catch {
     return undefined;
   }

@@ -32,9 +32,14 @@ export async function find(db: Db, { orgId }: { orgId: string }): Promise<Leavin
   return one(db, sql`select ${orgId}::text as org_id`);
 }
 
-/** By a hook's id, of any org. */
-export function findOfHook(db: Db, hookId: string): Promise<Leaving | undefined> {
-  return one(db, sql`select org_id from hook where id = ${hookId}`);
+/** By ids of hooks, of any org, in the order of the ids. */
+export async function findOfHooks(db: Db, ids: readonly string[]): Promise<(Leaving | undefined)[]> {
+  const { rows } = await sql<{ id: string; leaving: LeavingColumn }>`
+    select h.id, ${leavingOf("h.org_id")} as leaving from hook h where h.id = any(${[...ids]}::uuid[])`.execute(
+    db,
+  );
+  const found = new Map(rows.map(({ id, leaving }) => [id, leavingIn(leaving)]));
+  return ids.map((id) => found.get(id));
 }
 
 /** By a join code, of any org. */

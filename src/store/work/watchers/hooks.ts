@@ -6,7 +6,7 @@ import { isUuid } from "../../../values/ids.ts";
 import type { JsonValue } from "../../../values/json.ts";
 import { beginRotation, type Rotated } from "../../people/orgs/secret-rotation.ts";
 import { type Db, transaction } from "../../pg/database.ts";
-import { storableJson } from "../../pg/values/storable.ts";
+import { storableJson, storableText } from "../../pg/values/storable.ts";
 
 export type HookKind = "standard" | "github" | "gitlab" | "slack" | "bearer" | "secret_url";
 export type HookOutcome = "started" | "already_queued" | "queued" | "skipped" | "filtered" | "failed";
@@ -53,9 +53,12 @@ async function one(db: Db, where: RawBuilder<unknown>): Promise<HookRow | undefi
   return rows[0];
 }
 
-/** The hook at an address, of any org. Only for a db across orgs. */
-export function findAddressed(db: Db, id: string): Promise<HookRow | undefined> {
-  return one(db, sql`h.id = ${id} and not h.is_disabled`);
+/** The hooks at addresses, of any org, in the order of their ids. Only for a db across orgs. */
+export async function findAddressed(db: Db, ids: readonly string[]): Promise<(HookRow | undefined)[]> {
+  const { rows } =
+    await sql<HookRow>`${select} where h.id = any(${[...ids]}::uuid[]) and not h.is_disabled`.execute(db);
+  const found = new Map(rows.map((row) => [row.id, row]));
+  return ids.map((id) => found.get(id));
 }
 
 /** By id or slug. Refuses with `not_found`. */
@@ -219,8 +222,8 @@ export async function insertDelivery(
         where org_id = ${orgId} and hook_id = ${hookId} order by id desc offset ${deliveriesMax - 1} limit 10) and body is not null
     )
     insert into hook_delivery (org_id, id, hook_id, delivery_key, event, outcome, run_id, reason, replay_of, body_bytes, body, headers)
-    values (${orgId}, ${delivery.id}, ${hookId}, ${delivery.key}, ${delivery.event}, ${delivery.outcome}, ${delivery.runId},
-      ${delivery.reason}, ${delivery.replayOf}, ${delivery.bodyBytes}, ${storableJson(delivery.body)}::jsonb,
+    values (${orgId}, ${delivery.id}, ${hookId}, ${delivery.key}, ${storableText(delivery.event)}, ${delivery.outcome}, ${delivery.runId},
+      ${storableText(delivery.reason)}, ${delivery.replayOf}, ${delivery.bodyBytes}, ${storableJson(delivery.body)}::jsonb,
       ${storableJson(delivery.headers)}::jsonb)`.execute(tx);
 }
 

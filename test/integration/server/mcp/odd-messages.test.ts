@@ -65,6 +65,18 @@ test("a batch has a bounded number of calls", async () => {
   expect(refused).toMatchObject({ status: 400, text: expect.stringContaining("at most 20 messages") });
 });
 
+test("a number of an input that would be rounded is a text with its digits", async () => {
+  const { clients, token } = replica();
+  const { devices } = await clients.fleet.listDevices({});
+  const spec = { name: "Counts", prompt: "look at {{ input.id }}", deviceId: devices[0]!.id };
+  await clients.watchers.createWatcher({ slug: "counts", spec });
+  const body = JSON.stringify(call("trigger_watcher", { watcher: "counts", input: { id: "BIG" } }));
+  expect((await ask(token, body.replace('"BIG"', "9007199254740993"))).status).toBe(200);
+  const { rows } = await sql<{ input: unknown }>`
+    select input from run_start where input is not null`.execute(database.db);
+  expect(rows).toEqual([{ input: { id: "9007199254740993" } }]);
+});
+
 test.each([50, 2_000, 100_000])("an input nested %d deep is refused at once", async (depth) => {
   const input = "[".repeat(depth) + "]".repeat(depth);
   const body = JSON.stringify(call("trigger_watcher", { watcher: "mine", input: "DEEP" }));

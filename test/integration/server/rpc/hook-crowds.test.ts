@@ -52,3 +52,22 @@ test("a hook beyond its rate refuses without a statement, until it takes deliver
   const statuses = await Promise.all(Array.from({ length: 20 }, deliver));
   expect(new Set(statuses)).toEqual(new Set([429]));
 });
+
+test.each([
+  ["hooks", "hook", () => `/hooks/${randomUUID()}`],
+  ["platforms", "platform", () => `/platforms/${randomUUID()}/${randomUUID()}`],
+])("a crowd that guesses %s keeps one connection of the database busy", async (_, table, pathOf) => {
+  const { clients, url } = replica();
+  await using held = await hold(database.db);
+  await sql`lock table ${sql.table(table)} in access exclusive mode`.execute(held.tx);
+  const guess = async () => {
+    const answer = await fetch(`${url}${pathOf()}`, { method: "POST", body: "{}" });
+    await answer.arrayBuffer();
+    return answer.status;
+  };
+  const crowd = Promise.all(Array.from({ length: 60 }, guess));
+  await untilBlocked(database.db, 1);
+  for (let call = 0; call < 20; call++) await clients.watchers.listWatchers({}, { timeoutMs: 10_000 });
+  await held.commit();
+  expect(new Set(await crowd)).toEqual(new Set([404]));
+});

@@ -307,6 +307,39 @@ test("a body of one byte too many, in chunks and without a length, is answered 4
   expect(deliveries.map(({ bodyBytes }) => bodyBytes)).toEqual([1_048_576]);
 });
 
+test("an event's name with a NUL is taken in: nobody sends the same again for ever", async () => {
+  const { hook, secret, url } = await hookOf(HookKind.STANDARD);
+  const body = '{"type":"a\\u0000b"}';
+  const id = randomUUID();
+  const headers = {
+    "webhook-id": id,
+    "webhook-timestamp": String(Math.floor(Date.now() / 1_000)),
+    "webhook-signature": new Webhook(secret).sign(id, new Date(), body),
+  };
+  expect((await post(one!, url, body, headers)).status).toBe(202);
+  const { deliveries } = await one!.clients.hooks.listHookDeliveries({ hookId: hook!.id });
+  expect(deliveries.map(({ event }) => event)).toEqual(["a\ufffdb"]);
+});
+
+test("numbers that JavaScript rounds come to the prompt with all their digits", async () => {
+  const box = await enrolDevice(one!.clients);
+  const { secret, url } = await hookOf(HookKind.BEARER, {
+    deviceId: box.deviceId,
+    prompt: "Order {{ input.id }}, {{ input.all.1 }}",
+    filter: 'input.id == "9007199254740993" && int(input.id) > 0',
+  });
+  const body = '{"id":9007199254740993,"all":[1.5,-123456789012345678901234567890],"far":1e999}';
+  const { run_id } = await post(one!, url, body, { authorization: `Bearer ${secret}` });
+  const run = await getRun(one!.clients, { workId: run_id! });
+  expect(toJson(ValueSchema, run.input!)).toEqual({
+    ...{ id: "9007199254740993", all: [1.5, "-123456789012345678901234567890"], far: "1e999" },
+  });
+  const stream = await connect(one!.url, box);
+  const { watcher } = await takeOn(stream);
+  expect(watcher!.prompt).toContain("Order `9007199254740993`, `-123456789012345678901234567890`");
+  stream.end();
+});
+
 test("bodies of other types are refused with the reason or taken as what they are; a costly filter fails its delivery alone", async () => {
   const { hook, secret, url } = await hookOf(HookKind.BEARER, {
     filter: "!has(input.all) || input.all.all(x, input.all.all(y, input.all.all(z, x + y + z >= 0)))",

@@ -226,6 +226,20 @@ test.each([
   expect(both.seen.byConnect).toBe(1);
 });
 
+test.each([
+  ["gRPC", { bytes: plain, headers: { "grpc-timeout": "99999999S" } }],
+  ["Connect", overConnect(getRun("one"), { "connect-timeout-ms": "9999999999" })],
+])(
+  "a deadline over %s that no timer can wait for is none: the call does not end at once",
+  async (_, asked: Asked) => {
+    const both = await openBoth();
+    for (const authorization of [known, other]) {
+      const { headers, trailers } = await call(both, authorization, asked);
+      expect(trailers["x-timeout"] ?? headers["trailer-x-timeout"]).toBe("none");
+    }
+  },
+);
+
 test("a message that comes in small parts is read, and a compressed answer can be", async () => {
   const both = await openBoth();
   const parts = both.session.request({
