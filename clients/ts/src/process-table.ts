@@ -44,7 +44,9 @@ export function hasEnded(childPid: number): boolean {
 export function isGroupAlive(groupId: number): boolean {
   if (!isAlive(-groupId)) return false;
   if (process.platform !== "linux") return true;
-  return membersOf(groupId).length > 0;
+  // Without the table, zombies count as alive: the group is then given the whole of its time to end.
+  const members = membersOf(groupId);
+  return members === undefined || members.length > 0;
 }
 
 /**
@@ -62,7 +64,7 @@ export function startTicksOf(pid: number): number | undefined {
 export function descendantsOf(pid: number): number[] {
   if (process.platform !== "linux") return [];
   const children = new Map<number, number[]>();
-  for (const each of linuxProcesses()) {
+  for (const each of linuxProcesses() ?? []) {
     const stat = linuxStat(each);
     if (stat === undefined || stat.state === "Z" || stat.state === "X") continue;
     const siblings = children.get(stat.parentId);
@@ -79,9 +81,9 @@ export function descendantsOf(pid: number): number[] {
   return found;
 }
 
-/** Living processes of a group (Linux). */
-function membersOf(groupId: number): number[] {
-  return linuxProcesses().filter((pid) => {
+/** Living processes of a group (Linux); undefined if the table cannot be read. */
+function membersOf(groupId: number): number[] | undefined {
+  return linuxProcesses()?.filter((pid) => {
     const stat = linuxStat(pid);
     return stat !== undefined && stat.groupId === groupId && stat.state !== "Z" && stat.state !== "X";
   });
@@ -101,7 +103,7 @@ export function processesWithEnvironment(
     value === undefined ? `${name}=` : `${name}=${value}`,
   );
   const spared = ancestors();
-  return linuxProcesses().filter((pid) => {
+  return (linuxProcesses() ?? []).filter((pid) => {
     if (spared.has(pid)) return false;
     const stat = linuxStat(pid);
     if (stat === undefined || stat.state === "Z") return false;
@@ -123,10 +125,18 @@ function ancestors(): Set<number> {
   return found;
 }
 
-function linuxProcesses(): number[] {
-  return readdirSync("/proc")
-    .filter((name) => /^\d+$/.test(name))
-    .map(Number);
+/**
+ * Undefined if the system refuses the read, as when it has no file descriptor left: a result must not
+ * be lost for it.
+ */
+function linuxProcesses(): number[] | undefined {
+  try {
+    return readdirSync("/proc")
+      .filter((name) => /^\d+$/.test(name))
+      .map(Number);
+  } catch {
+    return undefined;
+  }
 }
 
 function linuxStartTime(pid: number): string | undefined {

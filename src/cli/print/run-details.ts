@@ -190,7 +190,8 @@ async function runResult(
 
 function attemptLine(past: PastAttempt): string {
   const end = past.isReported ? "reported" : "taken back";
-  return `${past.attempt}: claimed ${formatMoment(past.claimedAt)}, ${end} ${formatMoment(past.endedAt)}: ${plain(past.reason)}`;
+  const line = `${past.attempt}: claimed ${formatMoment(past.claimedAt)}, ${end} ${formatMoment(past.endedAt)}: ${plain(past.reason)}`;
+  return past.outputTail === "" ? line : `${line}\n${plainLines(past.outputTail.trimEnd())}`;
 }
 
 /** The main text of a run: the agent's answer, or the program's output. */

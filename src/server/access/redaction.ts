@@ -11,6 +11,8 @@ import {
   ExplainRunResponseSchema,
   type LateResult,
   LateResultSchema,
+  type PastAttempt,
+  PastAttemptSchema,
   type Run,
   type RunQuestion,
   RunQuestionSchema,
@@ -26,8 +28,6 @@ import { devicesOfWindows } from "../../store/people/devices/subjects.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Ownership } from "./ownership.ts";
 
-/** Statuses whose reason the device wrote, possibly with text of the program. */
-const hasToldReason = new Set([RunStatus.COMPLETED, RunStatus.FAILED]);
 const hiddenReason = "hidden: the device's owner may let you read what its runs say";
 
 /**
@@ -45,6 +45,7 @@ export const hiddenFields = new Map<string, readonly string[]>([
   [WindowSchema.typeName, ["extracted_data", "result", "structured", "model_used"]],
   [RunQuestionSchema.typeName, ["question", "option_id", "text"]],
   [LateResultSchema.typeName, ["output", "result", "structured", "reason"]],
+  [PastAttemptSchema.typeName, ["output_tail"]],
   [TurnSchema.typeName, ["input", "reply", "signal", "output_tail"]],
 ]);
 
@@ -56,15 +57,39 @@ const hiders = new Map<string, Hider>([
   [WindowSchema.typeName, hideWindow],
   [RunQuestionSchema.typeName, hideQuestion],
   [LateResultSchema.typeName, hideLateResult],
+  [PastAttemptSchema.typeName, hidePastAttempt],
   [TurnSchema.typeName, hideTurn],
   [EventSchema.typeName, hideEvent],
 ]);
 
 function hideRun(run: Run): void {
+  if (toldReasonsOf(run).length > 0) run.reason = hiddenReason;
   clear(run, RunSchema);
-  if (hasToldReason.has(run.status) && run.reason !== "") run.reason = hiddenReason;
-  for (const past of run.pastAttempts) if (past.isReported && past.reason !== "") past.reason = hiddenReason;
   run.outputHidden = true;
+}
+
+function hidePastAttempt(past: PastAttempt): void {
+  clear(past, PastAttemptSchema);
+  if (past.isReported && past.reason !== "") past.reason = hiddenReason;
+}
+
+/** A readable run has the reason of an attempt on another device, while it waits for its next one. */
+function hidePastReason(run: Run, hidden: ReadonlySet<Message>): void {
+  if (run.pastAttempts.some((past) => hidden.has(past) && past.isReported && past.reason === run.reason))
+    run.reason = hiddenReason;
+}
+
+/**
+ * The run's own reason if a device may have written it, with text of its program: of an end that the
+ * device reported, and of a failure. A run that begins again has the reason of its last attempt.
+ */
+function toldReasonsOf({ status, isReported, reason, pastAttempts }: Run): string[] {
+  const isTold =
+    isReported ||
+    status === RunStatus.COMPLETED ||
+    status === RunStatus.FAILED ||
+    pastAttempts.some((past) => past.isReported && past.reason === reason);
+  return isTold && reason !== "" ? [reason] : [];
 }
 
 function hideWindow(window: Window): void {
@@ -98,18 +123,26 @@ function hideEvent(event: Event): void {
   event.data = (quotes || reason === undefined ? rest : { ...rest, reason }) as JsonObject;
 }
 
-/** An explanation contains the run's reasons: hidden reasons are removed from its texts. */
-function hideInExplanation(explanation: ExplainRunResponse): void {
-  const run = explanation.run;
+/**
+ * An explanation contains the reasons of the run and of its past attempts: hidden reasons are removed
+ * from its texts. To be called before the reasons are hidden in the run.
+ */
+function hideInExplanation(explanation: ExplainRunResponse, hidden: ReadonlySet<Message>): void {
+  const { run } = explanation;
   if (!run) return;
   const told = [
-    ...(hasToldReason.has(run.status) ? [run.reason] : []),
-    ...run.pastAttempts.flatMap((past) => (past.isReported ? [past.reason] : [])),
-  ].filter((reason) => reason !== "");
+    ...(hidden.has(run) ? toldReasonsOf(run) : []),
+    ...run.pastAttempts.flatMap((past) =>
+      hidden.has(past) && past.isReported && past.reason !== "" ? [past.reason] : [],
+    ),
+  ];
+  // The longest first: a reason may contain another.
+  told.sort((a, b) => b.length - a.length);
   const without = (text: string) => told.reduce((left, reason) => left.replaceAll(reason, "(hidden)"), text);
   explanation.summary = without(explanation.summary);
   explanation.nextStep = without(explanation.nextStep);
   for (const fact of explanation.facts) fact.text = without(fact.text);
+  if (!hidden.has(run)) return;
   for (const link of explanation.chain) if (link.reason !== "") link.reason = hiddenReason;
 }
 
@@ -200,11 +233,12 @@ export async function redact(
     else if (!isReadable({ desc, message }, { ofWindows, remembered, used })) hidden.add(message);
   }
   if (desc.typeName === ExplainRunResponseSchema.typeName) {
-    const explanation = answer as ExplainRunResponse;
-    if (explanation.run && hidden.has(explanation.run)) hideInExplanation(explanation);
+    hideInExplanation(answer as ExplainRunResponse, hidden);
   }
+  // A run comes before its past attempts, so that a reason is compared before it is hidden.
   for (const { desc, message } of found) {
     if (hidden.has(message)) hide(desc, message);
+    else if (desc.typeName === RunSchema.typeName) hidePastReason(message as Run, hidden);
   }
   if (used.size === 0) return false;
   for (const standing of remembered.values()) for (const grant of standing.grants) grant.isUsed = true;
@@ -278,9 +312,10 @@ function deviceOf(desc: DescMessage, message: Message): string {
     case RunSchema.typeName:
     case RunQuestionSchema.typeName:
     case LateResultSchema.typeName:
+    case PastAttemptSchema.typeName:
     case TurnSchema.typeName:
     case EventSchema.typeName:
-      return (message as Run | RunQuestion | LateResult | Turn | Event).deviceId;
+      return (message as Run | RunQuestion | LateResult | PastAttempt | Turn | Event).deviceId;
     default:
       return "";
   }

@@ -88,7 +88,7 @@ function explainPending(known: Known): { summary: string; nextStep: string } {
   if (run.notBefore && run.notBefore > now) {
     return {
       summary: `${since}: it waits until ${clockText(run.notBefore)} before it is offered again (${run.reason}).`,
-      nextStep: `It is offered to ${run.deviceId ? nameOf(device) : "the fleet workers"} at ${clockText(run.notBefore)}.`,
+      nextStep: `It is offered to ${takerOf(known)} at ${clockText(run.notBefore)}.`,
     };
   }
   if (known.placement) return explainHeld(since, known, known.placement);
@@ -121,6 +121,11 @@ function explainPending(known: Known): { summary: string; nextStep: string } {
     summary: `${since}: device ${device.label} is online with a free slot; the run is about to be pushed.`,
     nextStep: "It is pushed within moments; the sweep does it if a notification was lost.",
   };
+}
+
+function takerOf({ run, device, placement }: Known): string {
+  if (placement?.selector) return "a device that matches";
+  return run.deviceId ? nameOf(device) : "the fleet workers";
 }
 
 /** A run without a pin: any worker of the org with a free slot and the run's kind takes it. */

@@ -2,6 +2,7 @@
 import { execFileSync } from "node:child_process";
 import { randomUUID } from "node:crypto";
 import {
+  existsSync,
   mkdirSync,
   readdirSync,
   readFileSync,
@@ -13,10 +14,10 @@ import {
 import { basename, dirname, join } from "node:path";
 import { create } from "@bufbuild/protobuf";
 import { describe, expect, onTestFinished, test } from "vitest";
-import { CompletionSchema, Outcome } from "#gen/pinion/v1/device_pb.js";
+import { CompletionSchema, CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { silentLogger } from "../../../clients/ts/src/index.ts";
 import { Outbox } from "../../../clients/ts/src/outbox/outbox.ts";
-import { encodeRecord, type OutboxRecord } from "../../../clients/ts/src/outbox/record.ts";
+import { decodeRecord, encodeRecord, type OutboxRecord } from "../../../clients/ts/src/outbox/record.ts";
 import { Journal } from "../../../clients/ts/src/runner/journal.ts";
 import { noticeSkipped } from "../../support/notice.ts";
 import { makeStateDir, manualHandler, startDevice, startPeer, until } from "./harness.ts";
@@ -27,6 +28,9 @@ const recordsIn = (stateDir: string) =>
 /** Whole records: a full disk takes the name of a temporary file, until its write fails. */
 const keptIn = (stateDir: string) =>
   readdirSync(join(stateDir, "outbox", "kept")).filter((name) => name.endsWith(".kept"));
+
+/** The same while the directory may be missing. */
+const keptOf = (stateDir: string) => (existsSync(join(stateDir, "outbox", "kept")) ? keptIn(stateDir) : []);
 
 /** A small separate disk, if the system permits mounting one. */
 function mountDisk(): string | undefined {
@@ -205,6 +209,71 @@ describe.skipIf(!canMount())("a disk that takes no writes", () => {
       await until(() => keptIn(stateDir).some((name) => name.endsWith("7420-2.kept")), "it is on the disk");
     },
   );
+
+  test.each(Object.entries(faults))(
+    "%s: a result that the server refuses meanwhile is kept in memory, and set aside once the disk takes it",
+    async (_, fault) => {
+      const peer = await startPeer();
+      peer.completionVerdict = CompletionVerdict.INVALID;
+      const stateDir = mountDisk()!;
+      const { onAssignment, calls } = manualHandler();
+      const { device, events } = startDevice(peer.url, {
+        ...{ stateDir, onAssignment },
+        timing: { ackDeadlineMs: 200 },
+      });
+      const session = await peer.session();
+      const { attemptToken } = session.assign();
+      await until(() => calls.length === 1, "the handler");
+      fault.break(stateDir);
+      calls[0]!.finish({ outcome: "completed", output: "refused" });
+      await events.next("acknowledged", ({ verdict }) => verdict === "invalid");
+      await until(() => device.unacknowledged === 0, "the verdict is taken");
+      const refused = session.assign();
+      const rejection = await session.next("reject", ({ workId }) => workId === refused.workId);
+      expect(rejection.message).toContain("disk");
+
+      fault.mend(stateDir);
+      const { path } = await events.next("set_aside");
+      const bytes = readFileSync(path);
+      expect(path).toContain(join("outbox", "rejected"));
+      expect(path).toContain(attemptToken);
+      expect(decodeRecord(bytes)).toMatchObject({ completion: { output: "refused" } });
+    },
+  );
+});
+
+test.each(["outbox", "outbox/rejected", "outbox/kept"])(
+  "if %s is removed while the daemon runs, a stored result is kept and a refused one is set aside, on the disk",
+  async (name) => {
+    const peer = await startPeer();
+    const stateDir = makeStateDir();
+    const { onAssignment, calls } = manualHandler();
+    const { events } = startDevice(peer.url, { stateDir, onAssignment });
+    const session = await peer.session();
+    for (const verdict of [CompletionVerdict.STORED, CompletionVerdict.INVALID]) {
+      peer.completionVerdict = verdict;
+      const count = calls.length;
+      const { attemptToken } = session.assign();
+      await until(() => calls.length === count + 1, "the handler");
+      rmSync(join(stateDir, name), { recursive: true, force: true });
+      calls.at(-1)!.finish({ outcome: "completed", output: "done" });
+      if (verdict === CompletionVerdict.STORED) {
+        await until(() => keptOf(stateDir).some((file) => file.includes(attemptToken)), "it is kept");
+      } else {
+        const { path } = await events.next("set_aside");
+        expect(decodeRecord(readFileSync(path))).toMatchObject({ completion: { attemptToken } });
+      }
+    }
+  },
+);
+
+test("a directory in the place of a record is moved aside, and the record is written", async () => {
+  const directory = join(makeStateDir(), "outbox");
+  const { outbox } = await Outbox.open(directory);
+  const record = recordOf("done");
+  mkdirSync(join(directory, fileOf(record), "full"), { recursive: true });
+  await outbox.put(record);
+  expect((await Outbox.open(directory)).entries).toHaveLength(1);
 });
 
 test.each(["outbox", "outbox/bad", "outbox/rejected", "outbox/kept"])(

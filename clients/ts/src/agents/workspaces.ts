@@ -1,12 +1,13 @@
 import { execFile } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { cp, lstat, mkdir, readdir, rm, stat, utimes } from "node:fs/promises";
+import { cp, lstat, mkdir, readdir, stat, utimes } from "node:fs/promises";
 import { basename, join } from "node:path";
 import { promisify } from "node:util";
 import { create } from "@bufbuild/protobuf";
 import { messageOf } from "../device/errors.ts";
 import { type KeptWorkspace, KeptWorkspaceSchema } from "../gen/pinion/v1/activity_pb.js";
 import type { Logger } from "../logger.ts";
+import { removeTree } from "../remove-tree.ts";
 import { type Confinement, confine } from "../runner/confinement.ts";
 import type { WorkspaceConfig } from "../runner/workspace-settings.ts";
 import { bytesOf, countChanges, countFiles, exists } from "./folder-files.ts";
@@ -117,7 +118,11 @@ export class Workspaces {
     for (const each of left) {
       bytes += each.bytes;
       if (Date.now() - each.atMs <= workspace.keepMs && bytes <= workspace.keepBytes) continue;
-      await this.#remove(workspace, { cwd: each.cwd, confinement });
+      await this.#remove(workspace, { cwd: each.cwd, confinement }).catch((error: unknown) => {
+        // The other folders are swept all the same.
+        const [fields, name] = [{ cwd: each.cwd, error: messageOf(error) }, workspace.name];
+        this.#logger.warn({ ...fields, workspace: name }, "cannot remove a folder of a workspace");
+      });
     }
   }
 
@@ -203,7 +208,7 @@ export class Workspaces {
         filter: isCopied,
       });
     } catch (error) {
-      await rm(cwd, { recursive: true, force: true });
+      await removeTree(cwd);
       throw error;
     }
   }
@@ -277,7 +282,7 @@ export class Workspaces {
       if (branch.startsWith("pinion/"))
         await git(repository, ["branch", "-D", branch.trim()]).catch(() => undefined);
     }
-    await rm(cwd, { recursive: true, force: true });
+    await removeTree(cwd);
   }
 }
 

@@ -22,9 +22,15 @@ export class DeviceError extends Error {
   }
 }
 
+/** Maximum characters of a path in a message: a program may have made a path of any length. */
+const PATH_CHARACTERS_MAX = 300;
+
 /** The message of any thrown value. */
 export function messageOf(error: unknown): string {
-  return error instanceof Error ? error.message : String(error);
+  if (!(error instanceof Error)) return String(error);
+  const path = "path" in error && typeof error.path === "string" ? error.path : "";
+  if (path.length <= PATH_CHARACTERS_MAX) return error.message;
+  return error.message.replaceAll(path, `${path.slice(0, PATH_CHARACTERS_MAX)}…`);
 }
 
 /** True if `error` is a system error with the given code, for example "ENOENT". */

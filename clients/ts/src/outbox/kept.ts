@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { hasCode } from "../device/errors.ts";
 import { ensureDirectory } from "../private-directory.ts";
 import { readRegularFile } from "../regular-file.ts";
+import { removeTree } from "../remove-tree.ts";
 import { writeDurably } from "./durable-file.ts";
 import { decodeRecord, encodeRecord, type OutboxRecord } from "./record.ts";
 
@@ -287,7 +288,7 @@ export class KeptResults {
     const kept = this.#kept.get(attemptToken);
     if (kept === undefined) return;
     this.#kept.delete(attemptToken);
-    await rm(this.#pathOf(kept), { force: true, recursive: true });
+    await removeTree(this.#pathOf(kept));
   }
 }
 

@@ -5,6 +5,7 @@ import { DeviceError, hasCode } from "../device/errors.ts";
 import { identityOfDirectory } from "../private-directory.ts";
 import { isAlive, startTimeOf } from "../process-table.ts";
 import { readRegularFile } from "../regular-file.ts";
+import { removeTree } from "../remove-tree.ts";
 
 interface Holder {
   pid: number;
@@ -97,7 +98,7 @@ async function breakLock(path: string, stale: string): Promise<void> {
   }
   const moved = (await read(grave)) ?? stale;
   if (moved !== stale) await tryLink(grave, path);
-  await rm(grave, { force: true, recursive: true });
+  await removeTree(grave);
 }
 
 async function release(path: string, mine: string): Promise<void> {

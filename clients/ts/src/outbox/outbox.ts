@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { hasCode } from "../device/errors.ts";
 import { ensureDirectory } from "../private-directory.ts";
 import { readRegularFile } from "../regular-file.ts";
+import { removeTree } from "../remove-tree.ts";
 import { TEMPORARY_SUFFIX, writeDurably } from "./durable-file.ts";
 import { decodeRecord, encodeRecord, type OutboxRecord } from "./record.ts";
 
@@ -74,7 +75,7 @@ export class Outbox {
     for (const name of await readdir(directory)) {
       if (name.endsWith(TEMPORARY_SUFFIX)) {
         // A program may have made a directory of the name.
-        await rm(join(directory, name), { force: true, recursive: true });
+        await removeTree(join(directory, name));
       } else if (name.endsWith(SUFFIX)) {
         const loaded = await outbox.#load(name);
         if (loaded.kind === "record") entries.push(entryOf(loaded.record));
@@ -94,8 +95,21 @@ export class Outbox {
 
   /** Durable once resolved. A second record of the same attempt replaces the first. */
   async put(record: OutboxRecord): Promise<void> {
-    const { workId, attemptToken } = record.completion;
-    await writeDurably(join(this.#directory, nameOf({ workId, attemptToken })), encodeRecord(record));
+    await this.#write(this.#directory, record);
+  }
+
+  /** Writes a file that the directory may have lost its place for: a program may have removed or taken it. */
+  async #write(directory: string, record: OutboxRecord): Promise<void> {
+    const path = join(directory, nameOf(record.completion));
+    const content = encodeRecord(record);
+    try {
+      await writeDurably(path, content);
+    } catch (error) {
+      if (hasCode(error, "EISDIR")) await rename(path, `${path}.${Date.now()}`);
+      else if (hasCode(error, "ENOENT") || hasCode(error, "ENOTDIR")) await ensureDirectory(directory);
+      else throw error;
+      await writeDurably(path, content);
+    }
   }
 
   /** Reads the record. Never rejects; the result tells other outcomes. */
@@ -115,9 +129,16 @@ export class Outbox {
     await rm(join(this.#directory, nameOf(entry)), { force: true });
   }
 
-  /** Keeps a record refused by the server, for a person. */
-  async reject(entry: OutboxEntry, problem: string): Promise<SetAside> {
-    return this.#move(nameOf(entry), "rejected", problem);
+  /**
+   * Keeps a record refused by the server, for a person. `unsaved`: the record, if `put` has not been
+   * able to write it.
+   */
+  async reject(entry: OutboxEntry, problem: string, unsaved?: OutboxRecord): Promise<SetAside> {
+    const name = nameOf(entry);
+    if (!unsaved) return this.#move(name, "rejected", problem);
+    const folder = join(this.#directory, "rejected");
+    await this.#write(folder, unsaved);
+    return { path: join(folder, name), problem };
   }
 
   async #load(name: string): Promise<Loaded> {
@@ -146,10 +167,18 @@ export class Outbox {
 
   async #move(name: string, folder: "bad" | "rejected", problem: string): Promise<SetAside> {
     const path = join(this.#directory, folder, name);
+    const move = () => rename(join(this.#directory, name), path);
     try {
-      await rename(join(this.#directory, name), path);
-    } catch (error) {
-      if (!hasCode(error, "ENOENT")) return { path: join(this.#directory, name), problem };
+      await move();
+    } catch {
+      // A program may have removed the folder, or put a file in its place.
+      await ensureDirectory(join(this.#directory, folder)).catch(() => {});
+      try {
+        await move();
+      } catch (error) {
+        // The record has gone, or stays where it is.
+        if (!hasCode(error, "ENOENT")) return { path: join(this.#directory, name), problem };
+      }
     }
     return { path, problem };
   }

@@ -1,9 +1,10 @@
-import { chmod, chown, mkdir, mkdtemp, rm, writeFile } from "node:fs/promises";
+import { chmod, chown, mkdir, mkdtemp, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { TurnAssignment } from "../gen/pinion/v1/device_pb.js";
 import { ensureDirectory } from "../private-directory.ts";
 import { readRegularFile } from "../regular-file.ts";
+import { removeTree } from "../remove-tree.ts";
 import type { RunAs } from "./confinement.ts";
 
 /**
@@ -86,7 +87,7 @@ export async function openAttemptFiles(options: {
       });
       return "bytes" in left ? { text: left.bytes.toString("utf8").trim() } : left;
     },
-    dispose: () => rm(root, { recursive: true, force: true }),
+    dispose: () => removeTree(root),
   };
 }
 
@@ -131,5 +132,5 @@ async function collect(
 
 /** Removes the files of an earlier daemon. */
 export function removeAttemptFiles(stateDir: string): Promise<void> {
-  return rm(directoryOf(stateDir), { recursive: true, force: true });
+  return removeTree(directoryOf(stateDir));
 }

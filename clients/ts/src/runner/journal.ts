@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { TEMPORARY_SUFFIX } from "../outbox/durable-file.ts";
 import { ensureDirectory } from "../private-directory.ts";
 import { readRegularFile } from "../regular-file.ts";
+import { removeTree } from "../remove-tree.ts";
 
 /** An attempt running at the time of the note. */
 export interface JournalNote {
@@ -55,14 +56,14 @@ export class Journal {
     for (const name of await readdir(this.#directory)) {
       const path = join(this.#directory, name);
       if (!name.endsWith(SUFFIX)) {
-        await rm(path, { force: true, recursive: true });
+        await removeTree(path);
         continue;
       }
       const found = await readRegularFile(path, { bytesMax: NOTE_BYTES_MAX });
       if (found.kind === "unreadable") unreadable.push({ path, problem: found.problem });
       const note = found.kind === "read" ? parse(found.bytes.toString("utf8")) : undefined;
       if (note !== undefined) notes.push(note);
-      else if (found.kind !== "unreadable") await rm(path, { force: true, recursive: true });
+      else if (found.kind !== "unreadable") await removeTree(path);
     }
     return { notes, unreadable };
   }

@@ -91,7 +91,10 @@ export class Runner {
     const { stateDir } = this.#options;
     this.#place.directory = await identityOfDirectory(stateDir);
     const report = await sweepLeftovers(this.#journal, this.#place);
-    await removeAttemptFiles(stateDir);
+    await removeAttemptFiles(stateDir).catch((error: unknown) => {
+      // What an earlier program left there harms no later attempt: each has a directory of its own.
+      this.#options.logger.warn({ error: messageOf(error) }, "cannot remove the files of earlier attempts");
+    });
     await this.#agents.sweep();
     return report;
   }

@@ -43,6 +43,8 @@ export type PastAttempt = {
   last_beat_at: string | null;
   reason: string;
   is_reported: boolean;
+  /** The end of the program's output; absent in entries of attempts that Pinion took away. */
+  output_tail?: string;
 };
 
 export type ReplicaTable = {

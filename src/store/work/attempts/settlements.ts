@@ -95,6 +95,11 @@ const laterMsMin = 1_000;
 const laterMsMax = 7 * 86_400_000;
 /** Maximum characters of output kept for a run without a window. */
 export const outputTailCharacters = 8_000;
+/**
+ * Maximum characters of output kept for an attempt whose run began again: 20 attempts have 40,000
+ * characters together.
+ */
+const pastTailCharacters = 2_000;
 
 export type Settled = {
   orgId: string;
@@ -310,7 +315,8 @@ const runsReturned = sql`
     past_attempts = ${pastAttemptsWith(
       "h",
       sql`'device_id', h.device_id, 'claimed_at', h.claimed_at, 'ended_at', h.ended_at,
-      'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null`,
+      'last_beat_at', h.last_beat_at, 'reason', h.why, 'is_reported', h.reporter is not null,
+      'output_tail', right(h.output, ${pastTailCharacters})`,
     )}
   from held h
   where h.again_at is not null and r.org_id = h.org_id and r.id = h.id`;

@@ -46,6 +46,8 @@ export type RunRow = {
     last_beat_at: string | null;
     reason: string;
     is_reported: boolean;
+    device_id?: string | null;
+    output_tail?: string;
   }[];
   finishedAt: Date | null;
   skipReason: SkipReason | null;
@@ -54,6 +56,8 @@ export type RunRow = {
   durationMs: number | null;
   outputTail: string;
   windowId: string | null;
+  /** The device reported the end. */
+  isReported: boolean;
   /** The workspace in the watcher's or agent's version; empty: none. */
   workspace: string;
 };
@@ -68,7 +72,7 @@ const columns = sql`
   r.started_at as "startedAt", r.last_beat_at as "lastBeatAt", r.cancel_requested_at as "cancelRequestedAt", r.reason,
   r.past_attempts as "pastAttempts", r.finished_at as "finishedAt", r.skip_reason as "skipReason",
   r.exit_code as "exitCode", r.signal, r.duration_ms as "durationMs", r.output_tail as "outputTail",
-  r.window_id as "windowId",
+  r.window_id as "windowId", r.is_reported as "isReported",
   -- As dispatched (server/device/messages/messages.ts): the watcher's, and where it names none, the agent's.
   coalesce(
     nullif((select v.agent_work->>'workspace' from watcher_revision v

@@ -35,6 +35,8 @@ const env = {
   PINION_DESTINATION_NETWORKS: "127.0.0.1",
   PINION_FAILURES_PER_ADDRESS: "0",
   PINION_HEARTBEAT_TTL_MS: "600000",
+  // A run that begins again waits for longer than the tests take.
+  PINION_RETRY_BACKOFF_MS: "600000",
 };
 let replica: TestReplica;
 let ids: Record<string, string>;
@@ -87,8 +89,8 @@ async function sayEverything(asAda: Clients): Promise<Record<string, string> & {
   const make = async (name: string, more: object = {}) =>
     (await asAda.watchers.createWatcher({ spec: { name, prompt: "do {{ input }}", deviceId, ...more } }))
       .watcher!;
-  const start = async (watcherId: string) => {
-    await asAda.watchers.triggerWatcher({ watcherId, input: fromJson(ValueSchema, { a: said("input") }) });
+  const start = async (watcherId: string, input = said("input")) => {
+    await asAda.watchers.triggerWatcher({ watcherId, input: fromJson(ValueSchema, { a: input }) });
     return takeOn(stream);
   };
   const watcher = await make("Rich", { notify: [{ to: "ops", when: NotifyWhen.ALWAYS }], redact: [] });
@@ -134,6 +136,7 @@ async function sayEverything(asAda: Clients): Promise<Record<string, string> & {
   stream.send({ case: "cancelled", value: { workId: late.workId, attemptToken: late.attemptToken } });
   await stream.beat();
   await stream.complete(late, said("late"));
+  const reported = await reportEnds({ stream, make, start, asAda });
   const asking = await start((await make("Asking")).id);
   const { workId, attemptToken } = asking;
   const data = Buffer.from(said("live"));
@@ -188,6 +191,7 @@ async function sayEverything(asAda: Clients): Promise<Record<string, string> & {
       failed: failing.workId,
       late: late.workId,
       asking: asking.workId,
+      ...reported,
     },
     ...{
       turn: turn!.id,
@@ -204,6 +208,46 @@ async function sayEverything(asAda: Clients): Promise<Record<string, string> & {
     },
     ...{ token: token!.id, signIn: "none" },
   } as never;
+}
+
+/** Ends that the device reported, other than success and a last failure; each with words of its program. */
+async function reportEnds(home: {
+  stream: DeviceStream;
+  make: (name: string, more?: object) => Promise<{ id: string }>;
+  start: (watcherId: string, input?: string) => Promise<{ workId: string; attemptToken: string }>;
+  asAda: Clients;
+}): Promise<Record<string, string>> {
+  const { stream, make, start, asAda } = home;
+  const end = async (
+    name: string,
+    more: object,
+    told: object,
+    before = async (_: { workId: string }) => {},
+  ) => {
+    // The input of a run without a device is the org's to read.
+    const { workId, attemptToken } = await start((await make(name, more)).id, "none");
+    await before({ workId });
+    const words = { output: said("tail"), reason: said("reason") };
+    stream.send({ case: "complete", value: { workId, attemptToken, ...words, ...told } as never });
+    await stream.next("completionAck");
+    return workId;
+  };
+  const cancel = async ({ workId }: { workId: string }) => {
+    await asAda.runs.cancelRun({ runId: workId });
+    await stream.next("cancel");
+  };
+  const again = { maxAttempts: 3 };
+  return {
+    timeout: await end("Slow", {}, { outcome: Outcome.TIMEOUT }),
+    cancelled: await end("Ended", {}, { outcome: Outcome.CANCELLED }, cancel),
+    retried: await end("Again", again, { outcome: Outcome.FAILED }),
+    deferred: await end("Put off", {}, { outcome: Outcome.FAILED, retryAfter: { seconds: 3600n } }),
+    selected: await end(
+      "Anywhere",
+      { ...again, deviceId: "", selector: 'os == "linux"' },
+      { outcome: Outcome.FAILED },
+    ),
+  };
 }
 
 /** Requests of reading rpcs that name nothing, or several things. */
@@ -223,7 +267,9 @@ const more: Record<string, () => object[]> = {
   "TurnService/ListTurns": () => [{ conversationId: ids.conversation }],
   "DestinationService/ListDeliveries": () => [{}],
 };
-const ofRuns = () => ["run", "failed", "late", "asking"].map((name) => ({ runId: ids[name] }));
+const endsReported = ["timeout", "cancelled", "retried", "deferred", "selected"];
+const ofRuns = () =>
+  ["run", "failed", "late", "asking", ...endsReported].map((name) => ({ runId: ids[name] }));
 
 /** Rpcs that end what the others look at, or wait for the device. */
 const spoils =
@@ -271,6 +317,18 @@ test("there is something to hear: the owner hears it from all these rpcs", { tim
         ...["RunService/GetRun", "RunService/WatchRun", "RunService/GetTranscript", "RunService/ListWindows"],
         ...["RunService/ListQuestions", "TurnService/GetTurn", "HookService/GetHookDelivery"],
       ]),
+    ]);
+  }
+});
+
+test("of an attempt whose run begins again the owner hears the reason, and the end of what it printed", async () => {
+  const { runs } = createClients({ url: replica.url, token: readers["the owner"]! });
+  for (const name of ["retried", "deferred", "selected"]) {
+    const { run } = await runs.getRun({ runId: ids[name]! });
+    expect([name, run!.reason, run!.pastAttempts]).toMatchObject([
+      name,
+      expect.stringContaining(said("reason")),
+      [{ isReported: true, deviceId: ids.device, outputTail: said("tail") }],
     ]);
   }
 });

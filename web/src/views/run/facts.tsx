@@ -2,6 +2,7 @@ import { durationMs } from "@bufbuild/protobuf/wkt";
 import type { Run } from "#gen/pinion/v1/run_pb.js";
 import { labelOf } from "../../data/devices.ts";
 import { isEnded } from "../../data/run-stream.ts";
+import { Ansi } from "../../parts/ansi.tsx";
 import { type Fact, FactList } from "../../parts/fact-list.tsx";
 import { Ago } from "../../parts/time.tsx";
 import { linkTo } from "../../route.ts";
@@ -59,10 +60,15 @@ export function Facts({ run }: { run: Run }) {
         <>
           <h3>Attempts before this one</h3>
           <ol class="facts">
-            {run.pastAttempts.map((past) => (
-              <li key={past.attempt}>
+            {run.pastAttempts.map((past, index) => (
+              <li key={index}>
                 {past.attempt}: {past.isReported ? "reported" : "taken back"} {moment(past.endedAt)}:{" "}
                 {past.reason}
+                {past.outputTail && (
+                  <pre tabIndex={0}>
+                    <Ansi text={past.outputTail} />
+                  </pre>
+                )}
               </li>
             ))}
           </ol>

@@ -334,8 +334,9 @@ export class Delivery {
     this.#onAcknowledged({ entry, watcher, verdict, windowId: told.windowId, message: told.message });
     const acknowledgement = { unsaved: parcel.unsaved, unary };
     if (parcel.kept) this.#offers.settled(parcel.kept, acknowledgement);
-    else if (isNotStored(verdict)) await this.#files.reject(entry, told.message || verdict);
-    else await this.#offers.keep(entry, acknowledgement);
+    else if (isNotStored(verdict)) {
+      await this.#files.reject(entry, told.message || verdict, parcel.unsaved);
+    } else await this.#offers.keep(entry, acknowledgement);
     this.#tellIfFlushed();
     void this.#pump();
   }

@@ -17,6 +17,8 @@ export class ParcelFiles {
   readonly #readKept: (kept: Kept) => Promise<OutboxRecord | undefined>;
   #diskProblem: string | undefined;
   #isSaving = false;
+  /** Refused results that the disk has not taken yet, by attempt token. */
+  readonly #refused = new Map<string, { entry: OutboxEntry; completion: Completion; problem: string }>();
 
   /** `parcels`: the parcels on their way, by attempt token; a settled parcel is removed there. */
   constructor(options: {
@@ -123,17 +125,30 @@ export class ParcelFiles {
     this.#isSaving = true;
     const unsaved = () => [...this.#parcels.values()].filter((parcel) => parcel.unsaved !== undefined);
     for (const parcel of unsaved()) if (!parcel.isBusy) await this.save(parcel);
+    for (const { entry, completion, problem } of [...this.#refused.values()]) {
+      await this.reject(entry, problem, completion);
+    }
     this.#isSaving = false;
-    if (unsaved().length > 0) return;
+    if (unsaved().length + this.#refused.size > 0) return;
     this.#diskProblem = undefined;
     this.#logger.info({}, "no result is in memory only any more; new work is taken again");
   }
 
-  async reject(entry: OutboxEntry, problem: string): Promise<void> {
+  /**
+   * Sets a refused result aside. A result that was never written stays in memory until the disk takes
+   * it.
+   */
+  async reject(entry: OutboxEntry, problem: string, unsaved?: Completion): Promise<void> {
+    const { workId, attemptToken, finishedAtMs } = entry;
+    const record = unsaved && { completion: unsaved, finishedAtMs };
+    if (unsaved) this.#refused.set(attemptToken, { entry, completion: unsaved, problem });
     try {
-      this.#onSetAside(await this.#outbox.reject(entry, problem));
+      const setAside = await this.#outbox.reject(entry, problem, record);
+      this.#refused.delete(attemptToken);
+      this.#onSetAside(setAside);
     } catch (error) {
-      this.#logger.warn({ workId: entry.workId, error: messageOf(error) }, "cannot set an outbox file aside");
+      if (unsaved) this.#diskProblem = messageOf(error);
+      this.#logger.warn({ workId, error: messageOf(error) }, "cannot set an outbox file aside");
     }
   }
 

@@ -391,6 +391,13 @@ export declare type Run = Message<"pinion.v1.Run"> & {
    * @generated from field: pinion.v1.RunOrigin origin = 53;
    */
   origin?: RunOrigin | undefined;
+
+  /**
+   * The device reported the end; otherwise Pinion ended the run, or the run has not ended.
+   *
+   * @generated from field: bool is_reported = 54;
+   */
+  isReported: boolean;
 };
 
 /**
@@ -570,6 +577,20 @@ export declare type PastAttempt = Message<"pinion.v1.PastAttempt"> & {
    * @generated from field: bool is_reported = 6;
    */
   isReported: boolean;
+
+  /**
+   * The device or fleet worker that had it.
+   *
+   * @generated from field: string device_id = 7;
+   */
+  deviceId: string;
+
+  /**
+   * The last 2,000 characters that its program printed, if the device reported the end and the run began again.
+   *
+   * @generated from field: string output_tail = 8;
+   */
+  outputTail: string;
 };
 
 /**

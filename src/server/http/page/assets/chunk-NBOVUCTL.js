@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-S5D76X2L.js";import{Na as t}from"./chunk-I77PNB5B.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
