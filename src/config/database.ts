@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { credentialsOf, credentialsProblem } from "../network/credentials.ts";
 import { ConfigError } from "./config-error.ts";
 import { count, type SettingsOf } from "./fields.ts";
 
@@ -88,12 +89,15 @@ function requireNats(s: Settings): NatsConfig {
   }
   const servers = urls.filter((url) => url !== null);
   const named = servers.find((url) => url.username !== "");
+  const problem = named && credentialsProblem(named);
+  if (problem) throw new ConfigError(`PINION_NATS_URL: ${problem}`);
+  const credentials = named && credentialsOf(named);
   const isTls = servers.some((url) => url.protocol === "tls:") || s.PINION_NATS_CA_FILE !== undefined;
   return {
     servers: servers.map((url) => `${url.hostname}:${url.port || "4222"}`),
     subject: s.PINION_NATS_SUBJECT,
-    user: named && decodeURIComponent(named.username),
-    password: named && decodeURIComponent(named.password),
+    user: credentials?.name,
+    password: credentials?.password,
     token: s.PINION_NATS_TOKEN,
     credentialsFile: s.PINION_NATS_CREDENTIALS_FILE,
     tls: isTls

@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { createReach, parseNetworks, type Reach } from "../network/addresses.ts";
+import { credentialsProblem } from "../network/credentials.ts";
 import { createKeyring, createReferences, KeyError, type Keyring, type References } from "../secrets.ts";
 import { ConfigError } from "./config-error.ts";
 import { count, type SettingsOf } from "./fields.ts";
@@ -103,7 +104,10 @@ function requireReach(networks: string): Reach {
 
 function smtpOf(s: Settings): OutgoingConfig["destinations"]["smtp"] {
   if (s.PINION_SMTP_URL === undefined) return undefined;
-  if (!URL.canParse(s.PINION_SMTP_URL)) throw new ConfigError("PINION_SMTP_URL: is no URL");
+  const url = URL.parse(s.PINION_SMTP_URL);
+  if (!url) throw new ConfigError("PINION_SMTP_URL: is no URL");
+  const problem = credentialsProblem(url);
+  if (problem) throw new ConfigError(`PINION_SMTP_URL: ${problem}`);
   if (s.PINION_MAIL_FROM === undefined) {
     throw new ConfigError("PINION_SMTP_URL and PINION_MAIL_FROM belong together: set both or neither");
   }

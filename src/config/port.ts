@@ -1,3 +1,4 @@
+import { isIPv6 } from "node:net";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { build } from "../build.ts";
@@ -111,8 +112,7 @@ export function portConfig(s: Settings): PortConfig {
     );
   }
   return {
-    // Brackets belong to an IPv6 literal within a URL; a socket wants it bare.
-    host: s.PINION_HOST.replace(/^\[(.*)\]$/, "$1"),
+    host: hostOf(s.PINION_HOST),
     port: s.PINION_PORT,
     trustedProxies: s.PINION_TRUSTED_PROXIES,
     probePort: s.PINION_PROBE_PORT === 0 ? undefined : s.PINION_PROBE_PORT,
@@ -135,4 +135,18 @@ export function portConfig(s: Settings): PortConfig {
         : undefined,
     metricsToken: s.PINION_METRICS_TOKEN,
   };
+}
+
+/** An address or a name to listen at that a URL can name, too; a ConfigError for any other text. */
+function hostOf(text: string): string {
+  // Brackets belong to an IPv6 literal within a URL; a socket wants it bare.
+  const host = text.trim().replace(/^\[(.*)\]$/, "$1");
+  if (isIPv6(host) && host.includes("%"))
+    throw new ConfigError(
+      `PINION_HOST: no URL can name the zone of ${host}; listen at "::" (all addresses), or at an address without "%"`,
+    );
+  if (isIPv6(host) || /^[A-Za-z0-9._-]+$/.test(host)) return host;
+  throw new ConfigError(
+    `PINION_HOST: ${JSON.stringify(text)} is neither an address nor a name; write it like 127.0.0.1, 0.0.0.0 or ::, and the port in PINION_PORT`,
+  );
 }

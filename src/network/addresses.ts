@@ -30,6 +30,12 @@ export type Reach = {
  */
 const special = ["168.63.129.16"];
 
+/** All public addresses of IPv6 are in this network; "::7f00:1", for example, holds one of IPv4. */
+const publicNetwork = ipaddr.IPv6.parseCIDR("2000::/3");
+
+const isAssigned = (address: ipaddr.IPv4 | ipaddr.IPv6) =>
+  address.kind() === "ipv4" || address.match(publicNetwork);
+
 /**
  * Whether an address is in one of the networks: "10.0.0.0/8, 192.168.1.7, ::1/128", or "*" for all.
  * Throws an error that names the first malformed network.
@@ -42,8 +48,12 @@ export function parseNetworks(text: string): (address: string) => boolean {
   if (networks.includes("*")) return () => true;
   const parsed = networks.map((network) => {
     try {
+      const [named = "", length] = network.split("/", 2);
+      const family = isIP(named);
+      // The parser knows more: "10" is 0.0.0.10. An IPv4 address within an IPv6 address is judged as IPv4.
+      if (family === 0 || /^::ffff:/i.test(named)) throw new Error("no address");
       const [address, bits] = ipaddr.parseCIDR(
-        network.includes("/") ? network : `${network}/${isIP(network) === 4 ? 32 : 128}`,
+        length === undefined ? `${named}/${family === 4 ? 32 : 128}` : network,
       );
       return [address, bits] as const;
     } catch {
@@ -70,7 +80,7 @@ export function createReach(
     // An IPv4 address within an IPv6 address is judged as an IPv4 address. All other ranges that
     // lead to local or special networks are not unicast.
     const address = ipaddr.process(text);
-    return address.range() === "unicast" && !special.includes(address.toString());
+    return address.range() === "unicast" && isAssigned(address) && !special.includes(address.toString());
   }
 
   const refused = (host: string, address: string) =>

@@ -98,3 +98,24 @@ test("a blank number is not set, and each that is none is refused by the name of
     }
   }
 });
+
+test.each([
+  ["PINION_SMTP_URL", { PINION_MAIL_FROM: "pinion@example.org" }, "smtp://pinion:50%off@mail"],
+  ["PINION_NATS_URL", { PINION_BUS: "nats" }, "nats://pinion:50%off@bus"],
+])("%s whose password has a percent sign that begins no code is refused by its name", (name, more, url) => {
+  const env = { DATABASE_URL: "postgres://x@localhost/x", ...more };
+  expect(() => replicaConfig({ ...env, [name]: url })).toThrow(
+    `${name}: its name or password has a "%" that must be written as %25`,
+  );
+  expect(() => replicaConfig({ ...env, [name]: url.replace("%", "%25") })).not.toThrow();
+});
+
+test("an address to listen at that no URL can name is refused, with what to write", () => {
+  const hostOf = (host: string) => replicaConfig({ DATABASE_URL: "postgres://x/y", PINION_HOST: host }).host;
+  expect(["[::1]", "::", "0.0.0.0", " my_host.local ", ""].map(hostOf)).toEqual([
+    ...["::1", "::", "0.0.0.0", "my_host.local", "127.0.0.1"],
+  ]);
+  expect(() => hostOf("fe80::1%eth0")).toThrow("PINION_HOST: no URL can name the zone of fe80::1%eth0");
+  for (const host of ["[fe80::1%eth0]", "127.0.0.1:80", "[::1", "a b", "%", "::1]", "http://x", ":::"])
+    expect(() => hostOf(host), host).toThrow("PINION_HOST");
+});

@@ -45,6 +45,12 @@ export function listenFailure(error: unknown, port: number): unknown {
         "this machine does not have that address",
         "check --host or PINION_HOST",
       );
+    case "ENOTFOUND":
+      return new Failure(
+        exitCodes.usage,
+        "the name of the address to listen at is not known here",
+        "check --host or PINION_HOST",
+      );
     default:
       return error;
   }

@@ -5,6 +5,7 @@ import { createTransport, type Transporter } from "nodemailer";
 import type SMTPTransport from "nodemailer/lib/smtp-transport/index.js";
 import sanitize from "sanitize-html";
 import type { Reach } from "../../network/addresses.ts";
+import { credentialsOf } from "../../network/credentials.ts";
 import type { Sent } from "../../scheduler/deliverer.ts";
 import { excerpt } from "../../values/excerpt.ts";
 import { troubleOf } from "./answer.ts";
@@ -81,14 +82,16 @@ function mailTroubleOf(error: unknown): Sent {
 }
 
 function optionsOf({ url, reach }: Mailbox, onSocket: (socket: Socket) => void): SMTPTransport.Options {
-  const { protocol, hostname, port, username, password } = new URL(url);
+  const parsed = new URL(url);
+  const { protocol, hostname, port } = parsed;
+  const credentials = credentialsOf(parsed);
   const isSecure = protocol === "smtps:";
   const host = hostname.replace(/^\[|\]$/g, "");
   const target = { host, port: Number(port) || (isSecure ? 465 : 587) };
   return {
     ...target,
     secure: isSecure,
-    ...(username ? { auth: { user: decodeURIComponent(username), pass: decodeURIComponent(password) } } : {}),
+    ...(credentials ? { auth: { user: credentials.name, pass: credentials.password } } : {}),
     connectionTimeout: stepMs,
     greetingTimeout: stepMs,
     socketTimeout: stepMs,

@@ -41,6 +41,9 @@ test("addresses that are not of the public internet are refused, however they ar
       "2001:db8::1",
       "not an address",
       "",
+      "::7f00:1",
+      "::a9fe:a9fe",
+      "4000::1",
     ],
   ];
   expect(refused.filter((address) => publicOnly.isAllowed(address))).toEqual([]);
@@ -78,6 +81,17 @@ test("the operator allows networks, and a mistyped one is named", () => {
   expect(createReach(parseNetworks("*")).isAllowed("127.0.0.1")).toBe(true);
   expect(() => parseNetworks("10.0.0.0/8, ten")).toThrow(/"ten" is no network/);
   expect(() => parseNetworks("10.0.0.0/99")).toThrow(/is no network/);
+  // Else they would be read as something that nobody means.
+  for (const text of [
+    "10/8",
+    "0/0",
+    "10",
+    "::ffff:10.0.0.0/104",
+    "10.0.0.0/8/8",
+    "10.0.0.0/",
+    "0x0a.0.0.0/8",
+  ])
+    expect(() => parseNetworks(text), text).toThrow(/is no network/);
 });
 
 async function serve(handler: Parameters<typeof createServer>[1] & object): Promise<number> {

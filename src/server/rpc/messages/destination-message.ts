@@ -11,6 +11,7 @@ import {
   NotifyWhen,
 } from "#gen/pinion/v1/destination_pb.js";
 import { refuse } from "../../../errors.ts";
+import { credentialsProblem } from "../../../network/credentials.ts";
 import { isReference, newSigningSecret, requireReference, type WantedSecret } from "../../../secrets.ts";
 import { storableText } from "../../../store/pg/values/storable.ts";
 import type { DeliveryRow } from "../../../store/work/messages/deliveries.ts";
@@ -165,9 +166,11 @@ function emailValues(
   if (smtp && from === "")
     refuse("invalid_argument", "spec.email.from: is needed with smtp_url", { field: "spec.email.from" });
   if (smtp && smtp !== "keep" && !isReference(smtp.value)) {
-    const protocol = URL.parse(smtp.value)?.protocol;
-    if (protocol !== "smtp:" && protocol !== "smtps:")
+    const url = URL.parse(smtp.value);
+    if (!url || (url.protocol !== "smtp:" && url.protocol !== "smtps:"))
       refuse("invalid_argument", `${field}: write smtp://user:password@host:587 or smtps://…`, { field });
+    const problem = credentialsProblem(url);
+    if (problem) refuse("invalid_argument", `${field}: ${problem}`, { field });
   }
   const config = { ...(to.length > 0 ? { to } : {}), ...(from ? { from } : {}) };
   return { ...common, kind: "email", config, secrets: smtp ? { smtp_url: smtp } : {} };

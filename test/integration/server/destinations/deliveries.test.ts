@@ -471,6 +471,25 @@ test("a mail server that refuses says why, and no password is told", async () =>
   expect(delivery!.lastError).not.toContain("wr0ng");
 });
 
+test("a percent sign of a password that is not written as %25 is refused when the mailbox is named", async () => {
+  const mailbox = (smtp: string) =>
+    addDestination({
+      case: "email",
+      value: {
+        to: ["ada@example.org"],
+        from: "pinion@example.org",
+        smtpUrl: { kind: { case: "value", value: smtp } },
+      },
+    });
+  await expect(mailbox("smtp://pinion:50%off@127.0.0.1:2525")).rejects.toThrow(
+    'spec.email.smtp_url: its name or password has a "%" that must be written as %25',
+  );
+  const { url } = await openMailServer({ password: "50%off" });
+  const { slug } = await mailbox(url.replace("smtp://", "smtp://pinion:50%25off@"));
+  const { delivery } = await here.clients.destinations.testDestination({ destinationId: slug });
+  expect(delivery!.lastError).toBe("");
+});
+
 test("a question is told when it is asked", async () => {
   await open();
   const receiver = await openReceiver();
