@@ -61,7 +61,10 @@ test("an ordinary answer is checked as before, and an error of the check passes"
 test("work that waits for the processor is starved, not late, and its schema stays good", () => {
   const waiting = new Int32Array(new SharedArrayBuffer(4));
   expect(inTime(50, () => Atomics.wait(waiting, 0, 0, 200) && loop(10))).toBe("starved");
-  expect(inTime(50, () => loop(10_000))).toBe("late");
+  // On a busy machine the loop itself may wait for the processor.
+  let judged = inTime(50, () => loop(10_000));
+  for (let tries = 1; judged === "starved" && tries < 20; tries++) judged = inTime(50, () => loop(10_000));
+  expect(judged).toBe("late");
 });
 
 /** Uses the processor for so many milliseconds. */
