@@ -11,7 +11,7 @@ import type { Reach } from "../../../network/addresses.ts";
 import { outgoingRequest } from "../../../network/outgoing.ts";
 
 /** Maximum bytes of an answer: of a call of a platform's API, or of a list of its messages. */
-const answerBytesMax = 8_388_608;
+export const answerBytesMax = 8_388_608;
 
 const reaches = new AsyncLocalStorage<Reach>();
 let isInstalled = false;
