@@ -41,7 +41,7 @@ const exempt: Record<string, string> = {
   serve: "runs until it is stopped; with --json it says where it listens in one line",
   "device run": "runs until it is stopped; with --json it logs lines of JSON",
   worker: "runs until it is stopped; with --json it logs lines of JSON (test/e2e/worker.test.ts)",
-  "device conformance": "starts a daemon; tried with --json in test/e2e/cli/conformance.test.ts",
+  "device conformance": "starts a daemon; tried with --json in test/e2e/cli/conformance.slow.test.ts",
   "device install": "changes the machine's services; test/unit/cli/device-install.test.ts",
   "device uninstall": "the same",
   "device status": "the same",

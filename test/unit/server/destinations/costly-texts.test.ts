@@ -9,8 +9,15 @@ import type { Facts } from "../../../../src/store/work/messages/delivery-facts.t
 const length = 32_000;
 const repeated = (text: string, most = length) => text.repeat(Math.ceil(most / text.length)).slice(0, most);
 
-/** Milliseconds: the limit is 200, the rest is room for a busy machine. */
+/**
+ * Milliseconds of the processor: the limit is 200, the rest is room for a busy machine, which may try a text again that it
+ * kept waiting.
+ */
 const patienceMs = 5_000;
+const spentMs = () => {
+  const { user, system } = process.cpuUsage();
+  return (user + system) / 1_000;
+};
 
 const costly: [string, string][] = [
   ["emphasis that is never closed", repeated("*_a")],
@@ -28,13 +35,13 @@ const messageWith = (body: string) => ({
 });
 
 test.each(costly)("%s: mail and Slack have the text, and later tries cost nothing", (_, body) => {
-  const startedAt = performance.now();
+  const startedAt = spentMs();
   expect(htmlOf(messageWith(body))).toContain("<h2>title</h2>");
   expect(slackMessage(messageWith(body)).blocks).not.toHaveLength(0);
-  expect(performance.now() - startedAt).toBeLessThan(patienceMs);
-  const again = performance.now();
+  expect(spentMs() - startedAt).toBeLessThan(patienceMs);
+  const again = spentMs();
   for (let count = 0; count < 20; count++) htmlOf(messageWith(body));
-  expect(performance.now() - again).toBeLessThan(patienceMs);
+  expect(spentMs() - again).toBeLessThan(patienceMs);
 });
 
 test("what cannot be formatted is sent as it is, and calls nobody", () => {
