@@ -1,4 +1,11 @@
 import { AsyncLocalStorage } from "node:async_hooks";
+import { slicesOf } from "./slices.ts";
+
+/**
+ * Items answered in one turn of the event loop: what their callers do then, an acknowledgement for
+ * instance, takes some 50 µs each.
+ */
+const answersPerTurn = 32;
 
 /**
  * Natural batching: items that arrive while a batch is under way wait together for the next batch,
@@ -153,7 +160,9 @@ async function answer<Item, Result>(
     answers.push(...batch.map((waiting) => () => waiting.reject(error)));
   }
   onBatch?.(batch.length, performance.now() - startedAt);
-  for (const give of answers) give();
+  for await (const slice of slicesOf(answers, answersPerTurn)) {
+    for (const give of slice) give();
+  }
 }
 
 /**

@@ -1,4 +1,5 @@
 import { type Batcher, createBatcher } from "../../batches/batcher.ts";
+import { slicesOf } from "../../batches/slices.ts";
 import { Refusal, refuse } from "../../errors.ts";
 import { type Db, transaction } from "../../store/pg/database.ts";
 import { isFinal, isOfData, mayBeOfOneRow } from "../../store/pg/failures.ts";
@@ -54,7 +55,7 @@ export type Ending = AttemptSettlement & { isRetryable?: boolean };
 export type Answer = ReportVerdict | "full";
 
 /** The answers to a batch of reports, and the announcements for after the commit. */
-export type Stored = { answers: readonly Answer[]; tell: () => void };
+export type Stored = { answers: readonly Answer[]; tell: () => Promise<void> };
 
 /** How the ends of one kind of work are stored. The functions run in an open transaction. */
 export type EndingsOf = {
@@ -67,7 +68,7 @@ export type EndingsOf = {
   settle(
     tx: Db,
     endings: readonly Ending[],
-  ): Promise<{ tokens: readonly (string | null)[]; tell: () => void }>;
+  ): Promise<{ tokens: readonly (string | null)[]; tell: () => Promise<void> }>;
 };
 
 /**
@@ -100,6 +101,17 @@ const busyReports = { size: 16, ms: 8 };
 const reportsWaitingMax = 20_000;
 const endingsPerBatchMax = 500;
 const endingsWaitingMax = 50_000;
+
+/** Ends announced in one turn of the event loop: a session fills its freed slot, and viewers are told. */
+const toldPerTurn = 64;
+
+/** Announces the ends of a batch in slices, after the commit. */
+export async function tellEach<End>(
+  ends: readonly End[],
+  tell: (some: readonly End[]) => void,
+): Promise<void> {
+  for await (const some of slicesOf(ends, toldPerTurn)) tell(some);
+}
 
 const tooMany = (what: string) => () =>
   new Refusal("unavailable", `too many ${what} wait to be stored; send it again`, { retryAfterMs: 1_000 });
@@ -243,7 +255,7 @@ function createReports(of: EndingsOf, { db, onReports }: Options): Batcher<Repor
   return createBatcher<Report, Answer>({
     async run(batch) {
       const current = await transaction(db, (tx) => of.storeCurrent(tx, batch));
-      current.tell();
+      await current.tell();
       const answers = [...current.answers];
       const late = answers.flatMap((answer, index) =>
         answer !== "full" && answer.verdict === "superseded" ? [index] : [],
@@ -257,7 +269,7 @@ function createReports(of: EndingsOf, { db, onReports }: Options): Batcher<Repor
           batch.filter((_, index) => late.includes(index)),
         ),
       );
-      stored.tell();
+      await stored.tell();
       late.forEach((index, place) => {
         answers[index] = stored.answers[place] as Answer;
       });
@@ -277,7 +289,7 @@ function createSettling(of: EndingsOf, { db, onEndings }: Options): Batcher<Endi
   return createBatcher<Ending, boolean>({
     async run(batch) {
       const { tokens, tell } = await transaction(db, (tx) => of.settle(tx, distinctOf(batch)));
-      tell();
+      await tell();
       const ended = new Set(tokens);
       return batch.map(({ attemptToken }) => ended.has(attemptToken));
     },

@@ -30,6 +30,7 @@ import {
   nameOf,
   type Report,
   type ReportVerdict,
+  tellEach,
   verdictsOf,
 } from "./endings.ts";
 import { alertsOf, noticesOf } from "./notices.ts";
@@ -44,7 +45,7 @@ export function runEndings(options: {
     noun: "run",
     async storeCurrent(tx, asked) {
       const { verdicts, settled } = await storeCurrent(tx, asked, policy);
-      return { answers: verdicts, tell: () => doorbell.settled(settled) };
+      return { answers: verdicts, tell: () => tellEach(settled, doorbell.settled) };
     },
     async storeLate(tx, asked) {
       const { verdicts, settled, kept } = await storeLate(tx, asked, policy);
@@ -52,9 +53,9 @@ export function runEndings(options: {
         answers: verdicts.map(({ verdict, windowId }) =>
           verdict === "full" ? verdict : { verdict, windowId },
         ),
-        tell() {
-          doorbell.settled(settled);
-          doorbell.kept(kept);
+        async tell() {
+          await tellEach(settled, doorbell.settled);
+          await tellEach(kept, doorbell.kept);
         },
       };
     },
@@ -62,7 +63,7 @@ export function runEndings(options: {
       const settled = await settleWithEvents(tx, endings, policy);
       return {
         tokens: settled.map(({ attemptToken }) => attemptToken),
-        tell: () => doorbell.settled(settled),
+        tell: () => tellEach(settled, doorbell.settled),
       };
     },
   };

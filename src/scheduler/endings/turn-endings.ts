@@ -25,6 +25,7 @@ import {
   firstOfEach,
   nameOf,
   type Report,
+  tellEach,
   verdictsOf,
 } from "./endings.ts";
 
@@ -116,13 +117,13 @@ export function turnEndings({
     noun: "turn",
     async storeCurrent(tx, reports) {
       const { verdicts, ended } = await storeRepliesOnce(tx, reports.map(replyOf));
-      return { answers: verdicts.map(answerOf), tell: () => doorbell.turnsEnded(ended) };
+      return { answers: verdicts.map(answerOf), tell: () => tellEach(ended, doorbell.turnsEnded) };
     },
     async storeLate(tx, reports) {
       const { verdicts, kept } = await keepLate(tx, reports.map(replyOf));
       return {
         answers: verdicts.map((verdict) => (verdict === "full" ? verdict : answerOf(verdict))),
-        tell: () => doorbell.repliesKept(kept),
+        tell: () => tellEach(kept, doorbell.repliesKept),
       };
     },
     async settle(tx, endings) {
@@ -132,9 +133,9 @@ export function turnEndings({
         : { withdrawn: [], ended: await endTurns(tx, endings.map(terminalReplyOf)) };
       return {
         tokens: [...withdrawn, ...ended].map(({ attemptToken }) => attemptToken),
-        tell() {
-          doorbell.turnsWithdrawn(withdrawn);
-          doorbell.turnsEnded(ended);
+        async tell() {
+          await tellEach(withdrawn, doorbell.turnsWithdrawn);
+          await tellEach(ended, doorbell.turnsEnded);
         },
       };
     },

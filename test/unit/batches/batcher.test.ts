@@ -225,3 +225,28 @@ test("a batch is bounded by the weight of its items, and a heavier item goes alo
   await Promise.all([4, 6, 1, 50, 1, 1, 1, 1].map((item) => batcher.add(item)));
   expect(batches).toEqual([[4, 6], [1], [50], [1, 1, 1], [1]]);
 });
+
+test("the items of a large batch are answered in several turns of the event loop, and the next batch waits for them", async () => {
+  const { batcher, batches, next } = setUp();
+  let turn = 0;
+  const isDone = new AbortController();
+  const count = () => {
+    turn++;
+    if (!isDone.signal.aborted) setImmediate(count);
+  };
+  const items = Array.from({ length: 100 }, (_, index) => `item ${index}`);
+  const answeredIn: number[] = [];
+  const answers = items.map((item) => batcher.add(item).then(() => void answeredIn.push(turn)));
+  const first = await next();
+  count();
+  const later = batcher.add("later");
+  first.answer(upper(first.items));
+  await Promise.all(answers);
+  isDone.abort();
+  const inTurn = new Map([...new Set(answeredIn)].map((one) => [one, answeredIn.filter((of) => of === one)]));
+  expect(Math.max(...[...inTurn.values()].map(({ length }) => length))).toBeLessThanOrEqual(32);
+  const second = batches.length > 1 ? batches[1]! : await next();
+  expect(second.items).toEqual(["later"]);
+  second.answer(["LATER"]);
+  expect(await later).toBe("LATER");
+});

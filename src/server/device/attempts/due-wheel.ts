@@ -1,5 +1,6 @@
 import type { Logger } from "../../../telemetry/log.ts";
 import type { DatabaseClock } from "../../../time/database-clock.ts";
+import { type Held, Rush } from "./rush.ts";
 
 /**
  * Milliseconds that a callback may be early. Node's timers fire up to a millisecond late; half of
@@ -14,6 +15,8 @@ const sampleAgeMsMax = 5_000;
  */
 const callsInFirstTurn = 2;
 const callsPerTurnMax = 256;
+/** Milliseconds of callbacks in a turn: a device with many free slots has as many frames in one callback. */
+const callsMsPerTurn = 5;
 /** Maximum milliseconds between reads of the clock, however far the next due time is. */
 const lookMsMax = 10_000;
 
@@ -73,11 +76,14 @@ export class DueWheel {
     };
   }
 
-  /**
-   * Undefined, or a promise for the end of the rush that is on: messages of devices wait for it.
-   */
-  calm(): Promise<void> | undefined {
-    return this.#rush.calm();
+  /** False: a stream's messages may be handled now. True: the stream goes on in a later turn (rush.ts). */
+  holds(stream: Held): boolean {
+    return this.#rush.holds(stream);
+  }
+
+  /** As {@link holds}, between two messages of one stream: true only if the turn's time is used up. */
+  interrupts(stream: Held): boolean {
+    return this.#rush.interrupts(stream);
   }
 
   close(): void {
@@ -119,7 +125,9 @@ export class DueWheel {
   #fire(callsMax: number): void {
     if (this.#isClosed) return;
     const until = this.#clock.now() + earlyMsMax;
+    const beganAt = performance.now();
     for (let called = 0; called < callsMax; ) {
+      if (called > 0 && performance.now() - beganAt > callsMsPerTurn) break;
       const first = this.#moments.first();
       if (!first || (first.callback && first.at > until)) {
         this.#rush.end();
@@ -196,57 +204,5 @@ class Moments {
 
   #at(index: number): number {
     return (this.#heap[index] as Moment).at;
-  }
-}
-
-/** Maximum milliseconds that messages wait for a rush. */
-const rushMsMax = 100;
-/** Waiting messages' streams that go on in one turn of the event loop. */
-const streamsPerTurn = 16;
-
-/**
- * A rush: more is due at one moment than one turn of the event loop sends. Messages of devices wait
- * for its end, because they arrive between the turns: with an accept and a completion handled for
- * each frame that has left, the last device of a rush would wait for the work of all others.
- *
- *   calm ──goesOn──▶ rush ──end, or rushMsMax──▶ messages go on, a few in each turn ──▶ calm
- */
-class Rush {
-  /** The start, by the monotonic clock; undefined outside of a rush. */
-  #since: number | undefined;
-  #waiting: (() => void)[] = [];
-  #isLettingGo = false;
-
-  /** Another turn follows for the same moment. */
-  goesOn(): void {
-    this.#since ??= performance.now();
-    if (!this.#isOn) this.#letGo();
-  }
-
-  end(): void {
-    this.#since = undefined;
-    this.#letGo();
-  }
-
-  /** Undefined outside of a rush; otherwise resolves when messages go on. */
-  calm(): Promise<void> | undefined {
-    if (!this.#isOn) return undefined;
-    return new Promise((resolve) => this.#waiting.push(resolve));
-  }
-
-  get #isOn(): boolean {
-    return this.#since !== undefined && performance.now() - this.#since < rushMsMax;
-  }
-
-  #letGo(): void {
-    if (this.#isLettingGo || this.#waiting.length === 0) return;
-    this.#isLettingGo = true;
-    setImmediate(() => {
-      this.#isLettingGo = false;
-      // Another rush has begun, and its end lets them go.
-      if (this.#isOn) return;
-      for (const goOn of this.#waiting.splice(0, streamsPerTurn)) goOn();
-      this.#letGo();
-    });
   }
 }

@@ -6,6 +6,7 @@ import type { AttemptName } from "../../../store/work/attempts/settlements.ts";
 import { refusalOf } from "../../../store/work/service/org-moves.ts";
 import type { Principal } from "../../access/principal.ts";
 import type { BusMessage } from "../../cluster/bus.ts";
+import type { DueWheel } from "../attempts/due-wheel.ts";
 import { attemptKinds } from "../attempts/work.ts";
 import { invalidEndOf } from "../messages/reports.ts";
 import { restoreForgotten } from "../reconcile/forgotten.ts";
@@ -53,8 +54,8 @@ export type Hub = {
   sweep(): Promise<void>;
   /** Calls back when the moment has come, by the database's clock. */
   at(moment: Date, callback: () => void): void;
-  /** Undefined, or a promise for the end of the rush that is on (due-wheel.ts). */
-  calm(): Promise<void> | undefined;
+  /** The pace of the streams' messages. */
+  readonly pace: Pick<DueWheel, "holds" | "interrupts">;
   stats(): { sessions: number; attempts: number };
   /** Asks all devices to reconnect, spread over some seconds, because the database was replaced. */
   moveAll(message: string): void;
@@ -96,7 +97,7 @@ export function createHub(deps: HubDeps): Hub {
     sweep: () => sweepSessions({ db: deps.db, looks: deps.looks, registry, works }),
     // Slightly after the time, for callers that then query the database for due work.
     at: (moment, callback) => void wheel.at(moment.getTime() + afterDueMs, callback),
-    calm: () => wheel.calm(),
+    pace: wheel,
     moveAll(message) {
       for (const session of registry.streams()) session.drain(DrainReason.UNSPECIFIED, message);
     },

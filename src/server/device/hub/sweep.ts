@@ -1,3 +1,4 @@
+import { slicesOf } from "../../../batches/slices.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import type { Looks } from "../../../store/pg/looks.ts";
 import * as active from "../../../store/work/attempts/active.ts";
@@ -8,6 +9,8 @@ import type { Registry } from "./registry.ts";
 
 const cancelsPerSweepMax = 10_000;
 const sessionsPerSweepPart = 4_000;
+/** Sessions whose attempts are listed in one turn of the event loop. */
+const sessionsPerTurn = 128;
 /** Milliseconds during which every sweep repeats an answer: a device ignores a repeated answer. */
 const answersAgainMs = 45_000;
 /** Minimum age, in milliseconds, of a claim whose answer counts as lost. */
@@ -31,14 +34,13 @@ export async function sweepSessions({
   const all = registry.sessions();
   if (all.length === 0) return;
   const { isCancelling, isClaimed, isWaiting } = await looks.ask(active.lookWaiting(claimAnswerMs));
-  const out = all.flatMap((session) => session.assignments.list());
-  for (const of of attemptKinds) {
-    for (const gone of await active.findGone(
-      db,
-      of,
-      out.filter(({ kind }) => kind === of),
-    )) {
-      registry.of(gone.deviceId)?.assignments.settled(gone.attemptToken);
+  for await (const part of slicesOf(all, sessionsPerTurn)) {
+    const out = part.flatMap((session) => session.assignments.list());
+    for (const of of attemptKinds) {
+      const ofKind = out.filter(({ kind }) => kind === of);
+      for (const gone of await active.findGone(db, of, ofKind)) {
+        registry.of(gone.deviceId)?.assignments.settled(gone.attemptToken);
+      }
     }
   }
   for (const wanted of isCancelling ? await active.listCancelling(db, cancelsPerSweepMax) : []) {

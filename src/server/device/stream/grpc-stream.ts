@@ -46,7 +46,7 @@ export type DeviceStreams = {
 };
 
 export function createDeviceStreams(deps: {
-  hub: Pick<Hub, "begin" | "calm">;
+  hub: Pick<Hub, "begin" | "pace">;
   guard: Guard;
   limits: Limits;
   trustedProxies: number;
@@ -57,7 +57,6 @@ export function createDeviceStreams(deps: {
   const { hub, log, messageBytesMax } = deps;
   // Made once, because each idle device would keep its own.
   const toStatus = (error: unknown) => toConnectError(error, { log, rpc });
-  const calm = () => hub.calm();
   return {
     take(stream, headers) {
       return isPlainGrpc(headers) ? serve(stream, headers) : undefined;
@@ -88,7 +87,7 @@ export function createDeviceStreams(deps: {
     stream.on("close", () => session.close("stream_broken"));
     // The headers are sent before the welcome, so that the client sees the connection.
     sendHeaders(stream, responseHeaders({ headers, requestId }));
-    new Inbox({ stream, session, outbox, source, visit, messageBytesMax, calm });
+    new Inbox({ stream, session, outbox, source, visit, messageBytesMax, pace: hub.pace });
   }
 }
 
@@ -149,7 +148,7 @@ class Inbox {
   readonly #frames: frames.FrameReader;
   readonly #visit: Visit | undefined;
   readonly #outbox: Outbox;
-  readonly #calm: Hub["calm"];
+  readonly #pace: Hub["pace"];
   /** The attempts of the last heartbeat, checked by the session, and their bytes. */
   #listed: Uint8Array = noBytes;
   #attempts = noAttempts;
@@ -163,7 +162,7 @@ class Inbox {
     source: Source;
     visit: Visit | undefined;
     messageBytesMax: number;
-    calm: Hub["calm"];
+    pace: Hub["pace"];
   }) {
     const { stream } = options;
     this.#stream = stream;
@@ -171,7 +170,7 @@ class Inbox {
     this.#session = options.session;
     this.#source = options.source;
     this.#visit = options.visit;
-    this.#calm = options.calm;
+    this.#pace = options.pace;
     this.#frames = new frames.FrameReader(options.messageBytesMax);
     stream.on("data", (chunk: Buffer) => {
       if (this.#session.state === "closed") return;
@@ -187,13 +186,33 @@ class Inbox {
   }
 
   #read(): void {
-    const calm = this.#calm();
-    if (calm) {
-      this.#wait(calm);
-      return;
-    }
+    if (this.#pace.holds(this)) this.#pause();
+    else this.#handle();
+  }
+
+  #pause(): void {
+    this.#isWaiting = true;
+    this.#stream.pause();
+  }
+
+  /** Handles what waited. */
+  goOn(): void {
+    this.#isWaiting = false;
+    if (this.#session.state === "closed") return;
+    this.#stream.resume();
+    this.#handle();
+    this.#visit?.holdExactly(this.#frames.bytesLeft);
+    if (this.#hasEnded && !this.#isWaiting) this.#leave();
+  }
+
+  #handle(): void {
+    let handled = 0;
     try {
       while (this.#session.state !== "closed") {
+        if (handled++ > 0 && this.#pace.interrupts(this)) {
+          this.#pause();
+          return;
+        }
         const bytes = this.#frames.next();
         if (!bytes) return;
         const beat = frames.plainBeatOf(bytes);
@@ -245,17 +264,11 @@ class Inbox {
   }
 
   #wait(working: Promise<void>): void {
-    this.#isWaiting = true;
-    this.#stream.pause();
+    this.#pause();
     working
       .catch((error: unknown) => this.#session.failed(error))
       .then(() => {
-        this.#isWaiting = false;
-        if (this.#session.state === "closed") return;
-        this.#stream.resume();
-        this.#read();
-        this.#visit?.holdExactly(this.#frames.bytesLeft);
-        if (this.#hasEnded && !this.#isWaiting) this.#leave();
+        if (!this.#pace.holds(this)) this.goOn();
       })
       .catch((error: unknown) => this.#session.failed(error));
   }
