@@ -4,6 +4,8 @@ import { LongestFirst } from "./test/support/longest-first.ts";
 
 /** What takes minutes (`*.long.test.ts`) runs with `npm run test:long`, which runs everything. */
 const isLong = process.env.PINION_TEST_LONG === "1";
+/** Subjects that are slow by their nature (`*.slow.test.ts`) run with `npm run test:all`, as in `.ci/run`. */
+const isSlow = isLong || process.env.PINION_TEST_SLOW === "1";
 /** Set by test/odd.ts: a project's own list hides `--exclude`. */
 const leftOut = process.env.PINION_TEST_LEFT_OUT?.split(" ") ?? [];
 
@@ -45,7 +47,11 @@ export default defineConfig({
         test: {
           name: "integration",
           include: ["test/{integration,property,chaos,e2e}/**/*.test.ts"],
-          exclude: [...(isLong ? [] : ["**/*.long.test.ts"]), ...leftOut],
+          exclude: [
+            ...(isLong ? [] : ["**/*.long.test.ts"]),
+            ...(isSlow ? [] : ["**/*.slow.test.ts"]),
+            ...leftOut,
+          ],
           globalSetup: ["test/support/global-setup.ts"],
           setupFiles: ["test/support/patience.ts", "test/support/lock-order-setup.ts"],
           // The longest takes a quarter of this time on a quiet machine.

@@ -2,7 +2,7 @@
  * `npm run test:odd -- [--tz ZONE] [--date YYYY-MM-DD[THH:MM:SS]] [--order random] [--hog N] [FILE…]`: the
  * tests under odd circumstances: another zone, another date (libfaketime, for Node and PostgreSQL),
  * files in random order, beside processes that use the CPU. Without options all of them,
- * one whole run for each; exits with 1 if one run fails.
+ * one whole run (`npm run test:all`) for each; exits with 1 if one run fails.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
@@ -119,7 +119,7 @@ async function openPostgres(env: Record<string, string>): Promise<{ url: string;
 async function runTests(args: readonly string[], env: Record<string, string>): Promise<number | null> {
   const tests = spawn(process.execPath, [vitest, "run", ...args], {
     stdio: "inherit",
-    env: { ...process.env, ...env },
+    env: { ...process.env, PINION_TEST_SLOW: "1", ...env },
   });
   const end = (signal: NodeJS.Signals) => tests.kill(signal);
   process.on("SIGINT", end).on("SIGTERM", end);

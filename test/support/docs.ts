@@ -97,12 +97,20 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
     ["package.json", '"start": "node src/cli/main.ts up"'],
     ["test/e2e/cli/up.test.ts", "a fresh machine comes up, runs something true, stores it, and stops"],
   ],
-  "npm ci && npm test": [[".ci/run", "npm test"]],
+  "npm ci && npm test": [
+    [".ci/run", "npm ci"],
+    [".ci/run", "npm run test:all -- --retry"],
+    ["package.json", '"test": "vitest run"'],
+  ],
   "npm ci": [[".ci/run", "npm ci"]],
-  "npm test": [[".ci/run", "npm test"]],
+  "npm test": [
+    [".ci/run", "npm run test:all -- --retry"],
+    ["package.json", '"test": "vitest run"'],
+  ],
+  "npm run test:all": [[".ci/run", "npm run test:all -- --retry"]],
   "npm run check": [[".ci/run", "npm run check"]],
   "npm run build:executables": [["test/support/built-daemon.ts", "scripts/build-executables.ts"]],
-  "npm run build": [["test/e2e/image.test.ts", "scripts/build-command.ts"]],
+  "npm run build": [["test/e2e/image.slow.test.ts", "scripts/build-command.ts"]],
   "npm run generate": [["scripts/check-drift.ts", "generate"]],
   "npx vitest run test/integration/server/device/main-job.test.ts": [
     ["package.json", '"test": "vitest run"'],
@@ -112,11 +120,11 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   "npm run chaos -- --seed 1 --minutes 30 --devices 200 --replicas 3 --hosts 4 --json result.json --evidence broken.json":
     [["test/chaos/short.test.ts", "seed"]],
   "pinion migrate": [["test/integration/server/upgrade.test.ts", "migrat"]],
-  'kill -TERM "$pid"': [["test/e2e/backup.test.ts", "SIGTERM"]],
-  "tar -C .pinion -chpf pinion-backup.tar .": [["test/e2e/backup.test.ts", '"-chpf"']],
-  "mkdir -m 711 restored": [["test/e2e/backup.test.ts", "0o711"]],
-  "tar -C restored -xpf pinion-backup.tar": [["test/e2e/backup.test.ts", '"-xpf"']],
-  "pinion serve --data restored": [["test/e2e/backup.test.ts", '"serve"']],
+  'kill -TERM "$pid"': [["test/e2e/backup.slow.test.ts", "SIGTERM"]],
+  "tar -C .pinion -chpf pinion-backup.tar .": [["test/e2e/backup.slow.test.ts", '"-chpf"']],
+  "mkdir -m 711 restored": [["test/e2e/backup.slow.test.ts", "0o711"]],
+  "tar -C restored -xpf pinion-backup.tar": [["test/e2e/backup.slow.test.ts", '"-xpf"']],
+  "pinion serve --data restored": [["test/e2e/backup.slow.test.ts", '"serve"']],
   "pinion devices label mac-7 gpu team=web": [
     ["test/integration/cli/json.test.ts", "devices label box gpu team=web"],
   ],
@@ -132,10 +140,10 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   // The start asks Telegram, or a server in its place.
   "pinion platforms upsert team-chat --agent pinion-default --kind telegram --secret-env bot_token=BOT_TOKEN --config allow_from=123456789":
     [["test/integration/cli/agents.test.ts", '["platforms", "upsert", "chat", "--agent", "pinion-default"']],
-  "npm pack": [["test/e2e/install/package.test.ts", '"pack"']],
-  "npm install -g ./pinion-cli-0.1.0.tgz": [["test/e2e/install/package.test.ts", '"--global"']],
-  "pinion up": [["test/e2e/install/package.test.ts", "brings everything up from the package alone"]],
-  "npm install @pinion/client": [["test/e2e/client/package.test.ts", "install"]],
+  "npm pack": [["test/e2e/install/package.slow.test.ts", '"pack"']],
+  "npm install -g ./pinion-cli-0.1.0.tgz": [["test/e2e/install/package.slow.test.ts", '"--global"']],
+  "pinion up": [["test/e2e/install/package.slow.test.ts", "brings everything up from the package alone"]],
+  "npm install @pinion/client": [["test/e2e/client/package.slow.test.ts", "install"]],
   "pinion device enroll --anew --url https://pinion.example.org --join-code ABCD-EFGH-JKMN-PQRS": [
     ["test/integration/server/device/duplicate-machine.test.ts", '"--anew"'],
   ],
@@ -147,10 +155,10 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   ],
   "pinion device uninstall": [["test/unit/cli/device-install.test.ts", "uninstall stops the service"]],
   "pinion device conformance -- ./my-daemon": [
-    ["test/e2e/cli/conformance.test.ts", "what fails is told with what was expected, what was seen"],
+    ["test/e2e/cli/conformance.slow.test.ts", "what fails is told with what was expected, what was seen"],
   ],
   "pinion device conformance -- pinion device run --config sh.toml": [
-    ["test/e2e/cli/conformance.test.ts", "the daemon of this repository keeps every promise"],
+    ["test/e2e/cli/conformance.slow.test.ts", "the daemon of this repository keeps every promise"],
   ],
   // The daemons' own tests prepare them in these steps, and skip them with a notice if Python or Go
   // is missing.

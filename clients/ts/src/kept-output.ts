@@ -8,16 +8,30 @@
 const HEAD_SHARE = 1 / 4;
 /** Longest marker: 19 digits and the words around them. */
 const MARKER_BYTES_MAX = 48;
-const MARKER = /\n… \[(\d+) bytes omitted\] …\n/;
+const MARKER = /\n… \[(\d{1,19}) bytes omitted\] …\n/g;
 
 /** The marker in place of missing bytes. */
 export function omissionMarker(bytes: number): string {
   return `\n… [${bytes} bytes omitted] …\n`;
 }
 
-/** The number of missing bytes in a text's marker; 0 for a text without a marker. */
+/** The number of missing bytes in the marker of a cut text; 0 for a text without a marker. */
 export function omittedBytesOf(text: string): number {
-  return Number(MARKER.exec(text)?.[1] ?? 0);
+  return Number(markerOf(text)?.[1] ?? 0);
+}
+
+/**
+ * The marker of a cut text. A program may have printed the same words: of several markers, the one
+ * between a beginning and an end in their shares.
+ */
+function markerOf(text: string): RegExpExecArray | undefined {
+  let found: { marker: RegExpExecArray; distance: number } | undefined;
+  for (const marker of text.matchAll(MARKER)) {
+    const after = text.length - marker.index - marker[0].length;
+    const distance = Math.abs(marker.index * (1 - HEAD_SHARE) - after * HEAD_SHARE);
+    if (found === undefined || distance < found.distance) found = { marker, distance };
+  }
+  return found?.marker;
 }
 
 /**
@@ -89,22 +103,26 @@ export class KeptOutput {
 }
 
 /**
- * Cuts an already kept text to fewer bytes; the count of an existing marker is added to the new
+ * Cuts a text to fewer bytes. `isCut`: it was cut before; the count of its marker is added to the new
  * marker.
  */
-export function cutMiddle(text: string, limitBytes: number): { text: string; isCut: boolean } {
+export function cutMiddle(
+  text: string,
+  limitBytes: number,
+  { isCut }: { isCut: boolean },
+): { text: string; isCut: boolean } {
   // A UTF-16 unit is at most 3 bytes of UTF-8: most texts need no counting.
   if (text.length * 3 <= limitBytes) return { text, isCut: false };
   const bytes = Buffer.byteLength(text);
   if (bytes <= limitBytes) return { text, isCut: false };
-  const marker = MARKER.exec(text);
-  const before = Buffer.from(marker === null ? text : text.slice(0, marker.index));
-  const after = Buffer.from(marker === null ? text : text.slice(marker.index + marker[0].length));
+  const marker = isCut ? markerOf(text) : undefined;
+  const before = Buffer.from(marker === undefined ? text : text.slice(0, marker.index));
+  const after = Buffer.from(marker === undefined ? text : text.slice(marker.index + marker[0].length));
   const { head, tail } = sharesOf(limitBytes);
   const kept = before.subarray(0, wholeUpTo(before, Math.min(head, before.length)));
   const from = wholeFrom(after, Math.max(0, after.length - tail));
   const rest = after.subarray(from);
-  const markerBytes = marker === null ? 0 : Buffer.byteLength(marker[0]);
+  const markerBytes = marker === undefined ? 0 : Buffer.byteLength(marker[0]);
   const omitted = Number(marker?.[1] ?? 0) + bytes - markerBytes - kept.length - rest.length;
   return { text: joined(kept.toString("utf8"), omitted, rest.toString("utf8"), limitBytes), isCut: true };
 }

@@ -11,7 +11,7 @@ import { upStateDir } from "../device/state-dir.ts";
 import { exitCodes, explain, Failure } from "../failures.ts";
 import { wholeNumber } from "../print/paging.ts";
 import { plain } from "../print/table.ts";
-import { parseLength } from "../print/times.ts";
+import { parseWait } from "../print/times.ts";
 import { stopGraceMs } from "../up/daemon-process.ts";
 import { type FirstRun, firstWatcher, runFirst } from "../up/first-run.ts";
 import { LaterRuns } from "../up/later-runs.ts";
@@ -62,7 +62,7 @@ export function errorLine(error: unknown): string {
 
 async function up(cli: Cli, options: UpOptions): Promise<void> {
   // A mistake on the command line is told before anything is started.
-  const withinMs = options.once ? parseLength(options.within, "--within") : undefined;
+  const withinMs = options.once ? parseWait(options.within, "--within") : undefined;
   const interrupt = interruptSignal();
   cli.outliveOutput();
   const failing = new AbortController();

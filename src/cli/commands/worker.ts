@@ -12,7 +12,7 @@ import { eventLine } from "../device/lines.ts";
 import { ownConfigFile, ownWorkerStateDir } from "../device/state-dir.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { wholeNumber } from "../print/paging.ts";
-import { parseLength } from "../print/times.ts";
+import { parseWait } from "../print/times.ts";
 import { surviveAsDaemon } from "../uncaught.ts";
 
 type WorkerOptions = GlobalOptions & {
@@ -117,10 +117,10 @@ async function run(cli: Cli, options: WorkerOptions): Promise<void> {
       },
       appVersion: build.version,
       ...(options.backoffMax
-        ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
+        ? { timing: { backoffCapMs: parseWait(options.backoffMax, "--backoff-max") } }
         : {}),
-      stopGraceMs: parseLength(options.stopGrace, "--stop-grace"),
-      flushMs: parseLength(options.flush, "--flush"),
+      stopGraceMs: parseWait(options.stopGrace, "--stop-grace"),
+      flushMs: parseWait(options.flush, "--flush"),
     });
   } finally {
     interrupt.dispose();

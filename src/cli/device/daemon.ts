@@ -16,7 +16,7 @@ import { createLogger } from "../../telemetry/log.ts";
 import { type Cli, interruptSignal } from "../cli.ts";
 import { type GlobalOptions, proxyOption } from "../context.ts";
 import { exitCodes } from "../failures.ts";
-import { parseLength } from "../print/times.ts";
+import { parseWait } from "../print/times.ts";
 import { surviveAsDaemon } from "../uncaught.ts";
 import { writeDeviceConfigOnce } from "./config.ts";
 import { daemonArguments } from "./daemon-arguments.ts";
@@ -146,10 +146,10 @@ function daemonOptionsOf({ cli, options, stateDir, url, configFile, loaded }: St
     hidden: hiddenOf(cli, { stateDir, configFile }),
     appVersion: build.version,
     ...(options.backoffMax
-      ? { timing: { backoffCapMs: parseLength(options.backoffMax, "--backoff-max") } }
+      ? { timing: { backoffCapMs: parseWait(options.backoffMax, "--backoff-max") } }
       : {}),
-    stopGraceMs: parseLength(options.stopGrace ?? "10s", "--stop-grace"),
-    flushMs: parseLength(options.flush ?? "5s", "--flush"),
+    stopGraceMs: parseWait(options.stopGrace ?? "10s", "--stop-grace"),
+    flushMs: parseWait(options.flush ?? "5s", "--flush"),
   };
 }
 

@@ -45,7 +45,7 @@ async function checkPort({ host, port }: ReplicaConfig): Promise<Check> {
 }
 
 function checkOpenness({ host, tls }: ReplicaConfig): Check {
-  const isLocal = host === "localhost" || host === "::1" || host.startsWith("127.");
+  const isLocal = host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
   if (tls)
     return { name: "tls", verdict: "good", found: tls.clientCaFile ? "on, and asked of clients" : "on" };
   if (isLocal) return { name: "tls", verdict: "good", found: "off; only this machine can connect" };

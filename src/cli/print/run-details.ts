@@ -127,12 +127,12 @@ async function printResult(cli: Cli, clients: Clients, run: Run): Promise<void> 
       `what it said is for the device's owner to show: pinion devices grant ${run.deviceId} --to <you> --read`,
     );
   }
-  const { answer, structured, output } = await runResult(clients, run);
+  const { answer, structured, output, isCut } = await runResult(clients, run);
   const isDataAlone = structured !== undefined && isSameData(answer, structured);
   const texts = isDataAlone ? [] : [plainLines(answer || output)];
   if (structured !== undefined) texts.push(plainLines(JSON.stringify(structured, null, 2)));
   for (const text of texts) if (text) cli.out(`\n${text}`);
-  const omitted = omittedBytesOf(output);
+  const omitted = isCut ? omittedBytesOf(output) : 0;
   if (answer === "" && omitted > 0) {
     cli.note(
       `${omitted.toLocaleString("en-US")} bytes of the output are missing in its middle: its limit was reached`,
@@ -176,15 +176,17 @@ function keptLine({ name, path, branch, commits, changedFiles }: KeptWorkspace):
 async function runResult(
   clients: Clients,
   run: Run,
-): Promise<{ answer: string; structured: unknown; output: string }> {
-  if (!run.windowId) return { answer: run.result, structured: undefined, output: run.outputTail };
+): Promise<{ answer: string; structured: unknown; output: string; isCut: boolean }> {
+  const tail = { answer: run.result, structured: undefined, output: run.outputTail, isCut: false };
+  if (!run.windowId) return tail;
   const { windows } = await clients.runs.listWindows({ runId: run.id });
   const window = windows[0];
-  if (!window) return { answer: run.result, structured: undefined, output: run.outputTail };
+  if (!window) return tail;
   return {
     answer: window.result,
     structured: window.extractedData?.structured,
     output: windowOutput(window),
+    isCut: window.extractedData?.is_truncated === true,
   };
 }
 

@@ -1,4 +1,5 @@
 import { type Duration, durationMs, type Timestamp, timestampDate } from "@bufbuild/protobuf/wkt";
+import { timerMsMax } from "../../time/abort.ts";
 import { exitCodes, Failure } from "../failures.ts";
 import { dayMs, formatLength, hourMs, minuteMs, secondMs } from "./lengths.ts";
 
@@ -56,6 +57,9 @@ const units: Record<string, number> = {
   w: 7 * dayMs,
 };
 
+/** A hundred years: beyond, moments leave the years that messages can hold. */
+const lengthMsMax = 36_500 * dayMs;
+
 /**
  * Parses "90s", "1h30m", "500ms", "2d" to ms. Throws for other text; `name` is the option's, for
  * the message.
@@ -70,9 +74,16 @@ export function parseLength(text: string, name: string): number {
       "write it like 90s, 15m, 1h30m or 2d",
     );
   }
-  return Math.round(
+  const ms = Math.round(
     pieces.reduce((sum, [, count, unit = ""]) => sum + Number(count) * (units[unit] ?? 0), 0),
   );
+  if (ms <= lengthMsMax) return ms;
+  throw new Failure(exitCodes.usage, `${name}: "${text}" is longer than ${lengthMsMax / dayMs} days`);
+}
+
+/** Like {@link parseLength}, for a wait: at most the 24 days that a timer of Node can wait for. */
+export function parseWait(text: string, name: string): number {
+  return Math.min(parseLength(text, name), timerMsMax);
 }
 
 /**

@@ -44,7 +44,12 @@ export function outgoingFetch(url: string, options: Options): Promise<Response> 
           }
           const status = answer.statusCode ?? 502;
           const isEmpty = status === 204 || status === 304;
-          resolve(new Response(isEmpty ? null : Buffer.concat(chunks), { status, headers: found }));
+          try {
+            resolve(new Response(isEmpty ? null : Buffer.concat(chunks), { status, headers: found }));
+          } catch (error) {
+            // No Response has a status such as 999.
+            reject(error as Error);
+          }
         });
       },
     );

@@ -14,6 +14,10 @@ import {
   type PastAttempt,
   PastAttemptSchema,
   type Run,
+  type RunActivity,
+  RunActivitySchema,
+  type RunOutput,
+  RunOutputSchema,
   type RunQuestion,
   RunQuestionSchema,
   RunSchema,
@@ -46,6 +50,8 @@ export const hiddenFields = new Map<string, readonly string[]>([
   [RunQuestionSchema.typeName, ["question", "option_id", "text"]],
   [LateResultSchema.typeName, ["output", "result", "structured", "reason"]],
   [PastAttemptSchema.typeName, ["output_tail"]],
+  [RunOutputSchema.typeName, ["data"]],
+  [RunActivitySchema.typeName, ["activity"]],
   [TurnSchema.typeName, ["input", "reply", "signal", "output_tail"]],
 ]);
 
@@ -58,6 +64,9 @@ const hiders = new Map<string, Hider>([
   [RunQuestionSchema.typeName, hideQuestion],
   [LateResultSchema.typeName, hideLateResult],
   [PastAttemptSchema.typeName, hidePastAttempt],
+  // Live output of a run that had another device, or none, when its viewer was admitted.
+  [RunOutputSchema.typeName, (output: RunOutput) => clear(output, RunOutputSchema)],
+  [RunActivitySchema.typeName, (activity: RunActivity) => clear(activity, RunActivitySchema)],
   [TurnSchema.typeName, hideTurn],
   [EventSchema.typeName, hideEvent],
 ]);
@@ -152,10 +161,14 @@ function clear(message: Message, schema: DescMessage): void {
     if (!field) throw new Error(`${schema.typeName} has no field ${name}`);
     const record = message as unknown as Record<string, unknown>;
     if (field.fieldKind === "list") record[field.localName] = [];
-    else if (field.fieldKind === "scalar")
-      record[field.localName] = typeof record[field.localName] === "boolean" ? false : "";
+    else if (field.fieldKind === "scalar") record[field.localName] = emptyOf(record[field.localName]);
     else delete record[field.localName];
   }
+}
+
+function emptyOf(value: unknown): unknown {
+  if (value instanceof Uint8Array) return new Uint8Array();
+  return typeof value === "boolean" ? false : "";
 }
 
 /** By message type, whether a redacted message occurs in the type at any depth. */
@@ -313,9 +326,11 @@ function deviceOf(desc: DescMessage, message: Message): string {
     case RunQuestionSchema.typeName:
     case LateResultSchema.typeName:
     case PastAttemptSchema.typeName:
+    case RunOutputSchema.typeName:
+    case RunActivitySchema.typeName:
     case TurnSchema.typeName:
     case EventSchema.typeName:
-      return (message as Run | RunQuestion | LateResult | PastAttempt | Turn | Event).deviceId;
+      return (message as { deviceId: string } & Message).deviceId;
     default:
       return "";
   }

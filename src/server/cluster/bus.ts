@@ -108,6 +108,7 @@ export type BusMessage =
       kind: "output";
       orgId: string;
       workId: string;
+      deviceId: string;
       attempt: number;
       /**
        * In decimal: JSON has no numbers of 64 bits. A replica of an older version sends a number.

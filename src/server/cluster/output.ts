@@ -8,6 +8,8 @@ import type { BusMessage } from "./bus.ts";
 export type OutputChunk = {
   orgId: string;
   workId: string;
+  /** The device that had the attempt: its owner decides who reads the chunk. */
+  deviceId: string;
   attempt: number;
   /** All 64 bits of the protocol's number. */
   sequence: bigint;
@@ -25,11 +27,23 @@ const relayedBytesMax = 5_000;
 export const activityStreamsMin = 100;
 
 /** A chunk of output in messages for another replica. */
-export function relayMessages({ orgId, workId, attempt, stream, sequence, data }: OutputChunk): BusMessage[] {
+export function relayMessages({
+  orgId,
+  workId,
+  deviceId,
+  attempt,
+  stream,
+  sequence,
+  data,
+}: OutputChunk): BusMessage[] {
   const parts = Array.from({ length: Math.ceil(data.length / relayedBytesMax) }, (_, index) =>
     data.subarray(index * relayedBytesMax, (index + 1) * relayedBytesMax),
   );
-  const common = { kind: "output", orgId, workId, attempt, sequence: String(sequence), stream } as const;
+  const common = {
+    kind: "output" as const,
+    ...{ orgId, workId, deviceId, attempt, stream },
+    sequence: String(sequence),
+  } as const;
   return parts.map((part) => ({ ...common, data: Buffer.from(part).toString("base64") }));
 }
 

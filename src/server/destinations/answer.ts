@@ -57,6 +57,8 @@ export function wordsOf(error: unknown): string {
   if (error.name === "AbortError" || error.name === "TimeoutError") return "did not answer in time";
   if (error instanceof AggregateError && error.errors.length > 0) return wordsOf(error.errors[0]);
   const code = codeOf(error) ?? "";
+  const ofTls = /:error:[0-9A-F]+:[^:]*:[^:]*:([^:\n]+)/.exec(error.message)?.[1];
+  if (ofTls) return `speaks no TLS that we know (${ofTls})`;
   if (code.startsWith("HPE_")) return `its answer is no HTTP/1.1 (${error.message})`;
   return error.message || code || "could not be reached";
 }

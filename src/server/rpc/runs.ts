@@ -328,8 +328,10 @@ function unlessNotFound(error: unknown): undefined {
 }
 
 function outputUpdates(chunk: OutputChunk): WatchRunResponse[] {
-  if (chunk.stream !== activityStream) return [updateOf({ case: "output", value: outputFields(chunk) })];
+  const { deviceId } = chunk;
+  if (chunk.stream !== activityStream)
+    return [updateOf({ case: "output", value: { ...outputFields(chunk), deviceId } })];
   const activity = activityOf(chunk.data);
-  const value = activity && { activity, attempt: chunk.attempt };
+  const value = activity && { activity, attempt: chunk.attempt, deviceId };
   return value ? [updateOf({ case: "activity", value })] : [];
 }

@@ -36,12 +36,12 @@ afterAll(async () => {
 /** Commands without a document to print, with the reason. */
 const exempt: Record<string, string> = {
   "devices log": "asks a daemon that is connected; test/integration/server/device/device-log.test.ts",
-  "orgs move": "works on the databases of two cells; test/integration/server/cluster/org-move.test.ts",
+  "orgs move": "works on the databases of two cells; test/integration/server/cluster/org-move.slow.test.ts",
   up: "runs until it is stopped; `up --once --json` is tried in test/e2e/cli/up.test.ts",
   serve: "runs until it is stopped; with --json it says where it listens in one line",
   "device run": "runs until it is stopped; with --json it logs lines of JSON",
   worker: "runs until it is stopped; with --json it logs lines of JSON (test/e2e/worker.test.ts)",
-  "device conformance": "starts a daemon; tried with --json in test/e2e/cli/conformance.test.ts",
+  "device conformance": "starts a daemon; tried with --json in test/e2e/cli/conformance.slow.test.ts",
   "device install": "changes the machine's services; test/unit/cli/device-install.test.ts",
   "device uninstall": "the same",
   "device status": "the same",

@@ -48,6 +48,12 @@ const store = (...reports: ReturnType<typeof reportOf>[]) => storeOnce(database.
 const reap = () => reapOnce(database.db, { rules: reapRules, policy });
 const late = (run: { runId: string }) => lateResults.list(database.db, { orgId, id: run.runId });
 
+/** The report of an agent that says nothing. */
+const noReport = {
+  ...{ result: "", structured: undefined, attention: [], sessionId: "", facts: {} },
+  ...{ usage: undefined, transcript: undefined },
+};
+
 /** The run's attempt is lost: its beats stopped long ago. */
 async function lose(run: ClaimedRun): Promise<void> {
   await ageRun(database.db, run, { last_beat_at: reapRules.silentAttemptMs + 1 });
@@ -240,6 +246,15 @@ test("R10: a cancelled run stays so if its program failed, and keeps the end of 
     { verdict: "superseded" },
   ]);
   expect(await late(silent)).toEqual([]);
+  // An agent's answer without other output is one.
+  const answered = await cancelled();
+  const answer = {
+    status: "cancelled",
+    output: "",
+    agent: { ...noReport, result: "half an answer" },
+  } as const;
+  expect((await store(reportOf(answered, answer))).verdicts).toMatchObject([{ verdict: "superseded" }]);
+  expect(await late(answered)).toMatchObject([{ answer: { result: "half an answer" } }]);
   // And a result after such an answer is stored.
   expect((await store(reportOf(silent))).verdicts).toMatchObject([{ verdict: "stored_late" }]);
 });
@@ -389,11 +404,15 @@ test("R10: a run has 20 late results and 2 MiB of them at most; beyond that a de
     attempts.push((await claim(db, device, epoch))[0]!);
     await accept(db, attempts.at(-1)!);
   }
-  const mebibyte = "é".repeat(524_000);
-  await store(...attempts.slice(0, 3).map((one) => reportOf(one, { output: `${mebibyte}#${one.attempt}` })));
+  const mebibyte = "é".repeat(510_000);
+  const agent = { ...noReport, result: `${"x".repeat(10_000)} is the answer`, structured: { n: 42 } };
+  await store(
+    ...attempts.slice(0, 3).map((one) => reportOf(one, { output: `${mebibyte}#${one.attempt}`, agent })),
+  );
   const rows = await late(run);
   expect(rows.map(({ output }) => Buffer.byteLength(output) > 1_000_000)).toEqual([true, true, false]);
   expect(rows[2]).toMatchObject({ isOutputTruncated: true, output: expect.stringMatching(/é#3$/) });
+  expect(rows[2]!.answer).toEqual({ result: expect.stringMatching(/^x{7986} is the answer$/) });
   await lose(attempts[3]!);
   await ageRun(db, run, { not_before: 1_000 });
   expect(await claim(db, device, epoch)).toHaveLength(1);

@@ -45,7 +45,14 @@ beforeAll(async () => {
   await sql`insert into event_row (org_id, kind, actor)
     select case when i % 8 = 0 then 'small-' || (1 + i % ${smallOrgs}) else ${orgId} end, 'run.completed', 'pinion'
     from generate_series(1, ${ended}::int) i`.execute(db);
-  await sql`vacuum analyze run_finished, event_row, org, device`.execute(db);
+  // As many turns, of which few failed.
+  await sql`insert into turn_finished (org_id, id, agent_id, agent_version, conversation_id, message_id, agent_kind, input, is_gated,
+      timeout_ms, created_at, start_deadline_at, status, attempt, reason, finished_at, is_retryable, is_reported, reply,
+      is_reply_truncated, signal, duration_ms)
+    select ${orgId}, uuid_v7(), 'bench', 1, 'c', 'm' || i, 'test', 'hello', true, 600000, now(), now(),
+      case when i % 20 = 0 then 'failed' else 'completed' end, 1, '', now(), false, true, 'hello', false, '', 3000
+    from generate_series(1, ${ended}::int) i`.execute(db);
+  await sql`vacuum analyze run_finished, turn_finished, event_row, org, device`.execute(db);
 });
 
 const restOfRuns = `watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source, created_at,
@@ -98,6 +105,12 @@ test.each<[string, (tx: Db) => Promise<unknown[]>]>([
   ],
 ])("%s", async (_name, list) => {
   expect(await rowsRead(list)).toBeLessThan(pageRowsMax);
+});
+
+test("failed turns are read in the order of their index, and no further than the page", async () => {
+  const list = (tx: Db) => turns.list(tx, { orgId, limit, statuses: ["failed"] });
+  expect(await list(database.db)).toHaveLength(limit);
+  expect(await rowsRead(list)).toBeLessThan(5 * limit);
 });
 
 test("runs on devices with a label are found by their devices", async () => {

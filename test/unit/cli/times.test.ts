@@ -1,7 +1,13 @@
 import { timestampFromMs } from "@bufbuild/protobuf/wkt";
 import { describe, expect, test } from "vitest";
 import { formatLength } from "../../../src/cli/print/lengths.ts";
-import { formatAgo, formatMoment, parseLength, parseMoment } from "../../../src/cli/print/times.ts";
+import {
+  formatAgo,
+  formatMoment,
+  parseLength,
+  parseMoment,
+  parseWait,
+} from "../../../src/cli/print/times.ts";
 
 const now = Date.UTC(2026, 2, 1, 12, 0, 0);
 
@@ -27,6 +33,13 @@ describe("lengths", () => {
     ["1.5h", 5_400_000],
   ])("%s is understood", (text, ms) => {
     expect(parseLength(text, "--timeout")).toBe(ms);
+  });
+
+  test("a length beyond a hundred years is refused, and a wait is one that a timer can wait for", () => {
+    for (const text of ["36501d", "99999999999d", `${"9".repeat(400)}s`])
+      expect(() => parseLength(text, "--since"), text).toThrow(/--since: ".*" is longer than 36500 days/);
+    expect(() => parseMoment("99999999999d", "--since")).toThrow("--since");
+    expect([parseWait("30d", "--within"), parseWait("5m", "--within")]).toEqual([2 ** 31 - 1, 300_000]);
   });
 
   test.each(["", "5", "five minutes", "10x", "5m-", "-5m"])(

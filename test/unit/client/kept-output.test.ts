@@ -61,7 +61,7 @@ test("whatever comes in whatever pieces: within the limit all of it, beyond it h
         const [head = "", tail = ""] = text.split(omissionMarker(omitted));
         expect(whole.startsWith(head) && whole.endsWith(tail)).toBe(true);
         expect(Buffer.byteLength(head) + Buffer.byteLength(tail) + omitted).toBe(bytes.length);
-        expect(cutMiddle(whole, limit)).toEqual({ text, isCut: true });
+        expect(cutMiddle(whole, limit, { isCut: false })).toEqual({ text, isCut: true });
       },
     ),
   );
@@ -69,11 +69,24 @@ test("whatever comes in whatever pieces: within the limit all of it, beyond it h
 
 test("what was cut once and is cut again says in one place how much is missing in all", () => {
   const whole = "a".repeat(2_000) + "b".repeat(2_000);
-  const once = cutMiddle(whole, 1_000).text;
-  const twice = cutMiddle(once, 500).text;
+  const once = cutMiddle(whole, 1_000, { isCut: false }).text;
+  const twice = cutMiddle(once, 500, { isCut: true }).text;
   expect(twice.match(/bytes omitted/g)).toHaveLength(1);
   expect(twice.length - omissionMarker(omittedBytesOf(twice)).length + omittedBytesOf(twice)).toBe(4_000);
   expect(twice).toMatch(/^a+\n… \[\d+ bytes omitted\] …\nb+$/);
+});
+
+test("a marker that the program printed itself costs nothing of its answer, whether cut before or not", () => {
+  const printed = omissionMarker(7);
+  const whole = `${"a".repeat(3_000)}${printed}the answer is 42`;
+  const once = cutMiddle(whole, 1_000, { isCut: false }).text;
+  expect(Buffer.byteLength(once)).toBeGreaterThan(900);
+  expect(once).toMatch(/aaaa\n… \[7 bytes omitted\] …\nthe answer is 42$/);
+  expect(omittedBytesOf(once)).toBeGreaterThan(2_000);
+  const twice = cutMiddle(once, 500, { isCut: true }).text;
+  expect(Buffer.byteLength(twice)).toBeGreaterThan(400);
+  expect(twice).toMatch(/aaaa\n… \[7 bytes omitted\] …\nthe answer is 42$/);
+  expect(omittedBytesOf(twice)).toBeGreaterThan(omittedBytesOf(once));
 });
 
 test("bytes that are no text are kept as replacement characters and do not harm", () => {

@@ -101,3 +101,15 @@ test("an error's text is one line without control characters, and a compressed o
     await sendTo(ends("HTTP/1.1 500 x\r\nContent-Encoding: gzip\r\nContent-Length: 3\r\n\r\nabc")),
   ).toMatchObject({ error: "answered 500" });
 });
+
+test.concurrent("a peer that speaks no TLS is told so in words", async () => {
+  const plain = await openPeer(ends("HTTP/1.1 200 x\r\nContent-Length: 0\r\n\r\n"));
+  const sent = await post(new URL(plain.href.replace("http:", "https:")), {
+    headers: {},
+    body: "{}",
+    reach: createReach(() => true),
+    signal: AbortSignal.timeout(10_000),
+    redirectsMax: 3,
+  }).then(sentOf, troubleOf);
+  expect(sent).toMatchObject({ error: "speaks no TLS that we know (wrong version number)" });
+});

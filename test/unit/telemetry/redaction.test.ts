@@ -6,6 +6,8 @@ import { expect, test } from "vitest";
 import {
   LateResultSchema,
   PastAttemptSchema,
+  RunActivitySchema,
+  RunOutputSchema,
   RunQuestionSchema,
   RunSchema,
   WindowSchema,
@@ -21,12 +23,15 @@ const shown = {
     "run_id watcher_id watcher_slug device_id attempt state asked_at deadline_at answered_by answered_at responders output_hidden turn_id",
   LateResult: "attempt device_id outcome stored_at has_settled is_output_truncated exit_code signal duration",
   PastAttempt: "attempt claimed_at ended_at last_beat_at reason is_reported device_id",
+  RunOutput: "sequence stream attempt device_id",
+  RunActivity: "attempt device_id",
   Turn: "id agent_id agent_version conversation_id message_id run_id status is_reply_truncated reason is_retryable device_id holder_id attempt agent_kind timeout uses_snapshot snapshot_version exit_code duration created_at start_deadline_at claimed_at started_at last_beat_at deadline_at expires_at cancel_requested_at finished_at open_questions",
 };
 
 test("a field of a run, window, question, late result or turn is hidden from who may not read, or said to be for all", () => {
   for (const schema of [
-    ...[RunSchema, WindowSchema, RunQuestionSchema, LateResultSchema, PastAttemptSchema, TurnSchema],
+    ...[RunSchema, WindowSchema, RunQuestionSchema, LateResultSchema, PastAttemptSchema, RunOutputSchema],
+    ...[RunActivitySchema, TurnSchema],
   ]) {
     const name = schema.typeName.replace("pinion.v1.", "") as keyof typeof shown;
     const decided = [...hiddenFields.get(schema.typeName)!, ...shown[name].split(" ")];

@@ -139,7 +139,7 @@ function comparable(key: string, value: unknown): unknown {
 /** Whether a token would be sent without encryption. */
 export function isTokenExposed(url: string): boolean {
   const { protocol, hostname } = new URL(url);
-  return protocol === "http:" && !/^(localhost|127\..*|\[::1\])$/.test(hostname);
+  return protocol === "http:" && !/^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(hostname);
 }
 
 /** Throws a DeviceError for options that no connection can use. */

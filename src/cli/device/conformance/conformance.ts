@@ -3,7 +3,7 @@ import { type Cli, interruptSignal } from "../../cli.ts";
 import type { GlobalOptions } from "../../context.ts";
 import { exitCodes, Failure } from "../../failures.ts";
 import { table } from "../../print/table.ts";
-import { parseLength } from "../../print/times.ts";
+import { parseWait } from "../../print/times.ts";
 import { cases } from "./cases.ts";
 import { playAll } from "./play.ts";
 import type { CaseResult } from "./verdict.ts";
@@ -71,7 +71,7 @@ export async function conformance(cli: Cli, words: string[], options: Conformanc
   try {
     const results = await playAll(wanted, {
       ...{ command: words, env: cli.env, agentKind: options.agentKind ?? "sh", jobs },
-      patienceMs: parseLength(options.patience ?? "15s", "--patience"),
+      patienceMs: parseWait(options.patience ?? "15s", "--patience"),
       signal: interrupt.signal,
       onResult: (result) => {
         if (!options.json) cli.note(`${mark(cli, result)} ${result.name}`);

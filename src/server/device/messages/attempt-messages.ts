@@ -186,6 +186,7 @@ export class AttemptMessages {
     if (!attempt) return;
     this.#services.output({
       orgId: this.#assignments.orgId,
+      deviceId: this.#assignments.deviceId,
       workId: attempt.workId,
       attempt: attempt.attempt,
       sequence: output.sequence,
@@ -201,6 +202,7 @@ export class AttemptMessages {
     for (const activity of report.activities) {
       this.#services.output({
         orgId: this.#assignments.orgId,
+        deviceId: this.#assignments.deviceId,
         workId: attempt.workId,
         attempt: attempt.attempt,
         sequence: activity.sequence,

@@ -33,7 +33,7 @@ import { readOptions } from "../../http/port/adapter.ts";
 import type { Hub } from "../hub/hub.ts";
 import type { Session } from "../session/session.ts";
 import * as frames from "./grpc-frames.ts";
-import { Outbox, trailersOf } from "./outbox.ts";
+import { Outbox, trailersOf } from "./grpc-outbox.ts";
 import { completionIn } from "./unreadable.ts";
 
 const rpc = nameOf(DeviceService.method.connect);

@@ -1,6 +1,7 @@
 import type { Adapter, Logger } from "chat";
 import type { Reach } from "../../../network/addresses.ts";
 import { agentOf, ask, assertionOf, credentialsOf, googleTokens, required, said } from "./adapter-calls.ts";
+import { answerBytesMax } from "./confined.ts";
 
 export type Settings = {
   config: Readonly<Record<string, string>>;
@@ -101,6 +102,8 @@ export const adapterKinds: Readonly<Record<string, AdapterKind>> = {
         retryConfig: { retries: 1 },
         rejectRateLimitedCalls: true,
         timeout: 15_000,
+        // Its client has requests of its own, and no bound on answers.
+        requestInterceptor: (request: object) => ({ ...request, maxContentLength: answerBytesMax }),
       },
     }),
     textMax: 11_000,

@@ -4,10 +4,14 @@
  * all other code keeps Node's `fetch`. Adapters take an address from an org, and no `fetch`.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
+import type { IncomingMessage } from "node:http";
 import { isIP } from "node:net";
 import { Readable } from "node:stream";
 import type { Reach } from "../../../network/addresses.ts";
 import { outgoingRequest } from "../../../network/outgoing.ts";
+
+/** Maximum bytes of an answer: of a call of a platform's API, or of a list of its messages. */
+export const answerBytesMax = 8_388_608;
 
 const reaches = new AsyncLocalStorage<Reach>();
 let isInstalled = false;
@@ -43,17 +47,39 @@ export async function fetchWithin(
       url,
       { method: request.method, headers, lookup: reach.lookup, signal: request.signal },
       (answer) => {
-        const status = answer.statusCode ?? 502;
-        const isEmpty = status === 204 || status === 205 || status === 304;
-        if (isEmpty) answer.resume();
-        const pairs = Object.entries(answer.headers).flatMap(([name, value]) =>
-          value === undefined ? [] : [[name, [value].flat().join(", ")] as [string, string]],
-        );
-        const text = isEmpty ? null : (Readable.toWeb(answer) as ReadableStream<Uint8Array>);
-        resolve(new Response(text, { status, headers: pairs }));
+        try {
+          resolve(responseOf(answer));
+        } catch (error) {
+          answer.destroy();
+          reject(error as Error);
+        }
       },
     );
     sent.on("error", reject);
     sent.end(body);
   });
+}
+
+/** Throws for a status that no Response has, such as 999. */
+function responseOf(answer: IncomingMessage): Response {
+  const status = answer.statusCode ?? 502;
+  const isEmpty = status === 204 || status === 205 || status === 304;
+  if (isEmpty) answer.resume();
+  const headers = Object.entries(answer.headers).flatMap(([name, value]) =>
+    value === undefined ? [] : [[name, [value].flat().join(", ")] as [string, string]],
+  );
+  return new Response(isEmpty ? null : boundedText(answer), { status, headers });
+}
+
+/** What comes of the answer; fails beyond the bound, since adapters keep all of it. */
+function boundedText(answer: IncomingMessage): ReadableStream<Uint8Array> {
+  let left = answerBytesMax;
+  const bound = new TransformStream<Uint8Array, Uint8Array>({
+    transform(chunk, controller) {
+      left -= chunk.length;
+      if (left < 0) throw new Error(`answers with more than ${answerBytesMax} bytes`);
+      controller.enqueue(chunk);
+    },
+  });
+  return (Readable.toWeb(answer) as ReadableStream<Uint8Array>).pipeThrough(bound);
 }

@@ -169,6 +169,7 @@ function emailValues(
     const url = URL.parse(smtp.value);
     if (!url || (url.protocol !== "smtp:" && url.protocol !== "smtps:"))
       refuse("invalid_argument", `${field}: write smtp://user:password@host:587 or smtps://…`, { field });
+    requirePort(url, field);
     const problem = credentialsProblem(url);
     if (problem) refuse("invalid_argument", `${field}: ${problem}`, { field });
   }
@@ -202,6 +203,12 @@ function requireUrl(text: string, field: string): void {
     refuse("invalid_argument", `${field}: must be an http:// or https:// URL`, { field });
   if (url.username !== "" || url.password !== "")
     refuse("invalid_argument", `${field}: must hold no user name or password`, { field });
+  requirePort(url, field);
+}
+
+/** Node dials the usual port in place of port 0, and so another receiver. */
+function requirePort(url: URL, field: string): void {
+  if (url.port === "0") refuse("invalid_argument", `${field}: nothing listens on port 0`, { field });
 }
 
 const stateMessages: Record<DeliveryRow["state"], DeliveryState> = {

@@ -140,7 +140,7 @@ case
     then not i.is_later and (p.entry->>'attempt')::int >= s.max_attempts else s.status <> 'cancelled' end) then 'settles'
   when i.outcome = 'cancelled' and i.output <> '' and r.id is null and s.status = 'cancelled' then 'settles'
   -- The answer to a cancel says only that the program is gone.
-  when i.outcome = 'cancelled' and i.output = '' then 'nothing'
+  when i.outcome = 'cancelled' and i.output = '' and i.answer is null then 'nothing'
   else 'kept'
 end`;
 
@@ -278,7 +278,11 @@ const lateResultsStored = sql`
   select h.org_id, h.run_id, 'run', h.attempt, h.token, h.reporter, h.outcome, h.is_settling,
     case when h.is_settling then '' when h.is_too_much then right(h.output, ${outputTailCharacters}) else h.output end,
     h.is_truncated or (h.is_keeping and h.is_too_much), h.exit_code, h.signal, h.why, h.duration_ms,
-    case when h.is_settling or h.is_too_much then '{}' else coalesce(h.answer::jsonb, '{}') end
+    case when h.is_settling then '{}' when not h.is_too_much then coalesce(h.answer::jsonb, '{}')
+      -- The end of the agent's answer: its output may be something else.
+      when h.answer::jsonb ? 'result'
+        then jsonb_build_object('result', right(h.answer::jsonb->>'result', ${outputTailCharacters}))
+      else '{}' end
   from held h where h.is_settling or h.is_keeping`;
 
 /** Watchers of settled runs: their last window, failures, back-off and pause. */

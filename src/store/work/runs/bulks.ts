@@ -3,7 +3,7 @@ import { newId } from "../../../values/ids.ts";
 import type { Db } from "../../pg/database.ts";
 import type { Look } from "../../pg/looks.ts";
 import { unnest } from "../../pg/values/unnest.ts";
-import { dueWithin, isOnDeviceWith } from "./run-filters.ts";
+import { dueWithin, isOnDeviceWith, isOneOf } from "./run-filters.ts";
 
 /** Bulk operations: their runs and their progress. Each run is an item, processed once. */
 
@@ -48,11 +48,9 @@ function matching(orgId: string, filter: RunFilter) {
   const isLive = filter.statuses.every((status) => ["pending", "claimed", "running"].includes(status));
   const where = [
     sql`r.org_id = ${orgId}`,
-    sql`r.status = any(${filter.statuses}::text[])`,
+    isOneOf(filter.statuses),
     ...(filter.watcherId ? [sql`r.watcher_id = ${filter.watcherId}::uuid`] : []),
     ...(filter.deviceId ? [sql`r.device_id = ${filter.deviceId}::uuid`] : []),
-    // The condition of the index on the few runs that did not complete.
-    ...(filter.statuses.includes("completed") ? [] : [sql`r.status <> 'completed'`]),
     ...dueWithin({ since: dateOf(filter.since), until: dateOf(filter.until) }, { isLive }),
     ...(filter.labels?.length ? [isOnDeviceWith(filter.labels)] : []),
   ];

@@ -33,6 +33,16 @@ export function dueWithin(
   return where;
 }
 
+/**
+ * The condition on the status of runs or of turns. One status is compared by itself, so that the index of those that did
+ * not complete has the page in its order. That none is "completed" is the index's condition and follows from the statuses:
+ * said once more, PostgreSQL expects a part of what matches, and reads and sorts all of it.
+ */
+export function isOneOf(statuses: readonly string[], status = sql`r.status`): RawBuilder<unknown> {
+  if (statuses.length === 1) return sql`${status} = ${statuses[0]}`;
+  return sql`${status} = any(${statuses as string[]}::text[])`;
+}
+
 /** Devices with all of the labels. */
 export async function devicesWith(
   db: Db,

@@ -5,7 +5,7 @@ import { onlyRow } from "../../pg/values/only-row.ts";
 import { ofFew } from "../../pg/values/unnest.ts";
 import type { FinishedStatus, SkipReason } from "../attempts/settlements.ts";
 import { isAhead } from "./live-runs.ts";
-import { devicesWith, dueWithin, isOnDeviceWith } from "./run-filters.ts";
+import { devicesWith, dueWithin, isOnDeviceWith, isOneOf } from "./run-filters.ts";
 
 /** Runs for readers, and requests to end runs. */
 
@@ -175,11 +175,7 @@ function conditionsOf(wanted: RunsWanted): RawBuilder<unknown>[] {
   if (wanted.beforeId) where.push(sql`r.id < ${wanted.beforeId}`);
   if (wanted.watcherId) where.push(sql`r.watcher_id = ${wanted.watcherId}`);
   if (wanted.deviceId) where.push(sql`r.device_id = ${wanted.deviceId}`);
-  if (wanted.statuses.length > 0) {
-    where.push(sql`r.status = any(${wanted.statuses as string[]}::text[])`);
-    // The condition of the index on the few runs that did not complete.
-    if (!wanted.statuses.includes("completed")) where.push(sql`r.status <> 'completed'`);
-  }
+  if (wanted.statuses.length > 0) where.push(isOneOf(wanted.statuses));
   if (wanted.wantsAttention || wanted.attention?.length) {
     where.push(sql`r.id in (${isOfFew(wanted) ? sql`select run_id from noted` : notedRuns(wanted)})`);
   }

@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
+import { isOneOf } from "../runs/run-filters.ts";
 import type { NewTurn, StartedTurn } from "./arming.ts";
 
 /**
@@ -115,11 +116,7 @@ export async function list(
   if (filter.beforeId) where.push(sql`t.id < ${filter.beforeId}`);
   if (filter.agentId) where.push(sql`t.agent_id = ${filter.agentId}`);
   if (filter.conversationId) where.push(sql`t.conversation_id = ${filter.conversationId}`);
-  if (filter.statuses.length > 0) {
-    where.push(sql`t.status = any(${filter.statuses as string[]}::text[])`);
-    // The condition of the index on the few turns that did not complete.
-    if (!filter.statuses.includes("completed")) where.push(sql`t.status <> 'completed'`);
-  }
+  if (filter.statuses.length > 0) where.push(isOneOf(filter.statuses, sql`t.status`));
   const { rows } = await sql<TurnRow>`
     select ${columns}, left(t.input, ${excerptCharacters}) as input, left(t.reply, ${excerptCharacters}) as reply,
       left(t.output_tail, ${excerptCharacters}) as "outputTail"

@@ -177,6 +177,37 @@ test("nobody else reads a run's live output, and who may read it loses it within
   clearInterval(talking);
 });
 
+test("a run that is placed on a device while a person watches it shows the person nothing of the device, also once it waits again", async () => {
+  const identity = await enrolDevice(ada.clients);
+  await ada.clients.fleet.labelDevice({ deviceId: identity.deviceId, add: ["placed-late"] });
+  const { watcher } = await ada.clients.watchers.createWatcher({
+    spec: { name: "Placed late", prompt: "x", selector: '"placed-late" in labels', maxAttempts: 2 },
+  });
+  const { run } = await ada.clients.watchers.triggerWatcher({ watcherId: watcher!.id });
+  const seen = { ada: "", bea: "", late: "" };
+  const watch = async (person: Person, name: keyof typeof seen) => {
+    for await (const { update } of person.clients.runs.watchRun({ runId: run!.id })) {
+      if (update.case === "output") seen[name] += `[${Buffer.from(update.value.data).toString()}]`;
+      if (update.case === "activity") seen[name] += textOf(update.value.activity);
+    }
+  };
+  for (const [person, name] of [
+    [ada, "ada"],
+    [bea, "bea"],
+  ] as const)
+    watch(person, name).catch(() => {});
+  const stream = await connect(replicas.one.url, identity);
+  const attempt = await takeOn(stream);
+  const name = { workId: attempt.workId, attemptToken: attempt.attemptToken };
+  const data = Buffer.from(`live ${secretWord}`);
+  stream.send({ case: "output", value: { ...name, sequence: 1n, stream: OutputStream.STDOUT, data } });
+  await vi.waitFor(() => expect([seen.ada, seen.bea]).toEqual([`[live ${secretWord}]`, "[]"]));
+  stream.send({ case: "complete", value: { ...name, outcome: Outcome.FAILED } });
+  await stream.next("completionAck");
+  watch(bea, "late").catch(() => {});
+  await vi.waitFor(() => expect(seen.late).toBe("[]"));
+});
+
 test("a member neither pins to, triggers, edits, pauses, backfills nor deletes what is another's, until granted to use it", async () => {
   const { watcher } = await ada.clients.watchers.createWatcher({
     spec: { name: "Ada's", prompt: "p", deviceId: device.deviceId, schedule: "0 9 * * *" },

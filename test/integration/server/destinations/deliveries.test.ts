@@ -471,7 +471,7 @@ test("a mail server that refuses says why, and no password is told", async () =>
   expect(delivery!.lastError).not.toContain("wr0ng");
 });
 
-test("a percent sign of a password that is not written as %25 is refused when the mailbox is named", async () => {
+test("port 0, and a percent sign of a password that is not written as %25, are refused when the destination is named", async () => {
   const mailbox = (smtp: string) =>
     addDestination({
       case: "email",
@@ -483,6 +483,12 @@ test("a percent sign of a password that is not written as %25 is refused when th
     });
   await expect(mailbox("smtp://pinion:50%off@127.0.0.1:2525")).rejects.toThrow(
     'spec.email.smtp_url: its name or password has a "%" that must be written as %25',
+  );
+  await expect(mailbox("smtp://127.0.0.1:0")).rejects.toThrow(
+    "spec.email.smtp_url: nothing listens on port 0",
+  );
+  await expect(addDestination({ case: "webhook", value: { url: "http://127.0.0.1:0/" } })).rejects.toThrow(
+    "spec.webhook.url: nothing listens on port 0",
   );
   const { url } = await openMailServer({ password: "50%off" });
   const { slug } = await mailbox(url.replace("smtp://", "smtp://pinion:50%25off@"));

@@ -42,7 +42,7 @@ test("a viewer that throws fails neither the device's output nor the other viewe
   });
   feed.subscribe("local", fails);
   feed.subscribe("local", () => void changes++);
-  feed.output({ ...run, attempt: 1, sequence: 1n, stream: 1, data: Buffer.from("x") });
+  feed.output({ ...run, deviceId: "d", attempt: 1, sequence: 1n, stream: 1, data: Buffer.from("x") });
   feed.workChanged({ ...run, isEnded: false });
   feed.wakeAll();
   expect(heard).toEqual([1n]);

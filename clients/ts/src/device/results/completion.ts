@@ -165,7 +165,9 @@ export function fitCompletion(completion: Completion, limits: SessionLimits): Co
     0,
     Math.min(limits.completionOutputBytesMax, limits.messageBytesMax - restBytes),
   );
-  const { text, isCut } = cutMiddle(completion.output, outputBytesMax);
+  const { text, isCut } = cutMiddle(completion.output, outputBytesMax, {
+    isCut: completion.isOutputTruncated,
+  });
   if (!isCut) return completion;
   return create(CompletionSchema, { ...completion, output: text, isOutputTruncated: true });
 }

@@ -1186,6 +1186,13 @@ export declare type RunOutput = Message<"pinion.v1.RunOutput"> & {
    * @generated from field: int32 attempt = 4;
    */
   attempt: number;
+
+  /**
+   * The device or fleet worker that had the attempt.
+   *
+   * @generated from field: string device_id = 5;
+   */
+  deviceId: string;
 };
 
 /**
@@ -1213,6 +1220,13 @@ export declare type RunActivity = Message<"pinion.v1.RunActivity"> & {
    * @generated from field: int32 attempt = 2;
    */
   attempt: number;
+
+  /**
+   * The device or fleet worker that had the attempt.
+   *
+   * @generated from field: string device_id = 3;
+   */
+  deviceId: string;
 };
 
 /**

@@ -1,1 +1,0 @@
-import{Na as t}from"./chunk-LUOQZJJV.js";function r({facts:e,children:n}){return t("dl",{children:[e.filter(([,d])=>d).map(([d,o])=>t("div",{children:[t("dt",{children:d}),t("dd",{children:o})]},d)),n]})}export{r as a};

@@ -1,1 +1,0 @@
-import{A as t,Na as r,c as o}from"./chunk-LUOQZJJV.js";function l({text:e}){let n=t(void 0);return o(()=>{let i=!1;return import("./markdown-JWMTUPBY.js").then(({htmlOf:u})=>{i||(n.value=u(e))}),()=>{i=!0}},[e]),n.value===void 0?r("pre",{class:"markdown",children:e}):r("div",{class:"markdown",dangerouslySetInnerHTML:{__html:n.value}})}export{l as a};

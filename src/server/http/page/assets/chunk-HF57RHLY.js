@@ -1,1 +1,0 @@
-import{o as s}from"./chunk-5I6GPO2W.js";import{Na as t}from"./chunk-LUOQZJJV.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};

@@ -1,1 +1,0 @@
-import{i as o,j as r,o as n}from"./chunk-LUOQZJJV.js";function p(t){let e=Math.floor(t/1e3);return r(n,{seconds:o.parse(e),nanos:(t-e*1e3)*1e6})}function i(t){return Number(t.seconds)*1e3+Math.round(t.nanos/1e6)}export{p as a,i as b};

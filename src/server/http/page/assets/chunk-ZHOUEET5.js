@@ -1,0 +1,1 @@
+import{o as s}from"./chunk-ZYHFSHBT.js";import{Na as t}from"./chunk-Z5JTJ2A6.js";function r({word:n}){return t("span",{class:`status ${s(n)}`,children:[t("i",{"aria-hidden":"true"}),n]})}export{r as a};
