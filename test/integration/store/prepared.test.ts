@@ -161,7 +161,9 @@ test("autovacuum counts a table that each run changes when it has doubled: a vis
   const db = open();
   const { device, epoch, watcher, run } = await seedRunning(db);
   const complete = (of: typeof run) =>
-    transaction(db, (tx) => settle(tx, [{ ...of, action: "finish_or_retry", status: "completed" }], policy));
+    transaction(db, (tx) =>
+      settle(tx, [{ ...of, action: "finish_or_retry", status: "completed", reason: "" }], policy),
+    );
   await complete(run);
   const changes = async () => {
     await sql`select pg_stat_force_next_flush()`.execute(db);
