@@ -22,6 +22,10 @@ const gapsOf = (rate: number, count: number) => {
   return Array.from({ length: count }, () => gaps.next().value as number);
 };
 
+/** A visit of autovacuum drops the kept plans of all statements with the table: the next use on each connection plans again. */
+const visits = `select relname, autovacuum_count as vacuumed, autoanalyze_count as analyzed from pg_stat_user_tables
+  where autovacuum_count + autoanalyze_count > 0 order by 1`;
+
 const cluster = await openCluster({
   shared_preload_libraries: "pg_stat_statements",
   "pg_stat_statements.track_planning": "on",
@@ -55,6 +59,7 @@ try {
       from pg_stat_statements order by total_exec_time + total_plan_time desc limit 16`,
     );
     console.table(rows);
+    console.table((await query(opened.url, visits)).rows);
   };
   const waits = async (gapsMs: number[]) => {
     await opened.load.ask({ kind: "reset" });

@@ -5,6 +5,7 @@ import { randomUUID } from "node:crypto";
  */
 import { type Kysely, sql } from "kysely";
 import { afterEach, expect, test } from "vitest";
+import { trigger } from "../../../src/scheduler/starts/triggers.ts";
 import { type Database, openDatabase, transaction } from "../../../src/store/pg/database.ts";
 import { isPassing } from "../../../src/store/pg/failures.ts";
 import { keepPlans } from "../../../src/store/pg/plans.ts";
@@ -16,7 +17,17 @@ import * as events from "../../../src/store/work/service/events.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";
 import * as schedules from "../../../src/store/work/watchers/schedules.ts";
 import { useDatabase } from "../../support/database.ts";
-import { openDevice, seedDevice, seedWatcher, sessionOf, triggerRun } from "../../support/rows.ts";
+import {
+  accept,
+  claim,
+  openDevice,
+  seedDevice,
+  seedRunning,
+  seedWatcher,
+  sessionOf,
+  triggerRun,
+} from "../../support/rows.ts";
+import { noteDoorbell, policy } from "../../support/surroundings.ts";
 
 const t = useDatabase();
 let opened: Database | undefined;
@@ -144,6 +155,48 @@ test("a plan that was kept while the table was empty does not read it whole when
   const before = await scans();
   for (let use = 0; use < 5; use++) expect(await runClaims.claim(db, [want])).toEqual([]);
   expect(await scans()).toBe(before);
+});
+
+test("autovacuum counts a table that each run changes when it has doubled: a visit drops the plans", async () => {
+  const db = open();
+  const { device, epoch, watcher, run } = await seedRunning(db);
+  const complete = (of: typeof run) =>
+    transaction(db, (tx) =>
+      settle(tx, [{ ...of, action: "finish_or_retry", status: "completed", reason: "" }], policy),
+    );
+  await complete(run);
+  const changes = async () => {
+    await sql`select pg_stat_force_next_flush()`.execute(db);
+    const { rows } = await sql<{
+      name: string;
+      changed: number;
+      counted: string | null;
+      visited: string | null;
+    }>`
+      select c.relname as name, n_tup_ins + n_tup_upd + n_tup_del as changed,
+        substring(c.reloptions::text from 'analyze_scale_factor=([0-9]+)') as counted,
+        substring(c.reloptions::text from 'vacuum_threshold=([0-9]+)') as visited
+      from pg_stat_user_tables t join pg_class c on c.oid = t.relid`.execute(db);
+    return new Map(rows.map((row) => [row.name, row]));
+  };
+  const before = await changes();
+  const request = { orgId: watcher.orgId, actor: "user:ann", rpc: "T/Trigger", requestId: "r" };
+  await trigger(db, { ...watcher, actor: "user:ann" }, { doorbell: noteDoorbell(), request });
+  const [next] = await claim(db, device, epoch);
+  await accept(db, next!);
+  await presence.beat(db, [sessionOf(device, epoch)]);
+  await complete(next!);
+
+  const changed = [...(await changes()).values()].filter(
+    (one) => one.changed > before.get(one.name)!.changed,
+  );
+  expect(changed.map(({ name }) => name)).toEqual(
+    expect.arrayContaining(["event_row", "presence", "request", "run", "schedule_position", "watcher"]),
+  );
+  for (const { name, counted } of changed) expect(Number(counted), name).toBeGreaterThanOrEqual(1);
+  // The two small ones, of which each run or heartbeat leaves dead rows.
+  const small = changed.filter(({ name }) => name === "run" || name === "presence");
+  for (const { name, visited } of small) expect(Number(visited), name).toBeGreaterThanOrEqual(2_000);
 });
 
 test("whether a watcher has an active run is one look-up, also in a table that was counted as empty", async () => {
