@@ -95,6 +95,27 @@ describe.skipIf(!browserPath)("a run on the page", () => {
     expect(await page.evaluate("window.isSamePage")).toBe(true);
   });
 
+  test.each([
+    ["is not cut, and holds a marker that the program printed", false, undefined],
+    ["is cut, and holds such a marker, too", true, "7.0 kB are missing in the middle"],
+  ])("an output that %s", async (_, isOutputTruncated, missing) => {
+    const { replica, device, watcher } = await start();
+    const printed = "\n… [3 bytes omitted] …\n";
+    const cut = isOutputTruncated ? `${"a".repeat(1_000)}\n… [7000 bytes omitted] …\n` : "";
+    const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher.id });
+    const { workId, attemptToken } = await device.next("assignment");
+    const output = `${printed}${cut}${"b".repeat(3_000)}the end`;
+    device.send({
+      case: "complete",
+      value: { workId, attemptToken, outcome: Outcome.COMPLETED, output, isOutputTruncated },
+    });
+    await device.next("completionAck");
+    const page = await browser.signIn(replica, `#/runs/${run!.id}`);
+    await page.getByText(/the end$/).waitFor();
+    const note = await page.getByRole("region", { name: "Output" }).locator("small").textContent();
+    expect(note).toBe(missing === undefined ? "as stored" : `as stored · ${missing}`);
+  });
+
   test("it is cancelled, and says so", async () => {
     const { replica, device, watcher } = await start();
     const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher.id });

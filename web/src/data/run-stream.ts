@@ -17,6 +17,7 @@ import {
 } from "./api.ts";
 import { backoffMs, pause, watchdog } from "./backoff.ts";
 import { hiddenFor } from "./live.ts";
+import { omittedBytesOf } from "./omission.ts";
 import { putRun } from "./runs.ts";
 
 export type OutputPiece = { isError: boolean; text: string };
@@ -30,6 +31,8 @@ export type RunStream = {
   output: Signal<Output>;
   /** Output stored at the end. */
   stored: Signal<string | undefined>;
+  /** Number of bytes that the device left out of the middle of the stored output. */
+  omittedBytes: Signal<number>;
   /** The agent's answer and its data; empty for an executor without answers. */
   result: Signal<{ answer: string; structured: JsonValue | undefined }>;
   /** The agent's activities: live, and after the end from the transcript. */
@@ -61,6 +64,7 @@ export function createRunStream(): RunStream {
     run: signal(undefined),
     output: signal(noOutput),
     stored: signal(undefined),
+    omittedBytes: signal(0),
     result: signal({ answer: "", structured: undefined }),
     activities: signal([]),
     omitted: signal(0n),
@@ -144,6 +148,7 @@ async function readStored(stream: RunStream, abort: AbortSignal): Promise<void> 
     const data = windows[0]?.extractedData;
     const text = typeof data?.output === "string" ? data.output : JSON.stringify(data ?? {}, null, 2);
     stream.stored.value = text;
+    stream.omittedBytes.value = data?.is_truncated === true ? omittedBytesOf(text) : 0;
     stream.result.value = { answer: windows[0]?.result ?? "", structured: data?.structured };
   } catch (error) {
     if (!abort.aborted) stream.error.value = explainError(error);

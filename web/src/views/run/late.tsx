@@ -1,4 +1,6 @@
 /** Late results, stored after their attempts had been taken away, beside the run's own. */
+import { toJson } from "@bufbuild/protobuf";
+import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { LateResult, Run } from "#gen/pinion/v1/run_pb.js";
@@ -41,7 +43,7 @@ export function LateResults({ run }: { run: Run }) {
             <Markdown text={result.result} />
           ) : (
             <pre tabIndex={0}>
-              <Ansi text={result.output} />
+              <Ansi text={result.output || dataText(result)} />
             </pre>
           )}
           {result.isOutputTruncated && <p class="muted">There was more.</p>}
@@ -50,3 +52,7 @@ export function LateResults({ run }: { run: Run }) {
     </section>
   );
 }
+
+/** The answer as data, for a result that has no text. */
+const dataText = ({ structured }: LateResult) =>
+  structured === undefined ? "" : JSON.stringify(toJson(ValueSchema, structured), null, 2);

@@ -11,6 +11,7 @@ import { bytesText } from "../../parts/timeline.tsx";
 export function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
   const output = stream.output.value;
   const stored = stream.stored.value;
+  const omitted = stream.omittedBytes.value;
   const box = useRef<HTMLPreElement>(null);
   const isAtEnd = useRef(true);
   useLayoutEffect(() => {
@@ -30,9 +31,7 @@ export function OutputPane({ stream, run }: { stream: RunStream; run: Run }) {
         Output{" "}
         <small>
           {isLive ? "live" : run.windowId ? "as stored" : "the end that was kept"}
-          {!showsLive &&
-            omittedBytes(stored) > 0 &&
-            ` · ${bytesText(omittedBytes(stored))} are missing in the middle`}
+          {!showsLive && omitted > 0 && ` · ${bytesText(omitted)} are missing in the middle`}
           {showsLive && output.bytes > 0 && ` · ${bytesText(output.bytes)}`}
           {showsLive && output.missed > 0 && ` · ${output.missed} pieces were not seen live`}
         </small>
@@ -76,9 +75,4 @@ function Live({ output }: { output: RunStream["output"]["value"] }) {
       ))}
     </>
   );
-}
-
-/** Number of missing bytes in a stored output, from the device's marker. */
-function omittedBytes(text: string): number {
-  return Number(/\n… \[(\d+) bytes omitted\] …\n/.exec(text)?.[1] ?? 0);
 }
