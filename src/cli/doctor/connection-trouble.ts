@@ -24,6 +24,8 @@ const certificateErrors = new Set([
 
 const noTls = /wrong version number|before secure TLS connection|packet length too long|SSL routines/i;
 const broken = /protocol error|stream closed|socket hang up|socket disconnected|ECONNRESET|ECONNABORTED/i;
+/** Codes of this system, never of an answer: the other end has gone. */
+const closedCodes = new Set(["ECONNRESET", "ECONNABORTED", "EPIPE"]);
 /** Errors of an HTTP answer from another kind of server. */
 const foreign = /unsupported content type|HTTP 4\d\d|HTTP 3\d\d/i;
 
@@ -56,7 +58,7 @@ export async function connectionTrouble(error: unknown, url: string): Promise<Fa
   if (!isSecure && broken.test(text) && (await speaksTls(url))) {
     return failure(`${url} speaks TLS`, `use ${url.replace(/^http:/, "https:")}`);
   }
-  if (/stream closed/i.test(text)) {
+  if (closedCodes.has(code) || /stream closed/i.test(text)) {
     return failure(
       `${url} closed the connection without an answer`,
       "is a Pinion behind the port, or a tunnel or proxy whose other end is away? `pinion doctor` looks",

@@ -40,7 +40,8 @@ afterEach(async () => {
     const { readlink } = await import("node:fs/promises");
     await rm(join(await readlink(join(dataDir, "postgres")), ".."), { recursive: true, force: true });
   }
-  await rm(home, { recursive: true, force: true });
+  // PostgreSQL of a killed child ends by itself, and writes until then.
+  await rm(home, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 });
 });
 
 async function start(options: Partial<EmbeddedOptions> = {}): Promise<Embedded> {
