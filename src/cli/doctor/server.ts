@@ -1,6 +1,7 @@
 import { createPrivateKey } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { ConfigError, type ReplicaConfig, replicaConfig } from "../../config.ts";
+import { isLoopback } from "../../network/loopback.ts";
 import type { Environment } from "../cli.ts";
 import { Failure } from "../failures.ts";
 import { requireFreePort } from "../up/listening.ts";
@@ -45,10 +46,9 @@ async function checkPort({ host, port }: ReplicaConfig): Promise<Check> {
 }
 
 function checkOpenness({ host, tls }: ReplicaConfig): Check {
-  const isLocal = host === "localhost" || host === "::1" || /^127\.\d+\.\d+\.\d+$/.test(host);
   if (tls)
     return { name: "tls", verdict: "good", found: tls.clientCaFile ? "on, and asked of clients" : "on" };
-  if (isLocal) return { name: "tls", verdict: "good", found: "off; only this machine can connect" };
+  if (isLoopback(host)) return { name: "tls", verdict: "good", found: "off; only this machine can connect" };
   return {
     name: "tls",
     verdict: "doubtful",

@@ -9,6 +9,7 @@ import {
   GetDeviceLogResponseSchema,
   ListDevicesResponseSchema,
 } from "#gen/pinion/v1/fleet_pb.js";
+import { isLoopback } from "../../../network/loopback.ts";
 import { type Cli, examples } from "../../cli.ts";
 import { connect } from "../../context.ts";
 import { exitCodes, Failure, told } from "../../failures.ts";
@@ -313,10 +314,6 @@ function addDelete(devices: Command, cli: Cli): void {
   examples(command, [["devices delete old-laptop", "it can enrol again with a new code"]]);
 }
 
-function isLoopback(url: string): boolean {
-  return /^(localhost|127\.\d+\.\d+\.\d+|\[::1\])$/.test(new URL(url).hostname);
-}
-
 function addJoinCode(devices: Command, cli: Cli): void {
   const command = devices
     .command("join-code")
@@ -334,7 +331,7 @@ function addJoinCode(devices: Command, cli: Cli): void {
       cli.note("or, where pinion is installed:");
       cli.note(`  pinion device enroll --url ${url} --join-code ${answer.joinCode}`);
       cli.note("  pinion device run");
-      if (isLoopback(url)) {
+      if (isLoopback(new URL(url).hostname)) {
         cli.note(
           `other machines do not reach ${url}: have the server listen for them (--host, PINION_PUBLIC_URL)`,
         );

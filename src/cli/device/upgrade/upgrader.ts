@@ -8,6 +8,7 @@ import { dirname } from "node:path";
 import type { DaemonControl, DeviceConfig } from "@pinion/client";
 import { UpgradeMode } from "#gen/pinion/v1/device_pb.js";
 import { build } from "../../../build.ts";
+import { isLoopback } from "../../../network/loopback.ts";
 import { sleep } from "../../../time/abort.ts";
 import type { Environment } from "../../cli.ts";
 import { canBecome } from "../conceal.ts";
@@ -190,7 +191,7 @@ export function whyUnavailable({ isOfUp }: { isOfUp: boolean }): string {
 /** A program from an unencrypted server could be replaced on its way. */
 function isSafe(url: string): boolean {
   const { protocol, hostname } = new URL(url);
-  return protocol === "https:" || /^(localhost|127\.[\d.]+|\[::1\])$/.test(hostname);
+  return protocol === "https:" || isLoopback(hostname);
 }
 
 /** The last upgrade; an upgrade under way at the end of its daemon counts as failed. */

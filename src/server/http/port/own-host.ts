@@ -5,6 +5,7 @@
  */
 import type { ServerResponse } from "node:http";
 import type { Http2ServerResponse } from "node:http2";
+import { isLoopback } from "../../../network/loopback.ts";
 
 export type HostCheck = (authority: string | undefined) => string | undefined;
 
@@ -18,12 +19,12 @@ export function createHostCheck(options: {
   /** A proxy passes on any host name that clients call it by. */
   isBehindProxies: boolean;
 }): HostCheck {
-  if (!isLoopback(options.host) || options.isBehindProxies) return () => undefined;
+  if (!isOwnName(options.host) || options.isBehindProxies) return () => undefined;
   const own = options.publicUrl ? new URL(options.publicUrl).hostname : undefined;
   return (authority) => {
     const url = `http://${authority ?? ""}`;
     const name = URL.canParse(url) ? new URL(url).hostname : "";
-    if (isLoopback(name) || name === own) return undefined;
+    if (isOwnName(name) || name === own) return undefined;
     return (
       `this server listens on loopback only and is not called ${JSON.stringify(name)}; use localhost, ` +
       "or name the host of a proxy in front with PINION_PUBLIC_URL"
@@ -31,14 +32,12 @@ export function createHostCheck(options: {
   };
 }
 
-function isLoopback(host: string): boolean {
+function isOwnName(host: string): boolean {
   const bare = host
     .toLowerCase()
     .replace(/^\[|\]$/g, "")
     .replace(/\.$/, "");
-  return (
-    bare === "localhost" || bare.endsWith(".localhost") || /^127\.\d+\.\d+\.\d+$/.test(bare) || bare === "::1"
-  );
+  return isLoopback(bare) || bare.endsWith(".localhost");
 }
 
 /** 421 Misdirected Request: the request names another server. */
