@@ -2,8 +2,7 @@
  * Lines that speak and take messages in, on a replica that does not have the platform's instance: for
  * requests of platforms to our port, and for messages of destinations.
  */
-import { createBatcher } from "../../batches/batcher.ts";
-import { Refusal } from "../../errors.ts";
+import { createLookups } from "../../batches/lookups.ts";
 import * as platforms from "../../store/agents/platforms.ts";
 import type { Db } from "../../store/pg/database.ts";
 import type { Logger } from "../../telemetry/log.ts";
@@ -25,9 +24,6 @@ export type Speakers = {
 
 /** Open lines; the one unused for the longest time is closed first. */
 const linesMax = 200;
-/** Maximum look-ups of a statement, and those that wait. */
-const lookupsPerBatchMax = 500;
-const lookupsWaitingMax = 10_000;
 
 export function createSpeakers(
   deps: SecretSources & {
@@ -38,12 +34,7 @@ export function createSpeakers(
   },
 ): Speakers {
   const open = new Map<string, { epoch: number; line: Promise<Line> }>();
-  // Anybody may send any number of names: look-ups travel together, in one statement at a time.
-  const rows = createBatcher<Named, platforms.Platform | undefined>({
-    run: (named) => platforms.findEach(deps.db, named),
-    ...{ itemsMax: lookupsPerBatchMax, queueMax: lookupsWaitingMax },
-    overflow: () => new Refusal("resource_exhausted", "too many messages at once", { retryAfterMs: 1_000 }),
-  });
+  const findRow = createLookups((named: readonly Named[]) => platforms.findEach(deps.db, named), "messages");
 
   function drop(key: string): void {
     const one = open.get(key);
@@ -56,7 +47,7 @@ export function createSpeakers(
   return {
     async find({ orgId, stableId }) {
       const key = `${orgId} ${stableId}`;
-      const row = await rows.add({ orgId, stableId });
+      const row = await findRow({ orgId, stableId });
       if (row?.status !== "running") {
         drop(key);
         return undefined;

@@ -1,17 +1,8 @@
-/**
- * Finds the hooks of addresses. Anybody may send any number of ids, so that look-ups travel together: a
- * replica asks with one statement at a time, however many senders guess.
- */
-import { createBatcher } from "../../../batches/batcher.ts";
-import { Refusal } from "../../../errors.ts";
+/** Finds the hooks of addresses; senders may guess any number of ids. */
+import { createLookups } from "../../../batches/lookups.ts";
 import type { Db } from "../../../store/pg/database.ts";
 import * as orgMoves from "../../../store/work/service/org-moves.ts";
 import * as hooks from "../../../store/work/watchers/hooks.ts";
-
-/** Maximum look-ups of a statement, and those that wait. */
-const perBatchMax = 500;
-const waitingMax = 10_000;
-const crowdedMs = 1_000;
 
 /** The hook of an address, or the org's new place; neither: there is no such hook. */
 export type Found = { hook?: hooks.HookRow | undefined; leaving?: orgMoves.Leaving | undefined };
@@ -22,14 +13,7 @@ export type HookLookups = {
 };
 
 export function createHookLookups(crossOrgDb: Db): HookLookups {
-  const { add } = createBatcher<string, Found>({
-    run: (ids) => findAll(crossOrgDb, ids),
-    itemsMax: perBatchMax,
-    queueMax: waitingMax,
-    overflow: () =>
-      new Refusal("resource_exhausted", "too many deliveries at once", { retryAfterMs: crowdedMs }),
-  });
-  return { find: add };
+  return { find: createLookups((ids) => findAll(crossOrgDb, ids), "deliveries") };
 }
 
 async function findAll(db: Db, ids: readonly string[]): Promise<Found[]> {
