@@ -72,7 +72,7 @@ const hiders = new Map<string, Hider>([
 ]);
 
 function hideRun(run: Run): void {
-  if (toldReasonsOf(run).length > 0) run.reason = hiddenReason;
+  if (hasToldReason(run)) run.reason = hiddenReason;
   clear(run, RunSchema);
   run.outputHidden = true;
 }
@@ -89,16 +89,17 @@ function hidePastReason(run: Run, hidden: ReadonlySet<Message>): void {
 }
 
 /**
- * The run's own reason if a device may have written it, with text of its program: of an end that the
+ * Whether a device may have written the run's own reason, with text of its program: of an end that the
  * device reported, and of a failure. A run that begins again has the reason of its last attempt.
  */
-function toldReasonsOf({ status, isReported, reason, pastAttempts }: Run): string[] {
-  const isTold =
+function hasToldReason({ status, isReported, reason, pastAttempts }: Run): boolean {
+  if (reason === "") return false;
+  return (
     isReported ||
     status === RunStatus.COMPLETED ||
     status === RunStatus.FAILED ||
-    pastAttempts.some((past) => past.isReported && past.reason === reason);
-  return isTold && reason !== "" ? [reason] : [];
+    pastAttempts.some((past) => past.isReported && past.reason === reason)
+  );
 }
 
 function hideWindow(window: Window): void {
@@ -140,7 +141,7 @@ function hideInExplanation(explanation: ExplainRunResponse, hidden: ReadonlySet<
   const { run } = explanation;
   if (!run) return;
   const told = [
-    ...(hidden.has(run) ? toldReasonsOf(run) : []),
+    ...(hidden.has(run) && hasToldReason(run) ? [run.reason] : []),
     ...run.pastAttempts.flatMap((past) =>
       hidden.has(past) && past.isReported && past.reason !== "" ? [past.reason] : [],
     ),

@@ -27,23 +27,11 @@ const relayedBytesMax = 5_000;
 export const activityStreamsMin = 100;
 
 /** A chunk of output in messages for another replica. */
-export function relayMessages({
-  orgId,
-  workId,
-  deviceId,
-  attempt,
-  stream,
-  sequence,
-  data,
-}: OutputChunk): BusMessage[] {
+export function relayMessages({ sequence, data, ...named }: OutputChunk): BusMessage[] {
   const parts = Array.from({ length: Math.ceil(data.length / relayedBytesMax) }, (_, index) =>
     data.subarray(index * relayedBytesMax, (index + 1) * relayedBytesMax),
   );
-  const common = {
-    kind: "output" as const,
-    ...{ orgId, workId, deviceId, attempt, stream },
-    sequence: String(sequence),
-  } as const;
+  const common = { kind: "output", ...named, sequence: String(sequence) } as const;
   return parts.map((part) => ({ ...common, data: Buffer.from(part).toString("base64") }));
 }
 
