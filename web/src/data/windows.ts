@@ -1,5 +1,5 @@
 import { toJson } from "@bufbuild/protobuf";
-import { ValueSchema } from "@bufbuild/protobuf/wkt";
+import { type Value, ValueSchema } from "@bufbuild/protobuf/wkt";
 import type { Window } from "#gen/pinion/v1/run_pb.js";
 
 /** A result as text: the agent's answer, otherwise the program's output, otherwise the data. */
@@ -7,9 +7,12 @@ export function textOf(window: Window): string {
   if (window.result !== "") return window.result;
   const output = window.extractedData?.output;
   if (typeof output === "string" && output !== "") return output;
-  return window.structured === undefined
-    ? ""
-    : JSON.stringify(toJson(ValueSchema, window.structured), null, 2);
+  return dataText(window.structured);
+}
+
+/** An answer as data, as text; empty without one. */
+export function dataText(data: Value | undefined): string {
+  return data === undefined ? "" : JSON.stringify(toJson(ValueSchema, data), null, 2);
 }
 
 /** The first 140 characters of a result, for a list. */

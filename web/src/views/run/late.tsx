@@ -1,12 +1,11 @@
 /** Late results, stored after their attempts had been taken away, beside the run's own. */
-import { toJson } from "@bufbuild/protobuf";
-import { ValueSchema } from "@bufbuild/protobuf/wkt";
 import { useSignal } from "@preact/signals";
 import { useEffect } from "preact/hooks";
 import type { LateResult, Run } from "#gen/pinion/v1/run_pb.js";
 import { runs as api } from "../../data/api.ts";
 import { labelOf } from "../../data/devices.ts";
 import { isEnded } from "../../data/run-stream.ts";
+import { dataText } from "../../data/windows.ts";
 import { Ansi } from "../../parts/ansi.tsx";
 import { Markdown } from "../../parts/markdown.tsx";
 import { momentText, msOf } from "../../times.ts";
@@ -43,7 +42,7 @@ export function LateResults({ run }: { run: Run }) {
             <Markdown text={result.result} />
           ) : (
             <pre tabIndex={0}>
-              <Ansi text={result.output || dataText(result)} />
+              <Ansi text={result.output || dataText(result.structured)} />
             </pre>
           )}
           {result.isOutputTruncated && <p class="muted">There was more.</p>}
@@ -52,7 +51,3 @@ export function LateResults({ run }: { run: Run }) {
     </section>
   );
 }
-
-/** The answer as data, for a result that has no text. */
-const dataText = ({ structured }: LateResult) =>
-  structured === undefined ? "" : JSON.stringify(toJson(ValueSchema, structured), null, 2);
