@@ -1,5 +1,5 @@
 import { refuse } from "../errors.ts";
-import { positionAfter } from "../scheduler/schedule/schedule.ts";
+import { surePosition } from "../scheduler/slots/clock-doubt.ts";
 import * as tokens from "../store/people/credentials/tokens.ts";
 import * as devices from "../store/people/devices/devices.ts";
 import * as joinCodes from "../store/people/devices/join-codes.ts";
@@ -172,7 +172,7 @@ async function provisionDefaultWatcher(
   const agentId = await defaultAgents.takeDefaultWatcher(tx, { orgId });
   if (!agentId) return undefined;
   const place = { ...defaultWatcher, watcherId: "", jitterMs: 0 };
-  const position = positionAfter(place, await clock.now(tx));
+  const position = await surePosition(tx, place, await clock.now(tx));
   if (!position) throw new Error("the default watcher's schedule has no next slot");
   const { nextSlotAt } = position;
   return watchers.provision(tx, { orgId, deviceId, agentId, ...defaultWatcher, nextSlotAt });

@@ -8,6 +8,7 @@
 import { refuse } from "../errors.ts";
 import { type Cancellation, nothingCancelled } from "../scheduler/endings/cancels.ts";
 import { positionAfter } from "../scheduler/schedule/schedule.ts";
+import { surePosition } from "../scheduler/slots/clock-doubt.ts";
 import { recordDue } from "../scheduler/slots/record-due.ts";
 import { eventOf } from "../scheduler/slots/recording.ts";
 import * as agents from "../store/agents/agents.ts";
@@ -64,7 +65,7 @@ export async function create(
     if (values.deviceId) await requireDevice(tx, { orgId, deviceId: values.deviceId });
     await requireTellable(tx, orgId, values);
     const watcherId = newId();
-    const position = positionAfter({ watcherId, ...values }, await clock.now(tx));
+    const position = await surePosition(tx, { watcherId, ...values }, await clock.now(tx));
     const isNew = await watchers.insert(tx, {
       ...{ orgId, watcherId, slug, sponsor: actor, position },
       values: resolved,
@@ -173,7 +174,7 @@ async function writeEdit(
   const version = current.version + 1;
   await watchers.write(tx, {
     ...{ orgId, watcherId, version, values, sponsor: actor, isAdopted },
-    ...(startsAnew ? { position: positionAfter({ watcherId, ...values }, after) } : {}),
+    ...(startsAnew ? { position: await surePosition(tx, { watcherId, ...values }, after) } : {}),
     // The same slot with another due time: the position after the millisecond before the slot.
     ...(!startsAnew && changed.includes("jitter") && values.schedule !== null && current.next_slot_at
       ? {
@@ -261,7 +262,9 @@ export async function resume(db: Db, options: Asked, surroundings: Surroundings)
     await requireTellable(tx, orgId, values);
     await watchers.setActive(tx, {
       ...{ orgId, watcherId, sponsor: actor },
-      ...(current.status === "paused" ? { position: positionAfter({ watcherId, ...values }, after) } : {}),
+      ...(current.status === "paused"
+        ? { position: await surePosition(tx, { watcherId, ...values }, after) }
+        : {}),
     });
     const watcher = await watchers.get(tx, { orgId, watcher: watcherId });
     await events.append(tx, orgId, [...due.map(eventOf), { kind: "watcher.resumed", actor, watcherId }]);

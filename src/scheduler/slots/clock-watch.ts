@@ -90,6 +90,14 @@ class ClockWatch {
       this.#view.doubtNow(byMs, open.witness).isNoted = true;
       return;
     }
+    this.#compareWith(found);
+    // Before the first request is answered: edits refuse a time that nobody has checked for an hour.
+    const { doubt, hasGoneBack } = this.#view;
+    if (!doubt && !hasGoneBack && jumps.isDueToNote(found)) await jumps.noteSeen(this.#options.db);
+  }
+
+  /** Compares the clock with the newest reading without doubt, which another replica recorded. */
+  #compareWith(found: jumps.Reading): void {
     if (!found.seenAt || this.#options.policy === "ignore") return;
     const absentMs = found.now.getTime() - found.seenAt.getTime();
     // By the machine's own clock, which was right or wrong before the start, too.
@@ -114,7 +122,7 @@ class ClockWatch {
   }
 
   async #checkNow(): Promise<void> {
-    const { db, replicaId } = this.#options;
+    const { db } = this.#options;
     const { found, reading } = await this.#read();
     const wasInDoubt = this.#view.look(reading);
     const open = openOf(found);
@@ -123,10 +131,7 @@ class ClockWatch {
     if (hasGoneBack || (open && this.#watchingSince < open.expectedAt.getTime())) {
       // Noticed here, or by a replica that stood still itself: the local replica has watched since
       // before and saw no jump.
-      const resolution = hasGoneBack ? "gone" : "refuted";
-      const resolved = await jumps.resolve(db, { resolution, by: replicaId });
-      if (resolved || hasGoneBack) await this.#back(resolution, resolved);
-      this.#view.hasGoneBack = false;
+      await this.#back(hasGoneBack ? "gone" : "refuted");
     } else if (open) {
       const byMs = open.noticedAt.getTime() - open.expectedAt.getTime();
       this.#view.doubtNow(byMs, open.witness).isNoted = true;
@@ -134,6 +139,8 @@ class ClockWatch {
       // Slow drift is followed.
       this.#view.adopt(reading);
       if (jumps.isDueToNote(found)) await jumps.noteSeen(db);
+      // The replica that corrected the clock's times may have died before it planned.
+      if (!found.isPlanned) this.#tellBack();
     }
   }
 
@@ -184,16 +191,27 @@ class ClockWatch {
     });
   }
 
-  async #back(
-    resolution: jumps.Resolution,
-    jump: { noticedAt: Date; expectedAt: Date } | undefined,
-  ): Promise<void> {
-    await transaction(this.#options.db, async (tx) => {
+  async #back(resolution: jumps.Resolution): Promise<void> {
+    const { db, replicaId } = this.#options;
+    const { hasGoneBack } = this.#view;
+    this.#view.hasGoneBack = false;
+    const correcting = transaction(db, async (tx) => {
+      const jump = await jumps.resolve(tx, { resolution, by: replicaId });
+      if (!jump && !hasGoneBack) return false;
       await jumps.takeBackTimes(tx);
-      if (!jump) return;
+      if (!jump) return true;
       const { noticedAt, expectedAt } = jump;
       await tell(tx, "clock.resolved", { resolution, noticed_at: noticedAt, expected_at: expectedAt });
+      return true;
     });
+    const isNews = await correcting.catch((error: unknown) => {
+      this.#view.hasGoneBack ||= hasGoneBack;
+      throw error;
+    });
+    if (isNews) this.#tellBack();
+  }
+
+  #tellBack(): void {
     for (const listener of this.#onBack) listener();
   }
 }

@@ -1,10 +1,9 @@
 import { refuse } from "../../errors.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import type { Db } from "../../store/pg/database.ts";
-import * as clockJumps from "../../store/work/watchers/clock-jumps.ts";
 import * as schedules from "../../store/work/watchers/schedules.ts";
 import type * as slotRows from "../../store/work/watchers/slot-rows.ts";
-import { jumpMsMin } from "./clock.ts";
+import { requireSure } from "./clock-doubt.ts";
 import { planDue } from "./plan.ts";
 import { keepWithin, write } from "./recording.ts";
 
@@ -26,7 +25,7 @@ export async function recordDue(
   for (let round = 0; round < roundsBeforeEditMax; round++) {
     const watcher = await schedules.lockOne(tx, { orgId, watcherId });
     if (!watcher?.nextDueAt || watcher.nextDueAt > watcher.now) return recorded;
-    if (round === 0) await requireClock(tx, watcher.now);
+    if (round === 0) await requireSure(tx, watcher.now);
     const plan = planDue(watcher);
     if (quotas) await keepWithin(tx, quotas, [plan]);
     recorded.push(...(await write(tx, [plan])));
@@ -35,20 +34,4 @@ export async function recordDue(
   refuse("aborted", "the watcher is far behind its schedule and is catching up; try again in a moment", {
     retryAfterMs: 5_000,
   });
-}
-
-/** Refuses while it is not known whether slots are due at this time. */
-async function requireClock(tx: Db, now: Date): Promise<void> {
-  const doubt = await clockJumps.findDoubt(tx, { now, aheadMs: jumpMsMin });
-  if (doubt === "jumped") {
-    refuse(
-      "failed_precondition",
-      "the database's clock jumped, so it is not known which slots are due; `pinion doctor` says more",
-    );
-  }
-  if (doubt === "unchecked") {
-    refuse("unavailable", "the database's clock has not been checked yet; try again in a moment", {
-      retryAfterMs: 5_000,
-    });
-  }
 }

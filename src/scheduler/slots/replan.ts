@@ -82,7 +82,10 @@ async function replan(db: Db, name: schedules.WatcherName): Promise<boolean> {
   });
 }
 
-/** Starts the checks: at the start, hourly (one replica for all), and when poked. */
+/**
+ * Starts the checks: at the start, hourly (one replica for all), and when asked. A check that fails is
+ * repeated; a check that died with its replica is asked for again by the clock (clock-watch.ts).
+ */
 export function startReplanner(options: {
   db: Db;
   log: Logger;
@@ -90,21 +93,33 @@ export function startReplanner(options: {
   /** Reports that schedules were moved. */
   onReplanned: () => void;
 }): Loop & { now(): void } {
+  const { db, log, judge, onReplanned } = options;
   let isAsked = true;
+  let isBehindUntil = Number.NEGATIVE_INFINITY;
   const loop = startLoop({
     name: "replanner",
-    log: options.log,
+    log,
     async pass(signal) {
-      if ((await options.judge.check()).isInDoubt) return everyMs;
-      const behindMs = behindOf((await clockJumps.read(options.db)).now);
+      const behindForMs = isBehindUntil - performance.now();
+      if (behindForMs > 0) return behindForMs;
+      if ((await judge.check()).isInDoubt) return everyMs;
+      const behindMs = behindOf((await clockJumps.read(db)).now);
       if (behindMs > behindMsMax) {
-        options.log.warn({ behindMs }, "the database's clock is behind; no schedule is planned again by it");
+        log.warn({ behindMs }, "the database's clock is behind; no schedule is planned again by it");
+        isBehindUntil = performance.now() + behindAgainMs;
         return behindAgainMs;
       }
-      const isMine = await positions.takeReplanning(options.db, everyMs);
-      if (!isMine && !isAsked) return everyMs;
+      const last = await positions.lastReplanning(db, everyMs);
+      if (!last.isDue && !isAsked) return everyMs;
+      // Whoever asks during the check gets another check.
       isAsked = false;
-      if ((await replanOnce(options.db, { log: options.log, signal })) > 0) options.onReplanned();
+      try {
+        if ((await replanOnce(db, { log, signal })) > 0) onReplanned();
+        if (!signal.aborted) await positions.noteReplanned(db, last);
+      } catch (error) {
+        isAsked = true;
+        throw error;
+      }
       return everyMs;
     },
   });

@@ -28,6 +28,8 @@ export type Reading = {
   seenAt: Date | null;
   /** The open jump; if none is open, the last jump. */
   last: ClockJump | null;
+  /** All schedules have been checked since the clock went back (positions.ts). */
+  isPlanned: boolean;
 };
 
 const jumpOf = sql`
@@ -38,15 +40,16 @@ const jumpOf = sql`
 
 const epochMs = (moment: string) => sql`extract(epoch from ${sql.raw(moment)})::float8 * 1000`;
 
-type Moments = { now: number; seenAt: number | null };
+type Moments = { now: number; seenAt: number | null; isPlanned: boolean };
 type LastJump = Omit<ClockJump, "noticedAt" | "expectedAt"> & { noticedAt: number; expectedAt: number };
 
 /** The clock and its jumps. */
 export const reading: Look<Reading> = {
   expression: sql`jsonb_build_object('now', ${epochMs("clock_timestamp()")},
-    'seenAt', (select ${epochMs("seen_at")} from clock), 'last', (${jumpOf}))`,
+    'seenAt', (select ${epochMs("seen_at")} from clock), 'last', (${jumpOf}),
+    'isPlanned', exists (select from clock where replanned_at is not null))`,
   read(value) {
-    const { now, seenAt, last } = value as Moments & { last: LastJump | null };
+    const { now, seenAt, last, isPlanned } = value as Moments & { last: LastJump | null };
     return {
       now: new Date(now),
       seenAt: seenAt === null ? null : new Date(seenAt),
@@ -55,6 +58,7 @@ export const reading: Look<Reading> = {
         noticedAt: new Date(last.noticedAt),
         expectedAt: new Date(last.expectedAt),
       },
+      isPlanned,
     };
   },
 };
@@ -230,12 +234,13 @@ const timesOfAll = [
 
 /**
  * Corrects times that were written while the clock was ahead and would delay work or keep sessions
- * alive until then: times ahead of now become now; codes keep their lifetimes. Returns the number of
- * rows corrected.
+ * alive until then: times ahead of now become now; codes keep their lifetimes. Asks for a check of all
+ * schedules ({@link Reading.isPlanned}). Returns the number of rows corrected.
  */
 export async function takeBackTimes(tx: Db): Promise<number> {
   let changed = 0;
   for (const statement of timesOfAll) changed += Number((await statement.execute(tx)).numAffectedRows ?? 0);
+  await sql`update clock set replanned_at = null`.execute(tx);
   return changed;
 }
 

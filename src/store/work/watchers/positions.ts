@@ -79,13 +79,23 @@ function firstIdOf(slotAt: Date): string {
 }
 
 /**
- * Whether the caller is the replica that checks all schedules now; once in `everyMs` milliseconds,
- * over all replicas.
+ * The last complete check of all schedules, by any replica; null: the clock went back since, or none
+ * has been complete. `isDue`: the check is at least half of `everyMs` old.
  */
-export async function takeReplanning(db: Db, everyMs: number): Promise<boolean> {
-  const result = await sql`
-    update clock set replanned_at = now()
-    where replanned_at is null or replanned_at > now() or replanned_at < now() - ${everyMs / 2} * interval '1 ms'
+export type LastReplanning = { at: Date | null; isDue: boolean };
+
+export async function lastReplanning(db: Db, everyMs: number): Promise<LastReplanning> {
+  const { rows } = await sql<LastReplanning>`
+    select replanned_at as at,
+      replanned_at is null or replanned_at > now() or replanned_at < now() - ${everyMs / 2} * interval '1 ms' as "isDue"
+    from clock
   `.execute(db);
-  return Number(result.numAffectedRows ?? 0) > 0;
+  return onlyRow(rows);
+}
+
+/** Records a complete check that followed `last`. A need that came during the check stays. */
+export async function noteReplanned(db: Db, last: LastReplanning): Promise<void> {
+  await sql`update clock set replanned_at = now() where replanned_at is not distinct from ${last.at}`.execute(
+    db,
+  );
 }
