@@ -18,7 +18,7 @@ import { untilBlocked } from "../../../support/locks.ts";
 import { listRuns, listWindows } from "../../../support/rows.ts";
 import { openTestReplica, type TestReplica } from "../../../support/server.ts";
 import { noteDoorbell } from "../../../support/surroundings.ts";
-import { getRun, takeOn } from "../../../support/work.ts";
+import { getRun, takeOn, untilStatus } from "../../../support/work.ts";
 import { forget, hooked, offer } from "./forgotten-work.ts";
 
 const database = useDatabase({ per: "file" });
@@ -124,7 +124,8 @@ test("a delivery that its sender repeats before the result comes back has one ru
     case: "reject",
     value: { workId: again, attemptToken: pushed.attemptToken, reason: RejectReason.BUSY },
   });
-  await back.beat();
+  // The refusal is stored: until then the attempt owns the run.
+  await untilStatus(clients, { workId: again }, RunStatus.PENDING);
   expect(await offer(back, assignment)).toBe(CompletionVerdict.STORED_LATE);
   const runs = await listRuns(database.db, { orgId: "local", watcherId: watcher.id });
   expect(runs).toMatchObject([{ id: again, status: "completed" }]);
