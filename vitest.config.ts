@@ -4,7 +4,10 @@ import { LongestFirst } from "./test/support/longest-first.ts";
 
 /** What takes minutes (`*.long.test.ts`) runs with `npm run test:long`, which runs everything. */
 const isLong = process.env.PINION_TEST_LONG === "1";
-/** Subjects that are slow by their nature (`*.slow.test.ts`) run with `npm run test:all`, as in `.ci/run`. */
+/**
+ * Subjects that are slow by their nature (`*.slow.test.ts`) run with `npm run test:all`, as in
+ * `.ci/run`.
+ */
 const isSlow = isLong || process.env.PINION_TEST_SLOW === "1";
 /** Set by test/odd.ts: a project's own list hides `--exclude`. */
 const leftOut = process.env.PINION_TEST_LEFT_OUT?.split(" ") ?? [];

@@ -1,4 +1,7 @@
-/** Says of a vitest report (JSON) how long each file took, and on its last line how many tests passed. */
+/**
+ * Says of a vitest report (JSON) how long each file took, and on its last line how many tests
+ * passed.
+ */
 import { readFileSync } from "node:fs";
 import { relative } from "node:path";
 

@@ -139,7 +139,9 @@ function through(door: FrontDoor, token: string): Clients {
 
 type Fleet = { connected: Promise<unknown>; frames: Map<string, number>; close(): Promise<void> };
 
-/** The devices of the second cell, through the door; `frames` has the moment of each run's frame. */
+/**
+ * The devices of the second cell, through the door; `frames` has the moment of each run's frame.
+ */
 async function connectFleet(
   door: FrontDoor,
   devices: readonly { token: string; installId: string }[],

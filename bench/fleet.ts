@@ -23,8 +23,8 @@ const handledSize = 5_000;
 /** The fleet size whose memory is mostly that of the process. */
 const smallSize = 200;
 /**
- * Milliseconds after a collection until V8 has given back what connecting took: 8 to 16 s after it, by two
- * further collections, which cost as much CPU as the heartbeats of 10 s.
+ * Milliseconds after a collection until V8 has given back what connecting took: 8 to 16 s after it,
+ * by two further collections, which cost as much CPU as the heartbeats of 10 s.
  */
 const settledMs = 20_000;
 /** The fleet size of the CPU budget. */

@@ -1,8 +1,9 @@
 /**
  * Everything at :00. Very many watchers of many orgs are due in the same second, a tenth of their
- * devices is connected; one watcher of another org is due a second later, and other watchers of that
- * org are triggered from the moment on. Measures the time until every slot has a row, the time until
- * every connected device has its runs, the delay of the other org's watcher, and of its triggers.
+ * devices is connected; one watcher of another org is due a second later, and other watchers of
+ * that org are triggered from the moment on. Measures the time until every slot has a row, the time
+ * until every connected device has its runs, the delay of the other org's watcher, and of its
+ * triggers.
  */
 import { newToken, secretHash } from "../src/values/ids.ts";
 import type { Bench } from "./lib/bench.ts";

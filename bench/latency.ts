@@ -123,9 +123,9 @@ export async function measureWaits(
 }
 
 /**
- * Triggers watchers that have run before; returns the time from each call to its frame, in the order
- * of the calls, and what as many empty calls of the same process take: a trigger's call has that
- * much in it that is no trigger's.
+ * Triggers watchers that have run before; returns the time from each call to its frame, in the
+ * order of the calls, and what as many empty calls of the same process take: a trigger's call has
+ * that much in it that is no trigger's.
  */
 export async function measureTriggers(
   opened: Awaited<ReturnType<typeof openLifecycle>>,

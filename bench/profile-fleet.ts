@@ -1,8 +1,8 @@
 /**
- * What idle streams cost: the statements of a minute, memory, and the longest turns of the event loop.
- * `node bench/profile-fleet.ts 2000 60`: so many streams, watched for so many seconds. `BEAT_MS`: the
- * interval of heartbeats. `SNAPSHOT=FILE` writes the replica's heap at the end, `PROFILE=FILE` a profile of
- * its CPU; `BENCH_EXEC_ARGV` adds options of Node to the replica's.
+ * What idle streams cost: the statements of a minute, memory, and the longest turns of the event
+ * loop. `node bench/profile-fleet.ts 2000 60`: so many streams, watched for so many seconds.
+ * `BEAT_MS`: the interval of heartbeats. `SNAPSHOT=FILE` writes the replica's heap at the end,
+ * `PROFILE=FILE` a profile of its CPU; `BENCH_EXEC_ARGV` adds options of Node to the replica's.
  */
 import { newToken } from "../src/values/ids.ts";
 import { type Child, startChild } from "./lib/children.ts";

@@ -1,6 +1,6 @@
 /**
- * The turns of the replica's event loop during a herd, and how long triggers wait then.
- * `node bench/profile-herd.ts 20000 2000`: so many watchers, on so many devices, half of them connected.
+ * The turns of the replica's event loop during a herd, and how long triggers wait then. `node
+ * bench/profile-herd.ts 20000 2000`: so many watchers, on so many devices, half of them connected.
  * `HERD_PROFILE=FILE` writes a profile of the replica's CPU.
  */
 import { measureHerd } from "./herd.ts";

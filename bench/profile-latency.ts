@@ -1,8 +1,8 @@
 /**
  * The statements behind `latency`: runs that come alone, and triggers. Prints the waits, the CPU of
- * PostgreSQL and of the replica, and the dearest statements. `node bench/profile-latency.ts 1000 15`:
- * so many devices, for so many seconds; 0 for triggers alone. `TRIGGERS_PROFILE=FILE` writes a profile
- * of the replica's CPU during the triggers, the first quarter left out.
+ * PostgreSQL and of the replica, and the dearest statements. `node bench/profile-latency.ts 1000
+ * 15`: so many devices, for so many seconds; 0 for triggers alone. `TRIGGERS_PROFILE=FILE` writes a
+ * profile of the replica's CPU during the triggers, the first quarter left out.
  */
 
 import { measureTriggers, measureWaits } from "./latency.ts";
@@ -22,7 +22,10 @@ const gapsOf = (rate: number, count: number) => {
   return Array.from({ length: count }, () => gaps.next().value as number);
 };
 
-/** A visit of autovacuum drops the kept plans of all statements with the table: the next use on each connection plans again. */
+/**
+ * A visit of autovacuum drops the kept plans of all statements with the table: the next use on each
+ * connection plans again.
+ */
 const visits = `select relname, autovacuum_count as vacuumed, autoanalyze_count as analyzed from pg_stat_user_tables
   where autovacuum_count + autoanalyze_count > 0 order by 1`;
 

@@ -1,7 +1,7 @@
 /**
- * The statements behind `turns`. Prints its rows, the CPU of PostgreSQL and of the replica for 1,000
- * turns, and the dearest statements. `node bench/profile-turns.ts 20 50 20`: so many orgs, so many
- * conversations in each, so many turns in each conversation.
+ * The statements behind `turns`. Prints its rows, the CPU of PostgreSQL and of the replica for
+ * 1,000 turns, and the dearest statements. `node bench/profile-turns.ts 20 50 20`: so many orgs, so
+ * many conversations in each, so many turns in each conversation.
  */
 import { openCluster, query } from "./lib/cluster.ts";
 import { measureTurns } from "./turns.ts";

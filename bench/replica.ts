@@ -38,8 +38,9 @@ function measureTurns(): void {
 const turnMsMin = 5;
 
 /**
- * "turns" begins to measure the turns of the event loop, and "turned" answers with those above 5 ms. "profile" begins a profile of the CPU, and "profiled" writes it to `path`; "snapshot" writes the heap;
- * "heap" answers with the bytes of the objects that are alive.
+ * "turns" begins to measure the turns of the event loop, and "turned" answers with those above 5
+ * ms. "profile" begins a profile of the CPU, and "profiled" writes it to `path`; "snapshot" writes
+ * the heap; "heap" answers with the bytes of the objects that are alive.
  */
 type Question =
   | { kind: "url" | "stop" | "gc" | "heap" | "profile" | "turns" | "turned" }

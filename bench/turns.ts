@@ -48,7 +48,10 @@ export const bench: Bench = async ({ isSmoke }) => {
   }
 };
 
-/** Called before the conversations; the result is called after them, and after the end of the open turns. */
+/**
+ * Called before the conversations; the result is called after them, and after the end of the open
+ * turns.
+ */
 type Watching = (url: string) => Promise<(what: string) => Promise<void>>;
 
 export async function measureTurns(
@@ -106,7 +109,10 @@ async function seed(url: string, { orgs, conversations, turnsEach }: Options) {
   return { services, devices, slots: conversations, conversations, turnsEach, agentId: "bench" };
 }
 
-/** The wall-clock time at which no turn was open any more; asked on one connection, which costs little. */
+/**
+ * The wall-clock time at which no turn was open any more; asked on one connection, which costs
+ * little.
+ */
 async function untilAllEnded(url: string): Promise<number> {
   const client = new pg.Client({ connectionString: url });
   await client.connect();

@@ -7,8 +7,8 @@
  *   programs/                          the executables, unpacked, where these configurations expect them
  *   SHA256SUMS                         digests of the packages
  *
- * nfpm makes .deb and .rpm. Without nfpm dpkg-deb makes the .deb.
- * `npm run build:packages [-- --from DIR --out DIR --system linux-x64 --program piniond --format deb]`.
+ * nfpm makes .deb and .rpm. Without nfpm dpkg-deb makes the .deb. `npm run build:packages [--
+ * --from DIR --out DIR --system linux-x64 --program piniond --format deb]`.
  */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";

@@ -6,8 +6,9 @@
  *   second     another account (as root; otherwise the same account in another home) types the line
  *              of `pinion devices join-code`, until its device is connected and has completed a run
  *
- * `npm run newcomer [-- --json --executables DIR --only checkout --keep]`. Ends with 1 if a step took
- * longer than its limit. Linux, with git, npm, curl and gzip; the checkout trial asks npm's registry.
+ * `npm run newcomer [-- --json --executables DIR --only checkout --keep]`. Ends with 1 if a step
+ * took longer than its limit. Linux, with git, npm, curl and gzip; the checkout trial asks npm's
+ * registry.
  */
 import { execFile } from "node:child_process";
 import {
@@ -36,7 +37,9 @@ const secondDeviceMax = 30;
 const helpMax = 0.15;
 const nobody = 65_534;
 
-/** `processor`: seconds of processor time of all processes of the account, where it can be counted. */
+/**
+ * `processor`: seconds of processor time of all processes of the account, where it can be counted.
+ */
 type Step = { trial: string; step: string; seconds: number; processor?: number; limit?: number };
 
 const { values } = parseArgs({

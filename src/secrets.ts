@@ -1,10 +1,10 @@
 /**
  * Sealed secrets, and references to secrets of the server's environment.
  *
- * A sealed secret is `enc:v1:<key id>:<nonce>:<ciphertext and tag>`, AES-256-GCM with a random nonce
- * of 96 bits; the last two parts are base64url. The place of the secret (org, agent, platform,
- * field) is authenticated with the ciphertext: a ciphertext that was moved to another place, or to
- * another tenant, does not open.
+ * A sealed secret is `enc:v1:<key id>:<nonce>:<ciphertext and tag>`, AES-256-GCM with a random
+ * nonce of 96 bits; the last two parts are base64url. The place of the secret (org, agent,
+ * platform, field) is authenticated with the ciphertext: a ciphertext that was moved to another
+ * place, or to another tenant, does not open.
  *
  * - S1 A secret opens only at the place for which the secret was sealed.
  * - S2 New secrets are sealed with the first key; a former first key still opens its secrets.

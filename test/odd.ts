@@ -1,8 +1,8 @@
 /**
- * `npm run test:odd -- [--tz ZONE] [--date YYYY-MM-DD[THH:MM:SS]] [--order random] [--hog N] [FILE…]`: the
- * tests under odd circumstances: another zone, another date (libfaketime, for Node and PostgreSQL),
- * files in random order, beside processes that use the CPU. Without options all of them,
- * one whole run (`npm run test:all`) for each; exits with 1 if one run fails.
+ * `npm run test:odd -- [--tz ZONE] [--date YYYY-MM-DD[THH:MM:SS]] [--order random] [--hog N]
+ * [FILE…]`: the tests under odd circumstances: another zone, another date (libfaketime, for Node
+ * and PostgreSQL), files in random order, beside processes that use the CPU. Without options all of
+ * them, one whole run (`npm run test:all`) for each; exits with 1 if one run fails.
  */
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";

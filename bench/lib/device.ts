@@ -34,9 +34,9 @@ const messageBytesMax = 8 * 1024 * 1024;
 const output = "done";
 
 /**
- * Arrived messages of all devices of the process, in their order. Devices are machines of their own:
- * none reads later because another one decodes, answers and completes. So an arrival is noted at
- * once, and its message is handled in a later turn of the event loop, a few in each turn.
+ * Arrived messages of all devices of the process, in their order. Devices are machines of their
+ * own: none reads later because another one decodes, answers and completes. So an arrival is noted
+ * at once, and its message is handled in a later turn of the event loop, a few in each turn.
  */
 const arrived: (() => void)[] = [];
 const handledPerTurn = 8;

@@ -1,6 +1,8 @@
 import { bigOrg, days, type Growing } from "./grow.ts";
 
-/** Conversations with turns, destinations with deliveries, hooks, questions, tokens, waiting runs. */
+/**
+ * Conversations with turns, destinations with deliveries, hooks, questions, tokens, waiting runs.
+ */
 export async function growRest({ client }: Growing, scale: number): Promise<void> {
   const statements = [...turnsOf(scale), ...restOf(scale)];
   for (const statement of statements) await client.query(statement);

@@ -63,7 +63,10 @@ export async function carelessly({ client }: Growing, seed: () => Promise<void>)
   }
 }
 
-/** Orgs, people with their grants, and devices without a stream. Nine in ten devices belong to somebody. */
+/**
+ * Orgs, people with their grants, and devices without a stream. Nine in ten devices belong to
+ * somebody.
+ */
 export async function growFleet({ client }: Growing, grown: Grown): Promise<void> {
   const { smallOrgs, devices, people } = grown;
   await client.query(
@@ -163,8 +166,8 @@ export async function numberWatchers(client: pg.Client): Promise<{ big: number; 
 }
 
 /**
- * Events of the last month: eight in ten are of runs, packed by four as from batches; the others are
- * alone, of rarer kinds.
+ * Events of the last month: eight in ten are of runs, packed by four as from batches; the others
+ * are alone, of rarer kinds.
  */
 export async function growEvents(growing: Growing, count: number): Promise<void> {
   if (count <= 0) return;

@@ -8,7 +8,10 @@ import { BulkKind, RunStatus, UsageGroup } from "#gen/pinion/v1/run_pb.js";
 import { TurnStatus } from "#gen/pinion/v1/turn_pb.js";
 import { days } from "./grow.ts";
 
-/** What the people of a big org read: lists, pages by token, filters that match little, and summaries. */
+/**
+ * What the people of a big org read: lists, pages by token, filters that match little, and
+ * summaries.
+ */
 
 /** Rows of the big org that the questions name. */
 export type Facts = {

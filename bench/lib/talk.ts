@@ -4,8 +4,8 @@ import { LoadDevice } from "./device.ts";
 type Service = { orgId: string; token: string };
 
 /**
- * Holds the devices of agents; `conversations` of each org send `turnsEach` messages, each after the
- * last reply.
+ * Holds the devices of agents; `conversations` of each org send `turnsEach` messages, each after
+ * the last reply.
  */
 export type TalkQuestion = {
   kind: "talk";

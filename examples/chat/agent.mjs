@@ -1,8 +1,8 @@
 // A small agent: it answers word by word, and remembers what was said to it before.
 //
-// A fleet worker starts it for each turn. The message comes on stdin, what the conversation's last turn left in the file
-// PINION_SNAPSHOT_IN (not set for the first one), and what it writes to PINION_SNAPSHOT_OUT is given to the next. Its
-// output is the reply.
+// A fleet worker starts it for each turn. The message comes on stdin, what the conversation's last
+// turn left in the file PINION_SNAPSHOT_IN (not set for the first one), and what it writes to
+// PINION_SNAPSHOT_OUT is given to the next. Its output is the reply.
 import { readFileSync, writeFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 

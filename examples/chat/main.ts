@@ -1,10 +1,11 @@
 /**
  * A chat with an agent that runs on a fleet worker: `npm run example:chat`.
  *
- * It starts a server with an embedded PostgreSQL in a temporary directory and one worker with the program agent.mjs, says
- * three things in one conversation and prints the replies as they come. Then it kills the worker in the middle of a
- * fourth: the turn ends at once with an error that is worth a retry, and the next message is answered by the next worker,
- * which knows of the conversation what the last completed turn left.
+ * It starts a server with an embedded PostgreSQL in a temporary directory and one worker with the
+ * program agent.mjs, says three things in one conversation and prints the replies as they come.
+ * Then it kills the worker in the middle of a fourth: the turn ends at once with an error that is
+ * worth a retry, and the next message is answered by the next worker, which knows of the
+ * conversation what the last completed turn left.
  */
 import { randomUUID } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";

@@ -7,7 +7,9 @@ const pinion = fileURLToPath(new URL("../../src/cli/main.ts", import.meta.url));
 /** How long a command may take to say that it is ready: the first start makes a database. */
 const patienceMs = 60_000;
 
-/** A `pinion` command in a process of its own; it is stopped at the end of the scope that holds it. */
+/**
+ * A `pinion` command in a process of its own; it is stopped at the end of the scope that holds it.
+ */
 export type PinionCommand = AsyncDisposable & {
   child: ChildProcess;
   /** The next line of its output that matches. */

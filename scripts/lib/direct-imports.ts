@@ -1,7 +1,7 @@
 /**
- * Imports and exports of `@pinion/client` in the bundled sources, resolved to the modules behind its index: a
- * bundler that splits its output loads a whole index for any of its names, and a command like
- * `pinion runs list` would load the device's half of the client with it.
+ * Imports and exports of `@pinion/client` in the bundled sources, resolved to the modules behind
+ * its index: a bundler that splits its output loads a whole index for any of its names, and a
+ * command like `pinion runs list` would load the device's half of the client with it.
  */
 import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";

@@ -1,6 +1,6 @@
 /**
- * The packages of distributions: contents of each package, as a configuration of nfpm and as a folder for dpkg-deb. Units,
- * configuration and scripts stand in ops/packages.
+ * The packages of distributions: contents of each package, as a configuration of nfpm and as a
+ * folder for dpkg-deb. Units, configuration and scripts stand in ops/packages.
  */
 import { createHash } from "node:crypto";
 import { chmod, copyFile, mkdir, readFile, writeFile } from "node:fs/promises";

@@ -23,7 +23,9 @@ export function started(who: Account, line: string, cwd = who.home) {
   });
 }
 
-/** Types a line into a shell of the account; resolves with standard output, rejects unless code 0. */
+/**
+ * Types a line into a shell of the account; resolves with standard output, rejects unless code 0.
+ */
 export function typed(who: Account, line: string, cwd = who.home): Promise<string> {
   return new Promise((done, fail) => {
     const child = started(who, line, cwd);

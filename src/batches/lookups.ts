@@ -7,9 +7,10 @@ const waitingMax = 10_000;
 const crowdedMs = 1_000;
 
 /**
- * Look-ups of names that anybody may send, in any number: they travel together, so that a replica asks
- * with one statement at a time, however many callers guess. `run` answers in the order of the names.
- * Refuses with `resource_exhausted` while too many wait; `noun`: what the callers send, in the plural.
+ * Look-ups of names that anybody may send, in any number: they travel together, so that a replica
+ * asks with one statement at a time, however many callers guess. `run` answers in the order of the
+ * names. Refuses with `resource_exhausted` while too many wait; `noun`: what the callers send, in
+ * the plural.
  */
 export function createLookups<Name, Row>(
   run: (names: readonly Name[]) => Promise<Row[]>,

@@ -1,8 +1,8 @@
 import { setImmediate as nextTurn } from "node:timers/promises";
 
 /**
- * The items in slices of at most `size`, with a turn of the event loop between two of them, in which
- * the process serves others. The first slice comes at once.
+ * The items in slices of at most `size`, with a turn of the event loop between two of them, in
+ * which the process serves others. The first slice comes at once.
  */
 export async function* slicesOf<Item>(
   items: readonly Item[],

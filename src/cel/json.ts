@@ -15,8 +15,8 @@ export function celOf(value: JsonValue, sizes: Sizes): CelInput {
 }
 
 /**
- * A value of an expression as JSON, whose text has at most `bytesMax` bytes; throws an ExpressionError for a larger one, and for
- * what JSON does not have.
+ * A value of an expression as JSON, whose text has at most `bytesMax` bytes; throws an
+ * ExpressionError for a larger one, and for what JSON does not have.
  */
 export function jsonOf(value: unknown, bytesMax: number): JsonValue {
   let left = bytesMax;

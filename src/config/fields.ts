@@ -4,8 +4,9 @@ import { z } from "zod";
 export type SettingsOf<Shape extends z.ZodRawShape> = z.infer<z.ZodObject<Shape>>;
 
 /**
- * Everything that is configured, read once from the environment. No file of the server but environment.ts reads `process.env`.
- * Every setting states its meaning, default and unit in `describe`; the reference in docs is made from that.
+ * Everything that is configured, read once from the environment. No file of the server but
+ * environment.ts reads `process.env`. Every setting states its meaning, default and unit in
+ * `describe`; the reference in docs is made from that.
  */
 
 export const milliseconds = (fallback: number, meaning: string) =>

@@ -47,7 +47,10 @@ export function observabilityConfig(
 
 const formatSetting = z.object(observabilitySettings).pick({ PINION_LOG_FORMAT: true });
 
-/** How log lines are to look, for loggers that are made before the rest is read; a wrong word is as good as none. */
+/**
+ * How log lines are to look, for loggers that are made before the rest is read; a wrong word is as
+ * good as none.
+ */
 export function logFormat(env: Record<string, string | undefined>): LogFormat {
   const parsed = formatSetting.safeParse({ PINION_LOG_FORMAT: env.PINION_LOG_FORMAT || undefined });
   return parsed.data?.PINION_LOG_FORMAT ?? "auto";
@@ -68,7 +71,10 @@ export function tracingConfig(env: Record<string, string | undefined>): TracingC
   return tracingOf(parsed.data, given);
 }
 
-/** OpenTelemetry's own variables count where ours say nothing; the one for traces alone is a whole URL. */
+/**
+ * OpenTelemetry's own variables count where ours say nothing; the one for traces alone is a whole
+ * URL.
+ */
 function tracingOf(
   settings: z.infer<typeof tracingSettings>,
   env: Record<string, string | undefined>,

@@ -6,7 +6,10 @@ import { cellPattern } from "../values/ids.ts";
 import { ConfigError } from "./config-error.ts";
 import { count, type SettingsOf } from "./fields.ts";
 
-/** Where scripts/build-executables.ts puts what it builds; a server that runs from a checkout finds it there. */
+/**
+ * Where scripts/build-executables.ts puts what it builds; a server that runs from a checkout finds
+ * it there.
+ */
 const checkoutDownloads =
   build.kind === "source" ? fileURLToPath(new URL("../../dist/downloads", import.meta.url)) : undefined;
 

@@ -50,7 +50,8 @@ export function parseNetworks(text: string): (address: string) => boolean {
     try {
       const [named = "", length] = network.split("/", 2);
       const family = isIP(named);
-      // The parser knows more: "10" is 0.0.0.10. An IPv4 address within an IPv6 address is judged as IPv4.
+      // The parser knows more: "10" is 0.0.0.10. An IPv4 address within an IPv6 address is judged
+      // as IPv4.
       if (family === 0 || /^::ffff:/i.test(named)) throw new Error("no address");
       const [address, bits] = ipaddr.parseCIDR(
         length === undefined ? `${named}/${family === 4 ? 32 : 128}` : network,

@@ -3,8 +3,8 @@
 const unreadable = 'its name or password has a "%" that must be written as %25';
 
 /**
- * Decoded; undefined for a URL without a name. Throws an error, whose message shows neither, for a "%"
- * that begins no code.
+ * Decoded; undefined for a URL without a name. Throws an error, whose message shows neither, for a
+ * "%" that begins no code.
  */
 export function credentialsOf(
   url: Pick<URL, "username" | "password">,
@@ -17,7 +17,9 @@ export function credentialsOf(
   }
 }
 
-/** The reason why nothing can be dialled by the credentials of the URL; undefined: they can be read. */
+/**
+ * The reason why nothing can be dialled by the credentials of the URL; undefined: they can be read.
+ */
 export function credentialsProblem(url: Pick<URL, "username" | "password">): string | undefined {
   try {
     credentialsOf(url);

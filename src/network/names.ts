@@ -1,9 +1,9 @@
 /**
  * Look-ups of names that people of orgs have chosen. Their name servers may be slow or silent, and
- * the system's look-up (getaddrinfo) waits for them in two threads that the whole process shares: eight
- * silent names would hold up each other name, the database's too, for 40 s. So names are asked of the
- * name servers without a thread: hosts file, DNS, and only for a name that DNS does not know the
- * system, one at a time (search domains, mDNS).
+ * the system's look-up (getaddrinfo) waits for them in two threads that the whole process shares:
+ * eight silent names would hold up each other name, the database's too, for 40 s. So names are
+ * asked of the name servers without a thread: hosts file, DNS, and only for a name that DNS does
+ * not know the system, one at a time (search domains, mDNS).
  */
 import { type LookupAddress, lookup } from "node:dns";
 import { Resolver } from "node:dns/promises";

@@ -17,7 +17,10 @@ import type { Reach } from "./addresses.ts";
 
 export { ProxyError, proxyErrorOf } from "@pinion/client/network";
 
-/** Maximum interim answers (1xx) before the answer; a peer without end would keep the processor busy. */
+/**
+ * Maximum interim answers (1xx) before the answer; a peer without end would keep the processor
+ * busy.
+ */
 const interimMax = 20;
 
 /** The agent of a request to a URL: through the URL's proxy, if the environment names a proxy. */
@@ -59,7 +62,10 @@ export type Answer = {
 
 /** Maximum bytes read of an answer's text; the connection is closed after them. */
 const textBytesMax = 65_536;
-/** Milliseconds that an answer's text may take. The status came before, and says what became of the message. */
+/**
+ * Milliseconds that an answer's text may take. The status came before, and says what became of the
+ * message.
+ */
 const textMsMax = 2_000;
 
 /**
@@ -67,8 +73,8 @@ const textMsMax = 2_000;
  * the address is dialled. A proxy looks names up itself, so a name is looked up and judged here
  * before the request goes to the proxy. Redirects that keep the method (307, 308) are followed up
  * to `redirectsMax` times, under the same rule. Resolves by the answer's status: a text that does
- * not end, or is cut off, changes nothing. Rejects with an AddressRefused, a ProxyError, or an error
- * of the network, at the latest when the signal aborts.
+ * not end, or is cut off, changes nothing. Rejects with an AddressRefused, a ProxyError, or an
+ * error of the network, at the latest when the signal aborts.
  */
 export async function post(
   url: URL,

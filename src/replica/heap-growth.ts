@@ -12,8 +12,8 @@ const growthPercent = 60;
 
 /**
  * Bounds the growth of the process's heap and of its young generation, which is told by the replica
- * of ended runs and turns; for the process of a replica. V8 reads the flags after each collection, so the
- * call may come at any time.
+ * of ended runs and turns; for the process of a replica. V8 reads the flags after each collection,
+ * so the call may come at any time.
  */
 export function boundHeapGrowth(percent = growthPercent): Required<Pick<StartOptions, "onEnds">> {
   setFlagsFromString(`--heap-growing-percent=${percent}`);

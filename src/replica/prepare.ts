@@ -23,8 +23,8 @@ export type Prepared = {
 };
 
 /**
- * Judges the database's clock, deletes expired rows if the hourly pass is due and the clock is not in
- * doubt, and plans the statements unless `isCold`.
+ * Judges the database's clock, deletes expired rows if the hourly pass is due and the clock is not
+ * in doubt, and plans the statements unless `isCold`.
  */
 export async function prepare(
   { config, replicaId, log, clock, opened }: Foundation,

@@ -44,7 +44,9 @@ export type StartOptions = {
   keepBootstrapToken?: (token: string) => void;
   /** Told of the number of runs and turns that ended together, after their commit. */
   onEnds?: (count: number) => void;
-  /** Leaves the plans of statements to the first run: a start that is short of time, as in tests. */
+  /**
+   * Leaves the plans of statements to the first run: a start that is short of time, as in tests.
+   */
   isCold?: boolean;
 };
 

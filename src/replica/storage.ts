@@ -29,9 +29,9 @@ export type Storage = {
     current(): Incarnation | undefined;
     look(): Promise<void>;
     /**
-     * Looks if there may be news: a connection was opened, because a failover breaks all of them; the
-     * position was told to a device; or the last look is `idleMsMax` milliseconds old. Through a
-     * pooler, whose connections outlive a failover, always.
+     * Looks if there may be news: a connection was opened, because a failover breaks all of them;
+     * the position was told to a device; or the last look is `idleMsMax` milliseconds old. Through
+     * a pooler, whose connections outlive a failover, always.
      */
     lookIfNews(idleMsMax: number): Promise<void>;
     /** Called after a change of the database, a failover. */

@@ -1,11 +1,11 @@
 /**
- * Sends the deliveries in the outbox of destinations (store/work/messages/deliveries.ts). Every replica
- * sends. Each try has a lease; after the lease has run out, another replica takes over the
+ * Sends the deliveries in the outbox of destinations (store/work/messages/deliveries.ts). Every
+ * replica sends. Each try has a lease; after the lease has run out, another replica takes over the
  * deliveries of a replica that died.
  *
  * Tries run concurrently, a few per destination, more per org, and many in all; and each has a
- * deadline: a slow or dead destination delays its own deliveries and no others, and never a run. Some
- * tries are kept for orgs that have few, so that no other org takes them all.
+ * deadline: a slow or dead destination delays its own deliveries and no others, and never a run.
+ * Some tries are kept for orgs that have few, so that no other org takes them all.
  *
  *   pending ──claim──▶ leased ──delivered──▶ delivered
  *      ▲                 ├──failed──▶ pending, after a delay, or dead after three days
@@ -43,7 +43,9 @@ export type Send = (delivery: claims.Claimed, facts: Facts, signal: AbortSignal)
 const triesMax = 256;
 const perDestinationMax = 4;
 const perOrgMax = 64;
-/** Of all tries, the part that only orgs with few tries get: slow peers of others take none of it. */
+/**
+ * Of all tries, the part that only orgs with few tries get: slow peers of others take none of it.
+ */
 const reserve = 64;
 const perOrgFew = 4;
 /** Milliseconds: the maximum of a try, and the lease. The try ends well before its lease. */
@@ -60,8 +62,8 @@ const delayMsMax = 3 * 3_600_000;
 /** A delivery not accepted for this time, in milliseconds, is given up. */
 const daysMs = 3 * 86_400_000;
 /**
- * Minimum tries before a delivery is given up by its age. Three days of delays have more tries; so a
- * wrong clock of the database, or an absence of all replicas, gives up nothing.
+ * Minimum tries before a delivery is given up by its age. Three days of delays have more tries; so
+ * a wrong clock of the database, or an absence of all replicas, gives up nothing.
  */
 const triesMin = 20;
 /** Milliseconds until a postponed delivery is due again, randomized up to three times of them. */
@@ -101,7 +103,10 @@ export function startDeliverer(options: Options): Deliverer {
   const due = new DueDeliveries(db);
   let awayAt = 0;
 
-  /** Alerts of absent devices, if any org has asked for alerts; returns whether there is one to send. */
+  /**
+   * Alerts of absent devices, if any org has asked for alerts; returns whether there is one to
+   * send.
+   */
   async function tellOfAway(): Promise<boolean> {
     if (performance.now() < awayAt) return false;
     const hasTaker = await looks.ask(alerts.hasTaker);
@@ -176,7 +181,8 @@ class Tries {
     this.#count(delivery, 1);
     const tried = this.#try(delivery, facts)
       .catch((error: unknown) => {
-        // The database is away: the lease runs out, and the delivery is sent again under the same id.
+        // The database is away: the lease runs out, and the delivery is sent again under the same
+        // id.
         this.#options.log.warn(
           { err: error, delivery: delivery.id },
           "the end of a delivery could not be written",

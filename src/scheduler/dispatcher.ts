@@ -58,7 +58,10 @@ export class Dispatcher {
     this.#claims = new Claims(options, (seat) => this.#woken.add(seat));
   }
 
-  /** Reports that a seat may get work: a slot freed, a session opened, or work was announced (`mayHave`). */
+  /**
+   * Reports that a seat may get work: a slot freed, a session opened, or work was announced
+   * (`mayHave`).
+   */
   wake(seat: Seat): void {
     this.#woken.add(seat);
     this.#running ??= this.#drain();

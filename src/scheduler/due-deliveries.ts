@@ -29,8 +29,8 @@ export type Places = {
 };
 
 /**
- * The deliveries that get a place: among the tries of their destination, of their org, and of all. An
- * org with few tries comes before an org with many. Pure.
+ * The deliveries that get a place: among the tries of their destination, of their org, and of all.
+ * An org with few tries comes before an org with many. Pure.
  */
 export function choose(found: readonly claims.Due[], places: Places): claims.Due[] {
   const { limit, reserve, perDestinationMax, perOrgMax, perOrgFew, busy } = places;

@@ -22,8 +22,8 @@ export const commonMs = 4_000;
 const slackMs = 5;
 
 /**
- * Milliseconds to wait: a wait shorter than `commonMs` is exact, a longer one ends at the last common
- * moment before its end.
+ * Milliseconds to wait: a wait shorter than `commonMs` is exact, a longer one ends at the last
+ * common moment before its end.
  */
 export function untilNextPass(waitMs: number, now = performance.now()): number {
   if (waitMs < commonMs) return waitMs;

@@ -18,7 +18,9 @@ import type { Seat } from "./seat.ts";
 
 /** Milliseconds from a claim to the first look for a seat. */
 const firstMs = 100;
-/** Milliseconds from the claim to the last look for a seat; afterwards the sweep finds waiting work. */
+/**
+ * Milliseconds from the claim to the last look for a seat; afterwards the sweep finds waiting work.
+ */
 const lastMs = 6_400;
 /** Milliseconds after which looks for a seat begin anew with the first one. */
 const forgottenMs = 15_000;

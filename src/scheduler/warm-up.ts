@@ -51,9 +51,9 @@ export function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
 }
 
 /**
- * Executes the statements of a trigger in the same way on `connections` of the pool for requests, so
- * that the first trigger on each is as fast as later ones. (A statement of a tenant has other plans
- * than the scheduler's, and its own on each connection.)
+ * Executes the statements of a trigger in the same way on `connections` of the pool for requests,
+ * so that the first trigger on each is as fast as later ones. (A statement of a tenant has other
+ * plans than the scheduler's, and its own on each connection.)
  */
 export async function warmUpTriggers(tenantDb: Db, connections: number): Promise<void> {
   if (connections < 1) return;
@@ -93,8 +93,8 @@ const stay = (watcher: WatcherName) => ({
 });
 
 /**
- * Runs `fn` in a transaction that is rolled back. Not the store's `transaction`, which sends the events
- * at its end, and this one has none.
+ * Runs `fn` in a transaction that is rolled back. Not the store's `transaction`, which sends the
+ * events at its end, and this one has none.
  */
 async function rehearse(db: Db, fn: (tx: Db) => Promise<void>): Promise<void> {
   try {

@@ -12,8 +12,9 @@ const script = new Script('globalThis[Symbol.for("pinion.bounded-work")]()');
 
 /**
  * The value of `work`, which is ended after `msMax` milliseconds wherever it is, also within a
- * regular expression: "late" if it used the processor for at least `lateShare` of the time, "starved" if
- * other processes of a busy machine had it. Costs a quarter of a millisecond: a thread watches.
+ * regular expression: "late" if it used the processor for at least `lateShare` of the time,
+ * "starved" if other processes of a busy machine had it. Costs a quarter of a millisecond: a thread
+ * watches.
  */
 export function inTime<T>(
   msMax: number,

@@ -11,7 +11,10 @@ export type WheelTimer = {
 };
 
 const tickMsDefault = 250;
-/** Timers that are so many ticks away, or more, wait together, so that those of hours have no slot each. */
+/**
+ * Timers that are so many ticks away, or more, wait together, so that those of hours have no slot
+ * each.
+ */
 const farTicks = 256;
 
 type Callback = (of: unknown) => void;

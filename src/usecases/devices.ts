@@ -77,11 +77,11 @@ export type Unpinned = {
 };
 
 /**
- * Unpins the watchers and agents of locked devices; the watchers and agents show no_executor with the
- * reason. The locks of all devices are taken in the common order (first the runs, then the turns, then
- * the watchers), so that no deadlock with a completion arises. `alsoPaused`: watchers that the caller
- * pauses next, locked at the same time. Agents are unpinned before the turns of the device end,
- * because the start of a turn locks the agent's pin. The caller appends the events.
+ * Unpins the watchers and agents of locked devices; the watchers and agents show no_executor with
+ * the reason. The locks of all devices are taken in the common order (first the runs, then the
+ * turns, then the watchers), so that no deadlock with a completion arises. `alsoPaused`: watchers
+ * that the caller pauses next, locked at the same time. Agents are unpinned before the turns of the
+ * device end, because the start of a turn locks the agent's pin. The caller appends the events.
  */
 export async function unpin(
   tx: Db,

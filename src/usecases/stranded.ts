@@ -69,8 +69,8 @@ export async function pauseStranded(
 }
 
 /**
- * Locks the hooks that {@link pauseStranded} may disable, and finds the watchers that it pauses, for a
- * caller who locks watchers before: hooks are locked before runs, and all watchers together.
+ * Locks the hooks that {@link pauseStranded} may disable, and finds the watchers that it pauses,
+ * for a caller who locks watchers before: hooks are locked before runs, and all watchers together.
  */
 export async function lockStake(
   tx: Db,

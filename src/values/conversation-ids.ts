@@ -1,6 +1,6 @@
 /**
- * Names of conversations. Ids of agents and orgs have no "_" (their rules in the .proto say so), so both shapes are read
- * back without doubt:
+ * Names of conversations. Ids of agents and orgs have no "_" (their rules in the .proto say so), so
+ * both shapes are read back without doubt:
  *
  *   <agent>_<user>_<org>                     what a person says to an agent
  *   <agent>_watcher_<watcher>_run_<run>      what is said about a watcher's run

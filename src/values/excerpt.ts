@@ -12,7 +12,9 @@ export function excerpt(text: string, lengthMax: number): string {
   return `${storable.slice(0, isSplit ? lengthMax - 1 : lengthMax)}…`;
 }
 
-/** The last characters of a text, at most `lengthMax` UTF-16 units, in the form of {@link excerpt}. */
+/**
+ * The last characters of a text, at most `lengthMax` UTF-16 units, in the form of {@link excerpt}.
+ */
 export function ending(text: string, lengthMax: number): string {
   const end = text.slice(-lengthMax);
   const isSplit = end.length < text.length && /^[\udc00-\udfff]/.test(end);

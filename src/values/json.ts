@@ -31,9 +31,9 @@ const mayHaveOddNumber = /\d{16}|\d[eE]\+?\d{3}/;
 const tokenPattern = /"[^"\\]*(?:\\.[^"\\]*)*"|-?\d[\d.eE+-]*/g;
 
 /**
- * The value of a text; throws a SyntaxError for a text that is no JSON. A number that JavaScript cannot
- * hold (a whole number beyond 2^53, or one beyond 10^308) becomes a text with its digits, as in the JSON
- * of protobuf: rounded, an id would be the id of something else.
+ * The value of a text; throws a SyntaxError for a text that is no JSON. A number that JavaScript
+ * cannot hold (a whole number beyond 2^53, or one beyond 10^308) becomes a text with its digits, as
+ * in the JSON of protobuf: rounded, an id would be the id of something else.
  */
 export function parseJson(text: string): JsonValue {
   const parsed = JSON.parse(text) as JsonValue;

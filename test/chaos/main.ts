@@ -1,7 +1,7 @@
 /**
  * `npm run chaos -- --seed S --minutes M [--devices N] [--workers N] [--replicas N] [--hosts N]
- * [--json FILE] [--evidence FILE] [--kinds KIND,KIND]`: random faults (of these kinds), and a check of the whole
- * history. Exits with 1 if a promise was broken.
+ * [--json FILE] [--evidence FILE] [--kinds KIND,KIND]`: random faults (of these kinds), and a check
+ * of the whole history. Exits with 1 if a promise was broken.
  */
 import { writeFileSync } from "node:fs";
 import { parseArgs } from "node:util";

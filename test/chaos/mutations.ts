@@ -406,7 +406,8 @@ export const mutations: readonly Mutation[] = [
       ...small,
       every: 5,
       callsPerSecond: 20,
-      // Work that goes on until the end: a run that completed after its cancellation proves nothing.
+      // Work that goes on until the end: a run that completed after its cancellation proves
+      // nothing.
       workMsMax: 60_000,
       lengthMs: 12_000,
       settleMsMax: 500,

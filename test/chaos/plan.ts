@@ -86,8 +86,8 @@ const databaseJumpDays = { min: 2, max: 60 };
 const firstAtMs = 3_000;
 
 /**
- * Each round contains all kinds, in a random order; the first begins with the longest fault, so that
- * a short plan has room for it. A fault that does not end in time is left out.
+ * Each round contains all kinds, in a random order; the first begins with the longest fault, so
+ * that a short plan has room for it. A fault that does not end in time is left out.
  */
 export function planFaults(options: PlanOptions): Fault[] {
   const random = createRandom(options.seed);

@@ -7,7 +7,10 @@ import { openRig } from "./rig/rig.ts";
 
 const patienceMs = 240_000;
 const deploysMsMin = 15_000;
-/** Devices of a stopping replica come back within 1 s, a quarter of the TTL; a busy machine needs more time. */
+/**
+ * Devices of a stopping replica come back within 1 s, a quarter of the TTL; a busy machine needs
+ * more time.
+ */
 const dueToFrameMsMax = 15_000;
 
 test(

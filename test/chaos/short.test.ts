@@ -1,6 +1,7 @@
 /**
  * Faults of all kinds over real processes. PINION_CHAOS_SEED=<seed> repeats a plan, and
- * PINION_CHAOS_EVIDENCE=<file> keeps the whole history; the longer runs are `npm run chaos`, see docs/reliability.md.
+ * PINION_CHAOS_EVIDENCE=<file> keeps the whole history; the longer runs are `npm run chaos`, see
+ * docs/reliability.md.
  */
 import { expect, inject, test } from "vitest";
 import { isLong } from "../support/long.ts";
@@ -10,8 +11,8 @@ import { describe } from "./checker/check.ts";
 const given = process.env.PINION_CHAOS_SEED;
 const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
 /**
- * Each kind of fault once, close together, in half a minute; in the long tests with more devices and
- * longer work, and with the pauses that let a fault's consequences end before the next fault.
+ * Each kind of fault once, close together, in half a minute; in the long tests with more devices
+ * and longer work, and with the pauses that let a fault's consequences end before the next fault.
  */
 const size = isLong
   ? { lengthMs: 85_000, gapMs: 2_700, outageMsMax: 6_000, devices: 50, hosts: 3, workMsMax: 6_000 }

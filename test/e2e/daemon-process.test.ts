@@ -1,4 +1,7 @@
-/** A real daemon's process: its configuration is read again while it runs, and no stray error ends it. */
+/**
+ * A real daemon's process: its configuration is read again while it runs, and no stray error ends
+ * it.
+ */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";

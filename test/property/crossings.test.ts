@@ -1,7 +1,8 @@
 /**
  * Requests of several people, deliveries and devices, all at once on few watchers, devices, agents
  * and conversations: whatever the order, no two of them deadlock (the run of the tests fails with a
- * deadlock in PostgreSQL's log, see support/deadlocks.ts), and none fails with an error of Pinion's own.
+ * deadlock in PostgreSQL's log, see support/deadlocks.ts), and none fails with an error of Pinion's
+ * own.
  *
  * PINION_TEST_SEED=<seed> repeats the choices of a run, though not their timing.
  */

@@ -1,7 +1,7 @@
 /**
  * Counts of ended runs from the sums of past days against a count of the rows: for random histories
- * with late results, restorations, moved schedules, closed and dropped days both are the same at every
- * step.
+ * with late results, restorations, moved schedules, closed and dropped days both are the same at
+ * every step.
  *
  * PINION_TEST_SEED=<seed> repeats a run of this test.
  */
@@ -104,7 +104,10 @@ const forgottenOf = (work: Work, of: { slotAt: Date | null }) => ({
   ...{ source: of.slotAt ? ("scheduled" as const) : ("manual" as const), scheduledFor: of.slotAt },
 });
 
-/** PostgreSQL's own analysis may have a day's table for longer than the lock is waited for: the next pass has it. */
+/**
+ * PostgreSQL's own analysis may have a day's table for longer than the lock is waited for: the next
+ * pass has it.
+ */
 async function untilFree(pass: () => Promise<unknown>): Promise<void> {
   for (;;) {
     try {

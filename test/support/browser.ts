@@ -71,8 +71,8 @@ export type TestBrowser = {
 
 /**
  * The browser of this worker's test files, with a context that serves the first page of each test.
- * The context's pages share a process, whose scripts are compiled already: a page costs half as much
- * as a page of a context of its own.
+ * The context's pages share a process, whose scripts are compiled already: a page costs half as
+ * much as a page of a context of its own.
  */
 type Shared = { browser: Browser; context: BrowserContext; keeper: Page };
 
@@ -126,9 +126,9 @@ async function tidy({ browser, context, keeper }: Shared): Promise<void> {
 }
 
 /**
- * A browser for the tests of a file. The first page of a test has no cookie; each further page has a
- * context of its own, like another person's browser. A test fails if its pages wrote an error to the
- * console, where the browser also reports violations of the content security policy.
+ * A browser for the tests of a file. The first page of a test has no cookie; each further page has
+ * a context of its own, like another person's browser. A test fails if its pages wrote an error to
+ * the console, where the browser also reports violations of the content security policy.
  */
 export function useBrowser(): TestBrowser {
   let shared: Shared;

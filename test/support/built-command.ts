@@ -14,7 +14,10 @@ const builds = join(root, "node_modules/.cache/pinion-test");
 export const metafileName = "metafile.json";
 const unusedMsMax = 3_600_000;
 
-/** The path of `main.js`. Equal sources have equal paths, so Node's cache of compiled code serves later runs. */
+/**
+ * The path of `main.js`. Equal sources have equal paths, so Node's cache of compiled code serves
+ * later runs.
+ */
 export async function buildCommand(): Promise<string> {
   await mkdir(builds, { recursive: true });
   await removeOld();

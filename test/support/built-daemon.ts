@@ -1,4 +1,7 @@
-/** The daemon as one file for this system, in its folder of downloads, built once for all tests of a run. */
+/**
+ * The daemon as one file for this system, in its folder of downloads, built once for all tests of a
+ * run.
+ */
 import { execFile } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";

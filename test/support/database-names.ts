@@ -1,4 +1,6 @@
-/** Names of the databases of a run of the tests; the template's name holds the run's random part. */
+/**
+ * Names of the databases of a run of the tests; the template's name holds the run's random part.
+ */
 import { randomBytes } from "node:crypto";
 
 export const newTemplateName = () => `pinion_template_${randomBytes(4).toString("hex")}`;

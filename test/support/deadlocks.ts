@@ -1,7 +1,7 @@
 /**
- * A deadlock between two transactions of Pinion passes unseen, because each transaction is tried again
- * (src/store/pg/database.ts); yet it costs `deadlock_timeout` and a second try, and says that two
- * transactions take their locks in two orders. So a run of the tests fails with the statements.
+ * A deadlock between two transactions of Pinion passes unseen, because each transaction is tried
+ * again (src/store/pg/database.ts); yet it costs `deadlock_timeout` and a second try, and says that
+ * two transactions take their locks in two orders. So a run of the tests fails with the statements.
  */
 import { readFile } from "node:fs/promises";
 

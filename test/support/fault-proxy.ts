@@ -126,9 +126,9 @@ export async function startFaultProxy(target: Target | (() => Target | undefined
 }
 
 /**
- * Ends a connection with a TCP reset. While the end of its own direction is on its way, libuv refuses
- * a reset (EINVAL), and Node then forgets the socket without closing it: what the peer still sends would
- * be taken for ever. So the reset follows that end.
+ * Ends a connection with a TCP reset. While the end of its own direction is on its way, libuv
+ * refuses a reset (EINVAL), and Node then forgets the socket without closing it: what the peer
+ * still sends would be taken for ever. So the reset follows that end.
  */
 export function resetSocket(socket: Socket): void {
   if (socket.destroyed) return;

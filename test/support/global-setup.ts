@@ -101,9 +101,9 @@ async function retain(url: string): Promise<void> {
 }
 
 /**
- * Rewrites the template's catalogs, which the migrations have left with dead rows: every clone copies
- * them, and every connection reads them. The connection of the last statement leaves the file of the
- * relations that each connection opens first.
+ * Rewrites the template's catalogs, which the migrations have left with dead rows: every clone
+ * copies them, and every connection reads them. The connection of the last statement leaves the
+ * file of the relations that each connection opens first.
  */
 async function tidyCatalogs(url: string): Promise<void> {
   const client = new pg.Client({ connectionString: url });

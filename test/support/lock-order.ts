@@ -1,11 +1,11 @@
 /**
- * The order of locks, checked: every transaction of the tests in this process takes its first locks of
- * the tables in the order that ARCHITECTURE.md names, or the test fails with the statement. A deadlock
- * needs two transactions at one moment; a wrong order shows in one transaction alone.
+ * The order of locks, checked: every transaction of the tests in this process takes its first locks
+ * of the tables in the order that ARCHITECTURE.md names, or the test fails with the statement. A
+ * deadlock needs two transactions at one moment; a wrong order shows in one transaction alone.
  *
- * Read from the texts of the statements: the tables of `update`, `delete from` and `for update`. Not
- * seen: locks by foreign keys, triggers and functions, and the order within a statement. Rows that are
- * passed by (`skip locked`) are not waited for, and inserted rows are nobody else's.
+ * Read from the texts of the statements: the tables of `update`, `delete from` and `for update`.
+ * Not seen: locks by foreign keys, triggers and functions, and the order within a statement. Rows
+ * that are passed by (`skip locked`) are not waited for, and inserted rows are nobody else's.
  */
 import pg from "pg";
 
@@ -31,7 +31,8 @@ export function locksOf(text: string): string[] {
     .replaceAll(/--[^\n]*/g, " ")
     .replaceAll('"', "")
     .replaceAll(/\s+/g, " ");
-  // A whole org goes, table by table, when it has moved: it is behind its fence, and nobody writes it.
+  // A whole org goes, table by table, when it has moved: it is behind its fence, and nobody writes
+  // it.
   if (/^ ?delete from \w+ where (?:org_id|id) = \$1 ?$/.test(plain)) return [];
   for (const [, table] of plain.matchAll(/\b(?:update|delete from)\s+(?:only\s+)?(\w+)\b/g))
     found.add(table!);
@@ -81,7 +82,9 @@ export const heldMark = "held by a test";
 /** A lock that contradicts its order. */
 export type WrongLock = { table: string; after: string; statement: string; before: string };
 
-/** What the open transaction of a connection has locked: the statement of each table's first lock. */
+/**
+ * What the open transaction of a connection has locked: the statement of each table's first lock.
+ */
 type Open = { locked: Map<string, string>; isHeld: boolean };
 
 /** Follows the statements of connections. */

@@ -9,8 +9,9 @@ import { join } from "node:path";
 import { inject, onTestFinished } from "vitest";
 
 /**
- * The time limit of a test's wait for a process, in milliseconds: below the time limit of a test, so
- * that a failure says what was waited for. The first start of a server takes 20 s at a load of 20.
+ * The time limit of a test's wait for a process, in milliseconds: below the time limit of a test,
+ * so that a failure says what was waited for. The first start of a server takes 20 s at a load of
+ * 20.
  */
 const patienceMs = 45_000;
 
@@ -76,7 +77,8 @@ export function startPinion(args: string[], env: Record<string, string> = {}): P
 
 /**
  * A directory that is removed after the test, with the processes that name it in their command
- * lines: a killed daemon leaves its programs to the next daemon of its directory, and there is none.
+ * lines: a killed daemon leaves its programs to the next daemon of its directory, and there is
+ * none.
  */
 export async function temporaryDirectory(): Promise<string> {
   const path = await mkdtemp(join(tmpdir(), "pinion-test-"));
@@ -122,7 +124,9 @@ export function processesWith(text: string): number[] {
     .map(Number);
 }
 
-/** A program listens at the port of this machine; undefined if none does, for {@link eventually}. */
+/**
+ * A program listens at the port of this machine; undefined if none does, for {@link eventually}.
+ */
 export function isListening(port: number): Promise<true | undefined> {
   return new Promise((resolve) => {
     const socket = connect(port, "127.0.0.1");

@@ -1,7 +1,7 @@
 /**
  * A proxy in front of PostgreSQL that lets a chosen statement fail, or the statements that are sent
- * together (joined.ts). The server itself raises the error, in their place and in their transaction, so
- * everything after it is the server's own behaviour.
+ * together (joined.ts). The server itself raises the error, in their place and in their
+ * transaction, so everything after it is the server's own behaviour.
  */
 import { createServer, connect as dial, type Socket } from "node:net";
 import { onTestFinished } from "vitest";
@@ -11,11 +11,13 @@ export type StatementProxy = {
   /** The statements since the last call, by their order. */
   take(): string[];
   /**
-   * Lets the `at`-th statement from now on fail, from 0. `isLasting`: and every later statement of the
-   * same text, until {@link mend}.
+   * Lets the `at`-th statement from now on fail, from 0. `isLasting`: and every later statement of
+   * the same text, until {@link mend}.
    */
   fail(at: number, code: string, options?: { isLasting?: boolean }): void;
-  /** Returns the text that failed; empty for none. Work in parallel may change the order of texts. */
+  /**
+   * Returns the text that failed; empty for none. Work in parallel may change the order of texts.
+   */
   mend(): string;
 };
 

@@ -122,7 +122,9 @@ function resultOf(result: unknown): { status: number; body: object } {
   return { status: 200, body: { ok: true, result } };
 }
 
-/** The updates for the bot. An update is given again until a poll with a later offset confirms it. */
+/**
+ * The updates for the bot. An update is given again until a poll with a later offset confirms it.
+ */
 class Updates {
   readonly #updates: Update[] = [];
   readonly #confirmed = new Set<number>();

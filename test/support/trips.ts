@@ -3,8 +3,8 @@ import pg from "pg";
 import { vi } from "vitest";
 
 /**
- * Counts the messages that PostgreSQL answers with one ReadyForQuery each, of all connections, since
- * the last call. To be restored by `vi.restoreAllMocks`.
+ * Counts the messages that PostgreSQL answers with one ReadyForQuery each, of all connections,
+ * since the last call. To be restored by `vi.restoreAllMocks`.
  */
 export function countTrips(): () => number {
   const { prototype } = (pg as unknown as { Connection: { prototype: { sync(): void; query(): void } } })

@@ -18,8 +18,8 @@ export function useReplicas<Name extends string>(
 }
 
 /**
- * Like {@link useReplicas}, for tests in which no silence ends anything: a device driven by hand does
- * not beat while its test is busy with another, which takes seconds on a busy machine.
+ * Like {@link useReplicas}, for tests in which no silence ends anything: a device driven by hand
+ * does not beat while its test is busy with another, which takes seconds on a busy machine.
  */
 export function usePatientReplicas<Name extends string>(
   database: { readonly url: string },

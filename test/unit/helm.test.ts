@@ -1,4 +1,6 @@
-/** The chart for Kubernetes: the objects of the kustomize base, from values that its schema knows. */
+/**
+ * The chart for Kubernetes: the objects of the kustomize base, from values that its schema knows.
+ */
 import { execFileSync, spawnSync } from "node:child_process";
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";

@@ -1,4 +1,6 @@
-/** Packages of distributions, built from a small program that stands where the executables stand. */
+/**
+ * Packages of distributions, built from a small program that stands where the executables stand.
+ */
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {

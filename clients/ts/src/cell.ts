@@ -1,6 +1,9 @@
 /** The names of cells in tokens and codes: a front door routes by the name. */
 
-/** The header that names a cell for a call without a token, and in the answer of a cell that an org has left. */
+/**
+ * The header that names a cell for a call without a token, and in the answer of a cell that an org
+ * has left.
+ */
 export const CELL_HEADER = "pinion-cell";
 
 const TOKEN = /^(pin_(?:pat|dev|svc)_)(?:([a-z][a-z0-9]{0,15})_)?([0-9A-Za-z]{30}_[0-9a-f]{8})$/;

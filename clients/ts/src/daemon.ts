@@ -94,7 +94,7 @@ export interface DaemonOptions {
     describe(config: DeviceConfig): MessageInitShape<typeof UpgradeInfoSchema>;
     begin(control: DaemonControl): void;
   };
-  /** The latest lines of the log, for people who ask by the server. Left out: the daemon gives none. */
+  /** The latest lines of the log, for people who ask the server; absent: no lines. */
   logExcerpt?: (linesMax: number) => { text: string; isTruncated: boolean };
   /** Files and directories, besides the state, hidden from programs with `isolate = true`. */
   hidden?: string[];
@@ -254,7 +254,7 @@ class Daemon {
     this.emit({ type: "swept", atMs: nowMs(), workIds: ended, escaped });
   }
 
-  /** Tells the state of the configuration at the start, and keeps a good file as the last good one. */
+  /** Tells the state of the configuration at the start, and keeps a copy of a good file. */
   async tellStart(): Promise<void> {
     const { configProblem } = this.#options;
     if (configProblem === undefined) await this.#keepLastGood();

@@ -103,8 +103,8 @@ export class KeptOutput {
 }
 
 /**
- * Cuts a text to fewer bytes. `isCut`: it was cut before; the count of its marker is added to the new
- * marker.
+ * Cuts a text to fewer bytes. `isCut`: it was cut before; the count of its marker is added to the
+ * new marker.
  */
 export function cutMiddle(
   text: string,

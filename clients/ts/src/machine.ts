@@ -20,9 +20,9 @@ export interface MachineFingerprint {
   /** For selectors of watchers. */
   arch: string;
   /**
-   * Of the state directory, until the next boot: the directory's lock admits one daemon at a time, so
-   * two daemons alive at once differ in it, and a daemon after a killed one does not. Random if the
-   * system does not tell its boots apart, or the directory is not there yet.
+   * Of the state directory, until the next boot: the directory's lock admits one daemon at a time,
+   * so two daemons alive at once differ in it, and a daemon after a killed one does not. Random if
+   * the system does not tell its boots apart, or the directory is not there yet.
    */
   daemonId: string;
   /** Start of the daemon, by the monotonic clock of this process. */

@@ -79,8 +79,8 @@ export async function ensureDirectory(path: string): Promise<void> {
 }
 
 /**
- * Identifies a directory among all of the machine, and stays the same when the directory is moved. A
- * copy of a directory, with all files in it, has another identity.
+ * Identifies a directory among all of the machine, and stays the same when the directory is moved.
+ * A copy of a directory, with all files in it, has another identity.
  */
 export async function identityOfDirectory(path: string): Promise<string> {
   const { dev, ino } = await stat(path, { bigint: true });

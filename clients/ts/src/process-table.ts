@@ -32,7 +32,8 @@ export function isAlive(pid: number): boolean {
 }
 
 /**
- * True for a child of this process that has ended, before Node has told so (Linux; false elsewhere).
+ * True for a child of this process that has ended, before Node has told so (Linux; false
+ * elsewhere).
  */
 export function hasEnded(childPid: number): boolean {
   if (process.platform !== "linux") return false;
@@ -44,7 +45,8 @@ export function hasEnded(childPid: number): boolean {
 export function isGroupAlive(groupId: number): boolean {
   if (!isAlive(-groupId)) return false;
   if (process.platform !== "linux") return true;
-  // Without the table, zombies count as alive: the group is then given the whole of its time to end.
+  // Without the table, zombies count as alive: the group is then given the whole of its time to
+  // end.
   const members = membersOf(groupId);
   return members === undefined || members.length > 0;
 }
@@ -126,8 +128,8 @@ function ancestors(): Set<number> {
 }
 
 /**
- * Undefined if the system refuses the read, as when it has no file descriptor left: a result must not
- * be lost for it.
+ * Undefined if the system refuses the read, as when it has no file descriptor left: a result must
+ * not be lost for it.
  */
 function linuxProcesses(): number[] | undefined {
   try {

@@ -4,8 +4,8 @@ import { join } from "node:path";
 import { hasCode } from "./device/errors.ts";
 
 /**
- * Bound on a directory's path in bytes before it is moved up: with a name of 255 bytes below it, the
- * path stays far below the 1,024 bytes of macOS and the 4,096 of Linux.
+ * Bound on a directory's path in bytes before it is moved up: with a name of 255 bytes below it,
+ * the path stays far below the 1,024 bytes of macOS and the 4,096 of Linux.
  */
 const PATH_BYTES_MAX = 600;
 /** What stops the removal of a tree that its user may remove. */

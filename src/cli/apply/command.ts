@@ -58,8 +58,8 @@ export function addApply(program: Command, cli: Cli): void {
       if (options.exitCode && !options.dryRun) {
         throw new Failure(exitCodes.usage, "--exit-code goes with --dry-run");
       }
-      // Read before signals are caught: nothing but the system's own Ctrl-C ends the wait for input.
-      // Problems of the file are reported before any call to a server.
+      // Read before signals are caught: nothing but the system's own Ctrl-C ends the wait for
+      // input. Problems of the file are reported before any call to a server.
       const parsed = readFile(options.file, cli.env);
       const interrupt = interruptSignal();
       try {

@@ -152,7 +152,9 @@ function destinationText(destination: Destination, names: VariableNames): string
   ].join("\n");
 }
 
-/** Labels that people gave a device. Devices join by themselves; the file names devices with labels. */
+/**
+ * Labels that people gave a device. Devices join by themselves; the file names devices with labels.
+ */
 function deviceText(device: Device, state: OrgState): string {
   const isLabel = isNamedByLabel(device, state) && !/\p{Cc}/u.test(device.label);
   const name = isLabel ? device.label : device.id;

@@ -12,8 +12,9 @@ import { dirname, join } from "node:path";
 const handover = "PINION_HANDOVER";
 
 /**
- * Variables without secrets, needed from the start by the system, its loader (LD_LIBRARY_PATH: without
- * it a program may not start), the libraries that read them at their load, Node and the service manager.
+ * Variables without secrets, needed from the start by the system, its loader (LD_LIBRARY_PATH:
+ * without it a program may not start), the libraries that read them at their load, Node and the
+ * service manager.
  */
 const open =
   /^(PATH|HOME|USER|LOGNAME|SHELL|PWD|OLDPWD|SHLVL|_|LANG|LANGUAGE|LC_\w+|TZ|TMPDIR|TERM|COLORTERM|NO_COLOR|FORCE_COLOR|DISPLAY|WAYLAND_DISPLAY|XDG_\w+|DBUS_SESSION_BUS_ADDRESS|SSH_AUTH_SOCK|NODE_\w+|npm_\w+|INVOCATION_ID|JOURNAL_STREAM|NOTIFY_SOCKET|SYSTEMD_\w+|MANAGERPID|MAINPID|WATCHDOG_\w+|CREDENTIALS_DIRECTORY|SSL_CERT_\w+|\w*CA_BUNDLE|LD_\w+|GLIBC_TUNABLES|MALLOC_\w+|LOCPATH|TZDIR|OPENSSL_(CONF|MODULES|ENGINES)|UV_\w+|FAKETIME\w*|DONT_FAKE_MONOTONIC|PINION_(STATE_DIR|DATA|LOG_\w+|TRACE_RATIO|DEBUG|URL|HANDOVER))$/;

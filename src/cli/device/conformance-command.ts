@@ -28,7 +28,8 @@ export function addConformance(device: Command, cli: Cli): void {
     .option("--patience <length>", "how long a case waits for what it expects", "15s")
     .action(async (words: string[], _options, command: Command) => {
       const options = optionsOf<ConformanceOptions>(command);
-      // The played server has the validator and the database of the real one: `device run` does not load them.
+      // The played server has the validator and the database of the real one: `device run` does not
+      // load them.
       const { conformance, list } = await import("./conformance/conformance.ts");
       if (options.list) return list(cli, options);
       await conformance(cli, words, options);

@@ -1,7 +1,13 @@
-/** The width of texts on a terminal: marks and invisible characters take no cell, wide ones take two. */
+/**
+ * The width of texts on a terminal: marks and invisible characters take no cell, wide ones take
+ * two.
+ */
 import { stripVTControlCharacters } from "node:util";
 
-/** Made at the first text that needs it: the tables of Unicode take 8 ms to load, and few texts need them. */
+/**
+ * Made at the first text that needs it: the tables of Unicode take 8 ms to load, and few texts need
+ * them.
+ */
 let segmenter: Intl.Segmenter | undefined;
 const simple = /^[\x20-\x7e]*$/;
 const invisible = /^[\p{Cc}\p{M}\p{Default_Ignorable_Code_Point}]*$/u;

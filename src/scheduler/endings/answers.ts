@@ -43,8 +43,8 @@ function innermost(errors: readonly OutputUnit[]): OutputUnit[] {
 
 /**
  * The innermost errors of an answer, none for a matching answer. Undefined for an unusable schema.
- * Of a large answer the first error is found alone, and its time is not held against the schema; nor
- * is the time of a machine that is busy with other processes.
+ * Of a large answer the first error is found alone, and its time is not held against the schema;
+ * nor is the time of a machine that is busy with other processes.
  */
 function validate(answer: unknown, schema: unknown) {
   const text = JSON.stringify(schema);

@@ -60,11 +60,11 @@ export type Stored = { answers: readonly Answer[]; tell: () => Promise<void> };
 /** How the ends of one kind of work are stored. The functions run in an open transaction. */
 export type EndingsOf = {
   noun: WorkKind;
-  /** Stores reports of current attempts; reports of attempts that were taken away are `superseded`. */
+  /** Stores reports of current attempts; a report of a withdrawn attempt is `superseded`. */
   storeCurrent(tx: Db, reports: readonly Report[]): Promise<Stored>;
   /** Stores reports of attempts that were taken away. */
   storeLate(tx: Db, reports: readonly Report[]): Promise<Stored>;
-  /** All endings withdraw their attempts, or none does. `tokens`: the attempts that were current. */
+  /** All endings withdraw their attempts, or none does. `tokens`: the current attempts. */
   settle(
     tx: Db,
     endings: readonly Ending[],
@@ -95,14 +95,17 @@ export type Endings = {
  */
 const reportsPerBatchMax = 500;
 const weightPerBatchMax = 16_000_000;
-/** What comes after a batch of this size waits, so that the replicas of a crowd write fewer batches. */
+/** Reports after a batch of this size wait: the replicas of a crowd write fewer batches. */
 const busyReports = { size: 16, ms: 8 };
 /** Maximum waiting reports. Beyond it the device is asked to send the report again. */
 const reportsWaitingMax = 20_000;
 const endingsPerBatchMax = 500;
 const endingsWaitingMax = 50_000;
 
-/** Ends announced in one turn of the event loop: a session fills its freed slot, and viewers are told. */
+/**
+ * Ends announced in one turn of the event loop: a session fills its freed slot, and viewers are
+ * told.
+ */
 const toldPerTurn = 64;
 
 /** Announces the ends of a batch in slices, after the commit. */
@@ -124,7 +127,8 @@ type Options = {
 };
 
 export function createEndings(of: EndingsOf, options: Options): Endings {
-  // Completions apart: a batch of nothing else is one short statement (store/work/attempts/completions.ts).
+  // Completions apart: a batch of nothing else is one short statement
+  // (store/work/attempts/completions.ts).
   const [completions, failures] = [createReports(of, options), createReports(of, options)];
   const [withdrawals, ends] = [createSettling(of, options), createSettling(of, options)];
 
@@ -207,8 +211,8 @@ export function createBudget(max: number): <T>(size: number, work: () => Promise
 }
 
 /**
- * Answers a report that the database refused: the refusal may be a lost race with another writer, and
- * the second try sees what the other wrote.
+ * Answers a report that the database refused: the refusal may be a lost race with another writer,
+ * and the second try sees what the other wrote.
  */
 async function reportAgain(
   of: EndingsOf,

@@ -31,7 +31,9 @@ type PassOptions = {
   policy: FailurePolicy;
   log?: Logger;
   limit?: number;
-  /** Checks the time by which attempts are lost and runs expired. Undefined: the time is accepted. */
+  /**
+   * Checks the time by which attempts are lost and runs expired. Undefined: the time is accepted.
+   */
   judge?: Pick<Clock, "require">;
 };
 

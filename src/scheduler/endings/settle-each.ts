@@ -10,7 +10,10 @@ import {
 import type { Logger } from "../../telemetry/log.ts";
 import { appendSettled } from "./run-endings.ts";
 
-/** Like `settleWithEvents` (run-endings.ts), but a refused settlement is left (see {@link settleEach}). */
+/**
+ * Like `settleWithEvents` (run-endings.ts), but a refused settlement is left (see {@link
+ * settleEach}).
+ */
 export async function settleEachWithEvents(
   tx: Db,
   settlements: readonly Settlement[],

@@ -189,8 +189,8 @@ export class KnownOrgs {
   }
 
   /**
-   * No gated run is left. An org heard of lately stays known for a while: its next gated run, on the
-   * replica that announced the org, is announced only when `announceMs` have passed.
+   * No gated run is left. An org heard of lately stays known for a while: its next gated run, on
+   * the replica that announced the org, is announced only when `announceMs` have passed.
    */
   forget(orgId: string): void {
     const known = this.#known.get(orgId);

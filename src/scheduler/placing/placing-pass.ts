@@ -286,7 +286,9 @@ export async function knowing(
   };
 }
 
-/** The devices that an actor may use, and read; runs created by Pinion itself may use and read all. */
+/**
+ * The devices that an actor may use, and read; runs created by Pinion itself may use and read all.
+ */
 async function rightsOf(
   tx: Db,
   orgId: string,

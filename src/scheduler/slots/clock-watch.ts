@@ -25,8 +25,8 @@ import {
 /** Milliseconds between checks by each replica. */
 const checkEveryMs = 5_000;
 /**
- * An absence of all replicas up to this, in milliseconds, is accepted as an absence if the machine's
- * own clock saw it, too; any other one looks like a jump and must persist.
+ * An absence of all replicas up to this, in milliseconds, is accepted as an absence if the
+ * machine's own clock saw it, too; any other one looks like a jump and must persist.
  */
 const absenceMsMax = 7 * 86_400_000;
 /** Milliseconds that a start after a longer absence waits for a correction of the clock. */

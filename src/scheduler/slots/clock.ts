@@ -82,8 +82,9 @@ export type Clock = {
 export const elapsedMs = () => uptime() * 1_000;
 
 /**
- * Rows that `lock` judged by the database's clock, each with the statement's time. A check before the
- * transaction is not enough: the statement may wait for a connection, and the clock be set meanwhile.
+ * Rows that `lock` judged by the database's clock, each with the statement's time. A check before
+ * the transaction is not enough: the statement may wait for a connection, and the clock be set
+ * meanwhile.
  */
 export async function lockedByClock<T extends { now: Date }>(
   clock: Pick<Clock, "require"> | undefined,
@@ -95,7 +96,9 @@ export async function lockedByClock<T extends { now: Date }>(
   return rows;
 }
 
-/** The result of a pass; undefined if it met a clock in doubt, and its transaction was rolled back. */
+/**
+ * The result of a pass; undefined if it met a clock in doubt, and its transaction was rolled back.
+ */
 export async function unlessInDoubt<T>(pass: Promise<T>): Promise<T | undefined> {
   try {
     return await pass;

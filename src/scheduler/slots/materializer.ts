@@ -172,9 +172,11 @@ class Series {
   }
 }
 
-/** Watchers per transaction ahead; a slot that falls due waits for the end of one such transaction. */
+/** Watchers per transaction ahead: a slot that falls due waits for one such transaction. */
 const aheadPerPassMax = 500;
-/** Maximum milliseconds that a slot is recorded ahead; the last slots of a larger crowd are late. */
+/**
+ * Maximum milliseconds that a slot is recorded ahead; the last slots of a larger crowd are late.
+ */
 const aheadMsMax = 60_000;
 /** The sizes of crowds that are checked, in slots; a crowd of one moment is counted. */
 const crowds = [1_000, 4_000, 16_000, 64_000, 256_000];
@@ -204,7 +206,9 @@ export class LookAhead {
   #reachMs = 0;
   /** Passes of the series at the same time. */
   #lanes = 1;
-  /** Beside other replicas: the watchers for the next passes of the series; undefined: not listed. */
+  /**
+   * Beside other replicas: the watchers for the next passes of the series; undefined: not listed.
+   */
   #listed: { names: schedules.WatcherName[]; hasMore: boolean } | undefined;
   /** The start of the series, where the replica's own share of a crowd may begin later. */
   #heldMs = 0;
@@ -317,8 +321,8 @@ export class LookAhead {
   }
 
   /**
-   * The start of the next series and the end of its range, in milliseconds since 1970, and the crowds
-   * in the range.
+   * The start of the next series and the end of its range, in milliseconds since 1970, and the
+   * crowds in the range.
    */
   async #findBegin(beyondMs: number, nowMs: number) {
     // Half of the time is for slots that follow: at a hundred per second, a hundred are recorded

@@ -198,7 +198,8 @@ export function planStart(
   watcher: DueWatcher,
   start: { source: StartSource; runId: string; waitsSince?: Date; askedBy?: string },
 ): Plan {
-  // A start that waited may have come back from its device, after a failover, just before it waited.
+  // A start that waited may have come back from its device, after a failover, just before it
+  // waited.
   const slot = { ...manualRecord(watcher), ...start, isNew: start.waitsSince === undefined };
   const skip = whyNotNow(watcher, { isAutomatic: start.source !== "manual" });
   return skip

@@ -198,9 +198,9 @@ async function planWithin(
  * Passes over each watcher by itself. All but the failed watchers are done when it throws.
  *
  * R9: a watcher whose own data is the cause is set aside and reported: its plan fails, or the
- * database refuses the rows of the plan for ever. No watcher is paused for another error: a full disk,
- * a clock in doubt, an event that cannot be written. If the database refuses the rows of every watcher
- * of several, then the cause is none of them.
+ * database refuses the rows of the plan for ever. No watcher is paused for another error: a full
+ * disk, a clock in doubt, an event that cannot be written. If the database refuses the rows of
+ * every watcher of several, then the cause is none of them.
  */
 async function passOneByOne(
   db: Db,

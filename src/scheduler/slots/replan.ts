@@ -9,10 +9,10 @@ import { jitterOf, nextSlot } from "../schedule/schedule.ts";
 import type { Clock } from "./clock.ts";
 
 /**
- * Corrects schedules that stand at a later slot than their cron's next slot, because they moved while
- * the database's clock was ahead. Each such schedule is planned again from now. Its skipped slots in
- * the future become due again; a future slot that has a run keeps the run, so that the slot does not
- * get a second run.
+ * Corrects schedules that stand at a later slot than their cron's next slot, because they moved
+ * while the database's clock was ahead. Each such schedule is planned again from now. Its skipped
+ * slots in the future become due again; a future slot that has a run keeps the run, so that the
+ * slot does not get a second run.
  */
 
 /**
@@ -23,9 +23,9 @@ const aheadMsMax = 300_000;
 const watchersPerReadMax = 1_000;
 const everyMs = 3_600_000;
 /**
- * Milliseconds. If the database's clock is behind the replica's own clock by more than this time, the
- * database's clock is probably wrong: by such a clock, schedules would be moved back to slots of long
- * ago.
+ * Milliseconds. If the database's clock is behind the replica's own clock by more than this time,
+ * the database's clock is probably wrong: by such a clock, schedules would be moved back to slots
+ * of long ago.
  */
 const behindMsMax = 7_200_000;
 const behindAgainMs = 60_000;

@@ -197,8 +197,8 @@ function wantedStart(
 
 /**
  * Starts the follower, or puts the start into the follower's queue if its watcher is not free.
- * `isThere`: the run is; the database forgot the end in a failover, and the device of the follower's
- * run was first to give its result back.
+ * `isThere`: the run is; the database forgot the end in a failover, and the device of the
+ * follower's run was first to give its result back.
  */
 async function startOne(
   tx: Db,

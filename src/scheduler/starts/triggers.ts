@@ -91,7 +91,9 @@ async function triggerIn(tx: Db, asked: Asked, options: TriggerOptions, claim: C
     : startNew(tx, watcher, { ...asked, input, runId, repeated }, { ...options, claim });
 }
 
-/** A request with an id names its run, which may have come back from its device after a failover. */
+/**
+ * A request with an id names its run, which may have come back from its device after a failover.
+ */
 function namingItsRun(request: requests.Request): requests.Request {
   return request.requestId ? { ...request, startName: nameOfRun(requestedRunId(request)) } : request;
 }

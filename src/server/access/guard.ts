@@ -132,7 +132,9 @@ function hashOf(authorization: string | null | undefined): Buffer | undefined {
 type Batcher = ReturnType<typeof createBatcher<Buffer, credentials.Credential | undefined>>;
 type Lookups = { ordinary: Batcher; suspects: Batcher };
 
-/** Lookups of tokens in batches; those of suspects wait for others, and have a bound of their own. */
+/**
+ * Lookups of tokens in batches; those of suspects wait for others, and have a bound of their own.
+ */
 function createLookups(db: Db): Lookups {
   const run = (hashes: readonly Buffer[]) => credentials.findByHashes(db, hashes);
   return {
@@ -189,7 +191,9 @@ function isFleet(principal: Principal): boolean {
   return principal.kind === "svc" && principal.scopes.has("fleet:run");
 }
 
-/** Principals with the same rights share one set: a replica may know the tokens of a whole fleet. */
+/**
+ * Principals with the same rights share one set: a replica may know the tokens of a whole fleet.
+ */
 const knownScopes = new Map<string, ReadonlySet<Scope>>();
 
 function scopesOf(granted: readonly Scope[]): ReadonlySet<Scope> {

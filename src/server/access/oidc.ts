@@ -1,9 +1,9 @@
 /**
  * Sign-in with an OpenID Connect provider: `/auth/oidc/start` redirects a browser to the provider,
  * `/auth/oidc/callback` takes it back. Authorization code with PKCE, state and nonce. A visit is a
- * code of Pinion (store/people/credentials/sign-in-codes.ts). The provider carries the code as `state` and the
- * browser carries its digest as a cookie, so that no other browser can finish the visit. A code
- * works once, for 10 minutes, on any replica.
+ * code of Pinion (store/people/credentials/sign-in-codes.ts). The provider carries the code as
+ * `state` and the browser carries its digest as a cookie, so that no other browser can finish the
+ * visit. A code works once, for 10 minutes, on any replica.
  */
 import { createHash } from "node:crypto";
 import type { ServerResponse } from "node:http";

@@ -34,10 +34,7 @@ import type { Ownership } from "./ownership.ts";
 
 const hiddenReason = "hidden: the device's owner may let you read what its runs say";
 
-/**
- * Fields that hold agents' texts, by proto name. redaction.test.ts lists the fields that stay, so
- * each new field needs a decision.
- */
+/** Fields that hold agents' texts, by proto name; redaction.test.ts lists the fields that stay. */
 export const hiddenFields = new Map<string, readonly string[]>([
   [
     RunSchema.typeName,
@@ -82,15 +79,15 @@ function hidePastAttempt(past: PastAttempt): void {
   if (past.isReported && past.reason !== "") past.reason = hiddenReason;
 }
 
-/** A readable run has the reason of an attempt on another device, while it waits for its next one. */
+/** A readable run that waits for its next attempt has the reason of one on another device. */
 function hidePastReason(run: Run, hidden: ReadonlySet<Message>): void {
   if (run.pastAttempts.some((past) => hidden.has(past) && past.isReported && past.reason === run.reason))
     run.reason = hiddenReason;
 }
 
 /**
- * Whether a device may have written the run's own reason, with text of its program: of an end that the
- * device reported, and of a failure. A run that begins again has the reason of its last attempt.
+ * Whether a device may have written the run's own reason, with text of its program: of an end that
+ * the device reported, and of a failure. A run that begins again has its last attempt's reason.
  */
 function hasToldReason({ status, isReported, reason, pastAttempts }: Run): boolean {
   if (reason === "") return false;
@@ -122,9 +119,8 @@ function hideTurn(turn: Turn): void {
 }
 
 /**
- * Devices' reports of runs quote their programs; events of people and of Pinion do not, but for the
- * last failure of a paused watcher, questions with their answers, and a condition's error, which
- * quotes the result.
+ * Devices' reports of runs quote their programs; other events do not, but for the last failure of a
+ * paused watcher, questions with their answers, and a condition's error, which quotes the result.
  */
 function hideEvent(event: Event): void {
   if (!event.data) return;
@@ -134,8 +130,8 @@ function hideEvent(event: Event): void {
 }
 
 /**
- * An explanation contains the reasons of the run and of its past attempts: hidden reasons are removed
- * from its texts. To be called before the reasons are hidden in the run.
+ * An explanation contains the reasons of the run and of its past attempts: hidden reasons are
+ * removed from its texts. To be called before the reasons are hidden in the run.
  */
 function hideInExplanation(explanation: ExplainRunResponse, hidden: ReadonlySet<Message>): void {
   const { run } = explanation;
@@ -296,8 +292,8 @@ async function readStandings(
 }
 
 /**
- * Whether the caller may read the texts of a message; adds the grant that allows it to `used`. A
- * message of a fleet worker, or of no device yet, is readable.
+ * Whether the caller may read a message's texts; adds the grant that allows it to `used`. Messages
+ * of a fleet worker, or of no device yet, are readable.
  */
 function isReadable(
   { desc, message }: Found,

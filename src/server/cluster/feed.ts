@@ -104,8 +104,8 @@ function guarding(log: Logger): (viewer: () => void) => void {
 }
 
 /**
- * The streams on this replica that wait for events of an org. Events committed here wake the streams
- * here at once, and the streams of other replicas by a message.
+ * The streams on this replica that wait for events of an org. Events committed here wake the
+ * streams here at once, and the streams of other replicas by a message.
  */
 function createEventWakes(bus: Bus, tell: (wake: () => void) => void) {
   const wakesOf = new Map<string, Set<() => void>>();
@@ -154,8 +154,8 @@ function createEventWakes(bus: Bus, tell: (wake: () => void) => void) {
  * The feed of runs and turns: their viewers on this replica, and hints of their changes and output.
  *
  * The output of a run or turn appears on the replica that holds the device. A replica with viewers
- * of the work announces its interest to all others (`watch`) and renews the announcement; the holder
- * sends the output to the interested replicas.
+ * of the work announces its interest to all others (`watch`) and renews the announcement; the
+ * holder sends the output to the interested replicas.
  *
  *   device ─▶ output (holder) ──output──▶ receive (interested replica) ─▶ viewers
  */

@@ -1,8 +1,8 @@
 import type { BusMessage } from "./bus.ts";
 
 /**
- * Output of the programs of runs and turns: the chunks of devices, the messages that carry the chunks
- * to other replicas, and the last output of each run or turn, kept for later viewers.
+ * Output of the programs of runs and turns: the chunks of devices, the messages that carry the
+ * chunks to other replicas, and the last output of each run or turn, kept for later viewers.
  */
 
 export type OutputChunk = {
@@ -43,7 +43,9 @@ export function chunkOf(message: Extract<BusMessage, { kind: "output" }>): Outpu
   };
 }
 
-/** Whether a chunk is a program's output, and not an agent's activity (device/messages/activity.ts). */
+/**
+ * Whether a chunk is a program's output, and not an agent's activity (device/messages/activity.ts).
+ */
 export function isOutput({ stream }: OutputChunk): boolean {
   return stream < activityStreamsMin;
 }

@@ -1,10 +1,13 @@
 /**
- * Texts of agents in a destination's format. Markdown is cheap to write and may be costly to read: of
- * 32,000 characters a formatter can make half a minute, or overflow the stack.
+ * Texts of agents in a destination's format. Markdown is cheap to write and may be costly to read:
+ * of 32,000 characters a formatter can make half a minute, or overflow the stack.
  */
 import { BoundedWork } from "../../time/bounded.ts";
 
-/** Milliseconds to format a text; an ordinary one of full length takes 30, the first of a replica 60. */
+/**
+ * Milliseconds to format a text; an ordinary one of full length takes 30, the first of a replica
+ * 60.
+ */
 const formatMsMax = 200;
 const triesMax = 5;
 const formatting = new BoundedWork({

@@ -1,6 +1,6 @@
 /**
- * The tries of a replica by the receiver's host. Many orgs send to one host (Slack, a mail server): if the
- * host hangs, its tries would take all places of the replica.
+ * The tries of a replica by the receiver's host. Many orgs send to one host (Slack, a mail server):
+ * if the host hangs, its tries would take all places of the replica.
  */
 import type { Sent } from "../../scheduler/deliverer.ts";
 

@@ -26,7 +26,8 @@ export function withDocumentation(next: Handler, check: HostCheck = () => undefi
     if (problem !== undefined) return refuseHost(answer, problem);
     const ready = kept.get(path);
     if (ready) return serveFile(request, answer, ready);
-    // Most servers never show a page of the documentation: the pages are loaded by the first reader.
+    // Most servers never show a page of the documentation: the pages are loaded by the first
+    // reader.
     opening ??= import("./docs/site.ts").then(({ openSite }) => openSite());
     const site = await opening;
     const found = site.find(path);

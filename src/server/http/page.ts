@@ -19,7 +19,10 @@ export type PageFile = {
   type: string;
   etag: string;
   isImmutable: boolean;
-  /** The file's bytes in an encoding. The first reader's request compresses the file, on another thread. */
+  /**
+   * The file's bytes in an encoding. The first reader's request compresses the file, on another
+   * thread.
+   */
   body(encoding: Encoding): Promise<Buffer>;
 };
 
@@ -88,8 +91,8 @@ export function fileOf(name: string, bytes: Buffer): PageFile {
 const compressors: Record<Encoding, (bytes: Buffer) => Promise<Buffer>> = {
   identity: async (bytes) => bytes,
   gzip: (bytes) => promisify(gzip)(bytes, { level: 9 }),
-  // Asked for over TLS alone, once for each file and process: a tenth less than quality 9, for 0.4 s
-  // of processor time.
+  // Asked for over TLS alone, once for each file and process: a tenth less than quality 9, for 0.4
+  // s of processor time.
   br: (bytes) =>
     promisify(brotliCompress)(bytes, {
       params: {

@@ -10,9 +10,9 @@ const depthMax = inputDepthMax + 6;
 type Problem = { code: -32_700 | -32_600; message: string };
 
 /**
- * The messages as the transport takes them, and their number. A cancel of a call in the same request is
- * left out: a cancelled call has no answer, and the request would wait for the answer for ever. A caller
- * cancels by closing the connection.
+ * The messages as the transport takes them, and their number. A cancel of a call in the same
+ * request is left out: a cancelled call has no answer, and the request would wait for the answer
+ * for ever. A caller cancels by closing the connection.
  */
 export function messagesOf(body: string): { messages: JsonValue; count: number } | Problem {
   let messages: JsonValue;

@@ -32,9 +32,9 @@ export type Addressee = {
 };
 
 /**
- * The reason for turning a message down; undefined for an admitted message. A direct message needs its
- * sender in `allow_from`, a message in a group needs the group in `allow_groups`. "*" admits every
- * sender or group; without the setting no message is admitted.
+ * The reason for turning a message down; undefined for an admitted message. A direct message needs
+ * its sender in `allow_from`, a message in a group needs the group in `allow_groups`. "*" admits
+ * every sender or group; without the setting no message is admitted.
  */
 export function refusalOf(
   { config }: Pick<Addressee, "config">,
@@ -66,8 +66,8 @@ export function userOf(
 export type Taken = "new" | "repeated" | "edited" | "answer" | { refused: string };
 
 /**
- * Records the turn of a message, or the answer in it, once. "edited": the message was recorded before with another text.
- * Refuses while the org or the conversation has no room for a turn.
+ * Records the turn of a message, or the answer in it, once. "edited": the message was recorded
+ * before with another text. Refuses while the org or the conversation has no room for a turn.
  */
 export async function take(
   deps: { db: Db; quotas: Quotas; bell: Pick<Doorbell, "turnStarted"> & QuestionBell },

@@ -118,8 +118,8 @@ function endText(row: questions.QuestionRow): string {
 }
 
 /**
- * Takes a press of a button. Returns the reason of a refusal; undefined for a taken press, and for a
- * question that has ended: the question's message shows the end.
+ * Takes a press of a button. Returns the reason of a refusal; undefined for a taken press, and for
+ * a question that has ended: the question's message shows the end.
  */
 export async function press(
   deps: AnswerDeps,

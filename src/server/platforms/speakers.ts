@@ -1,6 +1,6 @@
 /**
- * Lines that speak and take messages in, on a replica that does not have the platform's instance: for
- * requests of platforms to our port, and for messages of destinations.
+ * Lines that speak and take messages in, on a replica that does not have the platform's instance:
+ * for requests of platforms to our port, and for messages of destinations.
  */
 import { createLookups } from "../../batches/lookups.ts";
 import * as platforms from "../../store/agents/platforms.ts";

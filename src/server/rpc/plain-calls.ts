@@ -1,9 +1,9 @@
 /**
  * Unary calls over gRPC and Connect's binary messages, on the bare HTTP/2 stream. In Connect's
- * handlers the one message of a call and its answer pass some ten layers of async iterables, and Node
- * makes a request and a response of the stream (docs/decisions/0025). Only the framing is implemented
- * here (plain-wires.ts). Interceptors, handlers and error statuses are those of all protocols, called
- * by Connect's own function.
+ * handlers the one message of a call and its answer pass some ten layers of async iterables, and
+ * Node makes a request and a response of the stream (docs/decisions/0025). Only the framing is
+ * implemented here (plain-wires.ts). Interceptors, handlers and error statuses are those of all
+ * protocols, called by Connect's own function.
  *
  *   taken ─▶ message read ─▶ interceptors, handler ─▶ headers, message, trailers
  *     └─ another protocol, or a token that must be looked up ─▶ Connect's handler

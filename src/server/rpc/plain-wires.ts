@@ -1,7 +1,6 @@
 /**
- * What differs between the protocols of plain-calls.ts: how a message comes, and how an answer or an
- * error goes. Each is as in Connect's handlers (plain-calls.test.ts
- * compares the bytes).
+ * What differs between the protocols of plain-calls.ts: how a message comes, and how an answer or
+ * an error goes. Each is as in Connect's handlers (plain-calls.test.ts compares the bytes).
  */
 import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { Message } from "@bufbuild/protobuf";
@@ -26,7 +25,10 @@ import { blame } from "../http/port/malformed.ts";
 /** A protocol of unary calls. */
 export type Wire = {
   name: "grpc" | "connect";
-  /** Whether the call's message comes as it is, with a deadline that can be read and that a timer can wait for. */
+  /**
+   * Whether the call's message comes as it is, with a deadline that can be read and that a timer
+   * can wait for.
+   */
   isPlain(headers: IncomingHttpHeaders): boolean;
   timeoutMsOf(headers: IncomingHttpHeaders): number | undefined;
   /** Lists the compressions that the caller can read. */
@@ -36,11 +38,14 @@ export type Wire = {
   responseTrailer: Record<string, string>;
   /**
    * The one message of the call, once its caller has sent all of it; undefined if the caller left
-   * before. Rejects as Connect's handlers do for a message that cannot be read or is too long, whose
-   * rest is not waited for; over gRPC also for no message, and for more than one.
+   * before. Rejects as Connect's handlers do for a message that cannot be read or is too long,
+   * whose rest is not waited for; over gRPC also for no message, and for more than one.
    */
   read(stream: ServerHttp2Stream, options: ReadOptions): Promise<Message | undefined>;
-  /** The answer of a call whose message or error `serve` brings; `serve` undefined: the caller has left. */
+  /**
+   * The answer of a call whose message or error `serve` brings; `serve` undefined: the caller has
+   * left.
+   */
   answer(
     context: HandlerContext,
     compression: Compression | null,

@@ -105,7 +105,10 @@ async function shown(
   return rows.map((row) => platformMessage(row, { instance: instances.get(row.stable_id), publicUrl, cell }));
 }
 
-/** Each platform by itself: a refused one does not stop the others. Results are in the request's order. */
+/**
+ * Each platform by itself: a refused one does not stop the others. Results are in the request's
+ * order.
+ */
 async function batchUpsert(
   deps: PlatformDeps,
   request: BatchUpsertPlatformsRequest,

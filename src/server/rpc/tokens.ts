@@ -134,7 +134,9 @@ function tokenRpcs(deps: Deps): Pick<Served, "listTokens" | "revokeToken"> {
   };
 }
 
-/** Refuses scopes that the principal cannot give, and a kind of token that cannot have the values. */
+/**
+ * Refuses scopes that the principal cannot give, and a kind of token that cannot have the values.
+ */
 function requireMayCreate(principal: Principal, request: CreateTokenRequest): void {
   const missing = request.scopes.find((scope) => !mayGrant(principal, scope));
   if (missing) {

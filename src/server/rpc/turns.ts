@@ -163,7 +163,9 @@ function conversationRpcs({
   };
 }
 
-/** The requested turn. Refuses with `not_found` what the request names and the org does not have. */
+/**
+ * The requested turn. Refuses with `not_found` what the request names and the org does not have.
+ */
 async function requested(db: Db, orgId: string, request: StartTurnRequest): Promise<NewTurn> {
   const resumed = request.resumeRunId === "" ? undefined : await requireResumable(db, orgId, request);
   const agentId =

@@ -38,7 +38,9 @@ const columns = sql`
   r.chat_id as "chatId", r.sender_id as "senderId", r.post_id as "postId", r.parts_sent as "partsSent", r.attempts,
   r.created_at as "createdAt"`;
 
-/** Open replies of the leased platforms that are due, the oldest first, without the ones at work. */
+/**
+ * Open replies of the leased platforms that are due, the oldest first, without the ones at work.
+ */
 export async function listDue(
   db: Db,
   options: { leases: readonly Lease[]; atWork: readonly string[]; limit: number },
@@ -53,7 +55,9 @@ export async function listDue(
   return rows;
 }
 
-/** Milliseconds until the next open reply of the platforms is due; undefined for none that waits. */
+/**
+ * Milliseconds until the next open reply of the platforms is due; undefined for none that waits.
+ */
 export async function findNextDueMs(db: Db, leases: readonly Lease[]): Promise<number | undefined> {
   if (leases.length === 0) return undefined;
   const { rows } = await sql<{ ms: number | null }>`

@@ -3,8 +3,8 @@
  * statement of a replica sees or writes the org's rows behind the fence, whichever pass or request
  * the statement belongs to. Without a move no policy exists, and the fence costs nothing.
  *
- * All tables are locked at once, so that a transaction ran either wholly before the fence, or wholly
- * behind it.
+ * All tables are locked at once, so that a transaction ran either wholly before the fence, or
+ * wholly behind it.
  */
 import { createHash } from "node:crypto";
 import pg from "pg";
@@ -69,7 +69,9 @@ async function dropPolicies(
   await client.query(drops.join("; "));
 }
 
-/** In a transaction with all tables locked, for which no statement of a replica fails (give-way.ts). */
+/**
+ * In a transaction with all tables locked, for which no statement of a replica fails (give-way.ts).
+ */
 async function locked(
   client: pg.ClientBase,
   tables: readonly OrgTable[],

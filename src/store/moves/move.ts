@@ -22,8 +22,8 @@ export type Moved = { tables: number; rows: number; fencedMs: number };
 /** A replica uses a looked-up token for 5 s; then it sees that the org is leaving. */
 const closingMs = 6_000;
 /**
- * Milliseconds until devices that do not leave are fenced out all the same: shorter than the time to
- * be heard of (PINION_HEARTBEAT_TTL_MS), which runs for devices that have left.
+ * Milliseconds until devices that do not leave are fenced out all the same: shorter than the time
+ * to be heard of (PINION_HEARTBEAT_TTL_MS), which runs for devices that have left.
  */
 const drainMsMax = 20_000;
 const pollMs = 200;
@@ -32,7 +32,9 @@ const sayEveryMs = 2_000;
 /** A sequence at the target that is behind goes this far beyond the source's. */
 const sequenceMargin = 1_000_000;
 
-/** Moves the org, or goes on with its move. Refuses with `failed_precondition` before any change. */
+/**
+ * Moves the org, or goes on with its move. Refuses with `failed_precondition` before any change.
+ */
 export function moveOrg(options: MoveOptions): Promise<Moved> {
   return withEnds(options, async (ends, tables) => {
     const { orgId } = options;
@@ -185,8 +187,9 @@ async function createPartitions({ source, target }: Ends, tables: readonly OrgTa
 }
 
 /**
- * The org brings the sums of its past days (work/service/past-days.ts), so the target adds changes of
- * those days to them. A day without a partition there has its rows in the default partition, which does.
+ * The org brings the sums of its past days (work/service/past-days.ts), so the target adds changes
+ * of those days to them. A day without a partition there has its rows in the default partition,
+ * which does.
  */
 async function countChanges({ source, target }: Ends, orgId: string): Promise<void> {
   const { rows } = await source.query<{ name: string }>(

@@ -57,7 +57,9 @@ export async function note(tx: Db, request: Request): Promise<void> {
       where request.created_at < now() - ${repeatMs} * interval '1 millisecond'`.execute(tx);
 }
 
-/** The result of the first call as an expression; null: the current call is the first, or has no id. */
+/**
+ * The result of the first call as an expression; null: the current call is the first, or has no id.
+ */
 export function madeOf({ orgId, actor, rpc, requestId, startName }: Request): RawBuilder<Json | null> {
   const made = sql`(select made from request
       where org_id = ${orgId} and actor = ${actor} and rpc = ${rpc} and id = ${requestId})`;

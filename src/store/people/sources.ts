@@ -2,7 +2,8 @@
  * The source of a call. The interceptor sets the source around every call, and `events.append`
  * writes it into every event of the call: no handler passes it on, so none can forget.
  *
- * Work shared by many calls runs outside of each call (src/batches/batcher.ts), and records no source.
+ * Work shared by many calls runs outside of each call (src/batches/batcher.ts), and records no
+ * source.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 

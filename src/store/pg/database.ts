@@ -38,8 +38,8 @@ export type Database = {
   /** Number of connections opened so far. */
   opened(): number;
   /**
-   * Milliseconds since the database last answered a statement; infinite before the first answer, and
-   * after a connection broke, until the next answer.
+   * Milliseconds since the database last answered a statement; infinite before the first answer,
+   * and after a connection broke, until the next answer.
    */
   answeredAgoMs(): number;
   /**
@@ -196,7 +196,9 @@ export function openDatabase(options: DatabaseOptions): Database {
 
 const kyselyOf = (pool: PostgresPool) => new Kysely<Schema>({ dialect: new PostgresDialect({ pool }) });
 
-/** Counts the pool's connections, and notes their answers and those that no caller may use again. */
+/**
+ * Counts the pool's connections, and notes their answers and those that no caller may use again.
+ */
 function watchConnections(pool: pg.Pool, { log }: DatabaseOptions) {
   const doomed = new WeakSet<object>();
   let opened = 0;
@@ -246,9 +248,9 @@ const retryWaitMs = 25;
 
 /**
  * Runs `fn` in a READ COMMITTED transaction, and commits all of its writes or none, the ones of
- * last.ts at the end. With an open transaction, runs in the open transaction. After a serialization failure or a deadlock `fn` runs
- * again, at most 5 times in all with at most 250 ms of waiting, so `fn` must have no effects
- * outside of the database that a second run does not undo.
+ * last.ts at the end. With an open transaction, runs in the open transaction. After a serialization
+ * failure or a deadlock `fn` runs again, at most 5 times in all with at most 250 ms of waiting, so
+ * `fn` must have no effects outside of the database that a second run does not undo.
  */
 export async function transaction<T>(db: Db, fn: (tx: Transaction<Schema>) => Promise<T>): Promise<T> {
   if (db.isTransaction) return fn(db as Transaction<Schema>);

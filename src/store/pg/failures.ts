@@ -64,8 +64,8 @@ export function isFinal(error: unknown): boolean {
 const refusals = new WeakSet<Error>();
 
 /**
- * Runs a statement that takes the data of a report or of a watcher; a final error of it is the data's,
- * or its work's row's.
+ * Runs a statement that takes the data of a report or of a watcher; a final error of it is the
+ * data's, or its work's row's.
  */
 export async function takingData<T>(run: () => Promise<T>): Promise<T> {
   try {
@@ -118,7 +118,9 @@ export function isOutdated(code: string | undefined): boolean {
   return code === "0A000" || code === "26000";
 }
 
-/** A transaction that has to begin anew; its code is serialization_failure (database.transaction). */
+/**
+ * A transaction that has to begin anew; its code is serialization_failure (database.transaction).
+ */
 export class LostRace extends Error {
   readonly code = "40001";
 }

@@ -1,8 +1,8 @@
 /**
  * Locks on whole tables, for changes of the schema beside statements that run. A wait for a table
  * while other tables are locked can close a circle with a transaction that has read the one and now
- * wants the other; PostgreSQL ends the transaction that finds the circle, after `deadlock_timeout` of
- * its own wait. Here all tables are locked within half of that time, or given up together: so no
+ * wants the other; PostgreSQL ends the transaction that finds the circle, after `deadlock_timeout`
+ * of its own wait. Here all tables are locked within half of that time, or given up together: so no
  * transaction can wait long enough for them to find a circle, and none is ever ended.
  *
  *   autovacuum out ─▶ lock all ─▶ held
@@ -32,8 +32,9 @@ const pauseMs = 300;
 const maintenanceMs = 10_000;
 
 /**
- * Locks the tables, with their partitions, until the end of the transaction. Fails with PostgreSQL's
- * error of the last try if the tables were in use for `patienceMs`, a minute by default.
+ * Locks the tables, with their partitions, until the end of the transaction. Fails with
+ * PostgreSQL's error of the last try if the tables were in use for `patienceMs`, a minute by
+ * default.
  */
 export async function lockGivingWay(
   send: Send,

@@ -41,9 +41,9 @@ export async function findBeginning(db: Db): Promise<string | undefined> {
 }
 
 /**
- * The database of work that was begun in the database `before` and has ended, as far as known. After
- * a failover meanwhile the former database is named: the work may be lost with it, and a device offers
- * a result again only to another database than the answer's.
+ * The database of work that was begun in the database `before` and has ended, as far as known.
+ * After a failover meanwhile the former database is named: the work may be lost with it, and a
+ * device offers a result again only to another database than the answer's.
  */
 export function storedIn(
   before: Incarnation | undefined,

@@ -94,11 +94,14 @@ function withoutSync(connection: object): object {
 
 /**
  * One query for the client, made of several statements (the members): hands each answer to the
- * member that PostgreSQL answers at the moment. A single statement is sent as pg sends a query. After
- * the end, the object keeps no member and no result.
+ * member that PostgreSQL answers at the moment. A single statement is sent as pg sends a query.
+ * After the end, the object keeps no member and no result.
  */
 class Joined {
-  /** Milliseconds until a client without an answer gives up: the limit of one statement, times their number. */
+  /**
+   * Milliseconds until a client without an answer gives up: the limit of one statement, times their
+   * number.
+   */
   readonly query_timeout: number;
   /** The client puts a function in its place that stops the client's timer and then calls it. */
   callback: Callback;

@@ -24,7 +24,8 @@ function providerOf(missing: readonly string[]): MigrationProvider {
           async up(db) {
             if (!isLocked) await lockTables(db, missing);
             isLocked = true;
-            // Without parameters the text is sent as a simple query, which may hold many statements.
+            // Without parameters the text is sent as a simple query, which may hold many
+            // statements.
             await sql.raw(text).execute(db);
           },
         };
@@ -35,8 +36,9 @@ function providerOf(missing: readonly string[]): MigrationProvider {
 }
 
 /**
- * The locks that a migration declares: a line "-- locks in MODE mode: TABLE, …" (or several) names the
- * tables from before the migration that it changes (test/integration/store/migration-locks.test.ts).
+ * The locks that a migration declares: a line "-- locks in MODE mode: TABLE, …" (or several) names
+ * the tables from before the migration that it changes
+ * (test/integration/store/migration-locks.test.ts).
  */
 export function locksOf(text: string): Map<LockMode, string[]> {
   const locks = new Map<LockMode, string[]>();
@@ -66,8 +68,8 @@ async function lockTables(db: Kysely<unknown>, missing: readonly string[]): Prom
  * Applies the missing migrations, in one transaction: all or none. Of several concurrent starts,
  * one applies and the others wait and then find none missing. Uses its own connection without a
  * statement timeout, which should reach PostgreSQL directly and not through a pooler. Refuses a
- * database of a newer version. No statement of a running replica fails for it: the tables are locked
- * together before the first change, within a time in which PostgreSQL ends nobody.
+ * database of a newer version. No statement of a running replica fails for it: the tables are
+ * locked together before the first change, within a time in which PostgreSQL ends nobody.
  */
 export async function migrate(url: string, log?: Logger): Promise<{ applied: string[] }> {
   const pool = new pg.Pool({

@@ -1,7 +1,7 @@
 /**
  * Fewer round trips for transactions. The beginning of a transaction, its settings, and statements
- * marked {@link inCompany} wait. They are sent together with the next unmarked statement, or with the
- * commit (joined.ts):
+ * marked {@link inCompany} wait. They are sent together with the next unmarked statement, or with
+ * the commit (joined.ts):
  *
  *   transaction:  begin ┐                insert (marked) ┐
  *                       └─▶ first statement ─▶ …         └─▶ commit
@@ -178,7 +178,9 @@ class SavingClient {
 /** The result of a statement that waits, or that needs no sending. */
 const nothing = (command: string) => ({ command, rowCount: 0, rows: [] as unknown[] });
 
-/** Kysely's own statements about transactions come without parameters, "start transaction …" first. */
+/**
+ * Kysely's own statements about transactions come without parameters, "start transaction …" first.
+ */
 function isBegin(text: string): boolean {
   return /^(begin|start transaction)\b/.test(text);
 }

@@ -151,8 +151,8 @@ function findAttempts(rows: Rows): Map<string, KnownAttempt> {
 }
 
 /**
- * Maximum number of shown entries per subject. The subject's own entries come first; of too many the
- * first and the last are shown.
+ * Maximum number of shown entries per subject. The subject's own entries come first; of too many
+ * the first and the last are shown.
  */
 const linesMax = 40;
 /** Faults that began or ended within this time of the shown messages are shown, too. */

@@ -1,6 +1,8 @@
 import type { Entry } from "../history.ts";
 
-/** A daemon's child programs append a line at their beginning and at their end, without the daemon. */
+/**
+ * A daemon's child programs append a line at their beginning and at their end, without the daemon.
+ */
 export const programsFileOf = ({ stateDir }: { stateDir: string }) => `${stateDir}.programs`;
 
 /** "finished 01a2… 1 1796000000000": phase, run, attempt, and the moment by the machine's clock. */

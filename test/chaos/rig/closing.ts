@@ -4,8 +4,8 @@ import { setTimeout as delay } from "node:timers/promises";
 const closeMsMax = 60_000;
 
 /**
- * The end of a part of the rig, bounded: a part that does not end is named, and the others are closed
- * all the same.
+ * The end of a part of the rig, bounded: a part that does not end is named, and the others are
+ * closed all the same.
  */
 export function closing(part: string, close: () => unknown): () => Promise<void> {
   return async () => {

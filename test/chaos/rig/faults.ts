@@ -194,9 +194,9 @@ function ofPostgres(rig: Rig): Strike {
 }
 
 /**
- * The standby stops hearing of the primary, and replaces the primary when the fault ends: commits in
- * between are lost. Without a standby nothing happens: the new one is not ready, or the primary is
- * away.
+ * The standby stops hearing of the primary, and replaces the primary when the fault ends: commits
+ * in between are lost. Without a standby nothing happens: the new one is not ready, or the primary
+ * is away.
  */
 function ofFailover({ cluster, replicas }: Rig): Strike {
   let isCut = false;

@@ -121,8 +121,8 @@ export async function someAtOnce<T>(tasks: readonly (() => Promise<T>)[]): Promi
 }
 
 /**
- * For each device one watcher with a schedule and one without, pinned to the device; for each worker
- * two that are pinned to no device.
+ * For each device one watcher with a schedule and one without, pinned to the device; for each
+ * worker two that are pinned to no device.
  */
 export async function createWatchers(options: {
   clients: ReadonlyMap<string, Clients>;

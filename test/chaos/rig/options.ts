@@ -13,7 +13,9 @@ export type RigOptions = {
   every?: number;
   /** Maximum duration of an attempt's work. */
   workMsMax?: number;
-  /** The source tree of the replicas and the devices; this checkout, unless a mutation is tested. */
+  /**
+   * The source tree of the replicas and the devices; this checkout, unless a mutation is tested.
+   */
   sourceTree?: string | undefined;
   /** The script of a built command for the replicas, in place of sources. */
   program?: string | undefined;

@@ -51,7 +51,9 @@ const readyPollMs = 50;
 /** The longest wait for the end of a full disk, and the pause between two starts. */
 const roomMsMax = 60_000;
 const roomPollMs = 500;
-/** A server process may stand still in the handler of its signal, and its postmaster waits for it. */
+/**
+ * A server process may stand still in the handler of its signal, and its postmaster waits for it.
+ */
 const crashMsMax = 10_000;
 const connectTimeoutMs = 5_000;
 const statementTimeoutMs = 20_000;

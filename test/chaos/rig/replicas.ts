@@ -15,7 +15,9 @@ export type ReplicaProcess = {
   /** Takes connections, as far as the rig knows. */
   readonly isUp: boolean;
   readonly child: Child | undefined;
-  /** Starts the replica; resolves when it serves, rejects when the process ends before or is late. */
+  /**
+   * Starts the replica; resolves when it serves, rejects when the process ends before or is late.
+   */
   start(): Promise<void>;
   kill(): Promise<void>;
   /** Asks the replica to stop, and waits until the process has ended. */

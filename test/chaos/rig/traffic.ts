@@ -133,8 +133,8 @@ async function openReceiver(record: Record) {
 }
 
 /**
- * Posts to a hook; each delivery is repeated until an answer of 202, and at times once more. `stop`: no
- * further deliveries; `end`: no further posts either.
+ * Posts to a hook; each delivery is repeated until an answer of 202, and at times once more.
+ * `stop`: no further deliveries; `end`: no further posts either.
  */
 async function send(
   { id, secret }: { id: string; secret: string },

@@ -95,7 +95,9 @@ class Asking {
     );
   }
 
-  /** Whole minutes before the creation of the watcher, where the watcher has no slots of its own. */
+  /**
+   * Whole minutes before the creation of the watcher, where the watcher has no slots of its own.
+   */
   async #backfill({ org, id, createdAt }: RigWatcher, every: number): Promise<void> {
     const end = Math.floor((createdAt - backfillMs * this.#random.whole(1, 20)) / every) * every;
     const start = end - this.#random.whole(1, 3) * every;

@@ -1,8 +1,8 @@
 /**
  * The first minutes of a newcomer, as `npm run newcomer` plays them: a clone with `npm ci` and `npm
- * start`, the one-file program without Node, and a second account as the other laptop. Minutes long,
- * and asks npm's registry. The limits of the clock are the script's own exit code; here only the
- * steps count, since another machine may be busy.
+ * start`, the one-file program without Node, and a second account as the other laptop. Minutes
+ * long, and asks npm's registry. The limits of the clock are the script's own exit code; here only
+ * the steps count, since another machine may be busy.
  */
 import { execFile } from "node:child_process";
 import { join, resolve } from "node:path";

@@ -1,4 +1,6 @@
-/** Many runs at once from the page: narrowed by the address, counted first, then done with progress. */
+/**
+ * Many runs at once from the page: narrowed by the address, counted first, then done with progress.
+ */
 import { describe, expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { browserPath, findBarriers, patient, useBrowser } from "../../support/browser.ts";

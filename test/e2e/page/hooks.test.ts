@@ -1,4 +1,7 @@
-/** Hooks with their deliveries, and the chain, hooks and destinations of a watcher, in a real browser. */
+/**
+ * Hooks with their deliveries, and the chain, hooks and destinations of a watcher, in a real
+ * browser.
+ */
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
 import { HookKind } from "#gen/pinion/v1/hook_pb.js";

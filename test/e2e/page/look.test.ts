@@ -141,8 +141,8 @@ describe.skipIf(!browserPath)("every view", () => {
   }
 
   /**
-   * What does not fit on a phone of 360 pixels: how far the page, or the dialog on it, is wider, and
-   * titles that are broken within a word.
+   * What does not fit on a phone of 360 pixels: how far the page, or the dialog on it, is wider,
+   * and titles that are broken within a word.
    */
   async function misfits(page: Page): Promise<(number | string)[]> {
     const size = page.viewportSize()!;

@@ -1,6 +1,6 @@
 /**
- * Agents that have answered, and whose program has not ended yet: the answer is the result, whatever
- * ends the program. And agents that are ended while they ask.
+ * Agents that have answered, and whose program has not ended yet: the answer is the result,
+ * whatever ends the program. And agents that are ended while they ask.
  */
 import { existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -20,8 +20,8 @@ import {
 } from "../client/harness.ts";
 
 /**
- * Answers, tells by a file that its input has ended, which is after the answer was read, and goes on
- * until it is killed, or for a minute.
+ * Answers, tells by a file that its input has ended, which is after the answer was read, and goes
+ * on until it is killed, or for a minute.
  */
 const program = (type: string, file: string) => `
 if (process.argv.includes("--version")) process.exit();
@@ -68,7 +68,9 @@ async function start(type: string, more: string) {
 
 const types = ["claude-code", "acp"];
 
-/** Asks a person, and answers as soon as anything at all comes back, also while it is being ended. */
+/**
+ * Asks a person, and answers as soon as anything at all comes back, also while it is being ended.
+ */
 const asker = (type: string) => `
 if (process.argv.includes("--version")) process.exit();
 process.on("SIGTERM", () => {});

@@ -111,7 +111,8 @@ test.skipIf(process.platform !== "linux")(
     expect(output).toContain("PATH\n");
     expect(output).not.toMatch(/^(MY_API_KEY|PINION_TOKEN)$/m);
     expect(output).toContain("mine: sk-hush");
-    // The file of the handed-over token is deleted. Databases of other test runs may come meanwhile.
+    // The file of the handed-over token is deleted. Databases of other test runs may come
+    // meanwhile.
     expect(
       readdirSync("/dev/shm").filter((name) => /^pinion-(?!test-)/.test(name) && !before.includes(name)),
     ).toEqual([]);

@@ -23,7 +23,9 @@ function as(token: string): Person {
   return (...args) => runCommand(env, ...args);
 }
 
-/** Ada's device, a watcher on it, and an ended run that said the secret word. Bea is a member too. */
+/**
+ * Ada's device, a watcher on it, and an ended run that said the secret word. Bea is a member too.
+ */
 beforeAll(async () => {
   const owner = as(replicas.here.token);
   const add = async (email: string) => {

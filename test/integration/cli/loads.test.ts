@@ -9,7 +9,9 @@ const { outputs }: Metafile = JSON.parse(
   readFileSync(join(dirname(inject("pinionMain")), metafileName), "utf8"),
 );
 
-/** The packages and sources that a module loads with it; parts that it loads on demand do not count. */
+/**
+ * The packages and sources that a module loads with it; parts that it loads on demand do not count.
+ */
 function loadedBy(module: string): string {
   const [start] = Object.entries(outputs).find(([, { entryPoint }]) => entryPoint === module) ?? [];
   if (start === undefined) throw new Error(`${module} is no part of its own`);

@@ -6,7 +6,9 @@ import { expect, test } from "vitest";
 import { removeTree } from "../../../clients/ts/src/remove-tree.ts";
 import { makeStateDir, settledSession, startDaemon, startPeer } from "./harness.ts";
 
-/** A program that makes a directory with a path longer than any system takes, and prints its mark. */
+/**
+ * A program that makes a directory with a path longer than any system takes, and prints its mark.
+ */
 const digs = `const { mkdirSync } = require("node:fs");
 const name = "d".repeat(200);
 for (let depth = 0; depth < 40; depth += 1) { mkdirSync(name); process.chdir(name); }

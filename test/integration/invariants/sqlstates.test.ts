@@ -70,8 +70,8 @@ type Work = {
 const carriesData = /insert into (run_finished|run_report|late_result|turn_finished)/;
 
 /**
- * Does the work with each of its statements failing, in each way, for as long as asked; and in the end
- * without a failure. Returns the statements.
+ * Does the work with each of its statements failing, in each way, for as long as asked; and in the
+ * end without a failure. Returns the statements.
  */
 async function failEverywhere(
   proxy: StatementProxy,

@@ -47,7 +47,8 @@ async function partitions(db: Db): Promise<string[]> {
 const nameOf = (daysBack: number) =>
   `run_finished_${new Date(Date.now() - daysBack * 86_400_000).toISOString().slice(0, 10).replaceAll("-", "")}`;
 
-// A new database has no partitions but the defaults; the template of the tests has those of the coming days.
+// A new database has no partitions but the defaults; the template of the tests has those of the
+// coming days.
 beforeEach(async () => {
   const { rows } = await sql<{ name: string }>`
     select c.relname as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
@@ -142,7 +143,8 @@ test.skipIf(isClockFaked).each([
   await sql.raw(first).execute(reader.tx);
   const tended = retain();
   await untilBlocked(db);
-  // Longer than deadlock_timeout: a pass that still waits has looked for a circle by now, and found none.
+  // Longer than deadlock_timeout: a pass that still waits has looked for a circle by now, and found
+  // none.
   await sql`select pg_sleep(0.5)`.execute(db);
   await sql.raw(then).execute(reader.tx);
   await reader.commit();

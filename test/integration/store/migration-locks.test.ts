@@ -46,7 +46,10 @@ const noted = new Map<string, LockMode>([
   ["RowExclusiveLock", "share row exclusive"],
 ]);
 
-/** The tables from before a migration that it locks, with the mode to declare; applies the migration. */
+/**
+ * The tables from before a migration that it locks, with the mode to declare; applies the
+ * migration.
+ */
 function locksTakenBy(text: string) {
   return t.db.transaction().execute(async (tx) => {
     const before = await sql<{ name: string }>`select relname as name from pg_class

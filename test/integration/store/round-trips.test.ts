@@ -390,7 +390,7 @@ test("answers that nobody uses any more do not wait for a full collection of the
     collect({ type: "minor" });
     collect({ type: "minor" });
   }
-  // A row is an object of at least 32 bytes: kept, the answers would be more than 6 MB. Code that is
-  // compiled meanwhile becomes old, too: up to 0.5 MB.
+  // A row is an object of at least 32 bytes: kept, the answers would be more than 6 MB. Code that
+  // is compiled meanwhile becomes old, too: up to 0.5 MB.
   expect((oldBytes() - before) / (2 * times * rowsEach)).toBeLessThan(16);
 });

@@ -1,8 +1,8 @@
 /**
- * Two transactions take their locks in one order: members, devices, grants, hooks, runs, turns, watchers, agents;
- * and destinations, deliveries.
- * Each test holds the first lock of one transaction, and has the other transaction wait for it; the
- * lock that the first one takes next has to be free. (`support/deadlocks.ts` finds what is left.)
+ * Two transactions take their locks in one order: members, devices, grants, hooks, runs, turns,
+ * watchers, agents; and destinations, deliveries. Each test holds the first lock of one
+ * transaction, and has the other transaction wait for it; the lock that the first one takes next
+ * has to be free. (`support/deadlocks.ts` finds what is left.)
  */
 import { randomUUID } from "node:crypto";
 import { type RawBuilder, sql } from "kysely";
@@ -81,7 +81,10 @@ const editAgent = (change: Partial<agentEdits.AgentValues>) =>
     change: (current) => ({ ...current, ...change }),
   });
 
-/** Takes the first lock, has `other` wait for it, takes the second lock at once, and lets `other` go on. */
+/**
+ * Takes the first lock, has `other` wait for it, takes the second lock at once, and lets `other` go
+ * on.
+ */
 async function inOneOrder(locks: {
   first: (tx: Db) => Promise<unknown>;
   second: RawBuilder<unknown>;

@@ -8,7 +8,8 @@ test.skipIf(process.platform === "win32")(
   () => {
     const writer = spawn("sh", ["-c", "printf 'the first '; sleep 0.3; printf 'and the last'"]);
     onTestFinished(() => void writer.kill());
-    // Node's end of a child's pipe is in non-blocking mode, as the standard input of a command may be.
+    // Node's end of a child's pipe is in non-blocking mode, as the standard input of a command may
+    // be.
     const { fd } = (writer.stdout as unknown as { _handle: { fd: number } })._handle;
     expect(readWhole(fd, "standard input").toString()).toBe("the first and the last");
   },

@@ -1,4 +1,6 @@
-/** Names that people of orgs choose, asked of a name server of the test: slow, silent, and changing. */
+/**
+ * Names that people of orgs choose, asked of a name server of the test: slow, silent, and changing.
+ */
 import { createSocket } from "node:dgram";
 import { lookup } from "node:dns/promises";
 import { createServer } from "node:http";
@@ -10,7 +12,9 @@ import { post } from "../../../src/network/outgoing.ts";
 
 const typeA = 1;
 
-/** A name server: the IPv4 addresses of a name; none: there is no such name; undefined: no answer. */
+/**
+ * A name server: the IPv4 addresses of a name; none: there is no such name; undefined: no answer.
+ */
 async function openNameServer(addressesOf: (name: string) => string[] | undefined): Promise<string> {
   const server = createSocket("udp4");
   server.on("message", (query, from) => {

@@ -1,4 +1,6 @@
-/** Peers that answer a message in odd ways, on bare sockets: each try ends, and the status counts. */
+/**
+ * Peers that answer a message in odd ways, on bare sockets: each try ends, and the status counts.
+ */
 import { type AddressInfo, createServer, type Socket } from "node:net";
 import { expect, onTestFinished, test } from "vitest";
 import { createReach } from "../../../src/network/addresses.ts";

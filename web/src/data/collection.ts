@@ -162,7 +162,8 @@ class Listed<T extends object> implements Collection<T> {
       this.error.value = "";
     } catch (failure) {
       if (mine.signal.aborted) return;
-      // Only an unreachable server is asked again; other errors, such as a missing permission, stay.
+      // Only an unreachable server is asked again; other errors, such as a missing permission,
+      // stay.
       this.#isStale = isUnreachable(failure);
       this.error.value = explainError(failure);
       if (this.state.value !== "ready") this.state.value = "failed";
@@ -208,7 +209,9 @@ class Listed<T extends object> implements Collection<T> {
   }
 }
 
-/** The sort order of a source. A changed item is a new object, so each sort key is computed once. */
+/**
+ * The sort order of a source. A changed item is a new object, so each sort key is computed once.
+ */
 class Order<T extends object> {
   readonly #source: Pick<Source<T>, "orderOf" | "isDescending">;
   readonly #keys = new WeakMap<T, string>();

@@ -1,6 +1,7 @@
 /**
- * The event stream of this tab. The stream resumes after the last received event, so no logged event
- * is missed. Transient events have no cursor; after every gap the lists are read again instead.
+ * The event stream of this tab. The stream resumes after the last received event, so no logged
+ * event is missed. Transient events have no cursor; after every gap the lists are read again
+ * instead.
  *
  * | state          | meaning                                                   |
  * |----------------|-----------------------------------------------------------|

@@ -52,7 +52,9 @@ export function Dialog(props: { title: string; class?: string; children: Compone
   );
 }
 
-/** The end of a form in a dialog: what went wrong, a button that closes, and the button that acts. */
+/**
+ * The end of a form in a dialog: what went wrong, a button that closes, and the button that acts.
+ */
 export function DialogEnd(props: { action: string; error?: string; isDisabled?: boolean }) {
   return (
     <>

@@ -160,7 +160,10 @@ type Sight = {
   look(): void;
 };
 
-/** The rows in sight, also after a scroll, after a change of the window, and after a change of `count`. */
+/**
+ * The rows in sight, also after a scroll, after a change of the window, and after a change of
+ * `count`.
+ */
 function useSight(count: number): Sight {
   const space = useRef<HTMLDivElement>(null);
   const rowHeight = useRef(rowHeightDefault);
@@ -208,7 +211,9 @@ function useSight(count: number): Sight {
   return { space, rowHeight, top, range, look };
 }
 
-/** The function that moves the focus to a row: at once, or after the render of a row out of sight. */
+/**
+ * The function that moves the focus to a row: at once, or after the render of a row out of sight.
+ */
 function useFocus(sight: Sight, active: Signal<number>): (index: number) => void {
   const wantsFocus = useRef(false);
   const focus = (index: number) => {

@@ -1,4 +1,6 @@
-/** All orgs, for admins of the operator's org: the list, a new org, and the way into another org. */
+/**
+ * All orgs, for admins of the operator's org: the list, a new org, and the way into another org.
+ */
 import { useSignal } from "@preact/signals";
 import type { Org } from "#gen/pinion/v1/org_pb.js";
 import { caller, explainError, orgs } from "../data/api.ts";

@@ -1,4 +1,6 @@
-/** What starts a watcher beside its schedule, and where its results go: chain, hooks, destinations. */
+/**
+ * What starts a watcher beside its schedule, and where its results go: chain, hooks, destinations.
+ */
 import { NotifyWhen } from "#gen/pinion/v1/destination_pb.js";
 import type { Watcher } from "#gen/pinion/v1/watcher_pb.js";
 import { hooks as api } from "../data/hooks.ts";

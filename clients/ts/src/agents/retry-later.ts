@@ -42,7 +42,9 @@ function statedMs(text: string, nowMs: number): number | undefined {
 /** Words before a moment. */
 const BEFORE = String.raw`(?:\b(?:at|until|after|on|resets?|reset[-_ ]?(?:s_)?(?:at|time)|retry[-_ ]after|available)\b["']?\s*[:=]?\s*["']?)`;
 
-/** "usage limit reached|1789000000", `"resets_at":1789000000`: seconds or milliseconds since 1970. */
+/**
+ * "usage limit reached|1789000000", `"resets_at":1789000000`: seconds or milliseconds since 1970.
+ */
 function epochMs(text: string, nowMs: number): number | undefined {
   const found = new RegExp(String.raw`(?:\||${BEFORE})(\d{10})(\d{3})?(?!\d)`, "i").exec(text);
   if (found?.[1] === undefined) return undefined;
@@ -83,8 +85,8 @@ const DAY_MS = 24 * 3_600_000;
 const JUST_PASSED_MS = 10 * 60_000;
 
 /**
- * A time of day: "resets 3pm (Europe/Berlin)", "resets Oct 9, 3:30pm", "try again at 15:00 UTC". The
- * zone is the device's without a named zone; the day is the next one with this time.
+ * A time of day: "resets 3pm (Europe/Berlin)", "resets Oct 9, 3:30pm", "try again at 15:00 UTC".
+ * The zone is the device's without a named zone; the day is the next one with this time.
  */
 function clockMs(text: string, nowMs: number): number | undefined {
   const date = String.raw`(?:(?<month>[A-Z][a-z]{2})[a-z]*\.? (?<day>\d{1,2})(?:st|nd|rd|th)?,?(?: (?<year>\d{4}),?)?(?: at)? )?`;
@@ -150,7 +152,9 @@ function wallOf(ms: number, timeZone: string | undefined): Wall {
   };
 }
 
-/** The moment with a wall time in a zone; in the gap of a clock change, the moment after the gap. */
+/**
+ * The moment with a wall time in a zone; in the gap of a clock change, the moment after the gap.
+ */
 function momentOf(
   [year, month, day]: [number, number, number],
   hour: number,

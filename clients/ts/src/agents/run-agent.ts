@@ -67,7 +67,9 @@ export async function runAgent(run: AgentRun): Promise<AttemptResult> {
   }
 }
 
-/** The result of an attempt that the device or the server ended: an end by others allows no retry. */
+/**
+ * The result of an attempt that the device or the server ended: an end by others allows no retry.
+ */
 function endedBy(ending: Ending | undefined, run: AgentRun, whole: AttemptResult): AttemptResult {
   const { executor, context, timeoutMs } = run;
   // An answer that was there before the abort is a result.

@@ -109,7 +109,10 @@ function dataOf(text: string): { value: unknown } | undefined {
   return undefined;
 }
 
-/** Content of the last closed block between two fences. Line by line: one pattern would go back for years. */
+/**
+ * Content of the last closed block between two fences. Line by line: one pattern would go back for
+ * years.
+ */
 function lastFencedBlock(text: string): string | undefined {
   const lines = text.split("\n");
   let start: number | undefined;

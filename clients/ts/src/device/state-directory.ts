@@ -14,7 +14,10 @@ export interface StateDirectory {
   kept: KeptResults;
 }
 
-/** Errors of a disk that is full, read-only, failing or away, and of a machine without memory or files. */
+/**
+ * Errors of a disk that is full, read-only, failing or away, and of a machine without memory or
+ * files.
+ */
 const passingCodes = new Set([
   ...["ENOSPC", "EDQUOT", "EROFS", "EIO", "ESTALE", "ETIMEDOUT", "EBUSY"],
   ...["EMFILE", "ENFILE", "ENOMEM", "EAGAIN"],

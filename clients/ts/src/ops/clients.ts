@@ -128,7 +128,10 @@ export function createClients(options: ClientOptions): Clients {
   return clients as Clients;
 }
 
-/** Named at the first use of a client: the descriptors of all services take a command 50 ms to build. */
+/**
+ * Named at the first use of a client: the descriptors of all services take a command 50 ms to
+ * build.
+ */
 const services: { [Name in keyof Omit<Clients, "close">]: () => DescService } = {
   watchers: () => WatcherService,
   runs: () => RunService,

@@ -29,7 +29,9 @@ export const unknownDatabase: KeptBy = { systemIdentifier: "0", timeline: 0 };
 export interface Kept {
   workId: string;
   attemptToken: string;
-  /** Time of the acknowledgement, in ms since the epoch by the server's clock, if that was known. */
+  /**
+   * Time of the acknowledgement, in ms since the epoch by the server's clock, if that was known.
+   */
   acknowledgedAtMs: number;
   /** When this process kept or found the result, by the monotonic clock. */
   since: number;
@@ -180,7 +182,9 @@ export class KeptResults {
     }
   }
 
-  /** Writes the records in memory; the first error of the disk ends the attempt, for the next call. */
+  /**
+   * Writes the records in memory; the first error of the disk ends the attempt, for the next call.
+   */
   async saveAll(): Promise<void> {
     if (this.#isSaving) return;
     this.#isSaving = true;
@@ -204,8 +208,9 @@ export class KeptResults {
   }
 
   /**
-   * The database's log has come to a position. A result that was acknowledged at an earlier position
-   * is stored before the new position: the server read the new position after the acknowledgement.
+   * The database's log has come to a position. A result that was acknowledged at an earlier
+   * position is stored before the new position: the server read the new position after the
+   * acknowledgement.
    */
   passed(by: KeptBy, position: bigint, options: { isWelcome: boolean }): void {
     for (const kept of this.#kept.values()) {
@@ -245,8 +250,8 @@ export class KeptResults {
   }
 
   /**
-   * Undefined if the record is gone, damaged, or of a newer daemon; a damaged one is dropped. The file's name may change
-   * at any time, with the entry: a caller's entry may be an earlier one.
+   * Undefined if the record is gone, damaged, or of a newer daemon; a damaged one is dropped. The
+   * file's name may change at any time, with the entry: a caller's entry may be an earlier one.
    */
   async read({ attemptToken }: Kept): Promise<OutboxRecord | undefined> {
     for (;;) {

@@ -107,7 +107,8 @@ async function release(path: string, mine: string): Promise<void> {
 }
 
 /**
- * Undefined if there is no lock. Another kind of file, and a link, count as a lock without a holder.
+ * Undefined if there is no lock. Another kind of file, and a link, count as a lock without a
+ * holder.
  */
 async function read(path: string): Promise<string | undefined> {
   const found = await readRegularFile(path, { bytesMax: LOCK_BYTES_MAX });

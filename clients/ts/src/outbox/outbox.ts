@@ -49,8 +49,8 @@ export interface SetAside {
  * Completions on disk, a file for each, until their acknowledgement. Records survive a crash of the
  * daemon and of the machine (fsync). Damaged records are set aside in `bad/` and reported; records
  * refused by the server go to `rejected/`. A record with a read error of the system (EMFILE, EIO,
- * EACCES) stays for a later read. A record of a newer daemon, which a downgrade leaves, stays and is
- * reported at the start. The lock on the state directory ensures a single owner.
+ * EACCES) stays for a later read. A record of a newer daemon, which a downgrade leaves, stays and
+ * is reported at the start. The lock on the state directory ensures a single owner.
  */
 export class Outbox {
   readonly #directory: string;
@@ -98,7 +98,10 @@ export class Outbox {
     await this.#write(this.#directory, record);
   }
 
-  /** Writes a file that the directory may have lost its place for: a program may have removed or taken it. */
+  /**
+   * Writes a file that the directory may have lost its place for: a program may have removed or
+   * taken it.
+   */
   async #write(directory: string, record: OutboxRecord): Promise<void> {
     const path = join(directory, nameOf(record.completion));
     const content = encodeRecord(record);
@@ -130,8 +133,8 @@ export class Outbox {
   }
 
   /**
-   * Keeps a record refused by the server, for a person. `unsaved`: the record, if `put` has not been
-   * able to write it.
+   * Keeps a record refused by the server, for a person. `unsaved`: the record, if `put` has not
+   * been able to write it.
    */
   async reject(entry: OutboxEntry, problem: string, unsaved?: OutboxRecord): Promise<SetAside> {
     const name = nameOf(entry);

@@ -20,7 +20,10 @@ export function hookFieldOf(field: string): string {
   return keys.get(path) ?? path;
 }
 
-/** Devices by their ids, hooks' watchers by their slugs, and the problems of names unknown in the org. */
+/**
+ * Devices by their ids, hooks' watchers by their slugs, and the problems of names unknown in the
+ * org.
+ */
 export function resolveHooks(
   desired: Desired,
   state: OrgState,

@@ -17,7 +17,9 @@ const names: readonly (keyof HookFields)[] = [
   "disabled",
 ];
 
-/** The step of a hook. Only the server can compare the secret: its dry run says whether it differs. */
+/**
+ * The step of a hook. Only the server can compare the secret: its dry run says whether it differs.
+ */
 export function hookStep(
   wanted: DesiredHook,
   state: OrgState,

@@ -64,7 +64,9 @@ export type HookStep = StepBase & {
   isSecretNew: boolean;
   version: number;
 };
-/** Labels have no version: the write adds and removes labels, so writes of two callers both stay. */
+/**
+ * Labels have no version: the write adds and removes labels, so writes of two callers both stay.
+ */
 export type DeviceStep = StepBase & {
   kind: "device";
   wanted: DesiredDevice;
@@ -74,7 +76,7 @@ export type DeviceStep = StepBase & {
 export type Step = AgentStep | PlatformStep | WatcherStep | DestinationStep | HookStep | DeviceStep;
 
 /**
- * Steps in order: devices, agents, destinations, platforms, watchers, hooks, then objects missing in
- * the file in an order safe for deletion; `execute` groups the steps.
+ * Steps in order: devices, agents, destinations, platforms, watchers, hooks, then objects missing
+ * in the file in an order safe for deletion; `execute` groups the steps.
  */
 export type Plan = { steps: Step[] };

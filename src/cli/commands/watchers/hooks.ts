@@ -171,7 +171,9 @@ function addCreate(hooks: Command, cli: Cli): void {
   ]);
 }
 
-/** The secret from the environment, so that it stands in no history of commands; empty: one is made. */
+/**
+ * The secret from the environment, so that it stands in no history of commands; empty: one is made.
+ */
 function secretFrom(cli: Cli, { secretEnv }: { secretEnv?: string }): string {
   if (secretEnv === undefined) return "";
   const secret = cli.env[secretEnv] ?? "";

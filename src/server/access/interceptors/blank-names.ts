@@ -18,7 +18,9 @@ export function isBlank(text: string): boolean {
 /** For each message type: the fields that are names, or that may hold some. */
 const fieldsOfNames = new Map<string, readonly DescField[]>();
 
-/** The path of a message's first name of invisible characters, in proto names; undefined for none. */
+/**
+ * The path of a message's first name of invisible characters, in proto names; undefined for none.
+ */
 export function findBlankName<Desc extends DescMessage>(
   schema: Desc,
   message: MessageShape<Desc>,

@@ -19,7 +19,9 @@ type Options = {
   telemetry: Pick<Telemetry, "batch">;
 };
 
-/** Writes the accepts of attempts in batches, and leaves out the attempts that have ended meanwhile. */
+/**
+ * Writes the accepts of attempts in batches, and leaves out the attempts that have ended meanwhile.
+ */
 export function createAcceptances({ write, telemetry }: Options): Batcher<Acceptance, AcceptResult> {
   return createBatcher({
     async run(items) {

@@ -187,7 +187,9 @@ export class Ahead {
     this.pushDue();
   }
 
-  /** The assignment, made once; if it cannot be made, pushing the run tries again and fails the run. */
+  /**
+   * The assignment, made once; if it cannot be made, pushing the run tries again and fails the run.
+   */
   #assignmentOf(run: ClaimedRun): () => Prepared {
     try {
       return always(this.#session.prepare(run));
@@ -221,7 +223,9 @@ export class Ahead {
     return this.#whenDue;
   }
 
-  /** Gives back runs that have waited too long for a slot, and looks again when the next one has. */
+  /**
+   * Gives back runs that have waited too long for a slot, and looks again when the next one has.
+   */
   #letWait(): void {
     const dueMs = this.#clock.now() + earlyMsMax;
     let lookMs = Number.POSITIVE_INFINITY;
@@ -240,7 +244,9 @@ export class Ahead {
     this.#lookAgain(lookMs);
   }
 
-  /** Every push and every freed slot comes by here: an earlier look makes the later one needless. */
+  /**
+   * Every push and every freed slot comes by here: an earlier look makes the later one needless.
+   */
   #lookAgain(atMs: number): void {
     if (atMs >= this.#lookMs) return;
     this.#forgetLook?.();

@@ -74,8 +74,8 @@ export class Assignments implements AheadSession, Seat {
   }
 
   /**
-   * The session serves: takes its name, and the attempts that continue. `ended`: the tokens of ended
-   * programs.
+   * The session serves: takes its name, and the attempts that continue. `ended`: the tokens of
+   * ended programs.
    */
   begin(options: {
     session: SessionName & Pick<Seat, "kinds">;

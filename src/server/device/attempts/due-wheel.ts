@@ -10,12 +10,15 @@ export const earlyMsMax = 0.5;
 /** Milliseconds. A clock estimate older than this is refreshed by a statement before use. */
 const sampleAgeMsMax = 5_000;
 /**
- * Callbacks per turn of the event loop: few in the first turn, twice as many in each further turn of
- * a rush. Writes leave at the end of a turn, so the first of many do not wait for the last.
+ * Callbacks per turn of the event loop: few in the first turn, twice as many in each further turn
+ * of a rush. Writes leave at the end of a turn, so the first of many do not wait for the last.
  */
 const callsInFirstTurn = 2;
 const callsPerTurnMax = 256;
-/** Milliseconds of callbacks in a turn: a device with many free slots has as many frames in one callback. */
+/**
+ * Milliseconds of callbacks in a turn: a device with many free slots has as many frames in one
+ * callback.
+ */
 const callsMsPerTurn = 5;
 /** Maximum milliseconds between reads of the clock, however far the next due time is. */
 const lookMsMax = 10_000;
@@ -76,12 +79,17 @@ export class DueWheel {
     };
   }
 
-  /** False: a stream's messages may be handled now. True: the stream goes on in a later turn (rush.ts). */
+  /**
+   * False: a stream's messages may be handled now. True: the stream goes on in a later turn
+   * (rush.ts).
+   */
   holds(stream: Held): boolean {
     return this.#rush.holds(stream);
   }
 
-  /** As {@link holds}, between two messages of one stream: true only if the turn's time is used up. */
+  /**
+   * As {@link holds}, between two messages of one stream: true only if the turn's time is used up.
+   */
   interrupts(stream: Held): boolean {
     return this.#rush.interrupts(stream);
   }
@@ -155,7 +163,9 @@ export class DueWheel {
   }
 }
 
-/** A callback at a time, in milliseconds since 1970. Without a callback, it was called or removed. */
+/**
+ * A callback at a time, in milliseconds since 1970. Without a callback, it was called or removed.
+ */
 type Moment = { readonly at: number; callback: (() => void) | undefined };
 
 /** Moments, the earliest first: a binary heap. */

@@ -73,7 +73,9 @@ export const beatsMissedMax = 2;
 /** The weight of the latest attempt in the moving average of the attempts' times. */
 const latestShare = 0.25;
 
-/** The times of a device's attempts, in milliseconds from a push to its completion on the device. */
+/**
+ * The times of a device's attempts, in milliseconds from a push to its completion on the device.
+ */
 export class AttemptTimes {
   /** A moving average; undefined before the first completion. */
   averageMs: number | undefined;

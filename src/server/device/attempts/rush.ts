@@ -1,8 +1,8 @@
 /** Maximum milliseconds that messages wait for a rush. */
 const rushMsMax = 100;
 /**
- * Milliseconds of devices' messages in one turn of the event loop: whatever else the replica serves waits
- * no longer for them, and a request waits for several turns.
+ * Milliseconds of devices' messages in one turn of the event loop: whatever else the replica serves
+ * waits no longer for them, and a request waits for several turns.
  */
 const messagesMsPerTurn = 4;
 
@@ -14,9 +14,10 @@ export type Held = {
 
 /**
  * The pace of devices' messages: in one turn of the event loop they take a few milliseconds, and
- * the streams beyond that go on in later turns, in their order. During a rush, when more is due at one
- * moment than one turn sends, all messages wait, because they arrive between the turns: with an accept and a completion
- * handled for each frame that has left, the last device of a rush would wait for the work of all others.
+ * the streams beyond that go on in later turns, in their order. During a rush, when more is due at
+ * one moment than one turn sends, all messages wait, because they arrive between the turns: with an
+ * accept and a completion handled for each frame that has left, the last device of a rush would
+ * wait for the work of all others.
  *
  *   calm ──goesOn──▶ rush ──end, or rushMsMax──▶ messages go on, some milliseconds in each turn ──▶ calm
  *     └──a turn's milliseconds are used up──────────▲
@@ -47,7 +48,9 @@ export class Rush {
     return true;
   }
 
-  /** As {@link holds}, between two messages of one stream: true only if the turn's time is used up. */
+  /**
+   * As {@link holds}, between two messages of one stream: true only if the turn's time is used up.
+   */
   interrupts(stream: Held): boolean {
     if (!this.#isTurnUsedUp()) return false;
     this.#hold(stream);

@@ -213,8 +213,8 @@ export class AttemptMessages {
   }
 
   /**
-   * An attempt that may not ask, or not this, receives the default answer, so that its agent does not
-   * wait.
+   * An attempt that may not ask, or not this, receives the default answer, so that its agent does
+   * not wait.
    */
   async #ask(message: QuestionAsked): Promise<void> {
     const asked = askedOf(this.#assignments, message);

@@ -1,11 +1,12 @@
 /**
  * The frames of the messages of every run, written without message objects: the assignment of a run
  * that asks nothing unusual of its device, and the acknowledgement of a completion. Any other
- * message is left to protobuf-es (messages.ts). `test/unit/server/device/plain-frames.test.ts` compares
- * both ways.
+ * message is left to protobuf-es (messages.ts). `test/unit/server/device/plain-frames.test.ts`
+ * compares both ways.
  *
  * Below, the writer: the fields of a message in the order of their numbers, as protobuf-es encodes
- * them. All messages share one buffer, so a message is written in one go, without waiting in between.
+ * them. All messages share one buffer, so a message is written in one go, without waiting in
+ * between.
  */
 import { fromJson, type JsonObject, toBinary } from "@bufbuild/protobuf";
 import { AgentSettingsSchema } from "#gen/pinion/v1/agent_pb.js";

@@ -1,6 +1,6 @@
 /**
- * What a device says of its attempts, for the scheduler: ids in lower case, the report of an end, the
- * agent's report of its work, and the verdicts that answer them. messages.ts has the way back.
+ * What a device says of its attempts, for the scheduler: ids in lower case, the report of an end,
+ * the agent's report of its work, and the verdicts that answer them. messages.ts has the way back.
  */
 import { create, toBinary, toJson } from "@bufbuild/protobuf";
 import { durationMs } from "@bufbuild/protobuf/wkt";

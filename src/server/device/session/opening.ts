@@ -40,7 +40,9 @@ export async function open(deps: Deps, session: Greeting, hello: Hello): Promise
 
 /** Maximum hellos whose sessions are opened in one transaction. */
 const togetherMax = 50;
-/** Maximum sessions opened at once in transactions of their own; other work needs connections, too. */
+/**
+ * Maximum sessions opened at once in transactions of their own; other work needs connections, too.
+ */
 const apartMax = 3;
 
 /** Opens the sessions of many hellos, each like {@link open}. */
@@ -52,7 +54,8 @@ export function createOpenings(
   const apart = new Limit(apartMax);
   const returning = createBatcher<Greeted & { session: Pick<Session, "state"> }, First | undefined>({
     run: async (greeted) => {
-      // A device that has given up dials again: its abandoned hellos cost the other devices nothing.
+      // A device that has given up dials again: its abandoned hellos cost the other devices
+      // nothing.
       const waiting = greeted.filter(({ session }) => session.state !== "closed");
       const firsts = await quiet.heeding(() => openReturning(deps, waiting));
       return greeted.map((one) => firsts[waiting.indexOf(one)]);
@@ -87,8 +90,8 @@ type First = { opening: Opening } | { device: devices.Known | undefined };
 
 /**
  * Opens the sessions of devices whose hellos have no news: most hellos of returning devices. The
- * devices share a transaction, some dozens of them in a storm. A device that another transaction has
- * locked gets a transaction of its own.
+ * devices share a transaction, some dozens of them in a storm. A device that another transaction
+ * has locked gets a transaction of its own.
  */
 async function openReturning(deps: Deps, greeted: readonly Greeted[]): Promise<First[]> {
   if (greeted.length === 0) return [];

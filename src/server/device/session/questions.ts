@@ -34,7 +34,9 @@ export function answerMessage(row: QuestionRow): AnswerMessage {
   };
 }
 
-/** PostgreSQL has no NUL, and an answer must name the question and its option as their device does. */
+/**
+ * PostgreSQL has no NUL, and an answer must name the question and its option as their device does.
+ */
 export function hasStorableIds({ question }: QuestionAsked): boolean {
   return [question, ...(question?.options ?? [])].every((it) => it !== undefined && !it.id.includes("\0"));
 }

@@ -41,7 +41,10 @@ export type SessionServices<Self> = {
   incarnation(): Incarnation | undefined;
   /** The version of the daemon that this server gives; empty: none. */
   daemonVersion(): string;
-  /** Restores an attempt that the database may have forgotten; the id of its run, if it is known now. */
+  /**
+   * Restores an attempt that the database may have forgotten; the id of its run, if it is known
+   * now.
+   */
   restore(forgotten: ForgottenAttempt): Promise<string | undefined>;
   restoreTurn(forgotten: ForgottenTurn): Promise<void>;
   report: Reports;

@@ -216,7 +216,9 @@ export class Session extends SessionIdentity implements SessionView, HandlingOwn
     return reactions[this.#state].heartbeat === "take";
   }
 
-  /** Handles a heartbeat with the attempts of an earlier one, checked then; the caller answers it. */
+  /**
+   * Handles a heartbeat with the attempts of an earlier one, checked then; the caller answers it.
+   */
   beatAgain(attempts: readonly AttemptRef[]): void {
     this.#heard();
     this.#messages.noteBeat(attempts);
@@ -253,7 +255,10 @@ export class Session extends SessionIdentity implements SessionView, HandlingOwn
     this.close(cause, refusal && new Refusal(refusal, message));
   }
 
-  /** The token has ended, or its org leaves the cell: the device comes back, to the new cell if known. */
+  /**
+   * The token has ended, or its org leaves the cell: the device comes back, to the new cell if
+   * known.
+   */
   end(leaving?: Leaving): void {
     if (!leaving) this.part("revoked");
     else if (leaving.cell === undefined) this.drain(DrainReason.UNSPECIFIED, refusalOf(leaving).message);

@@ -84,7 +84,9 @@ export function framed(message: Uint8Array): Buffer {
   return frame;
 }
 
-/** Tags of the fields: the number of the field times 8, and the wire type (0: varint, 2: length). */
+/**
+ * Tags of the fields: the number of the field times 8, and the wire type (0: varint, 2: length).
+ */
 const heartbeatTag = (2 << 3) | 2;
 const sequenceTag = 1 << 3;
 const attemptsTag = (2 << 3) | 2;

@@ -1,4 +1,7 @@
-/** The outgoing side of a device's stream over gRPC (grpc-stream.ts): frames, and the status at its end. */
+/**
+ * The outgoing side of a device's stream over gRPC (grpc-stream.ts): frames, and the status at its
+ * end.
+ */
 import { constants, type ServerHttp2Stream } from "node:http2";
 import { toBinary } from "@bufbuild/protobuf";
 import type { ConnectError } from "@connectrpc/connect";

@@ -116,9 +116,10 @@ function responseHeaders({ headers, requestId }: Call) {
 const sentOnce = ["content-type", requestIdHeader, "grpc-accept-encoding", "date"];
 
 /**
- * Sends the headers of a stream that may be idle for hours, so that nothing keeps them: not Node, which
- * keeps the list, and not the table of the connection's compression, in which "sensitive" headers have
- * no place. There they would take 0.8 KiB, to be sent shorter a second time that seldom comes.
+ * Sends the headers of a stream that may be idle for hours, so that nothing keeps them: not Node,
+ * which keeps the list, and not the table of the connection's compression, in which "sensitive"
+ * headers have no place. There they would take 0.8 KiB, to be sent shorter a second time that
+ * seldom comes.
  */
 function sendHeaders(stream: ServerHttp2Stream, headers: ReturnType<typeof responseHeaders>): void {
   const sent = Object.entries({ ...headers, date: new Date().toUTCString() })

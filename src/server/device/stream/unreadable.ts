@@ -1,7 +1,7 @@
 /**
- * Messages that are no valid protobuf. The library that decodes messages gives up at the first wrong
- * byte, and a device would send the same completion again for ever. Here a completion is read up to
- * the wrong byte, so that the completion is answered like any completion that breaks a rule.
+ * Messages that are no valid protobuf. The library that decodes messages gives up at the first
+ * wrong byte, and a device would send the same completion again for ever. Here a completion is read
+ * up to the wrong byte, so that the completion is answered like any completion that breaks a rule.
  */
 import { create, mergeFromBinary } from "@bufbuild/protobuf";
 import { BinaryReader, WireType } from "@bufbuild/protobuf/wire";
@@ -12,8 +12,8 @@ import { isUuid } from "../../../values/ids.ts";
 const completionNumber = ConnectRequestSchema.field.complete.number;
 
 /**
- * The completion in the bytes of an unreadable message, with the fields that precede the wrong byte;
- * undefined if the bytes hold no completion with its ids. Never throws.
+ * The completion in the bytes of an unreadable message, with the fields that precede the wrong
+ * byte; undefined if the bytes hold no completion with its ids. Never throws.
  */
 export function completionIn(bytes: Uint8Array): Completion | undefined {
   const inner = bytesOfCompletion(bytes);
@@ -27,7 +27,10 @@ export function completionIn(bytes: Uint8Array): Completion | undefined {
   return isUuid(completion.workId) && isUuid(completion.attemptToken) ? completion : undefined;
 }
 
-/** The bytes of the field `complete`, without the bytes that its length promises and that are missing. */
+/**
+ * The bytes of the field `complete`, without the bytes that its length promises and that are
+ * missing.
+ */
 function bytesOfCompletion(bytes: Uint8Array): Uint8Array | undefined {
   const reader = new BinaryReader(bytes);
   try {

@@ -291,7 +291,9 @@ export function createCrowd(options: CrowdOptions): Crowd {
   };
 }
 
-/** Cuts requests that are incomplete for too long, and closes connections that rest for too long. */
+/**
+ * Cuts requests that are incomplete for too long, and closes connections that rest for too long.
+ */
 function endLate(
   at: number,
   connections: Connections,

@@ -88,8 +88,8 @@ export function createRpcHandler(options: RpcHandlerOptions): RpcHandler {
 }
 
 /**
- * Takes away a deadline in more than 24 days: Node's timers would end the call at once, where its caller
- * means that it may last.
+ * Takes away a deadline in more than 24 days: Node's timers would end the call at once, where its
+ * caller means that it may last.
  */
 function dropFarDeadline(header: Headers): void {
   const grpc = parseGrpcTimeout(header.get("grpc-timeout"), timerMsMax);

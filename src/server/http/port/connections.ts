@@ -136,8 +136,8 @@ export function guardServer(server: EventEmitter, lastLine: LastLine): void {
 const nobody: Owner = {};
 
 /**
- * Errors that a peer makes by going away or by breaking the protocol. They are not logged at a visible
- * level, because a stranger may make thousands of them at once.
+ * Errors that a peer makes by going away or by breaking the protocol. They are not logged at a
+ * visible level, because a stranger may make thousands of them at once.
  */
 const errnosOfPeers = new Set([
   "ECONNRESET",

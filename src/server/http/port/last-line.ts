@@ -27,13 +27,13 @@ export type Owner = EventEmitter | { destroy?(): unknown };
 
 export type LastLine = {
   /**
-   * Runs `work` and returns its result. If `work` throws or rejects, or if work that it started fails
-   * later, its owner is ended as its guard says, or destroyed, and nothing else ends.
+   * Runs `work` and returns its result. If `work` throws or rejects, or if work that it started
+   * fails later, its owner is ended as its guard says, or destroyed, and nothing else ends.
    */
   run<T>(owner: Owner, work: () => T): T | undefined;
   /**
-   * Catches errors thrown by the listeners of an emitter, until the emitter ends. Each idle device has
-   * three guarded emitters, so they share what they can: a guard adds two properties.
+   * Catches errors thrown by the listeners of an emitter, until the emitter ends. Each idle device
+   * has three guarded emitters, so they share what they can: a guard adds two properties.
    */
   guard<Emitter extends EventEmitter>(emitter: Emitter, end: End<Emitter>): void;
   /** Takes an error that arrived at the process. */

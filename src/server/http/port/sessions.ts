@@ -77,8 +77,8 @@ type Rules = {
 };
 
 /**
- * A session under watch: one object in place of a closure for each step, because each idle device has a
- * session.
+ * A session under watch: one object in place of a closure for each step, because each idle device
+ * has a session.
  *
  * - A suspect peer gets few streams. The library enforces the limit from here on, before the peer has
  *   heard of the limit; streams above it are refused, and may be tried again.

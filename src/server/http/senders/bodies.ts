@@ -4,12 +4,15 @@ import type { Http2ServerRequest } from "node:http2";
 import type { Crowd } from "../crowd/crowd.ts";
 
 export const bodyBytesMax = 1_048_576;
-/** Time in ms in which a sender of too much may send its rest, which is thrown away, to read the answer. */
+/**
+ * Time in ms in which a sender of too much may send its rest, which is thrown away, to read the
+ * answer.
+ */
 const restMsMax = 2_000;
 
 /**
- * The body; undefined for a body above the limit, whose sender still reads the answer. The crowd counts
- * the bytes that the request holds.
+ * The body; undefined for a body above the limit, whose sender still reads the answer. The crowd
+ * counts the bytes that the request holds.
  */
 export async function readBody(
   request: IncomingMessage | Http2ServerRequest,

@@ -1,17 +1,22 @@
 /**
- * The deliveries of one hook, side by side. Each locks its hook's row, so a crowd of them would wait in
- * connections of the pool that all other requests need: a few are under way, the others wait here. A
- * hook beyond its rate refuses without a statement until it takes deliveries again.
+ * The deliveries of one hook, side by side. Each locks its hook's row, so a crowd of them would
+ * wait in connections of the pool that all other requests need: a few are under way, the others
+ * wait here. A hook beyond its rate refuses without a statement until it takes deliveries again.
  */
 import { Limit } from "../../../batches/limit.ts";
 import { Refusal, refuse } from "../../../errors.ts";
 
-/** Maximum deliveries of a hook under way, and waiting: a burst of a sender that does not try again. */
+/**
+ * Maximum deliveries of a hook under way, and waiting: a burst of a sender that does not try again.
+ */
 const underWayMax = 2;
 const waitingMax = 500;
 /** Milliseconds after which a sender of too many at once may try again. */
 const crowdedMs = 1_000;
-/** Maximum milliseconds for which a refusal is remembered, and hooks with one; the oldest is forgotten. */
+/**
+ * Maximum milliseconds for which a refusal is remembered, and hooks with one; the oldest is
+ * forgotten.
+ */
 const spentMsMax = 60_000;
 const spentMax = 10_000;
 
@@ -40,7 +45,9 @@ export function createHookLanes(now: () => number = () => performance.now()): Ho
     spent.set(hookId, { message, until: now() + Math.min(retryAfterMs, spentMsMax) });
   }
 
-  /** Does the work within the hook's rate. A refusal is remembered before the next delivery begins. */
+  /**
+   * Does the work within the hook's rate. A refusal is remembered before the next delivery begins.
+   */
   async function atRate<T>(hookId: string, work: () => Promise<T>): Promise<T> {
     requireRate(hookId);
     try {

@@ -10,7 +10,10 @@ export type Settings = {
   apiUrl: string;
   /** The address of the platform's webhook under PINION_PUBLIC_URL, if the server has one. */
   webhookUrl: string | undefined;
-  /** The instance asks the platform for messages, or connects to the platform; otherwise it only sends. */
+  /**
+   * The instance asks the platform for messages, or connects to the platform; otherwise it only
+   * sends.
+   */
   listens: boolean;
   logger: Logger;
   reach: Reach;
@@ -22,9 +25,14 @@ export type AdapterKind = {
   apiUrl: string;
   /** The platform sends messages to our port, with these settings. */
   usesWebhook(settings: Pick<Settings, "secrets">): boolean;
-  /** Asks the platform for the bot's name. Rejects with a PlatformRefused, or an error of the network. */
+  /**
+   * Asks the platform for the bot's name. Rejects with a PlatformRefused, or an error of the
+   * network.
+   */
   probe(settings: Settings, signal: AbortSignal): Promise<void>;
-  /** The options of the adapter's constructor: all of them, so that no environment variable counts. */
+  /**
+   * The options of the adapter's constructor: all of them, so that no environment variable counts.
+   */
   options(settings: Settings): Record<string, unknown>;
   create: string;
   textMax: number;

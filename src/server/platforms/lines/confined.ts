@@ -1,7 +1,7 @@
 /**
  * Requests of adapters that use the global `fetch`. Within {@link confined} they go where the
- * operator lets what an org configures go (src/network/addresses.ts), and through the environment's proxy;
- * all other code keeps Node's `fetch`. Adapters take an address from an org, and no `fetch`.
+ * operator lets what an org configures go (src/network/addresses.ts), and through the environment's
+ * proxy; all other code keeps Node's `fetch`. Adapters take an address from an org, and no `fetch`.
  */
 import { AsyncLocalStorage } from "node:async_hooks";
 import type { IncomingMessage } from "node:http";

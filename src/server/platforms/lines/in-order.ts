@@ -1,7 +1,7 @@
 /**
- * The order of a chat's messages. Adapters handle the messages of one answer side by side, so that a
- * later one may come first: messages of a thread that come at once are sorted by their ids, and each
- * waits for the one before.
+ * The order of a chat's messages. Adapters handle the messages of one answer side by side, so that
+ * a later one may come first: messages of a thread that come at once are sorted by their ids, and
+ * each waits for the one before.
  */
 import type { Heard } from "./line.ts";
 
@@ -40,7 +40,9 @@ export function inOrder(take: (message: Heard) => Promise<void>): (message: Hear
     });
 }
 
-/** "-100200:57" is 57, and Slack's "1700000000.000200" is that number; 0 for an id without a number. */
+/**
+ * "-100200:57" is 57, and Slack's "1700000000.000200" is that number; 0 for an id without a number.
+ */
 function sequenceOf({ messageId }: Heard): number {
   const sequence = Number(messageId.slice(messageId.lastIndexOf(":") + 1));
   return Number.isFinite(sequence) ? sequence : 0;

@@ -5,7 +5,10 @@ import type { Db } from "../../pg/database.ts";
 import { hasLabel } from "./device-labels.ts";
 import { type Device, type Liveness, livenessOf, type Os, selectDevices } from "./devices.ts";
 
-/** The org's devices by label, at most `limit`; after `after`, and matching the filters, each if given. */
+/**
+ * The org's devices by label, at most `limit`; after `after`, and matching the filters, each if
+ * given.
+ */
 type DevicesWanted = {
   orgId: string;
   ttlMs: number;
@@ -53,9 +56,9 @@ const readForOne = 5;
 const readFirstMax = 500;
 
 /**
- * Like `list`, only with devices that match the selector. SQL cannot decide that: the selector is asked
- * about the first devices, and if they are too few, once for each kind of the rest, since devices with
- * the same facts are many.
+ * Like `list`, only with devices that match the selector. SQL cannot decide that: the selector is
+ * asked about the first devices, and if they are too few, once for each kind of the rest, since
+ * devices with the same facts are many.
  */
 export async function listMatching(db: Db, selector: string, wanted: DevicesWanted): Promise<Device[]> {
   const isMatch = (device: Device) => matches(selector, factsOf(device));

@@ -67,7 +67,9 @@ export function create(
   });
 }
 
-/** The person who made a code, by the code alone; undefined if the code is unknown or a service's. */
+/**
+ * The person who made a code, by the code alone; undefined if the code is unknown or a service's.
+ */
 export async function findMaker(
   db: Db,
   options: { code: string },

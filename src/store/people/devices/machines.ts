@@ -34,8 +34,8 @@ const duplicateEventMs = 3_600_000;
 const duplicateWriteMs = 60_000;
 
 /**
- * The session that forbids a new session. The session's daemon is on another machine (`machine`), was
- * alive on this machine together with the new daemon (`daemon`), is a clone of the new daemon
+ * The session that forbids a new session. The session's daemon is on another machine (`machine`),
+ * was alive on this machine together with the new daemon (`daemon`), is a clone of the new daemon
  * (`clone`), or was not heard since the new daemon's start (`perhaps_ended`): that daemon may have
  * been killed, or may come back to its attempts.
  */
@@ -60,7 +60,9 @@ export type LastSession = {
   silentMs: number;
   /** A heartbeat came, so the session's welcome had arrived. */
   isBeaten: boolean;
-  /** The tokens of the attempts that run in the session, without attempts with a requested cancel. */
+  /**
+   * The tokens of the attempts that run in the session, without attempts with a requested cancel.
+   */
   running: readonly string[];
 };
 
@@ -95,11 +97,11 @@ export async function findRival(
 }
 
 /**
- * Whether the device's last session forbids the newcomer's, and why; `current` is the last session's
- * machine and daemon. A session that is alive keeps the device. A session that has ended keeps the
- * device for the TTL while attempts run in the session: the daemon with these attempts comes back to
- * them, whichever daemon is the first to connect. A daemon that follows another one, for example
- * after a reboot, lists these attempts in its hello.
+ * Whether the device's last session forbids the newcomer's, and why; `current` is the last
+ * session's machine and daemon. A session that is alive keeps the device. A session that has ended
+ * keeps the device for the TTL while attempts run in the session: the daemon with these attempts
+ * comes back to them, whichever daemon is the first to connect. A daemon that follows another one,
+ * for example after a reboot, lists these attempts in its hello.
  */
 export function rivalOf(
   current: Partial<Machine>,
@@ -122,8 +124,8 @@ export function rivalOf(
 
 /**
  * Whether the session belongs to a clone of the daemon: the session is later than the daemon's last
- * session, and its welcome has arrived. After a failover the session may be earlier than the daemon's
- * last session.
+ * session, and its welcome has arrived. After a failover the session may be earlier than the
+ * daemon's last session.
  */
 export function isLaterSession(last: Pick<LastSession, "epoch" | "isBeaten">, sessionEpoch: bigint): boolean {
   return sessionEpoch > 0n && BigInt(last.epoch) > sessionEpoch && last.isBeaten;

@@ -38,9 +38,9 @@ export async function requirePinnable(
 }
 
 /**
- * Locks a device and its owner's membership until the commit, in the order of a removal of a member.
- * An edit of a watcher calls this before it locks the watcher, because removals of members and of
- * devices lock the watchers last.
+ * Locks a device and its owner's membership until the commit, in the order of a removal of a
+ * member. An edit of a watcher calls this before it locks the watcher, because removals of members
+ * and of devices lock the watchers last.
  */
 export async function hold(tx: Db, device: { orgId: string; deviceId: string }): Promise<void> {
   await holdOwner(tx, device);

@@ -156,7 +156,8 @@ export async function requireStill(
 }
 
 /**
- * Locks a device until the commit, so that a deletion waits; undefined if the org has no such device.
+ * Locks a device until the commit, so that a deletion waits; undefined if the org has no such
+ * device.
  */
 export function lockDevice(
   tx: Db,

@@ -28,8 +28,8 @@ export type Entry = {
 };
 
 /**
- * The worker of a hello, created if new, with its row locked until the commit. The operating system may
- * change with each hello, because no enrolment fixed the system.
+ * The worker of a hello, created if new, with its row locked until the commit. The operating system
+ * may change with each hello, because no enrolment fixed the system.
  *
  * Refuses with `permission_denied` an install_id of an enrolled device, an install_id of another
  * token's worker heard of within `ttlMs` milliseconds (except for a successor of that token, or

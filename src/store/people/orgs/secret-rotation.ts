@@ -2,11 +2,16 @@ import { isReference, type Keyring, type SecretPlace } from "../../../secrets.ts
 import type { Db } from "../../pg/database.ts";
 import * as events from "../../work/service/events.ts";
 
-/** A secret that could not be opened: `stableId` is the id of a platform, or the slug of a destination or hook. */
+/**
+ * A secret that could not be opened: `stableId` is the id of a platform, or the slug of a
+ * destination or hook.
+ */
 export type UnopenedSecret = { orgId: string; stableId: string; field: string };
 export type Rotated = { rotated: number; failed: UnopenedSecret[] };
 
-/** One transaction's part of a rotation: what was sealed anew per org, and what could not be opened. */
+/**
+ * One transaction's part of a rotation: what was sealed anew per org, and what could not be opened.
+ */
 export type Rotation = {
   /**
    * The secret sealed with the current key; unchanged if it is a reference, is sealed so already,

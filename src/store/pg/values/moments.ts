@@ -3,7 +3,9 @@ import pg from "pg";
 const timestamptz = 1184;
 const parseAny = pg.types.getTypeParser(timestamptz) as (text: string) => Date;
 
-/** "2026-11-29 23:01:02" and "+00": the text of a moment of a four-digit year without a fraction. */
+/**
+ * "2026-11-29 23:01:02" and "+00": the text of a moment of a four-digit year without a fraction.
+ */
 const secondsLength = 19;
 const zoneLength = 3;
 

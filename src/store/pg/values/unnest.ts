@@ -8,7 +8,10 @@ type Column<Item> = readonly [
 
 /** A batch of at most this number of items is planned once per connection. */
 const fewMax = 4;
-/** A column's values: an array in PostgreSQL's text or binary form, or the value that all items have. */
+/**
+ * A column's values: an array in PostgreSQL's text or binary form, or the value that all items
+ * have.
+ */
 type Values = { array: string | Buffer } | { common: string | null };
 
 /**

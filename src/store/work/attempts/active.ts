@@ -38,8 +38,8 @@ export type HeldByServer = {
 export type HeldOnDevice = HeldByServer & DeviceName & { kind: WorkKind };
 
 /**
- * The active attempts on devices or workers, locked: all runs before all turns, each in the order of
- * their ids.
+ * The active attempts on devices or workers, locked: all runs before all turns, each in the order
+ * of their ids.
  */
 export async function lockActive(tx: Db, devices: readonly DeviceName[]): Promise<HeldOnDevice[]> {
   const locked = (kind: WorkKind) => sql`
@@ -103,7 +103,8 @@ export type Waiting = { isCancelling: boolean; isClaimed: boolean; isWaiting: Re
 
 /**
  * Whether there is work for sessions to look for, anywhere: attempts with a requested cancel,
- * attempts claimed at least `ageMs` milliseconds ago and not accepted, and work that may be claimed.
+ * attempts claimed at least `ageMs` milliseconds ago and not accepted, and work that may be
+ * claimed.
  */
 export function lookWaiting(ageMs: number): Look<Waiting> {
   const anyOf = (kind: WorkKind, condition: RawBuilder<unknown>) =>
@@ -120,7 +121,9 @@ export function lookWaiting(ageMs: number): Look<Waiting> {
   };
 }
 
-/** Attempts with a requested cancel, to tell their devices (again). At most `limit` of each kind. */
+/**
+ * Attempts with a requested cancel, to tell their devices (again). At most `limit` of each kind.
+ */
 export async function listCancelling(
   db: Db,
   limit: number,

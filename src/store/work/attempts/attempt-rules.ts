@@ -17,8 +17,8 @@ export const endsAsCancelled = (work: string) =>
   sql`${sql.ref(`${work}.cancel_requested_at`)} is not null and i.reporter is null and i.outcome in ('failed', 'timeout')`;
 
 /**
- * The time for which the attempt has waited for answers of people; its timeout stands still for that
- * time. To be asked only of work past its timeout.
+ * The time for which the attempt has waited for answers of people; its timeout stands still for
+ * that time. To be asked only of work past its timeout.
  */
 export const timeAsked = (work: string) => sql`
   select coalesce(sum(least(coalesce(q.answered_at, now()), q.deadline_at + interval '5 min') - q.asked_at), interval '0')
@@ -39,7 +39,10 @@ export const pastAttemptsWith = (work: string, more: RawBuilder<unknown>) => {
     || jsonb_build_array(jsonb_build_object('attempt', ${sql.ref(`${work}.attempt`)}, 'token', ${sql.ref(`${work}.attempt_token`)}, ${more}))`;
 };
 
-/** The time of a push or a start of the run `r`, which the settlement `i` may know before the row does. */
+/**
+ * The time of a push or a start of the run `r`, which the settlement `i` may know before the row
+ * does.
+ */
 export const earlier = (what: "pushed" | "started") =>
   sql.raw(`coalesce(r.${what}_at, case when i.${what}_ago_ms is not null
     then greatest(r.claimed_at, now() - i.${what}_ago_ms * interval '1 ms') end)`);

@@ -10,7 +10,8 @@ import type { AttemptName, AttemptSettlement, Settled } from "./settlements.ts";
  * Completions: the end of nearly every run, in a statement of its own. The statement of
  * settlements.ts decides about attempts, deferrals and back-offs on locked rows; a completion needs
  * none of these decisions. Here the live run is deleted under its attempt token, and the other rows
- * are written from the deleted row. `test/property/completions.test.ts` compares the two statements.
+ * are written from the deleted row. `test/property/completions.test.ts` compares the two
+ * statements.
  */
 
 /** A device's report that its attempt completed. */

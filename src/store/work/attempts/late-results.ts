@@ -79,8 +79,8 @@ export async function lockSubjects(
 }
 
 /**
- * The stored late results of a subject: their number, their bytes, and whether the attempt `i.token`
- * is one of them.
+ * The stored late results of a subject: their number, their bytes, and whether the attempt
+ * `i.token` is one of them.
  */
 export const storedOf = (subjectId: RawBuilder<unknown>) => sql`
   select count(*) as kept, coalesce(sum(octet_length(l.output) + octet_length(l.answer::text)), 0) as bytes,

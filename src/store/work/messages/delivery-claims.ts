@@ -44,8 +44,8 @@ const dueMax = 10_000;
 const duePerDestinationMax = 256;
 
 /**
- * Finds due deliveries, the longest due of each destination first; destinations take turns. The walk
- * costs a step through the index for each waiting lane.
+ * Finds due deliveries, the longest due of each destination first; destinations take turns. The
+ * walk costs a step through the index for each waiting lane.
  */
 export async function findDue(db: Db): Promise<Due[]> {
   const { rows } = await sql<Due>`
@@ -62,9 +62,9 @@ export async function findDue(db: Db): Promise<Due[]> {
 }
 
 /**
- * Claims deliveries that a walk has found, each under a lease: the ones that are still due, free, and
- * the oldest of their lanes. Rows locked by other replicas are skipped, so all replicas may claim at
- * once.
+ * Claims deliveries that a walk has found, each under a lease: the ones that are still due, free,
+ * and the oldest of their lanes. Rows locked by other replicas are skipped, so all replicas may
+ * claim at once.
  */
 export async function claim(db: Db, found: readonly Due[], leaseMs: number): Promise<Claimed[]> {
   if (found.length === 0) return [];

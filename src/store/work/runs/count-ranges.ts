@@ -1,6 +1,6 @@
 /**
- * Which ends of a time are counted one by one, and which are in sums of past days: hours and minutes
- * for spans, whole days for devices (service/past-days.ts).
+ * Which ends of a time are counted one by one, and which are in sums of past days: hours and
+ * minutes for spans, whole days for devices (service/past-days.ts).
  */
 
 export const minuteMs = 60_000;
@@ -16,7 +16,9 @@ export type CountParts = {
   wholeDays: number[];
 };
 
-/** The parts of the spans of `spanMs` from `start` on, before `end`. `counted`: the days with sums. */
+/**
+ * The parts of the spans of `spanMs` from `start` on, before `end`. `counted`: the days with sums.
+ */
 export function countParts(
   { start, end, spanMs }: { start: number; end: number; spanMs: number },
   counted: ReadonlySet<number>,

@@ -12,9 +12,9 @@ type Whose = { watcherIds?: readonly string[]; deviceIds?: readonly string[] };
 type Purpose = "edit" | "removal";
 
 /**
- * Locks live runs, those of the watchers and those on the devices, and then the watchers with those of
- * the runs, each by id, as a completion does; returns the number of the runs. `only`: runs that are
- * ahead and no others, because a claim passes a locked run by.
+ * Locks live runs, those of the watchers and those on the devices, and then the watchers with those
+ * of the runs, each by id, as a completion does; returns the number of the runs. `only`: runs that
+ * are ahead and no others, because a claim passes a locked run by.
  *
  * Throws {@link LostRace}, so that the transaction begins anew, if a watcher got another live run
  * while its lock was awaited: a lock of that run would come after the watcher's, and its completion

@@ -65,9 +65,9 @@ function slotIdsOf({ orgId, watcherId, deviceId }: ForgottenAttempt, scheduledFo
 }
 
 /**
- * Restores an attempt, and its run if necessary. Returns the id of the run that has the attempt now;
- * undefined if the watcher is deleted, or if the watcher's work does not belong to the device (R6). A
- * watcher that runs on all devices spreads a slot: one run for each device.
+ * Restores an attempt, and its run if necessary. Returns the id of the run that has the attempt
+ * now; undefined if the watcher is deleted, or if the watcher's work does not belong to the device
+ * (R6). A watcher that runs on all devices spreads a slot: one run for each device.
  */
 export async function restore(tx: Db, given: ForgottenAttempt): Promise<string | undefined> {
   const watcher = await lockWatcher(tx, given);
@@ -84,7 +84,9 @@ export async function restore(tx: Db, given: ForgottenAttempt): Promise<string |
   return forgotten.runId;
 }
 
-/** The id of the attempt's run, in a database that may have started the run again under another id. */
+/**
+ * The id of the attempt's run, in a database that may have started the run again under another id.
+ */
 async function findOwn(tx: Db, forgotten: ForgottenAttempt, { runsOnAll }: Watcher): Promise<string> {
   const { runId, scheduledFor } = forgotten;
   if (scheduledFor) return runsOnAll ? findOfSlot(tx, forgotten, scheduledFor) : runId;
@@ -98,8 +100,8 @@ async function findOwn(tx: Db, forgotten: ForgottenAttempt, { runsOnAll }: Watch
 /**
  * The id of the device's run of a spread slot. The slot's own id belongs to the run on the first
  * device; the other devices have copies with ids of their own. If the database has lost the first
- * device's run, the slot will be spread again and needs its own id: the restored run then gets the id
- * of the device's copy.
+ * device's run, the slot will be spread again and needs its own id: the restored run then gets the
+ * id of the device's copy.
  */
 async function findOfSlot(tx: Db, forgotten: ForgottenAttempt, scheduledFor: Date): Promise<string> {
   const { orgId, deviceId, runId } = forgotten;
@@ -119,8 +121,8 @@ const clockBehindMs = 3_600_000;
 /**
  * The id of the run that a repeat of the same start has made: the caller repeated the start before
  * the result came back. The two ids differ in their time and agree in the rest. Undefined without a
- * repeat. The run may wait in the watcher's queue (`backlog`); a queued start on all devices has not
- * been spread yet.
+ * repeat. The run may wait in the watcher's queue (`backlog`); a queued start on all devices has
+ * not been spread yet.
  */
 async function findNamed(
   tx: Db,
@@ -151,8 +153,8 @@ async function addAttempt(tx: Db, forgotten: ForgottenAttempt): Promise<boolean>
   // statement finds no row, and the second one finds and locks the row.
   await sql`select from run where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
   await sql`select from run_finished where org_id = ${orgId} and id = ${runId} for update`.execute(tx);
-  // clock_timestamp(), because now() may be earlier than the writes of the transactions that this one
-  // has waited for. The claim's time is not known, so claim and end have one time (explain.ts).
+  // clock_timestamp(), because now() may be earlier than the writes of the transactions that this
+  // one has waited for. The claim's time is not known, so claim and end have one time (explain.ts).
   const entry = sql`(select jsonb_build_array(jsonb_build_object('attempt', ${attempt}::int,
       'token', ${attemptToken}::text, 'device_id', ${deviceId}::text, 'claimed_at', c.at, 'ended_at', c.at,
       'last_beat_at', null, 'reason', ${reason}::text, 'is_reported', false))
@@ -203,8 +205,8 @@ async function takeSlot(tx: Db, forgotten: ForgottenAttempt, scheduledFor: Date)
 }
 
 /**
- * Restores the attempt in the run that `slot` records under another id: the new database has skipped
- * the slot, for example as missed in the outage. Returns the run's id.
+ * Restores the attempt in the run that `slot` records under another id: the new database has
+ * skipped the slot, for example as missed in the outage. Returns the run's id.
  */
 async function addToOther(
   tx: Db,
@@ -229,8 +231,8 @@ async function addToOther(
 }
 
 /**
- * Deletes the slot or the start from the watcher's queue: on the standby it may still wait, although
- * it has run. A copy leaves the slot in the queue.
+ * Deletes the slot or the start from the watcher's queue: on the standby it may still wait,
+ * although it has run. A copy leaves the slot in the queue.
  */
 async function leaveQueue(tx: Db, forgotten: ForgottenAttempt): Promise<void> {
   const { orgId, runId, watcherId, scheduledFor } = forgotten;

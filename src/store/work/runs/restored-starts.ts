@@ -1,8 +1,8 @@
 /**
  * Starts whose runs came back from their devices after a failover, while the database had forgotten
  * who asked for them: a delivery to a hook, a request with an id, the end of another run. A sender
- * that repeats the start finds the run by its name ({@link nameOfRun}), for as long as the answers to
- * repeated requests (requests.ts).
+ * that repeats the start finds the run by its name ({@link nameOfRun}), for as long as the answers
+ * to repeated requests (requests.ts).
  */
 import { type RawBuilder, sql } from "kysely";
 import { nameOfRun, spreadRunId } from "../../../values/ids.ts";
@@ -20,7 +20,10 @@ export function note(tx: Db, { orgId, runId }: Start, forgottenId: string): Prom
   return put(tx, { orgId, runId, rpc: restoredStarts.rpc, id: nameOfRun(forgottenId) });
 }
 
-/** Notes that a device has a restored run of a start on every device, under the device's name for it. */
+/**
+ * Notes that a device has a restored run of a start on every device, under the device's name for
+ * it.
+ */
 export function noteOnDevice(
   tx: Db,
   { orgId, runId, deviceId }: Start & { deviceId: string },
@@ -46,9 +49,9 @@ export async function find(tx: Db, start: Start): Promise<string | undefined> {
 }
 
 /**
- * Those of the devices that have run their share of a start on every device: the database forgot the
- * spreading, and the share came back. A device's share has the run's own name (the first device's) or
- * the name of the device's copy.
+ * Those of the devices that have run their share of a start on every device: the database forgot
+ * the spreading, and the share came back. A device's share has the run's own name (the first
+ * device's) or the name of the device's copy.
  */
 export async function listDone(
   tx: Db,

@@ -4,9 +4,9 @@ import { unnest } from "../../pg/values/unnest.ts";
 import { type CountParts, countParts, type Range } from "./count-ranges.ts";
 
 /**
- * How runs ended, counted over spans of time. Of all runs of an org past days are read from their sums
- * (service/past-days.ts), as far as there are some; today, the parts of minutes and of days, and the
- * runs of a watcher or of a device are read from the ended runs. The numbers are the same.
+ * How runs ended, counted over spans of time. Of all runs of an org past days are read from their
+ * sums (service/past-days.ts), as far as there are some; today, the parts of minutes and of days,
+ * and the runs of a watcher or of a device are read from the ended runs. The numbers are the same.
  */
 
 const busiestMax = 10;
@@ -107,8 +107,8 @@ function countedRows(asked: RunCountsOf, { rows }: CountParts): RawBuilder<unkno
     rows.length > 1
       ? [sql`r.of_spans`, sql`r.of_devices and e.status <> 'skipped'`]
       : [sql`${first.ofSpans}::boolean`, sql`${first.ofDevices}::boolean and e.status <> 'skipped'`];
-  // The ends come from a select of their own (offset), of which PostgreSQL expects few spans: it expects as many
-  // as ends otherwise, and sorts them all.
+  // The ends come from a select of their own (offset), of which PostgreSQL expects few spans: it
+  // expects as many as ends otherwise, and sorts them all.
   const found = sql`(
       select ${spanOf(asked, sql`finished_at`)} as start, status, device_id, duration_ms
       from run_finished where ${sql.join(where, sql` and `)} offset 0
@@ -130,7 +130,10 @@ const rangesOf = (rows: readonly Range[]) =>
     of_devices: ["boolean", ({ ofDevices }) => ofDevices],
   });
 
-/** By span and status, from the sums of hours, and of minutes in the hours that a span begins or ends in. */
+/**
+ * By span and status, from the sums of hours, and of minutes in the hours that a span begins or
+ * ends in.
+ */
 function countedHours(asked: RunCountsOf, days: readonly number[]): RawBuilder<unknown> {
   const isWithin = (at: RawBuilder<unknown>, length: RawBuilder<unknown>) => sql`
     ${at} >= ${asked.start} and ${at} + ${length} <= ${asked.end}

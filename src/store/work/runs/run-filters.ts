@@ -26,17 +26,18 @@ export function dueWithin(
   }
   if (until) {
     where.push(sql`r.due_at < ${until}`);
-    // An id has the time of the slot or of the start, and a run is due then or later; only a run from
-    // before the end of a clock's jump has a later id, and is in lists without `until`.
+    // An id has the time of the slot or of the start, and a run is due then or later; only a run
+    // from before the end of a clock's jump has a later id, and is in lists without `until`.
     if (!isLive) where.push(sql`r.id < ${newId(Math.max(0, until.getTime() + clocksMsMax))}`);
   }
   return where;
 }
 
 /**
- * The condition on the status of runs or of turns. One status is compared by itself, so that the index of those that did
- * not complete has the page in its order. That none is "completed" is the index's condition and follows from the statuses:
- * said once more, PostgreSQL expects a part of what matches, and reads and sorts all of it.
+ * The condition on the status of runs or of turns. One status is compared by itself, so that the
+ * index of those that did not complete has the page in its order. That none is "completed" is the
+ * index's condition and follows from the statuses: said once more, PostgreSQL expects a part of
+ * what matches, and reads and sorts all of it.
  */
 export function isOneOf(statuses: readonly string[], status = sql`r.status`): RawBuilder<unknown> {
   if (statuses.length === 1) return sql`${status} = ${statuses[0]}`;

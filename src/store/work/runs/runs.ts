@@ -193,8 +193,8 @@ function notedRuns({ orgId, attention = [] }: RunsWanted): RawBuilder<unknown> {
 }
 
 /**
- * For a list of few runs the runs with reasons are read once, before: PostgreSQL would look for each run into the reports
- * of each day.
+ * For a list of few runs the runs with reasons are read once, before: PostgreSQL would look for
+ * each run into the reports of each day.
  */
 const notedBefore = (wanted: RunsWanted) =>
   isOfFew(wanted) && (wanted.wantsAttention || wanted.attention?.length)
@@ -241,8 +241,8 @@ export type LockedRun = {
 };
 
 /**
- * Locks the live runs of a cancellation. `only`: those that are ahead and no others, because a claim
- * passes a locked run by, and then only the sweep finds the run.
+ * Locks the live runs of a cancellation. `only`: those that are ahead and no others, because a
+ * claim passes a locked run by, and then only the sweep finds the run.
  */
 export async function lockForCancel(
   tx: Db,

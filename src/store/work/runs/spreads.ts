@@ -21,8 +21,9 @@ export const gaveWay =
   "its devices had run it before a failover of the database, and gave their results back";
 
 /**
- * Ends the waiting of a held run of which every device has run its copy: the run gives way. Its slot
- * has the run of one of them; a run without a slot is skipped, and then its watcher is returned.
+ * Ends the waiting of a held run of which every device has run its copy: the run gives way. Its
+ * slot has the run of one of them; a run without a slot is skipped, and then its watcher is
+ * returned.
  */
 export async function giveWay(
   tx: Db,

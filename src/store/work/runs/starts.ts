@@ -239,7 +239,9 @@ export type Follower = WatcherName & {
   /** The followed watcher, and the condition on its runs. */
   afterId: string;
   condition: string;
-  /** The actor of the watcher's last edit or resume, who must be allowed to read the followed runs. */
+  /**
+   * The actor of the watcher's last edit or resume, who must be allowed to read the followed runs.
+   */
   sponsor: string;
 };
 

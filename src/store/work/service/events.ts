@@ -24,9 +24,10 @@ export type NewEvent = {
 };
 
 /**
- * Appends events of one org, in the transaction's last statement, which is sent with the commit: the
- * org's lock is held until the commit, so that `seq` rises in the order of commits and a reader that
- * resumes after a seq misses nothing. All events of a transaction are one statement (pg/last.ts).
+ * Appends events of one org, in the transaction's last statement, which is sent with the commit:
+ * the org's lock is held until the commit, so that `seq` rises in the order of commits and a reader
+ * that resumes after a seq misses nothing. All events of a transaction are one statement
+ * (pg/last.ts).
  *
  * An event of a call records the source of the call; Pinion's own events (actor "pinion") do not.
  */
@@ -291,8 +292,9 @@ export async function list(
 }
 
 /**
- * The seq of the row with the event `seq` or the next one: the row may have earlier events. Asked for
- * by itself, because PostgreSQL would read all rows after it if it were a part of a tenant's condition.
+ * The seq of the row with the event `seq` or the next one: the row may have earlier events. Asked
+ * for by itself, because PostgreSQL would read all rows after it if it were a part of a tenant's
+ * condition.
  */
 async function findRowOf(db: Db, { orgId, seq }: { orgId: string; seq: number }): Promise<number> {
   const row = await db

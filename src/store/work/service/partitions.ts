@@ -27,13 +27,16 @@ const tendPatienceMs = 1_000;
 const closeLockMsMax = 1_000;
 
 /**
- * A partition is analyzed when its rows have doubled. By PostgreSQL's own 10 % a day's million ended
- * runs are analyzed a hundred times, the last fifty at 0.3 s of CPU each, and every analysis has the
- * kept plans of the table made anew. The plans look rows up by keys, whatever the counts are.
+ * A partition is analyzed when its rows have doubled. By PostgreSQL's own 10 % a day's million
+ * ended runs are analyzed a hundred times, the last fifty at 0.3 s of CPU each, and every analysis
+ * has the kept plans of the table made anew. The plans look rows up by keys, whatever the counts
+ * are.
  */
 const analyzeScaleFactor = 1;
 
-/** All replicas tend the same partitions; the lock admits one at a time, until the transaction ends. */
+/**
+ * All replicas tend the same partitions; the lock admits one at a time, until the transaction ends.
+ */
 async function takeTurn(tx: Db): Promise<boolean> {
   const { rows } = await sql<{ isMine: boolean }>`
     select pg_try_advisory_xact_lock(7420001) as "isMine"`.execute(tx);
@@ -45,8 +48,9 @@ async function takeTurn(tx: Db): Promise<boolean> {
  * (default: now); returns their names. Null if another replica is tending at the same time. Fails
  * with an error that passes (see isPassing) if the runs are in use for longer than a second.
  *
- * Each table has a transaction of its own, which locks the table with all its partitions together or
- * not at all: whoever reads one table and then wants another is never ended for it (give-way.ts).
+ * Each table has a transaction of its own, which locks the table with all its partitions together
+ * or not at all: whoever reads one table and then wants another is never ended for it
+ * (give-way.ts).
  */
 export async function tend(
   db: Db,
@@ -79,7 +83,8 @@ async function tendTable(tx: Db, table: string, days: number, at: Date | undefin
 
 /**
  * Closes the newest past day that is not closed (past-days.ts); returns its partition. Undefined if
- * all are, or if another replica is tending at the same time. Fails like `tend`. Only in a transaction.
+ * all are, or if another replica is tending at the same time. Fails like `tend`. Only in a
+ * transaction.
  */
 export async function closePast(tx: Db, options?: { countedFrom: number }): Promise<string | undefined> {
   if (!(await takeTurn(tx))) return undefined;

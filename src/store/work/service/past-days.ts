@@ -2,8 +2,8 @@ import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 
 /**
- * Past days of ended runs, whose ends are counted without reading each (run-counts.ts). Nothing here
- * costs a run anything at its end:
+ * Past days of ended runs, whose ends are counted without reading each (run-counts.ts). Nothing
+ * here costs a run anything at its end:
  *
  *   open ─ closeNewest ─▶ closed: an index of its ends; for each org with many ends their sums; and a
  *                         trigger that adds later changes to the sums (migration 0072)
@@ -19,8 +19,8 @@ const countedFromDefault = 1_000;
 
 /**
  * Closes the newest past day that is not closed; returns its partition. Undefined if all are.
- * `countedFrom`: the fewest ends of an org for which sums are made. Only in a transaction, and only by
- * one replica at a time (partitions.ts).
+ * `countedFrom`: the fewest ends of an org for which sums are made. Only in a transaction, and only
+ * by one replica at a time (partitions.ts).
  */
 export async function closeNewest(
   tx: Db,
@@ -45,7 +45,10 @@ export async function closeNewest(
   return open.name;
 }
 
-/** Makes the sums of a day (YYYY-MM-DD) for each org that has enough ends and no sums. The day is locked. */
+/**
+ * Makes the sums of a day (YYYY-MM-DD) for each org that has enough ends and no sums. The day is
+ * locked.
+ */
 export async function addSums(tx: Db, day: string, countedFrom: number): Promise<void> {
   // Of the table, and not of the partition: an org behind a fence (moves/fence.ts) is left out.
   const start = sql`${sql.lit(`${day} 00:00:00+00`)}::timestamptz`;

@@ -69,8 +69,8 @@ export async function open(
 }
 
 /**
- * Opens sessions, in order, of different devices: a device's epoch grows by one, also after a session
- * on another replica, and the session gets a random id.
+ * Opens sessions, in order, of different devices: a device's epoch grows by one, also after a
+ * session on another replica, and the session gets a random id.
  */
 export async function openAll(
   tx: Db,

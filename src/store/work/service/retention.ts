@@ -227,7 +227,8 @@ function oldCredentials({ now }: Ages): RawBuilder<unknown>[] {
   return [
     oldRows("join_code", sql`x.expires_at < ${now} - interval '1 day'`),
     oldRows("sign_in_code", sql`x.expires_at < ${now} - interval '1 day'`),
-    // The token of a browser's sign-in, and no token created by people: no list shows an ended sign-in.
+    // The token of a browser's sign-in, and no token created by people: no list shows an ended
+    // sign-in.
     sql`delete from token where (org_id, id) in (select t.org_id, t.id from token t
       join sign_in s on s.org_id = t.org_id and s.token_id = t.id
       where least(t.expires_at, t.revoked_at) < ${now} - interval '1 day' limit ${sql.lit(rowsPerDeleteMax)})`,

@@ -5,8 +5,8 @@ import { type Db, transaction } from "../../pg/database.ts";
 import { ofAnySize, unnest } from "../../pg/values/unnest.ts";
 
 /**
- * The start of turns: message, conversation and marker are written together, or not at all. Turns of
- * one org that start at the same time share the statements.
+ * The start of turns: message, conversation and marker are written together, or not at all. Turns
+ * of one org that start at the same time share the statements.
  *
  *   agents and conversations locked ──▶ message and marker written ──▶ pending
  *                                   └── nothing written ──▶ the turn of the same message │ refused

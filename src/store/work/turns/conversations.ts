@@ -65,10 +65,10 @@ export async function list(
 }
 
 /**
- * Deletes a conversation with its messages and replies, with the event `conversation.deleted`; turns
- * started meanwhile wait, and then start a new conversation. While a turn is live, returns that turn
- * and deletes nothing: a claim may have passed the turn by while its conversation was locked here, so
- * the caller rings. Refuses with `not_found`.
+ * Deletes a conversation with its messages and replies, with the event `conversation.deleted`;
+ * turns started meanwhile wait, and then start a new conversation. While a turn is live, returns
+ * that turn and deletes nothing: a claim may have passed the turn by while its conversation was
+ * locked here, so the caller rings. Refuses with `not_found`.
  */
 export function remove(
   db: Db,

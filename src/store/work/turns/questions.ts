@@ -136,9 +136,9 @@ async function find(
 }
 
 /**
- * Locks the question of an answer: the named question of the work's latest attempt, or its only open
- * question. Refuses with `not_found`, and with `failed_precondition` if several are open and none
- * is named.
+ * Locks the question of an answer: the named question of the work's latest attempt, or its only
+ * open question. Refuses with `not_found`, and with `failed_precondition` if several are open and
+ * none is named.
  */
 export async function lockForAnswer(
   tx: Db,

@@ -48,14 +48,15 @@ async function lockAgent(tx: Db, forgotten: ForgottenTurn): Promise<{ version: n
 }
 
 /**
- * Restores an attempt, and its turn if necessary. Returns whether the attempt is known now: false if
- * the agent is gone, or if its turns are not the worker's (R6).
+ * Restores an attempt, and its turn if necessary. Returns whether the attempt is known now: false
+ * if the agent is gone, or if its turns are not the worker's (R6).
  */
 export async function restoreTurn(tx: Db, forgotten: ForgottenTurn): Promise<boolean> {
   const { orgId, deviceId, turnId, attemptToken, attempt, agentId, conversationId, messageId } = forgotten;
   const agent = await lockAgent(tx, forgotten);
   if (!agent) return false;
-  // Later than what the holder of the turn's lock wrote meanwhile, which began after this transaction.
+  // Later than what the holder of the turn's lock wrote meanwhile, which began after this
+  // transaction.
   const entry = sql`jsonb_build_array(jsonb_build_object('attempt', ${attempt}::int, 'token', ${attemptToken}::text,
     'holder_id', ${deviceId}::text, 'ended_at', clock_timestamp(), 'reason', ${reason}::text))`;
   // The database knows the turn, from before the attempt.

@@ -4,8 +4,8 @@ import { type Look, looksAlone } from "../../pg/looks.ts";
 import { onlyRow } from "../../pg/values/only-row.ts";
 
 /**
- * Jumps of the database's clock: their discovery and their resolution. scheduler/slots/clock.ts judges
- * them.
+ * Jumps of the database's clock: their discovery and their resolution. scheduler/slots/clock.ts
+ * judges them.
  */
 
 export type Witness = "monotonic" | "commits";
@@ -189,7 +189,8 @@ const timesOfTurns = [
 
 /** Deliveries, replies, instances of platforms, and questions. */
 const timesOfMessages = [
-  // A back-off of a delivery is four hours at most; leases of deliveries and instances are some minutes.
+  // A back-off of a delivery is four hours at most; leases of deliveries and instances are some
+  // minutes.
   sql`update delivery set since = ${notAhead("since")},
       next_at = case when next_at > now() + interval '4 hours' then statement_timestamp() else next_at end,
       lease_until = case when lease_until > now() + interval '1 hour' then statement_timestamp() else lease_until end
@@ -234,8 +235,8 @@ const timesOfAll = [
 
 /**
  * Corrects times that were written while the clock was ahead and would delay work or keep sessions
- * alive until then: times ahead of now become now; codes keep their lifetimes. Asks for a check of all
- * schedules ({@link Reading.isPlanned}). Returns the number of rows corrected.
+ * alive until then: times ahead of now become now; codes keep their lifetimes. Asks for a check of
+ * all schedules ({@link Reading.isPlanned}). Returns the number of rows corrected.
  */
 export async function takeBackTimes(tx: Db): Promise<number> {
   let changed = 0;

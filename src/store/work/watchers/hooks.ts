@@ -115,7 +115,10 @@ export async function lock(tx: Db, hook: { orgId: string; id: string }): Promise
   return rows[0]?.left;
 }
 
-/** Locks a watcher's hooks, before its removal deletes them: deliveries lock their hook before the watcher. */
+/**
+ * Locks a watcher's hooks, before its removal deletes them: deliveries lock their hook before the
+ * watcher.
+ */
 export async function lockOfWatcher(
   tx: Db,
   { orgId, watcherId }: { orgId: string; watcherId: string },

@@ -56,7 +56,10 @@ export type DueWatcher = {
   backlogSource: "scheduled" | "backfill" | StartSource | null;
   /** For a waiting start: the id of its later run. */
   backlogRunId: string | null;
-  /** Read by {@link lockToStart} alone: the prompt of the current version, and what was asked beside. */
+  /**
+   * Read by {@link lockToStart} alone: the prompt of the current version, and what was asked
+   * beside.
+   */
   prompt?: string | null;
   beside?: unknown;
   /** The database's clock. */

@@ -55,7 +55,10 @@ export const pausedColumns = sql`
   paused_reason = case when h.pauses
     then h.failures || ' failures in a row; the last: ' || h.why else w.paused_reason end`;
 
-/** The schedules of watchers that the ends pause; the materializer records a slot that is due already. */
+/**
+ * The schedules of watchers that the ends pause; the materializer records a slot that is due
+ * already.
+ */
 export const pausedSchedulesStopped = sql`
   update schedule_position s set next_slot_at = null, next_due_at = null
   from held h

@@ -331,9 +331,9 @@ async function insertRevision(
  * Locks the watcher's row alone: with a join, a row that changed during the wait would be missing.
  * Returns its id. Refuses with `not_found`.
  *
- * `"edit"` leaves room for rows that refer to the watcher: an edit that makes another watcher follow
- * this watcher does not wait for an edit of this watcher, so the two edits cannot deadlock.
- * `"reference"` keeps the watcher from being removed, for a row that is about to refer to the watcher.
+ * `"edit"` leaves room for rows that refer to the watcher: an edit that makes another watcher
+ * follow this watcher does not wait for an edit of this watcher, so the two edits cannot deadlock.
+ * `"reference"` keeps the watcher from being removed, for a row that is about to refer to it.
  */
 export async function lock(
   tx: Db,

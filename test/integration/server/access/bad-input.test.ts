@@ -480,7 +480,8 @@ const broken: [string, (bytes: Buffer) => Buffer][] = [
   ["a text that is shorter than its length", (bytes) => bytes.subarray(0, -3)],
 ];
 
-// The other transport gives the bytes of such a message to nobody: its stream ends (see the next test).
+// The other transport gives the bytes of such a message to nobody: its stream ends (see the next
+// test).
 test.skipIf(deviceStreamsOfFile() === "connect").each(broken)(
   "a completion with %s is answered as invalid and ends its run as failed, and the stream lives",
   async (_, breakIt) => {

@@ -210,7 +210,10 @@ async function sayEverything(asAda: Clients): Promise<Record<string, string> & {
   } as never;
 }
 
-/** Ends that the device reported, other than success and a last failure; each with words of its program. */
+/**
+ * Ends that the device reported, other than success and a last failure; each with words of its
+ * program.
+ */
 async function reportEnds(home: {
   stream: DeviceStream;
   make: (name: string, more?: object) => Promise<{ id: string }>;

@@ -37,7 +37,9 @@ const question = (id: string) => ({
   ],
 });
 
-/** Every message about an attempt, in every form; the test below compares with the protocol's kinds. */
+/**
+ * Every message about an attempt, in every form; the test below compares with the protocol's kinds.
+ */
 function messagesAbout(attempt: Attempt, watcherId: string): Sent[] {
   const moment = timestampNow();
   const reoffer = {
@@ -73,7 +75,9 @@ function messagesAbout(attempt: Attempt, watcherId: string): Sent[] {
   ] as Sent[];
 }
 
-/** Sends the messages over a stream each time anew, also after the stream was ended for one of them. */
+/**
+ * Sends the messages over a stream each time anew, also after the stream was ended for one of them.
+ */
 async function sendAll(open: () => Promise<DeviceStream>, attempt: Attempt, watcherId: string) {
   for (const message of messagesAbout(attempt, watcherId)) {
     const stream = await open();

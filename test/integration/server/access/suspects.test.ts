@@ -8,7 +8,9 @@ import { createLogger } from "../../../../src/telemetry/log.ts";
 
 const log = createLogger({ level: "silent", name: "test" });
 
-/** A port at which the token "good" is valid. Requests without it are answered when they are whole. */
+/**
+ * A port at which the token "good" is valid. Requests without it are answered when they are whole.
+ */
 async function open() {
   const crowd = createCrowd({
     ...{ connectionsMax: 100, connectionsPerAddress: 100, requestsPerAddress: 1_000 },

@@ -74,7 +74,10 @@ function through(door: FrontDoor, token?: string) {
   return clients;
 }
 
-/** A daemon of the client library, enrolled and connected through the door, that completes every run. */
+/**
+ * A daemon of the client library, enrolled and connected through the door, that completes every
+ * run.
+ */
 async function daemonOf(door: FrontDoor, cell: Cell) {
   const { joinCode } = await through(door, cell.token).fleet.createJoinCode({});
   expect(joinCode).toMatch(new RegExp(`^${cell.name.toUpperCase()}(-[A-Z0-9]{4}){4}$`));

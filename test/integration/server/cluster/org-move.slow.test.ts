@@ -45,7 +45,9 @@ const role = `mover_${randomBytes(4).toString("hex")}`;
 const log = createLogger({ name: "test", level: "silent" });
 let cells: [Cell, Cell];
 
-/** A cell whose replicas connect as an ordinary role: row-level security does not bind a superuser. */
+/**
+ * A cell whose replicas connect as an ordinary role: row-level security does not bind a superuser.
+ */
 async function openCell(name: string): Promise<Cell> {
   const database = await createTestDatabase({ isEmpty: true });
   const url = new URL(database.url);

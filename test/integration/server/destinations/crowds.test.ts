@@ -1,4 +1,7 @@
-/** Many slow receivers at once: those of other orgs and at other hosts get their messages all the same. */
+/**
+ * Many slow receivers at once: those of other orgs and at other hosts get their messages all the
+ * same.
+ */
 import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import { expect, test, vi } from "vitest";

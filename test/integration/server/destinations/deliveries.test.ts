@@ -90,7 +90,9 @@ async function statesOf(slug: string) {
   return rows;
 }
 
-/** The try has ended, and the next one waits: the end of a try would overwrite a change by the test. */
+/**
+ * The try has ended, and the next one waits: the end of a try would overwrite a change by the test.
+ */
 function expectEnded({ nextAttemptAt }: { nextAttemptAt?: Timestamp | undefined }): void {
   expect(timestampMs(nextAttemptAt!)).toBeGreaterThan(Date.now());
 }

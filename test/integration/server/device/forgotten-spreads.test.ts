@@ -125,7 +125,10 @@ test("a spread slot that every device gives back is not run again, and has its r
   expect(await listRuns(database.db, name)).toHaveLength(3);
 });
 
-/** Each of the others completes its share again, under a new attempt, and the parent has nothing to do. */
+/**
+ * Each of the others completes its share again, under a new attempt, and the parent has nothing to
+ * do.
+ */
 async function completeOthers({ parent, others }: Pick<ReturnType<typeof shares>, "parent" | "others">) {
   for (const { stream, assignment } of others) {
     const again = await takeOn(stream);

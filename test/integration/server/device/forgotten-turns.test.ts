@@ -1,4 +1,7 @@
-/** Turns lost by the database in a failover to a lagging standby; their workers still have the replies. */
+/**
+ * Turns lost by the database in a failover to a lagging standby; their workers still have the
+ * replies.
+ */
 import { createHash } from "node:crypto";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
@@ -20,7 +23,9 @@ async function begin() {
   return { clients, url, device, stream };
 }
 
-/** A turn of an agent that is pinned to the device, answered, and then forgotten by the database. */
+/**
+ * A turn of an agent that is pinned to the device, answered, and then forgotten by the database.
+ */
 async function answerTurn(forgets: readonly string[]) {
   const begun = await begin();
   const { clients, device, stream } = begun;

@@ -348,7 +348,8 @@ test("a slot that was spread over devices comes back from each, and runs again o
   )!;
   const [early, late] = done.filter((one) => one !== parent);
   expect((await offer(early!.stream, early!.assignment)).verdict).toBe(CompletionVerdict.STORED_LATE);
-  // The slot is recorded again: runs of the same names, which a device with a result answers at once.
+  // The slot is recorded again: runs of the same names, which a device with a result answers at
+  // once.
   await due();
   for (const { stream, assignment } of [parent, late!]) {
     const again = await takeOn(stream);

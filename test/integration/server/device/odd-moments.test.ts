@@ -1,4 +1,6 @@
-/** Clocks of devices and ids of agents may be anything: what they report is taken, and can be read. */
+/**
+ * Clocks of devices and ids of agents may be anything: what they report is taken, and can be read.
+ */
 import { expect, test, vi } from "vitest";
 import { QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
 import { CompletionVerdict } from "#gen/pinion/v1/device_pb.js";

@@ -124,7 +124,10 @@ test(
   },
 );
 
-/** The lists that fail over what was stored, in JSON, whose writer is stricter than that of binary messages. */
+/**
+ * The lists that fail over what was stored, in JSON, whose writer is stricter than that of binary
+ * messages.
+ */
 async function unreadableLists(): Promise<string[]> {
   const wrong: string[] = [];
   for (const { name, parent } of methods.filter((method) => method.name.startsWith("List"))) {

@@ -1,4 +1,6 @@
-/** Odd requests to the MCP endpoint: each is answered, and none works on for a caller that is gone. */
+/**
+ * Odd requests to the MCP endpoint: each is answered, and none works on for a caller that is gone.
+ */
 import { sql } from "kysely";
 import { beforeAll, expect, test } from "vitest";
 import { useDatabase } from "../../../support/database.ts";

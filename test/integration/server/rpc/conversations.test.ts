@@ -1,4 +1,7 @@
-/** Conversations that are deleted, also while somebody speaks in them; and work that a claim passes by. */
+/**
+ * Conversations that are deleted, also while somebody speaks in them; and work that a claim passes
+ * by.
+ */
 import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { useDatabase } from "../../../support/database.ts";

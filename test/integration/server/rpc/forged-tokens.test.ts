@@ -1,4 +1,7 @@
-/** Page tokens that no list has given: every list refuses them as the caller's mistake, or begins there. */
+/**
+ * Page tokens that no list has given: every list refuses them as the caller's mistake, or begins
+ * there.
+ */
 import { expect, test } from "vitest";
 import { useDatabase } from "../../../support/database.ts";
 import { enrolDevice } from "../../../support/device.ts";

@@ -1,6 +1,6 @@
 /**
- * Unary calls over gRPC and Connect are answered alike on the bare stream (a known token) and by Connect's
- * handler (any other): the same bytes of each request are sent with both tokens.
+ * Unary calls over gRPC and Connect are answered alike on the bare stream (a known token) and by
+ * Connect's handler (any other): the same bytes of each request are sent with both tokens.
  */
 import { once } from "node:events";
 import { constants, connect as http2Connect, type IncomingHttpHeaders } from "node:http2";

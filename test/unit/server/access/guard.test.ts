@@ -44,7 +44,10 @@ test("a service with an rpc that has no rule does not start, and the error names
 
 /** Names other orgs, so only admins of the operator's org read it. */
 const readByAdmins = new Set(["ListOrgs"]);
-/** A caller's own sign-ins: a person who may only read ends them, and no such person confirms a login. */
+/**
+ * A caller's own sign-ins: a person who may only read ends them, and no such person confirms a
+ * login.
+ */
 const ofOneself = new Set(["SignOut", "EndSignIn", "GetLogin", "DecideLogin"]);
 
 test("what changes nothing needs at most read, what changes something needs more", () => {

@@ -1,4 +1,7 @@
-/** An error in one reader or viewer ends nothing else: the bus, the feed, the publisher and a loop go on. */
+/**
+ * An error in one reader or viewer ends nothing else: the bus, the feed, the publisher and a loop
+ * go on.
+ */
 import { expect, test, vi } from "vitest";
 import { createBatcher } from "../../../../src/batches/batcher.ts";
 import { startLoop } from "../../../../src/scheduler/loop.ts";

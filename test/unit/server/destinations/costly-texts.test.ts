@@ -1,4 +1,6 @@
-/** Texts of agents that are costly to format, or odd: the replica goes on, and the message is whole. */
+/**
+ * Texts of agents that are costly to format, or odd: the replica goes on, and the message is whole.
+ */
 import { expect, test } from "vitest";
 import { htmlOf } from "../../../../src/server/destinations/email.ts";
 import { messageOf } from "../../../../src/server/destinations/message.ts";

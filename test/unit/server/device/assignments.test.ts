@@ -14,7 +14,9 @@ import { plainRun } from "./claimed-run.ts";
 const run = plainRun;
 const dueMs = run.dueAt.getTime();
 
-/** A serving session at a moment by the trusted clock, whose calls of the wheel wait for `reach`. */
+/**
+ * A serving session at a moment by the trusted clock, whose calls of the wheel wait for `reach`.
+ */
 function sessionAt(startMs: number, isWorker: boolean) {
   let nowMs = startMs;
   let calls: { at: number; callback: () => void }[] = [];

@@ -1,4 +1,7 @@
-/** Decisions about messages of chat platforms: whose are let through, whom they are of, how a reply is cut. */
+/**
+ * Decisions about messages of chat platforms: whose are let through, whom they are of, how a reply
+ * is cut.
+ */
 import { expect, test } from "vitest";
 import { refusalOf, userOf } from "../../../../src/server/platforms/incoming.ts";
 import { inOrder } from "../../../../src/server/platforms/lines/in-order.ts";

@@ -68,7 +68,9 @@ export function FollowUp({ run }: { run: Run }) {
   );
 }
 
-/** The reply of an ended turn; before the end, the wait for the agent or for an answer to the agent. */
+/**
+ * The reply of an ended turn; before the end, the wait for the agent or for an answer to the agent.
+ */
 function Reply({ turn }: { turn: Turn | undefined }) {
   if (turn && ended.has(turn.status)) {
     return turn.status === TurnStatus.COMPLETED ? (

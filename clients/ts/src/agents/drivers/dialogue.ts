@@ -55,8 +55,8 @@ export function openDialogue(
     return isOurs ? { ...end, kind: "exited" as const, exitCode: 0, signal: undefined } : end;
   });
   return {
-    // A program that is being ended is told nothing: the default answer of a cancelled run's question
-    // would let the program go on, and report a result.
+    // A program that is being ended is told nothing: the default answer of a cancelled run's
+    // question would let the program go on, and report a result.
     write: (line) => void (own.signal.aborted || input.write(line)),
     end: () => input.end(),
     release: () => {

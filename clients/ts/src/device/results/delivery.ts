@@ -121,7 +121,8 @@ export class Delivery {
   /**
    * The result of a run assigned again although its program has finished here: the server does not
    * have the result yet, or its database lost the run, perhaps before the server noticed the
-   * failover. The program must not run twice. Undefined for every other assignment, such as a retry.
+   * failover. The program must not run twice. Undefined for every other assignment, such as a
+   * retry.
    */
   forgottenResult(assigned: WorkAttempt): Promise<Completion | undefined> | undefined {
     const { workId } = assigned;
@@ -205,9 +206,9 @@ export class Delivery {
   }
 
   /**
-   * The server does not know the attempt of a completion that was sent without its run. A completion
-   * may have been sent several times before the first answer, so a send with the run may already be
-   * on its way.
+   * The server does not know the attempt of a completion that was sent without its run. A
+   * completion may have been sent several times before the first answer, so a send with the run may
+   * already be on its way.
    */
   #bringRun(parcel: Parcel): void {
     if (parcel.bringsItsRun) return;

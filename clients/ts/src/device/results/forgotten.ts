@@ -18,8 +18,8 @@ export const isNamed = (workId: string, other: string) =>
   workId.slice(20).toLowerCase() === other.slice(20).toLowerCase();
 
 /**
- * Whether a result may be of the assigned work: it has the work's id, or the name in the id of a run
- * without a slot. A start that its sender repeated after a failover has a run of another time.
+ * Whether a result may be of the assigned work: it has the work's id, or the name in the id of a
+ * run without a slot. A start that its sender repeated after a failover has a run of another time.
  */
 export function mayAnswer({ workId, event }: WorkAttempt, result: Omit<ResultHere, "read">): boolean {
   if (result.workId === workId) return true;

@@ -148,8 +148,8 @@ export class KeptOffers {
   }
 
   /**
-   * Keeps an acknowledged result for a while. A result that cannot be moved stays in the outbox: the
-   * next daemon sends the result again, and keeps it by the answer.
+   * Keeps an acknowledged result for a while. A result that cannot be moved stays in the outbox:
+   * the next daemon sends the result again, and keeps it by the answer.
    */
   async keep(entry: OutboxEntry, acknowledgement: Acknowledgement): Promise<void> {
     const by = this.#storedBy(acknowledgement);

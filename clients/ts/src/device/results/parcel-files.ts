@@ -135,8 +135,8 @@ export class ParcelFiles {
   }
 
   /**
-   * Sets a refused result aside. A result that was never written stays in memory until the disk takes
-   * it.
+   * Sets a refused result aside. A result that was never written stays in memory until the disk
+   * takes it.
    */
   async reject(entry: OutboxEntry, problem: string, unsaved?: Completion): Promise<void> {
     const { workId, attemptToken, finishedAtMs } = entry;

@@ -32,7 +32,8 @@ export declare type ExecutorInfo = Message<"pinion.v1.ExecutorInfo"> & {
   type: string;
 
   /**
-   * What the program says of itself, for example "2.1.3 (Claude Code)"; empty: unknown. At most 200 bytes.
+   * What the program says of itself, for example "2.1.3 (Claude Code)"; empty: unknown. At most 200
+   * bytes.
    *
    * @generated from field: string version = 3;
    */
@@ -46,16 +47,17 @@ export declare type ExecutorInfo = Message<"pinion.v1.ExecutorInfo"> & {
   problem: string;
 
   /**
-   * Why it cannot keep an agent to the hosts of its settings (`egress_config`), and what becomes of such a run: turned down
-   * or run with a note. Empty: it can, or the device does not say. At most 500 bytes.
+   * Why it cannot keep an agent to the hosts of its settings (`egress_config`), and what becomes of
+   * such a run: turned down or run with a note. Empty: it can, or the device does not say. At most
+   * 500 bytes.
    *
    * @generated from field: string egress_problem = 5;
    */
   egressProblem: string;
 
   /**
-   * Names of the variables that runs get from the device's own secrets, sorted; never a value, and not where it lies.
-   * At most 64, each at most 128 bytes.
+   * Names of the variables that runs get from the device's own secrets, sorted; never a value, and
+   * not where it lies. At most 64, each at most 128 bytes.
    *
    * @generated from field: repeated string secret_names = 6;
    */
@@ -151,8 +153,8 @@ export declare type KeptWorkspace = Message<"pinion.v1.KeptWorkspace"> & {
 export declare const KeptWorkspaceSchema: GenMessage<KeptWorkspace>;
 
 /**
- * One thing that an agent did. An activity is bounded and may be dropped on its way; the transcript of a completion has
- * what was kept.
+ * One thing that an agent did. An activity is bounded and may be dropped on its way; the transcript
+ * of a completion has what was kept.
  *
  * @generated from message pinion.v1.Activity
  */
@@ -269,8 +271,8 @@ export declare type AgentText = Message<"pinion.v1.AgentText"> & {
 export declare const AgentTextSchema: GenMessage<AgentText>;
 
 /**
- * A tool call as it is now. Each activity has it whole, as far as it is known: the latest one with its id replaces those
- * before. A field that is empty says nothing new, except the status.
+ * A tool call as it is now. Each activity has it whole, as far as it is known: the latest one with
+ * its id replaces those before. A field that is empty says nothing new, except the status.
  *
  * @generated from message pinion.v1.ToolCall
  */
@@ -283,7 +285,8 @@ export declare type ToolCall = Message<"pinion.v1.ToolCall"> & {
   id: string;
 
   /**
-   * The tool as the agent names it, for example "Bash" or "mcp__pinion__list_watchers". At most 200 bytes.
+   * The tool as the agent names it, for example "Bash" or "mcp__pinion__list_watchers". At most 200
+   * bytes.
    *
    * @generated from field: string name = 2;
    */
@@ -488,7 +491,8 @@ export declare type Budget = Message<"pinion.v1.Budget"> & {
   tokensMax: bigint;
 
   /**
-   * Cost in millionths of a US dollar, by the agent's own figure. An agent that tells no cost is not bounded by it.
+   * Cost in millionths of a US dollar, by the agent's own figure. An agent that tells no cost is
+   * not bounded by it.
    *
    * @generated from field: int64 cost_micros_max = 2;
    */
@@ -542,8 +546,8 @@ export declare const DenialSchema: GenMessage<Denial>;
  */
 export declare type Transcript = Message<"pinion.v1.Transcript"> & {
   /**
-   * In order. At most 1,000, and at most 256 KiB in all. Pieces of one text are joined, and a tool call stands once, as it
-   * was last.
+   * In order. At most 1,000, and at most 256 KiB in all. Pieces of one text are joined, and a tool
+   * call stands once, as it was last.
    *
    * @generated from field: repeated pinion.v1.Activity entries = 1;
    */
@@ -673,8 +677,8 @@ export declare type Question = Message<"pinion.v1.Question"> & {
   options: QuestionOption[];
 
   /**
-   * The rule that "always" would add to the agent's pre-approved tools, for example "Bash(git status)"; empty: there is
-   * none to add. At most 500 bytes.
+   * The rule that "always" would add to the agent's pre-approved tools, for example "Bash(git
+   * status)"; empty: there is none to add. At most 500 bytes.
    *
    * @generated from field: string tool_rule = 6;
    */
@@ -770,7 +774,8 @@ export declare type QuestionPolicy = Message<"pinion.v1.QuestionPolicy"> & {
   responders: QuestionResponders;
 
   /**
-   * For how long in all an attempt's timeout stands still while it waits for answers. At most 7 days; absent means 1 h.
+   * For how long in all an attempt's timeout stands still while it waits for answers. At most 7
+   * days; absent means 1 h.
    *
    * @generated from field: google.protobuf.Duration wait_max = 4;
    */
@@ -1014,7 +1019,8 @@ export enum PlanStepStatus {
 export declare const PlanStepStatusSchema: GenEnum<PlanStepStatus>;
 
 /**
- * Why people should look at what a run did, although it may have ended well. More than one may hold.
+ * Why people should look at what a run did, although it may have ended well. More than one may
+ * hold.
  *
  * @generated from enum pinion.v1.AttentionReason
  */

@@ -201,7 +201,8 @@ export const AttentionReasonSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_activity, 4);
 
 /**
- * Why people should look at what a run did, although it may have ended well. More than one may hold.
+ * Why people should look at what a run did, although it may have ended well. More than one may
+ * hold.
  *
  * @generated from enum pinion.v1.AttentionReason
  */

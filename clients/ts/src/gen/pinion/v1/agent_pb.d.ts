@@ -25,7 +25,8 @@ export declare type AgentSettings = Message<"pinion.v1.AgentSettings"> & {
   identity: string;
 
   /**
-   * The model's name as its provider spells it; empty leaves the choice to the device. At most 200 bytes.
+   * The model's name as its provider spells it; empty leaves the choice to the device. At most 200
+   * bytes.
    *
    * @generated from field: string model = 2;
    */
@@ -67,7 +68,8 @@ export declare type AgentSettings = Message<"pinion.v1.AgentSettings"> & {
   guardrails: string[];
 
   /**
-   * The workspace that its runs work in where their watcher names none; empty: the executor's own directory.
+   * The workspace that its runs work in where their watcher names none; empty: the executor's own
+   * directory.
    *
    * @generated from field: string workspace = 8;
    */
@@ -238,16 +240,17 @@ export declare type Agent = Message<"pinion.v1.Agent"> & {
   updatedAt?: Timestamp | undefined;
 
   /**
-   * The device that its turns are pinned to; empty: the org's fleet workers take them. The runs of its watchers go where
-   * those are pinned.
+   * The device that its turns are pinned to; empty: the org's fleet workers take them. The runs of
+   * its watchers go where those are pinned.
    *
    * @generated from field: string device_id = 9;
    */
   deviceId: string;
 
   /**
-   * Why nobody takes its turns: the device that they were pinned to was deleted, or its owner has left the org. StartTurn is
-   * refused then; UpdateAgentSettings with a `device_id`, empty for the fleet, ends that. Empty: somebody takes them.
+   * Why nobody takes its turns: the device that they were pinned to was deleted, or its owner has
+   * left the org. StartTurn is refused then; UpdateAgentSettings with a `device_id`, empty for the
+   * fleet, ends that. Empty: somebody takes them.
    *
    * @generated from field: string no_executor_reason = 10;
    */
@@ -281,8 +284,8 @@ export declare type CreateAgentRequest = Message<"pinion.v1.CreateAgentRequest">
   name: string;
 
   /**
-   * The settings. Pinion adds its own MCP server ("pinion", `is_injected`); a server that is marked so in a request is
-   * ignored, so that settings that were read can be sent back.
+   * The settings. Pinion adds its own MCP server ("pinion", `is_injected`); a server that is marked
+   * so in a request is ignored, so that settings that were read can be sent back.
    *
    * @generated from field: pinion.v1.AgentSettings settings = 3;
    */
@@ -451,9 +454,10 @@ export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentS
   settings?: AgentSettings | undefined;
 
   /**
-   * Fields of `settings`, for example "identity,mcp_servers", or "*" for all. Each is replaced whole; a named one that is
-   * not set is cleared. `egress_config` that is set but empty is not cleared: it allows no host. Injected MCP servers
-   * stay, whatever the request says. May be empty if `name`, `owner_id`, `is_default` or `device_id` is set.
+   * Fields of `settings`, for example "identity,mcp_servers", or "*" for all. Each is replaced
+   * whole; a named one that is not set is cleared. `egress_config` that is set but empty is not
+   * cleared: it allows no host. Injected MCP servers stay, whatever the request says. May be empty
+   * if `name`, `owner_id`, `is_default` or `device_id` is set.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
@@ -481,8 +485,8 @@ export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentS
   ownerId?: string | undefined;
 
   /**
-   * True makes it the org's default in place of the one before. Not part of the version. False is refused for the
-   * default: make another one the default instead.
+   * True makes it the org's default in place of the one before. Not part of the version. False is
+   * refused for the default: make another one the default instead.
    *
    * @generated from field: optional bool is_default = 7;
    */
@@ -496,9 +500,10 @@ export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentS
   dryRun: boolean;
 
   /**
-   * If set, the device of the org that its turns are pinned to from now on; empty unpins it. Not part of the version; turns
-   * that were started keep theirs. NOT_FOUND for a device that is not the org's, and for a fleet worker;
-   * FAILED_PRECONDITION for one whose owner has left the org. It ends `no_executor_reason`.
+   * If set, the device of the org that its turns are pinned to from now on; empty unpins it. Not
+   * part of the version; turns that were started keep theirs. NOT_FOUND for a device that is not
+   * the org's, and for a fleet worker; FAILED_PRECONDITION for one whose owner has left the org. It
+   * ends `no_executor_reason`.
    *
    * @generated from field: optional string device_id = 9;
    */
@@ -525,7 +530,8 @@ export declare type UpdateAgentSettingsResponse = Message<"pinion.v1.UpdateAgent
   agent?: Agent | undefined;
 
   /**
-   * What changed: fields of the settings, "name", "owner_id", "is_default" or "device_id". Empty: nothing did.
+   * What changed: fields of the settings, "name", "owner_id", "is_default" or "device_id". Empty:
+   * nothing did.
    *
    * @generated from field: repeated string changed_fields = 2;
    */
@@ -663,8 +669,8 @@ export declare type AgentPlatform = Message<"pinion.v1.AgentPlatform"> & {
   lastMessageOutAt?: Timestamp | undefined;
 
   /**
-   * The last trouble of its instance: a message that was not let through, a reply that the platform did not take. Empty:
-   * none since the start. Never contains a secret.
+   * The last trouble of its instance: a message that was not let through, a reply that the platform
+   * did not take. Empty: none since the start. Never contains a secret.
    *
    * @generated from field: string last_error = 13;
    */
@@ -685,8 +691,8 @@ export declare type AgentPlatform = Message<"pinion.v1.AgentPlatform"> & {
   replicaId: string;
 
   /**
-   * The address to which the platform sends its messages, under PINION_PUBLIC_URL, or a path without one. Empty for a
-   * platform that is asked for messages.
+   * The address to which the platform sends its messages, under PINION_PUBLIC_URL, or a path
+   * without one. Empty for a platform that is asked for messages.
    *
    * @generated from field: string webhook_url = 16;
    */
@@ -713,7 +719,8 @@ export declare type PlatformSecret = Message<"pinion.v1.PlatformSecret"> & {
   name: string;
 
   /**
-   * "secret://NAME" if it is a reference, which is no secret itself; empty if the value is stored, encrypted.
+   * "secret://NAME" if it is a reference, which is no secret itself; empty if the value is stored,
+   * encrypted.
    *
    * @generated from field: string reference = 2;
    */
@@ -739,8 +746,8 @@ export declare type SecretValue = Message<"pinion.v1.SecretValue"> & {
    */
   kind: {
     /**
-     * The value, stored encrypted; or "secret://NAME", kept as it is and looked up on the server at every start (from
-     * PINION_SECRET_NAME). NAME is A-Z, 0-9 and "_". 1 byte to 16 KiB.
+     * The value, stored encrypted; or "secret://NAME", kept as it is and looked up on the server at
+     * every start (from PINION_SECRET_NAME). NAME is A-Z, 0-9 and "_". 1 byte to 16 KiB.
      *
      * @generated from field: string value = 1;
      */
@@ -748,7 +755,8 @@ export declare type SecretValue = Message<"pinion.v1.SecretValue"> & {
     case: "value";
   } | {
     /**
-     * What is stored under this key stays, for who does not know it. INVALID_ARGUMENT if nothing is.
+     * What is stored under this key stays, for who does not know it. INVALID_ARGUMENT if nothing
+     * is.
      *
      * @generated from field: bool keep = 2;
      */
@@ -784,16 +792,17 @@ export declare type UpsertPlatformRequest = Message<"pinion.v1.UpsertPlatformReq
   agentId: string;
 
   /**
-   * One of telegram, slack, discord, whatsapp, teams, github, gchat, linear, webhook; INVALID_ARGUMENT names the keys that a kind lacks. A
-   * platform's kind stays: FAILED_PRECONDITION.
+   * One of telegram, slack, discord, whatsapp, teams, github, gchat, linear, webhook;
+   * INVALID_ARGUMENT names the keys that a kind lacks. A platform's kind stays:
+   * FAILED_PRECONDITION.
    *
    * @generated from field: string kind = 3;
    */
   kind: string;
 
   /**
-   * All values that are no secrets. A key that is left out is cleared; an empty value is not left out. At most 64. A key
-   * that is a secret of its kind ("bot_token") is refused here.
+   * All values that are no secrets. A key that is left out is cleared; an empty value is not left
+   * out. At most 64. A key that is a secret of its kind ("bot_token") is refused here.
    *
    * @generated from field: map<string, string> config = 4;
    */
@@ -1324,14 +1333,15 @@ export declare const UpsertOutcomeSchema: GenEnum<UpsertOutcome>;
 /**
  * Agents: named configurations, and the chat platforms that they answer on.
  *
- * Agent ids and platforms' stable ids are chosen by whoever creates them, so that a file can name them (`pinion apply`).
- * Another org's are NOT_FOUND.
+ * Agent ids and platforms' stable ids are chosen by whoever creates them, so that a file can name
+ * them (`pinion apply`). Another org's are NOT_FOUND.
  *
  * @generated from service pinion.v1.AgentService
  */
 export declare const AgentService: GenService<{
   /**
-   * A new agent. If the org has one of that id, that one, unchanged, and `created` is false: a repeat changes nothing.
+   * A new agent. If the org has one of that id, that one, unchanged, and `created` is false: a
+   * repeat changes nothing.
    *
    * @generated from rpc pinion.v1.AgentService.CreateAgent
    */
@@ -1371,8 +1381,8 @@ export declare const AgentService: GenService<{
     output: typeof ListAgentRevisionsResponseSchema;
   },
   /**
-   * Replaces the named settings. The version grows by one if that changes anything; runs that exist keep what they have.
-   * NOT_FOUND; ABORTED if `expected_version` is not the version.
+   * Replaces the named settings. The version grows by one if that changes anything; runs that exist
+   * keep what they have. NOT_FOUND; ABORTED if `expected_version` is not the version.
    *
    * @generated from rpc pinion.v1.AgentService.UpdateAgentSettings
    */
@@ -1382,8 +1392,9 @@ export declare const AgentService: GenService<{
     output: typeof UpdateAgentSettingsResponseSchema;
   },
   /**
-   * Removes the agent and its platforms, which are stopped. Due slots of its watchers are skipped as no_executor until
-   * an agent of that id is back. NOT_FOUND; FAILED_PRECONDITION for the org's default agent.
+   * Removes the agent and its platforms, which are stopped. Due slots of its watchers are skipped
+   * as no_executor until an agent of that id is back. NOT_FOUND; FAILED_PRECONDITION for the org's
+   * default agent.
    *
    * @generated from rpc pinion.v1.AgentService.DeleteAgent
    */
@@ -1393,11 +1404,12 @@ export declare const AgentService: GenService<{
     output: typeof DeleteAgentResponseSchema;
   },
   /**
-   * Makes the platform what the request says: created and started, updated and, if it runs, started anew, or left alone.
-   * What the request leaves out is cleared. Answers once the start has ended; one that finds another call's start under
-   * way waits for it. NOT_FOUND for the agent; ALREADY_EXISTS if another agent has the stable id; FAILED_PRECONDITION
-   * with the reason if the start failed: the platform is then stored as FAILED. ABORTED if the platform was deleted
-   * while this call waited, or another start took too long: do it again.
+   * Makes the platform what the request says: created and started, updated and, if it runs, started
+   * anew, or left alone. What the request leaves out is cleared. Answers once the start has ended;
+   * one that finds another call's start under way waits for it. NOT_FOUND for the agent;
+   * ALREADY_EXISTS if another agent has the stable id; FAILED_PRECONDITION with the reason if the
+   * start failed: the platform is then stored as FAILED. ABORTED if the platform was deleted while
+   * this call waited, or another start took too long: do it again.
    *
    * @generated from rpc pinion.v1.AgentService.UpsertPlatform
    */
@@ -1407,9 +1419,10 @@ export declare const AgentService: GenService<{
     output: typeof UpsertPlatformResponseSchema;
   },
   /**
-   * UpsertPlatform for 1 to 200 platforms, in one transaction and with their starts side by side: what is under way for
-   * many costs little more than for one. Each is answered by itself, in the order of the request, and one that is refused
-   * keeps no other back. INVALID_ARGUMENT for the whole call if a platform breaks the rules of its fields. Admins.
+   * UpsertPlatform for 1 to 200 platforms, in one transaction and with their starts side by side:
+   * what is under way for many costs little more than for one. Each is answered by itself, in the
+   * order of the request, and one that is refused keeps no other back. INVALID_ARGUMENT for the
+   * whole call if a platform breaks the rules of its fields. Admins.
    *
    * @generated from rpc pinion.v1.AgentService.BatchUpsertPlatforms
    */
@@ -1439,9 +1452,10 @@ export declare const AgentService: GenService<{
     output: typeof DeletePlatformResponseSchema;
   },
   /**
-   * Starts a platform and answers once it runs: the platform has accepted the bot, and this replica has its instance.
-   * Starting one that runs changes nothing; one that is being started is waited for. FAILED_PRECONDITION with the reason if
-   * the start failed, in the platform's words if it refused.
+   * Starts a platform and answers once it runs: the platform has accepted the bot, and this replica
+   * has its instance. Starting one that runs changes nothing; one that is being started is waited
+   * for. FAILED_PRECONDITION with the reason if the start failed, in the platform's words if it
+   * refused.
    *
    * @generated from rpc pinion.v1.AgentService.StartPlatform
    */
@@ -1451,7 +1465,8 @@ export declare const AgentService: GenService<{
     output: typeof StartPlatformResponseSchema;
   },
   /**
-   * Stops a platform, and it stays stopped until it is started. Stopping one that is stopped changes nothing.
+   * Stops a platform, and it stays stopped until it is started. Stopping one that is stopped
+   * changes nothing.
    *
    * @generated from rpc pinion.v1.AgentService.StopPlatform
    */

@@ -288,8 +288,8 @@ export const UpsertOutcome = /*@__PURE__*/
 /**
  * Agents: named configurations, and the chat platforms that they answer on.
  *
- * Agent ids and platforms' stable ids are chosen by whoever creates them, so that a file can name them (`pinion apply`).
- * Another org's are NOT_FOUND.
+ * Agent ids and platforms' stable ids are chosen by whoever creates them, so that a file can name
+ * them (`pinion apply`). Another org's are NOT_FOUND.
  *
  * @generated from service pinion.v1.AgentService
  */

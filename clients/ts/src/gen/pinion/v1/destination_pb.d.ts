@@ -92,8 +92,8 @@ export declare type DestinationSpec = Message<"pinion.v1.DestinationSpec"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Whether it also takes what concerns the whole org: watchers that were paused after failures, devices that were away for
-   * a day, budgets that are used up. Default true.
+   * Whether it also takes what concerns the whole org: watchers that were paused after failures,
+   * devices that were away for a day, budgets that are used up. Default true.
    *
    * @generated from field: optional bool takes_alerts = 5;
    */
@@ -107,23 +107,24 @@ export declare type DestinationSpec = Message<"pinion.v1.DestinationSpec"> & {
 export declare const DestinationSpecSchema: GenMessage<DestinationSpec>;
 
 /**
- * An HTTP receiver by the Standard Webhooks convention (standardwebhooks.com): a POST of JSON, with the headers webhook-id,
- * webhook-timestamp and webhook-signature. Any 2xx means that it was taken.
+ * An HTTP receiver by the Standard Webhooks convention (standardwebhooks.com): a POST of JSON, with
+ * the headers webhook-id, webhook-timestamp and webhook-signature. Any 2xx means that it was taken.
  *
  * @generated from message pinion.v1.WebhookDestination
  */
 export declare type WebhookDestination = Message<"pinion.v1.WebhookDestination"> & {
   /**
    * http:// or https://, without a password. Addresses that are not of the public internet are refused, also those that a
-   * name or a redirect leads to, unless the operator allows them (PINION_DESTINATION_NETWORKS). At most 2,000 bytes.
+   * name or a redirect leads to, unless the operator allows them (PINION_DESTINATION_NETWORKS). At
+   * most 2,000 bytes.
    *
    * @generated from field: string url = 1;
    */
   url: string;
 
   /**
-   * The signing secret, "whsec_" and 24 to 64 bytes in base64. When it is left out of a new destination, one is made and
-   * shown once; of one that is there, it stays. Never answered.
+   * The signing secret, "whsec_" and 24 to 64 bytes in base64. When it is left out of a new
+   * destination, one is made and shown once; of one that is there, it stays. Never answered.
    *
    * @generated from field: pinion.v1.SecretValue signing_secret = 2;
    */
@@ -166,14 +167,16 @@ export declare type SlackDestination = Message<"pinion.v1.SlackDestination"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * The channel of the bot's messages, by id or name; of an incoming webhook, empty. At most 100 bytes.
+   * The channel of the bot's messages, by id or name; of an incoming webhook, empty. At most 100
+   * bytes.
    *
    * @generated from field: string channel = 3;
    */
   channel: string;
 
   /**
-   * Another address of Slack's API, such as https://slack-gov.com/api. Empty: https://slack.com/api.
+   * Another address of Slack's API, such as https://slack-gov.com/api. Empty:
+   * https://slack.com/api.
    *
    * @generated from field: string api_url = 4;
    */
@@ -193,15 +196,16 @@ export declare const SlackDestinationSchema: GenMessage<SlackDestination>;
  */
 export declare type PlatformDestination = Message<"pinion.v1.PlatformDestination"> & {
   /**
-   * The stable id of the platform. A platform that is not there, or does not run, fails the delivery, which is tried again.
+   * The stable id of the platform. A platform that is not there, or does not run, fails the
+   * delivery, which is tried again.
    *
    * @generated from field: string platform_id = 1;
    */
   platformId: string;
 
   /**
-   * The chat as the platform names it: for Telegram and Slack the id of a group, a channel or a person's direct chat, or "@"
-   * and a person's id. 1 to 200 bytes.
+   * The chat as the platform names it: for Telegram and Slack the id of a group, a channel or a
+   * person's direct chat, or "@" and a person's id. 1 to 200 bytes.
    *
    * @generated from field: string chat = 2;
    */
@@ -221,14 +225,16 @@ export declare const PlatformDestinationSchema: GenMessage<PlatformDestination>;
  */
 export declare type EmailDestination = Message<"pinion.v1.EmailDestination"> & {
   /**
-   * Whom to; none: the owners and admins of the org who have an address, as they are then. At most 20.
+   * Whom to; none: the owners and admins of the org who have an address, as they are then. At most
+   * 20.
    *
    * @generated from field: repeated string to = 1;
    */
   to: string[];
 
   /**
-   * "smtp://user:password@host:587" or "smtps://…". Absent: the server's (PINION_SMTP_URL). Answered as `keep`.
+   * "smtp://user:password@host:587" or "smtps://…". Absent: the server's (PINION_SMTP_URL).
+   * Answered as `keep`.
    *
    * @generated from field: pinion.v1.SecretValue smtp_url = 2;
    */
@@ -724,8 +730,8 @@ export declare type Delivery = Message<"pinion.v1.Delivery"> & {
   runId: string;
 
   /**
-   * What it tells: "run.completed", "run.failed", "run.timeout", "question.asked", "watcher.paused", "device.away",
-   * "budget.reached", "destination.test".
+   * What it tells: "run.completed", "run.failed", "run.timeout", "question.asked",
+   * "watcher.paused", "device.away", "budget.reached", "destination.test".
    *
    * @generated from field: string kind = 7;
    */
@@ -876,7 +882,8 @@ export declare const ListDeliveriesResponseSchema: GenMessage<ListDeliveriesResp
  */
 export declare type ReplayDeliveriesRequest = Message<"pinion.v1.ReplayDeliveriesRequest"> & {
   /**
-   * Whose dead deliveries are sent again, at most 1,000 in a call, oldest first. Id or slug; empty with `delivery_ids`.
+   * Whose dead deliveries are sent again, at most 1,000 in a call, oldest first. Id or slug; empty
+   * with `delivery_ids`.
    *
    * @generated from field: string destination_id = 1;
    */
@@ -951,7 +958,8 @@ export enum NotifyWhen {
   RECOVERY = 3,
 
   /**
-   * A result that differs from the watcher's last one: its structured data, else its final answer, else its output.
+   * A result that differs from the watcher's last one: its structured data, else its final answer,
+   * else its output.
    *
    * @generated from enum value: NOTIFY_WHEN_CHANGE = 4;
    */
@@ -1020,8 +1028,9 @@ export declare const DeliveryStateSchema: GenEnum<DeliveryState>;
 /**
  * Destinations: where results are sent. A watcher names them in `notify`.
  *
- * A delivery is a row that is written in the transaction that it tells of, and is sent at least once, under an id that stays
- * the same: in order for each watcher and destination, again with growing delays for up to 3 days, and then set aside as dead.
+ * A delivery is a row that is written in the transaction that it tells of, and is sent at least
+ * once, under an id that stays the same: in order for each watcher and destination, again with
+ * growing delays for up to 3 days, and then set aside as dead.
  *
  * `destination_id` takes the id (a UUID) or the slug.
  *
@@ -1029,8 +1038,9 @@ export declare const DeliveryStateSchema: GenEnum<DeliveryState>;
  */
 export declare const DestinationService: GenService<{
   /**
-   * A new destination. ALREADY_EXISTS if the slug is taken; INVALID_ARGUMENT for an address that is none or that the server
-   * may not reach; FAILED_PRECONDITION if the server has no key for secrets (PINION_SECRET_KEYS), or no SMTP server.
+   * A new destination. ALREADY_EXISTS if the slug is taken; INVALID_ARGUMENT for an address that is
+   * none or that the server may not reach; FAILED_PRECONDITION if the server has no key for secrets
+   * (PINION_SECRET_KEYS), or no SMTP server.
    *
    * @generated from rpc pinion.v1.DestinationService.CreateDestination
    */
@@ -1060,8 +1070,8 @@ export declare const DestinationService: GenService<{
     output: typeof ListDestinationsResponseSchema;
   },
   /**
-   * Makes the destination what `spec` says; its kind stays (FAILED_PRECONDITION). ABORTED if `expected_version` is not the
-   * version.
+   * Makes the destination what `spec` says; its kind stays (FAILED_PRECONDITION). ABORTED if
+   * `expected_version` is not the version.
    *
    * @generated from rpc pinion.v1.DestinationService.UpdateDestination
    */
@@ -1071,7 +1081,8 @@ export declare const DestinationService: GenService<{
     output: typeof UpdateDestinationResponseSchema;
   },
   /**
-   * Removes a destination with its deliveries. FAILED_PRECONDITION, naming them, while watchers notify it.
+   * Removes a destination with its deliveries. FAILED_PRECONDITION, naming them, while watchers
+   * notify it.
    *
    * @generated from rpc pinion.v1.DestinationService.DeleteDestination
    */
@@ -1081,8 +1092,8 @@ export declare const DestinationService: GenService<{
     output: typeof DeleteDestinationResponseSchema;
   },
   /**
-   * A new signing secret for a webhook, shown once. What is sent is signed with the old one too until the overlap is over.
-   * FAILED_PRECONDITION for another kind.
+   * A new signing secret for a webhook, shown once. What is sent is signed with the old one too
+   * until the overlap is over. FAILED_PRECONDITION for another kind.
    *
    * @generated from rpc pinion.v1.DestinationService.RotateDestinationSecret
    */
@@ -1092,8 +1103,8 @@ export declare const DestinationService: GenService<{
     output: typeof RotateDestinationSecretResponseSchema;
   },
   /**
-   * Sends a test message, once, and answers what became of it; waits for up to 25 s. At most 20 tests of it wait at a
-   * time (RESOURCE_EXHAUSTED).
+   * Sends a test message, once, and answers what became of it; waits for up to 25 s. At most 20
+   * tests of it wait at a time (RESOURCE_EXHAUSTED).
    *
    * @generated from rpc pinion.v1.DestinationService.TestDestination
    */

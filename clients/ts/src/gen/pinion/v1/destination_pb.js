@@ -226,8 +226,9 @@ export const DeliveryState = /*@__PURE__*/
 /**
  * Destinations: where results are sent. A watcher names them in `notify`.
  *
- * A delivery is a row that is written in the transaction that it tells of, and is sent at least once, under an id that stays
- * the same: in order for each watcher and destination, again with growing delays for up to 3 days, and then set aside as dead.
+ * A delivery is a row that is written in the transaction that it tells of, and is sent at least
+ * once, under an id that stays the same: in order for each watcher and destination, again with
+ * growing delays for up to 3 days, and then set aside as dead.
  *
  * `destination_id` takes the id (a UUID) or the slug.
  *

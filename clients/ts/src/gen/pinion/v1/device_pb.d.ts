@@ -161,7 +161,8 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
     case: "assignment";
   } | {
     /**
-     * "Kill that attempt's whole process group." Repeated after a reconnect until `cancelled` or `complete` answers it.
+     * "Kill that attempt's whole process group." Repeated after a reconnect until `cancelled` or
+     * `complete` answers it.
      *
      * @generated from field: pinion.v1.Cancel cancel = 4;
      */
@@ -215,17 +216,18 @@ export declare const ConnectResponseSchema: GenMessage<ConnectResponse>;
  */
 export declare type Hello = Message<"pinion.v1.Hello"> & {
   /**
-   * Chosen once by the daemon, kept for the life of the installation. 8 to 100 bytes. PERMISSION_DENIED if the token
-   * belongs to another installation; for a fleet worker, if it is an enrolled device's, or that of another token's worker
-   * that was heard of within the TTL (unless this token took over from that one).
+   * Chosen once by the daemon, kept for the life of the installation. 8 to 100 bytes.
+   * PERMISSION_DENIED if the token belongs to another installation; for a fleet worker, if it is an
+   * enrolled device's, or that of another token's worker that was heard of within the TTL (unless
+   * this token took over from that one).
    *
    * @generated from field: string install_id = 1;
    */
   installId: string;
 
   /**
-   * The device's operating system; set once, at enrolment. PERMISSION_DENIED if it differs. A fleet worker states its
-   * operating system with each hello: macOS, Linux or Windows.
+   * The device's operating system; set once, at enrolment. PERMISSION_DENIED if it differs. A fleet
+   * worker states its operating system with each hello: macOS, Linux or Windows.
    *
    * @generated from field: pinion.v1.Os os = 2;
    */
@@ -246,7 +248,8 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
   label: string;
 
   /**
-   * Kinds of executors that are configured. At most 64. A fleet worker is given runs that ask for one of these or for none.
+   * Kinds of executors that are configured. At most 64. A fleet worker is given runs that ask for
+   * one of these or for none.
    *
    * @generated from field: repeated string agent_kinds = 5;
    */
@@ -288,16 +291,17 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
   workspaces: WorkspaceInfo[];
 
   /**
-   * What is wrong with its configuration file, while the configuration before it is in force; empty: nothing. At most 1,000
-   * bytes.
+   * What is wrong with its configuration file, while the configuration before it is in force;
+   * empty: nothing. At most 1,000 bytes.
    *
    * @generated from field: string config_problem = 11;
    */
   configProblem: string;
 
   /**
-   * The machine it runs on. FAILED_PRECONDITION if a session of another machine, of another daemon on the machine, or of a
-   * clone of this daemon, with the same identity is alive; UNAVAILABLE while runs of such a session may come back.
+   * The machine it runs on. FAILED_PRECONDITION if a session of another machine, of another daemon
+   * on the machine, or of a clone of this daemon, with the same identity is alive; UNAVAILABLE
+   * while runs of such a session may come back.
    *
    * @generated from field: pinion.v1.Machine machine = 12;
    */
@@ -318,14 +322,16 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
 export declare const HelloSchema: GenMessage<Hello>;
 
 /**
- * Tells two machines, and two daemons on a machine, apart on which one identity is used. Both hashes are made with the
- * installation's id; a machine is another one if all of them that both sides name differ.
+ * Tells two machines, and two daemons on a machine, apart on which one identity is used. Both
+ * hashes are made with the installation's id; a machine is another one if all of them that both
+ * sides name differ.
  *
  * @generated from message pinion.v1.Machine
  */
 export declare type Machine = Message<"pinion.v1.Machine"> & {
   /**
-   * Of an id that lasts for the life of the system's installation; empty: unknown. At most 64 bytes.
+   * Of an id that lasts for the life of the system's installation; empty: unknown. At most 64
+   * bytes.
    *
    * @generated from field: string machine_hash = 1;
    */
@@ -353,24 +359,26 @@ export declare type Machine = Message<"pinion.v1.Machine"> & {
   arch: string;
 
   /**
-   * Tells daemons that are alive at once apart; a daemon that follows a killed one in its state directory may have the
-   * same, and replaces its session at once. Empty: unknown. At most 64 bytes.
+   * Tells daemons that are alive at once apart; a daemon that follows a killed one in its state
+   * directory may have the same, and replaces its session at once. Empty: unknown. At most 64
+   * bytes.
    *
    * @generated from field: string daemon_id = 5;
    */
   daemonId: string;
 
   /**
-   * Time since the daemon's start, by a clock that is never set. A session of another daemon that was heard of since then
-   * belongs to a copy of this daemon's state. Absent: unknown.
+   * Time since the daemon's start, by a clock that is never set. A session of another daemon that
+   * was heard of since then belongs to a copy of this daemon's state. Absent: unknown.
    *
    * @generated from field: google.protobuf.Duration daemon_age = 6;
    */
   daemonAge?: Duration | undefined;
 
   /**
-   * The `session_epoch` of the last welcome that this daemon had since its start; 0: none. A later session that was heard of
-   * since belongs to a clone of this daemon, as on a virtual machine that was copied while it ran.
+   * The `session_epoch` of the last welcome that this daemon had since its start; 0: none. A later
+   * session that was heard of since belongs to a clone of this daemon, as on a virtual machine that
+   * was copied while it ran.
    *
    * @generated from field: int64 session_epoch = 7;
    */
@@ -473,8 +481,9 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
   verdicts: HeldAttemptVerdict[];
 
   /**
-   * What this server takes beyond the first version of the protocol: "activity", "questions". A device sends nothing of
-   * what is not named here: a server that does not know a message ends the stream.
+   * What this server takes beyond the first version of the protocol: "activity", "questions". A
+   * device sends nothing of what is not named here: a server that does not know a message ends the
+   * stream.
    *
    * @generated from field: repeated string capabilities = 8;
    */
@@ -488,7 +497,8 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
   incarnation?: Incarnation | undefined;
 
   /**
-   * The version of the daemon that this server gives (`/downloads/manifest.json`); empty: none. At most 64 bytes.
+   * The version of the daemon that this server gives (`/downloads/manifest.json`); empty: none. At
+   * most 64 bytes.
    *
    * @generated from field: string daemon_version = 10;
    */
@@ -542,8 +552,8 @@ export declare type LogExcerpt = Message<"pinion.v1.LogExcerpt"> & {
   requestId: string;
 
   /**
-   * The lines, oldest first, with line breaks between them; without secrets, and without what programs print. At most
-   * 32 KiB.
+   * The lines, oldest first, with line breaks between them; without secrets, and without what
+   * programs print. At most 32 KiB.
    *
    * @generated from field: string text = 2;
    */
@@ -577,14 +587,16 @@ export declare type UpgradeInfo = Message<"pinion.v1.UpgradeInfo"> & {
   mode: UpgradeMode;
 
   /**
-   * The version whose upgrade failed last; empty: none failed since the program was replaced. At most 64 bytes.
+   * The version whose upgrade failed last; empty: none failed since the program was replaced. At
+   * most 64 bytes.
    *
    * @generated from field: string failed_version = 2;
    */
   failedVersion: string;
 
   /**
-   * Why that upgrade failed; with UNAVAILABLE why the program cannot replace itself. At most 1,000 bytes.
+   * Why that upgrade failed; with UNAVAILABLE why the program cannot replace itself. At most 1,000
+   * bytes.
    *
    * @generated from field: string problem = 3;
    */
@@ -598,9 +610,10 @@ export declare type UpgradeInfo = Message<"pinion.v1.UpgradeInfo"> & {
 export declare const UpgradeInfoSchema: GenMessage<UpgradeInfo>;
 
 /**
- * Which database it is that a server stores into. After a failover to a standby that lagged it is another one, which may
- * have forgotten results that were acknowledged before. A device that keeps acknowledged results for a while offers those
- * of another incarnation again, as completions with `reoffer`.
+ * Which database it is that a server stores into. After a failover to a standby that lagged it is
+ * another one, which may have forgotten results that were acknowledged before. A device that keeps
+ * acknowledged results for a while offers those of another incarnation again, as completions with
+ * `reoffer`.
  *
  * @generated from message pinion.v1.Incarnation
  */
@@ -620,15 +633,16 @@ export declare type Incarnation = Message<"pinion.v1.Incarnation"> & {
   timeline: number;
 
   /**
-   * How far its write-ahead log had come when the server last looked, as PostgreSQL writes it, for example "0/3000148".
+   * How far its write-ahead log had come when the server last looked, as PostgreSQL writes it, for
+   * example "0/3000148".
    *
    * @generated from field: string position = 3;
    */
   position: string;
 
   /**
-   * Where the timeline began, if the server knows: results that the timeline before acknowledged up to this position are in
-   * this database, and need no second offer. Empty: unknown.
+   * Where the timeline began, if the server knows: results that the timeline before acknowledged up
+   * to this position are in this database, and need no second offer. Empty: unknown.
    *
    * @generated from field: string safe_position = 4;
    */
@@ -655,15 +669,16 @@ export declare type Timers = Message<"pinion.v1.Timers"> & {
   heartbeatInterval?: Duration | undefined;
 
   /**
-   * Either side closes a stream on which it has received nothing for this long; attempts without a heartbeat for this
-   * long after a broken stream are reaped.
+   * Either side closes a stream on which it has received nothing for this long; attempts without a
+   * heartbeat for this long after a broken stream are reaped.
    *
    * @generated from field: google.protobuf.Duration ttl = 2;
    */
   ttl?: Duration | undefined;
 
   /**
-   * An assignment that is neither accepted nor rejected within this is pushed again, once, and then withdrawn.
+   * An assignment that is neither accepted nor rejected within this is pushed again, once, and then
+   * withdrawn.
    *
    * @generated from field: google.protobuf.Duration accept_deadline = 3;
    */
@@ -765,8 +780,8 @@ export declare type Heartbeat = Message<"pinion.v1.Heartbeat"> & {
   sequence: bigint;
 
   /**
-   * All attempts that are in progress on the device, or whose completion is not acknowledged yet. A running attempt that
-   * two successive heartbeats do not list is lost. At most 1,000.
+   * All attempts that are in progress on the device, or whose completion is not acknowledged yet. A
+   * running attempt that two successive heartbeats do not list is lost. At most 1,000.
    *
    * @generated from field: repeated pinion.v1.AttemptRef attempts = 2;
    */
@@ -834,7 +849,8 @@ export declare type HeartbeatAck = Message<"pinion.v1.HeartbeatAck"> & {
 export declare const HeartbeatAckSchema: GenMessage<HeartbeatAck>;
 
 /**
- * Work for the device. Carries no credentials and no command line: what is executed is the device's own configuration.
+ * Work for the device. Carries no credentials and no command line: what is executed is the device's
+ * own configuration.
  *
  * @generated from message pinion.v1.Assignment
  */
@@ -931,8 +947,8 @@ export declare type Assignment = Message<"pinion.v1.Assignment"> & {
   turn?: TurnAssignment | undefined;
 
   /**
-   * The device's workspace to work in; empty: the executor's own directory. A device that has none of this name rejects
-   * the assignment as UNSUPPORTED.
+   * The device's workspace to work in; empty: the executor's own directory. A device that has none
+   * of this name rejects the assignment as UNSUPPORTED.
    *
    * @generated from field: string workspace = 14;
    */
@@ -960,7 +976,8 @@ export declare type Assignment = Message<"pinion.v1.Assignment"> & {
   questions?: QuestionPolicy | undefined;
 
   /**
-   * A token for the MCP server that Pinion injects, good for the length of the attempt and for nothing else; empty: none.
+   * A token for the MCP server that Pinion injects, good for the length of the attempt and for
+   * nothing else; empty: none.
    *
    * @generated from field: string agent_token = 18;
    */
@@ -1001,7 +1018,8 @@ export declare type TurnAssignment = Message<"pinion.v1.TurnAssignment"> & {
   input: string;
 
   /**
-   * The program may leave a snapshot for the conversation's next turn: see `Completion.next_snapshot`.
+   * The program may leave a snapshot for the conversation's next turn: see
+   * `Completion.next_snapshot`.
    *
    * @generated from field: bool uses_snapshot = 4;
    */
@@ -1234,7 +1252,8 @@ export declare type Reject = Message<"pinion.v1.Reject"> & {
   attemptToken: string;
 
   /**
-   * Why, for the server: BUSY and SHUTTING_DOWN are offered again later, the others end the attempt as failed.
+   * Why, for the server: BUSY and SHUTTING_DOWN are offered again later, the others end the attempt
+   * as failed.
    *
    * @generated from field: pinion.v1.RejectReason reason = 3;
    */
@@ -1536,15 +1555,17 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
   duration?: Duration | undefined;
 
   /**
-   * What the conversation's next turn is given; absent leaves the snapshot as it is. Stored together with the output of
-   * a completed turn that uses snapshots, under its lease. At most 1 MiB.
+   * What the conversation's next turn is given; absent leaves the snapshot as it is. Stored
+   * together with the output of a completed turn that uses snapshots, under its lease. At most 1
+   * MiB.
    *
    * @generated from field: optional bytes next_snapshot = 10;
    */
   nextSnapshot?: Uint8Array | undefined;
 
   /**
-   * The agent's final answer, apart from all else that it printed. At most 256 KiB; empty: the executor knows none.
+   * The agent's final answer, apart from all else that it printed. At most 256 KiB; empty: the
+   * executor knows none.
    *
    * @generated from field: string result_text = 11;
    */
@@ -1558,8 +1579,8 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
   isResultTruncated: boolean;
 
   /**
-   * The answer as JSON, if a schema was asked for and the device found that it matches. At most 256 KiB, nested at most 30
-   * deep (a deeper one is left out); empty: none.
+   * The answer as JSON, if a schema was asked for and the device found that it matches. At most 256
+   * KiB, nested at most 30 deep (a deeper one is left out); empty: none.
    *
    * @generated from field: string structured = 13;
    */
@@ -1615,8 +1636,8 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
   transcript?: Transcript | undefined;
 
   /**
-   * With FAILED: not now, but later (a rate limit, an overloaded provider). The run goes back to pending, is not offered
-   * before this has passed, and the attempt does not count. 0 to 7 days.
+   * With FAILED: not now, but later (a rate limit, an overloaded provider). The run goes back to
+   * pending, is not offered before this has passed, and the attempt does not count. 0 to 7 days.
    *
    * @generated from field: google.protobuf.Duration retry_after = 21;
    */
@@ -1637,23 +1658,24 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
   keptWorkspace?: KeptWorkspace | undefined;
 
   /**
-   * What the device has to say about it, for people: a setting that was not enforced, a session that was gone. At most 16,
-   * each at most 500 bytes.
+   * What the device has to say about it, for people: a setting that was not enforced, a session
+   * that was gone. At most 16, each at most 500 bytes.
    *
    * @generated from field: repeated string notes = 24;
    */
   notes: string[];
 
   /**
-   * The last that the program wrote to its standard error, however it ended; valid UTF-8, at most 8 KiB.
+   * The last that the program wrote to its standard error, however it ended; valid UTF-8, at most 8
+   * KiB.
    *
    * @generated from field: string stderr_tail = 25;
    */
   stderrTail: string;
 
   /**
-   * Set on a completion whose run the database may have lost: acknowledged before by another incarnation of the database, or
-   * answered with UNKNOWN.
+   * Set on a completion whose run the database may have lost: acknowledged before by another
+   * incarnation of the database, or answered with UNKNOWN.
    *
    * @generated from field: pinion.v1.Reoffer reoffer = 26;
    */
@@ -1674,9 +1696,10 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
 export declare const CompletionSchema: GenMessage<Completion>;
 
 /**
- * What the device knows from its assignment of the run of a completion that it offers again: the database may have forgotten the
- * run, too. Answered as any completion: STORED, STORED_LATE, ALREADY_STORED, SUPERSEDED, or UNKNOWN if it is not wanted (its
- * watcher is not there, or not for this device).
+ * What the device knows from its assignment of the run of a completion that it offers again: the
+ * database may have forgotten the run, too. Answered as any completion: STORED, STORED_LATE,
+ * ALREADY_STORED, SUPERSEDED, or UNKNOWN if it is not wanted (its watcher is not there, or not for
+ * this device).
  *
  * @generated from message pinion.v1.Reoffer
  */
@@ -1731,9 +1754,9 @@ export declare type Reoffer = Message<"pinion.v1.Reoffer"> & {
 export declare const ReofferSchema: GenMessage<Reoffer>;
 
 /**
- * What the device knows from its assignment of the turn of a completion that it offers again. The reply is kept as a late
- * reply beside its turn, and never is a second reply. UNKNOWN if it is not wanted (its agent is not there, or not for this
- * device).
+ * What the device knows from its assignment of the turn of a completion that it offers again. The
+ * reply is kept as a late reply beside its turn, and never is a second reply. UNKNOWN if it is not
+ * wanted (its agent is not there, or not for this device).
  *
  * @generated from message pinion.v1.TurnReoffer
  */
@@ -1938,8 +1961,9 @@ export declare type Drain = Message<"pinion.v1.Drain"> & {
   message: string;
 
   /**
-   * The cell to which the device's org has moved; empty: no move. The device puts the name in the place of the cell's name
-   * in its token, and connects again: the rest of the token, its runs and its results stay. At most 16 bytes.
+   * The cell to which the device's org has moved; empty: no move. The device puts the name in the
+   * place of the cell's name in its token, and connects again: the rest of the token, its runs and
+   * its results stay. At most 16 bytes.
    *
    * @generated from field: string cell = 4;
    */
@@ -2559,10 +2583,10 @@ export enum Outcome {
 export declare const OutcomeSchema: GenEnum<Outcome>;
 
 /**
- * What became of a completion. STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED say that the server has it: the device may
- * forget it. An INVALID or UNKNOWN one is not stored: the device sets it aside for a person, an UNKNOWN one after a second
- * try with `reoffer`. One that the device does not
- * know: it keeps the completion and sends it again.
+ * What became of a completion. STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED say that the
+ * server has it: the device may forget it. An INVALID or UNKNOWN one is not stored: the device sets
+ * it aside for a person, an UNKNOWN one after a second try with `reoffer`. One that the device does
+ * not know: it keeps the completion and sends it again.
  *
  * @generated from enum pinion.v1.CompletionVerdict
  */
@@ -2589,8 +2613,8 @@ export enum CompletionVerdict {
   ALREADY_STORED = 2,
 
   /**
-   * The attempt had been taken away, and another one owns the run, or the run has a result: kept as a late result, and not
-   * shown as the run's own.
+   * The attempt had been taken away, and another one owns the run, or the run has a result: kept as
+   * a late result, and not shown as the run's own.
    *
    * @generated from enum value: COMPLETION_VERDICT_SUPERSEDED = 3;
    */
@@ -2611,7 +2635,8 @@ export enum CompletionVerdict {
   INVALID = 5,
 
   /**
-   * Stored now, although the attempt had been taken away: no later one has been claimed, so it is the run's end after all.
+   * Stored now, although the attempt had been taken away: no later one has been claimed, so it is
+   * the run's end after all.
    *
    * @generated from enum value: COMPLETION_VERDICT_STORED_LATE = 6;
    */
@@ -2678,23 +2703,25 @@ export enum DrainReason {
 export declare const DrainReasonSchema: GenEnum<DrainReason>;
 
 /**
- * What a device's daemon speaks. All but Enroll need the device's token; whose device it is comes from the token, never
- * from a message. docs/lifecycles.md has its states.
+ * What a device's daemon speaks. All but Enroll need the device's token; whose device it is comes
+ * from the token, never from a message. docs/lifecycles.md has its states.
  *
- * A fleet worker speaks it too, with a service's token of scope fleet:run (Connect and CompleteRun only). It takes runs
- * that are pinned to nobody. Several workers may share a token; which of them it is, its hello's install_id says.
+ * A fleet worker speaks it too, with a service's token of scope fleet:run (Connect and CompleteRun
+ * only). It takes runs that are pinned to nobody. Several workers may share a token; which of them
+ * it is, its hello's install_id says.
  *
  * @generated from service pinion.v1.DeviceService
  */
 export declare const DeviceService: GenService<{
   /**
-   * The device's one live stream. The device sends `hello` first, within 10 s; the server answers `welcome`; from then on
-   * both send at will. A newer stream of the same device ends an older one.
+   * The device's one live stream. The device sends `hello` first, within 10 s; the server answers
+   * `welcome`; from then on both send at will. A newer stream of the same device ends an older one.
    *
-   * Ends with: UNAUTHENTICATED (token), INVALID_ARGUMENT (a message that breaks a rule; names the field),
-   * FAILED_PRECONDITION (a message out of order, such as a second hello), DEADLINE_EXCEEDED (no hello, or silence for the
-   * TTL), RESOURCE_EXHAUSTED (message too large, or a reader that does not keep up), UNAVAILABLE (the replica stops or its
-   * database is away), OK (after `drain`, or when the device closes its side). INTERNAL for bytes that are no message.
+   * Ends with: UNAUTHENTICATED (token), INVALID_ARGUMENT (a message that breaks a rule; names the
+   * field), FAILED_PRECONDITION (a message out of order, such as a second hello), DEADLINE_EXCEEDED
+   * (no hello, or silence for the TTL), RESOURCE_EXHAUSTED (message too large, or a reader that
+   * does not keep up), UNAVAILABLE (the replica stops or its database is away), OK (after `drain`,
+   * or when the device closes its side). INTERNAL for bytes that are no message.
    *
    * @generated from rpc pinion.v1.DeviceService.Connect
    */
@@ -2704,10 +2731,11 @@ export declare const DeviceService: GenService<{
     output: typeof ConnectResponseSchema;
   },
   /**
-   * Turns a one-time join code into a device and its token. Needs no token. UNAUTHENTICATED if the code is unknown, used
-   * or expired. With the same install_id the org's existing device is enrolled again and gets a new token; for a device
-   * that is another member's, the code must be that member's, or an owner's or admin's of the org (PERMISSION_DENIED, and
-   * the code stays good). The device stays that member's.
+   * Turns a one-time join code into a device and its token. Needs no token. UNAUTHENTICATED if the
+   * code is unknown, used or expired. With the same install_id the org's existing device is
+   * enrolled again and gets a new token; for a device that is another member's, the code must be
+   * that member's, or an owner's or admin's of the org (PERMISSION_DENIED, and the code stays
+   * good). The device stays that member's.
    *
    * @generated from rpc pinion.v1.DeviceService.Enroll
    */
@@ -2717,8 +2745,8 @@ export declare const DeviceService: GenService<{
     output: typeof EnrollResponseSchema;
   },
   /**
-   * The same as `complete` on the stream, for a device whose stream is down; any replica takes it. NOT_FOUND for a run
-   * that is not this device's.
+   * The same as `complete` on the stream, for a device whose stream is down; any replica takes it.
+   * NOT_FOUND for a run that is not this device's.
    *
    * @generated from rpc pinion.v1.DeviceService.CompleteRun
    */
@@ -2728,7 +2756,8 @@ export declare const DeviceService: GenService<{
     output: typeof CompleteRunResponseSchema;
   },
   /**
-   * Starts a run of a watcher pinned to this device; see WatcherService.TriggerWatcher. NOT_FOUND for other watchers.
+   * Starts a run of a watcher pinned to this device; see WatcherService.TriggerWatcher. NOT_FOUND
+   * for other watchers.
    *
    * @generated from rpc pinion.v1.DeviceService.TriggerWatcher
    */

@@ -436,10 +436,10 @@ export const CompletionVerdictSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_device, 8);
 
 /**
- * What became of a completion. STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED say that the server has it: the device may
- * forget it. An INVALID or UNKNOWN one is not stored: the device sets it aside for a person, an UNKNOWN one after a second
- * try with `reoffer`. One that the device does not
- * know: it keeps the completion and sends it again.
+ * What became of a completion. STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED say that the
+ * server has it: the device may forget it. An INVALID or UNKNOWN one is not stored: the device sets
+ * it aside for a person, an UNKNOWN one after a second try with `reoffer`. One that the device does
+ * not know: it keeps the completion and sends it again.
  *
  * @generated from enum pinion.v1.CompletionVerdict
  */
@@ -461,11 +461,12 @@ export const DrainReason = /*@__PURE__*/
   tsEnum(DrainReasonSchema);
 
 /**
- * What a device's daemon speaks. All but Enroll need the device's token; whose device it is comes from the token, never
- * from a message. docs/lifecycles.md has its states.
+ * What a device's daemon speaks. All but Enroll need the device's token; whose device it is comes
+ * from the token, never from a message. docs/lifecycles.md has its states.
  *
- * A fleet worker speaks it too, with a service's token of scope fleet:run (Connect and CompleteRun only). It takes runs
- * that are pinned to nobody. Several workers may share a token; which of them it is, its hello's install_id says.
+ * A fleet worker speaks it too, with a service's token of scope fleet:run (Connect and CompleteRun
+ * only). It takes runs that are pinned to nobody. Several workers may share a token; which of them
+ * it is, its hello's install_id says.
  *
  * @generated from service pinion.v1.DeviceService
  */

@@ -74,7 +74,8 @@ export declare type Event = Message<"pinion.v1.Event"> & {
   data?: JsonObject | undefined;
 
   /**
-   * From where the call came that did it; absent for what Pinion did by itself, and for what devices report.
+   * From where the call came that did it; absent for what Pinion did by itself, and for what
+   * devices report.
    *
    * @generated from field: pinion.v1.EventSource source = 9;
    */
@@ -94,7 +95,8 @@ export declare const EventSchema: GenMessage<Event>;
  */
 export declare type EventSource = Message<"pinion.v1.EventSource"> & {
   /**
-   * The IP address of the peer or, behind trusted proxies, of the client that they name; empty if unknown.
+   * The IP address of the peer or, behind trusted proxies, of the client that they name; empty if
+   * unknown.
    *
    * @generated from field: string address = 1;
    */
@@ -135,23 +137,26 @@ export declare const EventSourceSchema: GenMessage<EventSource>;
  */
 export declare type WatchEventsRequest = Message<"pinion.v1.WatchEventsRequest"> & {
   /**
-   * Events after this one. Empty: only what happens from now on. "0": from the oldest that is kept. FAILED_PRECONDITION if
-   * events after it are past their retention and gone: read again what you keep up by them, and resume with "0" or without.
+   * Events after this one. Empty: only what happens from now on. "0": from the oldest that is kept.
+   * FAILED_PRECONDITION if events after it are past their retention and gone: read again what you
+   * keep up by them, and resume with "0" or without.
    *
    * @generated from field: string after_cursor = 1;
    */
   afterCursor: string;
 
   /**
-   * Only kinds that begin with one of these, for example "run." or "watcher.paused"; empty means all.
+   * Only kinds that begin with one of these, for example "run." or "watcher.paused"; empty means
+   * all.
    *
    * @generated from field: repeated string kinds = 2;
    */
   kinds: string[];
 
   /**
-   * Also transient events, of the kinds asked for, and `resync`. Lists that are read after the first message and kept up
-   * by this stream stay true: whatever was missed is followed by a `resync`, at the latest 20 s later.
+   * Also transient events, of the kinds asked for, and `resync`. Lists that are read after the
+   * first message and kept up by this stream stay true: whatever was missed is followed by a
+   * `resync`, at the latest 20 s later.
    *
    * @generated from field: bool include_transient = 3;
    */
@@ -165,16 +170,17 @@ export declare type WatchEventsRequest = Message<"pinion.v1.WatchEventsRequest">
 export declare const WatchEventsRequestSchema: GenMessage<WatchEventsRequest>;
 
 /**
- * What happened just now and is in no log: it has no cursor, is not sent again, and may be dropped. It comes after the
- * database knows it, but not in order with events or with what comes through other replicas; read the thing it is about
- * when the order matters.
+ * What happened just now and is in no log: it has no cursor, is not sent again, and may be dropped.
+ * It comes after the database knows it, but not in order with events or with what comes through
+ * other replicas; read the thing it is about when the order matters.
  *
  * @generated from message pinion.v1.TransientEvent
  */
 export declare type TransientEvent = Message<"pinion.v1.TransientEvent"> & {
   /**
-   * "run.claimed" (the assignment is on its way to the device), "run.started" (the device accepted it),
-   * "device.connected" or "device.disconnected". More may come; pass over those you do not know.
+   * "run.claimed" (the assignment is on its way to the device), "run.started" (the device accepted
+   * it), "device.connected" or "device.disconnected". More may come; pass over those you do not
+   * know.
    *
    * @generated from field: string kind = 1;
    */
@@ -287,8 +293,8 @@ export declare type WatchEventsResponse = Message<"pinion.v1.WatchEventsResponse
     case: "transient";
   } | {
     /**
-     * Transient events were or may have been missed: read again what you keep up by them. May also come soon after the
-     * start, once the other replicas have learnt of this stream.
+     * Transient events were or may have been missed: read again what you keep up by them. May also
+     * come soon after the start, once the other replicas have learnt of this stream.
      *
      * @generated from field: pinion.v1.WatchEventsResync resync = 4;
      */
@@ -378,8 +384,9 @@ export declare const ListEventsResponseSchema: GenMessage<ListEventsResponse>;
  */
 export declare const EventService: GenService<{
   /**
-   * Events after the cursor, then new ones as they are committed, none left out, none twice. On request also what is
-   * never stored: devices that come and go, and runs that move on (`include_transient`).
+   * Events after the cursor, then new ones as they are committed, none left out, none twice. On
+   * request also what is never stored: devices that come and go, and runs that move on
+   * (`include_transient`).
    *
    * @generated from rpc pinion.v1.EventService.WatchEvents
    */

@@ -43,7 +43,8 @@ export declare type Grantee = Message<"pinion.v1.Grantee"> & {
     case: "everyone";
   } | {
     /**
-     * A service, by the id of its token; a successor of the token by RotateToken has its grants too.
+     * A service, by the id of its token; a successor of the token by RotateToken has its grants
+     * too.
      *
      * @generated from field: string token_id = 3;
      */
@@ -450,16 +451,17 @@ export declare type Device = Message<"pinion.v1.Device"> & {
   createdAt?: Timestamp | undefined;
 
   /**
-   * A fleet worker: connected with a service's token, owned by nobody, takes what is pinned to nobody, and can be pinned
-   * to by nobody. Its row goes when it was away for a day and holds nothing.
+   * A fleet worker: connected with a service's token, owned by nobody, takes what is pinned to
+   * nobody, and can be pinned to by nobody. Its row goes when it was away for a day and holds
+   * nothing.
    *
    * @generated from field: bool is_worker = 19;
    */
   isWorker: boolean;
 
   /**
-   * The newest run that is claimed or running on it; if there is none, the newest one that has ended. Absent if there is
-   * none that is kept, and in lists without `include_last_run`.
+   * The newest run that is claimed or running on it; if there is none, the newest one that has
+   * ended. Absent if there is none that is kept, and in lists without `include_last_run`.
    *
    * @generated from field: pinion.v1.RunSummary last_run = 20;
    */
@@ -480,7 +482,8 @@ export declare type Device = Message<"pinion.v1.Device"> & {
   workspaces: WorkspaceInfo[];
 
   /**
-   * What is wrong with its configuration file, while the configuration before it is in force; empty: nothing.
+   * What is wrong with its configuration file, while the configuration before it is in force;
+   * empty: nothing.
    *
    * @generated from field: string config_problem = 23;
    */
@@ -494,14 +497,16 @@ export declare type Device = Message<"pinion.v1.Device"> & {
   hostName: string;
 
   /**
-   * Another machine that tried to connect with this device's identity, a copy of it, in the last 24 hours; absent: none did.
+   * Another machine that tried to connect with this device's identity, a copy of it, in the last 24
+   * hours; absent: none did.
    *
    * @generated from field: pinion.v1.DuplicateMachine duplicate = 25;
    */
   duplicate?: DuplicateMachine | undefined;
 
   /**
-   * What the caller may do with it: by owning it, by their role, or by a grant. Set by GetDevice and ListDevices.
+   * What the caller may do with it: by owning it, by their role, or by a grant. Set by GetDevice
+   * and ListDevices.
    *
    * @generated from field: repeated pinion.v1.GrantPermission allowed = 26;
    */
@@ -515,22 +520,25 @@ export declare type Device = Message<"pinion.v1.Device"> & {
   labels: string[];
 
   /**
-   * The labels that the device itself reports, sorted: "has:<executor>" for each executor, "workspace:<name>" for each
-   * workspace, when it last connected. What cannot be used at present has no label.
+   * The labels that the device itself reports, sorted: "has:<executor>" for each executor,
+   * "workspace:<name>" for each workspace, when it last connected. What cannot be used at present
+   * has no label.
    *
    * @generated from field: repeated string reported_labels = 28;
    */
   reportedLabels: string[];
 
   /**
-   * The architecture of its processor as it last reported it, for example "arm64" or "x64"; empty: unknown.
+   * The architecture of its processor as it last reported it, for example "arm64" or "x64"; empty:
+   * unknown.
    *
    * @generated from field: string arch = 29;
    */
   arch: string;
 
   /**
-   * How its daemon's program is kept up to date, when it last connected. Absent: the daemon did not say.
+   * How its daemon's program is kept up to date, when it last connected. Absent: the daemon did not
+   * say.
    *
    * @generated from field: pinion.v1.UpgradeInfo upgrade = 30;
    */
@@ -679,7 +687,8 @@ export declare type ListDevicesRequest = Message<"pinion.v1.ListDevicesRequest">
   pageToken: string;
 
   /**
-   * Only fleet workers (true) or only devices of people (false); absent: both. The same for all pages.
+   * Only fleet workers (true) or only devices of people (false); absent: both. The same for all
+   * pages.
    *
    * @generated from field: optional bool is_worker = 3;
    */
@@ -721,8 +730,8 @@ export declare type ListDevicesRequest = Message<"pinion.v1.ListDevicesRequest">
   labels: string[];
 
   /**
-   * Only devices that match this selector of a watcher; empty means all. INVALID_ARGUMENT if it is none. At most 4,000
-   * bytes.
+   * Only devices that match this selector of a watcher; empty means all. INVALID_ARGUMENT if it is
+   * none. At most 4,000 bytes.
    *
    * @generated from field: string selector = 9;
    */
@@ -870,7 +879,8 @@ export declare type LabelDeviceRequest = Message<"pinion.v1.LabelDeviceRequest">
   deviceId: string;
 
   /**
-   * Labels that it shall have: 1 to 63 of a-z, 0-9, ".", "_", "-", "/" and "=", beginning with a letter or digit.
+   * Labels that it shall have: 1 to 63 of a-z, 0-9, ".", "_", "-", "/" and "=", beginning with a
+   * letter or digit.
    *
    * @generated from field: repeated string add = 2;
    */
@@ -1012,16 +1022,17 @@ export declare const DisconnectDeviceResponseSchema: GenMessage<DisconnectDevice
  */
 export declare type CreateJoinCodeRequest = Message<"pinion.v1.CreateJoinCodeRequest"> & {
   /**
-   * How long the code is good, and never longer than the caller's token. 1 min to 7 days; absent means 15 min.
+   * How long the code is good, and never longer than the caller's token. 1 min to 7 days; absent
+   * means 15 min.
    *
    * @generated from field: google.protobuf.Duration expires_in = 1;
    */
   expiresIn?: Duration | undefined;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller makes no other
-   * code, and is told so by ALREADY_EXISTS: the first one was shown once.
-   * At most 100 bytes; empty: every call is a new one.
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
+   * makes no other code, and is told so by ALREADY_EXISTS: the first one was shown once. At most
+   * 100 bytes; empty: every call is a new one.
    *
    * @generated from field: string request_id = 2;
    */
@@ -1075,8 +1086,8 @@ export enum GrantPermission {
   UNSPECIFIED = 0,
 
   /**
-   * To pin watchers to the device and edit, trigger, retry, backfill, pause and cancel what is pinned to it; to start
-   * turns of agents that are pinned to it; to answer what its runs ask.
+   * To pin watchers to the device and edit, trigger, retry, backfill, pause and cancel what is
+   * pinned to it; to start turns of agents that are pinned to it; to answer what its runs ask.
    *
    * @generated from enum value: GRANT_PERMISSION_USE = 1;
    */
@@ -1090,7 +1101,8 @@ export enum GrantPermission {
   MANAGE = 2,
 
   /**
-   * To read what its runs and turns said: output, live output, results, windows, transcripts, questions, replies.
+   * To read what its runs and turns said: output, live output, results, windows, transcripts,
+   * questions, replies.
    *
    * @generated from enum value: GRANT_PERMISSION_READ = 3;
    */
@@ -1176,8 +1188,8 @@ export declare const FleetService: GenService<{
     output: typeof GetDeviceResponseSchema;
   },
   /**
-   * Changes what people decide about a device. Needs to be its owner, an owner or admin of the org, or a grant to manage
-   * it (PERMISSION_DENIED), as does DisconnectDevice.
+   * Changes what people decide about a device. Needs to be its owner, an owner or admin of the org,
+   * or a grant to manage it (PERMISSION_DENIED), as does DisconnectDevice.
    *
    * @generated from rpc pinion.v1.FleetService.UpdateDevice
    */
@@ -1187,9 +1199,10 @@ export declare const FleetService: GenService<{
     output: typeof UpdateDeviceResponseSchema;
   },
   /**
-   * Gives a device labels and takes labels from it, for selectors of watchers. A label that is there already, or gone
-   * already, changes nothing. Needs what UpdateDevice needs. INVALID_ARGUMENT for a text that is no label, or that is both
-   * added and removed; FAILED_PRECONDITION beyond 64 labels, and for a fleet worker, which no selector matches.
+   * Gives a device labels and takes labels from it, for selectors of watchers. A label that is
+   * there already, or gone already, changes nothing. Needs what UpdateDevice needs.
+   * INVALID_ARGUMENT for a text that is no label, or that is both added and removed;
+   * FAILED_PRECONDITION beyond 64 labels, and for a fleet worker, which no selector matches.
    *
    * @generated from rpc pinion.v1.FleetService.LabelDevice
    */
@@ -1199,9 +1212,11 @@ export declare const FleetService: GenService<{
     output: typeof LabelDeviceResponseSchema;
   },
   /**
-   * Removes a device, for its owner and for owners and admins of the org: its watchers are unpinned and show as no_executor, its token is revoked, its stream closed, its
-   * active runs cancelled. A fleet worker's stream is closed and its attempts are lost, so that other workers take
-   * its runs while these have attempts left; its token stays good, so it may come again: revoke the token to keep it out.
+   * Removes a device, for its owner and for owners and admins of the org: its watchers are unpinned
+   * and show as no_executor, its token is revoked, its stream closed, its active runs cancelled. A
+   * fleet worker's stream is closed and its attempts are lost, so that other workers take its runs
+   * while these have attempts left; its token stays good, so it may come again: revoke the token to
+   * keep it out.
    *
    * @generated from rpc pinion.v1.FleetService.DeleteDevice
    */
@@ -1221,9 +1236,9 @@ export declare const FleetService: GenService<{
     output: typeof DisconnectDeviceResponseSchema;
   },
   /**
-   * The latest lines of a daemon's log, from the device itself; nothing is stored. Needs the right to manage the device.
-   * FAILED_PRECONDITION for a device that is not connected, or whose daemon gives no log; UNAVAILABLE if the device does
-   * not answer in time.
+   * The latest lines of a daemon's log, from the device itself; nothing is stored. Needs the right
+   * to manage the device. FAILED_PRECONDITION for a device that is not connected, or whose daemon
+   * gives no log; UNAVAILABLE if the device does not answer in time.
    *
    * @generated from rpc pinion.v1.FleetService.GetDeviceLog
    */
@@ -1233,8 +1248,8 @@ export declare const FleetService: GenService<{
     output: typeof GetDeviceLogResponseSchema;
   },
   /**
-   * A code with which one daemon may enrol, once. It ends with the caller's token: when that is revoked or expires, or
-   * when the person is removed.
+   * A code with which one daemon may enrol, once. It ends with the caller's token: when that is
+   * revoked or expires, or when the person is removed.
    *
    * @generated from rpc pinion.v1.FleetService.CreateJoinCode
    */
@@ -1244,9 +1259,10 @@ export declare const FleetService: GenService<{
     output: typeof CreateJoinCodeResponseSchema;
   },
   /**
-   * Lets a member, everyone in the org, or a service use, manage or read a device that is not theirs. For the device's
-   * owner, and for owners and admins of the org (PERMISSION_DENIED). A grant that is there already changes nothing.
-   * NOT_FOUND (device, member, token); FAILED_PRECONDITION for a fleet worker, which is everybody's.
+   * Lets a member, everyone in the org, or a service use, manage or read a device that is not
+   * theirs. For the device's owner, and for owners and admins of the org (PERMISSION_DENIED). A
+   * grant that is there already changes nothing. NOT_FOUND (device, member, token);
+   * FAILED_PRECONDITION for a fleet worker, which is everybody's.
    *
    * @generated from rpc pinion.v1.FleetService.GrantDevice
    */
@@ -1256,8 +1272,9 @@ export declare const FleetService: GenService<{
     output: typeof GrantDeviceResponseSchema;
   },
   /**
-   * Takes a grant back, with `use` at once: watchers that stand on it are paused, with the reason, and their live runs
-   * are cancelled. For the device's owner, owners and admins of the org, and for the grantee. NOT_FOUND.
+   * Takes a grant back, with `use` at once: watchers that stand on it are paused, with the reason,
+   * and their live runs are cancelled. For the device's owner, owners and admins of the org, and
+   * for the grantee. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.FleetService.RevokeGrant
    */

@@ -32,24 +32,25 @@ export declare type HookSpec = Message<"pinion.v1.HookSpec"> & {
   kind: HookKind;
 
   /**
-   * A CEL expression that says whether a delivery starts a run, over `input` (the body), `event` (the name that the sender gives
-   * it) and `headers`: `input.action == "opened" && input.pull_request.base.ref == "main"`. Empty: every delivery does.
-   * At most 4,000 bytes.
+   * A CEL expression that says whether a delivery starts a run, over `input` (the body), `event`
+   * (the name that the sender gives it) and `headers`: `input.action == "opened" &&
+   * input.pull_request.base.ref == "main"`. Empty: every delivery does. At most 4,000 bytes.
    *
    * @generated from field: string filter = 3;
    */
   filter: string;
 
   /**
-   * A CEL expression over the same names that makes the run's input: `{"sha": input.after}`. Empty: the whole body.
-   * At most 4,000 bytes.
+   * A CEL expression over the same names that makes the run's input: `{"sha": input.after}`. Empty:
+   * the whole body. At most 4,000 bytes.
    *
    * @generated from field: string mapping = 4;
    */
   mapping: string;
 
   /**
-   * Deliveries a minute that are taken in; beyond, senders are answered 429. 1 to 6,000; 0 means 60.
+   * Deliveries a minute that are taken in; beyond, senders are answered 429. 1 to 6,000; 0 means
+   * 60.
    *
    * @generated from field: int32 rate_per_minute = 5;
    */
@@ -97,7 +98,8 @@ export declare type Hook = Message<"pinion.v1.Hook"> & {
   spec?: HookSpec | undefined;
 
   /**
-   * Where senders post to, under PINION_PUBLIC_URL if that is set, otherwise the path alone. For SECRET_URL without the secret.
+   * Where senders post to, under PINION_PUBLIC_URL if that is set, otherwise the path alone. For
+   * SECRET_URL without the secret.
    *
    * @generated from field: string url = 4;
    */
@@ -187,7 +189,8 @@ export declare type HookDelivery = Message<"pinion.v1.HookDelivery"> & {
   hookId: string;
 
   /**
-   * The id that the sender gave it; a second one of the same id is answered as the first was. Empty: the sender gives none.
+   * The id that the sender gave it; a second one of the same id is answered as the first was.
+   * Empty: the sender gives none.
    *
    * @generated from field: string delivery_id = 3;
    */
@@ -250,8 +253,8 @@ export declare type HookDelivery = Message<"pinion.v1.HookDelivery"> & {
   bodyBytes: number;
 
   /**
-   * The body as the filter saw it, with what the watcher's `redact` paths name left out. Only in GetHookDelivery; absent when
-   * it is kept no longer.
+   * The body as the filter saw it, with what the watcher's `redact` paths name left out. Only in
+   * GetHookDelivery; absent when it is kept no longer.
    *
    * @generated from field: google.protobuf.Value body = 12;
    */
@@ -285,7 +288,8 @@ export declare const HookDeliverySchema: GenMessage<HookDelivery>;
  */
 export declare type CreateHookRequest = Message<"pinion.v1.CreateHookRequest"> & {
   /**
-   * 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit; not a UUID. Empty: made from the watcher and the kind.
+   * 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit; not a UUID. Empty: made from the
+   * watcher and the kind.
    *
    * @generated from field: string slug = 1;
    */
@@ -299,17 +303,19 @@ export declare type CreateHookRequest = Message<"pinion.v1.CreateHookRequest"> &
   spec?: HookSpec | undefined;
 
   /**
-   * The secret, where the sender has one already (Slack's signing secret). Empty: one is made. 16 to 200 printable characters;
-   * for STANDARD in base64, of 24 to 64 bytes, with or without "whsec_"; or secret://NAME, a secret of the server
-   * (PINION_SECRET_NAME), which is looked up for each delivery.
+   * The secret, where the sender has one already (Slack's signing secret). Empty: one is made. 16
+   * to 200 printable characters; for STANDARD in base64, of 24 to 64 bytes, with or without
+   * "whsec_"; or secret://NAME, a secret of the server (PINION_SECRET_NAME), which is looked up for
+   * each delivery.
    *
    * @generated from field: string secret = 3;
    */
   secret: string;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller returns the first one's
-   * hook, without the secret. At most 100 bytes; empty: every call is a new one.
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
+   * returns the first one's hook, without the secret. At most 100 bytes; empty: every call is a new
+   * one.
    *
    * @generated from field: string request_id = 4;
    */
@@ -478,14 +484,16 @@ export declare type UpdateHookRequest = Message<"pinion.v1.UpdateHookRequest"> &
   hookId: string;
 
   /**
-   * The new values of the fields that the mask names. Its rules are checked on the whole that results.
+   * The new values of the fields that the mask names. Its rules are checked on the whole that
+   * results.
    *
    * @generated from field: pinion.v1.HookSpec spec = 2;
    */
   spec?: HookSpec | undefined;
 
   /**
-   * Fields of `spec`, for example "filter,mapping". A named field that is not set is cleared to its default.
+   * Fields of `spec`, for example "filter,mapping". A named field that is not set is cleared to its
+   * default.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
@@ -506,8 +514,8 @@ export declare type UpdateHookRequest = Message<"pinion.v1.UpdateHookRequest"> &
   dryRun: boolean;
 
   /**
-   * The secret that the hook shall have, as in CreateHook. If the hook has another one, that stays good for 24 h. Empty: the
-   * secret stays.
+   * The secret that the hook shall have, as in CreateHook. If the hook has another one, that stays
+   * good for 24 h. Empty: the secret stays.
    *
    * @generated from field: string secret = 6;
    */
@@ -750,8 +758,8 @@ export declare type ReplayHookDeliveryRequest = Message<"pinion.v1.ReplayHookDel
   id: string;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: a repeat answers with the first one's delivery. At most 100 bytes;
-   * empty: every call is a new one.
+   * Chosen by the caller, for a call that may be repeated: a repeat answers with the first one's
+   * delivery. At most 100 bytes; empty: every call is a new one.
    *
    * @generated from field: string request_id = 3;
    */
@@ -798,7 +806,8 @@ export enum HookKind {
   UNSPECIFIED = 0,
 
   /**
-   * Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature`; 5 minutes of tolerance.
+   * Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature`; 5 minutes of
+   * tolerance.
    *
    * @generated from enum value: HOOK_KIND_STANDARD = 1;
    */
@@ -812,21 +821,24 @@ export enum HookKind {
   GITHUB = 2,
 
   /**
-   * GitLab: the secret in `x-gitlab-token`, `x-gitlab-event-uuid` or `idempotency-key` as the delivery's id.
+   * GitLab: the secret in `x-gitlab-token`, `x-gitlab-event-uuid` or `idempotency-key` as the
+   * delivery's id.
    *
    * @generated from enum value: HOOK_KIND_GITLAB = 3;
    */
   GITLAB = 3,
 
   /**
-   * Slack: `x-slack-signature` over `x-slack-request-timestamp` and the body; 5 minutes of tolerance.
+   * Slack: `x-slack-signature` over `x-slack-request-timestamp` and the body; 5 minutes of
+   * tolerance.
    *
    * @generated from enum value: HOOK_KIND_SLACK = 4;
    */
   SLACK = 4,
 
   /**
-   * `authorization: Bearer <secret>`; `idempotency-key` or `webhook-id` as the delivery's id, if there is one.
+   * `authorization: Bearer <secret>`; `idempotency-key` or `webhook-id` as the delivery's id, if
+   * there is one.
    *
    * @generated from enum value: HOOK_KIND_BEARER = 5;
    */
@@ -894,7 +906,8 @@ export enum HookOutcome {
   FILTERED = 5,
 
   /**
-   * No run could be made of it; `reason` says why: an error of the filter or the mapping, a value that the prompt asks for.
+   * No run could be made of it; `reason` says why: an error of the filter or the mapping, a value
+   * that the prompt asks for.
    *
    * @generated from enum value: HOOK_OUTCOME_FAILED = 6;
    */
@@ -907,8 +920,9 @@ export enum HookOutcome {
 export declare const HookOutcomeSchema: GenEnum<HookOutcome>;
 
 /**
- * Hooks: what happens elsewhere starts a watcher. A sender posts to `/hooks/<id>` of the server's port; the hook verifies the
- * sender, and the delivery becomes a run of the watcher, once, with the input that the hook makes of the body.
+ * Hooks: what happens elsewhere starts a watcher. A sender posts to `/hooks/<id>` of the server's
+ * port; the hook verifies the sender, and the delivery becomes a run of the watcher, once, with the
+ * input that the hook makes of the body.
  *
  * `hook_id` takes the id (a UUID) or the slug.
  *
@@ -916,9 +930,9 @@ export declare const HookOutcomeSchema: GenEnum<HookOutcome>;
  */
 export declare const HookService: GenService<{
   /**
-   * A new hook. The answer holds its secret, which is shown at no other time. ALREADY_EXISTS if the slug is taken; NOT_FOUND
-   * for the watcher; INVALID_ARGUMENT for a filter or a mapping that cannot be read; FAILED_PRECONDITION if the server has no
-   * key for secrets.
+   * A new hook. The answer holds its secret, which is shown at no other time. ALREADY_EXISTS if the
+   * slug is taken; NOT_FOUND for the watcher; INVALID_ARGUMENT for a filter or a mapping that
+   * cannot be read; FAILED_PRECONDITION if the server has no key for secrets.
    *
    * @generated from rpc pinion.v1.HookService.CreateHook
    */
@@ -948,8 +962,8 @@ export declare const HookService: GenService<{
     output: typeof ListHooksResponseSchema;
   },
   /**
-   * Changes the named fields, and the secret if one is given. An edit that changes nothing leaves the version. ABORTED if
-   * `expected_version` is not the version.
+   * Changes the named fields, and the secret if one is given. An edit that changes nothing leaves
+   * the version. ABORTED if `expected_version` is not the version.
    *
    * @generated from rpc pinion.v1.HookService.UpdateHook
    */
@@ -959,7 +973,8 @@ export declare const HookService: GenService<{
     output: typeof UpdateHookResponseSchema;
   },
   /**
-   * Removes the hook and its deliveries; runs that it started stay. Its address answers 404 from then on.
+   * Removes the hook and its deliveries; runs that it started stay. Its address answers 404 from
+   * then on.
    *
    * @generated from rpc pinion.v1.HookService.DeleteHook
    */
@@ -969,8 +984,8 @@ export declare const HookService: GenService<{
     output: typeof DeleteHookResponseSchema;
   },
   /**
-   * A new secret, shown in this answer only; the one before stays good for the overlap. Of two rotations within an overlap,
-   * the second ends the oldest secret at once.
+   * A new secret, shown in this answer only; the one before stays good for the overlap. Of two
+   * rotations within an overlap, the second ends the oldest secret at once.
    *
    * @generated from rpc pinion.v1.HookService.RotateHookSecret
    */
@@ -980,8 +995,8 @@ export declare const HookService: GenService<{
     output: typeof RotateHookSecretResponseSchema;
   },
   /**
-   * The hook's last 100 deliveries, newest first, without their bodies. Deliveries whose sender could not be verified are not
-   * kept; the hook says when the last one was turned away, and why.
+   * The hook's last 100 deliveries, newest first, without their bodies. Deliveries whose sender
+   * could not be verified are not kept; the hook says when the last one was turned away, and why.
    *
    * @generated from rpc pinion.v1.HookService.ListHookDeliveries
    */
@@ -1001,8 +1016,8 @@ export declare const HookService: GenService<{
     output: typeof GetHookDeliveryResponseSchema;
   },
   /**
-   * Takes a delivery in again, as a new one: its kept body goes through the filter and the mapping as they are now.
-   * FAILED_PRECONDITION if its body is kept no longer.
+   * Takes a delivery in again, as a new one: its kept body goes through the filter and the mapping
+   * as they are now. FAILED_PRECONDITION if its body is kept no longer.
    *
    * @generated from rpc pinion.v1.HookService.ReplayHookDelivery
    */

@@ -188,8 +188,9 @@ export const HookOutcome = /*@__PURE__*/
   tsEnum(HookOutcomeSchema);
 
 /**
- * Hooks: what happens elsewhere starts a watcher. A sender posts to `/hooks/<id>` of the server's port; the hook verifies the
- * sender, and the delivery becomes a run of the watcher, once, with the input that the hook makes of the body.
+ * Hooks: what happens elsewhere starts a watcher. A sender posts to `/hooks/<id>` of the server's
+ * port; the hook verifies the sender, and the delivery becomes a run of the watcher, once, with the
+ * input that the hook makes of the body.
  *
  * `hook_id` takes the id (a UUID) or the slug.
  *

@@ -80,7 +80,8 @@ export declare type SecretState = Message<"pinion.v1.SecretState"> & {
   name: string;
 
   /**
-   * How often it was set; 0 if it was set before this was counted. Another encryption key is no other version.
+   * How often it was set; 0 if it was set before this was counted. Another encryption key is no
+   * other version.
    *
    * @generated from field: int32 version = 4;
    */
@@ -204,7 +205,8 @@ export declare type CreateOrgRequest = Message<"pinion.v1.CreateOrgRequest"> & {
   name: string;
 
   /**
-   * The owner's email address, at most 254 bytes. A person who is known by it already becomes the owner.
+   * The owner's email address, at most 254 bytes. A person who is known by it already becomes the
+   * owner.
    *
    * @generated from field: string owner_email = 3;
    */
@@ -218,9 +220,9 @@ export declare type CreateOrgRequest = Message<"pinion.v1.CreateOrgRequest"> & {
   ownerName: string;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller makes no other org,
-   * and is told by ALREADY_EXISTS that the first one did.
-   * At most 100 bytes; empty: every call is a new one.
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
+   * makes no other org, and is told by ALREADY_EXISTS that the first one did. At most 100 bytes;
+   * empty: every call is a new one.
    *
    * @generated from field: string request_id = 5;
    */
@@ -254,8 +256,8 @@ export declare type CreateOrgResponse = Message<"pinion.v1.CreateOrgResponse"> &
   owner?: Member | undefined;
 
   /**
-   * The owner's token with the scopes read, write and admin; shown only here. It is good in the new org alone: of a person
-   * who is known already it opens no other org.
+   * The owner's token with the scopes read, write and admin; shown only here. It is good in the new
+   * org alone: of a person who is known already it opens no other org.
    *
    * @generated from field: string secret = 3;
    */
@@ -438,26 +440,27 @@ export declare type AddMemberRequest = Message<"pinion.v1.AddMemberRequest"> & {
   role: MemberRole;
 
   /**
-   * Scopes of a first token for the person, which the answer holds; empty: no token. None that the caller lacks
-   * or the person's role has not (a MEMBER's token cannot have "admin"; PERMISSION_DENIED), and none for who is a member of
-   * this org already (FAILED_PRECONDITION). The token is good in this org alone.
+   * Scopes of a first token for the person, which the answer holds; empty: no token. None that the
+   * caller lacks or the person's role has not (a MEMBER's token cannot have "admin";
+   * PERMISSION_DENIED), and none for who is a member of this org already (FAILED_PRECONDITION). The
+   * token is good in this org alone.
    *
    * @generated from field: repeated string token_scopes = 4;
    */
   tokenScopes: string[];
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller answers with the
-   * member as it is, or, if a token was made, with ALREADY_EXISTS, which names the token: it is shown once.
-   * At most 100 bytes; empty: every call is a new one.
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
+   * answers with the member as it is, or, if a token was made, with ALREADY_EXISTS, which names the
+   * token: it is shown once. At most 100 bytes; empty: every call is a new one.
    *
    * @generated from field: string request_id = 5;
    */
   requestId: string;
 
   /**
-   * A weaker role does not touch the tokens of services that the person made. Otherwise these lose what is above the role,
-   * too, since the person may know their secrets; "fleet:run" stays.
+   * A weaker role does not touch the tokens of services that the person made. Otherwise these lose
+   * what is above the role, too, since the person may know their secrets; "fleet:run" stays.
    *
    * @generated from field: bool keep_service_tokens = 6;
    */
@@ -491,7 +494,8 @@ export declare type AddMemberResponse = Message<"pinion.v1.AddMemberResponse"> &
   secret: string;
 
   /**
-   * Tokens of the person that were above the new role and have lost what was; streams that they held open were closed.
+   * Tokens of the person that were above the new role and have lost what was; streams that they
+   * held open were closed.
    *
    * @generated from field: int32 tokens_cut = 3;
    */
@@ -655,7 +659,8 @@ export declare type ListMembersResponse = Message<"pinion.v1.ListMembersResponse
 export declare const ListMembersResponseSchema: GenMessage<ListMembersResponse>;
 
 /**
- * What a person is in an org. What a call may do is decided by the scopes of its token, which are never above the role.
+ * What a person is in an org. What a call may do is decided by the scopes of its token, which are
+ * never above the role.
  *
  * @generated from enum pinion.v1.MemberRole
  */
@@ -735,14 +740,15 @@ export enum SecretHolder {
 export declare const SecretHolderSchema: GenEnum<SecretHolder>;
 
 /**
- * Orgs and who belongs to them. All but CreateOrg speak of the caller's own org, which its token names.
+ * Orgs and who belongs to them. All but CreateOrg speak of the caller's own org, which its token
+ * names.
  *
  * @generated from service pinion.v1.OrgService
  */
 export declare const OrgService: GenService<{
   /**
-   * A new org with its owner, its default agent and a first token of the owner. Only an admin of the operator's org,
-   * "local", may (PERMISSION_DENIED). ALREADY_EXISTS if the id is taken.
+   * A new org with its owner, its default agent and a first token of the owner. Only an admin of
+   * the operator's org, "local", may (PERMISSION_DENIED). ALREADY_EXISTS if the id is taken.
    *
    * @generated from rpc pinion.v1.OrgService.CreateOrg
    */
@@ -762,10 +768,11 @@ export declare const OrgService: GenService<{
     output: typeof GetOrgResponseSchema;
   },
   /**
-   * Takes a person into the caller's org. The person is known by the email address: who is a member already stays one,
-   * with the role that is given here. Only an owner makes or demotes owners; an admin, or a service with the scope "admin",
-   * manages admins and members (PERMISSION_DENIED). A weaker role takes from the person's tokens what is above it.
-   * FAILED_PRECONDITION if that would leave the org without an owner.
+   * Takes a person into the caller's org. The person is known by the email address: who is a member
+   * already stays one, with the role that is given here. Only an owner makes or demotes owners; an
+   * admin, or a service with the scope "admin", manages admins and members (PERMISSION_DENIED). A
+   * weaker role takes from the person's tokens what is above it. FAILED_PRECONDITION if that would
+   * leave the org without an owner.
    *
    * @generated from rpc pinion.v1.OrgService.AddMember
    */
@@ -775,9 +782,11 @@ export declare const OrgService: GenService<{
     output: typeof AddMemberResponseSchema;
   },
   /**
-   * Takes a person out of the caller's org: their tokens and unused join codes end here, the streams of their devices
-   * are closed, the runs on these are cancelled, watchers pinned to these are unpinned and show as no_executor, and the
-   * person's agents become the longest-standing owner's. Only an owner removes owners (PERMISSION_DENIED). NOT_FOUND for who is no member; FAILED_PRECONDITION for the last owner.
+   * Takes a person out of the caller's org: their tokens and unused join codes end here, the
+   * streams of their devices are closed, the runs on these are cancelled, watchers pinned to these
+   * are unpinned and show as no_executor, and the person's agents become the longest-standing
+   * owner's. Only an owner removes owners (PERMISSION_DENIED). NOT_FOUND for who is no member;
+   * FAILED_PRECONDITION for the last owner.
    *
    * @generated from rpc pinion.v1.OrgService.RemoveMember
    */
@@ -787,8 +796,8 @@ export declare const OrgService: GenService<{
     output: typeof RemoveMemberResponseSchema;
   },
   /**
-   * All orgs of this cluster of databases, by id. Only for an admin of the operator's org, "local" (PERMISSION_DENIED):
-   * whoever belongs to an org learns nothing of others.
+   * All orgs of this cluster of databases, by id. Only for an admin of the operator's org, "local"
+   * (PERMISSION_DENIED): whoever belongs to an org learns nothing of others.
    *
    * @generated from rpc pinion.v1.OrgService.ListOrgs
    */
@@ -798,8 +807,9 @@ export declare const OrgService: GenService<{
     output: typeof ListOrgsResponseSchema;
   },
   /**
-   * The secrets of the caller's org that lie on the server, by holder and name, without their values: those of platforms,
-   * destinations and hooks. Names of secrets on devices are in Device.executors.
+   * The secrets of the caller's org that lie on the server, by holder and name, without their
+   * values: those of platforms, destinations and hooks. Names of secrets on devices are in
+   * Device.executors.
    *
    * @generated from rpc pinion.v1.OrgService.ListSecrets
    */

@@ -138,7 +138,8 @@ export const MemberRoleSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_org, 0);
 
 /**
- * What a person is in an org. What a call may do is decided by the scopes of its token, which are never above the role.
+ * What a person is in an org. What a call may do is decided by the scopes of its token, which are
+ * never above the role.
  *
  * @generated from enum pinion.v1.MemberRole
  */
@@ -160,7 +161,8 @@ export const SecretHolder = /*@__PURE__*/
   tsEnum(SecretHolderSchema);
 
 /**
- * Orgs and who belongs to them. All but CreateOrg speak of the caller's own org, which its token names.
+ * Orgs and who belongs to them. All but CreateOrg speak of the caller's own org, which its token
+ * names.
  *
  * @generated from service pinion.v1.OrgService
  */

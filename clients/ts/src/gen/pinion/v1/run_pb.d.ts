@@ -61,8 +61,8 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   agentVersion: number;
 
   /**
-   * The device the run is pinned to; for a run that is pinned to nobody, the fleet worker that has or had it, and empty
-   * while it is pending.
+   * The device the run is pinned to; for a run that is pinned to nobody, the fleet worker that has
+   * or had it, and empty while it is pending.
    *
    * @generated from field: string device_id = 7;
    */
@@ -139,7 +139,8 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   timeout?: Duration | undefined;
 
   /**
-   * When the run became due, or falls due if it was recorded ahead: the slot plus the watcher's jitter, or the moment of the trigger.
+   * When the run became due, or falls due if it was recorded ahead: the slot plus the watcher's
+   * jitter, or the moment of the trigger.
    *
    * @generated from field: google.protobuf.Timestamp due_at = 18;
    */
@@ -160,7 +161,8 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   notBefore?: Timestamp | undefined;
 
   /**
-   * The moment until which the run may start; after it the run is skipped. Absent: the run waits for its device.
+   * The moment until which the run may start; after it the run is skipped. Absent: the run waits
+   * for its device.
    *
    * @generated from field: google.protobuf.Timestamp start_deadline_at = 21;
    */
@@ -293,7 +295,8 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   modelUsed: string;
 
   /**
-   * The agent's own id of the session, to go on in (`StartTurn` with `resume_run_id`); empty: none is kept.
+   * The agent's own id of the session, to go on in (`StartTurn` with `resume_run_id`); empty: none
+   * is kept.
    *
    * @generated from field: string session_id = 40;
    */
@@ -370,16 +373,17 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   stderrTail: string;
 
   /**
-   * What its agent said is left out, since the caller may not read its device's output: output_tail, stderr_tail, result, notes,
-   * denials, stop_reason, session_id, kept_workspace and reason's details. The device's owner may grant it.
+   * What its agent said is left out, since the caller may not read its device's output:
+   * output_tail, stderr_tail, result, notes, denials, stop_reason, session_id, kept_workspace and
+   * reason's details. The device's owner may grant it.
    *
    * @generated from field: bool output_hidden = 51;
    */
   outputHidden: boolean;
 
   /**
-   * What the run was started with, with what the watcher's `redact` paths name left out; absent: nothing. Not in lists, and
-   * hidden like output.
+   * What the run was started with, with what the watcher's `redact` paths name left out; absent:
+   * nothing. Not in lists, and hidden like output.
    *
    * @generated from field: google.protobuf.Value input = 52;
    */
@@ -586,7 +590,8 @@ export declare type PastAttempt = Message<"pinion.v1.PastAttempt"> & {
   deviceId: string;
 
   /**
-   * The last 2,000 characters that its program printed, if the device reported the end and the run began again.
+   * The last 2,000 characters that its program printed, if the device reported the end and the run
+   * began again.
    *
    * @generated from field: string output_tail = 8;
    */
@@ -648,7 +653,8 @@ export declare type Window = Message<"pinion.v1.Window"> & {
   modelUsed: string;
 
   /**
-   * The result. `kind` is "device_cli_output" for the output of a device's program; then `output` holds its text.
+   * The result. `kind` is "device_cli_output" for the output of a device's program; then `output`
+   * holds its text.
    *
    * @generated from field: google.protobuf.Struct extracted_data = 7;
    */
@@ -744,7 +750,8 @@ export declare type GetRunResponse = Message<"pinion.v1.GetRunResponse"> & {
   run?: Run | undefined;
 
   /**
-   * What came after its attempts had been taken away, oldest first. At most 20, whose outputs have about 2 MiB together.
+   * What came after its attempts had been taken away, oldest first. At most 20, whose outputs have
+   * about 2 MiB together.
    *
    * @generated from field: repeated pinion.v1.LateResult late_results = 2;
    */
@@ -758,8 +765,8 @@ export declare type GetRunResponse = Message<"pinion.v1.GetRunResponse"> & {
 export declare const GetRunResponseSchema: GenMessage<GetRunResponse>;
 
 /**
- * How an attempt ended that had been taken away from the run, or the turn, when its device said so. It is kept, and
- * overwrites nothing.
+ * How an attempt ended that had been taken away from the run, or the turn, when its device said so.
+ * It is kept, and overwrites nothing.
  *
  * @generated from message pinion.v1.LateResult
  */
@@ -793,7 +800,8 @@ export declare type LateResult = Message<"pinion.v1.LateResult"> & {
   storedAt?: Timestamp | undefined;
 
   /**
-   * It became the end of the run after all, as no later attempt had been claimed; its output is where a run's is.
+   * It became the end of the run after all, as no later attempt had been claimed; its output is
+   * where a run's is.
    *
    * @generated from field: bool has_settled = 5;
    */
@@ -842,7 +850,8 @@ export declare type LateResult = Message<"pinion.v1.LateResult"> & {
   duration?: Duration | undefined;
 
   /**
-   * The agent's final answer, apart from what it printed; empty: its executor knows none, or `has_settled`.
+   * The agent's final answer, apart from what it printed; empty: its executor knows none, or
+   * `has_settled`.
    *
    * @generated from field: string result = 12;
    */
@@ -1033,8 +1042,8 @@ export declare type RetryRunRequest = Message<"pinion.v1.RetryRunRequest"> & {
   runId: string;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller returns the first one's
-   * run. At most 100 bytes; empty: every call is a new one.
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
+   * returns the first one's run. At most 100 bytes; empty: every call is a new one.
    *
    * @generated from field: string request_id = 2;
    */
@@ -1290,15 +1299,17 @@ export declare type ExplainRunResponse = Message<"pinion.v1.ExplainRunResponse">
   facts: RunFact[];
 
   /**
-   * The chain that the run is part of: the runs before it, itself, and those that its end started. Empty: it is part of none.
+   * The chain that the run is part of: the runs before it, itself, and those that its end started.
+   * Empty: it is part of none.
    *
    * @generated from field: repeated pinion.v1.ChainLink chain = 5;
    */
   chain: ChainLink[];
 
   /**
-   * Of a run that waits to be placed by a selector, a group or a rate limit: the org's devices, those that match first, and
-   * why each does not take it. At most 200; of a run that is pinned its device alone.
+   * Of a run that waits to be placed by a selector, a group or a rate limit: the org's devices,
+   * those that match first, and why each does not take it. At most 200; of a run that is pinned its
+   * device alone.
    *
    * @generated from field: repeated pinion.v1.RunCandidate candidates = 6;
    */
@@ -1428,8 +1439,9 @@ export declare type RunFact = Message<"pinion.v1.RunFact"> & {
   at?: Timestamp | undefined;
 
   /**
-   * What kind of fact, for programs: "due", "materialized", "claimed", "device", "slots", "deadline" …; of a run that waits
-   * for a fleet worker also "fleet", "agent_kinds", "last_worker"; of one that waits to be placed "selector", "group", "rate_limit".
+   * What kind of fact, for programs: "due", "materialized", "claimed", "device", "slots",
+   * "deadline" …; of a run that waits for a fleet worker also "fleet", "agent_kinds",
+   * "last_worker"; of one that waits to be placed "selector", "group", "rate_limit".
    *
    * @generated from field: string kind = 2;
    */
@@ -1564,7 +1576,8 @@ export declare const GetTranscriptResponseSchema: GenMessage<GetTranscriptRespon
  */
 export declare type SummarizeUsageRequest = Message<"pinion.v1.SummarizeUsageRequest"> & {
   /**
-   * From this moment, rounded down to its day (UTC); absent: 30 days ago. Sums are kept for 400 days.
+   * From this moment, rounded down to its day (UTC); absent: 30 days ago. Sums are kept for 400
+   * days.
    *
    * @generated from field: google.protobuf.Timestamp start = 1;
    */
@@ -1619,7 +1632,8 @@ export declare const SummarizeUsageRequestSchema: GenMessage<SummarizeUsageReque
  */
 export declare type UsageSum = Message<"pinion.v1.UsageSum"> & {
   /**
-   * The watcher, agent or device (its id), or the day (YYYY-MM-DD), as `group_by` asks; empty for one sum over everything.
+   * The watcher, agent or device (its id), or the day (YYYY-MM-DD), as `group_by` asks; empty for
+   * one sum over everything.
    *
    * @generated from field: string group = 1;
    */
@@ -1983,8 +1997,8 @@ export declare const AnswerQuestionResponseSchema: GenMessage<AnswerQuestionResp
  */
 export declare type RunFilter = Message<"pinion.v1.RunFilter"> & {
   /**
-   * Runs in one of these; empty: pending, claimed and running ones for CANCEL, failed and timed out ones for RETRY, and for REPLAY all that
-   * have ended and were not skipped.
+   * Runs in one of these; empty: pending, claimed and running ones for CANCEL, failed and timed out
+   * ones for RETRY, and for REPLAY all that have ended and were not skipped.
    *
    * @generated from field: repeated pinion.v1.RunStatus statuses = 1;
    */
@@ -2205,8 +2219,8 @@ export declare type StartBulkOperationRequest = Message<"pinion.v1.StartBulkOper
   dryRun: boolean;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller answers with the first one's
-   * operation. At most 100 bytes; empty: every call is a new one.
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
+   * answers with the first one's operation. At most 100 bytes; empty: every call is a new one.
    *
    * @generated from field: string request_id = 5;
    */
@@ -2247,7 +2261,8 @@ export declare type StartBulkOperationResponse = Message<"pinion.v1.StartBulkOpe
   notAllowed: number;
 
   /**
-   * How many of `matched` there are of each status, and of each watcher, the largest first; at most 20 of each.
+   * How many of `matched` there are of each status, and of each watcher, the largest first; at most
+   * 20 of each.
    *
    * @generated from field: repeated pinion.v1.BulkCount counts = 4;
    */
@@ -2449,7 +2464,8 @@ export declare type SummarizeRunsRequest = Message<"pinion.v1.SummarizeRunsReque
   end?: Timestamp | undefined;
 
   /**
-   * How long a span is that runs are counted for, from `start`; at most 1,000 lie in between. 1 min to 31 days; absent: 1 h.
+   * How long a span is that runs are counted for, from `start`; at most 1,000 lie in between. 1 min
+   * to 31 days; absent: 1 h.
    *
    * @generated from field: google.protobuf.Duration span = 3;
    */
@@ -2660,7 +2676,8 @@ export declare type SearchRunsResponse = Message<"pinion.v1.SearchRunsResponse">
 export declare const SearchRunsResponseSchema: GenMessage<SearchRunsResponse>;
 
 /**
- * Where a run is in its life: pending → claimed → running → one of the others; see docs/lifecycles.md.
+ * Where a run is in its life: pending → claimed → running → one of the others; see
+ * docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.RunStatus
  */
@@ -3132,8 +3149,8 @@ export declare const RunService: GenService<{
     output: typeof ListRunsResponseSchema;
   },
   /**
-   * Ends a run before its time: a pending one at once, an active one when its device says that the agent is gone
-   * or its TTL passes. FAILED_PRECONDITION if the run has ended.
+   * Ends a run before its time: a pending one at once, an active one when its device says that the
+   * agent is gone or its TTL passes. FAILED_PRECONDITION if the run has ended.
    *
    * @generated from rpc pinion.v1.RunService.CancelRun
    */
@@ -3143,8 +3160,8 @@ export declare const RunService: GenService<{
     output: typeof CancelRunResponseSchema;
   },
   /**
-   * Starts a new run with the ended run's window. FAILED_PRECONDITION if that run has not ended, or if another run of
-   * its watcher is active.
+   * Starts a new run with the ended run's window. FAILED_PRECONDITION if that run has not ended, or
+   * if another run of its watcher is active.
    *
    * @generated from rpc pinion.v1.RunService.RetryRun
    */
@@ -3154,8 +3171,8 @@ export declare const RunService: GenService<{
     output: typeof RetryRunResponseSchema;
   },
   /**
-   * The run now, at every change, and its live output; ends after the run has ended. The output is a live relay: a slow
-   * reader misses chunks (the sequence shows it), never the end.
+   * The run now, at every change, and its live output; ends after the run has ended. The output is
+   * a live relay: a slow reader misses chunks (the sequence shows it), never the end.
    *
    * @generated from rpc pinion.v1.RunService.WatchRun
    */
@@ -3185,7 +3202,8 @@ export declare const RunService: GenService<{
     output: typeof ListWindowsResponseSchema;
   },
   /**
-   * What the agent of an ended run did. NOT_FOUND for the run; a run whose executor tells nothing has an empty transcript.
+   * What the agent of an ended run did. NOT_FOUND for the run; a run whose executor tells nothing
+   * has an empty transcript.
    *
    * @generated from rpc pinion.v1.RunService.GetTranscript
    */
@@ -3215,8 +3233,8 @@ export declare const RunService: GenService<{
     output: typeof SummarizeRunsResponseSchema;
   },
   /**
-   * Runs by the beginning of an id, and by words of their results. Of results only those that the caller may read, and only
-   * the newest 1,000 of the org, each with its first 16,000 characters.
+   * Runs by the beginning of an id, and by words of their results. Of results only those that the
+   * caller may read, and only the newest 1,000 of the org, each with its first 16,000 characters.
    *
    * @generated from rpc pinion.v1.RunService.SearchRuns
    */
@@ -3236,9 +3254,9 @@ export declare const RunService: GenService<{
     output: typeof ListQuestionsResponseSchema;
   },
   /**
-   * Answers an agent's question. The first answer counts: FAILED_PRECONDITION for one that has its answer, says whose.
-   * NOT_FOUND for the run or the question. PERMISSION_DENIED for a caller whom the watcher does not let answer, and for
-   * `always` by others than an org's admins.
+   * Answers an agent's question. The first answer counts: FAILED_PRECONDITION for one that has its
+   * answer, says whose. NOT_FOUND for the run or the question. PERMISSION_DENIED for a caller whom
+   * the watcher does not let answer, and for `always` by others than an org's admins.
    *
    * @generated from rpc pinion.v1.RunService.AnswerQuestion
    */
@@ -3248,10 +3266,11 @@ export declare const RunService: GenService<{
     output: typeof AnswerQuestionResponseSchema;
   },
   /**
-   * Cancels, retries or replays all runs that a filter means, in the background: the runs are counted and noted now, and
-   * worked off in small batches that anybody's restart interrupts and nothing loses. With `dry_run` it only counts. Runs on
-   * devices that the caller may not use are left out. FAILED_PRECONDITION for more than 50,000 runs; INVALID_ARGUMENT for
-   * a status that the kind cannot do anything with.
+   * Cancels, retries or replays all runs that a filter means, in the background: the runs are
+   * counted and noted now, and worked off in small batches that anybody's restart interrupts and
+   * nothing loses. With `dry_run` it only counts. Runs on devices that the caller may not use are
+   * left out. FAILED_PRECONDITION for more than 50,000 runs; INVALID_ARGUMENT for a status that the
+   * kind cannot do anything with.
    *
    * @generated from rpc pinion.v1.RunService.StartBulkOperation
    */
@@ -3281,7 +3300,8 @@ export declare const RunService: GenService<{
     output: typeof ListBulkOperationsResponseSchema;
   },
   /**
-   * Stops a bulk operation: what was done stays done, what is left stays as it is. One that has finished changes nothing.
+   * Stops a bulk operation: what was done stays done, what is left stays as it is. One that has
+   * finished changes nothing.
    *
    * @generated from rpc pinion.v1.RunService.StopBulkOperation
    */

@@ -405,7 +405,8 @@ export const RunStatusSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_run, 0);
 
 /**
- * Where a run is in its life: pending → claimed → running → one of the others; see docs/lifecycles.md.
+ * Where a run is in its life: pending → claimed → running → one of the others; see
+ * docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.RunStatus
  */

@@ -123,7 +123,8 @@ export declare const GetSignInOptionsRequestSchema: GenMessage<GetSignInOptionsR
  */
 export declare type GetSignInOptionsResponse = Message<"pinion.v1.GetSignInOptionsResponse"> & {
   /**
-   * The name of the OpenID Connect provider, for a button; empty: there is none. It begins at auth/oidc/start beside the page.
+   * The name of the OpenID Connect provider, for a button; empty: there is none. It begins at
+   * auth/oidc/start beside the page.
    *
    * @generated from field: string oidc_name = 1;
    */
@@ -170,7 +171,8 @@ export declare const CreateSignInLinkRequestSchema: GenMessage<CreateSignInLinkR
  */
 export declare type CreateSignInLinkResponse = Message<"pinion.v1.CreateSignInLinkResponse"> & {
   /**
-   * What follows the server's address, "/#/sign-in?code=…". Behind "#", so no server and no log sees the code.
+   * What follows the server's address, "/#/sign-in?code=…". Behind "#", so no server and no log
+   * sees the code.
    *
    * @generated from field: string path = 1;
    */
@@ -452,7 +454,8 @@ export declare const EndSignInResponseSchema: GenMessage<EndSignInResponse>;
  */
 export declare type StartLoginRequest = Message<"pinion.v1.StartLoginRequest"> & {
   /**
-   * What asks to be let in, for the person who confirms: a program and a machine. At most 100 bytes.
+   * What asks to be let in, for the person who confirms: a program and a machine. At most 100
+   * bytes.
    *
    * @generated from field: string client_name = 1;
    */
@@ -764,8 +767,9 @@ export enum LoginState {
 export declare const LoginStateSchema: GenEnum<LoginState>;
 
 /**
- * How people get in: sign-ins of browsers, which are cookies that no script can read, and logins of commands on machines
- * without a browser. A sign-in may do what its person may do, ends by itself, and can be listed and ended.
+ * How people get in: sign-ins of browsers, which are cookies that no script can read, and logins of
+ * commands on machines without a browser. A sign-in may do what its person may do, ends by itself,
+ * and can be listed and ended.
  *
  * @generated from service pinion.v1.SignInService
  */
@@ -781,8 +785,8 @@ export declare const SignInService: GenService<{
     output: typeof GetSignInOptionsResponseSchema;
   },
   /**
-   * A link that signs a browser in as the caller, once, within 5 minutes, with the scopes of the caller's token.
-   * FAILED_PRECONDITION for a service.
+   * A link that signs a browser in as the caller, once, within 5 minutes, with the scopes of the
+   * caller's token. FAILED_PRECONDITION for a service.
    *
    * @generated from rpc pinion.v1.SignInService.CreateSignInLink
    */
@@ -792,9 +796,10 @@ export declare const SignInService: GenService<{
     output: typeof CreateSignInLinkResponseSchema;
   },
   /**
-   * Signs a browser in: the answer sets a cookie (HttpOnly, SameSite=Strict), and the credential is needed no more. Needs
-   * no token; the credential in the request is what lets in. UNAUTHENTICATED for one that is unknown, used or expired,
-   * PERMISSION_DENIED for a token without the scope "read", FAILED_PRECONDITION for a service's.
+   * Signs a browser in: the answer sets a cookie (HttpOnly, SameSite=Strict), and the credential is
+   * needed no more. Needs no token; the credential in the request is what lets in. UNAUTHENTICATED
+   * for one that is unknown, used or expired, PERMISSION_DENIED for a token without the scope
+   * "read", FAILED_PRECONDITION for a service's.
    *
    * @generated from rpc pinion.v1.SignInService.SignIn
    */
@@ -804,7 +809,8 @@ export declare const SignInService: GenService<{
     output: typeof SignInResponseSchema;
   },
   /**
-   * Ends the sign-in that the call was made with, and clears its cookie. FAILED_PRECONDITION for a call with a token.
+   * Ends the sign-in that the call was made with, and clears its cookie. FAILED_PRECONDITION for a
+   * call with a token.
    *
    * @generated from rpc pinion.v1.SignInService.SignOut
    */
@@ -834,8 +840,8 @@ export declare const SignInService: GenService<{
     output: typeof ListSignInsResponseSchema;
   },
   /**
-   * Ends a sign-in and the streams that were opened with it: the caller's own, or anybody's for an owner or admin.
-   * Ending an ended one changes nothing. NOT_FOUND.
+   * Ends a sign-in and the streams that were opened with it: the caller's own, or anybody's for an
+   * owner or admin. Ending an ended one changes nothing. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.SignInService.EndSignIn
    */
@@ -845,8 +851,8 @@ export declare const SignInService: GenService<{
     output: typeof EndSignInResponseSchema;
   },
   /**
-   * Begins a login of a command: a person confirms its user code on the page, on any machine, within 10 minutes. Needs no
-   * token. RESOURCE_EXHAUSTED for too many from one address.
+   * Begins a login of a command: a person confirms its user code on the page, on any machine,
+   * within 10 minutes. Needs no token. RESOURCE_EXHAUSTED for too many from one address.
    *
    * @generated from rpc pinion.v1.SignInService.StartLogin
    */
@@ -856,8 +862,9 @@ export declare const SignInService: GenService<{
     output: typeof StartLoginResponseSchema;
   },
   /**
-   * How a login goes, asked for with its device code every `interval`. Once it is confirmed the first call gets a token of
-   * the person, and later ones get UNAUTHENTICATED. Needs no token: the device code is the credential.
+   * How a login goes, asked for with its device code every `interval`. Once it is confirmed the
+   * first call gets a token of the person, and later ones get UNAUTHENTICATED. Needs no token: the
+   * device code is the credential.
    *
    * @generated from rpc pinion.v1.SignInService.FinishLogin
    */
@@ -877,8 +884,9 @@ export declare const SignInService: GenService<{
     output: typeof GetLoginResponseSchema;
   },
   /**
-   * Confirms or turns down a login. What is confirmed gets a token of the caller's, with the caller's scopes.
-   * FAILED_PRECONDITION for a service or a device, and for a login that was decided already. NOT_FOUND.
+   * Confirms or turns down a login. What is confirmed gets a token of the caller's, with the
+   * caller's scopes. FAILED_PRECONDITION for a service or a device, and for a login that was
+   * decided already. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.SignInService.DecideLogin
    */

@@ -203,8 +203,9 @@ export const LoginState = /*@__PURE__*/
   tsEnum(LoginStateSchema);
 
 /**
- * How people get in: sign-ins of browsers, which are cookies that no script can read, and logins of commands on machines
- * without a browser. A sign-in may do what its person may do, ends by itself, and can be listed and ended.
+ * How people get in: sign-ins of browsers, which are cookies that no script can read, and logins of
+ * commands on machines without a browser. A sign-in may do what its person may do, ends by itself,
+ * and can be listed and ended.
  *
  * @generated from service pinion.v1.SignInService
  */

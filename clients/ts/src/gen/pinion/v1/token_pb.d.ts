@@ -150,27 +150,28 @@ export declare type CreateTokenRequest = Message<"pinion.v1.CreateTokenRequest">
   expiresIn?: Duration | undefined;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller makes no other
-   * token, and is told by ALREADY_EXISTS which one the first call made: its secret was shown once.
-   * At most 100 bytes; empty: every call is a new one.
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
+   * makes no other token, and is told by ALREADY_EXISTS which one the first call made: its secret
+   * was shown once. At most 100 bytes; empty: every call is a new one.
    *
    * @generated from field: string request_id = 5;
    */
   requestId: string;
 
   /**
-   * For kind SVC: devices that the service may use, manage and read, each by a grant (FleetService.ListGrants) that can
-   * be taken back. Only devices that the caller owns, or any for an owner or admin of the org (PERMISSION_DENIED).
-   * NOT_FOUND. Without devices, `all_devices` and the scope "admin", a service reaches what is pinned to nobody, and
-   * no output of a person's device.
+   * For kind SVC: devices that the service may use, manage and read, each by a grant
+   * (FleetService.ListGrants) that can be taken back. Only devices that the caller owns, or any for
+   * an owner or admin of the org (PERMISSION_DENIED). NOT_FOUND. Without devices, `all_devices` and
+   * the scope "admin", a service reaches what is pinned to nobody, and no output of a person's
+   * device.
    *
    * @generated from field: repeated string device_ids = 6;
    */
   deviceIds: string[];
 
   /**
-   * For kind SVC: every device of the org, now and later. Only by an owner or admin of the org, or a service that has
-   * it itself (PERMISSION_DENIED). The scope "admin" brings it.
+   * For kind SVC: every device of the org, now and later. Only by an owner or admin of the org, or
+   * a service that has it itself (PERMISSION_DENIED). The scope "admin" brings it.
    *
    * @generated from field: bool all_devices = 7;
    */
@@ -325,14 +326,16 @@ export declare type RotateTokenRequest = Message<"pinion.v1.RotateTokenRequest">
   tokenId: string;
 
   /**
-   * How long the old token stays good; never longer than it would have been. 0 to 30 days; absent: 10 min.
+   * How long the old token stays good; never longer than it would have been. 0 to 30 days; absent:
+   * 10 min.
    *
    * @generated from field: google.protobuf.Duration overlap = 2;
    */
   overlap?: Duration | undefined;
 
   /**
-   * How long the successor is good. 1 min to 10 years; absent: as long as the old token was when it was made.
+   * How long the successor is good. 1 min to 10 years; absent: as long as the old token was when it
+   * was made.
    *
    * @generated from field: google.protobuf.Duration expires_in = 3;
    */
@@ -426,8 +429,8 @@ export declare const TokenKindSchema: GenEnum<TokenKind>;
  */
 export declare const TokenService: GenService<{
   /**
-   * A new token. It can be given only scopes that the caller has itself and that the caller's role allows (a member's token
-   * never has "admin") and, unless the caller has "admin", it cannot
+   * A new token. It can be given only scopes that the caller has itself and that the caller's role
+   * allows (a member's token never has "admin") and, unless the caller has "admin", it cannot
    * outlive the caller's own token (PERMISSION_DENIED).
    *
    * @generated from rpc pinion.v1.TokenService.CreateToken
@@ -448,7 +451,8 @@ export declare const TokenService: GenService<{
     output: typeof ListTokensResponseSchema;
   },
   /**
-   * Ends a token and the streams that were opened with it. Revoking a revoked token changes nothing. NOT_FOUND.
+   * Ends a token and the streams that were opened with it. Revoking a revoked token changes
+   * nothing. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.TokenService.RevokeToken
    */
@@ -458,10 +462,11 @@ export declare const TokenService: GenService<{
     output: typeof RevokeTokenResponseSchema;
   },
   /**
-   * A successor with the same kind, label, scopes, user and device; the token itself stays good for the overlap, so that
-   * whoever uses it has time to change over. Another person's token is not to be had (PERMISSION_DENIED), nor that of
-   * another person's device, nor one that may do more than the caller or, unless the caller has "admin", outlives the
-   * caller's own token. FAILED_PRECONDITION for a token that has ended or has a successor. NOT_FOUND.
+   * A successor with the same kind, label, scopes, user and device; the token itself stays good for
+   * the overlap, so that whoever uses it has time to change over. Another person's token is not to
+   * be had (PERMISSION_DENIED), nor that of another person's device, nor one that may do more than
+   * the caller or, unless the caller has "admin", outlives the caller's own token.
+   * FAILED_PRECONDITION for a token that has ended or has a successor. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.TokenService.RotateToken
    */

@@ -97,8 +97,8 @@ export declare type Turn = Message<"pinion.v1.Turn"> & {
   reason: string;
 
   /**
-   * The turn ended without a reply for a reason that lies with Pinion or the worker, not with the agent: the same input
-   * may be sent again, under another message id.
+   * The turn ended without a reply for a reason that lies with Pinion or the worker, not with the
+   * agent: the same input may be sent again, under another message id.
    *
    * @generated from field: bool is_retryable = 12;
    */
@@ -112,7 +112,8 @@ export declare type Turn = Message<"pinion.v1.Turn"> & {
   deviceId: string;
 
   /**
-   * The holder: the worker or device that has the turn, or had the turn last; empty before the first claim.
+   * The holder: the worker or device that has the turn, or had the turn last; empty before the
+   * first claim.
    *
    * @generated from field: string holder_id = 14;
    */
@@ -217,7 +218,8 @@ export declare type Turn = Message<"pinion.v1.Turn"> & {
   deadlineAt?: Timestamp | undefined;
 
   /**
-   * When it ends as TIMEOUT, however its worker beats; later by the time that its agent's questions wait, an hour at most.
+   * When it ends as TIMEOUT, however its worker beats; later by the time that its agent's questions
+   * wait, an hour at most.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 29;
    */
@@ -238,15 +240,16 @@ export declare type Turn = Message<"pinion.v1.Turn"> & {
   finishedAt?: Timestamp | undefined;
 
   /**
-   * Questions of its agent that nobody has answered yet (RunService.ListQuestions with `turn_id`). More than 0: it waits.
+   * Questions of its agent that nobody has answered yet (RunService.ListQuestions with `turn_id`).
+   * More than 0: it waits.
    *
    * @generated from field: int32 open_questions = 32;
    */
   openQuestions: number;
 
   /**
-   * The end of what its program wrote, of a turn that ended without a reply; at most 8,000 characters, and empty if the
-   * device sent no output. In lists cut like `reply`.
+   * The end of what its program wrote, of a turn that ended without a reply; at most 8,000
+   * characters, and empty if the device sent no output. In lists cut like `reply`.
    *
    * @generated from field: string output_tail = 33;
    */
@@ -273,16 +276,17 @@ export declare type StartTurnRequest = Message<"pinion.v1.StartTurnRequest"> & {
   agentId: string;
 
   /**
-   * The conversation: "<agent>_<user>_<org>" for people, "<agent>_watcher_<watcher>_run_<run>" for watcher runs, exactly.
-   * Empty: made of `user_id`, or else of `watcher_id` and `run_id`; if those are empty too, the turn has none.
+   * The conversation: "<agent>_<user>_<org>" for people, "<agent>_watcher_<watcher>_run_<run>" for
+   * watcher runs, exactly. Empty: made of `user_id`, or else of `watcher_id` and `run_id`; if those
+   * are empty too, the turn has none.
    *
    * @generated from field: string conversation_id = 2;
    */
   conversationId: string;
 
   /**
-   * The person who speaks, as the caller names them: 1 to 128 letters and digits of any script, signs and spaces, in at most 240
-   * bytes, not beginning with "watcher_".
+   * The person who speaks, as the caller names them: 1 to 128 letters and digits of any script,
+   * signs and spaces, in at most 240 bytes, not beginning with "watcher_".
    *
    * @generated from field: string user_id = 3;
    */
@@ -331,22 +335,24 @@ export declare type StartTurnRequest = Message<"pinion.v1.StartTurnRequest"> & {
   timeout?: Duration | undefined;
 
   /**
-   * How long the turn may wait for a worker and for the turns before it: 1 s to 24 h; absent means 10 min.
+   * How long the turn may wait for a worker and for the turns before it: 1 s to 24 h; absent means
+   * 10 min.
    *
    * @generated from field: google.protobuf.Duration start_timeout = 10;
    */
   startTimeout?: Duration | undefined;
 
   /**
-   * The turn neither reads nor writes the conversation's snapshot, and waits for no other turn of it.
+   * The turn neither reads nor writes the conversation's snapshot, and waits for no other turn of
+   * it.
    *
    * @generated from field: bool without_snapshot = 11;
    */
   withoutSnapshot: boolean;
 
   /**
-   * Goes on in the agent's session of this run, on the run's device. NOT_FOUND for the run; FAILED_PRECONDITION if it left
-   * no session, or its device is gone.
+   * Goes on in the agent's session of this run, on the run's device. NOT_FOUND for the run;
+   * FAILED_PRECONDITION if it left no session, or its device is gone.
    *
    * @generated from field: string resume_run_id = 12;
    */
@@ -420,8 +426,8 @@ export declare type GetTurnResponse = Message<"pinion.v1.GetTurnResponse"> & {
   turn?: Turn | undefined;
 
   /**
-   * Replies that came after the turn had ended or was somebody else's, oldest first: kept, and no replies of the
-   * conversation. At most 20, whose outputs have about 2 MiB together.
+   * Replies that came after the turn had ended or was somebody else's, oldest first: kept, and no
+   * replies of the conversation. At most 20, whose outputs have about 2 MiB together.
    *
    * @generated from field: repeated pinion.v1.LateResult late_results = 2;
    */
@@ -876,7 +882,8 @@ export declare type DeleteConversationResponse = Message<"pinion.v1.DeleteConver
 export declare const DeleteConversationResponseSchema: GenMessage<DeleteConversationResponse>;
 
 /**
- * Where a turn is in its life: pending → claimed → running → one of the others; see docs/lifecycles.md.
+ * Where a turn is in its life: pending → claimed → running → one of the others; see
+ * docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.TurnStatus
  */
@@ -944,20 +951,24 @@ export enum TurnStatus {
 export declare const TurnStatusSchema: GenEnum<TurnStatus>;
 
 /**
- * Turns: one message to an agent each, owed exactly one terminal reply; and the conversations that they make up.
+ * Turns: one message to an agent each, owed exactly one terminal reply; and the conversations that
+ * they make up.
  *
- * A turn goes to a fleet worker of the org, or to the device that its agent is pinned to. `turn_id` is a UUID. The org is
- * the token's: another org's turns and conversations are NOT_FOUND, also under the same agent id and user id.
+ * A turn goes to a fleet worker of the org, or to the device that its agent is pinned to. `turn_id`
+ * is a UUID. The org is the token's: another org's turns and conversations are NOT_FOUND, also
+ * under the same agent id and user id.
  *
  * @generated from service pinion.v1.TurnService
  */
 export declare const TurnService: GenService<{
   /**
-   * Queues a message. Idempotent by agent, conversation and message id: a repeat answers the turn that is there, live or
-   * ended, with `already_started`; one with another input is ALREADY_EXISTS. NOT_FOUND for the agent, without one if the
-   * org has no default agent, and for the run and its watcher. FAILED_PRECONDITION for an agent whose device is gone. INVALID_ARGUMENT for a conversation id that has neither
-   * shape or names another agent or org. ABORTED, with RetryInfo, for a turn with a run id that would write a snapshot
-   * and has no conversation. RESOURCE_EXHAUSTED while 100 turns of the conversation wait, or while the org has as many live
+   * Queues a message. Idempotent by agent, conversation and message id: a repeat answers the turn
+   * that is there, live or ended, with `already_started`; one with another input is ALREADY_EXISTS.
+   * NOT_FOUND for the agent, without one if the org has no default agent, and for the run and its
+   * watcher. FAILED_PRECONDITION for an agent whose device is gone. INVALID_ARGUMENT for a
+   * conversation id that has neither shape or names another agent or org. ABORTED, with RetryInfo,
+   * for a turn with a run id that would write a snapshot and has no conversation.
+   * RESOURCE_EXHAUSTED while 100 turns of the conversation wait, or while the org has as many live
    * turns as it may (10,000 by default), also for a repeat.
    *
    * @generated from rpc pinion.v1.TurnService.StartTurn
@@ -978,9 +989,9 @@ export declare const TurnService: GenService<{
     output: typeof GetTurnResponseSchema;
   },
   /**
-   * The turn now, at every change, its live output, and, as the last message and exactly once, its end. The output is a
-   * live relay: a slow reader misses chunks (the sequence shows it), never the end, which has the whole reply. Any
-   * replica answers. NOT_FOUND.
+   * The turn now, at every change, its live output, and, as the last message and exactly once, its
+   * end. The output is a live relay: a slow reader misses chunks (the sequence shows it), never the
+   * end, which has the whole reply. Any replica answers. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.TurnService.WatchTurn
    */
@@ -1000,8 +1011,8 @@ export declare const TurnService: GenService<{
     output: typeof ListTurnsResponseSchema;
   },
   /**
-   * Ends a turn before its time: one that waits at once, another when its worker says that the program is gone or its
-   * deadline passes. NOT_FOUND; FAILED_PRECONDITION if it has ended.
+   * Ends a turn before its time: one that waits at once, another when its worker says that the
+   * program is gone or its deadline passes. NOT_FOUND; FAILED_PRECONDITION if it has ended.
    *
    * @generated from rpc pinion.v1.TurnService.CancelTurn
    */
@@ -1031,8 +1042,8 @@ export declare const TurnService: GenService<{
     output: typeof ListConversationsResponseSchema;
   },
   /**
-   * Forgets a conversation: its snapshot, its messages and their replies. NOT_FOUND; FAILED_PRECONDITION while a turn of
-   * it waits or is answered.
+   * Forgets a conversation: its snapshot, its messages and their replies. NOT_FOUND;
+   * FAILED_PRECONDITION while a turn of it waits or is answered.
    *
    * @generated from rpc pinion.v1.TurnService.DeleteConversation
    */

@@ -154,7 +154,8 @@ export const TurnStatusSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_turn, 0);
 
 /**
- * Where a turn is in its life: pending → claimed → running → one of the others; see docs/lifecycles.md.
+ * Where a turn is in its life: pending → claimed → running → one of the others; see
+ * docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.TurnStatus
  */
@@ -162,10 +163,12 @@ export const TurnStatus = /*@__PURE__*/
   tsEnum(TurnStatusSchema);
 
 /**
- * Turns: one message to an agent each, owed exactly one terminal reply; and the conversations that they make up.
+ * Turns: one message to an agent each, owed exactly one terminal reply; and the conversations that
+ * they make up.
  *
- * A turn goes to a fleet worker of the org, or to the device that its agent is pinned to. `turn_id` is a UUID. The org is
- * the token's: another org's turns and conversations are NOT_FOUND, also under the same agent id and user id.
+ * A turn goes to a fleet worker of the org, or to the device that its agent is pinned to. `turn_id`
+ * is a UUID. The org is the token's: another org's turns and conversations are NOT_FOUND, also
+ * under the same agent id and user id.
  *
  * @generated from service pinion.v1.TurnService
  */

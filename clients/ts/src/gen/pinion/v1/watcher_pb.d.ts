@@ -28,8 +28,9 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   name: string;
 
   /**
-   * What the agent is asked to do. 1 byte to 256 KiB. `{{ input.commit.sha }}` stands for a value of the run's input, fenced as
-   * data and never read as a prompt again; a watcher with a schedule has no input, so it may name none.
+   * What the agent is asked to do. 1 byte to 256 KiB. `{{ input.commit.sha }}` stands for a value
+   * of the run's input, fenced as data and never read as a prompt again; a watcher with a schedule
+   * has no input, so it may name none.
    *
    * @generated from field: string prompt = 2;
    */
@@ -43,34 +44,37 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   agentId: string;
 
   /**
-   * The device it is pinned to; empty: fleet workers take it, or what `selector` matches. FAILED_PRECONDITION for a fleet worker.
+   * The device it is pinned to; empty: fleet workers take it, or what `selector` matches.
+   * FAILED_PRECONDITION for a fleet worker.
    *
    * @generated from field: string device_id = 4;
    */
   deviceId: string;
 
   /**
-   * What kind of executor is meant, for example "claude-code"; the device's configuration decides. Empty: its default.
+   * What kind of executor is meant, for example "claude-code"; the device's configuration decides.
+   * Empty: its default.
    *
    * @generated from field: string agent_kind = 5;
    */
   agentKind: string;
 
   /**
-   * Cron, five fields or six with seconds first; "@hourly" and the like; "@every 90m", with "from 2026-12-01T09:00" for an
-   * anchor; "@at 2026-12-01T09:00" for one slot. Empty: manual only. At most 200 bytes.
+   * Cron, five fields or six with seconds first; "@hourly" and the like; "@every 90m", with "from
+   * 2026-12-01T09:00" for an anchor; "@at 2026-12-01T09:00" for one slot. Empty: manual only. At
+   * most 200 bytes.
    *
-   * Daylight saving: an hour field of every hour follows elapsed time. Of named hours, times in the gap fire once at the end of
-   * the gap, and a repeated time fires once, the first time; a minute that is a wildcard or a step follows elapsed time through
-   * a repeated hour.
+   * Daylight saving: an hour field of every hour follows elapsed time. Of named hours, times in the
+   * gap fire once at the end of the gap, and a repeated time fires once, the first time; a minute
+   * that is a wildcard or a step follows elapsed time through a repeated hour.
    *
    * @generated from field: string schedule = 6;
    */
   schedule: string;
 
   /**
-   * Zone of the schedule: a name or a link of the IANA database, for example "Europe/Berlin", and no abbreviation. Empty
-   * means UTC.
+   * Zone of the schedule: a name or a link of the IANA database, for example "Europe/Berlin", and
+   * no abbreviation. Empty means UTC.
    *
    * @generated from field: string time_zone = 7;
    */
@@ -98,8 +102,8 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   catchupWindow?: Duration | undefined;
 
   /**
-   * Every slot is due a fixed offset later, from 0 to this, the same each time, derived from the watcher's id. 0 to 1 h;
-   * default 0.
+   * Every slot is due a fixed offset later, from 0 to this, the same each time, derived from the
+   * watcher's id. 0 to 1 h; default 0.
    *
    * @generated from field: google.protobuf.Duration jitter = 11;
    */
@@ -113,7 +117,8 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   minCooldown?: Duration | undefined;
 
   /**
-   * A run that has not started this long after it became due is skipped as offline_expired. 1 s to 30 days; default none.
+   * A run that has not started this long after it became due is skipped as offline_expired. 1 s to
+   * 30 days; default none.
    *
    * @generated from field: google.protobuf.Duration start_deadline = 13;
    */
@@ -141,14 +146,16 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   notification: Notification;
 
   /**
-   * JSON schema of the result that the agent is asked for; handed to the agent. At most 64 KiB as JSON.
+   * JSON schema of the result that the agent is asked for; handed to the agent. At most 64 KiB as
+   * JSON.
    *
    * @generated from field: google.protobuf.Struct extraction_schema = 17;
    */
   extractionSchema?: JsonObject | undefined;
 
   /**
-   * The workspace of its device to work in, by name; empty: the agent's default, else the executor's own directory.
+   * The workspace of its device to work in, by name; empty: the agent's default, else the
+   * executor's own directory.
    *
    * @generated from field: string workspace = 18;
    */
@@ -162,7 +169,8 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   runBudget?: Budget | undefined;
 
   /**
-   * What its runs of one day (UTC) may use; slots are skipped as `budget` when it is used up. Absent: no bound.
+   * What its runs of one day (UTC) may use; slots are skipped as `budget` when it is used up.
+   * Absent: no bound.
    *
    * @generated from field: pinion.v1.Budget day_budget = 20;
    */
@@ -183,36 +191,41 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   continueMode: ContinueMode;
 
   /**
-   * Watchers whose ends start this one, by id or slug; answers hold slugs. The run is started in the transaction that stores the
-   * other one's result, with the input `{run, result}` that `after_condition` sees. INVALID_ARGUMENT for a circle, and for
-   * chains of more than 10. At most 10.
+   * Watchers whose ends start this one, by id or slug; answers hold slugs. The run is started in
+   * the transaction that stores the other one's result, with the input `{run, result}` that
+   * `after_condition` sees. INVALID_ARGUMENT for a circle, and for chains of more than 10. At most
+   * 10.
    *
    * @generated from field: repeated string after = 23;
    */
   after: string[];
 
   /**
-   * A CEL expression over the run that ended: `run.status == "completed" && result.structured.severity > 3`. `run` has id,
-   * watcher, status, reason, source, attempt, exit_code and attention; `result` has text, structured and output. Empty: it
-   * completed. An error means no, and is an event. At most 4,000 bytes.
+   * A CEL expression over the run that ended: `run.status == "completed" &&
+   * result.structured.severity > 3`. `run` has id, watcher, status, reason, source, attempt,
+   * exit_code and attention; `result` has text, structured and output. Empty: it completed. An
+   * error means no, and is an event. At most 4,000 bytes.
    *
    * @generated from field: string after_condition = 24;
    */
   afterCondition: string;
 
   /**
-   * Dotted paths within an input that are never shown, for example "sender.email" or "commits.*.author": the agent has them, and
-   * whoever reads a run or a delivery sees "[redacted]". At most 50 of at most 200 bytes.
+   * Dotted paths within an input that are never shown, for example "sender.email" or
+   * "commits.*.author": the agent has them, and whoever reads a run or a delivery sees
+   * "[redacted]". At most 50 of at most 200 bytes.
    *
    * @generated from field: repeated string redact = 25;
    */
   redact: string[];
 
   /**
-   * In place of `device_id`: a condition in CEL over `os` ("macos", "linux", "windows", "ios", "android", "browser"), `arch` ("arm64",
-   * "x64", …) and `labels`, for example `os == "macos" && "gpu" in labels`. A run goes to one online device that matches and has
-   * a free slot, the least busy first, of those that the watcher's last editor (and who triggered the run, if somebody did) may
-   * use. At most 1,000 characters, 250 parts, and no loop within a loop. Empty: it selects nothing.
+   * In place of `device_id`: a condition in CEL over `os` ("macos", "linux", "windows", "ios",
+   * "android", "browser"), `arch` ("arm64", "x64", …) and `labels`, for example `os == "macos" &&
+   * "gpu" in labels`. A run goes to one online device that matches and has a free slot, the least
+   * busy first, of those that the watcher's last editor (and who triggered the run, if somebody
+   * did) may use. At most 1,000 characters, 250 parts, and no loop within a loop. Empty: it selects
+   * nothing.
    *
    * @generated from field: string selector = 26;
    */
@@ -233,8 +246,9 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   group?: ConcurrencyGroup | undefined;
 
   /**
-   * Among runs that wait for a device by selector, for their group or for a rate limit, those with a higher priority begin first, and of one
-   * priority those that were due first. -100 to 100; default 0. Needs a selector, a group or a rate limit.
+   * Among runs that wait for a device by selector, for their group or for a rate limit, those with
+   * a higher priority begin first, and of one priority those that were due first. -100 to 100;
+   * default 0. Needs a selector, a group or a rate limit.
    *
    * @generated from field: int32 priority = 29;
    */
@@ -248,8 +262,8 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   rateLimit?: RateLimit | undefined;
 
   /**
-   * Where its results and questions are told, in this order; of what stands on a device, only by those who may read it. At
-   * most 20.
+   * Where its results and questions are told, in this order; of what stands on a device, only by
+   * those who may read it. At most 20.
    *
    * @generated from field: repeated pinion.v1.Notify notify = 31;
    */
@@ -269,15 +283,16 @@ export declare const WatcherSpecSchema: GenMessage<WatcherSpec>;
  */
 export declare type ConcurrencyGroup = Message<"pinion.v1.ConcurrencyGroup"> & {
   /**
-   * Its name in the org; watchers that say the same one are in it. 1 to 63 of a-z, 0-9, ".", "_", "-" and "/".
+   * Its name in the org; watchers that say the same one are in it. 1 to 63 of a-z, 0-9, ".", "_",
+   * "-" and "/".
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * Runs of it that are active at once, on a device or on their way to one. 1 to 1,000; 0 means 1. Where its watchers differ,
-   * the smallest of those that have a live run counts.
+   * Runs of it that are active at once, on a device or on their way to one. 1 to 1,000; 0 means 1.
+   * Where its watchers differ, the smallest of those that have a live run counts.
    *
    * @generated from field: int32 max = 2;
    */
@@ -304,15 +319,17 @@ export declare const ConcurrencyGroupSchema: GenMessage<ConcurrencyGroup>;
  */
 export declare type RateLimit = Message<"pinion.v1.RateLimit"> & {
   /**
-   * Names what they share in the org; watchers that say the same key share the limit. 1 to 63 of a-z, 0-9, ".", "_", "-" and "/".
+   * Names what they share in the org; watchers that say the same key share the limit. 1 to 63 of
+   * a-z, 0-9, ".", "_", "-" and "/".
    *
    * @generated from field: string key = 1;
    */
   key: string;
 
   /**
-   * Runs that begin within any 60 s. 1 to 1,000; 0: only what agents are told. Where watchers differ, each run keeps its own. When an agent
-   * of the key is told to come later (retry later, HTTP 429), no run of the key begins before then.
+   * Runs that begin within any 60 s. 1 to 1,000; 0: only what agents are told. Where watchers
+   * differ, each run keeps its own. When an agent of the key is told to come later (retry later,
+   * HTTP 429), no run of the key begins before then.
    *
    * @generated from field: int32 per_minute = 2;
    */
@@ -438,8 +455,9 @@ export declare type Watcher = Message<"pinion.v1.Watcher"> & {
 
   /**
    * Why its due slots are skipped as no_executor at present: its device was deleted or has no such
-   * executor or workspace, or its agent does not exist. Empty: they are not. With an agent that is made again under the same
-   * id, or a device that has it when it connects again, it goes on by itself.
+   * executor or workspace, or its agent does not exist. Empty: they are not. With an agent that is
+   * made again under the same id, or a device that has it when it connects again, it goes on by
+   * itself.
    *
    * @generated from field: string no_executor_reason = 16;
    */
@@ -460,8 +478,8 @@ export declare type Watcher = Message<"pinion.v1.Watcher"> & {
   recentRuns: RunSummary[];
 
   /**
-   * The next slots of the schedule, at most 3, the first of them `next_slot_at`; none for a manual or paused watcher.
-   * Only with `include_next_slots`.
+   * The next slots of the schedule, at most 3, the first of them `next_slot_at`; none for a manual
+   * or paused watcher. Only with `include_next_slots`.
    *
    * @generated from field: repeated google.protobuf.Timestamp next_slots = 19;
    */
@@ -481,7 +499,8 @@ export declare const WatcherSchema: GenMessage<Watcher>;
  */
 export declare type CreateWatcherRequest = Message<"pinion.v1.CreateWatcherRequest"> & {
   /**
-   * 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit; not a UUID. Empty: made from the name.
+   * 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit; not a UUID. Empty: made from the
+   * name.
    *
    * @generated from field: string slug = 1;
    */
@@ -495,16 +514,16 @@ export declare type CreateWatcherRequest = Message<"pinion.v1.CreateWatcherReque
   spec?: WatcherSpec | undefined;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller returns the first one's
-   * watcher. At most 100 bytes; empty: every call is a new one.
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
+   * returns the first one's watcher. At most 100 bytes; empty: every call is a new one.
    *
    * @generated from field: string request_id = 3;
    */
   requestId: string;
 
   /**
-   * Checks everything and answers as if, but changes nothing; only the org's limit of watchers is answered by
-   * `watchers_left` and refuses nothing.
+   * Checks everything and answers as if, but changes nothing; only the org's limit of watchers is
+   * answered by `watchers_left` and refuses nothing.
    *
    * @generated from field: bool dry_run = 4;
    */
@@ -687,14 +706,16 @@ export declare type UpdateWatcherRequest = Message<"pinion.v1.UpdateWatcherReque
   watcherId: string;
 
   /**
-   * The new values of the fields that the mask names. Its rules are checked on the whole that results.
+   * The new values of the fields that the mask names. Its rules are checked on the whole that
+   * results.
    *
    * @generated from field: pinion.v1.WatcherSpec spec = 2;
    */
   spec?: WatcherSpec | undefined;
 
   /**
-   * Fields of `spec`, for example "schedule,time_zone". A named field that is not set is cleared to its default.
+   * Fields of `spec`, for example "schedule,time_zone". A named field that is not set is cleared to
+   * its default.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
@@ -708,7 +729,8 @@ export declare type UpdateWatcherRequest = Message<"pinion.v1.UpdateWatcherReque
   expectedVersion: number;
 
   /**
-   * Checks everything and answers as if, but changes nothing: slots that are due are left to the schedule, too.
+   * Checks everything and answers as if, but changes nothing: slots that are due are left to the
+   * schedule, too.
    *
    * @generated from field: bool dry_run = 5;
    */
@@ -876,15 +898,17 @@ export declare type TriggerWatcherRequest = Message<"pinion.v1.TriggerWatcherReq
   watcherId: string;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller answers as the first one
-   * did, with the run as it is now, also if that has ended. At most 100 bytes; empty: every call is a new one.
+   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
+   * answers as the first one did, with the run as it is now, also if that has ended. At most 100
+   * bytes; empty: every call is a new one.
    *
    * @generated from field: string request_id = 2;
    */
   requestId: string;
 
   /**
-   * What the run is about: any JSON, at most 64 KiB of it. The prompt refers to its values as `{{ input.commit.sha }}`.
+   * What the run is about: any JSON, at most 64 KiB of it. The prompt refers to its values as `{{
+   * input.commit.sha }}`.
    *
    * @generated from field: google.protobuf.Value input = 3;
    */
@@ -904,21 +928,24 @@ export declare const TriggerWatcherRequestSchema: GenMessage<TriggerWatcherReque
  */
 export declare type TriggerWatcherResponse = Message<"pinion.v1.TriggerWatcherResponse"> & {
   /**
-   * The new run, or the active one; with another input while one was active and `overlap` SKIP, the skipped run.
+   * The new run, or the active one; with another input while one was active and `overlap` SKIP, the
+   * skipped run.
    *
    * @generated from field: pinion.v1.Run run = 1;
    */
   run?: Run | undefined;
 
   /**
-   * The run was there already, with an equal input; or, with `queued_run_id`, an equal input waits already.
+   * The run was there already, with an equal input; or, with `queued_run_id`, an equal input waits
+   * already.
    *
    * @generated from field: bool already_queued = 2;
    */
   alreadyQueued: boolean;
 
   /**
-   * Set where the input waits for the end of the active run, `run`: the id that its own run will have.
+   * Set where the input waits for the end of the active run, `run`: the id that its own run will
+   * have.
    *
    * @generated from field: string queued_run_id = 3;
    */
@@ -1176,16 +1203,17 @@ export enum OverlapPolicy {
   SKIP = 1,
 
   /**
-   * The latest slot waits for the end of the active run; the ones it replaces are recorded as skipped.
+   * The latest slot waits for the end of the active run; the ones it replaces are recorded as
+   * skipped.
    *
    * @generated from enum value: OVERLAP_POLICY_QUEUE_ONE = 2;
    */
   QUEUE_ONE = 2,
 
   /**
-   * What starts a run by an input (a trigger, a hook, the end of another run) waits for the end of the active run, and all of it
-   * runs, in the order in which it came; at most 100 wait, and what comes beyond is recorded as skipped. Slots are as for
-   * QUEUE_ONE.
+   * What starts a run by an input (a trigger, a hook, the end of another run) waits for the end of
+   * the active run, and all of it runs, in the order in which it came; at most 100 wait, and what
+   * comes beyond is recorded as skipped. Slots are as for QUEUE_ONE.
    *
    * @generated from enum value: OVERLAP_POLICY_QUEUE_ALL = 3;
    */
@@ -1258,15 +1286,16 @@ export enum WatcherStatus {
   PAUSED = 2,
 
   /**
-   * Its device was deleted: due slots are skipped as no_executor until it is pinned again or unpinned on purpose.
+   * Its device was deleted: due slots are skipped as no_executor until it is pinned again or
+   * unpinned on purpose.
    *
    * @generated from enum value: WATCHER_STATUS_NO_EXECUTOR = 3;
    */
   NO_EXECUTOR = 3,
 
   /**
-   * Its schedule has no slot to come: the one of "@at" was recorded, as a run or as skipped. It can be triggered, and a new
-   * schedule wakes it.
+   * Its schedule has no slot to come: the one of "@at" was recorded, as a run or as skipped. It can
+   * be triggered, and a new schedule wakes it.
    *
    * @generated from enum value: WATCHER_STATUS_RESTING = 4;
    */
@@ -1299,7 +1328,8 @@ export enum SpreadMode {
   ONE = 1,
 
   /**
-   * Once on each: the run becomes one for each device that matches when it is offered, also for one that is offline then.
+   * Once on each: the run becomes one for each device that matches when it is offered, also for one
+   * that is offline then.
    *
    * @generated from enum value: SPREAD_MODE_ALL = 2;
    */
@@ -1353,8 +1383,8 @@ export declare const GroupScopeSchema: GenEnum<GroupScope>;
  */
 export declare const WatcherService: GenService<{
   /**
-   * A new watcher. ALREADY_EXISTS if the slug is taken; INVALID_ARGUMENT for a schedule that never fires or a zone that
-   * does not exist; NOT_FOUND for the agent or the device.
+   * A new watcher. ALREADY_EXISTS if the slug is taken; INVALID_ARGUMENT for a schedule that never
+   * fires or a zone that does not exist; NOT_FOUND for the agent or the device.
    *
    * @generated from rpc pinion.v1.WatcherService.CreateWatcher
    */
@@ -1384,8 +1414,8 @@ export declare const WatcherService: GenService<{
     output: typeof ListWatchersResponseSchema;
   },
   /**
-   * Changes the named fields. A changed schedule starts anew from now; slots that are due already are recorded under
-   * the old one. ABORTED if `expected_version` is not the version.
+   * Changes the named fields. A changed schedule starts anew from now; slots that are due already
+   * are recorded under the old one. ABORTED if `expected_version` is not the version.
    *
    * @generated from rpc pinion.v1.WatcherService.UpdateWatcher
    */
@@ -1395,7 +1425,8 @@ export declare const WatcherService: GenService<{
     output: typeof UpdateWatcherResponseSchema;
   },
   /**
-   * Removes the watcher; its active run is cancelled, its ended runs and windows stay until they expire.
+   * Removes the watcher; its active run is cancelled, its ended runs and windows stay until they
+   * expire.
    *
    * @generated from rpc pinion.v1.WatcherService.DeleteWatcher
    */
@@ -1405,8 +1436,8 @@ export declare const WatcherService: GenService<{
     output: typeof DeleteWatcherResponseSchema;
   },
   /**
-   * Stops the schedule, and cancels a run that was recorded ahead and is not due yet. Manual triggers still work. Pausing a
-   * paused watcher changes nothing.
+   * Stops the schedule, and cancels a run that was recorded ahead and is not due yet. Manual
+   * triggers still work. Pausing a paused watcher changes nothing.
    *
    * @generated from rpc pinion.v1.WatcherService.PauseWatcher
    */
@@ -1426,9 +1457,10 @@ export declare const WatcherService: GenService<{
     output: typeof ResumeWatcherResponseSchema;
   },
   /**
-   * A run now, whatever the schedule says, which it does not move. The active run and `already_queued` if there is one with an
-   * equal input; while one with another input is active, the watcher's `overlap` decides. INVALID_ARGUMENT, with its name, for
-   * a value that the prompt asks for and the input lacks.
+   * A run now, whatever the schedule says, which it does not move. The active run and
+   * `already_queued` if there is one with an equal input; while one with another input is active,
+   * the watcher's `overlap` decides. INVALID_ARGUMENT, with its name, for a value that the prompt
+   * asks for and the input lacks.
    *
    * @generated from rpc pinion.v1.WatcherService.TriggerWatcher
    */
@@ -1448,7 +1480,8 @@ export declare const WatcherService: GenService<{
     output: typeof PreviewScheduleResponseSchema;
   },
   /**
-   * Asks for the slots of a span of the past that have no row yet. They run one after the other, oldest first.
+   * Asks for the slots of a span of the past that have no row yet. They run one after the other,
+   * oldest first.
    *
    * @generated from rpc pinion.v1.WatcherService.BackfillWatcher
    */
