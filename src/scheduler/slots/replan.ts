@@ -83,7 +83,7 @@ async function replan(db: Db, name: schedules.WatcherName): Promise<boolean> {
 }
 
 /**
- * Starts the checks: at the start, hourly (one replica for all), and when asked. A check that fails is
+ * Starts the checks: at the start, hourly (one replica for all), and when asked. A failed check is
  * repeated; a check that died with its replica is asked for again by the clock (clock-watch.ts).
  */
 export function startReplanner(options: {

@@ -5,8 +5,8 @@ import type { Db } from "../../pg/database.ts";
  * Past days of ended runs, whose ends are counted without reading each (run-counts.ts). Nothing
  * here costs a run anything at its end:
  *
- *   open ─ closeNewest ─▶ closed: an index of its ends; for each org with many ends their sums; and a
- *                         trigger that adds later changes to the sums (migration 0072)
+ *   open ─ closeNewest ─▶ closed: an index of its ends; for each org with many ends their sums;
+ *                         and a trigger that adds later changes to the sums (migration 0072)
  *
  * The day's partition is locked meanwhile, so each end and each change is either in the sums as the
  * day is closed, or added by the trigger. A late result of the day waits.

@@ -79,8 +79,8 @@ function firstIdOf(slotAt: Date): string {
 }
 
 /**
- * The last complete check of all schedules, by any replica; null: the clock went back since, or none
- * has been complete. `isDue`: the check is at least half of `everyMs` old.
+ * The last complete check of all schedules, by any replica; null: the clock went back since, or no
+ * check has been complete. `isDue`: the check is at least half of `everyMs` old.
  */
 export type LastReplanning = { at: Date | null; isDue: boolean };
 
