@@ -234,24 +234,37 @@ function withoutComments(text: string): string {
   return text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
 }
 
-test("no imports go in a circle", () => {
-  const graph = new Map(
-    sources.map((source) => [
-      source.path,
-      source.imports.filter((found) => !found.isPackage).map(({ to }) => to),
-    ]),
-  );
+/** The circles in which names lead to each other, each as a line. */
+function circlesOf(graph: ReadonlyMap<string, Iterable<string>>): string[] {
   const done = new Set<string>();
   const circles: string[] = [];
-  const visit = (path: string, trail: string[]) => {
-    const at = trail.indexOf(path);
-    if (at >= 0) circles.push([...trail.slice(at), path].join(" → "));
-    if (at >= 0 || done.has(path)) return;
-    for (const next of graph.get(path) ?? []) visit(next, [...trail, path]);
-    done.add(path);
+  const visit = (name: string, trail: string[]) => {
+    const at = trail.indexOf(name);
+    if (at >= 0) circles.push([...trail.slice(at), name].join(" → "));
+    if (at >= 0 || done.has(name)) return;
+    for (const next of graph.get(name) ?? []) visit(next, [...trail, name]);
+    done.add(name);
   };
-  for (const path of graph.keys()) visit(path, []);
-  expect(circles).toEqual([]);
+  for (const name of graph.keys()) visit(name, []);
+  return circles;
+}
+
+test("no imports go in a circle, of files or of the folders of src", () => {
+  const files = new Map<string, string[]>();
+  const folders = new Map<string, Set<string>>();
+  const folderOf = (path: string) => /^src\/[^/]+\//.exec(path)?.[0];
+  for (const { path, imports } of sources) {
+    const own = imports.filter((found) => !found.isPackage).map(({ to }) => to);
+    files.set(path, own);
+    const folder = folderOf(path);
+    if (!folder) continue;
+    const others = folders.get(folder) ?? new Set();
+    folders.set(folder, others);
+    for (const other of own.map(folderOf)) if (other && other !== folder) others.add(other);
+  }
+  expect(folders.size).toBeGreaterThan(10);
+  expect(circlesOf(folders)).toEqual([]);
+  expect(circlesOf(files)).toEqual([]);
 });
 
 /** Not checked: texts of other authors, and this list of forbidden words. */

@@ -3,9 +3,10 @@
  * createPlan} assigns the free places, run by run in order, and names the reason for each run
  * without a place.
  */
+
+import { matches } from "../../cel/selector.ts";
 import type { Candidate, GroupCount, Held, RateState } from "../../store/work/runs/placements.ts";
 import { factsOf } from "../../values/labels.ts";
-import { matches } from "../../values/selector.ts";
 
 /** The ids of the devices that an actor may use. */
 export type Rights = (actor: string) => Readonly<Record<"use" | "read", ReadonlySet<string>>>;

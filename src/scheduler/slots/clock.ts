@@ -7,9 +7,10 @@ import type { Logger } from "../../telemetry/log.ts";
  * the database's clock with its own monotonic clock.
  *
  *   steady    both clocks advanced together
- *   moved     forward by up to an hour, or back by any time: accepted; silence is ignored for a TTL
- *   in doubt  forward by more than an hour. Until the doubt is resolved nothing is deleted by age,
- *             no due slots are recorded, and nothing is reaped or expired
+ *   moved     forward by up to an hour in all within an hour, or back by any time: accepted; silence
+ *             is ignored for a TTL
+ *   in doubt  forward by more. Until the doubt is resolved nothing is deleted by age, no due slots
+ *             are recorded, and nothing is reaped or expired
  *
  *   steady ──jump > 1 h──▶ in doubt ──gone, refuted, confirmed, accepted──▶ moved ──TTL──▶ steady
  *
@@ -23,8 +24,10 @@ export type ClockPolicy = "confirm" | "wait" | "ignore";
 
 /** Milliseconds of departure that NTP slewing or a slow answer may cause. */
 export const steadyMsMax = 2_000;
-/** A longer jump forward is in doubt. */
+/** A longer jump forward is in doubt, and so are several within {@link movesAgeMsMax} together. */
 export const jumpMsMin = 3_600_000;
+/** Age in milliseconds up to which accepted moves of the clock count with the next one. */
+const movesAgeMsMax = 3_600_000;
 
 /**
  * A reading of the database's clock, between two readings of the monotonic clock, in milliseconds.
@@ -43,10 +46,34 @@ export function departure(offsetMs: number, reading: ClockReading): number {
   return Math.min(0, databaseMs - earliest);
 }
 
-export function judge(departureMs: number): "steady" | "forward" | "back" | "in_doubt" {
+/**
+ * The verdict on a departure. `movedMs`: by how much the clock has moved forward within the last hour,
+ * in moves that were accepted; a clock in doubt has departed by both together.
+ */
+export function judge(departureMs: number, movedMs = 0): "steady" | "forward" | "back" | "in_doubt" {
   if (Math.abs(departureMs) <= steadyMsMax) return "steady";
   if (departureMs < 0) return "back";
-  return departureMs <= jumpMsMin ? "forward" : "in_doubt";
+  return departureMs + movedMs <= jumpMsMin ? "forward" : "in_doubt";
+}
+
+/** The moves forward of a clock that were accepted within the last hour. */
+class Moves {
+  /** Oldest first. */
+  #moves: { byMs: number; atMs: number }[] = [];
+
+  add(byMs: number, atMs: number): void {
+    this.#moves.push({ byMs, atMs });
+  }
+
+  /** Milliseconds of all moves. */
+  sum(nowMs: number): number {
+    this.#moves = this.#moves.filter(({ atMs }) => nowMs - atMs <= movesAgeMsMax);
+    return this.#moves.reduce((sum, { byMs }) => sum + byMs, 0);
+  }
+
+  clear(): void {
+    this.#moves = [];
+  }
 }
 
 /** Age in milliseconds up to which loops that ask at the same moment share a check. */
@@ -120,6 +147,7 @@ export class ClockView {
   readonly #startedAt: number;
   /** The database's clock minus the replica's monotonic clock. */
   #offsetMs = 0;
+  readonly #moves = new Moves();
   #doubt: Doubt | undefined;
   #movedAt = Number.NEGATIVE_INFINITY;
   /** The clock went back; the next check reports it to the database and to the schedules. */
@@ -144,7 +172,7 @@ export class ClockView {
     const { elapsed, policy } = this.#options;
     const at = elapsed();
     const byMs = departure(this.#offsetMs, { databaseMs, sentAtMs: at, receivedAtMs: at });
-    return policy !== "ignore" && judge(byMs) === "in_doubt";
+    return policy !== "ignore" && judge(byMs, this.#moves.sum(at)) === "in_doubt";
   }
 
   /** See {@link Clock}. */
@@ -163,9 +191,11 @@ export class ClockView {
     const { log, elapsed, policy } = this.#options;
     const doubt = this.#doubt;
     const byMs = departure(this.#offsetMs, reading);
-    const verdict = judge(byMs);
+    const movedMs = this.#moves.sum(elapsed());
+    const verdict = judge(byMs, movedMs);
     if (verdict === "in_doubt" && policy !== "ignore") {
-      this.doubtNow(byMs, doubt?.witness ?? "monotonic");
+      this.expectWithout(movedMs);
+      this.doubtNow(byMs + movedMs, doubt?.witness ?? "monotonic");
       return true;
     }
     if (verdict === "steady" && !doubt) return false;
@@ -178,6 +208,8 @@ export class ClockView {
       log.warn({ byMs }, "the database's clock was set");
       if (verdict === "back") this.hasGoneBack = true;
     }
+    if (verdict === "forward") this.#moves.add(byMs, reading.receivedAtMs);
+    else this.#moves.clear();
     this.adopt(reading);
     return false;
   }
@@ -186,9 +218,10 @@ export class ClockView {
     this.#offsetMs = databaseMs - receivedAtMs;
   }
 
-  /** Expects the time that the clock would show without a jump. */
+  /** Expects the time that the clock would show without a jump, or without several moves. */
   expectWithout(byMs: number): void {
     this.#offsetMs -= byMs;
+    this.#moves.clear();
   }
 
   doubtNow(byMs: number, witness: jumps.Witness): Doubt {
@@ -200,6 +233,7 @@ export class ClockView {
   trust(reading: ClockReading): void {
     this.#doubt = undefined;
     this.#movedAt = this.#options.elapsed();
+    this.#moves.clear();
     this.adopt(reading);
   }
 }

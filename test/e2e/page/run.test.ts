@@ -1,16 +1,20 @@
 /** A run on the web page, from the moment of its trigger. */
 import type { Page } from "playwright-core";
 import { describe, expect, test } from "vitest";
-import { Outcome } from "#gen/pinion/v1/device_pb.js";
+import { CompletionVerdict, Outcome } from "#gen/pinion/v1/device_pb.js";
 import { OutputStream, RunStatus } from "#gen/pinion/v1/run_pb.js";
+import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { browserPath, patient, useBrowser } from "../../support/browser.ts";
 import { useDatabase } from "../../support/database.ts";
 import { connect, type DeviceStream, enrolDevice } from "../../support/device.ts";
 import { eventually } from "../../support/processes.ts";
+import { ageRun, reapRules } from "../../support/rows.ts";
 import { inNewOrg, useReplica } from "../../support/server.ts";
+import { policy } from "../../support/surroundings.ts";
 
 describe.skipIf(!browserPath)("a run on the page", () => {
-  const replicaOfFile = useReplica(useDatabase({ per: "file" }), patient);
+  const database = useDatabase({ per: "file" });
+  const replicaOfFile = useReplica(database, patient);
   const browser = useBrowser();
 
   async function start() {
@@ -59,6 +63,25 @@ describe.skipIf(!browserPath)("a run on the page", () => {
     await page.evaluate('location.hash = "#/runs"');
     await page.getByRole("link", { name: "Create a watcher first" }).click();
     await page.getByRole("button", { name: "Create a watcher" }).first().waitFor();
+  });
+
+  test("a result that comes after the run was cancelled appears on the open page", async () => {
+    const { replica, device, watcher } = await start();
+    const { run } = await replica.clients.watchers.triggerWatcher({ watcherId: watcher.id });
+    const page = await browser.signIn(replica, `#/runs/${run!.id}`);
+    const assignment = await device.next("assignment");
+    device.accept(assignment);
+    await page.getByRole("heading", { name: "digest running" }).waitFor();
+    await replica.clients.runs.cancelRun({ runId: run!.id });
+    // The device is silent, and its run is given up.
+    const past = reapRules.ttlMs + 1;
+    await ageRun(database.db, { runId: run!.id }, { cancel_requested_at: past, last_beat_at: past });
+    await reapOnce(database.db, { rules: reapRules, policy });
+    await page.getByRole("heading", { name: "digest cancelled" }).waitFor();
+    const { verdict } = await device.complete(assignment, "finished before the cancel came");
+    expect(verdict).toBe(CompletionVerdict.STORED_LATE);
+    await page.getByRole("heading", { name: "digest completed" }).waitFor();
+    await page.getByText("finished before the cancel came").waitFor();
   });
 
   test("it appears, streams and completes while the page is open", async () => {

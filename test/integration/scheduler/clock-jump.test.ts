@@ -176,6 +176,39 @@ test("up to an hour is believed at once; and with the policy `ignore`, any jump"
   expect((await bold.check()).settledForMs).toBeLessThan(minute);
 });
 
+test("an hour in all within an hour: a clock that goes ahead in steps, or too fast, is in doubt", async () => {
+  let slept = 0;
+  const judged = await judgedClock({ elapsed: () => elapsedMs() + slept });
+  const check = async (aheadMs: number) => {
+    await clock.set(aheadMs);
+    return (await judged.check()).isInDoubt;
+  };
+  expect(await check(40 * minute)).toBe(false);
+  expect(await check(80 * minute)).toBe(true);
+  // It is compared with the clock before both steps.
+  expect((await clockJumps.read(clock.db)).last).toMatchObject({ resolution: null });
+  expect(await check(61 * minute)).toBe(true);
+  expect(await check(40 * minute)).toBe(false);
+  expect((await clockJumps.read(clock.db)).last).toMatchObject({ resolution: "gone" });
+  // A step an hour ago counts no more.
+  slept = 61 * minute;
+  expect(await check(slept + 79 * minute)).toBe(false);
+  // Ten times too fast.
+  let ahead = slept + 79 * minute;
+  for (let passed = 0; passed <= 2 * minute; passed += 5 * second) {
+    slept += 5 * second;
+    ahead += 50 * second;
+    await check(ahead);
+  }
+  expect((await judged.check()).isInDoubt).toBe(false);
+  for (let passed = 0; passed <= 6 * minute; passed += 5 * second) {
+    slept += 5 * second;
+    ahead += 50 * second;
+    await check(ahead);
+  }
+  expect((await judged.check()).isInDoubt).toBe(true);
+});
+
 test("PINION_CLOCK_JUMP=ignore takes any jump as it is, and PINION_CLOCK_JUMP=wait leaves it in doubt at first", async () => {
   const { watcher } = await begin({ PINION_CLOCK_JUMP: "ignore" });
   await clock.set(3 * hour);

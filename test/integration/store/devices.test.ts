@@ -1,6 +1,7 @@
 import { randomUUID } from "node:crypto";
 import { sql } from "kysely";
 import { expect, test } from "vitest";
+import { matches } from "../../../src/cel/selector.ts";
 import * as credentials from "../../../src/store/people/credentials/credentials.ts";
 import * as deviceLists from "../../../src/store/people/devices/device-lists.ts";
 import * as devices from "../../../src/store/people/devices/devices.ts";
@@ -14,7 +15,6 @@ import { enroll } from "../../../src/usecases/enrolments.ts";
 import { remove as removeWatcher } from "../../../src/usecases/watchers.ts";
 import { secretHash, tokenKind } from "../../../src/values/ids.ts";
 import { factsOf } from "../../../src/values/labels.ts";
-import { matches } from "../../../src/values/selector.ts";
 import { useDatabase } from "../../support/database.ts";
 import { surroundings } from "../../support/surroundings.ts";
 import { addDevice, addTenant } from "../../support/tenants.ts";

@@ -16,7 +16,7 @@ import {
   streaming,
 } from "./api.ts";
 import { backoffMs, pause, watchdog } from "./backoff.ts";
-import { hiddenFor } from "./live.ts";
+import { hiddenFor, listen } from "./live.ts";
 import { omittedBytesOf } from "./omission.ts";
 import { putRun } from "./runs.ts";
 
@@ -39,6 +39,8 @@ export type RunStream = {
   activities: Signal<readonly Activity[]>;
   /** Number of entries left out of the middle of the transcript. */
   omitted: Signal<bigint>;
+  /** Number of times at which the run may have got a late result. */
+  lateNews: Signal<number>;
   isBroken: Signal<boolean>;
   error: Signal<string>;
 };
@@ -68,6 +70,7 @@ export function createRunStream(): RunStream {
     result: signal({ answer: "", structured: undefined }),
     activities: signal([]),
     omitted: signal(0n),
+    lateNews: signal(0),
     isBroken: signal(false),
     error: signal(""),
   };
@@ -110,6 +113,19 @@ export async function followRun(stream: RunStream, runId: string, abort: AbortSi
     await pause(backoffMs(failures++), abort);
   }
   if (!abort.aborted) await readStored(stream, abort);
+}
+
+/** Counts the late results of a run, which come after its stream has ended; returns the end of it. */
+export function hearLateResults(stream: RunStream, runId: string): () => void {
+  const note = () => {
+    stream.lateNews.value += 1;
+  };
+  return listen({
+    onEvent(event) {
+      if (event.runId === runId && /^run\.\w*late/.test(event.kind)) note();
+    },
+    onGap: note,
+  });
 }
 
 /** Shows a run whose output the person may not read: its state, and the reason. */

@@ -7,9 +7,9 @@ import {
   SpreadMode,
   type WatcherSpec,
 } from "#gen/pinion/v1/watcher_pb.js";
+import { selectorProblem } from "../../../cel/selector.ts";
 import { refuse } from "../../../errors.ts";
 import type { Placement } from "../../../store/work/watchers/watcher-values.ts";
-import { selectorProblem } from "../../../values/selector.ts";
 
 type PlacementFields = Pick<WatcherSpec, "selector" | "spread" | "priority"> &
   Partial<Pick<WatcherSpec, "group" | "rateLimit">>;

@@ -1,6 +1,6 @@
 import { type RawBuilder, sql } from "kysely";
+import { matches } from "../../../cel/selector.ts";
 import { factsOf } from "../../../values/labels.ts";
-import { matches } from "../../../values/selector.ts";
 import type { Db } from "../../pg/database.ts";
 import { hasLabel } from "./device-labels.ts";
 import { type Device, type Liveness, livenessOf, type Os, selectDevices } from "./devices.ts";

@@ -1,7 +1,7 @@
 import { sql } from "kysely";
+import { matches } from "../../../cel/selector.ts";
 import { newId, slotRunId, spreadRunId, timeOfRun } from "../../../values/ids.ts";
 import { factsOf, type Labelled } from "../../../values/labels.ts";
-import { matches } from "../../../values/selector.ts";
 import type { Db } from "../../pg/database.ts";
 import { onlyRow } from "../../pg/values/only-row.ts";
 import * as liveRuns from "./live-runs.ts";

@@ -11,7 +11,8 @@ import { Markdown } from "../../parts/markdown.tsx";
 import { momentText, msOf } from "../../times.ts";
 import { runWord } from "../../words.ts";
 
-export function LateResults({ run }: { run: Run }) {
+/** `news`: changes when the run may have got another late result. */
+export function LateResults({ run, news }: { run: Run; news: number }) {
   const late = useSignal<readonly LateResult[]>([]);
   useEffect(() => {
     // Late results exist only for runs with earlier attempts, or for ended runs.
@@ -22,7 +23,7 @@ export function LateResults({ run }: { run: Run }) {
       },
       () => {},
     );
-  }, [run.id, run.status, run.attempt]);
+  }, [run.id, run.status, run.attempt, news]);
   const shown = late.value.filter(({ hasSettled }) => !hasSettled);
   if (shown.length === 0) return null;
   return (

@@ -1,7 +1,7 @@
 import { useEffect, useMemo } from "preact/hooks";
 import type { Run } from "#gen/pinion/v1/run_pb.js";
 import { runs as api } from "../../data/api.ts";
-import { createRunStream, followRun, isEnded } from "../../data/run-stream.ts";
+import { createRunStream, followRun, hearLateResults, isEnded } from "../../data/run-stream.ts";
 import { confirm } from "../../parts/dialog.tsx";
 import { Empty } from "../../parts/empty.tsx";
 import { Status } from "../../parts/status.tsx";
@@ -23,7 +23,15 @@ export function RunView({ id }: { id: string }) {
     void followRun(stream, id, left.signal);
     return () => left.abort();
   }, []);
+  useEffect(() => hearLateResults(stream, id), []);
   const run = stream.run.value;
+  const news = stream.lateNews.value;
+  useEffect(() => {
+    if (news === 0 || !run || !isEnded(run)) return;
+    const left = new AbortController();
+    void followRun(stream, id, left.signal);
+    return () => left.abort();
+  }, [news]);
   const word = run && runWord(run.status);
   useEffect(() => {
     if (run && word) announce(`Run of ${run.watcherSlug} is ${word}`);
@@ -47,7 +55,7 @@ export function RunView({ id }: { id: string }) {
       <div class="panes">
         <div class="found">
           <Result stream={stream} run={run} />
-          <LateResults run={run} />
+          <LateResults run={run} news={news} />
           {isEnded(run) && run.sessionId !== "" && <FollowUp run={run} />}
         </div>
         <div class="side">

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { matches, selectorProblem } from "../../../src/values/selector.ts";
+import { matches, selectorProblem } from "../../../src/cel/selector.ts";
 
 const mac = { os: "macos", arch: "arm64", labels: ["gpu", "has:claude-code", "team=web"] };
 const box = { os: "linux", arch: "x64", labels: [] };

@@ -1,7 +1,8 @@
 /** Selectors of watchers: conditions in CEL over the facts about a device. */
-import type { Limits } from "../cel/check.ts";
-import { compile, ExpressionError } from "../cel/expression.ts";
-import type { Facts } from "./labels.ts";
+
+import type { Facts } from "../values/labels.ts";
+import type { Limits } from "./check.ts";
+import { compile, ExpressionError } from "./expression.ts";
 
 const names = ["os", "arch", "labels"] as const;
 

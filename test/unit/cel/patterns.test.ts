@@ -1,8 +1,8 @@
 /** Regular expressions in filters and selectors: their time has a bound, whoever writes them. */
 import { expect, test } from "vitest";
-import { compile, deliveryNames } from "../../src/cel/expression.ts";
-import { partsOfPattern } from "../../src/cel/patterns.ts";
-import { selectorProblem } from "../../src/values/selector.ts";
+import { compile, deliveryNames } from "../../../src/cel/expression.ts";
+import { partsOfPattern } from "../../../src/cel/patterns.ts";
+import { selectorProblem } from "../../../src/cel/selector.ts";
 
 const evaluate = (text: string, input: object) =>
   compile(text, deliveryNames).evaluate({ input: input as never, event: "e", headers: {} });
