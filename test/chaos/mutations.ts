@@ -314,7 +314,7 @@ export const mutations: readonly Mutation[] = [
     replacements: [
       {
         file: "src/scheduler/slots/clock.ts",
-        from: 'return departureMs <= jumpMsMin ? "forward" : "in_doubt";',
+        from: 'return departureMs + movedMs <= jumpMsMin ? "forward" : "in_doubt";',
         to: 'return "forward";',
       },
     ],
