@@ -1,7 +1,6 @@
 /**
- * Finds the comments of TypeScript, SQL and proto sources, and no strings that look like comments.
- * The scanner knows as much of each language as it needs to skip strings, templates and regular
- * expressions; it does not parse.
+ * Finds the comments of TypeScript, SQL and proto sources, but no strings in the form of comments.
+ * The scanner skips strings, templates and regular expressions, and does not parse.
  */
 
 export type Comment = {
@@ -11,10 +10,10 @@ export type Comment = {
   text: string;
 };
 
-/** The widest column that a comment may reach. */
+/** The last column for a comment. */
 export const commentColumnsMax = 100;
 
-/** The comments of a source, in their order. The end of `path` names the language. */
+/** The comments of a source, in order. The end of `path` names the language. */
 export function findComments(path: string, source: string): Comment[] {
   if (path.endsWith(".sql")) return [...source.matchAll(sqlToken)].flatMap(commentOf("--"));
   if (path.endsWith(".proto")) return [...source.matchAll(protoToken)].flatMap(commentOf("//"));
@@ -40,10 +39,10 @@ const beforeExpression =
 
 function scan(source: string): Comment[] {
   const comments: Comment[] = [];
-  // One entry for each `${` that is open: the number of braces that are open in its expression.
+  // One entry for each open `${`: the number of open braces in the expression.
   const openBraces: number[] = [];
   let at = 0;
-  /** Steps over a token; undefined if the token is not here. */
+  /** Steps over a token; undefined without the token at this place. */
   const take = (token: RegExp): string | undefined => {
     token.lastIndex = at;
     const text = token.exec(source)?.[0];
@@ -80,7 +79,7 @@ function scan(source: string): Comment[] {
   return comments;
 }
 
-/** The number of lines on which a comment reaches beyond the widest column. */
+/** The number of lines with a comment beyond the last column. */
 export function countWideLines(path: string, source: string): number {
   return findComments(path, source).reduce((sum, { at, text }) => {
     const before = source.slice(source.lastIndexOf("\n", at - 1) + 1, at);

@@ -77,6 +77,14 @@ test("pronouns, clauses and persons are counted among the words", () => {
   });
 });
 
+test("the words of a question hide no subject", () => {
+  expect(measure(["| What is a run, and which device takes it? | Which is told."])).toMatchObject({
+    words: 12,
+    pronouns: 2,
+    clauses: 0,
+  });
+});
+
 test("the prose of a page has no code and no addresses of links", () => {
   expect(pageText("See `it` and [a page](what.md).\n```\nthat\n```\n").trim()).toBe("See  and [a page].");
 });
