@@ -7,8 +7,8 @@ import type { Logger } from "../../telemetry/log.ts";
  * the database's clock with its own monotonic clock.
  *
  *   steady    both clocks advanced together
- *   moved     forward by up to an hour in all within an hour, or back by any time: accepted; silence
- *             is ignored for a TTL
+ *   moved     forward by up to an hour in all within an hour, or back by any time: accepted;
+ *             silence is ignored for a TTL
  *   in doubt  forward by more. Until the doubt is resolved nothing is deleted by age, no due slots
  *             are recorded, and nothing is reaped or expired
  *
@@ -47,8 +47,8 @@ export function departure(offsetMs: number, reading: ClockReading): number {
 }
 
 /**
- * The verdict on a departure. `movedMs`: by how much the clock has moved forward within the last hour,
- * in moves that were accepted; a clock in doubt has departed by both together.
+ * The verdict on a departure. `movedMs`: the accepted moves forward within the last hour, in all.
+ * The sum of both decides about a doubt.
  */
 export function judge(departureMs: number, movedMs = 0): "steady" | "forward" | "back" | "in_doubt" {
   if (Math.abs(departureMs) <= steadyMsMax) return "steady";
