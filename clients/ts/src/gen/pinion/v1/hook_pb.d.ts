@@ -33,10 +33,10 @@ export declare type HookSpec = Message<"pinion.v1.HookSpec"> & {
   kind: HookKind;
 
   /**
-   * A CEL expression that decides whether a delivery starts a run, for example `input.action ==
-   * "opened" && input.pull_request.base.ref == "main"`. The expression reads `input` (the body),
-   * `event` (the sender's name of the event) and `headers`. Empty: every delivery starts a run. At
-   * most 4,000 bytes.
+   * A CEL expression that decides whether a delivery starts a run, for example
+   * `input.action == "opened" && input.pull_request.base.ref == "main"`. The expression reads
+   * `input` (the body), `event` (the sender's name of the event) and `headers`. Empty: every
+   * delivery starts a run. At most 4,000 bytes.
    *
    * @generated from field: string filter = 3;
    */

@@ -62,8 +62,8 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   /**
    * The schedule; empty: the watcher runs only by triggers, hooks and chains. At most 200 bytes. A
    * schedule is a cron expression of five fields, or of six fields with seconds first; "@hourly",
-   * "@daily" and the like; "@every 90m", with an anchor by "from 2026-12-01T09:00"; or "@at
-   * 2026-12-01T09:00" for one slot.
+   * "@daily" and the like; "@every 90m", with an anchor by "from 2026-12-01T09:00"; or
+   * "@at 2026-12-01T09:00" for one slot.
    *
    * When clocks change: an hour field that allows every hour follows elapsed time. For named hours,
    * times in the gap fire once, at the end of the gap, and a time that repeats fires once, the
@@ -205,11 +205,11 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   after: string[];
 
   /**
-   * A CEL expression over the ended run, for example `run.status == "completed" &&
-   * result.structured.severity > 3`; the run of this watcher starts if the expression is true.
-   * `run` has id, watcher, status, reason, source, attempt, exit_code and attention; `result` has
-   * text, structured and output. Empty: the ended run must have completed. An error in the
-   * expression means false, and is recorded as an event. At most 4,000 bytes.
+   * A CEL expression over the ended run. The run of this watcher starts if the expression is true,
+   * for example `run.status == "completed" && result.structured.severity > 3`. `run` has id,
+   * watcher, status, reason, source, attempt, exit_code and attention; `result` has text,
+   * structured and output. Empty: the ended run must have completed. An error in the expression
+   * means false, and is recorded as an event. At most 4,000 bytes.
    *
    * @generated from field: string after_condition = 24;
    */
@@ -225,12 +225,12 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   redact: string[];
 
   /**
-   * A CEL condition that selects devices, instead of `device_id`, for example `os == "macos" &&
-   * "gpu" in labels`; empty: no selector. The condition reads `os` ("macos", "linux", "windows",
-   * "ios", "android", "browser"), `arch` ("arm64", "x64", …) and `labels`. A run goes to one
-   * matching device that is online and has a free slot, the least busy device first. The last
-   * editor of the watcher must have the right to use the device, and so must the caller of a
-   * trigger. At most 1,000 characters and 250 parts, without a loop in a loop.
+   * A CEL condition that selects devices, instead of `device_id`, for example
+   * `os == "macos" && "gpu" in labels`; empty: no selector. The condition reads `os` ("macos",
+   * "linux", "windows", "ios", "android", "browser"), `arch` ("arm64", "x64", …) and `labels`. A
+   * run goes to one matching device that is online and has a free slot, the least busy device
+   * first. The last editor of the watcher must have the right to use the device, and so must the
+   * caller of a trigger. At most 1,000 characters and 250 parts, without a loop in a loop.
    *
    * @generated from field: string selector = 26;
    */
@@ -920,8 +920,8 @@ export declare type TriggerWatcherRequest = Message<"pinion.v1.TriggerWatcherReq
   requestId: string;
 
   /**
-   * The input of the run: any JSON, at most 64 KiB. The prompt refers to its values as `{{
-   * input.commit.sha }}`.
+   * The input of the run: any JSON, at most 64 KiB. The prompt refers to its values as
+   * `{{ input.commit.sha }}`.
    *
    * @generated from field: google.protobuf.Value input = 3;
    */
