@@ -6,8 +6,9 @@ import { jumpMsMin } from "./clock.ts";
 
 /**
  * Refuses a transaction that would decide by a time in doubt which slots are due, or where a
- * schedule begins. `now`: the time of the transaction by the database's clock. Asks the database,
- * where each replica records its readings: also a replica that has not seen the jump yet refuses.
+ * schedule begins. `now`: the time that the transaction has by the database's clock. Asks the
+ * database, where each replica records its readings: also a replica that has not seen the jump yet
+ * refuses.
  */
 export async function requireSure(tx: Db, now: Date): Promise<void> {
   const doubt = await clockJumps.findDoubt(tx, { now, aheadMs: jumpMsMin });

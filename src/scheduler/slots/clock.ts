@@ -47,8 +47,8 @@ export function departure(offsetMs: number, reading: ClockReading): number {
 }
 
 /**
- * The verdict on a departure. `movedMs`: the accepted moves forward within the last hour, in all.
- * The sum of both decides about a doubt.
+ * The verdict on a departure. `movedMs`: by how much the clock has moved forward within the last
+ * hour, in moves that were accepted; a clock in doubt has departed by both together.
  */
 export function judge(departureMs: number, movedMs = 0): "steady" | "forward" | "back" | "in_doubt" {
   if (Math.abs(departureMs) <= steadyMsMax) return "steady";

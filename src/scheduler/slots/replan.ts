@@ -83,8 +83,8 @@ async function replan(db: Db, name: schedules.WatcherName): Promise<boolean> {
 }
 
 /**
- * Starts the checks: at the start, hourly (one replica for all), and when asked. A failed check is
- * repeated; a check that died with its replica is asked for again by the clock (clock-watch.ts).
+ * Starts the checks: at the start, hourly (one replica for all), and when asked. A check that fails
+ * is repeated; a check that died with its replica is asked for again by the clock (clock-watch.ts).
  */
 export function startReplanner(options: {
   db: Db;
@@ -111,7 +111,7 @@ export function startReplanner(options: {
       }
       const last = await positions.lastReplanning(db, everyMs);
       if (!last.isDue && !isAsked) return everyMs;
-      // Whoever asks during the check gets another check.
+      // A request during the check starts another check.
       isAsked = false;
       try {
         if ((await replanOnce(db, { log, signal })) > 0) onReplanned();

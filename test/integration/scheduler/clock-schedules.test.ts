@@ -8,6 +8,7 @@ import { recordDue } from "../../../src/scheduler/slots/record-due.ts";
 import { replanOnce, startReplanner } from "../../../src/scheduler/slots/replan.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import * as clockJumps from "../../../src/store/work/watchers/clock-jumps.ts";
+import * as positions from "../../../src/store/work/watchers/positions.ts";
 import { valuesOf } from "../../../src/store/work/watchers/watcher-values.ts";
 import { createLogger } from "../../../src/telemetry/log.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
@@ -225,5 +226,21 @@ describe("schedules that stand too far ahead are planned again", () => {
     await judged.check();
     await vi.waitFor(() => standsRight(first), 5_000);
     await vi.waitFor(async () => expect((await clockJumps.read(db)).isPlanned).toBe(true));
+  });
+
+  test("by one replica an hour for all, and by the next one where nobody has done it", async () => {
+    const { db, replanner } = await begin();
+    const isDue = async () => (await positions.lastReplanning(db, hour)).isDue;
+    expect(await isDue()).toBe(false);
+    const { passes } = replanner.counts;
+    for (const hoursAgo of [2, 3]) {
+      await sql`update clock set replanned_at = now() - ${hoursAgo} * interval '1 hour 1.2345 ms'`.execute(
+        db,
+      );
+      expect(await isDue()).toBe(true);
+      replanner.now();
+      await vi.waitFor(async () => expect(await isDue()).toBe(false));
+    }
+    expect(replanner.counts.passes).toBeGreaterThan(passes);
   });
 });

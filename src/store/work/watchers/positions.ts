@@ -79,23 +79,24 @@ function firstIdOf(slotAt: Date): string {
 }
 
 /**
- * The last complete check of all schedules, by any replica; null: the clock went back since, or no
- * check has been complete. `isDue`: the check is at least half of `everyMs` old.
+ * The last complete check of all schedules, by any replica. `at`: its time as the database writes
+ * it; null: the clock went back since, or no check has been complete. `isDue`: the check is at
+ * least half of `everyMs` old.
  */
-export type LastReplanning = { at: Date | null; isDue: boolean };
+export type LastReplanning = { at: string | null; isDue: boolean };
 
 export async function lastReplanning(db: Db, everyMs: number): Promise<LastReplanning> {
   const { rows } = await sql<LastReplanning>`
-    select replanned_at as at,
-      replanned_at is null or replanned_at > now() or replanned_at < now() - ${everyMs / 2} * interval '1 ms' as "isDue"
+    select replanned_at::text as at, replanned_at is null or replanned_at > now()
+      or replanned_at < now() - ${everyMs / 2} * interval '1 ms' as "isDue"
     from clock
   `.execute(db);
   return onlyRow(rows);
 }
 
 /** Records a complete check that followed `last`. A need that came during the check stays. */
-export async function noteReplanned(db: Db, last: LastReplanning): Promise<void> {
-  await sql`update clock set replanned_at = now() where replanned_at is not distinct from ${last.at}`.execute(
-    db,
-  );
+export async function noteReplanned(db: Db, { at }: LastReplanning): Promise<void> {
+  await sql`
+    update clock set replanned_at = now() where replanned_at is not distinct from ${at}::timestamptz
+  `.execute(db);
 }
