@@ -20,6 +20,8 @@ export function metaOf({ executor, task }: AgentHost): { _meta?: Record<string, 
       ...(task.systemPrompt === "" ? {} : { systemPrompt: { append: task.systemPrompt } }),
       claudeCode: {
         options: {
+          // Nobody sees what a person might type next, and each suggestion is a request to the model.
+          promptSuggestions: false,
           ...(model ? { model } : {}),
           ...(executor.maxTurns === undefined ? {} : { maxTurns: executor.maxTurns }),
           ...(task.approvedTools.length === 0 ? {} : { allowedTools: task.approvedTools }),
