@@ -16,7 +16,7 @@ import { dueInMs, openLifecycle } from "./lifecycle.ts";
 
 const full = {
   ...{ devices: 1_000, perSecond: 100, warmSeconds: 10, seconds: 30, seed: 20 },
-  ...{ warmTriggers: 100, triggers: 300 },
+  ...{ warmTriggers: 200, triggers: 600 },
 };
 const smoke = {
   ...{ devices: 50, perSecond: 50, warmSeconds: 1, seconds: 3, seed: 20 },
@@ -44,15 +44,18 @@ export const bench: Bench = async ({ isSmoke }) => {
       orgs,
       runs: count,
     });
-    const before = cpuSeconds(cluster.pid, { withChildren: true });
-    const measured = await measureWaits(opened, gapsMs);
+    let before = 0;
+    const measured = await measureWaits(opened, gapsMs, () => {
+      before = cpuSeconds(cluster.pid, { withChildren: true });
+    });
     // Includes the seconds before the first due slot, because a service at this rate has such
     // seconds too.
     const postgresMs = ((cpuSeconds(cluster.pid, { withChildren: true }) - before) / count) * 1_000;
     const { triggers, warmTriggers } = options;
     const triggerGapsMs = gapsMs.slice(warm, warm + warmTriggers + triggers).map((gap) => gap * triggerGaps);
     const { waits, empty } = await measureTriggers(opened, triggerGapsMs);
-    const triggered = percentiles(waits.slice(warmTriggers));
+    const triggered = byCaller(waits.slice(warmTriggers));
+    const answered = byCaller(empty.slice(warmTriggers));
     const frames = measured.frames.toSorted((a, b) => a.dueAt - b.dueAt).slice(warm);
     await opened.close();
 
@@ -65,8 +68,10 @@ export const bench: Bench = async ({ isSmoke }) => {
       options,
       rows: [
         row("Pinion: due to frame", dueToFrame),
-        row("Pinion: trigger to frame", triggered),
-        row("an empty call and its answer", percentiles(empty.slice(warmTriggers))),
+        row("Pinion: trigger to frame", triggered.typed),
+        row("an empty call and its answer", answered.typed),
+        row("Pinion: trigger to frame, called on a bare connection", triggered.bare),
+        row("an empty call on a bare connection", answered.bare),
         row("Pinion: completion to acknowledgement", completeToAck),
         row("graphile-worker: added to started", graphile),
         row("pg-boss: sent to started", boss),
@@ -76,8 +81,8 @@ export const bench: Bench = async ({ isSmoke }) => {
       budgets: [
         atMost("due to frame, p50 ms", dueToFrame.p50, 1.5),
         atMost("due to frame, p99 ms", dueToFrame.p99, 4.5),
-        atMost("trigger to frame, p50 ms", triggered.p50, 4),
-        atMost("trigger to frame, p99 ms", triggered.p99, 10),
+        atMost("trigger to frame, p50 ms", triggered.typed.p50, 4),
+        atMost("trigger to frame, p99 ms", triggered.typed.p99, 10),
         atMost("completion to acknowledgement, p99 ms", completeToAck.p99, 12),
         atMost("PostgreSQL, ms a run", postgresMs, 0.8),
         ...(river ? [atMost("due to frame p99, times River's", dueToFrame.p99 / river.p99, 1)] : []),
@@ -90,6 +95,14 @@ export const bench: Bench = async ({ isSmoke }) => {
 
 function row(name: string, { p50, p99, max }: ReturnType<typeof percentiles>): Row {
   return { milliseconds: name, p50, p99, max };
+}
+
+/** The waits of the typed client's calls, and of the calls on a bare connection between them. */
+export function byCaller(waits: readonly number[]) {
+  return {
+    typed: percentiles(waits.filter((_, index) => index % 2 === 0)),
+    bare: percentiles(waits.filter((_, index) => index % 2 === 1)),
+  };
 }
 
 /** The waits of other queues, at the same moments on the same cluster. */
@@ -105,10 +118,14 @@ async function referencesOf(
   };
 }
 
-/** Makes the watchers due one after the other, and collects the moments seen by the devices. */
+/**
+ * Makes the watchers due one after the other, and collects the moments seen by the devices.
+ * `onDue`: the watchers' rows have been changed, which is no part of any measurement.
+ */
 export async function measureWaits(
   opened: Awaited<ReturnType<typeof openLifecycle>>,
   gapsMs: readonly number[],
+  onDue?: () => void,
 ): Promise<Measured> {
   let at = Date.now() + dueInMs;
   await makeDueAt(
@@ -118,6 +135,7 @@ export async function measureWaits(
       return new Date(at);
     }),
   );
+  onDue?.();
   await opened.load.ask({ kind: "acknowledged", count: gapsMs.length, withinMs });
   return opened.load.ask<Measured>({ kind: "measurements" });
 }
@@ -140,12 +158,12 @@ export async function measureTriggers(
   await opened.load.ask({ kind: "reset" });
   const callers = await startChild("callers.ts");
   const asked = await callers.ask<{ runId: string; at: number }[]>({
-    ...{ kind: "trigger", url: opened.replicaUrl, services, watchers, gapsMs },
+    ...{ kind: "trigger", url: opened.replicaUrl, services, watchers, gapsMs, isInTurns: true },
   });
   await opened.load.ask({ kind: "acknowledged", count: gapsMs.length, withinMs });
   const { frames } = await opened.load.ask<Measured>({ kind: "measurements" });
   const url = opened.replicaUrl;
-  const empty = await callers.ask<number[]>({ kind: "empty", url, services, gapsMs });
+  const empty = await callers.ask<number[]>({ kind: "empty", url, services, gapsMs, isInTurns: true });
   await callers.kill();
   const frameAt = new Map(frames.map((frame) => [frame.runId, frame.at]));
   const waits = asked.toSorted((a, b) => a.at - b.at).map(({ runId, at }) => frameAt.get(runId)! - at);

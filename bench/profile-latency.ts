@@ -5,7 +5,7 @@
  * profile of the replica's CPU during the triggers, the first quarter left out.
  */
 
-import { measureTriggers, measureWaits } from "./latency.ts";
+import { byCaller, measureTriggers, measureWaits } from "./latency.ts";
 import { openCluster, query } from "./lib/cluster.ts";
 import { cpuSeconds } from "./lib/cpu.ts";
 import { percentiles, poissonGaps } from "./lib/percentiles.ts";
@@ -78,8 +78,8 @@ try {
   }
   const trigger = async (more: number) =>
     measureTriggers(opened, gapsOf(1_000 / triggerGapMs, more)).then(({ waits, empty }) => ({
-      ...percentiles(waits),
-      empty: percentiles(empty),
+      triggered: byCaller(waits),
+      empty: byCaller(empty),
     }));
   await report("the first triggers", Math.ceil(triggers / 4), () => trigger(Math.ceil(triggers / 4)));
   const path = process.env.TRIGGERS_PROFILE;

@@ -1,3 +1,4 @@
+import { setImmediate as nextTurn } from "node:timers/promises";
 import { refuse } from "../../errors.ts";
 import type { Quotas } from "../../store/people/orgs/quotas.ts";
 import * as requests from "../../store/people/requests.ts";
@@ -43,6 +44,9 @@ export async function trigger(db: Db, asked: Asked, options: TriggerOptions): Pr
     triggerIn(tx, asked, options, claim),
   );
   const { runId } = begun;
+  // Node writes to its sockets at the end of a turn of the event loop: the frame leaves before the
+  // answer is made.
+  await nextTurn();
   const run = await runs.find(db, { orgId, runId });
   return { ...begun, run: run ?? refuse("not_found", `there is no run ${runId} any more`) };
 }

@@ -108,11 +108,15 @@ type Asked = {
   visit: Visit | undefined;
 };
 
+/** Ends what listens to a call beyond its answer; made once, because an error notes its stack. */
+const answered = new ConnectError("the call was answered", Code.Canceled);
+
 class Call {
   readonly #rpc: Rpc;
   readonly #asked: Asked;
   readonly #options: PlainCallOptions;
   readonly #leaving = new AbortController();
+  #isAnswered = false;
 
   constructor(rpc: Rpc, asked: Asked, options: PlainCallOptions) {
     this.#rpc = rpc;
@@ -124,7 +128,9 @@ class Call {
     const { stream, wire, headers } = this.#asked;
     // "close" tells of a broken stream; an error without a listener would end the process.
     stream.on("error", () => {});
-    stream.once("close", () => this.#leaving.abort(new ConnectError("the caller has left", Code.Canceled)));
+    stream.once("close", () => {
+      if (!this.#isAnswered) this.#leaving.abort(new ConnectError("the caller has left", Code.Canceled));
+    });
     endWithAnswer(stream);
     const context = this.#context();
     const encodings = (headers[wire.encodingHeader] as string | undefined) ?? null;
@@ -132,7 +138,8 @@ class Call {
     const { response } = compressionNegotiate(accepted, null, encodings, wire.encodingHeader);
     const answer = await wire.answer(context, response, () => this.#message(context));
     this.#write(answer);
-    context.abort(answer.error);
+    this.#isAnswered = true;
+    context.abort(answer.error ?? answered);
   }
 
   /** Undefined: the caller has left, before its message was whole or while it was served. */

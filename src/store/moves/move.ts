@@ -191,7 +191,7 @@ async function createPartitions({ source, target }: Ends, tables: readonly OrgTa
  */
 async function countChanges({ source, target }: Ends, orgId: string): Promise<void> {
   const { rows } = await source.query<{ name: string }>(
-    "select 'run_finished_' || to_char(day, 'YYYYMMDD') as name from run_count where org_id = $1 order by day",
+    "select 'run_finished_' || to_char(day, 'YYYYMMDD') as name from run_count where org_id = $1 and until is null order by day",
     [orgId],
   );
   for (const { name } of rows) {
@@ -270,6 +270,9 @@ async function open(
         "update run set last_beat_at = clock_timestamp() where org_id = $1 and last_beat_at is not null",
         [orgId],
       );
+      // The sums of the open day (work/service/open-day.ts) are the source's.
+      await target.query("delete from run_count where org_id = $1 and until is not null", [orgId]);
+      await target.query("call watch_usage_sums()");
       const later = `+ $2 * interval '1 ms'`;
       await target.query(
         `update turn set deadline_at = deadline_at ${later}, expires_at = expires_at ${later},

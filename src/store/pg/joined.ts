@@ -9,6 +9,7 @@
  * failed `begin` or a failed change of role.
  */
 import pg from "pg";
+import { columnsOf, noteColumns, type RowReader } from "./columns.ts";
 
 export type Statement = { text: string; values?: unknown[] | undefined; name?: string | undefined };
 
@@ -61,7 +62,8 @@ function tellOnce(resolve: (results: Result[]) => void, reject: (error: Error) =
 type Member = {
   readonly name?: string;
   readonly text: string;
-  _result: { _types: unknown };
+  _result: RowReader & { _types: unknown };
+  _accumulateRows: boolean;
   submit(connection: object): Error | null;
   handleReadyForQuery(connection: object): void;
   handleError(error: Error, connection: object): void;
@@ -76,19 +78,40 @@ type Inner = { _types: unknown; connectionParameters: { query_timeout?: number |
 type Line = {
   stream: { cork(): void; uncork(): void };
   sync(): void;
+  /** The texts of the statements that are prepared, by their names. */
+  parsedStatements: Record<string, string>;
   /** The names of statements sent to be prepared, until the answer. */
   submittedNamedStatements: Record<string, string>;
 };
 
-/** Connections on which a statement's own Sync does nothing. */
-const withoutSyncs = new WeakMap<object, object>();
+/** What a statement leaves out of its messages. */
+type Omitted = { sync: boolean; describe: boolean };
 
-function withoutSync(connection: object): object {
-  const known = withoutSyncs.get(connection);
-  if (known) return known;
-  const made = Object.create(connection, { sync: { value() {} } }) as object;
-  withoutSyncs.set(connection, made);
-  return made;
+/** Connections on which a statement's own messages do nothing. */
+const omitting = new WeakMap<object, object[]>();
+const silent = { value() {} };
+
+function lineOf(connection: object, { sync, describe }: Omitted): object {
+  if (!sync && !describe) return connection;
+  const lines = omitting.get(connection) ?? [];
+  omitting.set(connection, lines);
+  const at = Number(sync) + 2 * Number(describe);
+  lines[at] ??= Object.create(connection, {
+    ...(sync ? { sync: silent } : {}),
+    ...(describe ? { describe: silent } : {}),
+  }) as object;
+  return lines[at];
+}
+
+/** Sends a member; a prepared statement whose columns are known does not ask for them. */
+function submitTo(connection: Line, member: Member, { isAlone }: { isAlone: boolean }): Error | null {
+  const { name } = member;
+  const columns = name && connection.parsedStatements[name] ? columnsOf(connection, name) : undefined;
+  if (columns) {
+    Object.assign(member._result, columns);
+    member._accumulateRows = true;
+  }
+  return member.submit(lineOf(connection, { sync: !isAlone, describe: columns !== undefined }));
 }
 
 /**
@@ -144,15 +167,14 @@ class Joined {
 
   submit(connection: Line): Error | null {
     const [first] = this.#members;
-    if (this.#isAlone && first) return first.submit(connection);
+    if (this.#isAlone && first) return submitTo(connection, first, { isAlone: true });
     // Each member would send a Sync of its own; one Sync follows all members.
-    const line = withoutSync(connection);
     connection.stream.cork();
     try {
       for (const member of this.#members) {
         // The member has a value that pg cannot send: PostgreSQL executes the members before, and
         // no member after.
-        const refused = member.submit(line);
+        const refused = submitTo(connection, member, { isAlone: false });
         if (refused) this.#error ??= refused;
         if (this.#error) break;
       }
@@ -172,7 +194,11 @@ class Joined {
   }
 
   handleCommandComplete(message: unknown, connection: object): void {
-    this.#members[this.#at]?.handleCommandComplete(message, connection);
+    const member = this.#members[this.#at];
+    if (member?.name && !columnsOf(connection, member.name)) {
+      noteColumns(connection, member.name, member._result);
+    }
+    member?.handleCommandComplete(message, connection);
     this.#next();
   }
 

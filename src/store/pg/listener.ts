@@ -13,6 +13,7 @@ import { sleep, within } from "../../time/abort.ts";
 import { reconnect } from "../../time/reconnect.ts";
 import { connectionOptions } from "./database.ts";
 import type { Schema } from "./schema/schema.ts";
+import { ofFew } from "./values/unnest.ts";
 
 export type Listener = {
   /** Resolves with the first LISTEN; rejects if the listener is closed before. */
@@ -154,5 +155,6 @@ export async function notify(db: Kysely<Schema>, channel: string, payloads: stri
       throw new Error(`a notification of ${bytes} bytes is too large (at most ${notificationBytesMax})`);
     }
   }
-  await sql`select pg_notify(${channel}, payload) from unnest(${payloads}::text[]) as payload`.execute(db);
+  await sql`${ofFew}
+    select pg_notify(${channel}, payload) from unnest(${payloads}::text[]) as payload`.execute(db);
 }

@@ -34,6 +34,24 @@ test("a trigger is told to the doorbell after two round trips, also with an inpu
   expect(await listRuns(db, watcher)).toMatchObject([{ id: run.id, status: "pending" }]);
 });
 
+test("what the sessions send for a trigger leaves before the trigger's answer is read", async () => {
+  const { db } = database;
+  const watcher = await seedWatcher(db, await seedDevice(db));
+  let tripsBefore = 0;
+  const trips = countTrips();
+  const hold = () => ({
+    claimants: [undefined],
+    // Sockets are written to at the end of a turn of the event loop.
+    deliver: () =>
+      void setImmediate(() => {
+        tripsBefore = trips();
+      }),
+    drop() {},
+  });
+  await trigger(db, { ...watcher, actor }, { doorbell: noteDoorbell(), hold });
+  expect([tripsBefore, trips()]).toEqual([2, 1]);
+});
+
 test("a run that the database refuses leaves neither an event nor a request, and nothing is announced", async () => {
   const { db } = database;
   const watcher = await seedWatcher(db, await seedDevice(db));

@@ -2,6 +2,7 @@ import { sql } from "kysely";
 import { expect, test } from "vitest";
 import { type Db, transaction, undoOnFailure } from "../../../src/store/pg/database.ts";
 import * as events from "../../../src/store/work/service/events.ts";
+import { orderOf } from "../../../src/store/work/service/lone-events.ts";
 import { newId } from "../../../src/values/ids.ts";
 import { useDatabase } from "../../support/database.ts";
 import { orgId, seedDevice } from "../../support/rows.ts";
@@ -30,6 +31,27 @@ test("a reader that resumes misses nothing while a writer holds its transaction 
     (row) => row.kind,
   );
   expect(kinds).toEqual(["test.first", "test.second"]);
+});
+
+test("an event that comes alone gets its number and its time when its org's lock is its own", async () => {
+  const { db } = database;
+  await addTenant(db, "acme");
+  const [watcherId, runId] = [newId(), newId()];
+  // A packed row, and one that is not.
+  for (const event of [{ kind: "run.created", runId, watcherId }, { kind: "test.second" }]) {
+    let later: Promise<void> | undefined;
+    const { rows } = await db.transaction().execute(async (holder) => {
+      await sql`select pg_advisory_xact_lock(${orderOf(sql`'acme'`)})`.execute(holder);
+      later = transaction(db, (tx) => events.append(tx, "acme", [{ actor: "pinion", ...event }]));
+      await untilSomebodyWaits();
+      return sql<{ seq: number; at: Date }>`
+        select nextval('event_seq_seq') as seq, clock_timestamp() as at`.execute(holder);
+    });
+    await later;
+    const [written] = await events.listAfter(db, { orgId: "acme", afterSeq: rows[0]!.seq, limit: 1 });
+    expect(written).toMatchObject({ kind: event.kind });
+    expect(written!.at.getTime()).toBeGreaterThanOrEqual(rows[0]!.at.getTime());
+  }
 });
 
 test("the events of a transaction are one statement, its last, whenever they were asked for", async () => {

@@ -101,12 +101,7 @@ test("the event of a run that comes alone is written by plans that are kept", as
   for (let use = 0; use < 20; use++) {
     await transaction(db, (tx) => events.append(tx, orgId, [event]));
   }
-  const [lock, insert, ...others] = await prepared(db);
-  expect(others).toEqual([]);
-  expect([lock, insert]).toMatchObject([
-    { made: 5, kept: 15 },
-    { made: 5, kept: 15 },
-  ]);
+  expect(await prepared(db)).toMatchObject([{ made: 5, kept: 15 }]);
 });
 
 test("nothing is prepared through a pooler", async () => {

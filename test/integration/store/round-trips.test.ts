@@ -2,6 +2,7 @@
 import { getHeapSpaceStatistics, setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { sql } from "kysely";
+import pg from "pg";
 import { afterEach, expect, test, vi } from "vitest";
 import {
   type Database,
@@ -366,6 +367,45 @@ test("a statement that was skipped, because one before it failed, is prepared th
   });
   expect(await caught(failed)).toMatchObject({ code: "23505" });
   expect((await transaction(db, named)).rows).toEqual([{ id: "a" }]);
+});
+
+test("a connection asks for the columns of a prepared statement once, wherever it is sent", async () => {
+  const { prototype } = (pg as unknown as { Connection: { prototype: { describe(): void } } }).Connection;
+  const asked = vi.spyOn(prototype, "describe");
+  const askedFor = async <T>(work: () => Promise<T>): Promise<[number, T]> => {
+    asked.mockClear();
+    const result = await work();
+    return [asked.mock.calls.length, result];
+  };
+  const add = (tx: Db, id: string, mark = sql``) =>
+    sql`${mark}${ofFew} insert into org (id, name) values (${id}, 'new')`.execute(tx);
+  const find = async (tx: Db, id: string) =>
+    (
+      await sql<{ id: string; name: string; created_at: Date }>`${ofFew}
+        select id, name, created_at from org where id = ${id}`.execute(tx)
+    ).rows;
+  const { db, tenantDb } = open();
+  expect(await askedFor(() => find(db, "a"))).toEqual([1, []]);
+  await add(db, "a");
+  const [, [found]] = await askedFor(() => find(t.db, "a"));
+  expect(found!.created_at).toBeInstanceOf(Date);
+  expect(await askedFor(() => find(db, "a"))).toEqual([0, [found]]);
+  // The statements about the transaction are not prepared.
+  expect(await askedFor(() => transaction(db, (tx) => find(tx, "a")))).toEqual([1, [found]]);
+  const tenant = () => withinOrg("a", () => find(tenantDb, "a"));
+  await tenant();
+  expect(await askedFor(tenant)).toEqual([2, [found]]);
+  // A statement without columns, sent with others.
+  const added = (id: string) =>
+    transaction(db, async (tx) => {
+      await add(tx, id, inCompany);
+      return find(tx, id);
+    });
+  await added("b");
+  const [times, [other]] = await askedFor(() => added("c"));
+  expect([times, other]).toEqual([1, { ...found, id: "c", created_at: other!.created_at }]);
+  // A new connection.
+  expect(await askedFor(() => find(open().db, "a"))).toEqual([1, [found]]);
 });
 
 test("answers that nobody uses any more do not wait for a full collection of the heap", async () => {

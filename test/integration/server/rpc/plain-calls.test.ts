@@ -266,6 +266,15 @@ test("a caller that leaves ends its call", async () => {
   await expect.poll(() => both.seen.aborted).toMatchObject([{ code: Code.Canceled }]);
 });
 
+test("calls that were answered end for their listeners with one reason: an error costs more than the rest", async () => {
+  const both = await openBoth();
+  for (let count = 0; count < 3; count++) await call(both, known, { bytes: plain });
+  const { aborted } = both.seen;
+  expect(aborted).toHaveLength(3);
+  expect(aborted[0]).toMatchObject({ code: Code.Canceled });
+  expect(new Set(aborted).size).toBe(1);
+});
+
 test("a caller that resets its stream right after opening it has no call", async () => {
   const both = await openBoth();
   for (let count = 0; count < 20; count++) {
