@@ -21,7 +21,7 @@ type Question =
       /** Every second call is one of a bare HTTP/2 connection (bare-calls.ts). */
       isInTurns?: boolean;
     }
-  /** An empty call after each gap, in the same turns; returns how long each took, in milliseconds. */
+  /** An empty call after each gap, in the same turns; returns the milliseconds of each call. */
   | {
       kind: "empty";
       url: string;

@@ -4,7 +4,7 @@
  *   piniond_0.1.0-1_amd64.deb …        the daemon, its unit and /etc/piniond
  *   pinion_0.1.0-1_amd64.deb …         the server and the command, its unit and /etc/pinion
  *   piniond_linux-x64.nfpm.yaml …      the configurations of nfpm that describe them
- *   programs/                          the executables, unpacked, where these configurations expect them
+ *   programs/                          the executables, unpacked, as the configurations expect them
  *   SHA256SUMS                         digests of the packages
  *
  * nfpm makes .deb and .rpm. Without nfpm dpkg-deb makes the .deb. `npm run build:packages [--

@@ -1,7 +1,7 @@
 /**
  * The first minutes of a newcomer, by real processes in empty homes, each step timed:
  *
- *   checkout   clone, `npm ci` and `npm start` with the machine's own Node, until a result is stored
+ *   checkout   clone, `npm ci` and `npm start` with the machine's Node, until a result is stored
  *   binary     the one-file `pinion`, with no Node on the PATH, until a result is stored
  *   second     another account (as root; otherwise the same account in another home) types the line
  *              of `pinion devices join-code`, until its device is connected and has completed a run

@@ -1,6 +1,6 @@
 import type pg from "pg";
 import { openDatabase, transaction } from "../../src/store/pg/database.ts";
-import { closePast } from "../../src/store/work/service/partitions.ts";
+import { closePast, countOpenDay } from "../../src/store/work/service/partitions.ts";
 import { days, type Growing, numberWatchers } from "./grow.ts";
 
 /** The partitions of the last month, as a replica would have made them, one a day. */
@@ -112,11 +112,14 @@ export async function settleRuns({ client, url }: Growing): Promise<void> {
   await closeDays(url);
 }
 
-/** As retention has closed all past days by now. */
+/**
+ * As replicas have closed all past days by now, and counted the open day until some minutes ago.
+ */
 async function closeDays(url: string): Promise<void> {
   const { db, close } = openDatabase({ url, poolMax: 1 });
   try {
     while (await transaction(db, (tx) => closePast(tx)));
+    while (await countOpenDay(db));
   } finally {
     await close();
   }

@@ -1,11 +1,11 @@
 /**
  * A chat with an agent that runs on a fleet worker: `npm run example:chat`.
  *
- * It starts a server with an embedded PostgreSQL in a temporary directory and one worker with the
- * program agent.mjs, says three things in one conversation and prints the replies as they come.
- * Then it kills the worker in the middle of a fourth: the turn ends at once with an error that is
- * worth a retry, and the next message is answered by the next worker, which knows of the
- * conversation what the last completed turn left.
+ * The example starts a server with an embedded PostgreSQL in a temporary directory, and a worker
+ * with the program agent.mjs; then sends three messages of a conversation, and prints the replies.
+ * In the middle of a fourth turn the example kills the worker. The turn ends at once with an error
+ * that allows a retry. The next worker answers the next message, with the snapshot of the last
+ * completed turn.
  */
 import { randomUUID } from "node:crypto";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -25,10 +25,10 @@ import { type PinionCommand, startPinion } from "./process.ts";
 
 const agentProgram = fileURLToPath(new URL("agent.mjs", import.meta.url));
 
-/** How many pieces of its reply the fourth turn may print before its worker is killed. */
+/** Pieces of the fourth reply before the worker is killed. */
 const piecesBeforeKill = 3;
 
-/** Says something as ada and prints the reply as it comes; answers the ended turn. */
+/** Sends a message as ada and prints the reply as the reply arrives; returns the ended turn. */
 async function say(clients: Clients, input: string, onPiece: () => void = () => {}): Promise<Turn> {
   process.stdout.write(`\nada:   ${input}\nagent: `);
   const { turn } = await clients.turns.startTurn({ userId: "ada", messageId: randomUUID(), input });
@@ -49,7 +49,7 @@ async function say(clients: Clients, input: string, onPiece: () => void = () => 
   return ended;
 }
 
-/** A worker under a service's token that may do nothing else. */
+/** Starts a worker with a service's token whose only scope is fleet:run. */
 async function startWorker(directory: string, url: string): Promise<PinionCommand> {
   const worker = startPinion([
     ...["worker", "--json", "--url", url, "--token-file", join(directory, "worker-token"), "--label", "chat"],
@@ -92,7 +92,7 @@ async function talk(clients: Clients, start: () => Promise<PinionCommand>): Prom
   let pieces = 0;
   const lost = await say(clients, "tell me all of it again", () => {
     pieces += 1;
-    // As a machine that loses its power: nothing is said, and nothing is handed back.
+    // Like a loss of power: the worker says nothing, and hands nothing back.
     if (pieces === piecesBeforeKill) first.child.kill("SIGKILL");
   });
   if (lost.status !== TurnStatus.FAILED)

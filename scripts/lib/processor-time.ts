@@ -3,11 +3,11 @@ import { spawnSync } from "node:child_process";
 import { chownSync, existsSync, mkdirSync, readFileSync, rmdirSync } from "node:fs";
 import { join } from "node:path";
 
-/** A set of processes; root makes one. */
+/** A set of processes; only root can make a set. */
 export type ProcessorTime = {
-  /** A process that writes its id here is counted, and so are its later children. */
+  /** A process that writes its id here is counted, with its later children. */
   processesFile: string;
-  /** So far, in seconds. */
+  /** The processor time so far, in seconds. */
   seconds(): number;
   remove(): void;
 };
@@ -15,7 +15,7 @@ export type ProcessorTime = {
 const unified = "/sys/fs/cgroup";
 const separate = "/sys/fs/cgroup/cpuacct";
 
-/** A group that this account may join; undefined where the machine or the user cannot make one. */
+/** A group for this account; undefined without control groups or without the right to make one. */
 export function makeProcessorTime(name: string, uid: number | undefined): ProcessorTime | undefined {
   const root = existsSync(separate) ? separate : unified;
   const directory = join(root, `pinion-${name}-${process.pid}`);
@@ -41,9 +41,9 @@ export function makeProcessorTime(name: string, uid: number | undefined): Proces
   }
 }
 
-/** The system counts in ticks of 10 ms, so one start has no figure of its own: many have a mean. */
+/** The system counts in ticks of 10 ms, so only the mean of many starts is exact. */
 const starts = 6;
-/** The load of a machine only adds, so the smallest mean counts. */
+/** The load of a machine only adds time, so the smallest mean counts. */
 const rounds = 3;
 
 /**
@@ -55,7 +55,7 @@ export function processorSecondsOf(command: readonly string[], env: Record<strin
   const means = Array.from({ length: rounds }, () => {
     const { status, stdout } = spawnSync("sh", ["-c", script, "sh", ...command], { env, encoding: "utf8" });
     if (status !== 0) throw new Error(`${command.join(" ")} failed`);
-    // Two lines each: of the shell, and of its children: "0m0.050s 0m0.010s".
+    // Two lines for each time, the shell's and its children's: "0m0.050s 0m0.010s".
     const [, first = "", , all = ""] = stdout.trim().split("\n");
     return (secondsIn(all) - secondsIn(first)) / starts;
   });

@@ -3,6 +3,7 @@
  * words, for a warning: in code bases known for their comments the first ratio is 28 to 53, the
  * second below 1 and the third below 0.1.
  */
+import { findComments } from "./comments.ts";
 
 export type Prose = {
   words: number;
@@ -21,10 +22,14 @@ const clause =
 
 export const goals = { pronouns: 55, clauses: 2, persons: 0.5 };
 
+/** A word that asks, in a sentence that ends in a question mark, hides no subject. */
+const asking = /\b(?:what|which|who|whom|whose)\b(?=[^.!?|]*\?)/gi;
+
 /** Counts in texts: comments of code, or the prose of pages. */
 export function measure(texts: readonly string[]): Prose {
   const prose = { words: 0, pronouns: 0, clauses: 0, persons: 0 };
-  for (const text of texts) {
+  for (const written of texts) {
+    const text = written.replaceAll(asking, "asks");
     const words = text.toLowerCase().match(/[a-z]+/g) ?? [];
     prose.words += words.length;
     prose.pronouns += words.filter((word) => pronoun.test(word)).length;
@@ -39,17 +44,11 @@ export function ratiosOf(prose: Prose): { pronouns: number; clauses: number; per
   return { pronouns: per(prose.pronouns), clauses: per(prose.clauses), persons: per(prose.persons) };
 }
 
-/**
- * The comments of a TypeScript or SQL source. Strings in the form of comments count too; they are
- * few.
- */
-export function commentsOf(path: string, text: string): string[] {
-  if (path.endsWith(".sql")) return [...text.matchAll(/--\s?(.*)$/gm)].map(([, comment]) => comment!);
-  const blocks = [...text.matchAll(/\/\*\*?([\s\S]*?)\*\//g)].map(([, comment]) =>
-    comment!.replace(/^\s*\*/gm, ""),
+/** The texts of a source's comments, without their marks. */
+export function commentsOf(path: string, source: string): string[] {
+  return findComments(path, source).map(({ text }) =>
+    text.replace(/^(?:\/\*\*?|\/\/|--)\s?|\*\/$/g, "").replace(/^\s*\*/gm, ""),
   );
-  const lines = [...text.matchAll(/(?:^|\s)\/\/\s(.*)$/gm)].map(([, comment]) => comment!);
-  return [...blocks, ...lines];
 }
 
 /** The prose of a page: without code, tables of names and links' addresses. */

@@ -1,5 +1,6 @@
 /** The loops of a replica: each repeats its pass until stopped (scheduler/loop.ts). */
 
+import { startCounting } from "../scheduler/counting.ts";
 import { startDeliverer } from "../scheduler/deliverer.ts";
 import { type Expirer, startExpirer, startReaper } from "../scheduler/endings/reaper.ts";
 import { type Loop, startLoop } from "../scheduler/loop.ts";
@@ -153,6 +154,7 @@ function startRegular(
   const { intervalMs } = config.reaper;
   return [
     repeat(foundation, "placing", config.sweepIntervalMs, () => work.placer.sweep()),
+    startCounting(common),
     startReaper({ ...common, rules: config.reaper, intervalMs, onReaped: telemetry.reaped }),
     startRetention({
       ...{ ...common, days: config.retentionDays, conversationDays: config.conversationDays },

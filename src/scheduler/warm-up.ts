@@ -15,7 +15,7 @@ import * as schedules from "../store/work/watchers/schedules.ts";
 import * as slotRows from "../store/work/watchers/slot-rows.ts";
 import { newId } from "../values/ids.ts";
 
-/** Ends the warm-up's transaction without a trace. */
+/** Rolls back the transaction of the warm-up. */
 class Undone extends Error {}
 
 /**
@@ -52,12 +52,12 @@ export function warmUp(db: Db, policy: FailurePolicy): Promise<void> {
 
 /**
  * Executes the statements of a trigger in the same way on `connections` of the pool for requests,
- * so that the first trigger on each is as fast as later ones. (A statement of a tenant has other
- * plans than the scheduler's, and its own on each connection.)
+ * so that the first trigger on each connection is as fast as later triggers. (A tenant's statements
+ * have other plans than the scheduler's statements, and each connection plans for itself.)
  */
 export async function warmUpTriggers(tenantDb: Db, connections: number): Promise<void> {
   if (connections < 1) return;
-  // Of its own: another connection holds the lock of another org's events.
+  // An unused org for each connection: another connection locks the events of its own org.
   const [orgId, watcherId, runId, sessionId] = [newId(), newId(), newId(), newId()];
   await withinOrg(orgId, () =>
     rehearse(tenantDb, async (tx) => {
@@ -93,8 +93,8 @@ const stay = (watcher: WatcherName) => ({
 });
 
 /**
- * Runs `fn` in a transaction that is rolled back. Not the store's `transaction`, which sends the
- * events at its end, and this one has none.
+ * Runs `fn` in a transaction that is rolled back. The `transaction` of the store would send events
+ * at its end; a rehearsal has no events.
  */
 async function rehearse(db: Db, fn: (tx: Db) => Promise<void>): Promise<void> {
   try {

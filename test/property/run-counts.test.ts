@@ -14,7 +14,7 @@ import { transaction } from "../../src/store/pg/database.ts";
 import { isPassing } from "../../src/store/pg/failures.ts";
 import { restore } from "../../src/store/work/runs/restorations.ts";
 import { type RunCounts, type RunCountsOf, summarize } from "../../src/store/work/runs/run-counts.ts";
-import { closePast, tend } from "../../src/store/work/service/partitions.ts";
+import { closePast, countOpenDay, tend } from "../../src/store/work/service/partitions.ts";
 import { addUpChanges } from "../../src/store/work/service/past-days.ts";
 import { moveBack } from "../../src/store/work/watchers/positions.ts";
 import { newId } from "../../src/values/ids.ts";
@@ -25,7 +25,7 @@ import { policy } from "../support/surroundings.ts";
 
 const database = useDatabase({ per: "file" });
 const timeLimitMs = isLong ? 60_000 : 6_000;
-const pastDays = 3;
+const pastDays = 4;
 const minuteMs = 60_000;
 const dayMs = 86_400_000;
 
@@ -59,6 +59,15 @@ const step = fc.oneof(
   {
     weight: 4,
     arbitrary: fc.record({ kind: fc.constant("close" as const), countedFrom: fc.constantFrom(1, 3) }),
+  },
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      kind: fc.constant("count" as const),
+      endsMin: fc.constantFrom(1, 3),
+      endsMax: fc.constantFrom(1, 2, 100),
+      countedFrom: fc.constantFrom(1, 3),
+    }),
   },
   { weight: 2, arbitrary: fc.record({ kind: fc.constant("addUp" as const), moreThan: fc.nat({ max: 2 }) }) },
   {
@@ -159,6 +168,9 @@ async function take(work: Work, one: Step): Promise<void> {
     case "close":
       await untilFree(() => transaction(db, (tx) => closePast(tx, one)));
       return;
+    case "count":
+      await untilFree(() => countOpenDay(db, { ...one, lagMs: 0 }));
+      return;
     case "addUp":
       return addUpChanges(db, one);
     case "drop":
@@ -199,13 +211,13 @@ function askedOf({ start, end, spanMs }: Question): RunCountsOf {
   return { orgId, spanMs, start: new Date(Math.min(one, other)), end: new Date(Math.max(one, other) + 1) };
 }
 
-/** No ended runs and no sums, and a partition for each past day. */
+/** No ended runs and no sums, and a partition for today and each past day. */
 async function beginAnew(): Promise<void> {
   const { db } = database;
   await sql`delete from run_count`.execute(db);
   await sql`delete from slot`.execute(db);
   await sql`delete from run_finished`.execute(db);
-  for (let back = 1; back <= pastDays; back++) {
+  for (let back = 0; back <= pastDays; back++) {
     const day = (more: number) => new Date(Date.now() - (back - more) * dayMs).toISOString().slice(0, 10);
     const name = `run_finished_${day(0).replaceAll("-", "")}`;
     await sql`drop table if exists ${sql.table(name)}`.execute(db);

@@ -1,15 +1,15 @@
 /**
- * The order of locks, checked: every transaction of the tests in this process takes its first locks
- * of the tables in the order that ARCHITECTURE.md names, or the test fails with the statement. A
- * deadlock needs two transactions at one moment; a wrong order shows in one transaction alone.
+ * Checks the order of locks: every transaction of the tests in this process takes its first locks
+ * of the tables in the order of ARCHITECTURE.md, or the test fails with the statement. A deadlock
+ * needs two transactions at one moment; a wrong order is visible in one transaction alone.
  *
- * Read from the texts of the statements: the tables of `update`, `delete from` and `for update`.
- * Not seen: locks by foreign keys, triggers and functions, and the order within a statement. Rows
- * that are passed by (`skip locked`) are not waited for, and inserted rows are nobody else's.
+ * The check reads the texts of statements: the tables of `update`, `delete from` and `for update`.
+ * The check does not see locks by foreign keys, triggers and functions, nor the order within a
+ * statement. `skip locked` waits for no row, and no other transaction can lock an inserted row.
  */
 import pg from "pg";
 
-/** Of each order, the tables from the first to the last. */
+/** The orders: the tables of each order, from the first to the last. */
 const orders: readonly (readonly string[])[] = [
   // biome-ignore format: one order, in one line
   ["member", "device", "device_grant", "join_code", "token", "hook", "run", "turn", "watcher", "agent"],
@@ -17,7 +17,7 @@ const orders: readonly (readonly string[])[] = [
   ["destination", "delivery"],
 ];
 
-/** Whether one order has the table before the other one. */
+/** Whether an order has `table` before `other`. */
 function isBefore(table: string, other: string): boolean {
   return orders.some((order) => order.includes(table) && order.indexOf(table) < order.indexOf(other));
 }
@@ -31,8 +31,8 @@ export function locksOf(text: string): string[] {
     .replaceAll(/--[^\n]*/g, " ")
     .replaceAll('"', "")
     .replaceAll(/\s+/g, " ");
-  // A whole org goes, table by table, when it has moved: it is behind its fence, and nobody writes
-  // it.
+  // After a move, the rows of a whole org are deleted table by table, behind the org's fence: no
+  // other transaction writes these rows.
   if (/^ ?delete from \w+ where (?:org_id|id) = \$1 ?$/.test(plain)) return [];
   for (const [, table] of plain.matchAll(/\b(?:update|delete from)\s+(?:only\s+)?(\w+)\b/g))
     found.add(table!);
@@ -45,7 +45,8 @@ export function locksOf(text: string): string[] {
     const aliases = clause[1]?.split(",").map((name) => name.trim().split(" ")[0]!);
     for (const { table, alias } of before) {
       if (aliases && !aliases.includes(alias)) continue;
-      // A caller's own token is held for share, which only its end waits for (callers.ts).
+      // A caller's own token is locked for share; only the end of the token waits for this lock
+      // (callers.ts).
       if (isPassing || (table === "token" && clause[0].endsWith("share"))) found.delete(table);
       else found.add(table);
     }
@@ -82,9 +83,7 @@ export const heldMark = "held by a test";
 /** A lock that contradicts its order. */
 export type WrongLock = { table: string; after: string; statement: string; before: string };
 
-/**
- * What the open transaction of a connection has locked: the statement of each table's first lock.
- */
+/** The locks of a connection's open transaction: the statement of each table's first lock. */
 type Open = { locked: Map<string, string>; isHeld: boolean };
 
 /** Follows the statements of connections. */

@@ -3,7 +3,7 @@
  * messages of servers. Colours (SGR) pass. Sequences for moving the cursor, clearing, titles, the
  * clipboard, links, reports and hidden text do not pass:
  *
- *   ESC [ … m                      passes, if it has digits, ";" and ":" only; without "conceal" (8)
+ *   ESC [ … m                      passes with digits, ";" and ":" only; without "conceal" (8)
  *   other CSI, two-byte escapes    dropped
  *   OSC, DCS, APC, PM, SOS         dropped up to their end, and to the end of the line at most
  *   C1 controls (8 bit)            treated as their two-byte forms

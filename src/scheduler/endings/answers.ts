@@ -1,6 +1,6 @@
 /**
- * Checks an agent's answer against its watcher's schema. Both were written by others: a pattern may
- * go back for years, and references that fork take as long. A check has a limit of time.
+ * Checks an agent's answer against its watcher's schema. People and agents wrote both: a pattern
+ * may backtrack for years, and so may references that fork. So a check has a limit of time.
  */
 import { type OutputUnit, type Schema, Validator } from "@cfworker/json-schema";
 import { BoundedWork } from "../../time/bounded.ts";
@@ -8,11 +8,11 @@ import { BoundedWork } from "../../time/bounded.ts";
 /** Maximum problems named; a wrong answer may have thousands. */
 const problemsShownMax = 5;
 const problemCharactersMax = 300;
-/** Milliseconds of one check; an ordinary one takes less than one. */
+/** Milliseconds of a check; an ordinary check takes less than 1 ms. */
 const checkMsMax = 50;
-/** A larger answer may take its time for its size. */
+/** A check of a larger answer may take longer, in proportion to the size. */
 const largeAnswerCharacters = 16_384;
-/** Checks by schema. On a busy machine each further one has twice the time of the one before. */
+/** Checks by schema. On a busy machine each try has twice the time of the previous try. */
 const checks = new BoundedWork({
   triesMs: [checkMsMax, 2 * checkMsMax, 4 * checkMsMax, 8 * checkMsMax, 16 * checkMsMax],
   slowMax: 1_000,
@@ -32,7 +32,7 @@ function innermost(errors: readonly OutputUnit[]): OutputUnit[] {
     let end = instanceLocation.lastIndexOf("/");
     while (end > 0) {
       const location = instanceLocation.slice(0, end);
-      // Its own outer locations are known, too.
+      // The outer locations of the error are known, too.
       if (outer.has(location)) break;
       outer.add(location);
       end = location.lastIndexOf("/");
@@ -42,9 +42,9 @@ function innermost(errors: readonly OutputUnit[]): OutputUnit[] {
 }
 
 /**
- * The innermost errors of an answer, none for a matching answer. Undefined for an unusable schema.
- * Of a large answer the first error is found alone, and its time is not held against the schema;
- * nor is the time of a machine that is busy with other processes.
+ * The innermost errors of an answer; empty for a matching answer; undefined for an unusable schema.
+ * For a large answer only the first error is searched. The time for a large answer, and the time of
+ * other processes on a busy machine, do not make a schema unusable.
  */
 function validate(answer: unknown, schema: unknown) {
   const text = JSON.stringify(schema);
@@ -59,15 +59,15 @@ function validate(answer: unknown, schema: unknown) {
     if (found === "late" && !isLarge) checks.noteSlow(text);
     return "late";
   } catch (error) {
-    // Of a schema that refers to itself, or of more errors than a call may have arguments.
+    // The schema refers to itself, or the errors are more than a call may have arguments.
     return error instanceof RangeError ? "endless" : undefined;
   }
 }
 
 /**
  * The problems of an answer under a JSON Schema (draft 2020-12), in words: "/severity: must be a
- * number"; undefined for a matching answer. An unusable schema counts as no schema: new ones are
- * refused when set, older ones may exist.
+ * number"; undefined for a matching answer. An unusable schema counts as no schema: a new unusable
+ * schema is refused when a person sets the schema, but old ones may exist.
  */
 export function problemsOf(answer: unknown, schema: unknown): string | undefined {
   const found = validate(answer, schema);

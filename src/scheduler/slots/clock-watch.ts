@@ -91,7 +91,8 @@ class ClockWatch {
       return;
     }
     this.#compareWith(found);
-    // Before the first request is answered: edits refuse a time that nobody has checked for an hour.
+    // Before the first request is answered: edits refuse a time that has not been checked for an
+    // hour.
     const { doubt, hasGoneBack } = this.#view;
     if (!doubt && !hasGoneBack && jumps.isDueToNote(found)) await jumps.noteSeen(this.#options.db);
   }

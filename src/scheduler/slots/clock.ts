@@ -7,8 +7,8 @@ import type { Logger } from "../../telemetry/log.ts";
  * the database's clock with its own monotonic clock.
  *
  *   steady    both clocks advanced together
- *   moved     forward by up to an hour in all within an hour, or back by any time: accepted; silence
- *             is ignored for a TTL
+ *   moved     forward by up to an hour in all within an hour, or back by any time: accepted;
+ *             silence is ignored for a TTL
  *   in doubt  forward by more. Until the doubt is resolved nothing is deleted by age, no due slots
  *             are recorded, and nothing is reaped or expired
  *

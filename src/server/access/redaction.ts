@@ -79,15 +79,15 @@ function hidePastAttempt(past: PastAttempt): void {
   if (past.isReported && past.reason !== "") past.reason = hiddenReason;
 }
 
-/** A readable run that waits for its next attempt has the reason of one on another device. */
+/** A readable run that waits for its next attempt may have the reason of an attempt elsewhere. */
 function hidePastReason(run: Run, hidden: ReadonlySet<Message>): void {
   if (run.pastAttempts.some((past) => hidden.has(past) && past.isReported && past.reason === run.reason))
     run.reason = hiddenReason;
 }
 
 /**
- * Whether a device may have written the run's own reason, with text of its program: of an end that
- * the device reported, and of a failure. A run that begins again has its last attempt's reason.
+ * Whether a device may have written the run's reason, with text of its program: the reason of a
+ * reported end, or of a failure. A run that begins again has the reason of its last attempt.
  */
 function hasToldReason({ status, isReported, reason, pastAttempts }: Run): boolean {
   if (reason === "") return false;
@@ -119,8 +119,9 @@ function hideTurn(turn: Turn): void {
 }
 
 /**
- * Devices' reports of runs quote their programs; other events do not, but for the last failure of a
- * paused watcher, questions with their answers, and a condition's error, which quotes the result.
+ * Devices' reports of runs quote their programs. Other events quote no program, except the last
+ * failure of a paused watcher, questions with their answers, and a condition's error, which quotes
+ * the result.
  */
 function hideEvent(event: Event): void {
   if (!event.data) return;

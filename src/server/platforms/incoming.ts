@@ -1,7 +1,7 @@
 /**
- * Messages of people on a platform become turns of its agent, or answer its question. The turn, its
- * message's id and the reply that is owed are one transaction, so a message that is told twice, by
- * the platform or to two replicas, is one turn.
+ * Messages of people on a platform become turns of its agent, or answer its question. One
+ * transaction stores the turn, the message's id and the owed reply, so a message that arrives
+ * twice, at one replica or at two, is one turn.
  */
 import { createHash } from "node:crypto";
 import { Refusal } from "../../errors.ts";
@@ -17,7 +17,7 @@ import { excerpt } from "../../values/excerpt.ts";
 import type { Heard } from "./lines/line.ts";
 import { answerByMessage } from "./questions.ts";
 
-/** Milliseconds from the claim, and until the claim. */
+/** Milliseconds after the claim, and before the claim. */
 const timeoutMs = 600_000;
 const startTimeoutMs = 600_000;
 const messageIdBytesMax = 200;
@@ -32,7 +32,7 @@ export type Addressee = {
 };
 
 /**
- * The reason for turning a message down; undefined for an admitted message. A direct message needs
+ * The reason for refusing a message; undefined for an admitted message. A direct message needs
  * its sender in `allow_from`, a message in a group needs the group in `allow_groups`. "*" admits
  * every sender or group; without the setting no message is admitted.
  */
@@ -51,8 +51,8 @@ export function refusalOf(
 const userPattern = /^[\p{L}\p{M}\p{N}\p{P}\p{S} ]{1,128}$/u;
 
 /**
- * The sender as a conversation names them: "telegram:12345", and apart from it
- * "telegram:12345@-100200" in a group, so that no group reads what was said in a direct chat.
+ * The name of the sender in a conversation: "telegram:12345" in a direct chat, and
+ * "telegram:12345@-100200" in a group, so that no group reads the messages of a direct chat.
  */
 export function userOf(
   kind: string,

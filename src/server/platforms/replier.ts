@@ -5,7 +5,7 @@
  *
  *   no post ──post "…"──▶ posted, id stored ──edits──▶ final text ──▶ (further parts) ──▶ sent
  *
- * A platform that edits no messages has the whole reply posted under the turn's id.
+ * On a platform without edits the whole reply is posted under the turn's id.
  */
 import type { Lease } from "../../store/agents/platform-leases.ts";
 import * as replies from "../../store/agents/platform-replies.ts";
@@ -24,11 +24,11 @@ const rereadMs = 5_000;
 /** Milliseconds before the second try; doubled after each failure, up to the maximum. */
 const retryMs = 2_000;
 const retryMsMax = 300_000;
-/** Milliseconds after which a reply that the platform does not take is given up. */
+/** Milliseconds after which a reply is given up, if the platform refuses the reply. */
 const giveUpMs = 86_400_000;
-/** Milliseconds that a reply waits at most for the reply before it in its conversation. */
+/** Maximum milliseconds that a reply waits for the previous reply of its conversation. */
 const orderWaitMs = 10_000;
-/** Failures after which a message that cannot be edited is posted anew. */
+/** Failures of edits after which the message is posted anew. */
 const editFailuresMax = 3;
 const placeholder = "…";
 
@@ -42,7 +42,7 @@ export type Replier = {
   mask: (text: string) => string;
   /** Aborts when another replica may have the lease. */
   signal: AbortSignal;
-  /** The try to send the reply before, in the same conversation; resolves when that has ended. */
+  /** The try to send the conversation's previous reply; resolves at the end of the try. */
   before: Promise<void> | undefined;
   said(): void;
   trouble(what: string): void;
@@ -75,7 +75,7 @@ export async function answer(how: Replier, owed: replies.OwedReply): Promise<voi
 async function speak(how: Replier, owed: replies.OwedReply): Promise<void> {
   const { line, signal } = how;
   const bell = new Bell();
-  // The turn is read after a reported change only; new text needs no read.
+  // The turn is read only after a reported change; new text needs no read.
   let mayHaveChanged = true;
   const speech = createSpeech(how.feed, owed, {
     change() {
@@ -120,7 +120,7 @@ async function look(
     await replies.fail(how.db, which, { error: "the turn was deleted" });
     return "ended";
   }
-  // A question that cannot be shown does not fail the reply.
+  // A failure to show a question does not fail the reply.
   await showQuestions(how, owed).catch((error: unknown) => how.trouble(troubleWith("question", error)));
   if (!turn.finishedAt) return undefined;
   await finish(how, owed, { text: finalText(turn), post });
@@ -128,15 +128,15 @@ async function look(
 }
 
 /**
- * Waits for the reply before, so that a conversation reads in its order. False if the lease may be
- * lost.
+ * Waits for the previous reply, so that a conversation reads in its order. False if the lease may
+ * be lost.
  */
 async function isNext({ before, signal }: Replier): Promise<boolean> {
   if (before) await within(before, orderWaitMs);
   return !signal.aborted;
 }
 
-/** The message that holds the reply. */
+/** The message with the reply. */
 function createPost(how: Replier, owed: replies.OwedReply) {
   const { db, line, lease, signal, trouble } = how;
   const { threadId, turnId } = owed;

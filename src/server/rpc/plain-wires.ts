@@ -1,6 +1,6 @@
 /**
- * What differs between the protocols of plain-calls.ts: how a message comes, and how an answer or
- * an error goes. Each is as in Connect's handlers (plain-calls.test.ts compares the bytes).
+ * The differences between the protocols of plain-calls.ts: the form of a message, of an answer and
+ * of an error. All bytes are as from Connect's handlers (plain-calls.test.ts compares the bytes).
  */
 import type { IncomingHttpHeaders, ServerHttp2Stream } from "node:http2";
 import type { Message } from "@bufbuild/protobuf";
@@ -26,25 +26,25 @@ import { blame } from "../http/port/malformed.ts";
 export type Wire = {
   name: "grpc" | "connect";
   /**
-   * Whether the call's message comes as it is, with a deadline that can be read and that a timer
-   * can wait for.
+   * Whether the call's message is uncompressed, and its deadline is readable and within the reach
+   * of a timer.
    */
   isPlain(headers: IncomingHttpHeaders): boolean;
   timeoutMsOf(headers: IncomingHttpHeaders): number | undefined;
-  /** Lists the compressions that the caller can read. */
+  /** Lists the compressions that the caller accepts. */
   encodingHeader: string;
-  /** Of each answer, before the handler adds its own. */
+  /** The headers of each answer, before the handler adds headers. */
   responseHeader: Record<string, string>;
   responseTrailer: Record<string, string>;
   /**
-   * The one message of the call, once its caller has sent all of it; undefined if the caller left
-   * before. Rejects as Connect's handlers do for a message that cannot be read or is too long,
-   * whose rest is not waited for; over gRPC also for no message, and for more than one.
+   * The one message of the call, after its last byte; undefined if the caller left before. Rejects
+   * as Connect's handlers do for an unreadable message, and for a message above the limit without
+   * waiting for its rest; over gRPC also for no message, and for several messages.
    */
   read(stream: ServerHttp2Stream, options: ReadOptions): Promise<Message | undefined>;
   /**
-   * The answer of a call whose message or error `serve` brings; `serve` undefined: the caller has
-   * left.
+   * The answer of a call, from the message or the error of `serve`; `serve` undefined: the caller
+   * has left.
    */
   answer(
     context: HandlerContext,

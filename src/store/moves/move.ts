@@ -1,12 +1,12 @@
 /**
- * Moves an org from one cell's database to another's. Each step may be repeated: a move that was
- * killed, wherever it was, goes on from where it stands when it is run again.
+ * Moves an org from the database of one cell to the database of another cell. Each step may be
+ * repeated: after a kill at any point, the next call continues the move from its last stored step.
  *
  *   source  ─▶ closing ─▶ fenced ──────────────────────────▶ moved (final)
  *   target                 └─▶ fenced ─▶ copied, compared ─┘   └─▶ open
  *
- * The source's `moved` decides: before it the org is the source's, and a move can be aborted; after
- * it the org is the target's.
+ * The state `moved` of the source decides: before `moved` the org belongs to the source, and the
+ * move can be aborted; afterwards the org belongs to the target.
  */
 import pg from "pg";
 import { codeOf, Refusal } from "../../errors.ts";
@@ -19,22 +19,20 @@ import type { OrgTable } from "./tables.ts";
 
 export type Moved = { tables: number; rows: number; fencedMs: number };
 
-/** A replica uses a looked-up token for 5 s; then it sees that the org is leaving. */
+/** A replica uses a looked-up token for 5 s; the next look-up shows the leaving org. */
 const closingMs = 6_000;
 /**
- * Milliseconds until devices that do not leave are fenced out all the same: shorter than the time
- * to be heard of (PINION_HEARTBEAT_TTL_MS), which runs for devices that have left.
+ * Milliseconds until the fence rises in spite of connected devices: shorter than the TTL
+ * (PINION_HEARTBEAT_TTL_MS), because the TTL runs for the devices that have left.
  */
 const drainMsMax = 20_000;
 const pollMs = 200;
-/** Milliseconds between words about a table that takes long. */
+/** Milliseconds between two reports about a large table. */
 const sayEveryMs = 2_000;
-/** A sequence at the target that is behind goes this far beyond the source's. */
+/** The distance by which a sequence of the target passes a greater sequence of the source. */
 const sequenceMargin = 1_000_000;
 
-/**
- * Moves the org, or goes on with its move. Refuses with `failed_precondition` before any change.
- */
+/** Moves the org, or continues its move. Refuses with `failed_precondition` before any change. */
 export function moveOrg(options: MoveOptions): Promise<Moved> {
   return withEnds(options, async (ends, tables) => {
     const { orgId } = options;
@@ -69,7 +67,7 @@ export function moveOrg(options: MoveOptions): Promise<Moved> {
   });
 }
 
-/** What a move would do; changes nothing. */
+/** Counts the rows that a move would copy; changes nothing. */
 export function planMove(options: MoveOptions): Promise<{ tables: { table: string; rows: number }[] }> {
   return withEnds(options, async (ends, tables) => {
     await check(ends, options);
@@ -82,7 +80,7 @@ export function planMove(options: MoveOptions): Promise<{ tables: { table: strin
   });
 }
 
-/** Gives up a move before its switch: the org is the source's as before. */
+/** Gives up a move before its switch: the org belongs to the source, as before. */
 export function abortMove(options: MoveOptions): Promise<void> {
   return withEnds(options, async ({ source, target }, tables) => {
     const { orgId } = options;
@@ -104,7 +102,7 @@ export function abortMove(options: MoveOptions): Promise<void> {
   });
 }
 
-/** Deletes what the source kept of a moved org: from now on its old tokens are unknown here. */
+/** Deletes a moved org's rows at the source. Afterwards the source knows no token of the org. */
 export function forgetMoved(options: MoveOptions): Promise<void> {
   return withEnds(options, async ({ source, target }, tables) => {
     const { orgId, cell } = options;
@@ -122,7 +120,7 @@ async function set(client: pg.Client, orgId: string, assignments: string): Promi
   await client.query(`update org_move set ${assignments} where org_id = $1`, [orgId]);
 }
 
-/** Replicas see the row: they send devices away, and take no more calls of the org. */
+/** Replicas see the new row, send the org's devices away, and take no more calls of the org. */
 async function close(source: pg.Client, { orgId, cell }: MoveOptions): Promise<void> {
   await source.query(
     `insert into org_move (org_id, direction, cell, state) values ($1, 'out', $2, 'closing') on conflict do nothing`,
@@ -130,7 +128,7 @@ async function close(source: pg.Client, { orgId, cell }: MoveOptions): Promise<v
   );
 }
 
-/** Until no device of the org is connected, and each replica has looked at its tokens again. */
+/** Waits until no device of the org is connected, and each replica has looked up tokens again. */
 async function waitForDevices(source: pg.Client, orgId: string): Promise<void> {
   for (;;) {
     const { rows } = await source.query<{ isLeft: boolean }>(
@@ -164,7 +162,7 @@ async function prepareTarget(
   });
 }
 
-/** The days of the source; a day whose rows are in the default partition has none of its own. */
+/** Creates the source's partitions of days. Rows in the default partition have no own partition. */
 async function createPartitions({ source, target }: Ends, tables: readonly OrgTable[]): Promise<void> {
   for (const { name } of tables.filter(({ isPartitioned }) => isPartitioned)) {
     const { rows } = await source.query<{ name: string; bound: string }>(
@@ -187,13 +185,13 @@ async function createPartitions({ source, target }: Ends, tables: readonly OrgTa
 }
 
 /**
- * The org brings the sums of its past days (work/service/past-days.ts), so the target adds changes
- * of those days to them. A day without a partition there has its rows in the default partition,
- * which does.
+ * The org brings the sums of its past days (work/service/past-days.ts), so the target must add
+ * later changes of these days to the sums. The rows of a day without a partition at the target are
+ * in the default partition, which already adds changes.
  */
 async function countChanges({ source, target }: Ends, orgId: string): Promise<void> {
   const { rows } = await source.query<{ name: string }>(
-    "select 'run_finished_' || to_char(day, 'YYYYMMDD') as name from run_count where org_id = $1 order by day",
+    "select 'run_finished_' || to_char(day, 'YYYYMMDD') as name from run_count where org_id = $1 and until is null order by day",
     [orgId],
   );
   for (const { name } of rows) {
@@ -247,7 +245,7 @@ async function advanceSequences({ source, target }: Ends): Promise<void> {
   }
 }
 
-/** Takes the target's fence down. Runs go on: their times to be heard of begin anew. */
+/** Lowers the fence of the target. Runs continue: their time without a heartbeat begins anew. */
 async function open(
   { source, target }: Ends,
   tables: readonly OrgTable[],
@@ -272,6 +270,9 @@ async function open(
         "update run set last_beat_at = clock_timestamp() where org_id = $1 and last_beat_at is not null",
         [orgId],
       );
+      // The sums of the open day (work/service/open-day.ts) are the source's.
+      await target.query("delete from run_count where org_id = $1 and until is not null", [orgId]);
+      await target.query("call watch_usage_sums()");
       const later = `+ $2 * interval '1 ms'`;
       await target.query(
         `update turn set deadline_at = deadline_at ${later}, expires_at = expires_at ${later},

@@ -1,8 +1,8 @@
 /**
  * The columns of prepared statements. PostgreSQL describes them when a connection asks, and they
- * never change as long as the statement is prepared: PostgreSQL refuses to execute a statement whose
- * columns a migration has changed (failures.ts, isOutdated). So each connection asks once for each
- * statement, and not each time, as pg does: some statements of a run have thirty columns.
+ * never change as long as the statement is prepared: PostgreSQL refuses to execute a statement
+ * whose columns a migration has changed (failures.ts, isOutdated). So each connection asks once for
+ * each statement, and not each time, as pg does: some statements of a run have thirty columns.
  */
 
 /** The parts of pg's own result that its declarations lack. */

@@ -2,11 +2,11 @@
  * Statements in one round trip: sent in one write, executed one after another, answered together.
  *
  *   begin ─┬─ set_config … ─┬─ insert … ─┬─ commit ─┬─ Sync
- *          └─ fails: PostgreSQL skips all that follow, up to the Sync
+ *          └─ fails: PostgreSQL skips the rest, up to the Sync
  *
- * The statements share one `Sync` of the extended protocol. A "pipeline" of pg would not do: a
- * pipeline sends a Sync after each statement, so that PostgreSQL would execute a statement although
- * the `begin` or the change of role before the statement had failed.
+ * The statements share one `Sync` of the extended protocol. A "pipeline" of pg would be wrong: a
+ * pipeline sends a Sync after each statement, so PostgreSQL would execute a statement after a
+ * failed `begin` or a failed change of role.
  */
 import pg from "pg";
 import { columnsOf, noteColumns, type RowReader } from "./columns.ts";
@@ -28,9 +28,8 @@ export function sendJoined(client: pg.ClientBase, statements: readonly Statement
 
 /**
  * Sends one statement, like `client.query`, but without a leak of `client.query`: pg assigns a new
- * function to its query, and V8 keeps a function that is assigned to a property among the old
- * objects. The function would keep the query, its rows and its promise until the next full
- * collection.
+ * function to a property of its query, and V8 keeps such a function among the old objects. The
+ * function would keep the query, its rows and its promise until the next full collection.
  */
 export async function sendAlone(client: pg.ClientBase, statement: Statement): Promise<Result | undefined> {
   try {
@@ -48,7 +47,7 @@ export async function sendAlone(client: pg.ClientBase, statement: Statement): Pr
 
 type Callback = (error: Error | null, results?: Result[]) => void;
 
-/** A callback that passes on the first answer, and keeps no promise afterwards. */
+/** A callback for the first answer. Afterwards the callback keeps no promise. */
 function tellOnce(resolve: (results: Result[]) => void, reject: (error: Error) => void): Callback {
   let waiting: { resolve: typeof resolve; reject: typeof reject } | undefined = { resolve, reject };
   return (error, results = []) => {
@@ -116,8 +115,8 @@ function submitTo(connection: Line, member: Member, { isAlone }: { isAlone: bool
 }
 
 /**
- * One query for the client, made of several statements (the members): hands each answer to the
- * member that PostgreSQL answers at the moment. A single statement is sent as pg sends a query.
+ * One query for the client, made of several statements (the members). Each answer goes to the
+ * member whose turn it is. A single statement is sent as pg sends a query.
  * After the end, the object keeps no member and no result.
  */
 class Joined {
@@ -126,7 +125,7 @@ class Joined {
    * number.
    */
   readonly query_timeout: number;
-  /** The client puts a function in its place that stops the client's timer and then calls it. */
+  /** The client replaces the callback by a function that stops the timer and calls the callback. */
   callback: Callback;
   readonly #isAlone: boolean;
   #members: Member[];
@@ -157,7 +156,7 @@ class Joined {
     });
   }
 
-  /** The client reads name and text to note the statements that the connection has prepared. */
+  /** The client reads name and text, and notes the prepared statements of the connection. */
   get name(): string | undefined {
     return this.#members[this.#at]?.name;
   }
@@ -173,8 +172,8 @@ class Joined {
     connection.stream.cork();
     try {
       for (const member of this.#members) {
-        // The member has a value that cannot be sent: the members before are executed, the
-        // members after are not.
+        // The member has a value that pg cannot send: PostgreSQL executes the members before, and
+        // no member after.
         const refused = submitTo(connection, member, { isAlone: false });
         if (refused) this.#error ??= refused;
         if (this.#error) break;
@@ -208,7 +207,7 @@ class Joined {
     this.#next();
   }
 
-  /** A text that is sent alone may contain several statements; its one member takes all answers. */
+  /** A text sent alone may contain several statements; its single member takes all answers. */
   #next(): void {
     if (!this.#isAlone) this.#at++;
   }

@@ -1,11 +1,11 @@
 /**
  * The connections of a pool, lent to callers. A connection returns to the pool only in a usable
- * state. A caller who finds no idle connection waits for the next connection: the first one that
- * another caller gives back, or a new one that is opened meanwhile. Opening a connection takes ten
- * times as long as most callers keep theirs, and longer under load.
+ * state. Without an idle connection a caller waits for the first returned or new connection.
+ * Opening a connection takes ten times as long as most callers keep a connection, and longer under
+ * load.
  *
  *   caller ─▶ idle? ─yes─▶ lent ─given back─▶ the caller who has waited longest, or idle
- *               └─no─▶ waits, and one more is opened ─▶ the caller who has waited longest, or idle
+ *               └─no─▶ waits; a connection is opened ─▶ the caller who has waited longest, or idle
  */
 import type pg from "pg";
 import type { Logger } from "../../telemetry/log.ts";
@@ -70,7 +70,7 @@ export class Lender implements ClientPool {
     });
   }
 
-  /** One at a time: most who wait are served by the connections of others. */
+  /** Opens one connection at a time: most waiting callers get a returned connection. */
   #openOne(): void {
     const { pool, max, log } = this.#options;
     if (this.#isOpening || this.#waiting.length === 0 || pool.totalCount >= max) return;
@@ -94,7 +94,7 @@ export class Lender implements ClientPool {
     );
   }
 
-  /** Passes a usable connection on to the first who waits. */
+  /** Passes a usable connection on to the first waiting caller. */
   #pass(lent: Lent): void {
     const next = this.#waiting.shift();
     if (!next) {
@@ -108,7 +108,7 @@ export class Lender implements ClientPool {
   #giveBack(lent: Lent, failure: Error | boolean | undefined): void {
     const { doomed, log } = this.#options;
     const { client, release } = lent;
-    // Otherwise the server has ended the connection and the socket's end is still on its way, or an
+    // Not sound: the server has ended the connection and the end of the socket is on its way, or an
     // answer is outstanding.
     const isSound = !failure && !doomed.has(client) && isReady(client);
     const status = client.getTransactionStatus();
@@ -116,8 +116,8 @@ export class Lender implements ClientPool {
       this.#pass(lent);
       return;
     }
-    // A failed transaction with an interrupted rollback, or a forgotten transaction: the next user
-    // would write into a transaction that never commits.
+    // A failed transaction with an interrupted rollback, or a forgotten transaction: the writes of
+    // the next caller would never be committed.
     if (isSound) {
       log?.warn({ status }, "a database connection came back within a transaction and was destroyed");
     }

@@ -1,6 +1,6 @@
 /**
- * A daemon replaces its own program by the server's newer one: real one-file daemons, built from
- * this checkout with different versions, and a newer version that ends at once.
+ * A daemon replaces its own program by the server's newer program. The tests use real one-file
+ * daemons, built from this checkout with different versions, and a newer version that ends at once.
  */
 import { execFile, spawn, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
@@ -38,10 +38,10 @@ const system = `${process.platform}-${process.arch}`;
 const file = `piniond-${system}.gz`;
 const patienceMs = 60_000;
 const newer = "9.1.0";
-/** A program of a run that ends once this file is there. */
+/** The program of a run ends after the creation of this file. */
 const gate = join(place, "gate");
 
-/** Fetching and starting a program takes its time on a busy machine. */
+/** Waits with patience: a busy machine fetches and starts a program slowly. */
 const eventually = (look: () => Promise<unknown> | unknown, what: string) =>
   vi.waitFor(
     async () => {
@@ -55,22 +55,22 @@ if (!isPossible) noticeSkipped("a daemon's upgrade", "Linux");
 
 const env = { HOME: home, PATH: "/usr/bin:/bin", LANG: "C.UTF-8" };
 
-/** Makes the server give this program under this version. */
+/** Makes the server offer the program as this version. */
 function offer(version: string, packed: Buffer, sha256 = createHash("sha256").update(packed).digest("hex")) {
   writeFileSync(join(offered, file), packed);
   const downloads = [{ program: "piniond", system, file, bytes: packed.length, sha256 }];
   writeFileSync(join(offered, "manifest.json"), JSON.stringify({ version, downloads }));
 }
 
-/** A newer version that answers `--version`, and then does nothing for as long as one lets it. */
+/** A newer version that answers `--version`, and then hangs. */
 const hanging = (version: string) =>
   gzipSync(`#!/bin/sh\n[ "$1" = --version ] && { echo ${version}; exit 0; }\nexec sleep 600\n`);
 
-/** A newer version that answers `--version`, as the check wants, and ends at every other start. */
+/** A newer version that answers `--version`, for the check, and fails at every other start. */
 const broken = (version: string) =>
   gzipSync(`#!/bin/sh\n[ "$1" = --version ] && { echo ${version}; exit 0; }\necho broken >&2\nexit 9\n`);
 
-/** Not by spawnSync: the server is in this process. */
+/** Runs the upgrade without spawnSync, because the server is in the test's process. */
 const upgrade = (...words: string[]) =>
   run(program, ["upgrade", ...words], { env, timeout: 120_000 }).then(
     ({ stdout, stderr }) => ({ status: 0, stdout, stderr }),
@@ -129,7 +129,7 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
   };
   let hung: Hung;
 
-  /** Another device with its own daemon, whose upgrade hangs while the tests of this file go on. */
+  /** Another device with its own daemon, whose upgrade hangs while the other tests run. */
   async function hangAnother(): Promise<Hung> {
     const home = join(place, "another");
     mkdirSync(join(home, "bin"), { recursive: true });
@@ -187,7 +187,7 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
     expect(ended.stderr).toContain("9.0.0 did not come up: the program ended with code 9");
     expect(record()).toMatchObject({ state: "rolled_back", from: version, to: "9.0.0" });
     await eventually(() => isServing(version), "the old daemon again");
-    // The same process, so a service manager sees nothing.
+    // The process is the same, so a service manager sees no change.
     expect(readFileSync(join(state, "daemon.lock"), "utf8")).toContain(`"pid":${pid}`);
     expect(readdirSync(join(home, "bin"))).toEqual(["piniond"]);
     await eventually(async () => (await device()).upgrade?.failedVersion === "9.0.0", "the told failure");
@@ -211,7 +211,7 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
     const ended = await untilStatus(clients, { workId: slow!.id }, RunStatus.COMPLETED, patienceMs);
     expect(ended.attempt).toBe(1);
     await eventually(() => record().state === "kept", "the upgrade");
-    // The parent has become the new program: the process of the beginning holds the state.
+    // The parent has become the new program: the first process holds the state.
     await eventually(
       () => readLock().includes(`"pid":${pid}`) && !existsSync(join(home, "bin/.piniond.next")),
       "the new program in the old process",
@@ -219,7 +219,7 @@ describe.skipIf(!isPossible)("a daemon's upgrade", () => {
     await eventually(() => isServing(newer), "the new daemon");
     expect((await device()).upgrade).toMatchObject({ mode: UpgradeMode.AUTOMATIC, failedVersion: "" });
     expect(spawnSync(program, ["--version"], { env, encoding: "utf8" }).stdout.trim()).toBe(newer);
-    // Secrets were handed on, and are not readable in the process's environment.
+    // The new program has the secrets, and the environment of its process does not show them.
     expect(readFileSync(`/proc/${pid}/environ`, "utf8")).not.toContain("of-the-house");
     const status = spawnSync(program, ["status"], { env, encoding: "utf8" });
     expect(status.stdout).toContain(`upgraded from ${version} to ${newer}`);

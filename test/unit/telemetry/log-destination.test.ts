@@ -33,7 +33,11 @@ test("lines that could not be written are counted, and told in the log once it c
   // More than may wait: a reader that takes nothing costs lines, not memory.
   const large = "x".repeat(1024 * 1024);
   for (let count = 0; count < 20; count += 1) log.info({ count }, large);
-  await vi.waitFor(() => expect(readFileSync(path, "utf8")).toContain("could not be written"), 5_000);
+  // The file has some 16 MiB, and a busy machine writes and reads them slowly.
+  await vi.waitFor(() => expect(readFileSync(path, "utf8")).toContain("could not be written"), {
+    timeout: 30_000,
+    interval: 200,
+  });
   const told = readFileSync(path, "utf8")
     .trimEnd()
     .split("\n")
@@ -42,7 +46,7 @@ test("lines that could not be written are counted, and told in the log once it c
   expect(told.filter(({ count }) => count !== undefined)).toHaveLength(20 - lines);
   expect(lines).toBeGreaterThan(0);
   closeSync(descriptor);
-});
+}, 60_000);
 
 test("a long text of a stranger is searched for secrets in a time that grows with its length", async () => {
   const { path, descriptor } = openTemporary();

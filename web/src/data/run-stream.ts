@@ -115,7 +115,7 @@ export async function followRun(stream: RunStream, runId: string, abort: AbortSi
   if (!abort.aborted) await readStored(stream, abort);
 }
 
-/** Counts the late results of a run, which come after its stream has ended; returns the end of it. */
+/** Counts the late results of a run, after the end of its stream; returns the end of the count. */
 export function hearLateResults(stream: RunStream, runId: string): () => void {
   const note = () => {
     stream.lateNews.value += 1;

@@ -13,7 +13,8 @@ const patterns = new Map<string, RegExp>();
 
 /**
  * Matches a text against a pattern of the .proto files. The validator's own engine is for patterns
- * of strangers, and spends half a second on its tables of Unicode; ours are few, known, and linear.
+ * of strangers, and spends 0.5 s on its tables of Unicode; the patterns of the .proto files are
+ * few, known, and linear.
  */
 function matchPattern(pattern: string, text: string): boolean {
   let compiled = patterns.get(pattern);

@@ -38,7 +38,7 @@ export type SessionView = {
  * (outstanding.ts), so that the device keeps within its slots. The dispatcher knows the session by
  * this seat.
  *
- *   claimed ─▶ held until due and a slot is free (ahead.ts) ─▶ assignment ─▶ settled: the slot is free
+ *   claimed ─▶ held until due and a slot is free (ahead.ts) ─▶ assignment ─▶ settled: a free slot
  */
 export class Assignments implements AheadSession, Seat {
   // The session's name, from its welcome on.

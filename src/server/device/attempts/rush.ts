@@ -19,7 +19,7 @@ export type Held = {
  * accept and a completion handled for each frame that has left, the last device of a rush would
  * wait for the work of all others.
  *
- *   calm ──goesOn──▶ rush ──end, or rushMsMax──▶ messages go on, some milliseconds in each turn ──▶ calm
+ *   calm ──goesOn──▶ rush ──end, or rushMsMax──▶ messages go on, some ms in each turn ──▶ calm
  *     └──a turn's milliseconds are used up──────────▲
  */
 export class Rush {

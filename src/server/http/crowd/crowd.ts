@@ -12,9 +12,9 @@
  *   all bodies together are limited.
  * - Requests without a token are counted by address and in all; requests above the limits are
  *   refused before any work is done, and their connections are closed soon.
- * - After such an end, new connections of the address may open few streams until a token on them has
- *   been verified, and wait for the connections of other addresses (suspects.ts). Above the limit of
- *   all addresses together this holds for every new connection.
+ * - After such an end, a new connection of the address may open few streams until a token on the
+ *   connection has been verified, and waits for the connections of other addresses (suspects.ts).
+ *   Above the limit of all addresses together the same holds for every new connection.
  * - New connections of addresses that have a known connection are served before others, which take
  *   turns by address.
  *

@@ -80,8 +80,8 @@ type Rules = {
  * A session under watch: one object in place of a closure for each step, because each idle device
  * has a session.
  *
- * - A suspect peer gets few streams. The library enforces the limit from here on, before the peer has
- *   heard of the limit; streams above it are refused, and may be tried again.
+ * - A suspect peer gets few streams. The library enforces the limit from here on, before the peer
+ *   has heard of the limit; streams above the limit are refused, and may be tried again.
  * - A known connection with many streams may open more.
  * - After each interval without bytes from the peer the session is pinged, and destroyed without an
  *   answer.

@@ -9,9 +9,8 @@ import type { AttemptName, AttemptSettlement, Settled } from "./settlements.ts";
 /**
  * Completions: the end of nearly every run, in a statement of its own. The statement of
  * settlements.ts decides about attempts, deferrals and back-offs on locked rows; a completion needs
- * none of these decisions. Here the live run is deleted under its attempt token, and the other rows
- * are written from the deleted row. `test/property/completions.test.ts` compares the two
- * statements.
+ * no such decision. Here the live run is deleted under its attempt token, and the other rows are
+ * written from the deleted row. `test/property/completions.test.ts` compares the two statements.
  */
 
 /** A device's report that its attempt completed. */
@@ -31,7 +30,7 @@ export function isCompleted(settlement: AttemptSettlement): settlement is Comple
   );
 }
 
-/** The facts of an ended run that its report does not have. */
+/** Facts of an ended run, beyond its report. */
 type Found = {
   ord: number;
   watcherId: string;
@@ -55,10 +54,10 @@ type Found = {
 export async function complete(db: Db, completions: readonly Completed[]): Promise<Settled[]> {
   if (completions.length === 0) return [];
   const input = inputOf(completions);
-  // A sort costs as much as all else that is done with one row.
+  // For one row a sort costs as much as the rest of the statement.
   const byWatcher = completions.length === 1 ? sql`` : sql`order by org_id, watcher_id`;
   const { rows } = await sql<Found>`${ofAnySize}
-    -- The runs in the order in which all transactions lock runs. While this transaction waited for a run, the accept may have been written.
+    -- The runs, in the order of locks of all transactions. The accept may have been written while this transaction waited for a run.
     with gone as (
       delete from run r using (select * from ${input} order by org_id, run_id) i
       where r.org_id = i.org_id and r.id = i.run_id and r.attempt_token = i.token and r.device_id = i.reporter
@@ -78,7 +77,7 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
     fired as (
       update watcher w set
         last_fired_at = now(),
-        -- A window before the watcher's last one (a retry of an old run, a backfilled slot) is stored, and the last one stays the last.
+        -- A window before the watcher's last window (a retry of an old run, a backfilled slot) is stored; the last window stays the last.
         last_window_id = case when g.window_end >= coalesce(w.window_cursor_at, g.window_end) then g.id else w.last_window_id end,
         last_window_at = case when g.window_end >= coalesce(w.window_cursor_at, g.window_end)
           then greatest(now(), g.claimed_at, g.was_started_at) else w.last_window_at end,
@@ -92,7 +91,7 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
     select g.ord, g.watcher_id as "watcherId", g.agent_id as "agentId", g.is_pinned as "isPinned", g.due_at as "dueAt",
       g.why as reason, g.attempt, n.notify, coalesce(n.consecutive_failures > 0, false) as "wasFailing",
       n.last_window_id as "priorWindowId",
-      -- Another transaction that still sees this run as active may be adding the next slot to the backlog.
+      -- Another transaction still sees this run as active, and may add the next slot to the backlog.
       coalesce(o.overlap <> 'skip', false)
         or exists (select from backlog b where b.org_id = g.org_id and b.watcher_id = g.watcher_id) as "hasBacklog",
       exists (select from watcher_after a where a.org_id = g.org_id and a.after_id = g.watcher_id) as "hasFollowers"
@@ -100,7 +99,7 @@ export async function complete(db: Db, completions: readonly Completed[]): Promi
       left join lateral (
         select overlap, notify is not null as is_telling from watcher where org_id = g.org_id and id = g.watcher_id
       ) o on true
-      -- The message tells of the failures and of the window before this end: as in the locked row.
+      -- A message contains the failures and the window before this end, as in the locked row.
       left join lateral (
         select notify, consecutive_failures, last_window_id from watcher
         where o.is_telling and org_id = g.org_id and id = g.watcher_id
@@ -165,7 +164,7 @@ export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Pr
     token: ["uuid", (a) => a.attemptToken],
   });
   const { rows } = await sql<PastVerdict>`
-    -- The window belongs to the last attempt; an earlier, failed attempt has none.
+    -- The window belongs to the last attempt; an earlier, failed attempt has no window.
     select case when l.is_last then f.window_id end as "windowId",
       case
         when l.is_last and f.is_reported then 'already_stored'
@@ -180,7 +179,7 @@ export async function findVerdicts(db: Db, attempts: readonly AttemptName[]): Pr
         select coalesce(f.attempt_token = i.token and f.device_id = i.device_id, false) as is_last
       ) l
       left join lateral (
-        -- Another worker may have the run by now, so each past attempt names its device. An attempt without the name was pinned.
+        -- Another worker may have the run by now, so each past attempt names its device. An attempt without a device was pinned.
         select entry from jsonb_array_elements(coalesce(f.past_attempts, r.past_attempts)) entry
         where entry->>'token' = i.token::text
           and coalesce((entry->>'device_id')::uuid, f.device_id, r.device_id) = i.device_id

@@ -10,6 +10,12 @@ import { aheadMsMax } from "./run-claims.ts";
 const clocksMsMax = 3_600_000;
 
 /**
+ * When a run that was due at `since` or later ended at the earliest: after it was due, or it was
+ * claimed ahead.
+ */
+export const endedSince = (since: Date) => new Date(since.getTime() - aheadMsMax);
+
+/**
  * The conditions on runs `r` that were due at `since` or later, and before `until`. Ids and ends
  * say about when a run was due, and keep other days from being read; live runs are few.
  */
@@ -20,9 +26,7 @@ export function dueWithin(
   const where: RawBuilder<unknown>[] = [];
   if (since) {
     where.push(sql`r.due_at >= ${since}`);
-    // An ended run ended after it was due, or was claimed ahead.
-    const endedAt = new Date(since.getTime() - aheadMsMax);
-    if (!isLive) where.push(sql`(r.finished_at is null or r.finished_at >= ${endedAt})`);
+    if (!isLive) where.push(sql`(r.finished_at is null or r.finished_at >= ${endedSince(since)})`);
   }
   if (until) {
     where.push(sql`r.due_at < ${until}`);

@@ -5,7 +5,7 @@ import { onlyRow } from "../../pg/values/only-row.ts";
 import { ofFew } from "../../pg/values/unnest.ts";
 import type { FinishedStatus, SkipReason } from "../attempts/settlements.ts";
 import { isAhead } from "./live-runs.ts";
-import { devicesWith, dueWithin, isOnDeviceWith, isOneOf } from "./run-filters.ts";
+import { devicesWith, dueWithin, endedSince, isOnDeviceWith, isOneOf } from "./run-filters.ts";
 
 /** Runs for readers, and requests to end runs. */
 
@@ -73,7 +73,8 @@ const columns = sql`
   r.past_attempts as "pastAttempts", r.finished_at as "finishedAt", r.skip_reason as "skipReason",
   r.exit_code as "exitCode", r.signal, r.duration_ms as "durationMs", r.output_tail as "outputTail",
   r.window_id as "windowId", r.is_reported as "isReported",
-  -- As dispatched (server/device/messages/messages.ts): the watcher's, and where it names none, the agent's.
+  -- As dispatched (server/device/messages/messages.ts): the watcher's, and where it names none, the
+  -- agent's.
   coalesce(
     nullif((select v.agent_work->>'workspace' from watcher_revision v
       where v.org_id = r.org_id and v.watcher_id = r.watcher_id and v.version = r.watcher_version), ''),
@@ -123,7 +124,7 @@ type RunsWanted = {
 export async function list(db: Db, wanted: RunsWanted): Promise<RunRow[]> {
   const { orgId, labels = [], limit } = wanted;
   const where = conditionsOf(wanted);
-  if (labels.length === 0) return listWhere(db, where, limit, notedBefore(wanted));
+  if (labels.length === 0) return listWhere(db, where, limit, notedBefore(wanted), wanted.since);
   const onThem = [...where, isOnDeviceWith(labels)];
   if (isOfFew(wanted)) return listWhere(db, onThem, limit, notedBefore(wanted));
   const deviceIds = await devicesWith(db, { orgId, labels });
@@ -201,19 +202,32 @@ const notedBefore = (wanted: RunsWanted) =>
     ? sql`with noted as materialized (${notedRuns(wanted)})`
     : sql``;
 
+/** Some of the conditions are those of `since`, if it is given. */
 async function listWhere(
   db: Db,
   where: RawBuilder<unknown>[],
   limit: number,
   before: RawBuilder<unknown> = sql``,
+  since?: Date,
 ): Promise<RunRow[]> {
+  const found = since ? pagesSince(where, limit, since) : sql`run_all`;
   const { rows } = await sql<RunRow>`${before}
-    select ${columns} from run_all r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
-    where ${sql.join(where, sql` and `)}
+    select ${columns} from ${found} r left join watcher w on w.org_id = r.org_id and w.id = r.watcher_id
+    ${since ? sql`` : sql`where ${sql.join(where, sql` and `)}`}
     order by r.id desc
     limit ${limit}
   `.execute(db);
   return rows;
+}
+
+/**
+ * A page of live runs and one of ended runs. Together their bound on the end has an alternative,
+ * which no index takes: in the order of the page the whole day before `since` would be read.
+ */
+function pagesSince(where: RawBuilder<unknown>[], limit: number, since: Date): RawBuilder<unknown> {
+  const page = (bound: RawBuilder<unknown>) => sql`(
+    select r.* from run_all r where ${sql.join(where, sql` and `)} and ${bound} order by r.id desc limit ${limit})`;
+  return sql`(${page(sql`r.finished_at is null`)} union all ${page(sql`r.finished_at >= ${endedSince(since)}`)})`;
 }
 
 /** The active run of a watcher. */

@@ -1,6 +1,7 @@
 import { type RawBuilder, sql } from "kysely";
 import { type Db, transaction } from "../../pg/database.ts";
 import { lockGivingWay, type Send } from "../../pg/give-way.ts";
+import * as openDay from "./open-day.ts";
 import * as pastDays from "./past-days.ts";
 
 /**
@@ -92,6 +93,14 @@ export async function closePast(tx: Db, options?: { countedFrom: number }): Prom
   return pastDays.closeNewest(tx, options);
 }
 
+/**
+ * Counts ends of the open day (open-day.ts); whether more is left to count. Nothing is counted
+ * while another replica is tending. Fails like `tend`.
+ */
+export function countOpenDay(db: Db, limits?: openDay.Limits): Promise<boolean> {
+  return openDay.count(db, takeTurn, limits);
+}
+
 /** The time from which ages count, as a part of SQL. */
 export const moment = (at: Date | undefined) => (at ? sql`${at}::timestamptz` : sql`now()`);
 
@@ -103,7 +112,8 @@ async function findComing(tx: Db, table: string): Promise<Day[]> {
     select ${table} || '_' || to_char(day, 'YYYYMMDD') as name, day::date::text as start, (day + interval '1 day')::date::text as "end"
     from generate_series((now() at time zone 'UTC')::date, (now() at time zone 'UTC')::date + ${daysAhead}::int, interval '1 day') day
     where to_regclass(${table} || '_' || to_char(day, 'YYYYMMDD')) is null
-      -- Rows that fell into the default partition meanwhile keep their day out of a partition of its own.
+      -- Rows that fell into the default partition meanwhile keep their day out of a partition of
+      -- its own.
       and not exists (select from ${sql.ref(`${table}_default`)}
         where finished_at >= day at time zone 'UTC' and finished_at < (day + interval '1 day') at time zone 'UTC')
   `.execute(tx);

@@ -1,12 +1,17 @@
 import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
+import * as deviceBlocks from "./device-blocks.ts";
+import * as usage from "./usage.ts";
 
 /**
  * Past days of ended runs, whose ends are counted without reading each (run-counts.ts). Nothing
  * here costs a run anything at its end:
  *
- *   open ─ closeNewest ─▶ closed: an index of its ends; for each org with many ends their sums; and a
- *                         trigger that adds later changes to the sums (migration 0072)
+ *   open ─ closeNewest ─▶ closed: an index of its ends; for each org with many ends their sums;
+ *                         and a trigger that adds later changes to the sums (migrations 0072, 0075)
+ *
+ * While a day is open it has sums until some minutes ago (open-day.ts), which are made anew as the
+ * day is closed.
  *
  * The day's partition is locked meanwhile, so each end and each change is either in the sums as the
  * day is closed, or added by the trigger. A late result of the day waits.
@@ -31,7 +36,9 @@ export async function closeNewest(
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
       and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date
-      and to_regclass(c.relname || '_ends') is null
+      -- The trigger of an open day has an argument.
+      and not exists (
+        select from pg_trigger t where t.tgrelid = c.oid and t.tgname = 'counted_new' and t.tgnargs = 0)
     order by c.relname desc limit 1`.execute(tx);
   const [open] = rows;
   if (!open) return undefined;
@@ -50,37 +57,52 @@ export async function closeNewest(
  * locked.
  */
 export async function addSums(tx: Db, day: string, countedFrom: number): Promise<void> {
+  const from = Date.parse(`${day}T00:00:00Z`);
+  const to = from + 24 * deviceBlocks.hourMs;
+  await sql`delete from run_count where day = ${day}::date and until is not null`.execute(tx);
   // Of the table, and not of the partition: an org behind a fence (moves/fence.ts) is left out.
-  const start = sql`${sql.lit(`${day} 00:00:00+00`)}::timestamptz`;
-  const ofDay = sql`finished_at >= ${start} and finished_at < ${start} + interval '24 hours'`;
   // An org that moved here has brought its sums.
   const { rows } = await sql<{ orgId: string }>`
     insert into run_count (org_id, day)
-    select org_id, ${day}::date from run_finished where ${ofDay} group by 1 having count(*) >= ${countedFrom}
+    select org_id, ${day}::date from run_finished where finished_at >= ${new Date(from)} and finished_at < ${new Date(to)}
+    group by 1 having count(*) >= ${countedFrom}
     on conflict do nothing
     returning org_id as "orgId"`.execute(tx);
   if (rows.length === 0) return;
-  const ends = sql`run_finished where ${ofDay} and org_id = any(${rows.map(({ orgId }) => orgId)}::text[])`;
+  const orgIds = rows.map(({ orgId }) => orgId);
+  await addEnds(tx, { orgIds, day, from, to });
+  await deviceBlocks.addDays(tx, { orgIds, day });
+  await usage.addSums(tx, { orgIds, day });
+}
+
+/** Adds the ends of a time to the sums of its day. */
+export async function addEnds(tx: Db, added: deviceBlocks.EndsAdded): Promise<void> {
+  const { orgIds, day, from, to } = added;
+  if (orgIds.length === 0) return;
   await sql`
     with of_minute as materialized (
       select org_id, status, date_trunc('hour', finished_at, 'UTC') as hour,
         extract(minute from finished_at at time zone 'UTC')::int as minute, count(*)::int as runs
-      from ${ends} group by 1, 2, 3, 4
+      from run_finished where finished_at >= ${new Date(from)} and finished_at < ${new Date(to)}
+        and org_id = any(${orgIds as string[]}::text[])
+      group by 1, 2, 3, 4
     )
     insert into run_count_hour (org_id, day, hour, status, runs, minutes)
     select h.org_id, ${day}::date, h.hour, h.status, h.runs, array(
       select coalesce(m.runs, 0) from generate_series(0, 59) nth left join of_minute m
         on m.org_id = h.org_id and m.status = h.status and m.hour = h.hour and m.minute = nth order by nth)
     from (select org_id, status, hour, sum(runs) as runs from of_minute group by 1, 2, 3) h`.execute(tx);
-  await sql`
-    insert into run_count_device (org_id, day, device_id, runs, busy_ms)
-    select org_id, ${day}::date, device_id, count(*), coalesce(sum(duration_ms), 0)
-    from ${ends} and device_id is not null and status <> 'skipped' group by 1, 3`.execute(tx);
+  await deviceBlocks.add(tx, added);
 }
 
 /** Deletes the sums of the days whose partitions `tend` drops. */
 export async function forget(tx: Db, days: number, at: RawBuilder<unknown>): Promise<void> {
-  await sql`delete from run_count where day < (${at} at time zone 'UTC')::date - ${days}::int`.execute(tx);
+  const first = sql`((${at} at time zone 'UTC')::date - ${days}::int)`;
+  await sql`delete from run_count where day < ${first}`.execute(tx);
+  await sql`
+    delete from run_count_devices where day is null and start < ${first}::timestamp at time zone 'UTC'`.execute(
+    tx,
+  );
 }
 
 /** Maximum days of orgs whose changes are added up in a pass. */
@@ -93,7 +115,7 @@ const changesMax = 100;
  * moment; a change that is added meanwhile stays a row of its own.
  */
 export async function addUpChanges(db: Db, { moreThan } = { moreThan: changesMax }): Promise<void> {
-  const changed = (table: "run_count_hour" | "run_count_device") => sql`
+  const changed = (table: "run_count_hour" | "run_count_devices") => sql`
     select org_id, day from ${sql.table(table)} where is_change group by 1, 2 having count(*) > ${moreThan} limit ${addedUpMax}`;
   await sql`
     with gone as (
@@ -107,13 +129,18 @@ export async function addUpChanges(db: Db, { moreThan } = { moreThan: changesMax
     insert into run_count_hour (org_id, day, hour, status, runs, minutes)
     select org_id, day, hour, status, sum(runs), array_agg(runs order by nth)
     from of_minute group by 1, 2, 3, 4 having bool_or(runs <> 0)`.execute(db);
+  // The changes of a block become one.
   await sql`
     with gone as (
-      delete from run_count_device d using (${changed("run_count_device")}) c
-      where d.org_id = c.org_id and d.day = c.day
+      delete from run_count_devices d using (${changed("run_count_devices")}) c
+      where d.org_id = c.org_id and d.day = c.day and d.is_change
       returning d.*
     )
-    insert into run_count_device (org_id, day, device_id, runs, busy_ms)
-    select org_id, day, device_id, sum(runs), sum(busy_ms)
-    from gone group by 1, 2, 3 having sum(runs) <> 0 or sum(busy_ms) <> 0`.execute(db);
+    insert into run_count_devices (org_id, start, hours, day, device_ids, runs, busy_ms, is_change)
+    select org_id, start, hours, day, array_agg(device_id), array_agg(runs), array_agg(busy_ms), true
+    from (
+      select g.org_id, g.start, g.hours, g.day, u.device_id, sum(u.runs)::int as runs, sum(u.busy_ms)::int8 as busy_ms
+      from gone g cross join lateral unnest(g.device_ids, g.runs, g.busy_ms) u (device_id, runs, busy_ms)
+      group by 1, 2, 3, 4, 5 having sum(u.runs) <> 0 or sum(u.busy_ms) <> 0
+    ) changes group by 1, 2, 3, 4`.execute(db);
 }

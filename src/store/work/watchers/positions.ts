@@ -79,9 +79,9 @@ function firstIdOf(slotAt: Date): string {
 }
 
 /**
- * The last complete check of all schedules, by any replica. `at`: its time as the database writes it;
- * null: the clock went back since, or no check has been complete. `isDue`: the check is at least half
- * of `everyMs` old.
+ * The last complete check of all schedules, by any replica. `at`: its time as the database writes
+ * it; null: the clock went back since, or no check has been complete. `isDue`: the check is at
+ * least half of `everyMs` old.
  */
 export type LastReplanning = { at: string | null; isDue: boolean };
 

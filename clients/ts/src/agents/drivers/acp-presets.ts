@@ -20,7 +20,7 @@ export function metaOf({ executor, task }: AgentHost): { _meta?: Record<string, 
       ...(task.systemPrompt === "" ? {} : { systemPrompt: { append: task.systemPrompt } }),
       claudeCode: {
         options: {
-          // Nobody sees what a person might type next, and each suggestion is a request to the model.
+          // No person sees the suggestions, and each suggestion is a request to the model.
           promptSuggestions: false,
           ...(model ? { model } : {}),
           ...(executor.maxTurns === undefined ? {} : { maxTurns: executor.maxTurns }),

@@ -12,52 +12,52 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_pinion_v1_activity: GenFile;
 
 /**
- * Which executor does or did the work, as its device names it.
+ * An executor of a device, as the device describes the executor.
  *
  * @generated from message pinion.v1.ExecutorInfo
  */
 export declare type ExecutorInfo = Message<"pinion.v1.ExecutorInfo"> & {
   /**
-   * The name by which watchers ask for it: `agent_kind`. 1 to 64 bytes.
+   * The agent kind, by which watchers ask for the executor (`agent_kind`). 1 to 64 bytes.
    *
    * @generated from field: string kind = 1;
    */
   kind: string;
 
   /**
-   * How the device runs it: "command", "claude-code", "codex" or "acp". At most 32 bytes.
+   * The type of the executor: "command", "claude-code", "codex" or "acp". At most 32 bytes.
    *
    * @generated from field: string type = 2;
    */
   type: string;
 
   /**
-   * What the program says of itself, for example "2.1.3 (Claude Code)"; empty: unknown. At most 200
-   * bytes.
+   * The version that the program states, for example "2.1.3 (Claude Code)"; empty: unknown. At most
+   * 200 bytes.
    *
    * @generated from field: string version = 3;
    */
   version: string;
 
   /**
-   * Why it cannot be used at present, for people; empty: it can. At most 500 bytes.
+   * Why the executor cannot be used at present, for people; empty: no problem. At most 500 bytes.
    *
    * @generated from field: string problem = 4;
    */
   problem: string;
 
   /**
-   * Why it cannot keep an agent to the hosts of its settings (`egress_config`), and what becomes of
-   * such a run: turned down or run with a note. Empty: it can, or the device does not say. At most
-   * 500 bytes.
+   * Why the executor cannot limit an agent to the hosts of its settings (`egress_config`), and
+   * whether the device then rejects such a run or executes the run with a note. Empty: the executor
+   * can, or the device does not know. At most 500 bytes.
    *
    * @generated from field: string egress_problem = 5;
    */
   egressProblem: string;
 
   /**
-   * Names of the variables that runs get from the device's own secrets, sorted; never a value, and
-   * not where it lies. At most 64, each at most 128 bytes.
+   * The names of the variables that runs get from the secrets of the device, sorted, without values
+   * and without their storage place. At most 64, of 1 to 128 bytes each.
    *
    * @generated from field: repeated string secret_names = 6;
    */
@@ -71,27 +71,28 @@ export declare type ExecutorInfo = Message<"pinion.v1.ExecutorInfo"> & {
 export declare const ExecutorInfoSchema: GenMessage<ExecutorInfo>;
 
 /**
- * A named folder or repository that a device lets its runs work in. Its path is the device's alone.
+ * A workspace: a named folder or repository of a device, in which runs work. Only the device knows
+ * the path.
  *
  * @generated from message pinion.v1.WorkspaceInfo
  */
 export declare type WorkspaceInfo = Message<"pinion.v1.WorkspaceInfo"> & {
   /**
-   * The name by which watchers ask for it. 1 to 64 bytes.
+   * The name, by which watchers ask for the workspace. 1 to 64 bytes.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * How runs work in it.
+   * How runs use the workspace.
    *
    * @generated from field: pinion.v1.WorkspaceMode mode = 2;
    */
   mode: WorkspaceMode;
 
   /**
-   * Why it cannot be used at present, for people; empty: it can. At most 500 bytes.
+   * Why the workspace cannot be used at present, for people; empty: no problem. At most 500 bytes.
    *
    * @generated from field: string problem = 3;
    */
@@ -105,41 +106,42 @@ export declare type WorkspaceInfo = Message<"pinion.v1.WorkspaceInfo"> & {
 export declare const WorkspaceInfoSchema: GenMessage<WorkspaceInfo>;
 
 /**
- * What a run left in a workspace of its own, which its device keeps for a while.
+ * The files that a run left in a workspace of its own, which the device keeps for a while.
  *
  * @generated from message pinion.v1.KeptWorkspace
  */
 export declare type KeptWorkspace = Message<"pinion.v1.KeptWorkspace"> & {
   /**
-   * The workspace. At most 64 bytes.
+   * The name of the workspace. At most 64 bytes.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * Where it lies on the device. At most 1,000 bytes.
+   * The path on the device. At most 1,000 bytes.
    *
    * @generated from field: string path = 2;
    */
   path: string;
 
   /**
-   * The branch that holds the run's commits; empty if it made none. At most 200 bytes.
+   * The branch with the commits of the run; empty: no commits. At most 200 bytes.
    *
    * @generated from field: string branch = 3;
    */
   branch: string;
 
   /**
-   * Commits that the run made.
+   * The number of commits of the run.
    *
    * @generated from field: int32 commits = 4;
    */
   commits: number;
 
   /**
-   * Files that differ from what the run was given, committed ones not counted.
+   * The number of files that differ from the files at the start of the run, without committed
+   * changes.
    *
    * @generated from field: int32 changed_files = 5;
    */
@@ -153,34 +155,35 @@ export declare type KeptWorkspace = Message<"pinion.v1.KeptWorkspace"> & {
 export declare const KeptWorkspaceSchema: GenMessage<KeptWorkspace>;
 
 /**
- * One thing that an agent did. An activity is bounded and may be dropped on its way; the transcript
- * of a completion has what was kept.
+ * One step of an agent. An activity is bounded and may be lost on its way; the transcript of the
+ * completion contains the kept activities.
  *
  * @generated from message pinion.v1.Activity
  */
 export declare type Activity = Message<"pinion.v1.Activity"> & {
   /**
-   * From 1 within the attempt, growing by one also for activities that the device dropped.
+   * The number of the activity within the attempt: 1, 2, 3, … Activities that the device drops are
+   * counted, too.
    *
    * @generated from field: uint64 sequence = 1;
    */
   sequence: bigint;
 
   /**
-   * When, by the device's clock.
+   * The moment of the activity, by the device's clock.
    *
    * @generated from field: google.protobuf.Timestamp at = 2;
    */
   at?: Timestamp | undefined;
 
   /**
-   * What it did.
+   * The kind of the activity.
    *
    * @generated from oneof pinion.v1.Activity.body
    */
   body: {
     /**
-     * It said something to people.
+     * Text of the agent for people.
      *
      * @generated from field: pinion.v1.AgentText text = 3;
      */
@@ -188,7 +191,7 @@ export declare type Activity = Message<"pinion.v1.Activity"> & {
     case: "text";
   } | {
     /**
-     * It thought aloud. Sent only if the device's configuration wants it.
+     * The thinking of the agent. Sent only if the configuration of the device asks for thinking.
      *
      * @generated from field: pinion.v1.AgentText thinking = 4;
      */
@@ -196,7 +199,7 @@ export declare type Activity = Message<"pinion.v1.Activity"> & {
     case: "thinking";
   } | {
     /**
-     * A tool call began, went on or ended.
+     * A tool call that began, continued or ended.
      *
      * @generated from field: pinion.v1.ToolCall tool_call = 5;
      */
@@ -204,7 +207,7 @@ export declare type Activity = Message<"pinion.v1.Activity"> & {
     case: "toolCall";
   } | {
     /**
-     * Its plan, whole.
+     * The complete plan of the agent.
      *
      * @generated from field: pinion.v1.AgentPlan plan = 6;
      */
@@ -212,7 +215,7 @@ export declare type Activity = Message<"pinion.v1.Activity"> & {
     case: "plan";
   } | {
     /**
-     * What it has used so far, whole.
+     * The complete usage so far.
      *
      * @generated from field: pinion.v1.Usage usage = 7;
      */
@@ -220,7 +223,7 @@ export declare type Activity = Message<"pinion.v1.Activity"> & {
     case: "usage";
   } | {
     /**
-     * It asks something; the question itself goes up as `question`, which is not dropped.
+     * A question of the agent. The question itself is sent as `question`, which is never dropped.
      *
      * @generated from field: pinion.v1.QuestionRef question = 8;
      */
@@ -228,7 +231,8 @@ export declare type Activity = Message<"pinion.v1.Activity"> & {
     case: "question";
   } | {
     /**
-     * What the device has to say about it: a setting that is not enforced, a session that was gone.
+     * A note of the device: for example a setting that was not enforced, or a session that was
+     * gone.
      *
      * @generated from field: pinion.v1.AgentNote note = 9;
      */
@@ -250,14 +254,15 @@ export declare const ActivitySchema: GenMessage<Activity>;
  */
 export declare type AgentText = Message<"pinion.v1.AgentText"> & {
   /**
-   * The text, or a piece of it. At most 16 KiB.
+   * The text, or a piece of the text. At most 16 KiB.
    *
    * @generated from field: string text = 1;
    */
   text: string;
 
   /**
-   * Pieces with the same id are one text; empty: the text is whole. At most 100 bytes.
+   * The id of the text: pieces with the same id are one text. Empty: the text is complete. At most
+   * 100 bytes.
    *
    * @generated from field: string message_id = 2;
    */
@@ -271,71 +276,71 @@ export declare type AgentText = Message<"pinion.v1.AgentText"> & {
 export declare const AgentTextSchema: GenMessage<AgentText>;
 
 /**
- * A tool call as it is now. Each activity has it whole, as far as it is known: the latest one with
- * its id replaces those before. A field that is empty says nothing new, except the status.
+ * The present state of a tool call. Each activity contains the complete state, as far as known, and
+ * replaces earlier activities with the same id. An empty field, except the status, brings no news.
  *
  * @generated from message pinion.v1.ToolCall
  */
 export declare type ToolCall = Message<"pinion.v1.ToolCall"> & {
   /**
-   * Names the call within the attempt. 1 to 200 bytes.
+   * The id of the call, unique within the attempt. 1 to 200 bytes.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The tool as the agent names it, for example "Bash" or "mcp__pinion__list_watchers". At most 200
-   * bytes.
+   * The tool, by the agent's name of the tool, for example "Bash" or "mcp__pinion__list_watchers".
+   * At most 200 bytes.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * What it is about.
+   * The purpose of the call.
    *
    * @generated from field: pinion.v1.ToolKind kind = 3;
    */
   kind: ToolKind;
 
   /**
-   * One line for people. At most 500 bytes.
+   * The call in one line, for people. At most 500 bytes.
    *
    * @generated from field: string title = 4;
    */
   title: string;
 
   /**
-   * Where it is.
+   * The state of the call.
    *
    * @generated from field: pinion.v1.ToolStatus status = 5;
    */
   status: ToolStatus;
 
   /**
-   * What the tool was given, as JSON or text. At most 8 KiB.
+   * The input of the tool, as JSON or text. At most 8 KiB.
    *
    * @generated from field: string input = 6;
    */
   input: string;
 
   /**
-   * There was more input.
+   * Whether the input was cut.
    *
    * @generated from field: bool is_input_truncated = 7;
    */
   isInputTruncated: boolean;
 
   /**
-   * What the tool answered. At most 8 KiB.
+   * The result of the tool. At most 8 KiB.
    *
    * @generated from field: string result = 8;
    */
   result: string;
 
   /**
-   * There was more of it.
+   * Whether the result was cut.
    *
    * @generated from field: bool is_result_truncated = 9;
    */
@@ -349,13 +354,13 @@ export declare type ToolCall = Message<"pinion.v1.ToolCall"> & {
 export declare const ToolCallSchema: GenMessage<ToolCall>;
 
 /**
- * What an agent means to do.
+ * The plan of an agent.
  *
  * @generated from message pinion.v1.AgentPlan
  */
 export declare type AgentPlan = Message<"pinion.v1.AgentPlan"> & {
   /**
-   * Its steps, in order. At most 64.
+   * The steps of the plan, in order. At most 64.
    *
    * @generated from field: repeated pinion.v1.PlanStep steps = 1;
    */
@@ -375,14 +380,14 @@ export declare const AgentPlanSchema: GenMessage<AgentPlan>;
  */
 export declare type PlanStep = Message<"pinion.v1.PlanStep"> & {
   /**
-   * What it is. At most 500 bytes.
+   * The step in words. At most 500 bytes.
    *
    * @generated from field: string text = 1;
    */
   text: string;
 
   /**
-   * Where it is.
+   * The state of the step.
    *
    * @generated from field: pinion.v1.PlanStepStatus status = 2;
    */
@@ -396,13 +401,13 @@ export declare type PlanStep = Message<"pinion.v1.PlanStep"> & {
 export declare const PlanStepSchema: GenMessage<PlanStep>;
 
 /**
- * What the device says about the work of an agent.
+ * A note of the device about the work of an agent.
  *
  * @generated from message pinion.v1.AgentNote
  */
 export declare type AgentNote = Message<"pinion.v1.AgentNote"> & {
   /**
-   * For people. At most 1,000 bytes.
+   * The note, for people. At most 1,000 bytes.
    *
    * @generated from field: string text = 1;
    */
@@ -416,27 +421,28 @@ export declare type AgentNote = Message<"pinion.v1.AgentNote"> & {
 export declare const AgentNoteSchema: GenMessage<AgentNote>;
 
 /**
- * What an attempt, or several, used. Counts that the agent does not tell are absent.
+ * The usage of an attempt or of several attempts. A count is absent if the agent does not report
+ * the count.
  *
  * @generated from message pinion.v1.Usage
  */
 export declare type Usage = Message<"pinion.v1.Usage"> & {
   /**
-   * Tokens that the model read, cached ones included.
+   * The number of tokens that the model read, with cached tokens.
    *
    * @generated from field: optional int64 input_tokens = 1;
    */
   inputTokens?: bigint | undefined;
 
   /**
-   * Tokens that the model wrote, its thinking included.
+   * The number of tokens that the model wrote, with its thinking.
    *
    * @generated from field: optional int64 output_tokens = 2;
    */
   outputTokens?: bigint | undefined;
 
   /**
-   * Of the input tokens, those that came from a cache.
+   * The number of input tokens from a cache.
    *
    * @generated from field: optional int64 cached_input_tokens = 3;
    */
@@ -450,21 +456,21 @@ export declare type Usage = Message<"pinion.v1.Usage"> & {
   costMicros?: bigint | undefined;
 
   /**
-   * ISO 4217, for example "USD"; empty if there is no cost.
+   * The currency by ISO 4217, for example "USD"; empty: no cost.
    *
    * @generated from field: string currency = 5;
    */
   currency: string;
 
   /**
-   * The cost is the agent's own figure, as it told it. Pinion knows no prices; it is not a bill.
+   * Whether the agent itself reported the cost. Pinion knows no prices; the cost is no bill.
    *
    * @generated from field: bool is_cost_agents_own = 6;
    */
   isCostAgentsOwn: boolean;
 
   /**
-   * Turns that the agent took with its model.
+   * The number of turns between the agent and its model.
    *
    * @generated from field: optional int32 model_turns = 7;
    */
@@ -478,21 +484,21 @@ export declare type Usage = Message<"pinion.v1.Usage"> & {
 export declare const UsageSchema: GenMessage<Usage>;
 
 /**
- * A bound on what may be used. Absent or 0: none.
+ * A bound on usage. Absent or 0: no bound.
  *
  * @generated from message pinion.v1.Budget
  */
 export declare type Budget = Message<"pinion.v1.Budget"> & {
   /**
-   * Input and output tokens together.
+   * The most tokens, input and output together.
    *
    * @generated from field: int64 tokens_max = 1;
    */
   tokensMax: bigint;
 
   /**
-   * Cost in millionths of a US dollar, by the agent's own figure. An agent that tells no cost is
-   * not bounded by it.
+   * The highest cost in millionths of a US dollar, by the agent's own figure. The bound has no
+   * effect on an agent that reports no cost.
    *
    * @generated from field: int64 cost_micros_max = 2;
    */
@@ -506,27 +512,27 @@ export declare type Budget = Message<"pinion.v1.Budget"> & {
 export declare const BudgetSchema: GenMessage<Budget>;
 
 /**
- * A tool that was not permitted.
+ * A tool that the agent was not permitted to use.
  *
  * @generated from message pinion.v1.Denial
  */
 export declare type Denial = Message<"pinion.v1.Denial"> & {
   /**
-   * The tool as the agent names it. At most 200 bytes.
+   * The tool, by the agent's name of the tool. At most 200 bytes.
    *
    * @generated from field: string tool = 1;
    */
   tool: string;
 
   /**
-   * What it was to be given. At most 1,000 bytes.
+   * The input for the tool. At most 1,000 bytes.
    *
    * @generated from field: string input = 2;
    */
   input: string;
 
   /**
-   * Why not, for people. At most 500 bytes.
+   * Why the tool was not permitted, for people. At most 500 bytes.
    *
    * @generated from field: string reason = 3;
    */
@@ -540,21 +546,21 @@ export declare type Denial = Message<"pinion.v1.Denial"> & {
 export declare const DenialSchema: GenMessage<Denial>;
 
 /**
- * The bounded record of what an agent did in an attempt: its first and its latest activities.
+ * The bounded record of the steps of an agent in an attempt: its first and its latest activities.
  *
  * @generated from message pinion.v1.Transcript
  */
 export declare type Transcript = Message<"pinion.v1.Transcript"> & {
   /**
-   * In order. At most 1,000, and at most 256 KiB in all. Pieces of one text are joined, and a tool
-   * call stands once, as it was last.
+   * The activities, in order. At most 1,000, and at most 256 KiB in all. Pieces of one text are
+   * joined, and each tool call appears once, in its last state.
    *
    * @generated from field: repeated pinion.v1.Activity entries = 1;
    */
   entries: Activity[];
 
   /**
-   * Entries that were left out of the middle.
+   * The number of activities that were left out between the first and the latest activities.
    *
    * @generated from field: int64 omitted_entries = 2;
    */
@@ -568,27 +574,28 @@ export declare type Transcript = Message<"pinion.v1.Transcript"> & {
 export declare const TranscriptSchema: GenMessage<Transcript>;
 
 /**
- * The session of an agent to go on in.
+ * The session of an agent that an attempt continues.
  *
  * @generated from message pinion.v1.SessionRequest
  */
 export declare type SessionRequest = Message<"pinion.v1.SessionRequest"> & {
   /**
-   * The agent's own id of it. 1 to 200 bytes.
+   * The agent's own id of the session. 1 to 200 bytes.
    *
    * @generated from field: string session_id = 1;
    */
   sessionId: string;
 
   /**
-   * The run whose session it is.
+   * The id of the run with the session. UUID.
    *
    * @generated from field: string run_id = 2;
    */
   runId: string;
 
   /**
-   * Without that session the attempt fails; otherwise it begins a fresh one and says so.
+   * Whether the attempt fails if the session is gone; false: the agent then begins a new session,
+   * and a note says so.
    *
    * @generated from field: bool is_required = 3;
    */
@@ -602,27 +609,27 @@ export declare type SessionRequest = Message<"pinion.v1.SessionRequest"> & {
 export declare const SessionRequestSchema: GenMessage<SessionRequest>;
 
 /**
- * One possible answer.
+ * One possible answer to a question.
  *
  * @generated from message pinion.v1.QuestionOption
  */
 export declare type QuestionOption = Message<"pinion.v1.QuestionOption"> & {
   /**
-   * Names it within the question. 1 to 100 bytes.
+   * The id of the option, unique within the question. 1 to 100 bytes.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * For people. At most 200 bytes.
+   * The option in words, for people. At most 200 bytes.
    *
    * @generated from field: string label = 2;
    */
   label: string;
 
   /**
-   * What it means.
+   * The meaning of the option.
    *
    * @generated from field: pinion.v1.QuestionOptionKind kind = 3;
    */
@@ -636,63 +643,63 @@ export declare type QuestionOption = Message<"pinion.v1.QuestionOption"> & {
 export declare const QuestionOptionSchema: GenMessage<QuestionOption>;
 
 /**
- * What an agent asks a person.
+ * A question of an agent to a person.
  *
  * @generated from message pinion.v1.Question
  */
 export declare type Question = Message<"pinion.v1.Question"> & {
   /**
-   * Names it within the attempt; chosen by the device. 1 to 100 bytes.
+   * The id of the question, unique within the attempt, chosen by the device. 1 to 100 bytes.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * One line. At most 500 bytes.
+   * The question in one line. At most 500 bytes.
    *
    * @generated from field: string title = 2;
    */
   title: string;
 
   /**
-   * The rest, as Markdown. At most 8 KiB.
+   * The details of the question, as Markdown. At most 8 KiB.
    *
    * @generated from field: string text = 3;
    */
   text: string;
 
   /**
-   * The tool call that waits for it; absent for another question.
+   * The tool call that waits for the answer; absent for a question without a tool call.
    *
    * @generated from field: pinion.v1.ToolCall tool_call = 4;
    */
   toolCall?: ToolCall | undefined;
 
   /**
-   * The answers to choose from. 1 to 16.
+   * The possible answers. 1 to 16.
    *
    * @generated from field: repeated pinion.v1.QuestionOption options = 5;
    */
   options: QuestionOption[];
 
   /**
-   * The rule that "always" would add to the agent's pre-approved tools, for example "Bash(git
-   * status)"; empty: there is none to add. At most 500 bytes.
+   * The rule that `always` of AnswerQuestion adds to the agent's pre-approved tools, for example
+   * "Bash(git status)"; empty: no rule. At most 500 bytes.
    *
    * @generated from field: string tool_rule = 6;
    */
   toolRule: string;
 
   /**
-   * When the agent asked, by the device's clock.
+   * The moment of the question, by the device's clock.
    *
    * @generated from field: google.protobuf.Timestamp asked_at = 7;
    */
   askedAt?: Timestamp | undefined;
 
   /**
-   * An answer may carry text for the agent.
+   * Whether an answer may contain text for the agent.
    *
    * @generated from field: bool takes_text = 8;
    */
@@ -706,34 +713,34 @@ export declare type Question = Message<"pinion.v1.Question"> & {
 export declare const QuestionSchema: GenMessage<Question>;
 
 /**
- * Names a question in a transcript, and says what became of it.
+ * A question in a transcript, with its answer.
  *
  * @generated from message pinion.v1.QuestionRef
  */
 export declare type QuestionRef = Message<"pinion.v1.QuestionRef"> & {
   /**
-   * The question. At most 100 bytes.
+   * The id of the question. At most 100 bytes.
    *
    * @generated from field: string question_id = 1;
    */
   questionId: string;
 
   /**
-   * Its title. At most 500 bytes.
+   * The question in one line. At most 500 bytes.
    *
    * @generated from field: string title = 2;
    */
   title: string;
 
   /**
-   * The label of the option that was chosen; empty while it waits. At most 200 bytes.
+   * The label of the chosen option; empty while the question is open. At most 200 bytes.
    *
    * @generated from field: string answer = 3;
    */
   answer: string;
 
   /**
-   * Nobody chose it: it is the default, taken at the deadline.
+   * Whether the answer is the default, taken at the deadline, without a choice by a person.
    *
    * @generated from field: bool is_default = 4;
    */
@@ -747,35 +754,35 @@ export declare type QuestionRef = Message<"pinion.v1.QuestionRef"> & {
 export declare const QuestionRefSchema: GenMessage<QuestionRef>;
 
 /**
- * What becomes of an agent's questions.
+ * The policy for questions of an agent.
  *
  * @generated from message pinion.v1.QuestionPolicy
  */
 export declare type QuestionPolicy = Message<"pinion.v1.QuestionPolicy"> & {
   /**
-   * How long an answer is waited for. 10 s to 7 days; absent means 10 min.
+   * The time for an answer. 10 s to 7 days; absent: 10 min.
    *
    * @generated from field: google.protobuf.Duration timeout = 1;
    */
   timeout?: Duration | undefined;
 
   /**
-   * What is taken for an answer then.
+   * The answer that is taken after this time.
    *
    * @generated from field: pinion.v1.QuestionDefault default_answer = 2;
    */
   defaultAnswer: QuestionDefault;
 
   /**
-   * Who may answer.
+   * The people who may answer.
    *
    * @generated from field: pinion.v1.QuestionResponders responders = 3;
    */
   responders: QuestionResponders;
 
   /**
-   * For how long in all an attempt's timeout stands still while it waits for answers. At most 7
-   * days; absent means 1 h.
+   * The longest time, in all, for which the timeout of an attempt stands still while the attempt
+   * waits for answers. 0 to 7 days; absent: 1 h.
    *
    * @generated from field: google.protobuf.Duration wait_max = 4;
    */
@@ -789,41 +796,43 @@ export declare type QuestionPolicy = Message<"pinion.v1.QuestionPolicy"> & {
 export declare const QuestionPolicySchema: GenMessage<QuestionPolicy>;
 
 /**
- * How a device lets runs work in one of its workspaces.
+ * How runs use a workspace of a device.
  *
  * @generated from enum pinion.v1.WorkspaceMode
  */
 export enum WorkspaceMode {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: WORKSPACE_MODE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * In the folder itself; runs wait for each other unless the device allows them side by side.
+   * Runs work in the folder itself. The runs wait for each other, unless the device allows
+   * concurrent runs.
    *
    * @generated from enum value: WORKSPACE_MODE_SHARED = 1;
    */
   SHARED = 1,
 
   /**
-   * In a git worktree of the run's own, kept when it holds changes.
+   * Each run works in a git worktree of its own, which the device keeps if the worktree contains
+   * changes.
    *
    * @generated from enum value: WORKSPACE_MODE_WORKTREE = 2;
    */
   WORKTREE = 2,
 
   /**
-   * In a copy of the folder of the run's own.
+   * Each run works in a copy of the folder.
    *
    * @generated from enum value: WORKSPACE_MODE_COPY = 3;
    */
   COPY = 3,
 
   /**
-   * In an empty folder of the run's own.
+   * Each run works in an empty folder.
    *
    * @generated from enum value: WORKSPACE_MODE_EMPTY = 4;
    */
@@ -836,13 +845,13 @@ export enum WorkspaceMode {
 export declare const WorkspaceModeSchema: GenEnum<WorkspaceMode>;
 
 /**
- * What a tool call is about.
+ * The purposes of a tool call.
  *
  * @generated from enum pinion.v1.ToolKind
  */
 export enum ToolKind {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: TOOL_KIND_UNSPECIFIED = 0;
    */
@@ -877,7 +886,7 @@ export enum ToolKind {
   MOVE = 4,
 
   /**
-   * Looks for something.
+   * Searches files or data.
    *
    * @generated from enum value: TOOL_KIND_SEARCH = 5;
    */
@@ -891,14 +900,14 @@ export enum ToolKind {
   EXECUTE = 6,
 
   /**
-   * Works something out.
+   * Thinks about a problem.
    *
    * @generated from enum value: TOOL_KIND_THINK = 7;
    */
   THINK = 7,
 
   /**
-   * Reaches for something over the network.
+   * Fetches data from the network.
    *
    * @generated from enum value: TOOL_KIND_FETCH = 8;
    */
@@ -912,7 +921,7 @@ export enum ToolKind {
   MCP = 9,
 
   /**
-   * Anything else.
+   * Has another purpose.
    *
    * @generated from enum value: TOOL_KIND_OTHER = 10;
    */
@@ -925,48 +934,48 @@ export enum ToolKind {
 export declare const ToolKindSchema: GenEnum<ToolKind>;
 
 /**
- * Where a tool call is.
+ * The states of a tool call.
  *
  * @generated from enum pinion.v1.ToolStatus
  */
 export enum ToolStatus {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: TOOL_STATUS_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Announced; its input may still be growing, or a permission is waited for.
+   * The call was announced. Its input may still grow, or the call waits for a permission.
    *
    * @generated from enum value: TOOL_STATUS_PENDING = 1;
    */
   PENDING = 1,
 
   /**
-   * Under way.
+   * The call runs.
    *
    * @generated from enum value: TOOL_STATUS_RUNNING = 2;
    */
   RUNNING = 2,
 
   /**
-   * Done.
+   * The call ended with success.
    *
    * @generated from enum value: TOOL_STATUS_COMPLETED = 3;
    */
   COMPLETED = 3,
 
   /**
-   * Went wrong.
+   * The call failed.
    *
    * @generated from enum value: TOOL_STATUS_FAILED = 4;
    */
   FAILED = 4,
 
   /**
-   * Not permitted.
+   * The call was not permitted.
    *
    * @generated from enum value: TOOL_STATUS_DENIED = 5;
    */
@@ -979,34 +988,34 @@ export enum ToolStatus {
 export declare const ToolStatusSchema: GenEnum<ToolStatus>;
 
 /**
- * Where a step of a plan is.
+ * The states of a step of a plan.
  *
  * @generated from enum pinion.v1.PlanStepStatus
  */
 export enum PlanStepStatus {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: PLAN_STEP_STATUS_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Not begun.
+   * The step has not begun.
    *
    * @generated from enum value: PLAN_STEP_STATUS_PENDING = 1;
    */
   PENDING = 1,
 
   /**
-   * Under way.
+   * The step is under way.
    *
    * @generated from enum value: PLAN_STEP_STATUS_RUNNING = 2;
    */
   RUNNING = 2,
 
   /**
-   * Done.
+   * The step is done.
    *
    * @generated from enum value: PLAN_STEP_STATUS_COMPLETED = 3;
    */
@@ -1019,84 +1028,84 @@ export enum PlanStepStatus {
 export declare const PlanStepStatusSchema: GenEnum<PlanStepStatus>;
 
 /**
- * Why people should look at what a run did, although it may have ended well. More than one may
- * hold.
+ * Why people should look at a run, also at a completed run. Several reasons may hold.
  *
  * @generated from enum pinion.v1.AttentionReason
  */
 export enum AttentionReason {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: ATTENTION_REASON_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * A tool was not permitted to the agent.
+   * The agent was not permitted to use a tool.
    *
    * @generated from enum value: ATTENTION_REASON_PERMISSION_DENIED = 1;
    */
   PERMISSION_DENIED = 1,
 
   /**
-   * The model refused.
+   * The model refused the task.
    *
    * @generated from enum value: ATTENTION_REASON_REFUSAL = 2;
    */
   REFUSAL = 2,
 
   /**
-   * The answer was cut: its stream broke, or it is longer than what is kept.
+   * The answer was cut: its stream broke, or the answer is longer than the stored part.
    *
    * @generated from enum value: ATTENTION_REASON_ANSWER_CUT = 3;
    */
   ANSWER_CUT = 3,
 
   /**
-   * The agent stopped at its greatest number of turns.
+   * The agent stopped at its largest number of turns.
    *
    * @generated from enum value: ATTENTION_REASON_MAX_TURNS = 4;
    */
   MAX_TURNS = 4,
 
   /**
-   * The model stopped at its greatest number of tokens.
+   * The model stopped at its largest number of tokens.
    *
    * @generated from enum value: ATTENTION_REASON_MAX_TOKENS = 5;
    */
   MAX_TOKENS = 5,
 
   /**
-   * The agent was stopped at its budget.
+   * The agent was stopped because its budget was used up.
    *
    * @generated from enum value: ATTENTION_REASON_BUDGET = 6;
    */
   BUDGET = 6,
 
   /**
-   * The answer does not match the schema that was asked for.
+   * The answer does not match the requested schema.
    *
    * @generated from enum value: ATTENTION_REASON_SCHEMA = 7;
    */
   SCHEMA = 7,
 
   /**
-   * Nobody answered a question in time, and the default was taken.
+   * A question was not answered in time, and the default was taken.
    *
    * @generated from enum value: ATTENTION_REASON_QUESTION_EXPIRED = 8;
    */
   QUESTION_EXPIRED = 8,
 
   /**
-   * A setting was not enforced, and the device runs such runs all the same; the notes say which.
+   * A setting was not enforced, and the device executes such runs all the same. The notes name the
+   * setting.
    *
    * @generated from enum value: ATTENTION_REASON_NOT_ENFORCED = 9;
    */
   NOT_ENFORCED = 9,
 
   /**
-   * The session to go on in was gone, and a fresh one was begun.
+   * The session to continue was gone, and the agent began a new session.
    *
    * @generated from enum value: ATTENTION_REASON_SESSION_GONE = 10;
    */
@@ -1116,27 +1125,28 @@ export enum AttentionReason {
 export declare const AttentionReasonSchema: GenEnum<AttentionReason>;
 
 /**
- * What a run of a watcher begins with.
+ * The session with which a run of a watcher begins.
  *
  * @generated from enum pinion.v1.ContinueMode
  */
 export enum ContinueMode {
   /**
-   * Not set; means FRESH.
+   * The value is not set, which means FRESH.
    *
    * @generated from enum value: CONTINUE_MODE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * A fresh session.
+   * A new session.
    *
    * @generated from enum value: CONTINUE_MODE_FRESH = 1;
    */
   FRESH = 1,
 
   /**
-   * The session of the watcher's last run on the same device; a fresh one when it is gone.
+   * The session of the watcher's last run on the same device; if the session is gone, a new
+   * session.
    *
    * @generated from enum value: CONTINUE_MODE_SESSION = 2;
    */
@@ -1149,48 +1159,48 @@ export enum ContinueMode {
 export declare const ContinueModeSchema: GenEnum<ContinueMode>;
 
 /**
- * What an option of a question means.
+ * The meanings of an option of a question.
  *
  * @generated from enum pinion.v1.QuestionOptionKind
  */
 export enum QuestionOptionKind {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: QUESTION_OPTION_KIND_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Permits it this once.
+   * The option permits the tool call this once.
    *
    * @generated from enum value: QUESTION_OPTION_KIND_ALLOW_ONCE = 1;
    */
   ALLOW_ONCE = 1,
 
   /**
-   * Permits it from now on.
+   * The option permits such tool calls from now on.
    *
    * @generated from enum value: QUESTION_OPTION_KIND_ALLOW_ALWAYS = 2;
    */
   ALLOW_ALWAYS = 2,
 
   /**
-   * Denies it this once.
+   * The option denies the tool call this once.
    *
    * @generated from enum value: QUESTION_OPTION_KIND_DENY_ONCE = 3;
    */
   DENY_ONCE = 3,
 
   /**
-   * Denies it from now on.
+   * The option denies such tool calls from now on.
    *
    * @generated from enum value: QUESTION_OPTION_KIND_DENY_ALWAYS = 4;
    */
   DENY_ALWAYS = 4,
 
   /**
-   * An answer that neither permits nor denies.
+   * The option neither permits nor denies.
    *
    * @generated from enum value: QUESTION_OPTION_KIND_OTHER = 5;
    */
@@ -1203,13 +1213,13 @@ export enum QuestionOptionKind {
 export declare const QuestionOptionKindSchema: GenEnum<QuestionOptionKind>;
 
 /**
- * Who may answer the questions of a run.
+ * The people who may answer the questions of a run.
  *
  * @generated from enum pinion.v1.QuestionResponders
  */
 export enum QuestionResponders {
   /**
-   * Not set; means USERS.
+   * The value is not set, which means USERS.
    *
    * @generated from enum value: QUESTION_RESPONDERS_UNSPECIFIED = 0;
    */
@@ -1223,7 +1233,7 @@ export enum QuestionResponders {
   USERS = 1,
 
   /**
-   * The device's owner alone.
+   * Only the owner of the device.
    *
    * @generated from enum value: QUESTION_RESPONDERS_DEVICE_OWNER = 2;
    */
@@ -1243,27 +1253,28 @@ export enum QuestionResponders {
 export declare const QuestionRespondersSchema: GenEnum<QuestionResponders>;
 
 /**
- * What is taken for an answer when nobody gives one.
+ * The answer that is taken at the deadline of a question.
  *
  * @generated from enum pinion.v1.QuestionDefault
  */
 export enum QuestionDefault {
   /**
-   * Not set; means DENY.
+   * The value is not set, which means DENY.
    *
    * @generated from enum value: QUESTION_DEFAULT_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * The first option that denies this once; without one, the agent is told that nobody answered.
+   * The first option that denies once; without such an option, the agent learns that the question
+   * was not answered.
    *
    * @generated from enum value: QUESTION_DEFAULT_DENY = 1;
    */
   DENY = 1,
 
   /**
-   * The first option that permits this once; without one, as DENY.
+   * The first option that permits once; without such an option, the same as DENY.
    *
    * @generated from enum value: QUESTION_DEFAULT_ALLOW = 2;
    */

@@ -145,7 +145,7 @@ export const WorkspaceModeSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_activity, 0);
 
 /**
- * How a device lets runs work in one of its workspaces.
+ * How runs use a workspace of a device.
  *
  * @generated from enum pinion.v1.WorkspaceMode
  */
@@ -159,7 +159,7 @@ export const ToolKindSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_activity, 1);
 
 /**
- * What a tool call is about.
+ * The purposes of a tool call.
  *
  * @generated from enum pinion.v1.ToolKind
  */
@@ -173,7 +173,7 @@ export const ToolStatusSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_activity, 2);
 
 /**
- * Where a tool call is.
+ * The states of a tool call.
  *
  * @generated from enum pinion.v1.ToolStatus
  */
@@ -187,7 +187,7 @@ export const PlanStepStatusSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_activity, 3);
 
 /**
- * Where a step of a plan is.
+ * The states of a step of a plan.
  *
  * @generated from enum pinion.v1.PlanStepStatus
  */
@@ -201,8 +201,7 @@ export const AttentionReasonSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_activity, 4);
 
 /**
- * Why people should look at what a run did, although it may have ended well. More than one may
- * hold.
+ * Why people should look at a run, also at a completed run. Several reasons may hold.
  *
  * @generated from enum pinion.v1.AttentionReason
  */
@@ -216,7 +215,7 @@ export const ContinueModeSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_activity, 5);
 
 /**
- * What a run of a watcher begins with.
+ * The session with which a run of a watcher begins.
  *
  * @generated from enum pinion.v1.ContinueMode
  */
@@ -230,7 +229,7 @@ export const QuestionOptionKindSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_activity, 6);
 
 /**
- * What an option of a question means.
+ * The meanings of an option of a question.
  *
  * @generated from enum pinion.v1.QuestionOptionKind
  */
@@ -244,7 +243,7 @@ export const QuestionRespondersSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_activity, 7);
 
 /**
- * Who may answer the questions of a run.
+ * The people who may answer the questions of a run.
  *
  * @generated from enum pinion.v1.QuestionResponders
  */
@@ -258,7 +257,7 @@ export const QuestionDefaultSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_activity, 8);
 
 /**
- * What is taken for an answer when nobody gives one.
+ * The answer that is taken at the deadline of a question.
  *
  * @generated from enum pinion.v1.QuestionDefault
  */

@@ -12,64 +12,64 @@ import type { FieldMask, Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_pinion_v1_agent: GenFile;
 
 /**
- * What an agent is told to be and may use. Replaced as a whole by writes.
+ * The settings of an agent. UpdateAgentSettings replaces each named setting as a whole.
  *
  * @generated from message pinion.v1.AgentSettings
  */
 export declare type AgentSettings = Message<"pinion.v1.AgentSettings"> & {
   /**
-   * The system prompt: who the agent is. At most 64 KiB.
+   * The system prompt of the agent. At most 64 KiB.
    *
    * @generated from field: string identity = 1;
    */
   identity: string;
 
   /**
-   * The model's name as its provider spells it; empty leaves the choice to the device. At most 200
-   * bytes.
+   * The model, by the provider's name of the model; empty: the device chooses. At most 200 bytes.
    *
    * @generated from field: string model = 2;
    */
   model: string;
 
   /**
-   * MCP servers that the agent may reach. At most 64.
+   * The MCP servers for the agent. At most 64.
    *
    * @generated from field: repeated pinion.v1.McpServer mcp_servers = 3;
    */
   mcpServers: McpServer[];
 
   /**
-   * Providers whose keys are present, for example "anthropic". At most 32.
+   * The providers whose keys are present, for example "anthropic". At most 32.
    *
    * @generated from field: repeated string installed_providers = 4;
    */
   installedProviders: string[];
 
   /**
-   * Hosts that the agent may connect to. Absent: Pinion does not restrict it.
+   * The hosts to which the agent may connect; absent: no restriction by Pinion.
    *
    * @generated from field: pinion.v1.EgressConfig egress_config = 5;
    */
   egressConfig?: EgressConfig | undefined;
 
   /**
-   * Tools that need no confirmation; empty: each does. At most 256.
+   * The tools that the agent may use without a question; empty: every tool needs a permission. At
+   * most 256.
    *
    * @generated from field: repeated string pre_approved_tools = 6;
    */
   preApprovedTools: string[];
 
   /**
-   * Sentences that are always in force, appended to the identity. At most 64.
+   * Sentences that are always part of the system prompt, after `identity`. At most 64.
    *
    * @generated from field: repeated string guardrails = 7;
    */
   guardrails: string[];
 
   /**
-   * The workspace that its runs work in where their watcher names none; empty: the executor's own
-   * directory.
+   * The name of the workspace for runs whose watcher names no workspace; empty: the directory of
+   * the executor. At most 64 of a-z, 0-9, ".", "_" and "-".
    *
    * @generated from field: string workspace = 8;
    */
@@ -83,27 +83,27 @@ export declare type AgentSettings = Message<"pinion.v1.AgentSettings"> & {
 export declare const AgentSettingsSchema: GenMessage<AgentSettings>;
 
 /**
- * One MCP server.
+ * An MCP server for an agent.
  *
  * @generated from message pinion.v1.McpServer
  */
 export declare type McpServer = Message<"pinion.v1.McpServer"> & {
   /**
-   * Name, unique within the agent. 1 to 100 bytes.
+   * The name, unique within the agent. 1 to 100 bytes.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * Its address. At most 2,000 bytes.
+   * The address, without a password. At most 2,000 bytes.
    *
    * @generated from field: string url = 2;
    */
   url: string;
 
   /**
-   * Added by Pinion rather than by a person.
+   * Whether Pinion added the server.
    *
    * @generated from field: bool is_injected = 3;
    */
@@ -117,13 +117,14 @@ export declare type McpServer = Message<"pinion.v1.McpServer"> & {
 export declare const McpServerSchema: GenMessage<McpServer>;
 
 /**
- * Where an agent may connect to.
+ * The hosts to which an agent may connect.
  *
  * @generated from message pinion.v1.EgressConfig
  */
 export declare type EgressConfig = Message<"pinion.v1.EgressConfig"> & {
   /**
-   * Host names or suffixes (".example.org"). Empty is not absent: no host at all. At most 256.
+   * Host names, or suffixes such as ".example.org". At most 256. An empty list allows no host; an
+   * absent `egress_config` allows all hosts.
    *
    * @generated from field: repeated string allowed_hosts = 1;
    */
@@ -137,27 +138,27 @@ export declare type EgressConfig = Message<"pinion.v1.EgressConfig"> & {
 export declare const EgressConfigSchema: GenMessage<EgressConfig>;
 
 /**
- * What a run needs to know of its agent, as it was when the run was materialized.
+ * An agent for one run, as the agent was when the run was materialized.
  *
  * @generated from message pinion.v1.AgentSnapshot
  */
 export declare type AgentSnapshot = Message<"pinion.v1.AgentSnapshot"> & {
   /**
-   * The agent's id, unique within its org.
+   * The id of the agent, unique within the org.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The agent's name.
+   * The name of the agent.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * Grows by one with every change of the settings.
+   * The version of the agent.
    *
    * @generated from field: int32 version = 3;
    */
@@ -184,28 +185,28 @@ export declare const AgentSnapshotSchema: GenMessage<AgentSnapshot>;
  */
 export declare type Agent = Message<"pinion.v1.Agent"> & {
   /**
-   * Chosen by whoever created it; unique within the org.
+   * The id, chosen by the creator, unique within the org.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Shown to people.
+   * The name for people.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * The user who answers for it; empty if a service created it.
+   * The user id of the responsible person; empty if a service created the agent.
    *
    * @generated from field: string owner_id = 3;
    */
   ownerId: string;
 
   /**
-   * Grows by one with every change of the name or the settings.
+   * The version, which grows by one with every change of the name or the settings.
    *
    * @generated from field: int32 version = 4;
    */
@@ -219,38 +220,39 @@ export declare type Agent = Message<"pinion.v1.Agent"> & {
   settings?: AgentSettings | undefined;
 
   /**
-   * The org's default: what is meant where no agent is named.
+   * Whether the agent is the default agent of the org, which is used if a watcher or turn names no
+   * agent.
    *
    * @generated from field: bool is_default = 6;
    */
   isDefault: boolean;
 
   /**
-   * When it was created.
+   * The moment of the creation.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 7;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When it last changed.
+   * The moment of the last change.
    *
    * @generated from field: google.protobuf.Timestamp updated_at = 8;
    */
   updatedAt?: Timestamp | undefined;
 
   /**
-   * The device that its turns are pinned to; empty: the org's fleet workers take them. The runs of
-   * its watchers go where those are pinned.
+   * The id of the device to which the turns of the agent are pinned; empty: fleet workers take the
+   * turns. Runs of its watchers go to the devices of the watchers.
    *
    * @generated from field: string device_id = 9;
    */
   deviceId: string;
 
   /**
-   * Why nobody takes its turns: the device that they were pinned to was deleted, or its owner has
-   * left the org. StartTurn is refused then; UpdateAgentSettings with a `device_id`, empty for the
-   * fleet, ends that. Empty: somebody takes them.
+   * Why the turns of the agent have no executor: the device of the agent was deleted, or the owner
+   * of the device has left the org. StartTurn is then refused, until UpdateAgentSettings sets a
+   * `device_id` (empty for the fleet). Empty: the turns have an executor.
    *
    * @generated from field: string no_executor_reason = 10;
    */
@@ -264,42 +266,43 @@ export declare type Agent = Message<"pinion.v1.Agent"> & {
 export declare const AgentSchema: GenMessage<Agent>;
 
 /**
- * See CreateAgent.
+ * The request of CreateAgent.
  *
  * @generated from message pinion.v1.CreateAgentRequest
  */
 export declare type CreateAgentRequest = Message<"pinion.v1.CreateAgentRequest"> & {
   /**
-   * 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit.
+   * The id: 1 to 63 of a-z, 0-9 and "-", beginning with a letter or digit.
    *
    * @generated from field: string agent_id = 1;
    */
   agentId: string;
 
   /**
-   * Shown to people; empty means the id. At most 200 bytes.
+   * The name for people; empty: the id. At most 200 bytes.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * The settings. Pinion adds its own MCP server ("pinion", `is_injected`); a server that is marked
-   * so in a request is ignored, so that settings that were read can be sent back.
+   * The settings. Pinion adds its own MCP server ("pinion", `is_injected`), and ignores servers
+   * with `is_injected` in the request, so that a caller can send back settings that the caller has
+   * read.
    *
    * @generated from field: pinion.v1.AgentSettings settings = 3;
    */
   settings?: AgentSettings | undefined;
 
   /**
-   * The user who answers for it, a member of the org; empty means the caller.
+   * The user id of the responsible person, a member of the org; empty: the caller.
    *
    * @generated from field: string owner_id = 4;
    */
   ownerId: string;
 
   /**
-   * Checks everything and answers as if, but changes nothing.
+   * Whether the call only checks the request and answers as the real call would, without a change.
    *
    * @generated from field: bool dry_run = 5;
    */
@@ -313,20 +316,20 @@ export declare type CreateAgentRequest = Message<"pinion.v1.CreateAgentRequest">
 export declare const CreateAgentRequestSchema: GenMessage<CreateAgentRequest>;
 
 /**
- * See CreateAgent.
+ * The response of CreateAgent.
  *
  * @generated from message pinion.v1.CreateAgentResponse
  */
 export declare type CreateAgentResponse = Message<"pinion.v1.CreateAgentResponse"> & {
   /**
-   * The agent, new or as it was.
+   * The new agent, or the existing agent.
    *
    * @generated from field: pinion.v1.Agent agent = 1;
    */
   agent?: Agent | undefined;
 
   /**
-   * This call created it.
+   * Whether this call created the agent.
    *
    * @generated from field: bool created = 2;
    */
@@ -340,13 +343,14 @@ export declare type CreateAgentResponse = Message<"pinion.v1.CreateAgentResponse
 export declare const CreateAgentResponseSchema: GenMessage<CreateAgentResponse>;
 
 /**
- * See GetAgent.
+ * The request of GetAgent.
  *
  * @generated from message pinion.v1.GetAgentRequest
  */
 export declare type GetAgentRequest = Message<"pinion.v1.GetAgentRequest"> & {
   /**
-   * The agent; empty means the org's default, NOT_FOUND if it has none.
+   * The id of the agent; empty: the default agent of the org (NOT_FOUND without a default agent).
+   * At most 100 bytes.
    *
    * @generated from field: string agent_id = 1;
    */
@@ -360,7 +364,7 @@ export declare type GetAgentRequest = Message<"pinion.v1.GetAgentRequest"> & {
 export declare const GetAgentRequestSchema: GenMessage<GetAgentRequest>;
 
 /**
- * See GetAgent.
+ * The response of GetAgent.
  *
  * @generated from message pinion.v1.GetAgentResponse
  */
@@ -380,20 +384,20 @@ export declare type GetAgentResponse = Message<"pinion.v1.GetAgentResponse"> & {
 export declare const GetAgentResponseSchema: GenMessage<GetAgentResponse>;
 
 /**
- * See ListAgents.
+ * The request of ListAgents.
  *
  * @generated from message pinion.v1.ListAgentsRequest
  */
 export declare type ListAgentsRequest = Message<"pinion.v1.ListAgentsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
@@ -407,7 +411,7 @@ export declare type ListAgentsRequest = Message<"pinion.v1.ListAgentsRequest"> &
 export declare const ListAgentsRequestSchema: GenMessage<ListAgentsRequest>;
 
 /**
- * See ListAgents.
+ * The response of ListAgents.
  *
  * @generated from message pinion.v1.ListAgentsResponse
  */
@@ -420,7 +424,7 @@ export declare type ListAgentsResponse = Message<"pinion.v1.ListAgentsResponse">
   agents: Agent[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -434,13 +438,13 @@ export declare type ListAgentsResponse = Message<"pinion.v1.ListAgentsResponse">
 export declare const ListAgentsResponseSchema: GenMessage<ListAgentsResponse>;
 
 /**
- * See UpdateAgentSettings.
+ * The request of UpdateAgentSettings.
  *
  * @generated from message pinion.v1.UpdateAgentSettingsRequest
  */
 export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentSettingsRequest"> & {
   /**
-   * The agent.
+   * The id of the agent. 1 to 100 bytes.
    *
    * @generated from field: string agent_id = 1;
    */
@@ -454,56 +458,58 @@ export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentS
   settings?: AgentSettings | undefined;
 
   /**
-   * Fields of `settings`, for example "identity,mcp_servers", or "*" for all. Each is replaced
-   * whole; a named one that is not set is cleared. `egress_config` that is set but empty is not
-   * cleared: it allows no host. Injected MCP servers stay, whatever the request says. May be empty
-   * if `name`, `owner_id`, `is_default` or `device_id` is set.
+   * The names of the settings to replace, for example "identity,mcp_servers", or "*" for all. A
+   * named setting without a value is cleared. An `egress_config` that is set but empty is not
+   * cleared: the agent may then connect to no host. Injected MCP servers always stay. The mask may
+   * be empty if `name`, `owner_id`, `is_default` or `device_id` is set.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
   updateMask?: FieldMask | undefined;
 
   /**
-   * If not 0: the version that the caller saw.
+   * The version that the caller read; 0: any version.
    *
    * @generated from field: int32 expected_version = 4;
    */
   expectedVersion: number;
 
   /**
-   * If set, the new name. 1 to 200 bytes.
+   * The new name; absent: no change. 1 to 200 bytes.
    *
    * @generated from field: optional string name = 5;
    */
   name?: string | undefined;
 
   /**
-   * If set, the user who answers for it from now on, a member of the org. Not part of the version.
+   * The user id of the new responsible person, a member of the org; absent: no change. Not a part
+   * of the version.
    *
    * @generated from field: optional string owner_id = 6;
    */
   ownerId?: string | undefined;
 
   /**
-   * True makes it the org's default in place of the one before. Not part of the version. False is
-   * refused for the default: make another one the default instead.
+   * True makes the agent the default agent of the org; absent: no change. Not a part of the
+   * version. False is refused for the default agent (FAILED_PRECONDITION): make another agent the
+   * default agent instead.
    *
    * @generated from field: optional bool is_default = 7;
    */
   isDefault?: boolean | undefined;
 
   /**
-   * Checks everything and answers as if, but changes nothing.
+   * Whether the call only checks the request and answers as the real call would, without a change.
    *
    * @generated from field: bool dry_run = 8;
    */
   dryRun: boolean;
 
   /**
-   * If set, the device of the org that its turns are pinned to from now on; empty unpins it. Not
-   * part of the version; turns that were started keep theirs. NOT_FOUND for a device that is not
-   * the org's, and for a fleet worker; FAILED_PRECONDITION for one whose owner has left the org. It
-   * ends `no_executor_reason`.
+   * The id of the device to which later turns are pinned; empty: no device; absent: no change. Not
+   * a part of the version. Turns that were already started keep their device. A value ends
+   * `no_executor_reason`. NOT_FOUND for a device of another org, and for a fleet worker.
+   * FAILED_PRECONDITION if the owner of the device has left the org.
    *
    * @generated from field: optional string device_id = 9;
    */
@@ -517,21 +523,21 @@ export declare type UpdateAgentSettingsRequest = Message<"pinion.v1.UpdateAgentS
 export declare const UpdateAgentSettingsRequestSchema: GenMessage<UpdateAgentSettingsRequest>;
 
 /**
- * See UpdateAgentSettings.
+ * The response of UpdateAgentSettings.
  *
  * @generated from message pinion.v1.UpdateAgentSettingsResponse
  */
 export declare type UpdateAgentSettingsResponse = Message<"pinion.v1.UpdateAgentSettingsResponse"> & {
   /**
-   * The agent as it is now; with `dry_run`, as it would be.
+   * The agent after the change; with `dry_run` the agent as the real call would leave the agent.
    *
    * @generated from field: pinion.v1.Agent agent = 1;
    */
   agent?: Agent | undefined;
 
   /**
-   * What changed: fields of the settings, "name", "owner_id", "is_default" or "device_id". Empty:
-   * nothing did.
+   * The names of the changed fields: fields of the settings, "name", "owner_id", "is_default" or
+   * "device_id". Empty: no change.
    *
    * @generated from field: repeated string changed_fields = 2;
    */
@@ -545,13 +551,13 @@ export declare type UpdateAgentSettingsResponse = Message<"pinion.v1.UpdateAgent
 export declare const UpdateAgentSettingsResponseSchema: GenMessage<UpdateAgentSettingsResponse>;
 
 /**
- * See DeleteAgent.
+ * The request of DeleteAgent.
  *
  * @generated from message pinion.v1.DeleteAgentRequest
  */
 export declare type DeleteAgentRequest = Message<"pinion.v1.DeleteAgentRequest"> & {
   /**
-   * The agent.
+   * The id of the agent. 1 to 100 bytes.
    *
    * @generated from field: string agent_id = 1;
    */
@@ -565,7 +571,7 @@ export declare type DeleteAgentRequest = Message<"pinion.v1.DeleteAgentRequest">
 export declare const DeleteAgentRequestSchema: GenMessage<DeleteAgentRequest>;
 
 /**
- * See DeleteAgent.
+ * The response of DeleteAgent.
  *
  * @generated from message pinion.v1.DeleteAgentResponse
  */
@@ -585,114 +591,116 @@ export declare const DeleteAgentResponseSchema: GenMessage<DeleteAgentResponse>;
  */
 export declare type AgentPlatform = Message<"pinion.v1.AgentPlatform"> & {
   /**
-   * Chosen by whoever created it; unique within the org.
+   * The stable id, chosen by the creator, unique within the org.
    *
    * @generated from field: string stable_id = 1;
    */
   stableId: string;
 
   /**
-   * The agent that answers there.
+   * The id of the agent that answers on the platform.
    *
    * @generated from field: string agent_id = 2;
    */
   agentId: string;
 
   /**
-   * What it is, for example "telegram".
+   * The kind of the platform, for example "telegram".
    *
    * @generated from field: string kind = 3;
    */
   kind: string;
 
   /**
-   * The values that are no secrets.
+   * The values of the configuration, without secrets.
    *
    * @generated from field: map<string, string> config = 4;
    */
   config: { [key: string]: string };
 
   /**
-   * The keys of its secrets, by name.
+   * The names of the secrets.
    *
    * @generated from field: repeated pinion.v1.PlatformSecret secrets = 5;
    */
   secrets: PlatformSecret[];
 
   /**
-   * Where it is in its life.
+   * The state of the platform.
    *
    * @generated from field: pinion.v1.PlatformStatus status = 6;
    */
   status: PlatformStatus;
 
   /**
-   * Why the last start failed, in the platform's words if it refused. Never contains a secret.
+   * Why the last start failed, in the words of the chat platform if the chat platform refused.
+   * Never contains a secret.
    *
    * @generated from field: string status_reason = 7;
    */
   statusReason: string;
 
   /**
-   * Grows by one with every change of what it is; starting and stopping is not one.
+   * The version, which grows by one with every change of the agent, configuration or secrets. A
+   * start or stop changes no version.
    *
    * @generated from field: int32 version = 8;
    */
   version: number;
 
   /**
-   * When it was created.
+   * The moment of the creation.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 9;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When it last changed.
+   * The moment of the last change.
    *
    * @generated from field: google.protobuf.Timestamp updated_at = 10;
    */
   updatedAt?: Timestamp | undefined;
 
   /**
-   * When its last message of a person came that was let through.
+   * The moment of the last message from a person that Pinion accepted.
    *
    * @generated from field: google.protobuf.Timestamp last_message_in_at = 11;
    */
   lastMessageInAt?: Timestamp | undefined;
 
   /**
-   * When its last message to people went out.
+   * The moment of the last message to people.
    *
    * @generated from field: google.protobuf.Timestamp last_message_out_at = 12;
    */
   lastMessageOutAt?: Timestamp | undefined;
 
   /**
-   * The last trouble of its instance: a message that was not let through, a reply that the platform
-   * did not take. Empty: none since the start. Never contains a secret.
+   * The last error of the instance, for example a message that was not accepted, or a reply that
+   * the chat platform refused; empty: no error since the start. Never contains a secret.
    *
    * @generated from field: string last_error = 13;
    */
   lastError: string;
 
   /**
-   * When that was.
+   * The moment of the last error.
    *
    * @generated from field: google.protobuf.Timestamp last_error_at = 14;
    */
   lastErrorAt?: Timestamp | undefined;
 
   /**
-   * The replica that runs its instance; empty: none.
+   * The replica that runs the instance; empty: none.
    *
    * @generated from field: string replica_id = 15;
    */
   replicaId: string;
 
   /**
-   * The address to which the platform sends its messages, under PINION_PUBLIC_URL, or a path
-   * without one. Empty for a platform that is asked for messages.
+   * The address to which the chat platform sends messages: under PINION_PUBLIC_URL, or a path alone
+   * without PINION_PUBLIC_URL. Empty for a platform from which Pinion fetches messages.
    *
    * @generated from field: string webhook_url = 16;
    */
@@ -706,21 +714,20 @@ export declare type AgentPlatform = Message<"pinion.v1.AgentPlatform"> & {
 export declare const AgentPlatformSchema: GenMessage<AgentPlatform>;
 
 /**
- * That there is a secret.
+ * A secret of a platform, without its value.
  *
  * @generated from message pinion.v1.PlatformSecret
  */
 export declare type PlatformSecret = Message<"pinion.v1.PlatformSecret"> & {
   /**
-   * Its key.
+   * The name of the secret.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * "secret://NAME" if it is a reference, which is no secret itself; empty if the value is stored,
-   * encrypted.
+   * The reference "secret://NAME"; empty: the value is stored, encrypted. A reference is no secret.
    *
    * @generated from field: string reference = 2;
    */
@@ -734,20 +741,21 @@ export declare type PlatformSecret = Message<"pinion.v1.PlatformSecret"> & {
 export declare const PlatformSecretSchema: GenMessage<PlatformSecret>;
 
 /**
- * What a secret becomes.
+ * A new value for a secret.
  *
  * @generated from message pinion.v1.SecretValue
  */
 export declare type SecretValue = Message<"pinion.v1.SecretValue"> & {
   /**
-   * Exactly one.
+   * The kind of the value. Exactly one is set.
    *
    * @generated from oneof pinion.v1.SecretValue.kind
    */
   kind: {
     /**
-     * The value, stored encrypted; or "secret://NAME", kept as it is and looked up on the server at
-     * every start (from PINION_SECRET_NAME). NAME is A-Z, 0-9 and "_". 1 byte to 16 KiB.
+     * The value, which is stored encrypted; or a reference "secret://NAME", which is stored as it
+     * is, and for which the server looks up the value (PINION_SECRET_NAME) at every start. NAME
+     * consists of A-Z, 0-9 and "_". 1 byte to 16 KiB.
      *
      * @generated from field: string value = 1;
      */
@@ -755,8 +763,8 @@ export declare type SecretValue = Message<"pinion.v1.SecretValue"> & {
     case: "value";
   } | {
     /**
-     * What is stored under this key stays, for who does not know it. INVALID_ARGUMENT if nothing
-     * is.
+     * Keeps the stored value, for a caller that does not know the value. INVALID_ARGUMENT if no
+     * value is stored.
      *
      * @generated from field: bool keep = 2;
      */
@@ -772,58 +780,61 @@ export declare type SecretValue = Message<"pinion.v1.SecretValue"> & {
 export declare const SecretValueSchema: GenMessage<SecretValue>;
 
 /**
- * See UpsertPlatform.
+ * The request of UpsertPlatform.
  *
  * @generated from message pinion.v1.UpsertPlatformRequest
  */
 export declare type UpsertPlatformRequest = Message<"pinion.v1.UpsertPlatformRequest"> & {
   /**
-   * 1 to 100 of a-z, 0-9 and "-".
+   * The stable id: 1 to 100 of a-z, 0-9 and "-".
    *
    * @generated from field: string stable_id = 1;
    */
   stableId: string;
 
   /**
-   * The agent that answers there.
+   * The id of the agent that answers on the platform. 1 to 100 bytes.
    *
    * @generated from field: string agent_id = 2;
    */
   agentId: string;
 
   /**
-   * One of telegram, slack, discord, whatsapp, teams, github, gchat, linear, webhook;
-   * INVALID_ARGUMENT names the keys that a kind lacks. A platform's kind stays:
-   * FAILED_PRECONDITION.
+   * The kind: telegram, slack, discord, whatsapp, teams, github, gchat, linear or webhook.
+   * INVALID_ARGUMENT for missing keys; the message names the keys. FAILED_PRECONDITION if a stored
+   * platform has another kind.
    *
    * @generated from field: string kind = 3;
    */
   kind: string;
 
   /**
-   * All values that are no secrets. A key that is left out is cleared; an empty value is not left
-   * out. At most 64. A key that is a secret of its kind ("bot_token") is refused here.
+   * All values of the configuration, without secrets. At most 64, of at most 16 KiB each. A missing
+   * key is cleared; an empty value is a value. INVALID_ARGUMENT for a key that is a secret of the
+   * kind, such as "bot_token".
    *
    * @generated from field: map<string, string> config = 4;
    */
   config: { [key: string]: string };
 
   /**
-   * All secrets. A key that is left out is removed. At most 32.
+   * All secrets. At most 32. A missing secret is removed.
    *
    * @generated from field: map<string, pinion.v1.SecretValue> secrets = 5;
    */
   secrets: { [key: string]: SecretValue };
 
   /**
-   * If not 0: the version that the caller saw. ABORTED if it is not the version.
+   * The version that the caller read; 0: any version. ABORTED if the version is not the current
+   * version.
    *
    * @generated from field: int32 expected_version = 6;
    */
   expectedVersion: number;
 
   /**
-   * Checks everything that can be known without a start, and answers as if, but changes nothing.
+   * Whether the call only checks the request, as far as possible without a start, and answers as
+   * the real call would, without a change.
    *
    * @generated from field: bool dry_run = 7;
    */
@@ -837,34 +848,36 @@ export declare type UpsertPlatformRequest = Message<"pinion.v1.UpsertPlatformReq
 export declare const UpsertPlatformRequestSchema: GenMessage<UpsertPlatformRequest>;
 
 /**
- * See UpsertPlatform.
+ * The response of UpsertPlatform.
  *
  * @generated from message pinion.v1.UpsertPlatformResponse
  */
 export declare type UpsertPlatformResponse = Message<"pinion.v1.UpsertPlatformResponse"> & {
   /**
-   * The platform as it is now; with `dry_run`, as it would be.
+   * The platform after the change; with `dry_run` the platform as the real call would leave the
+   * platform.
    *
    * @generated from field: pinion.v1.AgentPlatform platform = 1;
    */
   platform?: AgentPlatform | undefined;
 
   /**
-   * What the call made of it.
+   * The effect of the call.
    *
    * @generated from field: pinion.v1.UpsertOutcome outcome = 2;
    */
   outcome: UpsertOutcome;
 
   /**
-   * The call interrupts a platform that runs, to start it anew.
+   * Whether the call interrupts a running platform for a new start.
    *
    * @generated from field: bool will_restart = 3;
    */
   willRestart: boolean;
 
   /**
-   * What changed, by name: "config.chat_id", "secrets.bot_token". Never a value.
+   * The names of the changed values, such as "config.chat_id" or "secrets.bot_token". Never
+   * contains a value.
    *
    * @generated from field: repeated string changed_fields = 4;
    */
@@ -878,13 +891,14 @@ export declare type UpsertPlatformResponse = Message<"pinion.v1.UpsertPlatformRe
 export declare const UpsertPlatformResponseSchema: GenMessage<UpsertPlatformResponse>;
 
 /**
- * See BatchUpsertPlatforms.
+ * The request of BatchUpsertPlatforms.
  *
  * @generated from message pinion.v1.BatchUpsertPlatformsRequest
  */
 export declare type BatchUpsertPlatformsRequest = Message<"pinion.v1.BatchUpsertPlatformsRequest"> & {
   /**
-   * The platforms, 1 to 200; the message as a whole keeps to the server's limit (4 MiB by default).
+   * The platforms. 1 to 200. The whole message may be as large as the server allows (4 MiB by
+   * default).
    *
    * @generated from field: repeated pinion.v1.UpsertPlatformRequest platforms = 1;
    */
@@ -898,13 +912,13 @@ export declare type BatchUpsertPlatformsRequest = Message<"pinion.v1.BatchUpsert
 export declare const BatchUpsertPlatformsRequestSchema: GenMessage<BatchUpsertPlatformsRequest>;
 
 /**
- * See BatchUpsertPlatforms.
+ * The response of BatchUpsertPlatforms.
  *
  * @generated from message pinion.v1.BatchUpsertPlatformsResponse
  */
 export declare type BatchUpsertPlatformsResponse = Message<"pinion.v1.BatchUpsertPlatformsResponse"> & {
   /**
-   * One for each platform of the request, in its order.
+   * One result for each platform of the request, in the same order.
    *
    * @generated from field: repeated pinion.v1.BatchUpsertPlatformsResult results = 1;
    */
@@ -918,19 +932,19 @@ export declare type BatchUpsertPlatformsResponse = Message<"pinion.v1.BatchUpser
 export declare const BatchUpsertPlatformsResponseSchema: GenMessage<BatchUpsertPlatformsResponse>;
 
 /**
- * What became of one platform of a batch.
+ * The result for one platform of a batch.
  *
  * @generated from message pinion.v1.BatchUpsertPlatformsResult
  */
 export declare type BatchUpsertPlatformsResult = Message<"pinion.v1.BatchUpsertPlatformsResult"> & {
   /**
-   * Exactly one.
+   * The kind of the result. Exactly one is set.
    *
    * @generated from oneof pinion.v1.BatchUpsertPlatformsResult.kind
    */
   kind: {
     /**
-     * As UpsertPlatform answers.
+     * The response of UpsertPlatform.
      *
      * @generated from field: pinion.v1.UpsertPlatformResponse done = 1;
      */
@@ -938,7 +952,7 @@ export declare type BatchUpsertPlatformsResult = Message<"pinion.v1.BatchUpsertP
     case: "done";
   } | {
     /**
-     * It was refused, or did not start.
+     * The refusal of the platform, or the failure of its start.
      *
      * @generated from field: pinion.v1.UpsertPlatformRefusal refused = 2;
      */
@@ -954,7 +968,7 @@ export declare type BatchUpsertPlatformsResult = Message<"pinion.v1.BatchUpsertP
 export declare const BatchUpsertPlatformsResultSchema: GenMessage<BatchUpsertPlatformsResult>;
 
 /**
- * As UpsertPlatform would have failed.
+ * The error that UpsertPlatform would have answered.
  *
  * @generated from message pinion.v1.UpsertPlatformRefusal
  */
@@ -967,14 +981,14 @@ export declare type UpsertPlatformRefusal = Message<"pinion.v1.UpsertPlatformRef
   code: number;
 
   /**
-   * What to do about it.
+   * The message, which says what to do.
    *
    * @generated from field: string message = 2;
    */
   message: string;
 
   /**
-   * The field of the platform that is at fault; empty if none is.
+   * The wrong field of the platform; empty: no single field is wrong.
    *
    * @generated from field: string field = 3;
    */
@@ -988,27 +1002,27 @@ export declare type UpsertPlatformRefusal = Message<"pinion.v1.UpsertPlatformRef
 export declare const UpsertPlatformRefusalSchema: GenMessage<UpsertPlatformRefusal>;
 
 /**
- * See ListPlatforms.
+ * The request of ListPlatforms.
  *
  * @generated from message pinion.v1.ListPlatformsRequest
  */
 export declare type ListPlatformsRequest = Message<"pinion.v1.ListPlatformsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only this agent's; empty for all.
+   * Only platforms of this agent; empty: of all agents. At most 100 bytes.
    *
    * @generated from field: string agent_id = 3;
    */
@@ -1022,7 +1036,7 @@ export declare type ListPlatformsRequest = Message<"pinion.v1.ListPlatformsReque
 export declare const ListPlatformsRequestSchema: GenMessage<ListPlatformsRequest>;
 
 /**
- * See ListPlatforms.
+ * The response of ListPlatforms.
  *
  * @generated from message pinion.v1.ListPlatformsResponse
  */
@@ -1035,7 +1049,7 @@ export declare type ListPlatformsResponse = Message<"pinion.v1.ListPlatformsResp
   platforms: AgentPlatform[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -1049,13 +1063,13 @@ export declare type ListPlatformsResponse = Message<"pinion.v1.ListPlatformsResp
 export declare const ListPlatformsResponseSchema: GenMessage<ListPlatformsResponse>;
 
 /**
- * See DeletePlatform.
+ * The request of DeletePlatform.
  *
  * @generated from message pinion.v1.DeletePlatformRequest
  */
 export declare type DeletePlatformRequest = Message<"pinion.v1.DeletePlatformRequest"> & {
   /**
-   * The platform.
+   * The stable id of the platform. 1 to 100 bytes.
    *
    * @generated from field: string stable_id = 1;
    */
@@ -1069,7 +1083,7 @@ export declare type DeletePlatformRequest = Message<"pinion.v1.DeletePlatformReq
 export declare const DeletePlatformRequestSchema: GenMessage<DeletePlatformRequest>;
 
 /**
- * See DeletePlatform.
+ * The response of DeletePlatform.
  *
  * @generated from message pinion.v1.DeletePlatformResponse
  */
@@ -1083,13 +1097,13 @@ export declare type DeletePlatformResponse = Message<"pinion.v1.DeletePlatformRe
 export declare const DeletePlatformResponseSchema: GenMessage<DeletePlatformResponse>;
 
 /**
- * See StartPlatform.
+ * The request of StartPlatform.
  *
  * @generated from message pinion.v1.StartPlatformRequest
  */
 export declare type StartPlatformRequest = Message<"pinion.v1.StartPlatformRequest"> & {
   /**
-   * The platform.
+   * The stable id of the platform. 1 to 100 bytes.
    *
    * @generated from field: string stable_id = 1;
    */
@@ -1103,7 +1117,7 @@ export declare type StartPlatformRequest = Message<"pinion.v1.StartPlatformReque
 export declare const StartPlatformRequestSchema: GenMessage<StartPlatformRequest>;
 
 /**
- * See StartPlatform.
+ * The response of StartPlatform.
  *
  * @generated from message pinion.v1.StartPlatformResponse
  */
@@ -1123,13 +1137,13 @@ export declare type StartPlatformResponse = Message<"pinion.v1.StartPlatformResp
 export declare const StartPlatformResponseSchema: GenMessage<StartPlatformResponse>;
 
 /**
- * See StopPlatform.
+ * The request of StopPlatform.
  *
  * @generated from message pinion.v1.StopPlatformRequest
  */
 export declare type StopPlatformRequest = Message<"pinion.v1.StopPlatformRequest"> & {
   /**
-   * The platform.
+   * The stable id of the platform. 1 to 100 bytes.
    *
    * @generated from field: string stable_id = 1;
    */
@@ -1143,7 +1157,7 @@ export declare type StopPlatformRequest = Message<"pinion.v1.StopPlatformRequest
 export declare const StopPlatformRequestSchema: GenMessage<StopPlatformRequest>;
 
 /**
- * See StopPlatform.
+ * The response of StopPlatform.
  *
  * @generated from message pinion.v1.StopPlatformResponse
  */
@@ -1163,13 +1177,13 @@ export declare type StopPlatformResponse = Message<"pinion.v1.StopPlatformRespon
 export declare const StopPlatformResponseSchema: GenMessage<StopPlatformResponse>;
 
 /**
- * See ListAgentRevisions.
+ * The request of ListAgentRevisions.
  *
  * @generated from message pinion.v1.ListAgentRevisionsRequest
  */
 export declare type ListAgentRevisionsRequest = Message<"pinion.v1.ListAgentRevisionsRequest"> & {
   /**
-   * The agent.
+   * The id of the agent. 1 to 100 bytes.
    *
    * @generated from field: string agent_id = 1;
    */
@@ -1183,34 +1197,34 @@ export declare type ListAgentRevisionsRequest = Message<"pinion.v1.ListAgentRevi
 export declare const ListAgentRevisionsRequestSchema: GenMessage<ListAgentRevisionsRequest>;
 
 /**
- * What an agent was in one version.
+ * One version of an agent.
  *
  * @generated from message pinion.v1.AgentRevision
  */
 export declare type AgentRevision = Message<"pinion.v1.AgentRevision"> & {
   /**
-   * The version.
+   * The number of the version.
    *
    * @generated from field: int32 version = 1;
    */
   version: number;
 
   /**
-   * The agent's name.
+   * The name of the agent.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * Its settings.
+   * The settings of the agent.
    *
    * @generated from field: pinion.v1.AgentSettings settings = 3;
    */
   settings?: AgentSettings | undefined;
 
   /**
-   * When it was written.
+   * The moment when the version was written.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 4;
    */
@@ -1224,13 +1238,13 @@ export declare type AgentRevision = Message<"pinion.v1.AgentRevision"> & {
 export declare const AgentRevisionSchema: GenMessage<AgentRevision>;
 
 /**
- * See ListAgentRevisions.
+ * The response of ListAgentRevisions.
  *
  * @generated from message pinion.v1.ListAgentRevisionsResponse
  */
 export declare type ListAgentRevisionsResponse = Message<"pinion.v1.ListAgentRevisionsResponse"> & {
   /**
-   * The versions.
+   * The versions, newest first.
    *
    * @generated from field: repeated pinion.v1.AgentRevision revisions = 1;
    */
@@ -1244,34 +1258,34 @@ export declare type ListAgentRevisionsResponse = Message<"pinion.v1.ListAgentRev
 export declare const ListAgentRevisionsResponseSchema: GenMessage<ListAgentRevisionsResponse>;
 
 /**
- * Where a platform is in its life.
+ * The states of a platform.
  *
  * @generated from enum pinion.v1.PlatformStatus
  */
 export enum PlatformStatus {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: PLATFORM_STATUS_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Not running, and not meant to.
+   * The platform does not run, and is not meant to run.
    *
    * @generated from enum value: PLATFORM_STATUS_STOPPED = 1;
    */
   STOPPED = 1,
 
   /**
-   * A start is under way; or the replica of a running platform is gone, and another one takes over.
+   * A start is under way, or another replica takes over the platform from a lost replica.
    *
    * @generated from enum value: PLATFORM_STATUS_STARTING = 2;
    */
   STARTING = 2,
 
   /**
-   * It runs: the platform accepted the bot, and a replica has its instance.
+   * The platform runs: the chat platform accepted the bot, and a replica has the instance.
    *
    * @generated from enum value: PLATFORM_STATUS_RUNNING = 3;
    */
@@ -1291,34 +1305,34 @@ export enum PlatformStatus {
 export declare const PlatformStatusSchema: GenEnum<PlatformStatus>;
 
 /**
- * What a call made of a platform.
+ * The effect of UpsertPlatform.
  *
  * @generated from enum pinion.v1.UpsertOutcome
  */
 export enum UpsertOutcome {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: UPSERT_OUTCOME_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It is new.
+   * The call created the platform.
    *
    * @generated from enum value: UPSERT_OUTCOME_CREATED = 1;
    */
   CREATED = 1,
 
   /**
-   * It was there and changed.
+   * The call changed the platform.
    *
    * @generated from enum value: UPSERT_OUTCOME_UPDATED = 2;
    */
   UPDATED = 2,
 
   /**
-   * It was there and what it is stayed. One that had FAILED was started again.
+   * The call changed nothing. A FAILED platform was started again.
    *
    * @generated from enum value: UPSERT_OUTCOME_NOOP = 3;
    */
@@ -1331,17 +1345,19 @@ export enum UpsertOutcome {
 export declare const UpsertOutcomeSchema: GenEnum<UpsertOutcome>;
 
 /**
- * Agents: named configurations, and the chat platforms that they answer on.
+ * The service for agents and chat platforms. An agent is a named configuration. A platform is a
+ * chat platform on which an agent answers.
  *
- * Agent ids and platforms' stable ids are chosen by whoever creates them, so that a file can name
- * them (`pinion apply`). Another org's are NOT_FOUND.
+ * The creator chooses the id of an agent and the stable id of a platform, so that a file can name
+ * both (`pinion apply`). Reading needs a token with the scope "read"; every other call needs
+ * "admin". NOT_FOUND for agents and platforms of another org.
  *
  * @generated from service pinion.v1.AgentService
  */
 export declare const AgentService: GenService<{
   /**
-   * A new agent. If the org has one of that id, that one, unchanged, and `created` is false: a
-   * repeat changes nothing.
+   * Creates an agent. If the org already has an agent with the id, the answer is this agent,
+   * unchanged, with `created` false. NOT_FOUND if `owner_id` is no member of the org.
    *
    * @generated from rpc pinion.v1.AgentService.CreateAgent
    */
@@ -1351,7 +1367,7 @@ export declare const AgentService: GenService<{
     output: typeof CreateAgentResponseSchema;
   },
   /**
-   * One agent at its latest version. NOT_FOUND.
+   * Returns one agent in its latest version. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.AgentService.GetAgent
    */
@@ -1361,7 +1377,7 @@ export declare const AgentService: GenService<{
     output: typeof GetAgentResponseSchema;
   },
   /**
-   * Agents of the org, by id.
+   * Lists the agents of the org, ordered by id.
    *
    * @generated from rpc pinion.v1.AgentService.ListAgents
    */
@@ -1371,7 +1387,7 @@ export declare const AgentService: GenService<{
     output: typeof ListAgentsResponseSchema;
   },
   /**
-   * What the agent was in each version, the newest first, at most 100. NOT_FOUND.
+   * Lists the versions of an agent, newest first, at most 100. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.AgentService.ListAgentRevisions
    */
@@ -1381,8 +1397,9 @@ export declare const AgentService: GenService<{
     output: typeof ListAgentRevisionsResponseSchema;
   },
   /**
-   * Replaces the named settings. The version grows by one if that changes anything; runs that exist
-   * keep what they have. NOT_FOUND; ABORTED if `expected_version` is not the version.
+   * Replaces the named settings of an agent. A change makes a new version; runs that already exist
+   * keep their version. NOT_FOUND. ABORTED if `expected_version` is not the current version.
+   * FAILED_PRECONDITION if the org would lose its default agent.
    *
    * @generated from rpc pinion.v1.AgentService.UpdateAgentSettings
    */
@@ -1392,9 +1409,9 @@ export declare const AgentService: GenService<{
     output: typeof UpdateAgentSettingsResponseSchema;
   },
   /**
-   * Removes the agent and its platforms, which are stopped. Due slots of its watchers are skipped
-   * as no_executor until an agent of that id is back. NOT_FOUND; FAILED_PRECONDITION for the org's
-   * default agent.
+   * Deletes an agent, and stops and deletes its platforms. Due slots of its watchers are skipped as
+   * NO_EXECUTOR until an agent with the same id is created. NOT_FOUND. FAILED_PRECONDITION for the
+   * default agent of the org.
    *
    * @generated from rpc pinion.v1.AgentService.DeleteAgent
    */
@@ -1404,12 +1421,16 @@ export declare const AgentService: GenService<{
     output: typeof DeleteAgentResponseSchema;
   },
   /**
-   * Makes the platform what the request says: created and started, updated and, if it runs, started
-   * anew, or left alone. What the request leaves out is cleared. Answers once the start has ended;
-   * one that finds another call's start under way waits for it. NOT_FOUND for the agent;
-   * ALREADY_EXISTS if another agent has the stable id; FAILED_PRECONDITION with the reason if the
-   * start failed: the platform is then stored as FAILED. ABORTED if the platform was deleted while
-   * this call waited, or another start took too long: do it again.
+   * Creates, updates or confirms a platform, so that the platform is as in the request. A new
+   * platform is started; a changed platform that runs is started anew; an unchanged platform stays
+   * as it is. Values that the request leaves out are cleared. The call answers after the end of the
+   * start, and waits for a start of another call.
+   *
+   * NOT_FOUND if the agent does not exist. ALREADY_EXISTS if another agent has the stable id.
+   * FAILED_PRECONDITION, with the reason, if the start failed (the platform is then stored as
+   * FAILED), or if `kind` would change. ABORTED if `expected_version` is not the current version,
+   * if the platform was deleted or stopped during the call, or if another start took too long; try
+   * again.
    *
    * @generated from rpc pinion.v1.AgentService.UpsertPlatform
    */
@@ -1419,10 +1440,10 @@ export declare const AgentService: GenService<{
     output: typeof UpsertPlatformResponseSchema;
   },
   /**
-   * UpsertPlatform for 1 to 200 platforms, in one transaction and with their starts side by side:
-   * what is under way for many costs little more than for one. Each is answered by itself, in the
-   * order of the request, and one that is refused keeps no other back. INVALID_ARGUMENT for the
-   * whole call if a platform breaks the rules of its fields. Admins.
+   * Does UpsertPlatform for 1 to 200 platforms, in one transaction and with concurrent starts, so
+   * that many platforms take little more time than one. Each platform has a result of its own, in
+   * the order of the request; a refused platform does not affect the other platforms.
+   * INVALID_ARGUMENT for the whole call if the fields of a platform break a rule.
    *
    * @generated from rpc pinion.v1.AgentService.BatchUpsertPlatforms
    */
@@ -1432,7 +1453,7 @@ export declare const AgentService: GenService<{
     output: typeof BatchUpsertPlatformsResponseSchema;
   },
   /**
-   * Platforms of the org, by stable id. Never a secret.
+   * Lists the platforms of the org, ordered by stable id, without secrets.
    *
    * @generated from rpc pinion.v1.AgentService.ListPlatforms
    */
@@ -1442,7 +1463,7 @@ export declare const AgentService: GenService<{
     output: typeof ListPlatformsResponseSchema;
   },
   /**
-   * Stops and removes the platform. NOT_FOUND.
+   * Stops and deletes a platform. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.AgentService.DeletePlatform
    */
@@ -1452,10 +1473,10 @@ export declare const AgentService: GenService<{
     output: typeof DeletePlatformResponseSchema;
   },
   /**
-   * Starts a platform and answers once it runs: the platform has accepted the bot, and this replica
-   * has its instance. Starting one that runs changes nothing; one that is being started is waited
-   * for. FAILED_PRECONDITION with the reason if the start failed, in the platform's words if it
-   * refused.
+   * Starts a platform and answers after the platform runs: the chat platform has accepted the bot,
+   * and a replica has the instance. A running platform does not change; the call waits for a start
+   * that is under way. NOT_FOUND. FAILED_PRECONDITION if the start failed; the message has the
+   * reason, in the words of the chat platform if the chat platform refused.
    *
    * @generated from rpc pinion.v1.AgentService.StartPlatform
    */
@@ -1465,8 +1486,7 @@ export declare const AgentService: GenService<{
     output: typeof StartPlatformResponseSchema;
   },
   /**
-   * Stops a platform, and it stays stopped until it is started. Stopping one that is stopped
-   * changes nothing.
+   * Stops a platform until the next start. Stopping a stopped platform changes nothing. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.AgentService.StopPlatform
    */

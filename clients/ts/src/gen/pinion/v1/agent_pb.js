@@ -264,7 +264,7 @@ export const PlatformStatusSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_agent, 0);
 
 /**
- * Where a platform is in its life.
+ * The states of a platform.
  *
  * @generated from enum pinion.v1.PlatformStatus
  */
@@ -278,7 +278,7 @@ export const UpsertOutcomeSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_agent, 1);
 
 /**
- * What a call made of a platform.
+ * The effect of UpsertPlatform.
  *
  * @generated from enum pinion.v1.UpsertOutcome
  */
@@ -286,10 +286,12 @@ export const UpsertOutcome = /*@__PURE__*/
   tsEnum(UpsertOutcomeSchema);
 
 /**
- * Agents: named configurations, and the chat platforms that they answer on.
+ * The service for agents and chat platforms. An agent is a named configuration. A platform is a
+ * chat platform on which an agent answers.
  *
- * Agent ids and platforms' stable ids are chosen by whoever creates them, so that a file can name
- * them (`pinion apply`). Another org's are NOT_FOUND.
+ * The creator chooses the id of an agent and the stable id of a platform, so that a file can name
+ * both (`pinion apply`). Reading needs a token with the scope "read"; every other call needs
+ * "admin". NOT_FOUND for agents and platforms of another org.
  *
  * @generated from service pinion.v1.AgentService
  */

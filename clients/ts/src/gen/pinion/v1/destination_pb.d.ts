@@ -13,20 +13,21 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_pinion_v1_destination: GenFile;
 
 /**
- * Where a watcher tells what. Of several entries for one destination, the first that holds counts.
+ * A rule: the destination that a watcher notifies, and when. If several rules of a watcher name the
+ * same destination, the first rule that applies counts.
  *
  * @generated from message pinion.v1.Notify
  */
 export declare type Notify = Message<"pinion.v1.Notify"> & {
   /**
-   * The slug of a destination (its id is taken, too). NOT_FOUND.
+   * The slug or the id of the destination. 1 to 63 bytes. NOT_FOUND for an unknown destination.
    *
    * @generated from field: string to = 1;
    */
   to: string;
 
   /**
-   * What is told.
+   * The moments of the notification.
    *
    * @generated from field: pinion.v1.NotifyWhen when = 2;
    */
@@ -40,20 +41,20 @@ export declare type Notify = Message<"pinion.v1.Notify"> & {
 export declare const NotifySchema: GenMessage<Notify>;
 
 /**
- * What people decide about a destination.
+ * The part of a destination that people decide.
  *
  * @generated from message pinion.v1.DestinationSpec
  */
 export declare type DestinationSpec = Message<"pinion.v1.DestinationSpec"> & {
   /**
-   * Shown to people. 1 to 200 bytes.
+   * The name for people. 1 to 200 bytes.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * What it is. Exactly one; it stays.
+   * The kind of the destination, which cannot change later. Exactly one is set.
    *
    * @generated from oneof pinion.v1.DestinationSpec.kind
    */
@@ -75,7 +76,7 @@ export declare type DestinationSpec = Message<"pinion.v1.DestinationSpec"> & {
     case: "slack";
   } | {
     /**
-     * Mail.
+     * Mailboxes.
      *
      * @generated from field: pinion.v1.EmailDestination email = 4;
      */
@@ -83,7 +84,7 @@ export declare type DestinationSpec = Message<"pinion.v1.DestinationSpec"> & {
     case: "email";
   } | {
     /**
-     * A chat of one of the org's platforms.
+     * A chat on a chat platform of the org.
      *
      * @generated from field: pinion.v1.PlatformDestination platform = 6;
      */
@@ -92,8 +93,8 @@ export declare type DestinationSpec = Message<"pinion.v1.DestinationSpec"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * Whether it also takes what concerns the whole org: watchers that were paused after failures,
-   * devices that were away for a day, budgets that are used up. Default true.
+   * Whether the destination also receives alerts of the whole org: watchers that were paused after
+   * failures, devices that were away for a day, budgets that are used up. Default true.
    *
    * @generated from field: optional bool takes_alerts = 5;
    */
@@ -107,24 +108,26 @@ export declare type DestinationSpec = Message<"pinion.v1.DestinationSpec"> & {
 export declare const DestinationSpecSchema: GenMessage<DestinationSpec>;
 
 /**
- * An HTTP receiver by the Standard Webhooks convention (standardwebhooks.com): a POST of JSON, with
- * the headers webhook-id, webhook-timestamp and webhook-signature. Any 2xx means that it was taken.
+ * An HTTP receiver by the convention of Standard Webhooks (standardwebhooks.com). A message is a
+ * POST of JSON with the headers webhook-id, webhook-timestamp and webhook-signature. Any 2xx answer
+ * means that the receiver took the message.
  *
  * @generated from message pinion.v1.WebhookDestination
  */
 export declare type WebhookDestination = Message<"pinion.v1.WebhookDestination"> & {
   /**
-   * http:// or https://, without a password. Addresses that are not of the public internet are refused, also those that a
-   * name or a redirect leads to, unless the operator allows them (PINION_DESTINATION_NETWORKS). At
-   * most 2,000 bytes.
+   * The address, http:// or https://, without a password. At most 2,000 bytes. Addresses outside of
+   * the public internet are refused, also as the result of a name look-up or of a redirect, unless
+   * the operator allows the network (PINION_DESTINATION_NETWORKS).
    *
    * @generated from field: string url = 1;
    */
   url: string;
 
   /**
-   * The signing secret, "whsec_" and 24 to 64 bytes in base64. When it is left out of a new
-   * destination, one is made and shown once; of one that is there, it stays. Never answered.
+   * The signing secret: "whsec_" and 24 to 64 bytes in base64. Absent in a new destination: Pinion
+   * makes a secret and shows the secret once. Absent in an update: the secret stays. No answer
+   * contains the secret.
    *
    * @generated from field: pinion.v1.SecretValue signing_secret = 2;
    */
@@ -138,19 +141,19 @@ export declare type WebhookDestination = Message<"pinion.v1.WebhookDestination">
 export declare const WebhookDestinationSchema: GenMessage<WebhookDestination>;
 
 /**
- * A channel of Slack, by an incoming webhook or by a bot.
+ * A channel of Slack, reached by an incoming webhook or by a bot.
  *
  * @generated from message pinion.v1.SlackDestination
  */
 export declare type SlackDestination = Message<"pinion.v1.SlackDestination"> & {
   /**
-   * Exactly one.
+   * The way to the channel. Exactly one is set.
    *
    * @generated from oneof pinion.v1.SlackDestination.access
    */
   access: {
     /**
-     * The address of an incoming webhook. Answered as `keep`.
+     * The address of an incoming webhook. Answers contain `keep` instead.
      *
      * @generated from field: pinion.v1.SecretValue webhook_url = 1;
      */
@@ -158,7 +161,7 @@ export declare type SlackDestination = Message<"pinion.v1.SlackDestination"> & {
     case: "webhookUrl";
   } | {
     /**
-     * The token of a bot with the scope chat:write. Answered as `keep`.
+     * The token of a bot with the scope chat:write. Answers contain `keep` instead.
      *
      * @generated from field: pinion.v1.SecretValue bot_token = 2;
      */
@@ -167,16 +170,16 @@ export declare type SlackDestination = Message<"pinion.v1.SlackDestination"> & {
   } | { case: undefined; value?: undefined };
 
   /**
-   * The channel of the bot's messages, by id or name; of an incoming webhook, empty. At most 100
-   * bytes.
+   * The channel for the messages of the bot, by id or name; empty for an incoming webhook. At most
+   * 100 bytes.
    *
    * @generated from field: string channel = 3;
    */
   channel: string;
 
   /**
-   * Another address of Slack's API, such as https://slack-gov.com/api. Empty:
-   * https://slack.com/api.
+   * The address of Slack's API; empty: https://slack.com/api. Another address is for example
+   * https://slack-gov.com/api. At most 500 bytes.
    *
    * @generated from field: string api_url = 4;
    */
@@ -190,22 +193,22 @@ export declare type SlackDestination = Message<"pinion.v1.SlackDestination"> & {
 export declare const SlackDestinationSchema: GenMessage<SlackDestination>;
 
 /**
- * A chat of one of the org's platforms, which has to run when a message is sent.
+ * A chat on a chat platform of the org. The platform must run when a message is sent.
  *
  * @generated from message pinion.v1.PlatformDestination
  */
 export declare type PlatformDestination = Message<"pinion.v1.PlatformDestination"> & {
   /**
-   * The stable id of the platform. A platform that is not there, or does not run, fails the
-   * delivery, which is tried again.
+   * The stable id of the platform. If the platform does not exist or does not run, the try fails,
+   * and Pinion tries again later.
    *
    * @generated from field: string platform_id = 1;
    */
   platformId: string;
 
   /**
-   * The chat as the platform names it: for Telegram and Slack the id of a group, a channel or a
-   * person's direct chat, or "@" and a person's id. 1 to 200 bytes.
+   * The chat, by the platform's name of the chat: for Telegram and Slack the id of a group, a
+   * channel or a direct chat of a person, or "@" and the id of a person. 1 to 200 bytes.
    *
    * @generated from field: string chat = 2;
    */
@@ -219,29 +222,30 @@ export declare type PlatformDestination = Message<"pinion.v1.PlatformDestination
 export declare const PlatformDestinationSchema: GenMessage<PlatformDestination>;
 
 /**
- * Mail, as HTML with a text part.
+ * Mailboxes, which receive HTML with a text part.
  *
  * @generated from message pinion.v1.EmailDestination
  */
 export declare type EmailDestination = Message<"pinion.v1.EmailDestination"> & {
   /**
-   * Whom to; none: the owners and admins of the org who have an address, as they are then. At most
-   * 20.
+   * The addresses; empty: the owners and admins of the org with an address, at the time of sending.
+   * At most 20.
    *
    * @generated from field: repeated string to = 1;
    */
   to: string[];
 
   /**
-   * "smtp://user:password@host:587" or "smtps://…". Absent: the server's (PINION_SMTP_URL).
-   * Answered as `keep`.
+   * The SMTP server: "smtp://user:password@host:587" or "smtps://…"; absent: the SMTP server of
+   * Pinion's server (PINION_SMTP_URL). Answers contain `keep` instead.
    *
    * @generated from field: pinion.v1.SecretValue smtp_url = 2;
    */
   smtpUrl?: SecretValue | undefined;
 
   /**
-   * Whom from; empty: the server's (PINION_MAIL_FROM). With `smtp_url` it is needed.
+   * The sender's address; empty: the address of Pinion's server (PINION_MAIL_FROM). Required with
+   * `smtp_url`.
    *
    * @generated from field: string from = 3;
    */
@@ -255,76 +259,77 @@ export declare type EmailDestination = Message<"pinion.v1.EmailDestination"> & {
 export declare const EmailDestinationSchema: GenMessage<EmailDestination>;
 
 /**
- * A destination.
+ * A destination with its state.
  *
  * @generated from message pinion.v1.Destination
  */
 export declare type Destination = Message<"pinion.v1.Destination"> & {
   /**
-   * UUID.
+   * The id of the destination. UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Unique within the org; stays.
+   * The slug, unique within the org, which cannot change later.
    *
    * @generated from field: string slug = 2;
    */
   slug: string;
 
   /**
-   * What people decided. A secret that is stored is answered as `keep`, or as its "secret://NAME".
+   * The part that people decide. Instead of a stored secret the answer contains `keep`, or the
+   * reference "secret://NAME".
    *
    * @generated from field: pinion.v1.DestinationSpec spec = 3;
    */
   spec?: DestinationSpec | undefined;
 
   /**
-   * Grows by one with every edit.
+   * The version, which grows by one with every edit.
    *
    * @generated from field: int32 version = 4;
    */
   version: number;
 
   /**
-   * When it was created.
+   * The moment of the creation.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 5;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When it was last edited.
+   * The moment of the last edit.
    *
    * @generated from field: google.protobuf.Timestamp updated_at = 6;
    */
   updatedAt?: Timestamp | undefined;
 
   /**
-   * When a delivery was last taken.
+   * The moment of the last successful delivery.
    *
    * @generated from field: google.protobuf.Timestamp last_delivered_at = 7;
    */
   lastDeliveredAt?: Timestamp | undefined;
 
   /**
-   * Deliveries that wait, and those that are tried again; counted up to 1,000.
+   * The number of pending deliveries, also of deliveries that are tried again. Counted up to 1,000.
    *
    * @generated from field: int32 pending_deliveries = 8;
    */
   pendingDeliveries: number;
 
   /**
-   * Deliveries that were given up; counted up to 1,000.
+   * The number of dead deliveries. Counted up to 1,000.
    *
    * @generated from field: int32 dead_deliveries = 9;
    */
   deadDeliveries: number;
 
   /**
-   * Why the last try failed, if it did. Never contains a secret.
+   * Why the last try failed; empty: the last try did not fail. Never contains a secret.
    *
    * @generated from field: string last_error = 10;
    */
@@ -338,27 +343,28 @@ export declare type Destination = Message<"pinion.v1.Destination"> & {
 export declare const DestinationSchema: GenMessage<Destination>;
 
 /**
- * See CreateDestination.
+ * The request of CreateDestination.
  *
  * @generated from message pinion.v1.CreateDestinationRequest
  */
 export declare type CreateDestinationRequest = Message<"pinion.v1.CreateDestinationRequest"> & {
   /**
-   * 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit; not a UUID.
+   * The slug: 1 to 63 of a-z, 0-9 and "-", beginning with a letter or digit, but no UUID.
    *
    * @generated from field: string slug = 1;
    */
   slug: string;
 
   /**
-   * The destination.
+   * The part that people decide.
    *
    * @generated from field: pinion.v1.DestinationSpec spec = 2;
    */
   spec?: DestinationSpec | undefined;
 
   /**
-   * Checks everything that can be known without sending, and answers as if, but changes nothing.
+   * Whether the call only checks the request, as far as possible without a message, and answers as
+   * the real call would, without a change.
    *
    * @generated from field: bool dry_run = 3;
    */
@@ -372,7 +378,7 @@ export declare type CreateDestinationRequest = Message<"pinion.v1.CreateDestinat
 export declare const CreateDestinationRequestSchema: GenMessage<CreateDestinationRequest>;
 
 /**
- * See CreateDestination.
+ * The response of CreateDestination.
  *
  * @generated from message pinion.v1.CreateDestinationResponse
  */
@@ -385,7 +391,7 @@ export declare type CreateDestinationResponse = Message<"pinion.v1.CreateDestina
   destination?: Destination | undefined;
 
   /**
-   * The signing secret that was made for a webhook. It is shown once.
+   * The signing secret that Pinion made for a webhook. No other answer contains the secret.
    *
    * @generated from field: string signing_secret = 2;
    */
@@ -399,13 +405,13 @@ export declare type CreateDestinationResponse = Message<"pinion.v1.CreateDestina
 export declare const CreateDestinationResponseSchema: GenMessage<CreateDestinationResponse>;
 
 /**
- * See GetDestination.
+ * The request of GetDestination.
  *
  * @generated from message pinion.v1.GetDestinationRequest
  */
 export declare type GetDestinationRequest = Message<"pinion.v1.GetDestinationRequest"> & {
   /**
-   * Id or slug.
+   * The destination: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string destination_id = 1;
    */
@@ -419,7 +425,7 @@ export declare type GetDestinationRequest = Message<"pinion.v1.GetDestinationReq
 export declare const GetDestinationRequestSchema: GenMessage<GetDestinationRequest>;
 
 /**
- * See GetDestination.
+ * The response of GetDestination.
  *
  * @generated from message pinion.v1.GetDestinationResponse
  */
@@ -439,20 +445,20 @@ export declare type GetDestinationResponse = Message<"pinion.v1.GetDestinationRe
 export declare const GetDestinationResponseSchema: GenMessage<GetDestinationResponse>;
 
 /**
- * See ListDestinations.
+ * The request of ListDestinations.
  *
  * @generated from message pinion.v1.ListDestinationsRequest
  */
 export declare type ListDestinationsRequest = Message<"pinion.v1.ListDestinationsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
@@ -466,7 +472,7 @@ export declare type ListDestinationsRequest = Message<"pinion.v1.ListDestination
 export declare const ListDestinationsRequestSchema: GenMessage<ListDestinationsRequest>;
 
 /**
- * See ListDestinations.
+ * The response of ListDestinations.
  *
  * @generated from message pinion.v1.ListDestinationsResponse
  */
@@ -479,7 +485,7 @@ export declare type ListDestinationsResponse = Message<"pinion.v1.ListDestinatio
   destinations: Destination[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -493,34 +499,35 @@ export declare type ListDestinationsResponse = Message<"pinion.v1.ListDestinatio
 export declare const ListDestinationsResponseSchema: GenMessage<ListDestinationsResponse>;
 
 /**
- * See UpdateDestination.
+ * The request of UpdateDestination.
  *
  * @generated from message pinion.v1.UpdateDestinationRequest
  */
 export declare type UpdateDestinationRequest = Message<"pinion.v1.UpdateDestinationRequest"> & {
   /**
-   * Id or slug.
+   * The destination: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string destination_id = 1;
    */
   destinationId: string;
 
   /**
-   * The whole of it: what is left out is cleared to its default. A secret that stays is `keep`.
+   * The complete new spec. A missing field gets its default. `keep` keeps a secret.
    *
    * @generated from field: pinion.v1.DestinationSpec spec = 2;
    */
   spec?: DestinationSpec | undefined;
 
   /**
-   * If not 0: the version that the caller saw.
+   * The version that the caller read; 0: any version.
    *
    * @generated from field: int32 expected_version = 3;
    */
   expectedVersion: number;
 
   /**
-   * Checks everything that can be known without sending, and answers as if, but changes nothing.
+   * Whether the call only checks the request, as far as possible without a message, and answers as
+   * the real call would, without a change.
    *
    * @generated from field: bool dry_run = 4;
    */
@@ -534,13 +541,13 @@ export declare type UpdateDestinationRequest = Message<"pinion.v1.UpdateDestinat
 export declare const UpdateDestinationRequestSchema: GenMessage<UpdateDestinationRequest>;
 
 /**
- * See UpdateDestination.
+ * The response of UpdateDestination.
  *
  * @generated from message pinion.v1.UpdateDestinationResponse
  */
 export declare type UpdateDestinationResponse = Message<"pinion.v1.UpdateDestinationResponse"> & {
   /**
-   * The destination; its version has not grown if nothing changed.
+   * The destination. Without a change the version stays the same.
    *
    * @generated from field: pinion.v1.Destination destination = 1;
    */
@@ -554,13 +561,13 @@ export declare type UpdateDestinationResponse = Message<"pinion.v1.UpdateDestina
 export declare const UpdateDestinationResponseSchema: GenMessage<UpdateDestinationResponse>;
 
 /**
- * See DeleteDestination.
+ * The request of DeleteDestination.
  *
  * @generated from message pinion.v1.DeleteDestinationRequest
  */
 export declare type DeleteDestinationRequest = Message<"pinion.v1.DeleteDestinationRequest"> & {
   /**
-   * Id or slug.
+   * The destination: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string destination_id = 1;
    */
@@ -574,7 +581,7 @@ export declare type DeleteDestinationRequest = Message<"pinion.v1.DeleteDestinat
 export declare const DeleteDestinationRequestSchema: GenMessage<DeleteDestinationRequest>;
 
 /**
- * See DeleteDestination.
+ * The response of DeleteDestination.
  *
  * @generated from message pinion.v1.DeleteDestinationResponse
  */
@@ -588,20 +595,21 @@ export declare type DeleteDestinationResponse = Message<"pinion.v1.DeleteDestina
 export declare const DeleteDestinationResponseSchema: GenMessage<DeleteDestinationResponse>;
 
 /**
- * See RotateDestinationSecret.
+ * The request of RotateDestinationSecret.
  *
  * @generated from message pinion.v1.RotateDestinationSecretRequest
  */
 export declare type RotateDestinationSecretRequest = Message<"pinion.v1.RotateDestinationSecretRequest"> & {
   /**
-   * Id or slug.
+   * The destination: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string destination_id = 1;
    */
   destinationId: string;
 
   /**
-   * How long messages carry a signature of the old secret as well. 0 to 7 days; default 24 h.
+   * The time during which messages also carry a signature of the old secret. 0 to 7 days; absent:
+   * 24 h.
    *
    * @generated from field: google.protobuf.Duration overlap = 2;
    */
@@ -615,7 +623,7 @@ export declare type RotateDestinationSecretRequest = Message<"pinion.v1.RotateDe
 export declare const RotateDestinationSecretRequestSchema: GenMessage<RotateDestinationSecretRequest>;
 
 /**
- * See RotateDestinationSecret.
+ * The response of RotateDestinationSecret.
  *
  * @generated from message pinion.v1.RotateDestinationSecretResponse
  */
@@ -628,7 +636,7 @@ export declare type RotateDestinationSecretResponse = Message<"pinion.v1.RotateD
   destination?: Destination | undefined;
 
   /**
-   * The new secret. It is shown once.
+   * The new signing secret. No other answer contains the secret.
    *
    * @generated from field: string signing_secret = 2;
    */
@@ -642,13 +650,13 @@ export declare type RotateDestinationSecretResponse = Message<"pinion.v1.RotateD
 export declare const RotateDestinationSecretResponseSchema: GenMessage<RotateDestinationSecretResponse>;
 
 /**
- * See TestDestination.
+ * The request of TestDestination.
  *
  * @generated from message pinion.v1.TestDestinationRequest
  */
 export declare type TestDestinationRequest = Message<"pinion.v1.TestDestinationRequest"> & {
   /**
-   * Id or slug.
+   * The destination: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string destination_id = 1;
    */
@@ -662,13 +670,14 @@ export declare type TestDestinationRequest = Message<"pinion.v1.TestDestinationR
 export declare const TestDestinationRequestSchema: GenMessage<TestDestinationRequest>;
 
 /**
- * See TestDestination.
+ * The response of TestDestination.
  *
  * @generated from message pinion.v1.TestDestinationResponse
  */
 export declare type TestDestinationResponse = Message<"pinion.v1.TestDestinationResponse"> & {
   /**
-   * What became of it: DELIVERED, DEAD with `last_error`, or PENDING if that was not known in time.
+   * The delivery of the test: DELIVERED; DEAD with `last_error`; or PENDING if the end was not
+   * known within 25 s.
    *
    * @generated from field: pinion.v1.Delivery delivery = 1;
    */
@@ -688,78 +697,78 @@ export declare const TestDestinationResponseSchema: GenMessage<TestDestinationRe
  */
 export declare type Delivery = Message<"pinion.v1.Delivery"> & {
   /**
-   * UUID; the receiver sees it with every try (webhook-id, Message-ID).
+   * The id of the delivery. UUID. The receiver gets the id with every try (webhook-id, Message-ID).
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Where it goes, by id.
+   * The id of the destination. UUID.
    *
    * @generated from field: string destination_id = 2;
    */
   destinationId: string;
 
   /**
-   * Where it goes, by slug.
+   * The slug of the destination.
    *
    * @generated from field: string destination_slug = 3;
    */
   destinationSlug: string;
 
   /**
-   * The watcher that it is about; empty: none.
+   * The id of the watcher that the message is about; empty: none.
    *
    * @generated from field: string watcher_id = 4;
    */
   watcherId: string;
 
   /**
-   * That watcher's slug; empty if it was deleted.
+   * The slug of the watcher; empty if the watcher was deleted.
    *
    * @generated from field: string watcher_slug = 5;
    */
   watcherSlug: string;
 
   /**
-   * The run that it is about; empty: none.
+   * The id of the run that the message is about; empty: none.
    *
    * @generated from field: string run_id = 6;
    */
   runId: string;
 
   /**
-   * What it tells: "run.completed", "run.failed", "run.timeout", "question.asked",
-   * "watcher.paused", "device.away", "budget.reached", "destination.test".
+   * The kind of the message: "run.completed", "run.failed", "run.timeout", "question.asked",
+   * "watcher.paused", "device.away", "budget.reached" or "destination.test".
    *
    * @generated from field: string kind = 7;
    */
   kind: string;
 
   /**
-   * By which entry of the watcher's `notify` it came; unset: by none.
+   * The `when` of the watcher's rule that caused the delivery; not set: no rule.
    *
    * @generated from field: pinion.v1.NotifyWhen when = 8;
    */
   when: NotifyWhen;
 
   /**
-   * What became of it.
+   * The state of the delivery.
    *
    * @generated from field: pinion.v1.DeliveryState state = 9;
    */
   state: DeliveryState;
 
   /**
-   * Tries so far.
+   * The number of tries so far.
    *
    * @generated from field: int32 attempts = 10;
    */
   attempts: number;
 
   /**
-   * What the receiver answered last: a status of HTTP or SMTP; 0: nothing.
+   * The last status of the receiver, of HTTP or SMTP; 0: no answer.
    *
    * @generated from field: int32 last_status = 11;
    */
@@ -773,21 +782,21 @@ export declare type Delivery = Message<"pinion.v1.Delivery"> & {
   lastError: string;
 
   /**
-   * When it was written.
+   * The moment when the delivery was stored.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 13;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When it is tried next; only while PENDING.
+   * The moment of the next try. Set only while PENDING.
    *
    * @generated from field: google.protobuf.Timestamp next_attempt_at = 14;
    */
   nextAttemptAt?: Timestamp | undefined;
 
   /**
-   * When it was taken or given up.
+   * The moment when the delivery succeeded or was given up; absent while PENDING.
    *
    * @generated from field: google.protobuf.Timestamp ended_at = 15;
    */
@@ -801,41 +810,42 @@ export declare type Delivery = Message<"pinion.v1.Delivery"> & {
 export declare const DeliverySchema: GenMessage<Delivery>;
 
 /**
- * See ListDeliveries.
+ * The request of ListDeliveries.
  *
  * @generated from message pinion.v1.ListDeliveriesRequest
  */
 export declare type ListDeliveriesRequest = Message<"pinion.v1.ListDeliveriesRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only those to this destination (id or slug).
+   * Only deliveries to this destination, by its id (UUID) or slug; empty: to all destinations. At
+   * most 100 bytes.
    *
    * @generated from field: string destination_id = 3;
    */
   destinationId: string;
 
   /**
-   * Only those in this state.
+   * Only deliveries in this state; not set: in all states.
    *
    * @generated from field: pinion.v1.DeliveryState state = 4;
    */
   state: DeliveryState;
 
   /**
-   * Only those about this run.
+   * Only deliveries about this run; empty: about all runs.
    *
    * @generated from field: string run_id = 5;
    */
@@ -849,7 +859,7 @@ export declare type ListDeliveriesRequest = Message<"pinion.v1.ListDeliveriesReq
 export declare const ListDeliveriesRequestSchema: GenMessage<ListDeliveriesRequest>;
 
 /**
- * See ListDeliveries.
+ * The response of ListDeliveries.
  *
  * @generated from message pinion.v1.ListDeliveriesResponse
  */
@@ -862,7 +872,7 @@ export declare type ListDeliveriesResponse = Message<"pinion.v1.ListDeliveriesRe
   deliveries: Delivery[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -876,21 +886,22 @@ export declare type ListDeliveriesResponse = Message<"pinion.v1.ListDeliveriesRe
 export declare const ListDeliveriesResponseSchema: GenMessage<ListDeliveriesResponse>;
 
 /**
- * See ReplayDeliveries.
+ * The request of ReplayDeliveries.
  *
  * @generated from message pinion.v1.ReplayDeliveriesRequest
  */
 export declare type ReplayDeliveriesRequest = Message<"pinion.v1.ReplayDeliveriesRequest"> & {
   /**
-   * Whose dead deliveries are sent again, at most 1,000 in a call, oldest first. Id or slug; empty
-   * with `delivery_ids`.
+   * The destination whose dead deliveries are sent again, by its id (UUID) or slug: at most 1,000
+   * in a call, oldest first. Empty with `delivery_ids`. At most 100 bytes.
    *
    * @generated from field: string destination_id = 1;
    */
   destinationId: string;
 
   /**
-   * Instead: these, dead or delivered. NOT_FOUND for one that is not there.
+   * The ids of dead or delivered deliveries to send again, instead of `destination_id`. At most
+   * 100. NOT_FOUND for an unknown id.
    *
    * @generated from field: repeated string delivery_ids = 2;
    */
@@ -904,13 +915,13 @@ export declare type ReplayDeliveriesRequest = Message<"pinion.v1.ReplayDeliverie
 export declare const ReplayDeliveriesRequestSchema: GenMessage<ReplayDeliveriesRequest>;
 
 /**
- * See ReplayDeliveries.
+ * The response of ReplayDeliveries.
  *
  * @generated from message pinion.v1.ReplayDeliveriesResponse
  */
 export declare type ReplayDeliveriesResponse = Message<"pinion.v1.ReplayDeliveriesResponse"> & {
   /**
-   * How many are sent again; those that wait already do not count.
+   * The number of deliveries that are sent again, without deliveries that were already pending.
    *
    * @generated from field: int32 replayed = 1;
    */
@@ -924,13 +935,13 @@ export declare type ReplayDeliveriesResponse = Message<"pinion.v1.ReplayDeliveri
 export declare const ReplayDeliveriesResponseSchema: GenMessage<ReplayDeliveriesResponse>;
 
 /**
- * Which ends of runs are told.
+ * The ends of runs, and other moments, at which a watcher notifies a destination.
  *
  * @generated from enum pinion.v1.NotifyWhen
  */
 export enum NotifyWhen {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: NOTIFY_WHEN_UNSPECIFIED = 0;
    */
@@ -944,36 +955,36 @@ export enum NotifyWhen {
   ALWAYS = 1,
 
   /**
-   * Runs that failed or timed out.
+   * Every run that failed or timed out.
    *
    * @generated from enum value: NOTIFY_WHEN_FAILURE = 2;
    */
   FAILURE = 2,
 
   /**
-   * The first run that completed after failures.
+   * The first completed run after failed runs.
    *
    * @generated from enum value: NOTIFY_WHEN_RECOVERY = 3;
    */
   RECOVERY = 3,
 
   /**
-   * A result that differs from the watcher's last one: its structured data, else its final answer,
-   * else its output.
+   * Every completed run whose result differs from the previous result of the watcher. The
+   * structured data are compared; without data the final answers; without answers the outputs.
    *
    * @generated from enum value: NOTIFY_WHEN_CHANGE = 4;
    */
   CHANGE = 4,
 
   /**
-   * Runs that somebody should look at (Run.attention).
+   * Every run with a reason for people to look (`Run.attention`).
    *
    * @generated from enum value: NOTIFY_WHEN_ATTENTION = 5;
    */
   ATTENTION = 5,
 
   /**
-   * Questions of its agent.
+   * Every question of the agent.
    *
    * @generated from enum value: NOTIFY_WHEN_QUESTION = 6;
    */
@@ -986,34 +997,35 @@ export enum NotifyWhen {
 export declare const NotifyWhenSchema: GenEnum<NotifyWhen>;
 
 /**
- * What became of a delivery.
+ * The states of a delivery.
  *
  * @generated from enum pinion.v1.DeliveryState
  */
 export enum DeliveryState {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: DELIVERY_STATE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It waits, or is tried again at `next_attempt_at`.
+   * The delivery waits, or is tried again at `next_attempt_at`.
    *
    * @generated from enum value: DELIVERY_STATE_PENDING = 1;
    */
   PENDING = 1,
 
   /**
-   * The receiver took it.
+   * The receiver took the message.
    *
    * @generated from enum value: DELIVERY_STATE_DELIVERED = 2;
    */
   DELIVERED = 2,
 
   /**
-   * It was given up: for 3 days nobody took it, or the receiver said that it never will.
+   * The delivery was given up, after 3 days and at least 20 tries, or after a final refusal of the
+   * receiver.
    *
    * @generated from enum value: DELIVERY_STATE_DEAD = 3;
    */
@@ -1026,21 +1038,25 @@ export enum DeliveryState {
 export declare const DeliveryStateSchema: GenEnum<DeliveryState>;
 
 /**
- * Destinations: where results are sent. A watcher names them in `notify`.
+ * The service for destinations and their deliveries. A destination receives results and questions;
+ * a watcher names destinations in `notify`.
  *
- * A delivery is a row that is written in the transaction that it tells of, and is sent at least
- * once, under an id that stays the same: in order for each watcher and destination, again with
- * growing delays for up to 3 days, and then set aside as dead.
+ * A delivery is one message to one destination. The transaction that stores the end of a run or a
+ * question also stores the delivery. Pinion sends a delivery at least once, under an id that stays
+ * the same. The deliveries of one watcher to one destination keep their order. After a failure
+ * Pinion tries again with growing delays. A delivery is given up as dead after 3 days and at least
+ * 20 tries, or at once after a final refusal of the receiver.
  *
- * `destination_id` takes the id (a UUID) or the slug.
+ * `destination_id` takes the id (a UUID) or the slug. Reading needs a token with the scope "read";
+ * every other call needs "admin". NOT_FOUND if the org has no such destination.
  *
  * @generated from service pinion.v1.DestinationService
  */
 export declare const DestinationService: GenService<{
   /**
-   * A new destination. ALREADY_EXISTS if the slug is taken; INVALID_ARGUMENT for an address that is
-   * none or that the server may not reach; FAILED_PRECONDITION if the server has no key for secrets
-   * (PINION_SECRET_KEYS), or no SMTP server.
+   * Creates a destination. ALREADY_EXISTS if the slug is taken. INVALID_ARGUMENT for a text that is
+   * no address, or for an address that the server may not reach. FAILED_PRECONDITION if the server
+   * has no key for secrets (PINION_SECRET_KEYS), or no SMTP server.
    *
    * @generated from rpc pinion.v1.DestinationService.CreateDestination
    */
@@ -1050,7 +1066,7 @@ export declare const DestinationService: GenService<{
     output: typeof CreateDestinationResponseSchema;
   },
   /**
-   * One destination. NOT_FOUND.
+   * Returns one destination. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.DestinationService.GetDestination
    */
@@ -1060,7 +1076,7 @@ export declare const DestinationService: GenService<{
     output: typeof GetDestinationResponseSchema;
   },
   /**
-   * Destinations of the org, by slug.
+   * Lists the destinations of the org, ordered by slug.
    *
    * @generated from rpc pinion.v1.DestinationService.ListDestinations
    */
@@ -1070,8 +1086,8 @@ export declare const DestinationService: GenService<{
     output: typeof ListDestinationsResponseSchema;
   },
   /**
-   * Makes the destination what `spec` says; its kind stays (FAILED_PRECONDITION). ABORTED if
-   * `expected_version` is not the version.
+   * Replaces the spec of a destination. FAILED_PRECONDITION if the kind would change. ABORTED if
+   * `expected_version` is not the current version.
    *
    * @generated from rpc pinion.v1.DestinationService.UpdateDestination
    */
@@ -1081,8 +1097,8 @@ export declare const DestinationService: GenService<{
     output: typeof UpdateDestinationResponseSchema;
   },
   /**
-   * Removes a destination with its deliveries. FAILED_PRECONDITION, naming them, while watchers
-   * notify it.
+   * Deletes a destination with its deliveries. FAILED_PRECONDITION while watchers notify the
+   * destination; the message names the watchers.
    *
    * @generated from rpc pinion.v1.DestinationService.DeleteDestination
    */
@@ -1092,8 +1108,8 @@ export declare const DestinationService: GenService<{
     output: typeof DeleteDestinationResponseSchema;
   },
   /**
-   * A new signing secret for a webhook, shown once. What is sent is signed with the old one too
-   * until the overlap is over. FAILED_PRECONDITION for another kind.
+   * Makes a new signing secret for a webhook, which is shown once. During the overlap, messages are
+   * signed with the old secret, too. FAILED_PRECONDITION for another kind of destination.
    *
    * @generated from rpc pinion.v1.DestinationService.RotateDestinationSecret
    */
@@ -1103,8 +1119,8 @@ export declare const DestinationService: GenService<{
     output: typeof RotateDestinationSecretResponseSchema;
   },
   /**
-   * Sends a test message, once, and answers what became of it; waits for up to 25 s. At most 20
-   * tests of it wait at a time (RESOURCE_EXHAUSTED).
+   * Sends a test message once, and answers with its delivery. Waits at most 25 s.
+   * RESOURCE_EXHAUSTED while 20 tests of the destination wait.
    *
    * @generated from rpc pinion.v1.DestinationService.TestDestination
    */
@@ -1114,7 +1130,7 @@ export declare const DestinationService: GenService<{
     output: typeof TestDestinationResponseSchema;
   },
   /**
-   * Deliveries of the org, newest first.
+   * Lists the deliveries of the org, newest first.
    *
    * @generated from rpc pinion.v1.DestinationService.ListDeliveries
    */
@@ -1124,7 +1140,7 @@ export declare const DestinationService: GenService<{
     output: typeof ListDeliveriesResponseSchema;
   },
   /**
-   * Sends deliveries that are over again, under the ids that they had.
+   * Sends ended deliveries again, under their old ids.
    *
    * @generated from rpc pinion.v1.DestinationService.ReplayDeliveries
    */

@@ -202,7 +202,7 @@ export const NotifyWhenSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_destination, 0);
 
 /**
- * Which ends of runs are told.
+ * The ends of runs, and other moments, at which a watcher notifies a destination.
  *
  * @generated from enum pinion.v1.NotifyWhen
  */
@@ -216,7 +216,7 @@ export const DeliveryStateSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_destination, 1);
 
 /**
- * What became of a delivery.
+ * The states of a delivery.
  *
  * @generated from enum pinion.v1.DeliveryState
  */
@@ -224,13 +224,17 @@ export const DeliveryState = /*@__PURE__*/
   tsEnum(DeliveryStateSchema);
 
 /**
- * Destinations: where results are sent. A watcher names them in `notify`.
+ * The service for destinations and their deliveries. A destination receives results and questions;
+ * a watcher names destinations in `notify`.
  *
- * A delivery is a row that is written in the transaction that it tells of, and is sent at least
- * once, under an id that stays the same: in order for each watcher and destination, again with
- * growing delays for up to 3 days, and then set aside as dead.
+ * A delivery is one message to one destination. The transaction that stores the end of a run or a
+ * question also stores the delivery. Pinion sends a delivery at least once, under an id that stays
+ * the same. The deliveries of one watcher to one destination keep their order. After a failure
+ * Pinion tries again with growing delays. A delivery is given up as dead after 3 days and at least
+ * 20 tries, or at once after a final refusal of the receiver.
  *
- * `destination_id` takes the id (a UUID) or the slug.
+ * `destination_id` takes the id (a UUID) or the slug. Reading needs a token with the scope "read";
+ * every other call needs "admin". NOT_FOUND if the org has no such destination.
  *
  * @generated from service pinion.v1.DestinationService
  */

@@ -16,19 +16,19 @@ import type { Watcher } from "./watcher_pb.js";
 export declare const file_pinion_v1_device: GenFile;
 
 /**
- * From the device.
+ * A message from the device to the server.
  *
  * @generated from message pinion.v1.ConnectRequest
  */
 export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
   /**
-   * One message.
+   * The kind of the message. Exactly one is set.
    *
    * @generated from oneof pinion.v1.ConnectRequest.message
    */
   message: {
     /**
-     * First of all, and only once.
+     * The first message of the stream; sent once.
      *
      * @generated from field: pinion.v1.Hello hello = 1;
      */
@@ -36,7 +36,8 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
     case: "hello";
   } | {
     /**
-     * "I am alive, and this is what I am doing." Every heartbeat interval.
+     * States that the device is alive, and lists its attempts. Sent every
+     * `Timers.heartbeat_interval`.
      *
      * @generated from field: pinion.v1.Heartbeat heartbeat = 2;
      */
@@ -44,7 +45,7 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
     case: "heartbeat";
   } | {
     /**
-     * "The attempt is mine now": from here on the run is running.
+     * States that the device takes the attempt. The run is `running` from this moment.
      *
      * @generated from field: pinion.v1.Accept accept = 3;
      */
@@ -52,7 +53,7 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
     case: "accept";
   } | {
     /**
-     * "I will not do it."
+     * States that the device does not take the attempt.
      *
      * @generated from field: pinion.v1.Reject reject = 4;
      */
@@ -60,7 +61,7 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
     case: "reject";
   } | {
     /**
-     * A piece of output. Droppable.
+     * A piece of the output of an attempt. May be lost.
      *
      * @generated from field: pinion.v1.Output output = 5;
      */
@@ -68,7 +69,7 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
     case: "output";
   } | {
     /**
-     * The end of an attempt. Kept by the device until it is acknowledged.
+     * The end of an attempt. The device keeps the completion until the server acknowledges it.
      *
      * @generated from field: pinion.v1.Completion complete = 6;
      */
@@ -76,7 +77,7 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
     case: "complete";
   } | {
     /**
-     * "The agent that you had cancelled is gone."
+     * States that the program of a cancelled attempt has ended.
      *
      * @generated from field: pinion.v1.Cancelled cancelled = 7;
      */
@@ -84,7 +85,8 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
     case: "cancelled";
   } | {
     /**
-     * What the agent does. Droppable. Only if `Welcome.capabilities` has "activity".
+     * The activities of an agent. May be lost. Sent only if `Welcome.capabilities` contains
+     * "activity".
      *
      * @generated from field: pinion.v1.ActivityReport activity = 8;
      */
@@ -92,8 +94,9 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
     case: "activity";
   } | {
     /**
-     * "The agent asks a person." Repeated after a reconnect until it is answered or closed. Only if
-     * `Welcome.capabilities` has "questions".
+     * A question of an agent to a person. The device sends the question again after each reconnect,
+     * until the question is answered or closed. Sent only if `Welcome.capabilities` contains
+     * "questions".
      *
      * @generated from field: pinion.v1.QuestionAsked question = 9;
      */
@@ -101,7 +104,8 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
     case: "question";
   } | {
     /**
-     * "The agent does not wait for that answer any more."
+     * States that the agent no longer waits for the answer. Sent only if `Welcome.capabilities`
+     * contains "questions".
      *
      * @generated from field: pinion.v1.QuestionClosed question_closed = 10;
      */
@@ -109,7 +113,7 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
     case: "questionClosed";
   } | {
     /**
-     * The end of the daemon's log. Droppable. Only as the answer to `log_request`.
+     * The end of the daemon's log. May be lost. Sent only as the answer to `log_request`.
      *
      * @generated from field: pinion.v1.LogExcerpt log_excerpt = 11;
      */
@@ -125,19 +129,19 @@ export declare type ConnectRequest = Message<"pinion.v1.ConnectRequest"> & {
 export declare const ConnectRequestSchema: GenMessage<ConnectRequest>;
 
 /**
- * To the device.
+ * A message from the server to the device.
  *
  * @generated from message pinion.v1.ConnectResponse
  */
 export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
   /**
-   * One message.
+   * The kind of the message. Exactly one is set.
    *
    * @generated from oneof pinion.v1.ConnectResponse.message
    */
   message: {
     /**
-     * Answers `hello`.
+     * The answer to `hello`.
      *
      * @generated from field: pinion.v1.Welcome welcome = 1;
      */
@@ -145,7 +149,7 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
     case: "welcome";
   } | {
     /**
-     * Answers `heartbeat`.
+     * The answer to `heartbeat`.
      *
      * @generated from field: pinion.v1.HeartbeatAck heartbeat_ack = 2;
      */
@@ -153,7 +157,7 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
     case: "heartbeatAck";
   } | {
     /**
-     * Work.
+     * A run or a turn for the device.
      *
      * @generated from field: pinion.v1.Assignment assignment = 3;
      */
@@ -161,8 +165,8 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
     case: "assignment";
   } | {
     /**
-     * "Kill that attempt's whole process group." Repeated after a reconnect until `cancelled` or
-     * `complete` answers it.
+     * Asks the device to end the whole process group of an attempt. The server sends the message
+     * again after each reconnect, until the device answers with `cancelled` or `complete`.
      *
      * @generated from field: pinion.v1.Cancel cancel = 4;
      */
@@ -170,7 +174,7 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
     case: "cancel";
   } | {
     /**
-     * Answers `complete`, after the commit.
+     * The answer to `complete`, sent after the commit.
      *
      * @generated from field: pinion.v1.CompletionAck completion_ack = 5;
      */
@@ -178,7 +182,7 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
     case: "completionAck";
   } | {
     /**
-     * "Connect again elsewhere; what runs goes on."
+     * Asks the device to connect again, to this or another replica. Programs that run continue.
      *
      * @generated from field: pinion.v1.Drain drain = 6;
      */
@@ -186,7 +190,8 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
     case: "drain";
   } | {
     /**
-     * A person's answer to the agent, or the default. Sent again when the question comes again.
+     * The answer of a person to a question, or the default answer. The server sends the answer
+     * again for each repeated question.
      *
      * @generated from field: pinion.v1.Answer answer = 7;
      */
@@ -194,7 +199,8 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
     case: "answer";
   } | {
     /**
-     * "Send the end of your log." Droppable. Only to a device whose hello has the capability "log".
+     * Asks for the end of the daemon's log. May be lost. Sent only if `Hello.capabilities` contains
+     * "log".
      *
      * @generated from field: pinion.v1.LogRequest log_request = 8;
      */
@@ -210,105 +216,111 @@ export declare type ConnectResponse = Message<"pinion.v1.ConnectResponse"> & {
 export declare const ConnectResponseSchema: GenMessage<ConnectResponse>;
 
 /**
- * Opens a session.
+ * The message that opens a session.
  *
  * @generated from message pinion.v1.Hello
  */
 export declare type Hello = Message<"pinion.v1.Hello"> & {
   /**
-   * Chosen once by the daemon, kept for the life of the installation. 8 to 100 bytes.
-   * PERMISSION_DENIED if the token belongs to another installation; for a fleet worker, if it is an
-   * enrolled device's, or that of another token's worker that was heard of within the TTL (unless
-   * this token took over from that one).
+   * The id of the installation, chosen once by the daemon and kept for the life of the
+   * installation. 8 to 100 bytes. PERMISSION_DENIED if the token belongs to another installation. A
+   * fleet worker is also refused with PERMISSION_DENIED if an enrolled device has the id, or if a
+   * worker of another token has the id and the server heard from this worker within the TTL (unless
+   * this token is the successor of the other token).
    *
    * @generated from field: string install_id = 1;
    */
   installId: string;
 
   /**
-   * The device's operating system; set once, at enrolment. PERMISSION_DENIED if it differs. A fleet
-   * worker states its operating system with each hello: macOS, Linux or Windows.
+   * The operating system of the device, set once, at enrolment. PERMISSION_DENIED if the value
+   * differs from the stored value. A fleet worker states its operating system in each hello: macOS,
+   * Linux or Windows.
    *
    * @generated from field: pinion.v1.Os os = 2;
    */
   os: Os;
 
   /**
-   * The daemon's version. At most 64 bytes.
+   * The version of the daemon. At most 64 bytes.
    *
    * @generated from field: string app_version = 3;
    */
   appVersion: string;
 
   /**
-   * Shown to people; empty keeps the stored one. At most 100 bytes.
+   * The name of the device for people; empty or blank: the stored label stays. At most 100 bytes.
    *
    * @generated from field: string label = 4;
    */
   label: string;
 
   /**
-   * Kinds of executors that are configured. At most 64. A fleet worker is given runs that ask for
-   * one of these or for none.
+   * The agent kinds for which the device has an executor. At most 64, of 1 to 64 bytes each. A
+   * fleet worker gets only work that asks for one of these kinds or for no kind. PERMISSION_DENIED
+   * for a kind that a phone or a browser cannot have.
    *
    * @generated from field: repeated string agent_kinds = 5;
    */
   agentKinds: string[];
 
   /**
-   * What else the device can do, for example "notification". At most 64.
+   * Other abilities of the device, for example "notification" or "log". At most 64, of 1 to 64
+   * bytes each. PERMISSION_DENIED for a capability that a phone or a browser cannot have.
    *
    * @generated from field: repeated string capabilities = 6;
    */
   capabilities: string[];
 
   /**
-   * Attempts it takes at once. 1 to 64.
+   * The largest number of attempts that the device runs at once. 1 to 64.
    *
    * @generated from field: int32 max_concurrency = 7;
    */
   maxConcurrency: number;
 
   /**
-   * Every attempt that it still holds. At most 1,000.
+   * Every attempt that the device still holds. At most 1,000.
    *
    * @generated from field: repeated pinion.v1.HeldAttempt held = 8;
    */
   held: HeldAttempt[];
 
   /**
-   * More about the kinds of `agent_kinds`, for people who choose one. At most 64.
+   * Details about the executors of `agent_kinds`, for people who choose an executor. At most 64.
    *
    * @generated from field: repeated pinion.v1.ExecutorInfo executors = 9;
    */
   executors: ExecutorInfo[];
 
   /**
-   * The workspaces that are configured. At most 64.
+   * The workspaces that are configured on the device. At most 64.
    *
    * @generated from field: repeated pinion.v1.WorkspaceInfo workspaces = 10;
    */
   workspaces: WorkspaceInfo[];
 
   /**
-   * What is wrong with its configuration file, while the configuration before it is in force;
-   * empty: nothing. At most 1,000 bytes.
+   * The error in the configuration file of the device, while the previous configuration stays in
+   * force; empty: no error. At most 1,000 bytes.
    *
    * @generated from field: string config_problem = 11;
    */
   configProblem: string;
 
   /**
-   * The machine it runs on. FAILED_PRECONDITION if a session of another machine, of another daemon
-   * on the machine, or of a clone of this daemon, with the same identity is alive; UNAVAILABLE
-   * while runs of such a session may come back.
+   * The machine on which the daemon runs. The server uses the field to refuse a copy of the device:
+   * FAILED_PRECONDITION if another machine, another daemon or a clone of this daemon holds the
+   * device's session, or its runs, with the same identity; UNAVAILABLE if the earlier daemon may
+   * have been killed, or may come back to its runs. The exact rules are in docs/protocol.md,
+   * "Copies of a device".
    *
    * @generated from field: pinion.v1.Machine machine = 12;
    */
   machine?: Machine | undefined;
 
   /**
-   * How the daemon's own program is kept up to date. Absent: the daemon does not say.
+   * How the daemon's own program is kept up to date; absent: unknown.
    *
    * @generated from field: pinion.v1.UpgradeInfo upgrade = 13;
    */
@@ -322,30 +334,30 @@ export declare type Hello = Message<"pinion.v1.Hello"> & {
 export declare const HelloSchema: GenMessage<Hello>;
 
 /**
- * Tells two machines, and two daemons on a machine, apart on which one identity is used. Both
- * hashes are made with the installation's id; a machine is another one if all of them that both
- * sides name differ.
+ * Identifies the machine and the daemon, so that the server can tell two machines, or two daemons
+ * on one machine, with the same identity apart. Both hashes are made with the `install_id`. Two
+ * machines differ if every hash that both sides have set differs.
  *
  * @generated from message pinion.v1.Machine
  */
 export declare type Machine = Message<"pinion.v1.Machine"> & {
   /**
-   * Of an id that lasts for the life of the system's installation; empty: unknown. At most 64
-   * bytes.
+   * A hash of an id that stays the same until the operating system is installed again; empty:
+   * unknown. At most 64 bytes.
    *
    * @generated from field: string machine_hash = 1;
    */
   machineHash: string;
 
   /**
-   * Of an id that lasts until the next boot; empty: unknown. At most 64 bytes.
+   * A hash of an id that stays the same until the next boot; empty: unknown. At most 64 bytes.
    *
    * @generated from field: string boot_hash = 2;
    */
   bootHash: string;
 
   /**
-   * Shown to people. At most 100 bytes.
+   * The host name, for people. At most 100 bytes.
    *
    * @generated from field: string host_name = 3;
    */
@@ -359,26 +371,27 @@ export declare type Machine = Message<"pinion.v1.Machine"> & {
   arch: string;
 
   /**
-   * Tells daemons that are alive at once apart; a daemon that follows a killed one in its state
-   * directory may have the same, and replaces its session at once. Empty: unknown. At most 64
-   * bytes.
+   * The id of the daemon, which differs between daemons that run at the same time; empty: unknown.
+   * A daemon that starts in the state directory of a killed daemon may have the same id, and then
+   * replaces the session at once. At most 64 bytes.
    *
    * @generated from field: string daemon_id = 5;
    */
   daemonId: string;
 
   /**
-   * Time since the daemon's start, by a clock that is never set. A session of another daemon that
-   * was heard of since then belongs to a copy of this daemon's state. Absent: unknown.
+   * The time since the start of the daemon, measured with a monotonic clock; absent: unknown. If
+   * the server heard from a session of another daemon after this daemon's start, the other daemon
+   * has a copy of this daemon's state.
    *
    * @generated from field: google.protobuf.Duration daemon_age = 6;
    */
   daemonAge?: Duration | undefined;
 
   /**
-   * The `session_epoch` of the last welcome that this daemon had since its start; 0: none. A later
-   * session that was heard of since belongs to a clone of this daemon, as on a virtual machine that
-   * was copied while it ran.
+   * The `session_epoch` of the last welcome since the start of the daemon; 0: no welcome yet. If
+   * the device has a later session with a heartbeat, this later session belongs to a clone of the
+   * daemon, for example on a virtual machine that was copied while it ran.
    *
    * @generated from field: int64 session_epoch = 7;
    */
@@ -392,27 +405,27 @@ export declare type Machine = Message<"pinion.v1.Machine"> & {
 export declare const MachineSchema: GenMessage<Machine>;
 
 /**
- * An attempt that the device still knows of.
+ * An attempt that the device still holds.
  *
  * @generated from message pinion.v1.HeldAttempt
  */
 export declare type HeldAttempt = Message<"pinion.v1.HeldAttempt"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * Its state on the device.
+   * The state of the attempt on the device.
    *
    * @generated from field: pinion.v1.HeldAttemptState state = 3;
    */
@@ -426,20 +439,20 @@ export declare type HeldAttempt = Message<"pinion.v1.HeldAttempt"> & {
 export declare const HeldAttemptSchema: GenMessage<HeldAttempt>;
 
 /**
- * Answers Hello.
+ * The answer to Hello.
  *
  * @generated from message pinion.v1.Welcome
  */
 export declare type Welcome = Message<"pinion.v1.Welcome"> & {
   /**
-   * The device's id.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * This session's number; grows by one with every session of the device.
+   * The number of this session. Each new session of the device gets a greater number.
    *
    * @generated from field: int64 session_epoch = 2;
    */
@@ -453,52 +466,53 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
   replicaId: string;
 
   /**
-   * The server's clock.
+   * The time of the replica's clock.
    *
    * @generated from field: google.protobuf.Timestamp server_time = 4;
    */
   serverTime?: Timestamp | undefined;
 
   /**
-   * The server dictates the timers.
+   * The timers of the session, set by the server.
    *
    * @generated from field: pinion.v1.Timers timers = 5;
    */
   timers?: Timers | undefined;
 
   /**
-   * And the limits.
+   * The limits of the session, set by the server.
    *
    * @generated from field: pinion.v1.Limits limits = 6;
    */
   limits?: Limits | undefined;
 
   /**
-   * One verdict for each held attempt of the hello, in its order.
+   * One verdict for each entry of `Hello.held`, in the same order.
    *
    * @generated from field: repeated pinion.v1.HeldAttemptVerdict verdicts = 7;
    */
   verdicts: HeldAttemptVerdict[];
 
   /**
-   * What this server takes beyond the first version of the protocol: "activity", "questions". A
-   * device sends nothing of what is not named here: a server that does not know a message ends the
-   * stream.
+   * The abilities of this server beyond the first version of the protocol: "activity", "questions".
+   * The device must not send a message whose capability is missing from this list, because a server
+   * ends the stream at an unknown message.
    *
    * @generated from field: repeated string capabilities = 8;
    */
   capabilities: string[];
 
   /**
-   * The database that results are stored in. Absent: the server does not know which.
+   * The database that stores the results; absent: the server does not know the incarnation of its
+   * database.
    *
    * @generated from field: pinion.v1.Incarnation incarnation = 9;
    */
   incarnation?: Incarnation | undefined;
 
   /**
-   * The version of the daemon that this server gives (`/downloads/manifest.json`); empty: none. At
-   * most 64 bytes.
+   * The version of the daemon that this server offers for download (`/downloads/manifest.json`);
+   * empty: none. At most 64 bytes.
    *
    * @generated from field: string daemon_version = 10;
    */
@@ -512,20 +526,20 @@ export declare type Welcome = Message<"pinion.v1.Welcome"> & {
 export declare const WelcomeSchema: GenMessage<Welcome>;
 
 /**
- * A person wants to see the end of a daemon's log.
+ * Asks for the end of the daemon's log, because a person wants to see the log.
  *
  * @generated from message pinion.v1.LogRequest
  */
 export declare type LogRequest = Message<"pinion.v1.LogRequest"> & {
   /**
-   * Chosen by the server. UUID.
+   * The id of the request, chosen by the server. UUID.
    *
    * @generated from field: string request_id = 1;
    */
   requestId: string;
 
   /**
-   * Lines at most. 1 to 500.
+   * The largest number of lines. 1 to 500.
    *
    * @generated from field: int32 lines_max = 2;
    */
@@ -545,22 +559,22 @@ export declare const LogRequestSchema: GenMessage<LogRequest>;
  */
 export declare type LogExcerpt = Message<"pinion.v1.LogExcerpt"> & {
   /**
-   * The request's.
+   * The `LogRequest.request_id` of the request. UUID.
    *
    * @generated from field: string request_id = 1;
    */
   requestId: string;
 
   /**
-   * The lines, oldest first, with line breaks between them; without secrets, and without what
-   * programs print. At most 32 KiB.
+   * The lines, oldest first, with line breaks between them. The text contains no secrets, and no
+   * output of programs. At most 32 KiB (32,768 bytes).
    *
    * @generated from field: string text = 2;
    */
   text: string;
 
   /**
-   * Older lines were left out.
+   * Whether older lines were left out.
    *
    * @generated from field: bool is_truncated = 3;
    */
@@ -580,23 +594,23 @@ export declare const LogExcerptSchema: GenMessage<LogExcerpt>;
  */
 export declare type UpgradeInfo = Message<"pinion.v1.UpgradeInfo"> & {
   /**
-   * Who starts an upgrade.
+   * The starter of an upgrade.
    *
    * @generated from field: pinion.v1.UpgradeMode mode = 1;
    */
   mode: UpgradeMode;
 
   /**
-   * The version whose upgrade failed last; empty: none failed since the program was replaced. At
-   * most 64 bytes.
+   * The version whose upgrade failed last; empty: no upgrade has failed since the program was
+   * replaced. At most 64 bytes.
    *
    * @generated from field: string failed_version = 2;
    */
   failedVersion: string;
 
   /**
-   * Why that upgrade failed; with UNAVAILABLE why the program cannot replace itself. At most 1,000
-   * bytes.
+   * Why the upgrade to `failed_version` failed; with `UPGRADE_MODE_UNAVAILABLE`: why the program
+   * cannot replace itself. At most 1,000 bytes.
    *
    * @generated from field: string problem = 3;
    */
@@ -610,30 +624,30 @@ export declare type UpgradeInfo = Message<"pinion.v1.UpgradeInfo"> & {
 export declare const UpgradeInfoSchema: GenMessage<UpgradeInfo>;
 
 /**
- * Which database it is that a server stores into. After a failover to a standby that lagged it is
- * another one, which may have forgotten results that were acknowledged before. A device that keeps
- * acknowledged results for a while offers those of another incarnation again, as completions with
- * `reoffer`.
+ * Identifies the database that stores the results. After a failover to a standby with lag, the
+ * incarnation is another one, and the database may have lost acknowledged results. A device that
+ * keeps acknowledged completions for a while sends the completions of another incarnation again,
+ * with `reoffer` or `turn_reoffer`.
  *
  * @generated from message pinion.v1.Incarnation
  */
 export declare type Incarnation = Message<"pinion.v1.Incarnation"> & {
   /**
-   * The cluster's own identifier.
+   * The system identifier of the PostgreSQL cluster.
    *
    * @generated from field: string system_identifier = 1;
    */
   systemIdentifier: string;
 
   /**
-   * Its timeline; grows with every promotion.
+   * The timeline of the cluster, which grows with every promotion.
    *
    * @generated from field: uint32 timeline = 2;
    */
   timeline: number;
 
   /**
-   * How far its write-ahead log had come when the server last looked, as PostgreSQL writes it, for
+   * The end of the write-ahead log at the server's last look, in the notation of PostgreSQL, for
    * example "0/3000148".
    *
    * @generated from field: string position = 3;
@@ -641,8 +655,8 @@ export declare type Incarnation = Message<"pinion.v1.Incarnation"> & {
   position: string;
 
   /**
-   * Where the timeline began, if the server knows: results that the timeline before acknowledged up
-   * to this position are in this database, and need no second offer. Empty: unknown.
+   * The position at which the timeline begins; empty: unknown. Results that the previous timeline
+   * acknowledged up to this position are in this database, and need no second offer.
    *
    * @generated from field: string safe_position = 4;
    */
@@ -656,29 +670,30 @@ export declare type Incarnation = Message<"pinion.v1.Incarnation"> & {
 export declare const IncarnationSchema: GenMessage<Incarnation>;
 
 /**
- * Timers of a session.
+ * The timers of a session.
  *
  * @generated from message pinion.v1.Timers
  */
 export declare type Timers = Message<"pinion.v1.Timers"> & {
   /**
-   * How often the device sends a heartbeat.
+   * The time between two heartbeats of the device. 20 s by default.
    *
    * @generated from field: google.protobuf.Duration heartbeat_interval = 1;
    */
   heartbeatInterval?: Duration | undefined;
 
   /**
-   * Either side closes a stream on which it has received nothing for this long; attempts without a
-   * heartbeat for this long after a broken stream are reaped.
+   * The TTL: the longest silence of a stream. Each side closes the stream after receiving nothing
+   * for this time. After a broken stream, attempts without a heartbeat for this time are reaped. 60
+   * s by default.
    *
    * @generated from field: google.protobuf.Duration ttl = 2;
    */
   ttl?: Duration | undefined;
 
   /**
-   * An assignment that is neither accepted nor rejected within this is pushed again, once, and then
-   * withdrawn.
+   * The time to accept or reject an assignment. After this time the server pushes the assignment
+   * once more, and after the same time again withdraws the attempt. 10 s by default.
    *
    * @generated from field: google.protobuf.Duration accept_deadline = 3;
    */
@@ -692,34 +707,35 @@ export declare type Timers = Message<"pinion.v1.Timers"> & {
 export declare const TimersSchema: GenMessage<Timers>;
 
 /**
- * Limits of a session, in bytes.
+ * The limits of a session, in bytes.
  *
  * @generated from message pinion.v1.Limits
  */
 export declare type Limits = Message<"pinion.v1.Limits"> & {
   /**
-   * A message of the device; a larger one ends the stream.
+   * The largest message that the server takes from the device. A larger message ends the stream
+   * with RESOURCE_EXHAUSTED. 4 MiB by default.
    *
    * @generated from field: int64 message_bytes_max = 1;
    */
   messageBytesMax: bigint;
 
   /**
-   * `Completion.output`; the device truncates.
+   * The largest `Completion.output`. The device cuts longer output. 1 MiB.
    *
    * @generated from field: int64 completion_output_bytes_max = 2;
    */
   completionOutputBytesMax: bigint;
 
   /**
-   * `Output.data`.
+   * The largest `Output.data`. 32 KiB.
    *
    * @generated from field: int64 output_chunk_bytes_max = 3;
    */
   outputChunkBytesMax: bigint;
 
   /**
-   * `Completion.transcript`; 0: the server keeps none.
+   * The largest `Completion.transcript`; 0: the server stores no transcripts. 256 KiB.
    *
    * @generated from field: int64 transcript_bytes_max = 4;
    */
@@ -733,27 +749,27 @@ export declare type Limits = Message<"pinion.v1.Limits"> & {
 export declare const LimitsSchema: GenMessage<Limits>;
 
 /**
- * What the device does with a held attempt.
+ * The verdict on a held attempt.
  *
  * @generated from message pinion.v1.HeldAttemptVerdict
  */
 export declare type HeldAttemptVerdict = Message<"pinion.v1.HeldAttemptVerdict"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * What to do.
+   * The verdict.
    *
    * @generated from field: pinion.v1.HeldVerdict verdict = 3;
    */
@@ -767,21 +783,21 @@ export declare type HeldAttemptVerdict = Message<"pinion.v1.HeldAttemptVerdict">
 export declare const HeldAttemptVerdictSchema: GenMessage<HeldAttemptVerdict>;
 
 /**
- * Says that the device lives.
+ * States that the device is alive.
  *
  * @generated from message pinion.v1.Heartbeat
  */
 export declare type Heartbeat = Message<"pinion.v1.Heartbeat"> & {
   /**
-   * From 1, growing by one.
+   * The number of the heartbeat in its stream: 1, 2, 3, …
    *
    * @generated from field: int64 sequence = 1;
    */
   sequence: bigint;
 
   /**
-   * All attempts that are in progress on the device, or whose completion is not acknowledged yet. A
-   * running attempt that two successive heartbeats do not list is lost. At most 1,000.
+   * Every attempt that is in progress on the device or whose completion is not acknowledged. At
+   * most 1,000. A running attempt that is missing from two successive heartbeats is lost.
    *
    * @generated from field: repeated pinion.v1.AttemptRef attempts = 2;
    */
@@ -795,20 +811,20 @@ export declare type Heartbeat = Message<"pinion.v1.Heartbeat"> & {
 export declare const HeartbeatSchema: GenMessage<Heartbeat>;
 
 /**
- * Names an attempt.
+ * The name of an attempt.
  *
  * @generated from message pinion.v1.AttemptRef
  */
 export declare type AttemptRef = Message<"pinion.v1.AttemptRef"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
@@ -822,20 +838,20 @@ export declare type AttemptRef = Message<"pinion.v1.AttemptRef"> & {
 export declare const AttemptRefSchema: GenMessage<AttemptRef>;
 
 /**
- * Answers Heartbeat.
+ * The answer to Heartbeat.
  *
  * @generated from message pinion.v1.HeartbeatAck
  */
 export declare type HeartbeatAck = Message<"pinion.v1.HeartbeatAck"> & {
   /**
-   * The heartbeat's sequence.
+   * The `sequence` of the heartbeat.
    *
    * @generated from field: int64 sequence = 1;
    */
   sequence: bigint;
 
   /**
-   * The server's clock.
+   * The time of the replica's clock.
    *
    * @generated from field: google.protobuf.Timestamp server_time = 2;
    */
@@ -849,135 +865,137 @@ export declare type HeartbeatAck = Message<"pinion.v1.HeartbeatAck"> & {
 export declare const HeartbeatAckSchema: GenMessage<HeartbeatAck>;
 
 /**
- * Work for the device. Carries no credentials and no command line: what is executed is the device's
- * own configuration.
+ * A run or a turn for the device. An assignment contains no command line and no credentials except
+ * `agent_token`: the configuration of the device names the program.
  *
  * @generated from message pinion.v1.Assignment
  */
 export declare type Assignment = Message<"pinion.v1.Assignment"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * Names this attempt and proves it: goes into every message about it.
+   * The token of the attempt, which every message about the attempt must carry. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * From 1.
+   * The number of the attempt, from 1.
    *
    * @generated from field: int32 attempt = 3;
    */
   attempt: number;
 
   /**
-   * What it is.
+   * The kind of the assignment.
    *
    * @generated from field: pinion.v1.AssignmentKind kind = 4;
    */
   kind: AssignmentKind;
 
   /**
-   * What kind of executor is meant; empty: the device's default.
+   * The agent kind, which names an executor of the device; empty: the default executor of the
+   * device.
    *
    * @generated from field: string agent_kind = 5;
    */
   agentKind: string;
 
   /**
-   * How long the attempt may take, from its start on the device.
+   * The longest time of the attempt, from the start of the program on the device.
    *
    * @generated from field: google.protobuf.Duration timeout = 6;
    */
   timeout?: Duration | undefined;
 
   /**
-   * What to show on the desktop at the end.
+   * The notification on the desktop at the end of the run.
    *
    * @generated from field: pinion.v1.Notification notification = 7;
    */
   notification: Notification;
 
   /**
-   * The agent as it was when the run was materialized.
+   * The agent as the agent was when the run was materialized.
    *
    * @generated from field: pinion.v1.AgentSnapshot agent = 8;
    */
   agent?: AgentSnapshot | undefined;
 
   /**
-   * The watcher at the run's version. Set for watcher runs.
+   * The watcher in the version of the run. Set only for runs.
    *
    * @generated from field: pinion.v1.WatcherSnapshot watcher = 9;
    */
   watcher?: WatcherSnapshot | undefined;
 
   /**
-   * What fired it.
+   * The reason why the run is due. Set only for runs.
    *
    * @generated from field: pinion.v1.FiringEvent event = 10;
    */
   event?: FiringEvent | undefined;
 
   /**
-   * What surrounds it.
+   * The surroundings of the run.
    *
    * @generated from field: pinion.v1.RunContext context = 11;
    */
   context?: RunContext | undefined;
 
   /**
-   * W3C trace context of the run, if traces are on.
+   * The W3C trace context of the work; empty: tracing is off.
    *
    * @generated from field: string traceparent = 12;
    */
   traceparent: string;
 
   /**
-   * The turn. Set for turns; `work_id` is the turn's id. Turns have no watcher and no event.
+   * The turn. Set only for turns. An assignment of a turn has no `watcher` and no `event`.
    *
    * @generated from field: pinion.v1.TurnAssignment turn = 13;
    */
   turn?: TurnAssignment | undefined;
 
   /**
-   * The device's workspace to work in; empty: the executor's own directory. A device that has none
-   * of this name rejects the assignment as UNSUPPORTED.
+   * The name of the workspace on the device; empty: the directory of the executor. A device without
+   * a workspace of this name rejects the assignment as UNSUPPORTED.
    *
    * @generated from field: string workspace = 14;
    */
   workspace: string;
 
   /**
-   * The session to go on in; absent: a fresh one.
+   * The session of the agent to continue; absent: a new session.
    *
    * @generated from field: pinion.v1.SessionRequest session = 15;
    */
   session?: SessionRequest | undefined;
 
   /**
-   * What the attempt may use; the device stops the agent at it. Absent: no bound.
+   * The budget of the attempt; absent: no bound. The device stops the agent when the budget is used
+   * up.
    *
    * @generated from field: pinion.v1.Budget budget = 16;
    */
   budget?: Budget | undefined;
 
   /**
-   * What becomes of the agent's questions.
+   * The policy for questions of the agent.
    *
    * @generated from field: pinion.v1.QuestionPolicy questions = 17;
    */
   questions?: QuestionPolicy | undefined;
 
   /**
-   * A token for the MCP server that Pinion injects, good for the length of the attempt and for
-   * nothing else; empty: none.
+   * A token for the MCP server that Pinion gives to the agent; empty: no token. The token is valid
+   * only for this MCP server, and only while the attempt lasts.
    *
    * @generated from field: string agent_token = 18;
    */
@@ -991,34 +1009,34 @@ export declare type Assignment = Message<"pinion.v1.Assignment"> & {
 export declare const AssignmentSchema: GenMessage<Assignment>;
 
 /**
- * What a worker needs to know of a turn.
+ * The turn as the worker or device needs it.
  *
  * @generated from message pinion.v1.TurnAssignment
  */
 export declare type TurnAssignment = Message<"pinion.v1.TurnAssignment"> & {
   /**
-   * The conversation; empty for a turn without one.
+   * The id of the conversation; empty for a turn without a conversation.
    *
    * @generated from field: string conversation_id = 1;
    */
   conversationId: string;
 
   /**
-   * The message, as its sender named it.
+   * The id of the message, chosen by the sender.
    *
    * @generated from field: string message_id = 2;
    */
   messageId: string;
 
   /**
-   * The message. At most 1 MiB.
+   * The text of the message. At most 1 MiB.
    *
    * @generated from field: string input = 3;
    */
   input: string;
 
   /**
-   * The program may leave a snapshot for the conversation's next turn: see
+   * Whether the program may leave a snapshot for the next turn of the conversation: see
    * `Completion.next_snapshot`.
    *
    * @generated from field: bool uses_snapshot = 4;
@@ -1026,28 +1044,29 @@ export declare type TurnAssignment = Message<"pinion.v1.TurnAssignment"> & {
   usesSnapshot: boolean;
 
   /**
-   * What the conversation's last turn left. At most 1 MiB; empty for the first.
+   * The snapshot of the conversation; empty for the first turn. At most 1 MiB.
    *
    * @generated from field: bytes snapshot = 5;
    */
   snapshot: Uint8Array;
 
   /**
-   * The snapshot's version; 0 for the first.
+   * The version of the snapshot; 0 for the first turn.
    *
    * @generated from field: int64 snapshot_version = 6;
    */
   snapshotVersion: bigint;
 
   /**
-   * When the turn is lost unless the worker beats; every heartbeat that lists it moves this on.
+   * The moment at which the turn is lost. Every heartbeat that lists the turn moves the moment into
+   * the future.
    *
    * @generated from field: google.protobuf.Timestamp deadline_at = 7;
    */
   deadlineAt?: Timestamp | undefined;
 
   /**
-   * The run that the turn is about; empty if none was named.
+   * The id of the run that the turn is about; empty: no run.
    *
    * @generated from field: string subject_run_id = 8;
    */
@@ -1061,48 +1080,48 @@ export declare type TurnAssignment = Message<"pinion.v1.TurnAssignment"> & {
 export declare const TurnAssignmentSchema: GenMessage<TurnAssignment>;
 
 /**
- * What a device needs to know of a watcher.
+ * The watcher as the device needs it.
  *
  * @generated from message pinion.v1.WatcherSnapshot
  */
 export declare type WatcherSnapshot = Message<"pinion.v1.WatcherSnapshot"> & {
   /**
-   * UUID.
+   * The id of the watcher. UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Unique within the org.
+   * The slug of the watcher, unique within the org.
    *
    * @generated from field: string slug = 2;
    */
   slug: string;
 
   /**
-   * Shown to people.
+   * The name of the watcher, for people.
    *
    * @generated from field: string name = 3;
    */
   name: string;
 
   /**
-   * The version.
+   * The version of the watcher.
    *
    * @generated from field: int32 version = 4;
    */
   version: number;
 
   /**
-   * What to do.
+   * The prompt: the task for the agent.
    *
    * @generated from field: string prompt = 5;
    */
   prompt: string;
 
   /**
-   * JSON schema of the result asked for; absent if none.
+   * The JSON schema of the structured result; absent: no schema.
    *
    * @generated from field: google.protobuf.Struct extraction_schema = 6;
    */
@@ -1116,48 +1135,48 @@ export declare type WatcherSnapshot = Message<"pinion.v1.WatcherSnapshot"> & {
 export declare const WatcherSnapshotSchema: GenMessage<WatcherSnapshot>;
 
 /**
- * What fired a run.
+ * The reason why a run is due.
  *
  * @generated from message pinion.v1.FiringEvent
  */
 export declare type FiringEvent = Message<"pinion.v1.FiringEvent"> & {
   /**
-   * When the run became due.
+   * The moment when the run became due.
    *
    * @generated from field: google.protobuf.Timestamp fired_at = 1;
    */
   firedAt?: Timestamp | undefined;
 
   /**
-   * What brought it about.
+   * The source of the run.
    *
    * @generated from field: pinion.v1.RunSource source = 2;
    */
   source: RunSource;
 
   /**
-   * The slot; absent for manual runs.
+   * The slot; absent for a run without a slot.
    *
    * @generated from field: google.protobuf.Timestamp scheduled_for = 3;
    */
   scheduledFor?: Timestamp | undefined;
 
   /**
-   * Start of the span the run is about, inclusive.
+   * The start of the run's span, inclusive.
    *
    * @generated from field: google.protobuf.Timestamp window_start = 4;
    */
   windowStart?: Timestamp | undefined;
 
   /**
-   * End of that span, exclusive.
+   * The end of the run's span, exclusive.
    *
    * @generated from field: google.protobuf.Timestamp window_end = 5;
    */
   windowEnd?: Timestamp | undefined;
 
   /**
-   * What the run was started with, as JSON; at most 64 KiB. Empty: nothing.
+   * The input of the run, as JSON; empty: no input. At most 64 KiB.
    *
    * @generated from field: string input = 6;
    */
@@ -1171,27 +1190,28 @@ export declare type FiringEvent = Message<"pinion.v1.FiringEvent"> & {
 export declare const FiringEventSchema: GenMessage<FiringEvent>;
 
 /**
- * What surrounds a run.
+ * The surroundings of a run.
  *
  * @generated from message pinion.v1.RunContext
  */
 export declare type RunContext = Message<"pinion.v1.RunContext"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * "<agent>_watcher_<watcher>_run_<run>".
+   * The id of the conversation about the run: "<agent>_watcher_<watcher>_run_<run>".
    *
    * @generated from field: string conversation_id = 2;
    */
   conversationId: string;
 
   /**
-   * The watcher's latest stored result, its output cut to 16 KiB; absent for the first.
+   * The latest window of the watcher, with its output cut to 16 KiB; absent: the watcher has no
+   * window yet.
    *
    * @generated from field: pinion.v1.Window prior_window = 3;
    */
@@ -1205,20 +1225,20 @@ export declare type RunContext = Message<"pinion.v1.RunContext"> & {
 export declare const RunContextSchema: GenMessage<RunContext>;
 
 /**
- * Takes an assignment on.
+ * States that the device takes an attempt.
  *
  * @generated from message pinion.v1.Accept
  */
 export declare type Accept = Message<"pinion.v1.Accept"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
@@ -1232,35 +1252,35 @@ export declare type Accept = Message<"pinion.v1.Accept"> & {
 export declare const AcceptSchema: GenMessage<Accept>;
 
 /**
- * Turns an assignment down.
+ * States that the device does not take an attempt.
  *
  * @generated from message pinion.v1.Reject
  */
 export declare type Reject = Message<"pinion.v1.Reject"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * Why, for the server: BUSY and SHUTTING_DOWN are offered again later, the others end the attempt
-   * as failed.
+   * The reason, for the server. After BUSY and SHUTTING_DOWN the server offers the work again
+   * later; every other reason ends the attempt as failed.
    *
    * @generated from field: pinion.v1.RejectReason reason = 3;
    */
   reason: RejectReason;
 
   /**
-   * Why, for people. At most 1,000 bytes.
+   * The reason, for people. At most 1,000 bytes.
    *
    * @generated from field: string message = 4;
    */
@@ -1274,41 +1294,43 @@ export declare type Reject = Message<"pinion.v1.Reject"> & {
 export declare const RejectSchema: GenMessage<Reject>;
 
 /**
- * A piece of an attempt's output. The server relays it and may drop it.
+ * A piece of the output of an attempt. The server relays the piece to viewers, and may drop the
+ * piece.
  *
  * @generated from message pinion.v1.Output
  */
 export declare type Output = Message<"pinion.v1.Output"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * From 1 within the attempt, growing by one also for pieces that the device dropped.
+   * The number of the piece within the attempt: 1, 2, 3, …, over all streams. Pieces that the
+   * device drops are counted, too.
    *
    * @generated from field: uint64 sequence = 3;
    */
   sequence: bigint;
 
   /**
-   * Where the program wrote it.
+   * The stream to which the program wrote the piece.
    *
    * @generated from field: pinion.v1.OutputStream stream = 4;
    */
   stream: OutputStream;
 
   /**
-   * The bytes. At most 32 KiB.
+   * The bytes of the piece. At most 32 KiB (32,768 bytes).
    *
    * @generated from field: bytes data = 5;
    */
@@ -1322,27 +1344,27 @@ export declare type Output = Message<"pinion.v1.Output"> & {
 export declare const OutputSchema: GenMessage<Output>;
 
 /**
- * What an agent does. The server relays it and may drop it.
+ * Activities of an agent. The server relays the activities to viewers, and may drop them.
  *
  * @generated from message pinion.v1.ActivityReport
  */
 export declare type ActivityReport = Message<"pinion.v1.ActivityReport"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * In order. 1 to 64, at most 32 KiB in all.
+   * The activities, in order. 1 to 64, at most 32 KiB in all.
    *
    * @generated from field: repeated pinion.v1.Activity activities = 3;
    */
@@ -1356,20 +1378,20 @@ export declare type ActivityReport = Message<"pinion.v1.ActivityReport"> & {
 export declare const ActivityReportSchema: GenMessage<ActivityReport>;
 
 /**
- * An agent asks a person. The same question comes again after a reconnect; it is stored once.
+ * A question of an agent to a person. A question that is repeated after a reconnect is stored once.
  *
  * @generated from message pinion.v1.QuestionAsked
  */
 export declare type QuestionAsked = Message<"pinion.v1.QuestionAsked"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
@@ -1390,34 +1412,34 @@ export declare type QuestionAsked = Message<"pinion.v1.QuestionAsked"> & {
 export declare const QuestionAskedSchema: GenMessage<QuestionAsked>;
 
 /**
- * A question is not open any more. A question that the server has never heard of is ignored.
+ * States that a question is no longer open. The server ignores the id of an unknown question.
  *
  * @generated from message pinion.v1.QuestionClosed
  */
 export declare type QuestionClosed = Message<"pinion.v1.QuestionClosed"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * The question.
+   * The id of the question. 1 to 100 bytes.
    *
    * @generated from field: string question_id = 3;
    */
   questionId: string;
 
   /**
-   * Why.
+   * The reason for the end.
    *
    * @generated from field: pinion.v1.QuestionCloseReason reason = 4;
    */
@@ -1431,48 +1453,48 @@ export declare type QuestionClosed = Message<"pinion.v1.QuestionClosed"> & {
 export declare const QuestionClosedSchema: GenMessage<QuestionClosed>;
 
 /**
- * The answer to a question: the first one that was given, or the default at the deadline.
+ * The answer to a question: the first answer that was given, or the default at the deadline.
  *
  * @generated from message pinion.v1.Answer
  */
 export declare type Answer = Message<"pinion.v1.Answer"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * The question.
+   * The id of the question.
    *
    * @generated from field: string question_id = 3;
    */
   questionId: string;
 
   /**
-   * The chosen option; empty: nobody answered, and no option stands for that.
+   * The id of the chosen option; empty: the question has no answer, and no option is the default.
    *
    * @generated from field: string option_id = 4;
    */
   optionId: string;
 
   /**
-   * Text for the agent; empty: none. At most 4,000 bytes.
+   * The text for the agent; empty: no text. At most 4,000 bytes.
    *
    * @generated from field: string text = 5;
    */
   text: string;
 
   /**
-   * Nobody chose it: it is the default.
+   * Whether the answer is the default, without a choice by a person.
    *
    * @generated from field: bool is_default = 6;
    */
@@ -1492,197 +1514,201 @@ export declare const AnswerSchema: GenMessage<Answer>;
  */
 export declare type Completion = Message<"pinion.v1.Completion"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * How it ended.
+   * The outcome of the attempt.
    *
    * @generated from field: pinion.v1.Outcome outcome = 3;
    */
   outcome: Outcome;
 
   /**
-   * What the program printed, valid UTF-8. At most 1 MiB; NUL characters are stored as U+FFFD.
+   * The output of the program, as valid UTF-8. At most 1 MiB. The server stores NUL characters as
+   * U+FFFD.
    *
    * @generated from field: string output = 4;
    */
   output: string;
 
   /**
-   * There was more output than is sent.
+   * Whether the device cut the output.
    *
    * @generated from field: bool is_output_truncated = 5;
    */
   isOutputTruncated: boolean;
 
   /**
-   * The program's exit code, if it exited.
+   * The exit code of the program; absent: the program did not exit by itself.
    *
    * @generated from field: optional int32 exit_code = 6;
    */
   exitCode?: number | undefined;
 
   /**
-   * The signal that ended it, for example "SIGKILL". At most 32 bytes.
+   * The signal that ended the program, for example "SIGKILL". At most 32 bytes.
    *
    * @generated from field: string signal = 7;
    */
   signal: string;
 
   /**
-   * Why it did not complete, for people. At most 4,000 bytes.
+   * The reason why the attempt did not complete, for people. At most 4,000 bytes.
    *
    * @generated from field: string reason = 8;
    */
   reason: string;
 
   /**
-   * From the program's start to its end.
+   * The time from the start of the program to its end.
    *
    * @generated from field: google.protobuf.Duration duration = 9;
    */
   duration?: Duration | undefined;
 
   /**
-   * What the conversation's next turn is given; absent leaves the snapshot as it is. Stored
-   * together with the output of a completed turn that uses snapshots, under its lease. At most 1
-   * MiB.
+   * The snapshot for the next turn of the conversation; absent: the stored snapshot stays. At most
+   * 1 MiB. The server stores the snapshot together with the reply, only for a completed turn with
+   * `uses_snapshot`, and only under the lease of the turn.
    *
    * @generated from field: optional bytes next_snapshot = 10;
    */
   nextSnapshot?: Uint8Array | undefined;
 
   /**
-   * The agent's final answer, apart from all else that it printed. At most 256 KiB; empty: the
-   * executor knows none.
+   * The final answer of the agent, without its other output; empty: the executor does not know the
+   * answer. At most 256 KiB.
    *
    * @generated from field: string result_text = 11;
    */
   resultText: string;
 
   /**
-   * There was more of it.
+   * Whether the device cut `result_text`.
    *
    * @generated from field: bool is_result_truncated = 12;
    */
   isResultTruncated: boolean;
 
   /**
-   * The answer as JSON, if a schema was asked for and the device found that it matches. At most 256
-   * KiB, nested at most 30 deep (a deeper one is left out); empty: none.
+   * The answer as JSON, if the watcher has a schema and the device found that the answer matches
+   * the schema; empty: no JSON. At most 256 KiB. JSON that is nested more than 30 levels deep is
+   * left out.
    *
    * @generated from field: string structured = 13;
    */
   structured: string;
 
   /**
-   * What the attempt used.
+   * The usage of the attempt.
    *
    * @generated from field: pinion.v1.Usage usage = 14;
    */
   usage?: Usage | undefined;
 
   /**
-   * The agent's own id of its session, to go on in later; empty: it keeps none. At most 200 bytes.
+   * The agent's own id of its session, with which a later run or turn can continue the session;
+   * empty: no session. At most 200 bytes.
    *
    * @generated from field: string session_id = 15;
    */
   sessionId: string;
 
   /**
-   * The model that answered, as the agent names it. At most 200 bytes.
+   * The model that answered, by the agent's name of the model. At most 200 bytes.
    *
    * @generated from field: string model_used = 16;
    */
   modelUsed: string;
 
   /**
-   * Why the agent stopped, in its own word, for example "end_turn". At most 64 bytes.
+   * Why the agent stopped, as the agent's own word, for example "end_turn". At most 64 bytes.
    *
    * @generated from field: string stop_reason = 17;
    */
   stopReason: string;
 
   /**
-   * Tools that were not permitted. At most 32.
+   * The tools that the agent was not permitted to use. At most 32.
    *
    * @generated from field: repeated pinion.v1.Denial denials = 18;
    */
   denials: Denial[];
 
   /**
-   * Why people should look at it. At most 16.
+   * The reasons why people should look at the attempt. At most 16.
    *
    * @generated from field: repeated pinion.v1.AttentionReason attention = 19;
    */
   attention: AttentionReason[];
 
   /**
-   * What the agent did.
+   * The steps of the agent.
    *
    * @generated from field: pinion.v1.Transcript transcript = 20;
    */
   transcript?: Transcript | undefined;
 
   /**
-   * With FAILED: not now, but later (a rate limit, an overloaded provider). The run goes back to
-   * pending, is not offered before this has passed, and the attempt does not count. 0 to 7 days.
+   * Only with FAILED: the time after which the work can be tried again, for example after a rate
+   * limit or with an overloaded provider. The run returns to `pending`, is not offered before this
+   * time has passed, and the attempt does not count. 0 to 7 days.
    *
    * @generated from field: google.protobuf.Duration retry_after = 21;
    */
   retryAfter?: Duration | undefined;
 
   /**
-   * The executor that did the work.
+   * The executor that ran the attempt.
    *
    * @generated from field: pinion.v1.ExecutorInfo executor = 22;
    */
   executor?: ExecutorInfo | undefined;
 
   /**
-   * What it left behind in a workspace of its own; absent: nothing was kept.
+   * The workspace of this attempt that the device kept; absent: no workspace was kept.
    *
    * @generated from field: pinion.v1.KeptWorkspace kept_workspace = 23;
    */
   keptWorkspace?: KeptWorkspace | undefined;
 
   /**
-   * What the device has to say about it, for people: a setting that was not enforced, a session
-   * that was gone. At most 16, each at most 500 bytes.
+   * Notes of the device about the attempt, for people: for example a setting that was not enforced,
+   * or a session that was gone. At most 16, of at most 500 bytes each.
    *
    * @generated from field: repeated string notes = 24;
    */
   notes: string[];
 
   /**
-   * The last that the program wrote to its standard error, however it ended; valid UTF-8, at most 8
-   * KiB.
+   * The end of the program's standard error, for every outcome, as valid UTF-8. At most 8 KiB.
    *
    * @generated from field: string stderr_tail = 25;
    */
   stderrTail: string;
 
   /**
-   * Set on a completion whose run the database may have lost: acknowledged before by another
-   * incarnation of the database, or answered with UNKNOWN.
+   * Set when a completion of a run is offered again, because the database may have lost the run:
+   * another incarnation of the database acknowledged the completion before, or the server answered
+   * UNKNOWN.
    *
    * @generated from field: pinion.v1.Reoffer reoffer = 26;
    */
   reoffer?: Reoffer | undefined;
 
   /**
-   * The same, of a turn.
+   * Set when a completion of a turn is offered again, for the same reasons as `reoffer`.
    *
    * @generated from field: pinion.v1.TurnReoffer turn_reoffer = 27;
    */
@@ -1696,51 +1722,51 @@ export declare type Completion = Message<"pinion.v1.Completion"> & {
 export declare const CompletionSchema: GenMessage<Completion>;
 
 /**
- * What the device knows from its assignment of the run of a completion that it offers again: the
- * database may have forgotten the run, too. Answered as any completion: STORED, STORED_LATE,
- * ALREADY_STORED, SUPERSEDED, or UNKNOWN if it is not wanted (its watcher is not there, or not for
+ * The facts about a run from its assignment. The device sends the facts with a completion that it
+ * offers again, because the database may have lost the run, too. The verdicts are STORED,
+ * STORED_LATE, ALREADY_STORED, SUPERSEDED, or UNKNOWN (the watcher does not exist, or is not for
  * this device).
  *
  * @generated from message pinion.v1.Reoffer
  */
 export declare type Reoffer = Message<"pinion.v1.Reoffer"> & {
   /**
-   * The watcher.
+   * The id of the watcher. UUID.
    *
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
 
   /**
-   * The attempt's number, from 1.
+   * The number of the attempt. 1 to 1,000,000.
    *
    * @generated from field: int32 attempt = 2;
    */
   attempt: number;
 
   /**
-   * What made the run due.
+   * The source of the run.
    *
    * @generated from field: pinion.v1.RunSource source = 3;
    */
   source: RunSource;
 
   /**
-   * Its slot; absent for a run that no slot asked for.
+   * The slot of the run; absent for a run without a slot.
    *
    * @generated from field: google.protobuf.Timestamp scheduled_for = 4;
    */
   scheduledFor?: Timestamp | undefined;
 
   /**
-   * Start of the span the run is about, inclusive.
+   * The start of the run's span, inclusive.
    *
    * @generated from field: google.protobuf.Timestamp window_start = 5;
    */
   windowStart?: Timestamp | undefined;
 
   /**
-   * End of that span, exclusive.
+   * The end of the run's span, exclusive.
    *
    * @generated from field: google.protobuf.Timestamp window_end = 6;
    */
@@ -1754,57 +1780,58 @@ export declare type Reoffer = Message<"pinion.v1.Reoffer"> & {
 export declare const ReofferSchema: GenMessage<Reoffer>;
 
 /**
- * What the device knows from its assignment of the turn of a completion that it offers again. The
- * reply is kept as a late reply beside its turn, and never is a second reply. UNKNOWN if it is not
- * wanted (its agent is not there, or not for this device).
+ * The facts about a turn from its assignment. The device sends the facts with a completion that it
+ * offers again. The server keeps the reply as a late reply beside the turn, never as a second
+ * reply. The verdict is UNKNOWN if the agent does not exist or is not for this device.
  *
  * @generated from message pinion.v1.TurnReoffer
  */
 export declare type TurnReoffer = Message<"pinion.v1.TurnReoffer"> & {
   /**
-   * The agent. At most 100 bytes.
+   * The id of the agent. 1 to 100 bytes.
    *
    * @generated from field: string agent_id = 1;
    */
   agentId: string;
 
   /**
-   * The conversation; empty for a turn without one. At most 500 bytes.
+   * The id of the conversation; empty for a turn without a conversation. At most 500 bytes.
    *
    * @generated from field: string conversation_id = 2;
    */
   conversationId: string;
 
   /**
-   * The message. At most 200 bytes.
+   * The id of the message. 1 to 200 bytes.
    *
    * @generated from field: string message_id = 3;
    */
   messageId: string;
 
   /**
-   * The beginning of the message's text. At most 64 KiB.
+   * The beginning of the text of the message. At most 64 KiB.
    *
    * @generated from field: string input = 4;
    */
   input: string;
 
   /**
-   * The SHA-256 of the whole text, so that the message sent again is known.
+   * The SHA-256 hash of the whole text (32 bytes), by which the server recognises the message when
+   * the sender sends the message again.
    *
    * @generated from field: bytes input_sha256 = 5;
    */
   inputSha256: Uint8Array;
 
   /**
-   * The attempt's number, from 1.
+   * The number of the attempt. 1 to 1,000,000.
    *
    * @generated from field: int32 attempt = 6;
    */
   attempt: number;
 
   /**
-   * The turn read the conversation's snapshot.
+   * Whether the turn read the snapshot of the conversation.
    *
    * @generated from field: bool uses_snapshot = 7;
    */
@@ -1818,48 +1845,48 @@ export declare type TurnReoffer = Message<"pinion.v1.TurnReoffer"> & {
 export declare const TurnReofferSchema: GenMessage<TurnReoffer>;
 
 /**
- * Answers Completion, after the commit.
+ * The answer to Completion, sent after the commit.
  *
  * @generated from message pinion.v1.CompletionAck
  */
 export declare type CompletionAck = Message<"pinion.v1.CompletionAck"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * What became of it.
+   * The verdict on the completion.
    *
    * @generated from field: pinion.v1.CompletionVerdict verdict = 3;
    */
   verdict: CompletionVerdict;
 
   /**
-   * The stored result of a completed run.
+   * The id of the window of a completed run; empty: no window.
    *
    * @generated from field: string window_id = 4;
    */
   windowId: string;
 
   /**
-   * For people.
+   * An explanation of the verdict, for people.
    *
    * @generated from field: string message = 5;
    */
   message: string;
 
   /**
-   * The database that it was stored in, as in Welcome.
+   * The database that stored the completion; see `Welcome.incarnation`.
    *
    * @generated from field: pinion.v1.Incarnation incarnation = 6;
    */
@@ -1873,27 +1900,27 @@ export declare type CompletionAck = Message<"pinion.v1.CompletionAck"> & {
 export declare const CompletionAckSchema: GenMessage<CompletionAck>;
 
 /**
- * Asks for the end of an attempt.
+ * Asks the device to end an attempt.
  *
  * @generated from message pinion.v1.Cancel
  */
 export declare type Cancel = Message<"pinion.v1.Cancel"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
   attemptToken: string;
 
   /**
-   * Why, for people.
+   * The reason, for people.
    *
    * @generated from field: string reason = 3;
    */
@@ -1907,20 +1934,20 @@ export declare type Cancel = Message<"pinion.v1.Cancel"> & {
 export declare const CancelSchema: GenMessage<Cancel>;
 
 /**
- * Answers Cancel once the whole process group is gone.
+ * The answer to Cancel, sent after the whole process group has ended.
  *
  * @generated from message pinion.v1.Cancelled
  */
 export declare type Cancelled = Message<"pinion.v1.Cancelled"> & {
   /**
-   * The run or the turn.
+   * The id of the run or turn. UUID.
    *
    * @generated from field: string work_id = 1;
    */
   workId: string;
 
   /**
-   * The attempt's token.
+   * The token of the attempt. UUID.
    *
    * @generated from field: string attempt_token = 2;
    */
@@ -1934,36 +1961,36 @@ export declare type Cancelled = Message<"pinion.v1.Cancelled"> & {
 export declare const CancelledSchema: GenMessage<Cancelled>;
 
 /**
- * The server will close the stream.
+ * States that the server will close the stream.
  *
  * @generated from message pinion.v1.Drain
  */
 export declare type Drain = Message<"pinion.v1.Drain"> & {
   /**
-   * Why.
+   * The reason for the drain.
    *
    * @generated from field: pinion.v1.DrainReason reason = 1;
    */
   reason: DrainReason;
 
   /**
-   * How long to wait before connecting again; jittered by the server.
+   * The time to wait before the device connects again. The server adds jitter to the time.
    *
    * @generated from field: google.protobuf.Duration reconnect_after = 2;
    */
   reconnectAfter?: Duration | undefined;
 
   /**
-   * For people.
+   * An explanation, for people.
    *
    * @generated from field: string message = 3;
    */
   message: string;
 
   /**
-   * The cell to which the device's org has moved; empty: no move. The device puts the name in the
-   * place of the cell's name in its token, and connects again: the rest of the token, its runs and
-   * its results stay. At most 16 bytes.
+   * The cell to which the org of the device has moved; empty: no move. At most 16 bytes. The device
+   * replaces the name of the cell in its token with this name, and connects again. The rest of the
+   * token, the runs and the results stay the same.
    *
    * @generated from field: string cell = 4;
    */
@@ -1977,41 +2004,41 @@ export declare type Drain = Message<"pinion.v1.Drain"> & {
 export declare const DrainSchema: GenMessage<Drain>;
 
 /**
- * See Enroll.
+ * The request of Enroll.
  *
  * @generated from message pinion.v1.EnrollRequest
  */
 export declare type EnrollRequest = Message<"pinion.v1.EnrollRequest"> & {
   /**
-   * From FleetService.CreateJoinCode.
+   * The join code from FleetService.CreateJoinCode. 1 to 100 bytes.
    *
    * @generated from field: string join_code = 1;
    */
   joinCode: string;
 
   /**
-   * Chosen once by the daemon. 8 to 100 bytes.
+   * The id of the installation, chosen once by the daemon. 8 to 100 bytes.
    *
    * @generated from field: string install_id = 2;
    */
   installId: string;
 
   /**
-   * The device's operating system. Set once.
+   * The operating system of the device, which cannot change later.
    *
    * @generated from field: pinion.v1.Os os = 3;
    */
   os: Os;
 
   /**
-   * Shown to people. 1 to 100 bytes.
+   * The name of the device for people. 1 to 100 bytes.
    *
    * @generated from field: string label = 4;
    */
   label: string;
 
   /**
-   * The daemon's version. At most 64 bytes.
+   * The version of the daemon. At most 64 bytes.
    *
    * @generated from field: string app_version = 5;
    */
@@ -2025,34 +2052,34 @@ export declare type EnrollRequest = Message<"pinion.v1.EnrollRequest"> & {
 export declare const EnrollRequestSchema: GenMessage<EnrollRequest>;
 
 /**
- * See Enroll.
+ * The response of Enroll.
  *
  * @generated from message pinion.v1.EnrollResponse
  */
 export declare type EnrollResponse = Message<"pinion.v1.EnrollResponse"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * Its org.
+   * The id of the org of the device.
    *
    * @generated from field: string org_id = 2;
    */
   orgId: string;
 
   /**
-   * The device's token; shown only here.
+   * The token of the device. No other answer contains the token.
    *
    * @generated from field: string token = 3;
    */
   token: string;
 
   /**
-   * Other devices of the org with the same label, which people have to tell apart.
+   * The number of other devices in the org with the same label.
    *
    * @generated from field: int32 same_label_count = 4;
    */
@@ -2066,7 +2093,7 @@ export declare type EnrollResponse = Message<"pinion.v1.EnrollResponse"> & {
 export declare const EnrollResponseSchema: GenMessage<EnrollResponse>;
 
 /**
- * See CompleteRun.
+ * The request of CompleteRun.
  *
  * @generated from message pinion.v1.CompleteRunRequest
  */
@@ -2086,34 +2113,34 @@ export declare type CompleteRunRequest = Message<"pinion.v1.CompleteRunRequest">
 export declare const CompleteRunRequestSchema: GenMessage<CompleteRunRequest>;
 
 /**
- * See CompleteRun.
+ * The response of CompleteRun.
  *
  * @generated from message pinion.v1.CompleteRunResponse
  */
 export declare type CompleteRunResponse = Message<"pinion.v1.CompleteRunResponse"> & {
   /**
-   * What became of it.
+   * The verdict on the completion.
    *
    * @generated from field: pinion.v1.CompletionVerdict verdict = 1;
    */
   verdict: CompletionVerdict;
 
   /**
-   * The stored result of a completed run.
+   * The id of the window of a completed run; empty: no window.
    *
    * @generated from field: string window_id = 2;
    */
   windowId: string;
 
   /**
-   * For people.
+   * An explanation of the verdict, for people.
    *
    * @generated from field: string message = 3;
    */
   message: string;
 
   /**
-   * The database that it was stored in, as in Welcome.
+   * The database that stored the completion; see `Welcome.incarnation`.
    *
    * @generated from field: pinion.v1.Incarnation incarnation = 4;
    */
@@ -2127,20 +2154,20 @@ export declare type CompleteRunResponse = Message<"pinion.v1.CompleteRunResponse
 export declare const CompleteRunResponseSchema: GenMessage<CompleteRunResponse>;
 
 /**
- * See DeviceService.TriggerWatcher.
+ * The request of DeviceService.TriggerWatcher.
  *
  * @generated from message pinion.v1.DeviceServiceTriggerWatcherRequest
  */
 export declare type DeviceServiceTriggerWatcherRequest = Message<"pinion.v1.DeviceServiceTriggerWatcherRequest"> & {
   /**
-   * Id or slug.
+   * The watcher: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
 
   /**
-   * What the run is about; see WatcherService.TriggerWatcher.
+   * The input of the run; see `TriggerWatcherRequest.input`.
    *
    * @generated from field: google.protobuf.Value input = 2;
    */
@@ -2154,27 +2181,28 @@ export declare type DeviceServiceTriggerWatcherRequest = Message<"pinion.v1.Devi
 export declare const DeviceServiceTriggerWatcherRequestSchema: GenMessage<DeviceServiceTriggerWatcherRequest>;
 
 /**
- * See DeviceService.TriggerWatcher.
+ * The response of DeviceService.TriggerWatcher.
  *
  * @generated from message pinion.v1.DeviceServiceTriggerWatcherResponse
  */
 export declare type DeviceServiceTriggerWatcherResponse = Message<"pinion.v1.DeviceServiceTriggerWatcherResponse"> & {
   /**
-   * The new run, or the active one.
+   * The new run, or the active run.
    *
    * @generated from field: pinion.v1.Run run = 1;
    */
   run?: Run | undefined;
 
   /**
-   * The run was there already.
+   * Whether the run existed before the call.
    *
    * @generated from field: bool already_queued = 2;
    */
   alreadyQueued: boolean;
 
   /**
-   * Set where the input waits for the end of the active run: the id that its own run will have.
+   * The id that the run of a waiting input will have; empty: the input does not wait. An input
+   * waits for the end of the active run.
    *
    * @generated from field: string queued_run_id = 3;
    */
@@ -2188,20 +2216,20 @@ export declare type DeviceServiceTriggerWatcherResponse = Message<"pinion.v1.Dev
 export declare const DeviceServiceTriggerWatcherResponseSchema: GenMessage<DeviceServiceTriggerWatcherResponse>;
 
 /**
- * See ListMyWatchers.
+ * The request of ListMyWatchers.
  *
  * @generated from message pinion.v1.ListMyWatchersRequest
  */
 export declare type ListMyWatchersRequest = Message<"pinion.v1.ListMyWatchersRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
@@ -2215,7 +2243,7 @@ export declare type ListMyWatchersRequest = Message<"pinion.v1.ListMyWatchersReq
 export declare const ListMyWatchersRequestSchema: GenMessage<ListMyWatchersRequest>;
 
 /**
- * See ListMyWatchers.
+ * The response of ListMyWatchers.
  *
  * @generated from message pinion.v1.ListMyWatchersResponse
  */
@@ -2228,7 +2256,7 @@ export declare type ListMyWatchersResponse = Message<"pinion.v1.ListMyWatchersRe
   watchers: Watcher[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -2248,7 +2276,7 @@ export declare const ListMyWatchersResponseSchema: GenMessage<ListMyWatchersResp
  */
 export enum Os {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: OS_UNSPECIFIED = 0;
    */
@@ -2303,27 +2331,27 @@ export enum Os {
 export declare const OsSchema: GenEnum<Os>;
 
 /**
- * Where a held attempt is.
+ * The states of a held attempt on the device.
  *
  * @generated from enum pinion.v1.HeldAttemptState
  */
 export enum HeldAttemptState {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: HELD_ATTEMPT_STATE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Its program runs, or is about to.
+   * The program of the attempt runs, or is about to start.
    *
    * @generated from enum value: HELD_ATTEMPT_STATE_RUNNING = 1;
    */
   RUNNING = 1,
 
   /**
-   * It ended; the completion waits for its acknowledgement.
+   * The attempt has ended; the completion waits for the acknowledgement.
    *
    * @generated from enum value: HELD_ATTEMPT_STATE_FINISHED = 2;
    */
@@ -2336,34 +2364,34 @@ export enum HeldAttemptState {
 export declare const HeldAttemptStateSchema: GenEnum<HeldAttemptState>;
 
 /**
- * Who starts an upgrade of a daemon's program.
+ * The starters of an upgrade of the daemon's program.
  *
  * @generated from enum pinion.v1.UpgradeMode
  */
 export enum UpgradeMode {
   /**
-   * Not said.
+   * The daemon does not state the mode.
    *
    * @generated from enum value: UPGRADE_MODE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * A person: `pinion device upgrade`.
+   * A person starts an upgrade, with `pinion device upgrade`.
    *
    * @generated from enum value: UPGRADE_MODE_MANUAL = 1;
    */
   MANUAL = 1,
 
   /**
-   * The daemon itself, as soon as its server gives a newer version.
+   * The daemon starts an upgrade as soon as its server offers a newer version.
    *
    * @generated from enum value: UPGRADE_MODE_AUTOMATIC = 2;
    */
   AUTOMATIC = 2,
 
   /**
-   * The program came from a package or a checkout, which replace it.
+   * The daemon cannot upgrade itself: its program came from a package or a checkout.
    *
    * @generated from enum value: UPGRADE_MODE_UNAVAILABLE = 3;
    */
@@ -2376,41 +2404,42 @@ export enum UpgradeMode {
 export declare const UpgradeModeSchema: GenEnum<UpgradeMode>;
 
 /**
- * What the device does with a held attempt.
+ * Instructions for the device about a held attempt.
  *
  * @generated from enum pinion.v1.HeldVerdict
  */
 export enum HeldVerdict {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: HELD_VERDICT_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It is yours: go on.
+   * The attempt still belongs to the device. The device continues.
    *
    * @generated from enum value: HELD_VERDICT_CONTINUE = 1;
    */
   CONTINUE = 1,
 
   /**
-   * It is no longer yours: kill it and forget it.
+   * The attempt no longer belongs to the device. The device ends the program and forgets the
+   * attempt.
    *
    * @generated from enum value: HELD_VERDICT_ABORT = 2;
    */
   ABORT = 2,
 
   /**
-   * Send the completion again.
+   * The device sends the completion again.
    *
    * @generated from enum value: HELD_VERDICT_SEND_RESULT = 3;
    */
   SEND_RESULT = 3,
 
   /**
-   * The completion is stored: forget it.
+   * The completion is stored. The device forgets the attempt.
    *
    * @generated from enum value: HELD_VERDICT_ALREADY_STORED = 4;
    */
@@ -2423,27 +2452,27 @@ export enum HeldVerdict {
 export declare const HeldVerdictSchema: GenEnum<HeldVerdict>;
 
 /**
- * What an assignment is.
+ * The kinds of an assignment.
  *
  * @generated from enum pinion.v1.AssignmentKind
  */
 export enum AssignmentKind {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: ASSIGNMENT_KIND_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * A watcher's run.
+   * A run of a watcher.
    *
    * @generated from enum value: ASSIGNMENT_KIND_WATCHER_RUN = 1;
    */
   WATCHER_RUN = 1,
 
   /**
-   * A turn of a conversation.
+   * A turn: one message to an agent.
    *
    * @generated from enum value: ASSIGNMENT_KIND_TURN = 2;
    */
@@ -2456,20 +2485,20 @@ export enum AssignmentKind {
 export declare const AssignmentKindSchema: GenEnum<AssignmentKind>;
 
 /**
- * Why a device turns an assignment down.
+ * The reasons for which a device rejects an assignment.
  *
  * @generated from enum pinion.v1.RejectReason
  */
 export enum RejectReason {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: REJECT_REASON_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * No free slot.
+   * The device has no free slot.
    *
    * @generated from enum value: REJECT_REASON_BUSY = 1;
    */
@@ -2483,14 +2512,14 @@ export enum RejectReason {
   SHUTTING_DOWN = 2,
 
   /**
-   * No executor is configured for the agent kind.
+   * The device has no executor for the agent kind.
    *
    * @generated from enum value: REJECT_REASON_UNSUPPORTED = 3;
    */
   UNSUPPORTED = 3,
 
   /**
-   * The assignment makes no sense to the device.
+   * The device does not understand the assignment.
    *
    * @generated from enum value: REJECT_REASON_INVALID = 4;
    */
@@ -2503,27 +2532,28 @@ export enum RejectReason {
 export declare const RejectReasonSchema: GenEnum<RejectReason>;
 
 /**
- * Why a question is closed without an answer of a person.
+ * Why a question was closed without the answer of a person.
  *
  * @generated from enum pinion.v1.QuestionCloseReason
  */
 export enum QuestionCloseReason {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: QUESTION_CLOSE_REASON_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * The agent took it back, or ended.
+   * The agent withdrew the question, or ended.
    *
    * @generated from enum value: QUESTION_CLOSE_REASON_WITHDRAWN = 1;
    */
   WITHDRAWN = 1,
 
   /**
-   * The device had no stream at the deadline and for 5 min after it, and took the default.
+   * The device took the default: the device had no stream at the deadline and during the 5 min
+   * after the deadline.
    *
    * @generated from enum value: QUESTION_CLOSE_REASON_EXPIRED = 2;
    */
@@ -2536,13 +2566,13 @@ export enum QuestionCloseReason {
 export declare const QuestionCloseReasonSchema: GenEnum<QuestionCloseReason>;
 
 /**
- * How an attempt ended.
+ * The ends of an attempt.
  *
  * @generated from enum pinion.v1.Outcome
  */
 export enum Outcome {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: OUTCOME_UNSPECIFIED = 0;
    */
@@ -2556,21 +2586,21 @@ export enum Outcome {
   COMPLETED = 1,
 
   /**
-   * It did not.
+   * The program failed.
    *
    * @generated from enum value: OUTCOME_FAILED = 2;
    */
   FAILED = 2,
 
   /**
-   * Its time ran out and the device killed it.
+   * The attempt reached its timeout, and the device ended the program.
    *
    * @generated from enum value: OUTCOME_TIMEOUT = 3;
    */
   TIMEOUT = 3,
 
   /**
-   * The device's user stopped it.
+   * The user of the device stopped the program.
    *
    * @generated from enum value: OUTCOME_CANCELLED = 4;
    */
@@ -2583,60 +2613,61 @@ export enum Outcome {
 export declare const OutcomeSchema: GenEnum<Outcome>;
 
 /**
- * What became of a completion. STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED say that the
- * server has it: the device may forget it. An INVALID or UNKNOWN one is not stored: the device sets
- * it aside for a person, an UNKNOWN one after a second try with `reoffer`. One that the device does
- * not know: it keeps the completion and sends it again.
+ * The verdict on a completion. After STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED the server
+ * has the completion, and the device may forget the completion. The server does not store an
+ * INVALID or UNKNOWN completion: the device sets an INVALID completion aside for a person, and an
+ * UNKNOWN completion after a second try with `reoffer`. After a verdict that the device does not
+ * know, the device keeps the completion and sends it again.
  *
  * @generated from enum pinion.v1.CompletionVerdict
  */
 export enum CompletionVerdict {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: COMPLETION_VERDICT_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Stored now.
+   * The server stored the completion now.
    *
    * @generated from enum value: COMPLETION_VERDICT_STORED = 1;
    */
   STORED = 1,
 
   /**
-   * Stored before; this was a repeat.
+   * The server had stored the completion before; the message was a repeat.
    *
    * @generated from enum value: COMPLETION_VERDICT_ALREADY_STORED = 2;
    */
   ALREADY_STORED = 2,
 
   /**
-   * The attempt had been taken away, and another one owns the run, or the run has a result: kept as
-   * a late result, and not shown as the run's own.
+   * The attempt was taken away, and a later attempt has the run, or the run has a result. The
+   * server keeps the completion as a late result, which is not the result of the run.
    *
    * @generated from enum value: COMPLETION_VERDICT_SUPERSEDED = 3;
    */
   SUPERSEDED = 3,
 
   /**
-   * No such attempt for this device.
+   * The device has no such attempt.
    *
    * @generated from enum value: COMPLETION_VERDICT_UNKNOWN = 4;
    */
   UNKNOWN = 4,
 
   /**
-   * The completion breaks a rule; `message` names the field. Nothing was stored.
+   * The completion breaks a rule; `message` names the field. The server stored nothing.
    *
    * @generated from enum value: COMPLETION_VERDICT_INVALID = 5;
    */
   INVALID = 5,
 
   /**
-   * Stored now, although the attempt had been taken away: no later one has been claimed, so it is
-   * the run's end after all.
+   * The server stored the completion now, although the attempt had been taken away. No later
+   * attempt was claimed, so the completion is the end of the run.
    *
    * @generated from enum value: COMPLETION_VERDICT_STORED_LATE = 6;
    */
@@ -2649,13 +2680,13 @@ export enum CompletionVerdict {
 export declare const CompletionVerdictSchema: GenEnum<CompletionVerdict>;
 
 /**
- * Why a stream is drained.
+ * Why the server drains a stream.
  *
  * @generated from enum pinion.v1.DrainReason
  */
 export enum DrainReason {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: DRAIN_REASON_UNSPECIFIED = 0;
    */
@@ -2669,7 +2700,7 @@ export enum DrainReason {
   SHUTDOWN = 1,
 
   /**
-   * A newer stream of this device took over.
+   * A newer stream of the device took over.
    *
    * @generated from enum value: DRAIN_REASON_REPLACED = 2;
    */
@@ -2683,14 +2714,14 @@ export enum DrainReason {
   MAX_AGE = 3,
 
   /**
-   * An operator asked for it.
+   * A person asked for the drain.
    *
    * @generated from enum value: DRAIN_REASON_OPERATOR = 4;
    */
   OPERATOR = 4,
 
   /**
-   * The device was deleted or its token revoked: do not come back.
+   * The device was deleted, or its token was revoked. The device must not connect again.
    *
    * @generated from enum value: DRAIN_REASON_REVOKED = 5;
    */
@@ -2703,25 +2734,30 @@ export enum DrainReason {
 export declare const DrainReasonSchema: GenEnum<DrainReason>;
 
 /**
- * What a device's daemon speaks. All but Enroll need the device's token; whose device it is comes
- * from the token, never from a message. docs/lifecycles.md has its states.
+ * The service for a device's daemon. Every rpc but Enroll needs the token of the device. The token
+ * names the device; no message does. The states of a session are in docs/lifecycles.md, the rules
+ * of the protocol in docs/protocol.md.
  *
- * A fleet worker speaks it too, with a service's token of scope fleet:run (Connect and CompleteRun
- * only). It takes runs that are pinned to nobody. Several workers may share a token; which of them
- * it is, its hello's install_id says.
+ * A fleet worker calls Connect and CompleteRun with the token of a service (scope fleet:run), and
+ * takes unpinned runs and turns. Several workers may share a token; the `install_id` of the hello
+ * names the worker.
  *
  * @generated from service pinion.v1.DeviceService
  */
 export declare const DeviceService: GenService<{
   /**
-   * The device's one live stream. The device sends `hello` first, within 10 s; the server answers
-   * `welcome`; from then on both send at will. A newer stream of the same device ends an older one.
+   * The one live stream of the device. The device sends `hello` first, within 10 s (by default).
+   * The server answers with `welcome`. After the welcome both sides send messages at any time. A
+   * newer stream of the same device ends the older stream.
    *
-   * Ends with: UNAUTHENTICATED (token), INVALID_ARGUMENT (a message that breaks a rule; names the
-   * field), FAILED_PRECONDITION (a message out of order, such as a second hello), DEADLINE_EXCEEDED
-   * (no hello, or silence for the TTL), RESOURCE_EXHAUSTED (message too large, or a reader that
-   * does not keep up), UNAVAILABLE (the replica stops or its database is away), OK (after `drain`,
-   * or when the device closes its side). INTERNAL for bytes that are no message.
+   * The stream ends with one of these codes: UNAUTHENTICATED (the token is not valid),
+   * INVALID_ARGUMENT (a message breaks a rule; the error names the field), FAILED_PRECONDITION (a
+   * message out of order, such as a second hello), DEADLINE_EXCEEDED (no hello, or no message for
+   * the TTL), PERMISSION_DENIED (the token does not fit the hello), RESOURCE_EXHAUSTED (a message
+   * is too large, the device reads too slowly or sends too fast, or the replica or the token has
+   * too many streams), UNAVAILABLE (the replica stops or has no database), INTERNAL (the bytes are
+   * no message), OK (after `drain`, or after the device closed its side). `Hello` states further
+   * codes for its fields.
    *
    * @generated from rpc pinion.v1.DeviceService.Connect
    */
@@ -2731,11 +2767,19 @@ export declare const DeviceService: GenService<{
     output: typeof ConnectResponseSchema;
   },
   /**
-   * Turns a one-time join code into a device and its token. Needs no token. UNAUTHENTICATED if the
-   * code is unknown, used or expired. With the same install_id the org's existing device is
-   * enrolled again and gets a new token; for a device that is another member's, the code must be
-   * that member's, or an owner's or admin's of the org (PERMISSION_DENIED, and the code stays
-   * good). The device stays that member's.
+   * Exchanges a one-time join code for a device and the token of the device. The call needs no
+   * token. An `install_id` that the org knows enrols the known device again: the device gets a new
+   * token, and its earlier tokens end.
+   *
+   * A device with an owner is enrolled again with a code of the owner, or of an owner or admin of
+   * the org, and keeps its owner. After the owner has left the org, the code of any member enrols
+   * the device, and this member becomes the owner.
+   *
+   * UNAUTHENTICATED if the code is unknown, used or expired, or if the maker of the code has left
+   * the org. PERMISSION_DENIED if the code may not enrol the known device, if the device was
+   * enrolled with another operating system, or if the installation is a fleet worker. ABORTED if
+   * another call enrols the same installation at this moment; try again. A refusal does not use up
+   * the code.
    *
    * @generated from rpc pinion.v1.DeviceService.Enroll
    */
@@ -2745,8 +2789,11 @@ export declare const DeviceService: GenService<{
     output: typeof EnrollResponseSchema;
   },
   /**
-   * The same as `complete` on the stream, for a device whose stream is down; any replica takes it.
-   * NOT_FOUND for a run that is not this device's.
+   * Stores a completion as `complete` on the stream does, for a device without a stream. Any
+   * replica takes the call. NOT_FOUND if the device has no such attempt. INVALID_ARGUMENT if the
+   * completion breaks a rule. FAILED_PRECONDITION if a fleet worker offers a completion again
+   * (`reoffer`, `turn_reoffer`) and the attempt is not stored; the worker then offers the
+   * completion on its stream.
    *
    * @generated from rpc pinion.v1.DeviceService.CompleteRun
    */
@@ -2756,8 +2803,8 @@ export declare const DeviceService: GenService<{
     output: typeof CompleteRunResponseSchema;
   },
   /**
-   * Starts a run of a watcher pinned to this device; see WatcherService.TriggerWatcher. NOT_FOUND
-   * for other watchers.
+   * Starts a run of a watcher that is pinned to this device, as WatcherService.TriggerWatcher does.
+   * NOT_FOUND for other watchers.
    *
    * @generated from rpc pinion.v1.DeviceService.TriggerWatcher
    */
@@ -2767,7 +2814,7 @@ export declare const DeviceService: GenService<{
     output: typeof DeviceServiceTriggerWatcherResponseSchema;
   },
   /**
-   * The watchers pinned to this device, by slug.
+   * Lists the watchers that are pinned to this device, ordered by slug.
    *
    * @generated from rpc pinion.v1.DeviceService.ListMyWatchers
    */

@@ -338,7 +338,7 @@ export const HeldAttemptStateSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_device, 1);
 
 /**
- * Where a held attempt is.
+ * The states of a held attempt on the device.
  *
  * @generated from enum pinion.v1.HeldAttemptState
  */
@@ -352,7 +352,7 @@ export const UpgradeModeSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_device, 2);
 
 /**
- * Who starts an upgrade of a daemon's program.
+ * The starters of an upgrade of the daemon's program.
  *
  * @generated from enum pinion.v1.UpgradeMode
  */
@@ -366,7 +366,7 @@ export const HeldVerdictSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_device, 3);
 
 /**
- * What the device does with a held attempt.
+ * Instructions for the device about a held attempt.
  *
  * @generated from enum pinion.v1.HeldVerdict
  */
@@ -380,7 +380,7 @@ export const AssignmentKindSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_device, 4);
 
 /**
- * What an assignment is.
+ * The kinds of an assignment.
  *
  * @generated from enum pinion.v1.AssignmentKind
  */
@@ -394,7 +394,7 @@ export const RejectReasonSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_device, 5);
 
 /**
- * Why a device turns an assignment down.
+ * The reasons for which a device rejects an assignment.
  *
  * @generated from enum pinion.v1.RejectReason
  */
@@ -408,7 +408,7 @@ export const QuestionCloseReasonSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_device, 6);
 
 /**
- * Why a question is closed without an answer of a person.
+ * Why a question was closed without the answer of a person.
  *
  * @generated from enum pinion.v1.QuestionCloseReason
  */
@@ -422,7 +422,7 @@ export const OutcomeSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_device, 7);
 
 /**
- * How an attempt ended.
+ * The ends of an attempt.
  *
  * @generated from enum pinion.v1.Outcome
  */
@@ -436,10 +436,11 @@ export const CompletionVerdictSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_device, 8);
 
 /**
- * What became of a completion. STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED say that the
- * server has it: the device may forget it. An INVALID or UNKNOWN one is not stored: the device sets
- * it aside for a person, an UNKNOWN one after a second try with `reoffer`. One that the device does
- * not know: it keeps the completion and sends it again.
+ * The verdict on a completion. After STORED, STORED_LATE, ALREADY_STORED and SUPERSEDED the server
+ * has the completion, and the device may forget the completion. The server does not store an
+ * INVALID or UNKNOWN completion: the device sets an INVALID completion aside for a person, and an
+ * UNKNOWN completion after a second try with `reoffer`. After a verdict that the device does not
+ * know, the device keeps the completion and sends it again.
  *
  * @generated from enum pinion.v1.CompletionVerdict
  */
@@ -453,7 +454,7 @@ export const DrainReasonSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_device, 9);
 
 /**
- * Why a stream is drained.
+ * Why the server drains a stream.
  *
  * @generated from enum pinion.v1.DrainReason
  */
@@ -461,12 +462,13 @@ export const DrainReason = /*@__PURE__*/
   tsEnum(DrainReasonSchema);
 
 /**
- * What a device's daemon speaks. All but Enroll need the device's token; whose device it is comes
- * from the token, never from a message. docs/lifecycles.md has its states.
+ * The service for a device's daemon. Every rpc but Enroll needs the token of the device. The token
+ * names the device; no message does. The states of a session are in docs/lifecycles.md, the rules
+ * of the protocol in docs/protocol.md.
  *
- * A fleet worker speaks it too, with a service's token of scope fleet:run (Connect and CompleteRun
- * only). It takes runs that are pinned to nobody. Several workers may share a token; which of them
- * it is, its hello's install_id says.
+ * A fleet worker calls Connect and CompleteRun with the token of a service (scope fleet:run), and
+ * takes unpinned runs and turns. Several workers may share a token; the `install_id` of the hello
+ * names the worker.
  *
  * @generated from service pinion.v1.DeviceService
  */

@@ -18,64 +18,65 @@ export declare const file_pinion_v1_event: GenFile;
  */
 export declare type Event = Message<"pinion.v1.Event"> & {
   /**
-   * Its place in the log: opaque, to resume after.
+   * The cursor of the event: its opaque place in the log, after which a stream can resume.
    *
    * @generated from field: string cursor = 1;
    */
   cursor: string;
 
   /**
-   * When it was written.
+   * The moment when the event was stored.
    *
    * @generated from field: google.protobuf.Timestamp at = 2;
    */
   at?: Timestamp | undefined;
 
   /**
-   * What happened, "noun.verb": "run.completed", "watcher.paused", "device.enrolled" …
+   * The kind, as "noun.verb": "run.completed", "watcher.paused", "device.enrolled" and others.
    *
    * @generated from field: string kind = 3;
    */
   kind: string;
 
   /**
-   * Who did it: "user:…", "device:…", "service:…", "pinion".
+   * The person, device or service that caused the event: "user:…", "device:…", "service:…", or
+   * "pinion".
    *
    * @generated from field: string actor = 4;
    */
   actor: string;
 
   /**
-   * The run it is about; may be empty, as the next two.
+   * The id of the run that the event is about; empty: none.
    *
    * @generated from field: string run_id = 5;
    */
   runId: string;
 
   /**
-   * The watcher it is about.
+   * The id of the watcher that the event is about; empty: none.
    *
    * @generated from field: string watcher_id = 6;
    */
   watcherId: string;
 
   /**
-   * The device it is about.
+   * The id of the device that the event is about; empty: none.
    *
    * @generated from field: string device_id = 7;
    */
   deviceId: string;
 
   /**
-   * What else there is to know; depends on the kind.
+   * Further data, which depend on the kind.
    *
    * @generated from field: google.protobuf.Struct data = 8;
    */
   data?: JsonObject | undefined;
 
   /**
-   * From where the call came that did it; absent for what Pinion did by itself, and for what
-   * devices report.
+   * The origin of the call that caused the event; absent for events by Pinion itself and by reports
+   * of devices.
    *
    * @generated from field: pinion.v1.EventSource source = 9;
    */
@@ -89,35 +90,36 @@ export declare type Event = Message<"pinion.v1.Event"> & {
 export declare const EventSchema: GenMessage<Event>;
 
 /**
- * From where a call came.
+ * The origin of a call.
  *
  * @generated from message pinion.v1.EventSource
  */
 export declare type EventSource = Message<"pinion.v1.EventSource"> & {
   /**
-   * The IP address of the peer or, behind trusted proxies, of the client that they name; empty if
-   * unknown.
+   * The IP address of the caller: of the peer, or, behind trusted proxies, of the client that the
+   * proxies name; empty: unknown.
    *
    * @generated from field: string address = 1;
    */
   address: string;
 
   /**
-   * The id of the token; empty for a call that needs none (Enroll).
+   * The id of the token; empty for a call without a token (Enroll).
    *
    * @generated from field: string token_id = 2;
    */
   tokenId: string;
 
   /**
-   * What the client said that it is, at most 200 characters.
+   * The client's name for itself. At most 200 characters.
    *
    * @generated from field: string user_agent = 3;
    */
   userAgent: string;
 
   /**
-   * The id of the call, as in the header "x-request-id" of its answer and in the server's log.
+   * The id of the call, which is also in the header "x-request-id" of the answer and in the log of
+   * the server.
    *
    * @generated from field: string request_id = 4;
    */
@@ -131,32 +133,32 @@ export declare type EventSource = Message<"pinion.v1.EventSource"> & {
 export declare const EventSourceSchema: GenMessage<EventSource>;
 
 /**
- * See WatchEvents.
+ * The request of WatchEvents.
  *
  * @generated from message pinion.v1.WatchEventsRequest
  */
 export declare type WatchEventsRequest = Message<"pinion.v1.WatchEventsRequest"> & {
   /**
-   * Events after this one. Empty: only what happens from now on. "0": from the oldest that is kept.
-   * FAILED_PRECONDITION if events after it are past their retention and gone: read again what you
-   * keep up by them, and resume with "0" or without.
+   * The cursor after which the stream begins. Empty: from now on. "0": from the oldest stored
+   * event. FAILED_PRECONDITION if events after the cursor are past the retention: then read again
+   * all data that follow this stream, and resume with "0" or with an empty cursor.
    *
    * @generated from field: string after_cursor = 1;
    */
   afterCursor: string;
 
   /**
-   * Only kinds that begin with one of these, for example "run." or "watcher.paused"; empty means
-   * all.
+   * Only events whose kind begins with one of these texts, for example "run." or "watcher.paused";
+   * empty: all kinds. At most 32.
    *
    * @generated from field: repeated string kinds = 2;
    */
   kinds: string[];
 
   /**
-   * Also transient events, of the kinds asked for, and `resync`. Lists that are read after the
-   * first message and kept up by this stream stay true: whatever was missed is followed by a
-   * `resync`, at the latest 20 s later.
+   * Whether the stream also contains transient events of the wanted kinds, and `resync`. A list
+   * that was read after the first message, and that follows this stream, stays correct: a `resync`
+   * follows every missed event, at most 20 s later.
    *
    * @generated from field: bool include_transient = 3;
    */
@@ -170,66 +172,68 @@ export declare type WatchEventsRequest = Message<"pinion.v1.WatchEventsRequest">
 export declare const WatchEventsRequestSchema: GenMessage<WatchEventsRequest>;
 
 /**
- * What happened just now and is in no log: it has no cursor, is not sent again, and may be dropped.
- * It comes after the database knows it, but not in order with events or with what comes through
- * other replicas; read the thing it is about when the order matters.
+ * A momentary event, which is not stored: the event has no cursor, is sent only once, and may be
+ * lost. The event comes after the commit in the database, but in no fixed order relative to stored
+ * events and to events of other replicas. If the order matters, read the run or the device.
  *
  * @generated from message pinion.v1.TransientEvent
  */
 export declare type TransientEvent = Message<"pinion.v1.TransientEvent"> & {
   /**
-   * "run.claimed" (the assignment is on its way to the device), "run.started" (the device accepted
-   * it), "device.connected" or "device.disconnected". More may come; pass over those you do not
-   * know.
+   * The kind: "run.claimed" (the assignment is on its way to the device), "run.started" (the device
+   * has accepted the run), "device.connected" or "device.disconnected". Ignore unknown kinds: later
+   * servers may send further kinds.
    *
    * @generated from field: string kind = 1;
    */
   kind: string;
 
   /**
-   * When it happened, by the clock of the replica that saw it.
+   * The moment of the event, by the clock of the replica that saw the event.
    *
    * @generated from field: google.protobuf.Timestamp at = 2;
    */
   at?: Timestamp | undefined;
 
   /**
-   * The device it is about, or that has the run.
+   * The id of the device that the event is about, or that has the run.
    *
    * @generated from field: string device_id = 3;
    */
   deviceId: string;
 
   /**
-   * The replica that holds, or held, the device's stream.
+   * The replica that holds, or held, the stream of the device.
    *
    * @generated from field: string replica_id = 4;
    */
   replicaId: string;
 
   /**
-   * The number of the device's session. A smaller one than was seen before is old news.
+   * The number of the device's session. An event with a smaller number than an earlier event is out
+   * of date.
    *
    * @generated from field: int64 session_epoch = 5;
    */
   sessionEpoch: bigint;
 
   /**
-   * The run; empty for "device.…", as the next two.
+   * The id of the run; empty for "device.…".
    *
    * @generated from field: string run_id = 6;
    */
   runId: string;
 
   /**
-   * The run's watcher; empty also where the replica does not know it.
+   * The id of the watcher of the run; empty for "device.…", and if the replica does not know the
+   * watcher.
    *
    * @generated from field: string watcher_id = 7;
    */
   watcherId: string;
 
   /**
-   * The run's attempt, from 1; 0 for "device.…".
+   * The number of the attempt, from 1; 0 for "device.…".
    *
    * @generated from field: int32 attempt = 8;
    */
@@ -243,7 +247,7 @@ export declare type TransientEvent = Message<"pinion.v1.TransientEvent"> & {
 export declare const TransientEventSchema: GenMessage<TransientEvent>;
 
 /**
- * Transient events were, or may have been, missed.
+ * States that transient events were, or may have been, missed.
  *
  * @generated from message pinion.v1.WatchEventsResync
  */
@@ -257,19 +261,19 @@ export declare type WatchEventsResync = Message<"pinion.v1.WatchEventsResync"> &
 export declare const WatchEventsResyncSchema: GenMessage<WatchEventsResync>;
 
 /**
- * See WatchEvents.
+ * The response of WatchEvents.
  *
  * @generated from message pinion.v1.WatchEventsResponse
  */
 export declare type WatchEventsResponse = Message<"pinion.v1.WatchEventsResponse"> & {
   /**
-   * What happened.
+   * The kind of the update.
    *
    * @generated from oneof pinion.v1.WatchEventsResponse.update
    */
   update: {
     /**
-     * An event.
+     * An event of the log.
      *
      * @generated from field: pinion.v1.Event event = 1;
      */
@@ -277,7 +281,8 @@ export declare type WatchEventsResponse = Message<"pinion.v1.WatchEventsResponse
     case: "event";
   } | {
     /**
-     * Nothing new; resume after this cursor. Sent at the start and every 15 s of silence.
+     * The cursor after which the stream can resume, without an event. Sent at the start, and after
+     * 15 s of silence.
      *
      * @generated from field: string cursor = 2;
      */
@@ -285,7 +290,7 @@ export declare type WatchEventsResponse = Message<"pinion.v1.WatchEventsResponse
     case: "cursor";
   } | {
     /**
-     * Something that is not in the log. Only with `include_transient`, as the next one.
+     * A transient event. Sent only with `include_transient`.
      *
      * @generated from field: pinion.v1.TransientEvent transient = 3;
      */
@@ -293,8 +298,9 @@ export declare type WatchEventsResponse = Message<"pinion.v1.WatchEventsResponse
     case: "transient";
   } | {
     /**
-     * Transient events were or may have been missed: read again what you keep up by them. May also
-     * come soon after the start, once the other replicas have learnt of this stream.
+     * Transient events were, or may have been, missed: read again all data that follow this stream.
+     * Sent only with `include_transient`. A `resync` may also come soon after the start, after the
+     * other replicas have learnt of this stream.
      *
      * @generated from field: pinion.v1.WatchEventsResync resync = 4;
      */
@@ -310,34 +316,34 @@ export declare type WatchEventsResponse = Message<"pinion.v1.WatchEventsResponse
 export declare const WatchEventsResponseSchema: GenMessage<WatchEventsResponse>;
 
 /**
- * See ListEvents.
+ * The request of ListEvents.
  *
  * @generated from message pinion.v1.ListEventsRequest
  */
 export declare type ListEventsRequest = Message<"pinion.v1.ListEventsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only kinds that begin with one of these; empty means all.
+   * Only events whose kind begins with one of these texts; empty: all kinds. At most 32.
    *
    * @generated from field: repeated string kinds = 3;
    */
   kinds: string[];
 
   /**
-   * Only events about this run.
+   * Only events about this run; empty: about all.
    *
    * @generated from field: string run_id = 4;
    */
@@ -351,7 +357,7 @@ export declare type ListEventsRequest = Message<"pinion.v1.ListEventsRequest"> &
 export declare const ListEventsRequestSchema: GenMessage<ListEventsRequest>;
 
 /**
- * See ListEvents.
+ * The response of ListEvents.
  *
  * @generated from message pinion.v1.ListEventsResponse
  */
@@ -364,7 +370,7 @@ export declare type ListEventsResponse = Message<"pinion.v1.ListEventsResponse">
   events: Event[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -378,15 +384,17 @@ export declare type ListEventsResponse = Message<"pinion.v1.ListEventsResponse">
 export declare const ListEventsResponseSchema: GenMessage<ListEventsResponse>;
 
 /**
- * The org's append-only log.
+ * The service for events: the append-only log of the org. Every call needs a token with the scope
+ * "read".
  *
  * @generated from service pinion.v1.EventService
  */
 export declare const EventService: GenService<{
   /**
-   * Events after the cursor, then new ones as they are committed, none left out, none twice. On
-   * request also what is never stored: devices that come and go, and runs that move on
-   * (`include_transient`).
+   * Streams the events after a cursor, and then new events after their commit, without a gap and
+   * without a repetition. With `include_transient` the stream also contains transient events, which
+   * are never stored. FAILED_PRECONDITION if events after the cursor are past the retention.
+   * INVALID_ARGUMENT for a cursor that no event can have.
    *
    * @generated from rpc pinion.v1.EventService.WatchEvents
    */
@@ -396,7 +404,7 @@ export declare const EventService: GenService<{
     output: typeof WatchEventsResponseSchema;
   },
   /**
-   * Events, newest first, as far as they are kept.
+   * Lists the stored events, newest first.
    *
    * @generated from rpc pinion.v1.EventService.ListEvents
    */

@@ -69,7 +69,8 @@ export const ListEventsResponseSchema = /*@__PURE__*/
   messageDesc(file_pinion_v1_event, 7);
 
 /**
- * The org's append-only log.
+ * The service for events: the append-only log of the org. Every call needs a token with the scope
+ * "read".
  *
  * @generated from service pinion.v1.EventService
  */

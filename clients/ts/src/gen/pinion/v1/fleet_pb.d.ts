@@ -15,19 +15,19 @@ import type { ExecutorInfo, WorkspaceInfo } from "./activity_pb.js";
 export declare const file_pinion_v1_fleet: GenFile;
 
 /**
- * Whom a grant is for.
+ * The grantee: the holder of a grant.
  *
  * @generated from message pinion.v1.Grantee
  */
 export declare type Grantee = Message<"pinion.v1.Grantee"> & {
   /**
-   * Exactly one.
+   * The kind of the grantee. Exactly one is set.
    *
    * @generated from oneof pinion.v1.Grantee.kind
    */
   kind: {
     /**
-     * A member, by their user id.
+     * A member, by the user id.
      *
      * @generated from field: string user_id = 1;
      */
@@ -35,7 +35,7 @@ export declare type Grantee = Message<"pinion.v1.Grantee"> & {
     case: "userId";
   } | {
     /**
-     * Every member of the org, now and later. Services are not meant: they are named one by one.
+     * Every present and later member of the org, but no service.
      *
      * @generated from field: bool everyone = 2;
      */
@@ -43,8 +43,8 @@ export declare type Grantee = Message<"pinion.v1.Grantee"> & {
     case: "everyone";
   } | {
     /**
-     * A service, by the id of its token; a successor of the token by RotateToken has its grants
-     * too.
+     * A service, by the id of its token. The grant is also valid for successors of the token
+     * (RotateToken).
      *
      * @generated from field: string token_id = 3;
      */
@@ -60,69 +60,69 @@ export declare type Grantee = Message<"pinion.v1.Grantee"> & {
 export declare const GranteeSchema: GenMessage<Grantee>;
 
 /**
- * A permission of a device's owner, for somebody else.
+ * A right on a device that its owner gave to a grantee.
  *
  * @generated from message pinion.v1.Grant
  */
 export declare type Grant = Message<"pinion.v1.Grant"> & {
   /**
-   * UUID.
+   * The id. UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 2;
    */
   deviceId: string;
 
   /**
-   * Its label.
+   * The label of the device.
    *
    * @generated from field: string device_label = 3;
    */
   deviceLabel: string;
 
   /**
-   * Whom it is for.
+   * The grantee.
    *
    * @generated from field: pinion.v1.Grantee grantee = 4;
    */
   grantee?: Grantee | undefined;
 
   /**
-   * The member's name or the token's label; empty for everyone.
+   * The name of the member, or the label of the token; empty for all members.
    *
    * @generated from field: string grantee_name = 5;
    */
   granteeName: string;
 
   /**
-   * What it allows.
+   * The right.
    *
    * @generated from field: pinion.v1.GrantPermission permission = 6;
    */
   permission: GrantPermission;
 
   /**
-   * Who granted it, as in events.
+   * The person or service that gave the right, in the form of `Event.actor`.
    *
    * @generated from field: string granted_by = 7;
    */
   grantedBy: string;
 
   /**
-   * When.
+   * The moment of the grant.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 8;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When something was first done that only this grant allowed; absent: never.
+   * The moment of the first call that only this grant allowed; absent: the grant was never needed.
    *
    * @generated from field: google.protobuf.Timestamp first_used_at = 9;
    */
@@ -136,27 +136,27 @@ export declare type Grant = Message<"pinion.v1.Grant"> & {
 export declare const GrantSchema: GenMessage<Grant>;
 
 /**
- * See GrantDevice.
+ * The request of GrantDevice.
  *
  * @generated from message pinion.v1.GrantDeviceRequest
  */
 export declare type GrantDeviceRequest = Message<"pinion.v1.GrantDeviceRequest"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * Whom to let.
+   * The grantee.
    *
    * @generated from field: pinion.v1.Grantee grantee = 2;
    */
   grantee?: Grantee | undefined;
 
   /**
-   * What to let them do: at least one.
+   * The rights. 1 to 3, without repetition.
    *
    * @generated from field: repeated pinion.v1.GrantPermission permissions = 3;
    */
@@ -170,13 +170,13 @@ export declare type GrantDeviceRequest = Message<"pinion.v1.GrantDeviceRequest">
 export declare const GrantDeviceRequestSchema: GenMessage<GrantDeviceRequest>;
 
 /**
- * See GrantDevice.
+ * The response of GrantDevice.
  *
  * @generated from message pinion.v1.GrantDeviceResponse
  */
 export declare type GrantDeviceResponse = Message<"pinion.v1.GrantDeviceResponse"> & {
   /**
-   * One for each permission that was asked for, also those that were there.
+   * One grant for each right of the request, also for rights that the grantee already had.
    *
    * @generated from field: repeated pinion.v1.Grant grants = 1;
    */
@@ -190,27 +190,27 @@ export declare type GrantDeviceResponse = Message<"pinion.v1.GrantDeviceResponse
 export declare const GrantDeviceResponseSchema: GenMessage<GrantDeviceResponse>;
 
 /**
- * See RevokeGrant.
+ * The request of RevokeGrant.
  *
  * @generated from message pinion.v1.RevokeGrantRequest
  */
 export declare type RevokeGrantRequest = Message<"pinion.v1.RevokeGrantRequest"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * Whose grant.
+   * The grantee.
    *
    * @generated from field: pinion.v1.Grantee grantee = 2;
    */
   grantee?: Grantee | undefined;
 
   /**
-   * Which; empty: all that the grantee has on the device.
+   * The rights; empty: every right of the grantee on the device. At most 3.
    *
    * @generated from field: repeated pinion.v1.GrantPermission permissions = 3;
    */
@@ -224,27 +224,27 @@ export declare type RevokeGrantRequest = Message<"pinion.v1.RevokeGrantRequest">
 export declare const RevokeGrantRequestSchema: GenMessage<RevokeGrantRequest>;
 
 /**
- * See RevokeGrant.
+ * The response of RevokeGrant.
  *
  * @generated from message pinion.v1.RevokeGrantResponse
  */
 export declare type RevokeGrantResponse = Message<"pinion.v1.RevokeGrantResponse"> & {
   /**
-   * The grants that were taken back.
+   * The grants that the call took back.
    *
    * @generated from field: repeated pinion.v1.Grant grants = 1;
    */
   grants: Grant[];
 
   /**
-   * Watchers that stood on them and are paused.
+   * The number of watchers that depended on the grants and were paused.
    *
    * @generated from field: int32 watchers_paused = 2;
    */
   watchersPaused: number;
 
   /**
-   * Their live runs, which were cancelled or asked to end.
+   * The number of active runs of these watchers that were cancelled or asked to end.
    *
    * @generated from field: int32 runs_cancelled = 3;
    */
@@ -258,27 +258,27 @@ export declare type RevokeGrantResponse = Message<"pinion.v1.RevokeGrantResponse
 export declare const RevokeGrantResponseSchema: GenMessage<RevokeGrantResponse>;
 
 /**
- * See ListGrants.
+ * The request of ListGrants.
  *
  * @generated from message pinion.v1.ListGrantsRequest
  */
 export declare type ListGrantsRequest = Message<"pinion.v1.ListGrantsRequest"> & {
   /**
-   * Only of this device; empty: of all.
+   * Only grants on this device; empty: on all devices.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 2;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 3;
    */
@@ -292,7 +292,7 @@ export declare type ListGrantsRequest = Message<"pinion.v1.ListGrantsRequest"> &
 export declare const ListGrantsRequestSchema: GenMessage<ListGrantsRequest>;
 
 /**
- * See ListGrants.
+ * The response of ListGrants.
  *
  * @generated from message pinion.v1.ListGrantsResponse
  */
@@ -305,7 +305,7 @@ export declare type ListGrantsResponse = Message<"pinion.v1.ListGrantsResponse">
   grants: Grant[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -319,233 +319,232 @@ export declare type ListGrantsResponse = Message<"pinion.v1.ListGrantsResponse">
 export declare const ListGrantsResponseSchema: GenMessage<ListGrantsResponse>;
 
 /**
- * A device.
+ * A device or a fleet worker.
  *
  * @generated from message pinion.v1.Device
  */
 export declare type Device = Message<"pinion.v1.Device"> & {
   /**
-   * UUID.
+   * The id. UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Shown to people.
+   * The name of the device for people.
    *
    * @generated from field: string label = 2;
    */
   label: string;
 
   /**
-   * What it runs on.
+   * The operating system of the device.
    *
    * @generated from field: pinion.v1.Os os = 3;
    */
   os: Os;
 
   /**
-   * Its daemon's installation.
+   * The id of the daemon's installation.
    *
    * @generated from field: string install_id = 4;
    */
   installId: string;
 
   /**
-   * Its daemon's version, when it last connected.
+   * The version of the daemon, at its last connection.
    *
    * @generated from field: string app_version = 5;
    */
   appVersion: string;
 
   /**
-   * Kinds of executors configured on it, when it last connected.
+   * The agent kinds for which the device has an executor, at its last connection.
    *
    * @generated from field: repeated string agent_kinds = 6;
    */
   agentKinds: string[];
 
   /**
-   * What else it can do.
+   * Other abilities of the device, at its last connection.
    *
    * @generated from field: repeated string capabilities = 7;
    */
   capabilities: string[];
 
   /**
-   * Attempts it takes at once.
+   * The largest number of attempts that the device runs at once.
    *
    * @generated from field: int32 max_concurrency = 8;
    */
   maxConcurrency: number;
 
   /**
-   * The user who owns it.
+   * The user id of the owner; empty: the device has no owner.
    *
    * @generated from field: string owner_id = 9;
    */
   ownerId: string;
 
   /**
-   * Whether it is there.
+   * The connection state.
    *
    * @generated from field: pinion.v1.Liveness liveness = 10;
    */
   liveness: Liveness;
 
   /**
-   * The number of its latest session; 0 if there was none.
+   * The number of the latest session; 0: no session yet.
    *
    * @generated from field: int64 session_epoch = 11;
    */
   sessionEpoch: bigint;
 
   /**
-   * The replica that holds or held that session.
+   * The replica of the latest session.
    *
    * @generated from field: string replica_id = 12;
    */
   replicaId: string;
 
   /**
-   * When that session began.
+   * The beginning of the latest session.
    *
    * @generated from field: google.protobuf.Timestamp connected_at = 13;
    */
   connectedAt?: Timestamp | undefined;
 
   /**
-   * When it ended; absent while it is open.
+   * The end of the latest session; absent while the session is open.
    *
    * @generated from field: google.protobuf.Timestamp disconnected_at = 14;
    */
   disconnectedAt?: Timestamp | undefined;
 
   /**
-   * The last heartbeat.
+   * The moment of the last heartbeat.
    *
    * @generated from field: google.protobuf.Timestamp last_beat_at = 15;
    */
   lastBeatAt?: Timestamp | undefined;
 
   /**
-   * Attempts claimed or running on it.
+   * The number of claimed and running attempts on the device.
    *
    * @generated from field: int32 active_runs = 16;
    */
   activeRuns: number;
 
   /**
-   * Runs that wait for it.
+   * The number of pending runs for the device.
    *
    * @generated from field: int32 pending_runs = 17;
    */
   pendingRuns: number;
 
   /**
-   * When it was enrolled; a fleet worker: when it first connected.
+   * The moment of the enrolment; for a fleet worker, of the first connection.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 18;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * A fleet worker: connected with a service's token, owned by nobody, takes what is pinned to
-   * nobody, and can be pinned to by nobody. Its row goes when it was away for a day and holds
-   * nothing.
+   * Whether the device is a fleet worker: a worker with the token of a service, without an owner,
+   * that takes unpinned runs. Nothing can be pinned to a fleet worker. A worker that was away for a
+   * day and holds nothing is removed.
    *
    * @generated from field: bool is_worker = 19;
    */
   isWorker: boolean;
 
   /**
-   * The newest run that is claimed or running on it; if there is none, the newest one that has
-   * ended. Absent if there is none that is kept, and in lists without `include_last_run`.
+   * The newest claimed or running run of the device; without such a run, the newest ended run.
+   * Absent if no run is stored, and in lists without `include_last_run`.
    *
    * @generated from field: pinion.v1.RunSummary last_run = 20;
    */
   lastRun?: RunSummary | undefined;
 
   /**
-   * More about the kinds of `agent_kinds`, when it last connected.
+   * Details about the executors of `agent_kinds`, at the last connection.
    *
    * @generated from field: repeated pinion.v1.ExecutorInfo executors = 21;
    */
   executors: ExecutorInfo[];
 
   /**
-   * The workspaces configured on it, when it last connected.
+   * The workspaces of the device, at its last connection.
    *
    * @generated from field: repeated pinion.v1.WorkspaceInfo workspaces = 22;
    */
   workspaces: WorkspaceInfo[];
 
   /**
-   * What is wrong with its configuration file, while the configuration before it is in force;
-   * empty: nothing.
+   * The error in the configuration file of the device, while the previous configuration stays in
+   * force; empty: no error.
    *
    * @generated from field: string config_problem = 23;
    */
   configProblem: string;
 
   /**
-   * The machine it runs on, as that calls itself; empty: it did not say.
+   * The host name of the machine; empty: unknown.
    *
    * @generated from field: string host_name = 24;
    */
   hostName: string;
 
   /**
-   * Another machine that tried to connect with this device's identity, a copy of it, in the last 24
-   * hours; absent: none did.
+   * Another machine that tried to connect with a copy of this device's identity in the last 24
+   * hours; absent: none.
    *
    * @generated from field: pinion.v1.DuplicateMachine duplicate = 25;
    */
   duplicate?: DuplicateMachine | undefined;
 
   /**
-   * What the caller may do with it: by owning it, by their role, or by a grant. Set by GetDevice
-   * and ListDevices.
+   * The rights of the caller on the device: as its owner, by the role, or by a grant. Set only by
+   * GetDevice and ListDevices.
    *
    * @generated from field: repeated pinion.v1.GrantPermission allowed = 26;
    */
   allowed: GrantPermission[];
 
   /**
-   * The labels that people gave it, sorted.
+   * The labels that people gave to the device, sorted.
    *
    * @generated from field: repeated string labels = 27;
    */
   labels: string[];
 
   /**
-   * The labels that the device itself reports, sorted: "has:<executor>" for each executor,
-   * "workspace:<name>" for each workspace, when it last connected. What cannot be used at present
-   * has no label.
+   * The labels that the device reported at its last connection, sorted: "has:<executor>" for each
+   * executor and "workspace:<name>" for each workspace. An executor or workspace with a problem has
+   * no label.
    *
    * @generated from field: repeated string reported_labels = 28;
    */
   reportedLabels: string[];
 
   /**
-   * The architecture of its processor as it last reported it, for example "arm64" or "x64"; empty:
-   * unknown.
+   * The architecture of the processor, as the device last reported, for example "arm64" or "x64";
+   * empty: unknown.
    *
    * @generated from field: string arch = 29;
    */
   arch: string;
 
   /**
-   * How its daemon's program is kept up to date, when it last connected. Absent: the daemon did not
-   * say.
+   * How the daemon's own program is kept up to date, at the last connection; absent: unknown.
    *
    * @generated from field: pinion.v1.UpgradeInfo upgrade = 30;
    */
   upgrade?: UpgradeInfo | undefined;
 
   /**
-   * When it was away for longer than the TTL, oldest first; the latest 20. Set by GetDevice alone.
+   * The latest 20 absences that were longer than the TTL, oldest first. Set only by GetDevice.
    *
    * @generated from field: repeated pinion.v1.Absence absences = 31;
    */
@@ -559,20 +558,20 @@ export declare type Device = Message<"pinion.v1.Device"> & {
 export declare const DeviceSchema: GenMessage<Device>;
 
 /**
- * See GetDeviceLog.
+ * The request of GetDeviceLog.
  *
  * @generated from message pinion.v1.GetDeviceLogRequest
  */
 export declare type GetDeviceLogRequest = Message<"pinion.v1.GetDeviceLogRequest"> & {
   /**
-   * The device's id.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * Lines at most. 1 to 500; 0 means 100.
+   * The largest number of lines. 1 to 500; 0 means 100.
    *
    * @generated from field: int32 lines_max = 2;
    */
@@ -586,7 +585,7 @@ export declare type GetDeviceLogRequest = Message<"pinion.v1.GetDeviceLogRequest
 export declare const GetDeviceLogRequestSchema: GenMessage<GetDeviceLogRequest>;
 
 /**
- * See GetDeviceLog.
+ * The response of GetDeviceLog.
  *
  * @generated from message pinion.v1.GetDeviceLogResponse
  */
@@ -599,7 +598,7 @@ export declare type GetDeviceLogResponse = Message<"pinion.v1.GetDeviceLogRespon
   text: string;
 
   /**
-   * Older lines were left out.
+   * Whether older lines were left out.
    *
    * @generated from field: bool is_truncated = 2;
    */
@@ -613,20 +612,20 @@ export declare type GetDeviceLogResponse = Message<"pinion.v1.GetDeviceLogRespon
 export declare const GetDeviceLogResponseSchema: GenMessage<GetDeviceLogResponse>;
 
 /**
- * A span of time in which a device was not there.
+ * A span of time in which a device was not connected.
  *
  * @generated from message pinion.v1.Absence
  */
 export declare type Absence = Message<"pinion.v1.Absence"> & {
   /**
-   * The end of its session, or the last heartbeat.
+   * The end of the session, or the last heartbeat.
    *
    * @generated from field: google.protobuf.Timestamp from = 1;
    */
   from?: Timestamp | undefined;
 
   /**
-   * The beginning of its next session.
+   * The beginning of the next session.
    *
    * @generated from field: google.protobuf.Timestamp to = 2;
    */
@@ -646,14 +645,14 @@ export declare const AbsenceSchema: GenMessage<Absence>;
  */
 export declare type DuplicateMachine = Message<"pinion.v1.DuplicateMachine"> & {
   /**
-   * As it calls itself.
+   * The host name of the machine.
    *
    * @generated from field: string host_name = 1;
    */
   hostName: string;
 
   /**
-   * When it last tried.
+   * The moment of the machine's last try to connect.
    *
    * @generated from field: google.protobuf.Timestamp seen_at = 2;
    */
@@ -667,71 +666,73 @@ export declare type DuplicateMachine = Message<"pinion.v1.DuplicateMachine"> & {
 export declare const DuplicateMachineSchema: GenMessage<DuplicateMachine>;
 
 /**
- * See ListDevices.
+ * The request of ListDevices.
  *
  * @generated from message pinion.v1.ListDevicesRequest
  */
 export declare type ListDevicesRequest = Message<"pinion.v1.ListDevicesRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only fleet workers (true) or only devices of people (false); absent: both. The same for all
-   * pages.
+   * Only fleet workers (true), or only devices (false); absent: both. The value must be the same
+   * for all pages.
    *
    * @generated from field: optional bool is_worker = 3;
    */
   isWorker?: boolean | undefined;
 
   /**
-   * Only devices that are one of these; empty means all.
+   * Only devices in one of these states; empty: in all states. At most 4.
    *
    * @generated from field: repeated pinion.v1.Liveness liveness = 4;
    */
   liveness: Liveness[];
 
   /**
-   * Only devices whose label contains this, whatever the case; empty means all. At most 100 bytes.
+   * Only devices whose label contains this text, in upper or lower case; empty: all devices. At
+   * most 100 bytes.
    *
    * @generated from field: string label_contains = 5;
    */
   labelContains: string;
 
   /**
-   * Only devices on one of these; empty means all.
+   * Only devices with one of these operating systems; empty: with all. At most 8.
    *
    * @generated from field: repeated pinion.v1.Os operating_systems = 6;
    */
   operatingSystems: Os[];
 
   /**
-   * Fills in `last_run`.
+   * The answer contains `last_run`.
    *
    * @generated from field: bool include_last_run = 7;
    */
   includeLastRun: boolean;
 
   /**
-   * Only devices that have all of these labels, by people or reported; empty means all.
+   * Only devices that have all of these labels, given by people or reported; empty: all devices. At
+   * most 16, of 1 to 80 bytes each.
    *
    * @generated from field: repeated string labels = 8;
    */
   labels: string[];
 
   /**
-   * Only devices that match this selector of a watcher; empty means all. INVALID_ARGUMENT if it is
-   * none. At most 4,000 bytes.
+   * Only devices that match this selector; empty: all devices. INVALID_ARGUMENT if the text is no
+   * selector. At most 4,000 bytes.
    *
    * @generated from field: string selector = 9;
    */
@@ -745,7 +746,7 @@ export declare type ListDevicesRequest = Message<"pinion.v1.ListDevicesRequest">
 export declare const ListDevicesRequestSchema: GenMessage<ListDevicesRequest>;
 
 /**
- * See ListDevices.
+ * The response of ListDevices.
  *
  * @generated from message pinion.v1.ListDevicesResponse
  */
@@ -758,7 +759,7 @@ export declare type ListDevicesResponse = Message<"pinion.v1.ListDevicesResponse
   devices: Device[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -772,13 +773,13 @@ export declare type ListDevicesResponse = Message<"pinion.v1.ListDevicesResponse
 export declare const ListDevicesResponseSchema: GenMessage<ListDevicesResponse>;
 
 /**
- * See GetDevice.
+ * The request of GetDevice.
  *
  * @generated from message pinion.v1.GetDeviceRequest
  */
 export declare type GetDeviceRequest = Message<"pinion.v1.GetDeviceRequest"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
@@ -792,7 +793,7 @@ export declare type GetDeviceRequest = Message<"pinion.v1.GetDeviceRequest"> & {
 export declare const GetDeviceRequestSchema: GenMessage<GetDeviceRequest>;
 
 /**
- * See GetDevice.
+ * The response of GetDevice.
  *
  * @generated from message pinion.v1.GetDeviceResponse
  */
@@ -812,27 +813,27 @@ export declare type GetDeviceResponse = Message<"pinion.v1.GetDeviceResponse"> &
 export declare const GetDeviceResponseSchema: GenMessage<GetDeviceResponse>;
 
 /**
- * See UpdateDevice.
+ * The request of UpdateDevice.
  *
  * @generated from message pinion.v1.UpdateDeviceRequest
  */
 export declare type UpdateDeviceRequest = Message<"pinion.v1.UpdateDeviceRequest"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * Shown to people. 1 to 100 bytes.
+   * The new label. 1 to 100 bytes.
    *
    * @generated from field: string label = 2;
    */
   label: string;
 
   /**
-   * What to change: "label".
+   * The field to change. Only "label" can be changed.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
@@ -846,7 +847,7 @@ export declare type UpdateDeviceRequest = Message<"pinion.v1.UpdateDeviceRequest
 export declare const UpdateDeviceRequestSchema: GenMessage<UpdateDeviceRequest>;
 
 /**
- * See UpdateDevice.
+ * The response of UpdateDevice.
  *
  * @generated from message pinion.v1.UpdateDeviceResponse
  */
@@ -866,35 +867,36 @@ export declare type UpdateDeviceResponse = Message<"pinion.v1.UpdateDeviceRespon
 export declare const UpdateDeviceResponseSchema: GenMessage<UpdateDeviceResponse>;
 
 /**
- * See LabelDevice.
+ * The request of LabelDevice.
  *
  * @generated from message pinion.v1.LabelDeviceRequest
  */
 export declare type LabelDeviceRequest = Message<"pinion.v1.LabelDeviceRequest"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * Labels that it shall have: 1 to 63 of a-z, 0-9, ".", "_", "-", "/" and "=", beginning with a
-   * letter or digit.
+   * The labels to add, each 1 to 63 of a-z, 0-9, ".", "_", "-", "/" and "=", beginning with a
+   * letter or digit. At most 64.
    *
    * @generated from field: repeated string add = 2;
    */
   add: string[];
 
   /**
-   * Labels that it shall not have.
+   * The labels to remove. At most 64.
    *
    * @generated from field: repeated string remove = 3;
    */
   remove: string[];
 
   /**
-   * Checks everything and changes nothing; the answer holds the device as it is.
+   * Whether the call only checks the request, without a change. The answer contains the unchanged
+   * device.
    *
    * @generated from field: bool dry_run = 4;
    */
@@ -908,7 +910,7 @@ export declare type LabelDeviceRequest = Message<"pinion.v1.LabelDeviceRequest">
 export declare const LabelDeviceRequestSchema: GenMessage<LabelDeviceRequest>;
 
 /**
- * See LabelDevice.
+ * The response of LabelDevice.
  *
  * @generated from message pinion.v1.LabelDeviceResponse
  */
@@ -928,13 +930,13 @@ export declare type LabelDeviceResponse = Message<"pinion.v1.LabelDeviceResponse
 export declare const LabelDeviceResponseSchema: GenMessage<LabelDeviceResponse>;
 
 /**
- * See DeleteDevice.
+ * The request of DeleteDevice.
  *
  * @generated from message pinion.v1.DeleteDeviceRequest
  */
 export declare type DeleteDeviceRequest = Message<"pinion.v1.DeleteDeviceRequest"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
@@ -948,27 +950,28 @@ export declare type DeleteDeviceRequest = Message<"pinion.v1.DeleteDeviceRequest
 export declare const DeleteDeviceRequestSchema: GenMessage<DeleteDeviceRequest>;
 
 /**
- * See DeleteDevice.
+ * The response of DeleteDevice.
  *
  * @generated from message pinion.v1.DeleteDeviceResponse
  */
 export declare type DeleteDeviceResponse = Message<"pinion.v1.DeleteDeviceResponse"> & {
   /**
-   * Watchers that were unpinned.
+   * The number of watchers that were unpinned.
    *
    * @generated from field: int32 watchers_unpinned = 1;
    */
   watchersUnpinned: number;
 
   /**
-   * Runs that were cancelled.
+   * The number of runs that were cancelled.
    *
    * @generated from field: int32 runs_cancelled = 2;
    */
   runsCancelled: number;
 
   /**
-   * Agents whose turns nobody takes now; those that were under way have failed.
+   * The number of agents that were pinned to the device. Their turns have no executor now, and
+   * their active turns have failed.
    *
    * @generated from field: int32 agents_unpinned = 3;
    */
@@ -982,13 +985,13 @@ export declare type DeleteDeviceResponse = Message<"pinion.v1.DeleteDeviceRespon
 export declare const DeleteDeviceResponseSchema: GenMessage<DeleteDeviceResponse>;
 
 /**
- * See DisconnectDevice.
+ * The request of DisconnectDevice.
  *
  * @generated from message pinion.v1.DisconnectDeviceRequest
  */
 export declare type DisconnectDeviceRequest = Message<"pinion.v1.DisconnectDeviceRequest"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
@@ -1002,7 +1005,7 @@ export declare type DisconnectDeviceRequest = Message<"pinion.v1.DisconnectDevic
 export declare const DisconnectDeviceRequestSchema: GenMessage<DisconnectDeviceRequest>;
 
 /**
- * See DisconnectDevice.
+ * The response of DisconnectDevice.
  *
  * @generated from message pinion.v1.DisconnectDeviceResponse
  */
@@ -1016,23 +1019,23 @@ export declare type DisconnectDeviceResponse = Message<"pinion.v1.DisconnectDevi
 export declare const DisconnectDeviceResponseSchema: GenMessage<DisconnectDeviceResponse>;
 
 /**
- * See CreateJoinCode.
+ * The request of CreateJoinCode.
  *
  * @generated from message pinion.v1.CreateJoinCodeRequest
  */
 export declare type CreateJoinCodeRequest = Message<"pinion.v1.CreateJoinCodeRequest"> & {
   /**
-   * How long the code is good, and never longer than the caller's token. 1 min to 7 days; absent
-   * means 15 min.
+   * The lifetime of the code. 1 min to 7 days; absent: 15 min. The code never outlives the token of
+   * the caller.
    *
    * @generated from field: google.protobuf.Duration expires_in = 1;
    */
   expiresIn?: Duration | undefined;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
-   * makes no other code, and is told so by ALREADY_EXISTS: the first one was shown once. At most
-   * 100 bytes; empty: every call is a new one.
+   * An id of the call, chosen by the caller, which makes the call safe to repeat: within a day, a
+   * repeat by the same caller creates no code and answers ALREADY_EXISTS, because the first code is
+   * shown only once. At most 100 bytes; empty: every call is a new call.
    *
    * @generated from field: string request_id = 2;
    */
@@ -1046,20 +1049,20 @@ export declare type CreateJoinCodeRequest = Message<"pinion.v1.CreateJoinCodeReq
 export declare const CreateJoinCodeRequestSchema: GenMessage<CreateJoinCodeRequest>;
 
 /**
- * See CreateJoinCode.
+ * The response of CreateJoinCode.
  *
  * @generated from message pinion.v1.CreateJoinCodeResponse
  */
 export declare type CreateJoinCodeResponse = Message<"pinion.v1.CreateJoinCodeResponse"> & {
   /**
-   * The code; shown only here.
+   * The code. No other answer contains the code.
    *
    * @generated from field: string join_code = 1;
    */
   joinCode: string;
 
   /**
-   * When it stops being good.
+   * The moment when the code expires.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 2;
    */
@@ -1073,36 +1076,37 @@ export declare type CreateJoinCodeResponse = Message<"pinion.v1.CreateJoinCodeRe
 export declare const CreateJoinCodeResponseSchema: GenMessage<CreateJoinCodeResponse>;
 
 /**
- * What a grant allows. None brings another with it.
+ * The right that a grant gives. No right includes another right.
  *
  * @generated from enum pinion.v1.GrantPermission
  */
 export enum GrantPermission {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: GRANT_PERMISSION_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * To pin watchers to the device and edit, trigger, retry, backfill, pause and cancel what is
-   * pinned to it; to start turns of agents that are pinned to it; to answer what its runs ask.
+   * The right to pin watchers to the device; to edit, trigger, retry, backfill, pause and cancel
+   * work that is pinned to the device; to start turns of agents that are pinned to the device; and
+   * to answer questions of its runs.
    *
    * @generated from enum value: GRANT_PERMISSION_USE = 1;
    */
   USE = 1,
 
   /**
-   * To rename, to label and to disconnect it.
+   * The right to rename, label and disconnect the device.
    *
    * @generated from enum value: GRANT_PERMISSION_MANAGE = 2;
    */
   MANAGE = 2,
 
   /**
-   * To read what its runs and turns said: output, live output, results, windows, transcripts,
-   * questions, replies.
+   * The right to read the texts of runs and turns on the device: output, live output, results,
+   * windows, transcripts, questions, replies.
    *
    * @generated from enum value: GRANT_PERMISSION_READ = 3;
    */
@@ -1115,41 +1119,41 @@ export enum GrantPermission {
 export declare const GrantPermissionSchema: GenEnum<GrantPermission>;
 
 /**
- * Whether a device is there, by the database's clock.
+ * The connection state of a device, by the database's clock.
  *
  * @generated from enum pinion.v1.Liveness
  */
 export enum Liveness {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: LIVENESS_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It holds a stream and beats.
+   * The device has an open stream and sends heartbeats.
    *
    * @generated from enum value: LIVENESS_ONLINE = 1;
    */
   ONLINE = 1,
 
   /**
-   * Its stream is broken or silent, for less than the TTL.
+   * The stream of the device is broken or silent, for less than the TTL.
    *
    * @generated from enum value: LIVENESS_UNSTEADY = 2;
    */
   UNSTEADY = 2,
 
   /**
-   * Not heard of for the TTL.
+   * The server has not heard from the device for the TTL.
    *
    * @generated from enum value: LIVENESS_OFFLINE = 3;
    */
   OFFLINE = 3,
 
   /**
-   * It has never connected.
+   * The device has never connected.
    *
    * @generated from enum value: LIVENESS_NEVER = 4;
    */
@@ -1162,13 +1166,17 @@ export enum Liveness {
 export declare const LivenessSchema: GenEnum<Liveness>;
 
 /**
- * Devices and fleet workers as people and operators see them.
+ * The service for devices, fleet workers and grants.
+ *
+ * Reading needs a token with the scope "read"; every other call needs "write". A call that changes
+ * a device also needs a right on the device, otherwise the call answers PERMISSION_DENIED.
+ * NOT_FOUND for an unknown device, and for a device of another org.
  *
  * @generated from service pinion.v1.FleetService
  */
 export declare const FleetService: GenService<{
   /**
-   * Devices of the org, by label.
+   * Lists the devices and fleet workers of the org, ordered by label.
    *
    * @generated from rpc pinion.v1.FleetService.ListDevices
    */
@@ -1178,7 +1186,7 @@ export declare const FleetService: GenService<{
     output: typeof ListDevicesResponseSchema;
   },
   /**
-   * One device. NOT_FOUND.
+   * Returns one device. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.FleetService.GetDevice
    */
@@ -1188,8 +1196,8 @@ export declare const FleetService: GenService<{
     output: typeof GetDeviceResponseSchema;
   },
   /**
-   * Changes what people decide about a device. Needs to be its owner, an owner or admin of the org,
-   * or a grant to manage it (PERMISSION_DENIED), as does DisconnectDevice.
+   * Changes the label of a device. Needs the right to manage the device: the caller is the owner of
+   * the device, an owner or admin of the org, or has the grant MANAGE.
    *
    * @generated from rpc pinion.v1.FleetService.UpdateDevice
    */
@@ -1199,10 +1207,11 @@ export declare const FleetService: GenService<{
     output: typeof UpdateDeviceResponseSchema;
   },
   /**
-   * Gives a device labels and takes labels from it, for selectors of watchers. A label that is
-   * there already, or gone already, changes nothing. Needs what UpdateDevice needs.
-   * INVALID_ARGUMENT for a text that is no label, or that is both added and removed;
-   * FAILED_PRECONDITION beyond 64 labels, and for a fleet worker, which no selector matches.
+   * Adds and removes labels of a device, for the selectors of watchers. A label that is already
+   * present or already absent changes nothing. Needs the right to manage the device.
+   * INVALID_ARGUMENT for a text that is no label, or that is both added and removed.
+   * FAILED_PRECONDITION for more than 64 labels, and for a fleet worker, because no selector
+   * matches a fleet worker.
    *
    * @generated from rpc pinion.v1.FleetService.LabelDevice
    */
@@ -1212,11 +1221,13 @@ export declare const FleetService: GenService<{
     output: typeof LabelDeviceResponseSchema;
   },
   /**
-   * Removes a device, for its owner and for owners and admins of the org: its watchers are unpinned
-   * and show as no_executor, its token is revoked, its stream closed, its active runs cancelled. A
-   * fleet worker's stream is closed and its attempts are lost, so that other workers take its runs
-   * while these have attempts left; its token stays good, so it may come again: revoke the token to
-   * keep it out.
+   * Deletes a device. Only the owner of the device, and owners and admins of the org, may delete
+   * the device. Its watchers are unpinned and get the status NO_EXECUTOR, its token is revoked, its
+   * stream is closed, and its active runs are cancelled.
+   *
+   * A deleted fleet worker loses its stream and its attempts; other workers take its runs while the
+   * runs have attempts left. The token of the worker stays valid, so the worker may connect again:
+   * revoke the token to keep the worker away.
    *
    * @generated from rpc pinion.v1.FleetService.DeleteDevice
    */
@@ -1226,7 +1237,8 @@ export declare const FleetService: GenService<{
     output: typeof DeleteDeviceResponseSchema;
   },
   /**
-   * Drains the device's stream; its daemon connects again. FAILED_PRECONDITION if it holds none.
+   * Drains the stream of a device; its daemon connects again. Needs the right to manage the device.
+   * FAILED_PRECONDITION if the device has no stream.
    *
    * @generated from rpc pinion.v1.FleetService.DisconnectDevice
    */
@@ -1236,9 +1248,10 @@ export declare const FleetService: GenService<{
     output: typeof DisconnectDeviceResponseSchema;
   },
   /**
-   * The latest lines of a daemon's log, from the device itself; nothing is stored. Needs the right
-   * to manage the device. FAILED_PRECONDITION for a device that is not connected, or whose daemon
-   * gives no log; UNAVAILABLE if the device does not answer in time.
+   * Returns the latest lines of a daemon's log, read from the device; the server stores nothing.
+   * Needs the right to manage the device. FAILED_PRECONDITION if the device is not connected, or if
+   * its daemon gives no log. UNAVAILABLE if the device does not answer in time. RESOURCE_EXHAUSTED
+   * while too many logs are read.
    *
    * @generated from rpc pinion.v1.FleetService.GetDeviceLog
    */
@@ -1248,8 +1261,8 @@ export declare const FleetService: GenService<{
     output: typeof GetDeviceLogResponseSchema;
   },
   /**
-   * A code with which one daemon may enrol, once. It ends with the caller's token: when that is
-   * revoked or expires, or when the person is removed.
+   * Creates a code with which one daemon enrols, once. The code ends with the token of the caller:
+   * when the token is revoked or expires, or when the person leaves the org.
    *
    * @generated from rpc pinion.v1.FleetService.CreateJoinCode
    */
@@ -1259,10 +1272,10 @@ export declare const FleetService: GenService<{
     output: typeof CreateJoinCodeResponseSchema;
   },
   /**
-   * Lets a member, everyone in the org, or a service use, manage or read a device that is not
-   * theirs. For the device's owner, and for owners and admins of the org (PERMISSION_DENIED). A
-   * grant that is there already changes nothing. NOT_FOUND (device, member, token);
-   * FAILED_PRECONDITION for a fleet worker, which is everybody's.
+   * Gives a member, all members, or a service a right on a device. Only the owner of the device,
+   * and owners and admins of the org, may give rights. A repeated grant changes nothing. NOT_FOUND
+   * for an unknown device, member or token of a service. FAILED_PRECONDITION for a fleet worker,
+   * because all members may use fleet workers.
    *
    * @generated from rpc pinion.v1.FleetService.GrantDevice
    */
@@ -1272,9 +1285,10 @@ export declare const FleetService: GenService<{
     output: typeof GrantDeviceResponseSchema;
   },
   /**
-   * Takes a grant back, with `use` at once: watchers that stand on it are paused, with the reason,
-   * and their live runs are cancelled. For the device's owner, owners and admins of the org, and
-   * for the grantee. NOT_FOUND.
+   * Takes a grant back. After the end of USE, the watchers that depend on the grant are paused,
+   * with the reason, and their active runs are cancelled. After the end of READ, the same happens
+   * to watchers with `notify` that depend on the grant. Only the owner of the device, owners and
+   * admins of the org, and the grantee may take a grant back. NOT_FOUND for an unknown grant.
    *
    * @generated from rpc pinion.v1.FleetService.RevokeGrant
    */
@@ -1284,7 +1298,7 @@ export declare const FleetService: GenService<{
     output: typeof RevokeGrantResponseSchema;
   },
   /**
-   * The grants of a device, or of all devices of the org, by device and age.
+   * Lists the grants of a device, or of all devices of the org, ordered by device and age.
    *
    * @generated from rpc pinion.v1.FleetService.ListGrants
    */

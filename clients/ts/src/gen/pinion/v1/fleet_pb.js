@@ -211,7 +211,7 @@ export const GrantPermissionSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_fleet, 0);
 
 /**
- * What a grant allows. None brings another with it.
+ * The right that a grant gives. No right includes another right.
  *
  * @generated from enum pinion.v1.GrantPermission
  */
@@ -225,7 +225,7 @@ export const LivenessSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_fleet, 1);
 
 /**
- * Whether a device is there, by the database's clock.
+ * The connection state of a device, by the database's clock.
  *
  * @generated from enum pinion.v1.Liveness
  */
@@ -233,7 +233,11 @@ export const Liveness = /*@__PURE__*/
   tsEnum(LivenessSchema);
 
 /**
- * Devices and fleet workers as people and operators see them.
+ * The service for devices, fleet workers and grants.
+ *
+ * Reading needs a token with the scope "read"; every other call needs "write". A call that changes
+ * a device also needs a right on the device, otherwise the call answers PERMISSION_DENIED.
+ * NOT_FOUND for an unknown device, and for a device of another org.
  *
  * @generated from service pinion.v1.FleetService
  */

@@ -12,52 +12,53 @@ import type { Duration, FieldMask, Timestamp, Value } from "@bufbuild/protobuf/w
 export declare const file_pinion_v1_hook: GenFile;
 
 /**
- * What people decide about a hook.
+ * The part of a hook that people decide.
  *
  * @generated from message pinion.v1.HookSpec
  */
 export declare type HookSpec = Message<"pinion.v1.HookSpec"> & {
   /**
-   * The watcher that it starts, by id or slug; answers hold the slug.
+   * The watcher that the hook starts, by its id (UUID) or slug; answers contain the slug. 1 to 100
+   * bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
 
   /**
-   * How senders are verified. It cannot be changed.
+   * The way in which senders are verified, which cannot change later.
    *
    * @generated from field: pinion.v1.HookKind kind = 2;
    */
   kind: HookKind;
 
   /**
-   * A CEL expression that says whether a delivery starts a run, over `input` (the body), `event`
-   * (the name that the sender gives it) and `headers`: `input.action == "opened" &&
-   * input.pull_request.base.ref == "main"`. Empty: every delivery does. At most 4,000 bytes.
+   * A CEL expression that decides whether a delivery starts a run, for example
+   * `input.action == "opened" && input.pull_request.base.ref == "main"`. The expression reads
+   * `input` (the body), `event` (the sender's name of the event) and `headers`. Empty: every
+   * delivery starts a run. At most 4,000 bytes.
    *
    * @generated from field: string filter = 3;
    */
   filter: string;
 
   /**
-   * A CEL expression over the same names that makes the run's input: `{"sha": input.after}`. Empty:
-   * the whole body. At most 4,000 bytes.
+   * A CEL expression that makes the input of the run, for example `{"sha": input.after}`, from the
+   * same names as in `filter`. Empty: the whole body. At most 4,000 bytes.
    *
    * @generated from field: string mapping = 4;
    */
   mapping: string;
 
   /**
-   * Deliveries a minute that are taken in; beyond, senders are answered 429. 1 to 6,000; 0 means
-   * 60.
+   * The most deliveries in a minute; further deliveries get the answer 429. 1 to 6,000; 0 means 60.
    *
    * @generated from field: int32 rate_per_minute = 5;
    */
   ratePerMinute: number;
 
   /**
-   * Senders are answered 404.
+   * Whether the hook is off: senders get the answer 404.
    *
    * @generated from field: bool is_disabled = 6;
    */
@@ -71,91 +72,92 @@ export declare type HookSpec = Message<"pinion.v1.HookSpec"> & {
 export declare const HookSpecSchema: GenMessage<HookSpec>;
 
 /**
- * A hook.
+ * A hook with its state.
  *
  * @generated from message pinion.v1.Hook
  */
 export declare type Hook = Message<"pinion.v1.Hook"> & {
   /**
-   * UUID; the last part of its path.
+   * The id of the hook. UUID; the last part of its path.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Unique within the org.
+   * The slug, unique within the org.
    *
    * @generated from field: string slug = 2;
    */
   slug: string;
 
   /**
-   * What people decided.
+   * The part that people decide.
    *
    * @generated from field: pinion.v1.HookSpec spec = 3;
    */
   spec?: HookSpec | undefined;
 
   /**
-   * Where senders post to, under PINION_PUBLIC_URL if that is set, otherwise the path alone. For
-   * SECRET_URL without the secret.
+   * The address for senders: under PINION_PUBLIC_URL, or the path alone without PINION_PUBLIC_URL.
+   * For SECRET_URL without the secret.
    *
    * @generated from field: string url = 4;
    */
   url: string;
 
   /**
-   * Grows by one with every edit.
+   * The version, which grows by one with every edit.
    *
    * @generated from field: int32 version = 5;
    */
   version: number;
 
   /**
-   * When it was made.
+   * The moment of the creation.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 6;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When it was last edited.
+   * The moment of the last edit.
    *
    * @generated from field: google.protobuf.Timestamp updated_at = 7;
    */
   updatedAt?: Timestamp | undefined;
 
   /**
-   * Until when the secret before the present one is good; absent: it is not.
+   * The moment until which the previous secret is valid; absent: the previous secret is not valid.
    *
    * @generated from field: google.protobuf.Timestamp old_secret_until = 8;
    */
   oldSecretUntil?: Timestamp | undefined;
 
   /**
-   * When its last delivery was taken in.
+   * The moment of the last accepted delivery.
    *
    * @generated from field: google.protobuf.Timestamp last_delivery_at = 9;
    */
   lastDeliveryAt?: Timestamp | undefined;
 
   /**
-   * When a delivery was last turned away before it was taken in, to about a second.
+   * The moment of the last refused delivery, accurate to about 1 s.
    *
    * @generated from field: google.protobuf.Timestamp last_refused_at = 10;
    */
   lastRefusedAt?: Timestamp | undefined;
 
   /**
-   * Why that one was turned away.
+   * The reason of the last refusal.
    *
    * @generated from field: string last_refused_reason = 11;
    */
   lastRefusedReason: string;
 
   /**
-   * "secret://NAME" if its secret is one of the server's; empty: the hook has a secret of its own.
+   * The reference "secret://NAME" if the secret is a secret of the server; empty: the hook has a
+   * secret of its own.
    *
    * @generated from field: string secret_reference = 12;
    */
@@ -169,106 +171,107 @@ export declare type Hook = Message<"pinion.v1.Hook"> & {
 export declare const HookSchema: GenMessage<Hook>;
 
 /**
- * Something that a sender posted to a hook, verified.
+ * A verified message from a sender to a hook.
  *
  * @generated from message pinion.v1.HookDelivery
  */
 export declare type HookDelivery = Message<"pinion.v1.HookDelivery"> & {
   /**
-   * UUID; grows with time.
+   * The id of the delivery. UUID; later deliveries have greater ids.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The hook.
+   * The id of the hook. UUID.
    *
    * @generated from field: string hook_id = 2;
    */
   hookId: string;
 
   /**
-   * The id that the sender gave it; a second one of the same id is answered as the first was.
-   * Empty: the sender gives none.
+   * The sender's id of the delivery; empty: the sender gave no id. A second delivery with the same
+   * id gets the answer of the first delivery.
    *
    * @generated from field: string delivery_id = 3;
    */
   deliveryId: string;
 
   /**
-   * When it was taken in.
+   * The moment when the delivery was accepted.
    *
    * @generated from field: google.protobuf.Timestamp received_at = 4;
    */
   receivedAt?: Timestamp | undefined;
 
   /**
-   * The name that the sender gives the event, for example "push".
+   * The sender's name of the event, for example "push".
    *
    * @generated from field: string event = 5;
    */
   event: string;
 
   /**
-   * What became of it.
+   * The outcome of the delivery.
    *
    * @generated from field: pinion.v1.HookOutcome outcome = 6;
    */
   outcome: HookOutcome;
 
   /**
-   * The run that it became, or will become.
+   * The id of the run that the delivery became, or will become; empty: none.
    *
    * @generated from field: string run_id = 7;
    */
   runId: string;
 
   /**
-   * Why it became no run.
+   * Why the delivery did not become a run.
    *
    * @generated from field: string reason = 8;
    */
   reason: string;
 
   /**
-   * Times that it came again under its id, and changed nothing.
+   * The number of repeats with the same id, which changed nothing.
    *
    * @generated from field: int32 duplicates = 9;
    */
   duplicates: number;
 
   /**
-   * The delivery that this one is a replay of.
+   * The id of the delivery that this delivery replays; empty: none.
    *
    * @generated from field: string replay_of = 10;
    */
   replayOf: string;
 
   /**
-   * Size of the body in bytes.
+   * The size of the body, in bytes.
    *
    * @generated from field: int32 body_bytes = 11;
    */
   bodyBytes: number;
 
   /**
-   * The body as the filter saw it, with what the watcher's `redact` paths name left out. Only in
-   * GetHookDelivery; absent when it is kept no longer.
+   * The body as the filter read the body, without the values that `redact` of the watcher names.
+   * Set only by GetHookDelivery; absent if the body is no longer stored.
    *
    * @generated from field: google.protobuf.Value body = 12;
    */
   body?: Value | undefined;
 
   /**
-   * Headers that say what it is, without credentials and signatures. Only in GetHookDelivery.
+   * The headers that describe the delivery, without credentials and signatures. Set only by
+   * GetHookDelivery.
    *
    * @generated from field: map<string, string> headers = 13;
    */
   headers: { [key: string]: string };
 
   /**
-   * The body is left out, since the caller may not read the output of the watcher's device.
+   * Whether the body is left out because the caller may not read the device of the watcher.
    *
    * @generated from field: bool body_hidden = 14;
    */
@@ -282,47 +285,47 @@ export declare type HookDelivery = Message<"pinion.v1.HookDelivery"> & {
 export declare const HookDeliverySchema: GenMessage<HookDelivery>;
 
 /**
- * See CreateHook.
+ * The request of CreateHook.
  *
  * @generated from message pinion.v1.CreateHookRequest
  */
 export declare type CreateHookRequest = Message<"pinion.v1.CreateHookRequest"> & {
   /**
-   * 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit; not a UUID. Empty: made from the
-   * watcher and the kind.
+   * The slug: 1 to 63 of a-z, 0-9 and "-", beginning with a letter or digit, but no UUID; empty:
+   * Pinion makes the slug from the watcher and the kind.
    *
    * @generated from field: string slug = 1;
    */
   slug: string;
 
   /**
-   * The hook.
+   * The part that people decide.
    *
    * @generated from field: pinion.v1.HookSpec spec = 2;
    */
   spec?: HookSpec | undefined;
 
   /**
-   * The secret, where the sender has one already (Slack's signing secret). Empty: one is made. 16
-   * to 200 printable characters; for STANDARD in base64, of 24 to 64 bytes, with or without
-   * "whsec_"; or secret://NAME, a secret of the server (PINION_SECRET_NAME), which is looked up for
-   * each delivery.
+   * The secret, if the sender already has a secret (for example the signing secret of Slack);
+   * empty: Pinion makes a secret. 16 to 200 printable ASCII characters; for STANDARD 24 to 64 bytes
+   * in base64, with or without "whsec_"; or "secret://NAME", a secret of the server
+   * (PINION_SECRET_NAME), which is looked up for each delivery.
    *
    * @generated from field: string secret = 3;
    */
   secret: string;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
-   * returns the first one's hook, without the secret. At most 100 bytes; empty: every call is a new
-   * one.
+   * An id of the call, chosen by the caller, which makes the call safe to repeat: within a day, a
+   * repeat by the same caller returns the hook of the first call, without the secret. At most 100
+   * bytes; empty: every call is a new call.
    *
    * @generated from field: string request_id = 4;
    */
   requestId: string;
 
   /**
-   * Checks everything and answers as if, but changes nothing.
+   * Whether the call only checks the request and answers as the real call would, without a change.
    *
    * @generated from field: bool dry_run = 5;
    */
@@ -336,7 +339,7 @@ export declare type CreateHookRequest = Message<"pinion.v1.CreateHookRequest"> &
 export declare const CreateHookRequestSchema: GenMessage<CreateHookRequest>;
 
 /**
- * See CreateHook.
+ * The response of CreateHook.
  *
  * @generated from message pinion.v1.CreateHookResponse
  */
@@ -349,14 +352,14 @@ export declare type CreateHookResponse = Message<"pinion.v1.CreateHookResponse">
   hook?: Hook | undefined;
 
   /**
-   * The secret; empty in the answer to a repeat, and to a dry run.
+   * The secret; empty in the answer to a repeat and to a `dry_run`.
    *
    * @generated from field: string secret = 2;
    */
   secret: string;
 
   /**
-   * Where senders post to, with the secret for SECRET_URL.
+   * The address for senders, for SECRET_URL with the secret.
    *
    * @generated from field: string url = 3;
    */
@@ -370,13 +373,13 @@ export declare type CreateHookResponse = Message<"pinion.v1.CreateHookResponse">
 export declare const CreateHookResponseSchema: GenMessage<CreateHookResponse>;
 
 /**
- * See GetHook.
+ * The request of GetHook.
  *
  * @generated from message pinion.v1.GetHookRequest
  */
 export declare type GetHookRequest = Message<"pinion.v1.GetHookRequest"> & {
   /**
-   * Id or slug.
+   * The hook: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string hook_id = 1;
    */
@@ -390,7 +393,7 @@ export declare type GetHookRequest = Message<"pinion.v1.GetHookRequest"> & {
 export declare const GetHookRequestSchema: GenMessage<GetHookRequest>;
 
 /**
- * See GetHook.
+ * The response of GetHook.
  *
  * @generated from message pinion.v1.GetHookResponse
  */
@@ -410,27 +413,28 @@ export declare type GetHookResponse = Message<"pinion.v1.GetHookResponse"> & {
 export declare const GetHookResponseSchema: GenMessage<GetHookResponse>;
 
 /**
- * See ListHooks.
+ * The request of ListHooks.
  *
  * @generated from message pinion.v1.ListHooksRequest
  */
 export declare type ListHooksRequest = Message<"pinion.v1.ListHooksRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only hooks of this watcher (id or slug).
+   * Only hooks of this watcher, by its id (UUID) or slug; empty: of all watchers. At most 100
+   * bytes.
    *
    * @generated from field: string watcher_id = 3;
    */
@@ -444,7 +448,7 @@ export declare type ListHooksRequest = Message<"pinion.v1.ListHooksRequest"> & {
 export declare const ListHooksRequestSchema: GenMessage<ListHooksRequest>;
 
 /**
- * See ListHooks.
+ * The response of ListHooks.
  *
  * @generated from message pinion.v1.ListHooksResponse
  */
@@ -457,7 +461,7 @@ export declare type ListHooksResponse = Message<"pinion.v1.ListHooksResponse"> &
   hooks: Hook[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -471,51 +475,51 @@ export declare type ListHooksResponse = Message<"pinion.v1.ListHooksResponse"> &
 export declare const ListHooksResponseSchema: GenMessage<ListHooksResponse>;
 
 /**
- * See UpdateHook.
+ * The request of UpdateHook.
  *
  * @generated from message pinion.v1.UpdateHookRequest
  */
 export declare type UpdateHookRequest = Message<"pinion.v1.UpdateHookRequest"> & {
   /**
-   * Id or slug.
+   * The hook: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string hook_id = 1;
    */
   hookId: string;
 
   /**
-   * The new values of the fields that the mask names. Its rules are checked on the whole that
-   * results.
+   * The new values of the fields that the mask names. The rules of HookSpec are checked on the
+   * resulting spec.
    *
    * @generated from field: pinion.v1.HookSpec spec = 2;
    */
   spec?: HookSpec | undefined;
 
   /**
-   * Fields of `spec`, for example "filter,mapping". A named field that is not set is cleared to its
-   * default.
+   * The names of the fields of `spec` to change, for example "filter,mapping". A named field
+   * without a value gets its default.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
   updateMask?: FieldMask | undefined;
 
   /**
-   * If not 0: the version that the caller saw.
+   * The version that the caller read; 0: any version.
    *
    * @generated from field: int32 expected_version = 4;
    */
   expectedVersion: number;
 
   /**
-   * Checks everything and answers as if, but changes nothing.
+   * Whether the call only checks the request and answers as the real call would, without a change.
    *
    * @generated from field: bool dry_run = 5;
    */
   dryRun: boolean;
 
   /**
-   * The secret that the hook shall have, as in CreateHook. If the hook has another one, that stays
-   * good for 24 h. Empty: the secret stays.
+   * The new secret, in a form of `CreateHookRequest.secret`; empty: the secret stays. A different
+   * previous secret stays valid for 24 h.
    *
    * @generated from field: string secret = 6;
    */
@@ -529,7 +533,7 @@ export declare type UpdateHookRequest = Message<"pinion.v1.UpdateHookRequest"> &
 export declare const UpdateHookRequestSchema: GenMessage<UpdateHookRequest>;
 
 /**
- * See UpdateHook.
+ * The response of UpdateHook.
  *
  * @generated from message pinion.v1.UpdateHookResponse
  */
@@ -549,13 +553,13 @@ export declare type UpdateHookResponse = Message<"pinion.v1.UpdateHookResponse">
 export declare const UpdateHookResponseSchema: GenMessage<UpdateHookResponse>;
 
 /**
- * See DeleteHook.
+ * The request of DeleteHook.
  *
  * @generated from message pinion.v1.DeleteHookRequest
  */
 export declare type DeleteHookRequest = Message<"pinion.v1.DeleteHookRequest"> & {
   /**
-   * Id or slug.
+   * The hook: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string hook_id = 1;
    */
@@ -569,7 +573,7 @@ export declare type DeleteHookRequest = Message<"pinion.v1.DeleteHookRequest"> &
 export declare const DeleteHookRequestSchema: GenMessage<DeleteHookRequest>;
 
 /**
- * See DeleteHook.
+ * The response of DeleteHook.
  *
  * @generated from message pinion.v1.DeleteHookResponse
  */
@@ -583,27 +587,27 @@ export declare type DeleteHookResponse = Message<"pinion.v1.DeleteHookResponse">
 export declare const DeleteHookResponseSchema: GenMessage<DeleteHookResponse>;
 
 /**
- * See RotateHookSecret.
+ * The request of RotateHookSecret.
  *
  * @generated from message pinion.v1.RotateHookSecretRequest
  */
 export declare type RotateHookSecretRequest = Message<"pinion.v1.RotateHookSecretRequest"> & {
   /**
-   * Id or slug.
+   * The hook: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string hook_id = 1;
    */
   hookId: string;
 
   /**
-   * The new secret; empty: one is made. As in CreateHook.
+   * The new secret, in a form of `CreateHookRequest.secret`; empty: Pinion makes a secret.
    *
    * @generated from field: string secret = 2;
    */
   secret: string;
 
   /**
-   * How long the present secret stays good. 0 to 30 days; absent: 24 h.
+   * The time for which the present secret stays valid. 0 to 30 days; absent: 24 h.
    *
    * @generated from field: google.protobuf.Duration overlap = 3;
    */
@@ -617,7 +621,7 @@ export declare type RotateHookSecretRequest = Message<"pinion.v1.RotateHookSecre
 export declare const RotateHookSecretRequestSchema: GenMessage<RotateHookSecretRequest>;
 
 /**
- * See RotateHookSecret.
+ * The response of RotateHookSecret.
  *
  * @generated from message pinion.v1.RotateHookSecretResponse
  */
@@ -630,14 +634,14 @@ export declare type RotateHookSecretResponse = Message<"pinion.v1.RotateHookSecr
   hook?: Hook | undefined;
 
   /**
-   * The new secret.
+   * The new secret. No other answer contains the secret.
    *
    * @generated from field: string secret = 2;
    */
   secret: string;
 
   /**
-   * Where senders post to, with the secret for SECRET_URL.
+   * The address for senders, for SECRET_URL with the new secret.
    *
    * @generated from field: string url = 3;
    */
@@ -651,13 +655,13 @@ export declare type RotateHookSecretResponse = Message<"pinion.v1.RotateHookSecr
 export declare const RotateHookSecretResponseSchema: GenMessage<RotateHookSecretResponse>;
 
 /**
- * See ListHookDeliveries.
+ * The request of ListHookDeliveries.
  *
  * @generated from message pinion.v1.ListHookDeliveriesRequest
  */
 export declare type ListHookDeliveriesRequest = Message<"pinion.v1.ListHookDeliveriesRequest"> & {
   /**
-   * Id or slug.
+   * The hook: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string hook_id = 1;
    */
@@ -671,13 +675,13 @@ export declare type ListHookDeliveriesRequest = Message<"pinion.v1.ListHookDeliv
 export declare const ListHookDeliveriesRequestSchema: GenMessage<ListHookDeliveriesRequest>;
 
 /**
- * See ListHookDeliveries.
+ * The response of ListHookDeliveries.
  *
  * @generated from message pinion.v1.ListHookDeliveriesResponse
  */
 export declare type ListHookDeliveriesResponse = Message<"pinion.v1.ListHookDeliveriesResponse"> & {
   /**
-   * The deliveries, newest first, at most 100.
+   * The deliveries, newest first. At most 100.
    *
    * @generated from field: repeated pinion.v1.HookDelivery deliveries = 1;
    */
@@ -691,20 +695,20 @@ export declare type ListHookDeliveriesResponse = Message<"pinion.v1.ListHookDeli
 export declare const ListHookDeliveriesResponseSchema: GenMessage<ListHookDeliveriesResponse>;
 
 /**
- * See GetHookDelivery.
+ * The request of GetHookDelivery.
  *
  * @generated from message pinion.v1.GetHookDeliveryRequest
  */
 export declare type GetHookDeliveryRequest = Message<"pinion.v1.GetHookDeliveryRequest"> & {
   /**
-   * The hook, by id or slug.
+   * The hook: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string hook_id = 1;
    */
   hookId: string;
 
   /**
-   * The delivery's `id`.
+   * The `id` of the delivery. UUID.
    *
    * @generated from field: string id = 2;
    */
@@ -718,7 +722,7 @@ export declare type GetHookDeliveryRequest = Message<"pinion.v1.GetHookDeliveryR
 export declare const GetHookDeliveryRequestSchema: GenMessage<GetHookDeliveryRequest>;
 
 /**
- * See GetHookDelivery.
+ * The response of GetHookDelivery.
  *
  * @generated from message pinion.v1.GetHookDeliveryResponse
  */
@@ -738,28 +742,28 @@ export declare type GetHookDeliveryResponse = Message<"pinion.v1.GetHookDelivery
 export declare const GetHookDeliveryResponseSchema: GenMessage<GetHookDeliveryResponse>;
 
 /**
- * See ReplayHookDelivery.
+ * The request of ReplayHookDelivery.
  *
  * @generated from message pinion.v1.ReplayHookDeliveryRequest
  */
 export declare type ReplayHookDeliveryRequest = Message<"pinion.v1.ReplayHookDeliveryRequest"> & {
   /**
-   * The hook, by id or slug.
+   * The hook: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string hook_id = 1;
    */
   hookId: string;
 
   /**
-   * The delivery's `id`.
+   * The `id` of the delivery. UUID.
    *
    * @generated from field: string id = 2;
    */
   id: string;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: a repeat answers with the first one's
-   * delivery. At most 100 bytes; empty: every call is a new one.
+   * An id of the call, chosen by the caller, which makes the call safe to repeat: a repeat returns
+   * the delivery of the first call. At most 100 bytes; empty: every call is a new call.
    *
    * @generated from field: string request_id = 3;
    */
@@ -773,7 +777,7 @@ export declare type ReplayHookDeliveryRequest = Message<"pinion.v1.ReplayHookDel
 export declare const ReplayHookDeliveryRequestSchema: GenMessage<ReplayHookDeliveryRequest>;
 
 /**
- * See ReplayHookDelivery.
+ * The response of ReplayHookDelivery.
  *
  * @generated from message pinion.v1.ReplayHookDeliveryResponse
  */
@@ -793,59 +797,60 @@ export declare type ReplayHookDeliveryResponse = Message<"pinion.v1.ReplayHookDe
 export declare const ReplayHookDeliveryResponseSchema: GenMessage<ReplayHookDeliveryResponse>;
 
 /**
- * How a hook verifies its senders.
+ * The ways in which a hook verifies its senders.
  *
  * @generated from enum pinion.v1.HookKind
  */
 export enum HookKind {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: HOOK_KIND_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature`; 5 minutes of
-   * tolerance.
+   * Standard Webhooks: `webhook-id`, `webhook-timestamp` and `webhook-signature`, with a tolerance
+   * of 5 min.
    *
    * @generated from enum value: HOOK_KIND_STANDARD = 1;
    */
   STANDARD = 1,
 
   /**
-   * GitHub: `x-hub-signature-256` over the body, `x-github-delivery` as the delivery's id.
+   * GitHub: `x-hub-signature-256` signs the body; `x-github-delivery` is the id of the delivery.
    *
    * @generated from enum value: HOOK_KIND_GITHUB = 2;
    */
   GITHUB = 2,
 
   /**
-   * GitLab: the secret in `x-gitlab-token`, `x-gitlab-event-uuid` or `idempotency-key` as the
-   * delivery's id.
+   * GitLab: `x-gitlab-token` contains the secret; `x-gitlab-event-uuid` or `idempotency-key` is the
+   * id of the delivery.
    *
    * @generated from enum value: HOOK_KIND_GITLAB = 3;
    */
   GITLAB = 3,
 
   /**
-   * Slack: `x-slack-signature` over `x-slack-request-timestamp` and the body; 5 minutes of
-   * tolerance.
+   * Slack: `x-slack-signature` signs `x-slack-request-timestamp` and the body, with a tolerance of
+   * 5 min.
    *
    * @generated from enum value: HOOK_KIND_SLACK = 4;
    */
   SLACK = 4,
 
   /**
-   * `authorization: Bearer <secret>`; `idempotency-key` or `webhook-id` as the delivery's id, if
-   * there is one.
+   * A bearer token: `authorization: Bearer <secret>`. `idempotency-key` or `webhook-id`, if
+   * present, is the id of the delivery.
    *
    * @generated from enum value: HOOK_KIND_BEARER = 5;
    */
   BEARER = 5,
 
   /**
-   * The secret is the last part of the address: `/hooks/<id>/<secret>`; delivery ids as for BEARER.
+   * A secret address: the secret is the last part of `/hooks/<id>/<secret>`. The ids of deliveries
+   * are as for BEARER.
    *
    * @generated from enum value: HOOK_KIND_SECRET_URL = 6;
    */
@@ -858,56 +863,56 @@ export enum HookKind {
 export declare const HookKindSchema: GenEnum<HookKind>;
 
 /**
- * What became of a delivery.
+ * The outcomes of a delivery.
  *
  * @generated from enum pinion.v1.HookOutcome
  */
 export enum HookOutcome {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: HOOK_OUTCOME_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * A run was started: `run_id`.
+   * The delivery started the run `run_id`.
    *
    * @generated from enum value: HOOK_OUTCOME_STARTED = 1;
    */
   STARTED = 1,
 
   /**
-   * A run with an equal input was there already: `run_id`.
+   * The run `run_id` with an equal input existed already.
    *
    * @generated from enum value: HOOK_OUTCOME_ALREADY_QUEUED = 2;
    */
   ALREADY_QUEUED = 2,
 
   /**
-   * It waits for the end of the watcher's active run, and becomes the run `run_id` then.
+   * The delivery waits for the end of the watcher's active run, and then becomes the run `run_id`.
    *
    * @generated from enum value: HOOK_OUTCOME_QUEUED = 3;
    */
   QUEUED = 3,
 
   /**
-   * It was recorded as the skipped run `run_id`; `reason` says why.
+   * The delivery was recorded as the skipped run `run_id`; `reason` says why.
    *
    * @generated from enum value: HOOK_OUTCOME_SKIPPED = 4;
    */
   SKIPPED = 4,
 
   /**
-   * The filter said no, or the sender only tried whether the hook is there.
+   * The filter was false, or the sender only tested the address.
    *
    * @generated from enum value: HOOK_OUTCOME_FILTERED = 5;
    */
   FILTERED = 5,
 
   /**
-   * No run could be made of it; `reason` says why: an error of the filter or the mapping, a value
-   * that the prompt asks for.
+   * The delivery could not become a run; `reason` says why: an error of the filter or the mapping,
+   * or a missing value that the prompt needs.
    *
    * @generated from enum value: HOOK_OUTCOME_FAILED = 6;
    */
@@ -920,19 +925,22 @@ export enum HookOutcome {
 export declare const HookOutcomeSchema: GenEnum<HookOutcome>;
 
 /**
- * Hooks: what happens elsewhere starts a watcher. A sender posts to `/hooks/<id>` of the server's
- * port; the hook verifies the sender, and the delivery becomes a run of the watcher, once, with the
- * input that the hook makes of the body.
+ * The service for hooks. A hook lets another system start a watcher: a sender posts to
+ * `/hooks/<id>` on the port of the server, the hook verifies the sender, and the delivery starts
+ * one run of the watcher, with an input that the hook makes from the body.
  *
- * `hook_id` takes the id (a UUID) or the slug.
+ * `hook_id` takes the id (a UUID) or the slug. Reading needs a token with the scope "read"; every
+ * other call needs "write", and the right to use the device of the watcher (PERMISSION_DENIED).
+ * NOT_FOUND if the org has no such hook.
  *
  * @generated from service pinion.v1.HookService
  */
 export declare const HookService: GenService<{
   /**
-   * A new hook. The answer holds its secret, which is shown at no other time. ALREADY_EXISTS if the
-   * slug is taken; NOT_FOUND for the watcher; INVALID_ARGUMENT for a filter or a mapping that
-   * cannot be read; FAILED_PRECONDITION if the server has no key for secrets.
+   * Creates a hook. The answer contains the secret, which no other answer contains. ALREADY_EXISTS
+   * if the slug is taken. NOT_FOUND if the watcher does not exist. INVALID_ARGUMENT for a filter or
+   * a mapping that is no valid expression, and for a secret of a wrong form. FAILED_PRECONDITION if
+   * the server has no key for secrets.
    *
    * @generated from rpc pinion.v1.HookService.CreateHook
    */
@@ -942,7 +950,7 @@ export declare const HookService: GenService<{
     output: typeof CreateHookResponseSchema;
   },
   /**
-   * One hook, without its secret. NOT_FOUND.
+   * Returns one hook, without its secret. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.HookService.GetHook
    */
@@ -952,7 +960,7 @@ export declare const HookService: GenService<{
     output: typeof GetHookResponseSchema;
   },
   /**
-   * The org's hooks by slug, without their secrets.
+   * Lists the hooks of the org, ordered by slug, without their secrets.
    *
    * @generated from rpc pinion.v1.HookService.ListHooks
    */
@@ -962,8 +970,9 @@ export declare const HookService: GenService<{
     output: typeof ListHooksResponseSchema;
   },
   /**
-   * Changes the named fields, and the secret if one is given. An edit that changes nothing leaves
-   * the version. ABORTED if `expected_version` is not the version.
+   * Changes the named fields of a hook, and the secret if the request has a secret. An edit without
+   * a change makes no new version. ABORTED if `expected_version` is not the current version.
+   * INVALID_ARGUMENT for another `kind`.
    *
    * @generated from rpc pinion.v1.HookService.UpdateHook
    */
@@ -973,8 +982,8 @@ export declare const HookService: GenService<{
     output: typeof UpdateHookResponseSchema;
   },
   /**
-   * Removes the hook and its deliveries; runs that it started stay. Its address answers 404 from
-   * then on.
+   * Deletes a hook and its deliveries; runs that the hook started stay. The address of the hook
+   * then answers 404.
    *
    * @generated from rpc pinion.v1.HookService.DeleteHook
    */
@@ -984,8 +993,8 @@ export declare const HookService: GenService<{
     output: typeof DeleteHookResponseSchema;
   },
   /**
-   * A new secret, shown in this answer only; the one before stays good for the overlap. Of two
-   * rotations within an overlap, the second ends the oldest secret at once.
+   * Makes or sets a new secret. No other answer contains the new secret. The previous secret stays
+   * valid for the overlap. A second rotation within the overlap ends the oldest secret at once.
    *
    * @generated from rpc pinion.v1.HookService.RotateHookSecret
    */
@@ -995,8 +1004,9 @@ export declare const HookService: GenService<{
     output: typeof RotateHookSecretResponseSchema;
   },
   /**
-   * The hook's last 100 deliveries, newest first, without their bodies. Deliveries whose sender
-   * could not be verified are not kept; the hook says when the last one was turned away, and why.
+   * Lists the last 100 deliveries of a hook, newest first, without their bodies. Deliveries of
+   * unverified senders are not stored; the hook has the moment and the reason of the last refused
+   * delivery.
    *
    * @generated from rpc pinion.v1.HookService.ListHookDeliveries
    */
@@ -1006,7 +1016,8 @@ export declare const HookService: GenService<{
     output: typeof ListHookDeliveriesResponseSchema;
   },
   /**
-   * One delivery with its body. NOT_FOUND.
+   * Returns one delivery with its body. NOT_FOUND. PERMISSION_DENIED if the caller may not read the
+   * device of the watcher.
    *
    * @generated from rpc pinion.v1.HookService.GetHookDelivery
    */
@@ -1016,8 +1027,9 @@ export declare const HookService: GenService<{
     output: typeof GetHookDeliveryResponseSchema;
   },
   /**
-   * Takes a delivery in again, as a new one: its kept body goes through the filter and the mapping
-   * as they are now. FAILED_PRECONDITION if its body is kept no longer.
+   * Processes a stored delivery again, as a new delivery: the stored body passes the present filter
+   * and mapping. FAILED_PRECONDITION if the body is no longer stored. RESOURCE_EXHAUSTED beyond the
+   * rate of the hook.
    *
    * @generated from rpc pinion.v1.HookService.ReplayHookDelivery
    */

@@ -166,7 +166,7 @@ export const HookKindSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_hook, 0);
 
 /**
- * How a hook verifies its senders.
+ * The ways in which a hook verifies its senders.
  *
  * @generated from enum pinion.v1.HookKind
  */
@@ -180,7 +180,7 @@ export const HookOutcomeSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_hook, 1);
 
 /**
- * What became of a delivery.
+ * The outcomes of a delivery.
  *
  * @generated from enum pinion.v1.HookOutcome
  */
@@ -188,11 +188,13 @@ export const HookOutcome = /*@__PURE__*/
   tsEnum(HookOutcomeSchema);
 
 /**
- * Hooks: what happens elsewhere starts a watcher. A sender posts to `/hooks/<id>` of the server's
- * port; the hook verifies the sender, and the delivery becomes a run of the watcher, once, with the
- * input that the hook makes of the body.
+ * The service for hooks. A hook lets another system start a watcher: a sender posts to
+ * `/hooks/<id>` on the port of the server, the hook verifies the sender, and the delivery starts
+ * one run of the watcher, with an input that the hook makes from the body.
  *
- * `hook_id` takes the id (a UUID) or the slug.
+ * `hook_id` takes the id (a UUID) or the slug. Reading needs a token with the scope "read"; every
+ * other call needs "write", and the right to use the device of the watcher (PERMISSION_DENIED).
+ * NOT_FOUND if the org has no such hook.
  *
  * @generated from service pinion.v1.HookService
  */

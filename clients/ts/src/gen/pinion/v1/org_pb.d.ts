@@ -12,34 +12,35 @@ import type { Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_pinion_v1_org: GenFile;
 
 /**
- * A tenant.
+ * An org: a tenant.
  *
  * @generated from message pinion.v1.Org
  */
 export declare type Org = Message<"pinion.v1.Org"> & {
   /**
-   * Chosen when it was made; never changes.
+   * The id, chosen at the creation, which cannot change later.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Shown to people.
+   * The name for people.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * The agent that stands in where none is named; empty if the org has none.
+   * The id of the default agent, which is used if a watcher or turn names no agent; empty: no
+   * default agent.
    *
    * @generated from field: string default_agent_id = 3;
    */
   defaultAgentId: string;
 
   /**
-   * When it was made.
+   * The moment of the creation.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 4;
    */
@@ -59,71 +60,73 @@ export declare const OrgSchema: GenMessage<Org>;
  */
 export declare type SecretState = Message<"pinion.v1.SecretState"> & {
   /**
-   * What holds it.
+   * The kind of the holder.
    *
    * @generated from field: pinion.v1.SecretHolder holder = 1;
    */
   holder: SecretHolder;
 
   /**
-   * The stable id of a platform; the slug of a destination or hook.
+   * The name of the holder: the stable id of a platform, or the slug of a destination or hook.
    *
    * @generated from field: string holder_name = 2;
    */
   holderName: string;
 
   /**
-   * Its name there, for example "bot_token".
+   * The name of the secret at the holder, for example "bot_token".
    *
    * @generated from field: string name = 3;
    */
   name: string;
 
   /**
-   * How often it was set; 0 if it was set before this was counted. Another encryption key is no
-   * other version.
+   * How many times the secret was set; 0: the secret was set before Pinion counted versions.
+   * Another encryption key makes no new version.
    *
    * @generated from field: int32 version = 4;
    */
   version: number;
 
   /**
-   * When it was set last; empty with version 0.
+   * The moment when the secret was last set; absent with version 0.
    *
    * @generated from field: google.protobuf.Timestamp set_at = 5;
    */
   setAt?: Timestamp | undefined;
 
   /**
-   * When its holder last used it, to about a minute; empty: never.
+   * The moment when the holder last used the secret, accurate to about 1 min; absent: never.
    *
    * @generated from field: google.protobuf.Timestamp last_used_at = 6;
    */
   lastUsedAt?: Timestamp | undefined;
 
   /**
-   * Until when the secret before it is good as well; empty: the one before is good no longer.
+   * The moment until which the previous secret is valid, too; absent: the previous secret is not
+   * valid.
    *
    * @generated from field: google.protobuf.Timestamp past_good_until = 7;
    */
   pastGoodUntil?: Timestamp | undefined;
 
   /**
-   * "secret://NAME" if the value is the operator's; otherwise empty.
+   * The reference "secret://NAME" if the value is a secret of the server; empty: the value is
+   * stored.
    *
    * @generated from field: string reference = 8;
    */
   reference: string;
 
   /**
-   * The id of the encryption key under which it lies in the database; empty for a reference.
+   * The id of the encryption key of the stored value; empty for a reference.
    *
    * @generated from field: string key_id = 9;
    */
   keyId: string;
 
   /**
-   * Why it cannot be used now, and what to do; empty: it can.
+   * Why the secret cannot be used now, and what to do; empty: no problem.
    *
    * @generated from field: string problem = 10;
    */
@@ -143,35 +146,35 @@ export declare const SecretStateSchema: GenMessage<SecretState>;
  */
 export declare type Member = Message<"pinion.v1.Member"> & {
   /**
-   * UUID of the person, the same in every org.
+   * The id of the person, the same in every org. UUID.
    *
    * @generated from field: string user_id = 1;
    */
   userId: string;
 
   /**
-   * Shown to people.
+   * The name for people.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * By which the person is known; empty for the owner of a first start.
+   * The email address, which identifies the person; empty for the owner of a first start.
    *
    * @generated from field: string email = 3;
    */
   email: string;
 
   /**
-   * What the person is here.
+   * The role of the person in the org.
    *
    * @generated from field: pinion.v1.MemberRole role = 4;
    */
   role: MemberRole;
 
   /**
-   * Since when.
+   * The moment when the person became a member.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 5;
    */
@@ -185,44 +188,44 @@ export declare type Member = Message<"pinion.v1.Member"> & {
 export declare const MemberSchema: GenMessage<Member>;
 
 /**
- * See CreateOrg.
+ * The request of CreateOrg.
  *
  * @generated from message pinion.v1.CreateOrgRequest
  */
 export declare type CreateOrgRequest = Message<"pinion.v1.CreateOrgRequest"> & {
   /**
-   * Its id: 1 to 63 characters of a-z, 0-9 and "-", beginning and ending with a letter or a digit.
+   * The id: 1 to 63 of a-z, 0-9 and "-", beginning and ending with a letter or digit.
    *
    * @generated from field: string org_id = 1;
    */
   orgId: string;
 
   /**
-   * Shown to people. 1 to 200 bytes.
+   * The name for people. 1 to 200 bytes.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * The owner's email address, at most 254 bytes. A person who is known by it already becomes the
-   * owner.
+   * The email address of the owner. A known person with this address becomes the owner. At most 254
+   * bytes.
    *
    * @generated from field: string owner_email = 3;
    */
   ownerEmail: string;
 
   /**
-   * The owner's name, if the person is new. At most 200 bytes; empty: the email address.
+   * The name of a new person; empty: the email address. At most 200 bytes.
    *
    * @generated from field: string owner_name = 4;
    */
   ownerName: string;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
-   * makes no other org, and is told by ALREADY_EXISTS that the first one did. At most 100 bytes;
-   * empty: every call is a new one.
+   * An id of the call, chosen by the caller, which makes the call safe to repeat: within a day, a
+   * repeat by the same caller creates no org and answers ALREADY_EXISTS. At most 100 bytes; empty:
+   * every call is a new call.
    *
    * @generated from field: string request_id = 5;
    */
@@ -236,7 +239,7 @@ export declare type CreateOrgRequest = Message<"pinion.v1.CreateOrgRequest"> & {
 export declare const CreateOrgRequestSchema: GenMessage<CreateOrgRequest>;
 
 /**
- * See CreateOrg.
+ * The response of CreateOrg.
  *
  * @generated from message pinion.v1.CreateOrgResponse
  */
@@ -249,15 +252,15 @@ export declare type CreateOrgResponse = Message<"pinion.v1.CreateOrgResponse"> &
   org?: Org | undefined;
 
   /**
-   * Its owner.
+   * The owner of the org.
    *
    * @generated from field: pinion.v1.Member owner = 2;
    */
   owner?: Member | undefined;
 
   /**
-   * The owner's token with the scopes read, write and admin; shown only here. It is good in the new
-   * org alone: of a person who is known already it opens no other org.
+   * The token of the owner, with the scopes "read", "write" and "admin". No other answer contains
+   * the token. The token is valid only in the new org, also for a known person.
    *
    * @generated from field: string secret = 3;
    */
@@ -271,7 +274,7 @@ export declare type CreateOrgResponse = Message<"pinion.v1.CreateOrgResponse"> &
 export declare const CreateOrgResponseSchema: GenMessage<CreateOrgResponse>;
 
 /**
- * See GetOrg.
+ * The request of GetOrg.
  *
  * @generated from message pinion.v1.GetOrgRequest
  */
@@ -285,7 +288,7 @@ export declare type GetOrgRequest = Message<"pinion.v1.GetOrgRequest"> & {
 export declare const GetOrgRequestSchema: GenMessage<GetOrgRequest>;
 
 /**
- * See GetOrg.
+ * The response of GetOrg.
  *
  * @generated from message pinion.v1.GetOrgResponse
  */
@@ -305,20 +308,20 @@ export declare type GetOrgResponse = Message<"pinion.v1.GetOrgResponse"> & {
 export declare const GetOrgResponseSchema: GenMessage<GetOrgResponse>;
 
 /**
- * See ListOrgs.
+ * The request of ListOrgs.
  *
  * @generated from message pinion.v1.ListOrgsRequest
  */
 export declare type ListOrgsRequest = Message<"pinion.v1.ListOrgsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
@@ -332,7 +335,7 @@ export declare type ListOrgsRequest = Message<"pinion.v1.ListOrgsRequest"> & {
 export declare const ListOrgsRequestSchema: GenMessage<ListOrgsRequest>;
 
 /**
- * See ListOrgs.
+ * The response of ListOrgs.
  *
  * @generated from message pinion.v1.ListOrgsResponse
  */
@@ -345,7 +348,7 @@ export declare type ListOrgsResponse = Message<"pinion.v1.ListOrgsResponse"> & {
   orgs: Org[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -359,20 +362,20 @@ export declare type ListOrgsResponse = Message<"pinion.v1.ListOrgsResponse"> & {
 export declare const ListOrgsResponseSchema: GenMessage<ListOrgsResponse>;
 
 /**
- * See ListSecrets.
+ * The request of ListSecrets.
  *
  * @generated from message pinion.v1.ListSecretsRequest
  */
 export declare type ListSecretsRequest = Message<"pinion.v1.ListSecretsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
@@ -386,7 +389,7 @@ export declare type ListSecretsRequest = Message<"pinion.v1.ListSecretsRequest">
 export declare const ListSecretsRequestSchema: GenMessage<ListSecretsRequest>;
 
 /**
- * See ListSecrets.
+ * The response of ListSecrets.
  *
  * @generated from message pinion.v1.ListSecretsResponse
  */
@@ -399,7 +402,7 @@ export declare type ListSecretsResponse = Message<"pinion.v1.ListSecretsResponse
   secrets: SecretState[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -413,54 +416,56 @@ export declare type ListSecretsResponse = Message<"pinion.v1.ListSecretsResponse
 export declare const ListSecretsResponseSchema: GenMessage<ListSecretsResponse>;
 
 /**
- * See AddMember.
+ * The request of AddMember.
  *
  * @generated from message pinion.v1.AddMemberRequest
  */
 export declare type AddMemberRequest = Message<"pinion.v1.AddMemberRequest"> & {
   /**
-   * The person's email address. At most 254 bytes.
+   * The email address of the person. At most 254 bytes.
    *
    * @generated from field: string email = 1;
    */
   email: string;
 
   /**
-   * The person's name, if the person is new. At most 200 bytes; empty: the email address.
+   * The name of a new person; empty: the email address. At most 200 bytes.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * What the person is to be here.
+   * The role of the person in the org.
    *
    * @generated from field: pinion.v1.MemberRole role = 3;
    */
   role: MemberRole;
 
   /**
-   * Scopes of a first token for the person, which the answer holds; empty: no token. None that the
-   * caller lacks or the person's role has not (a MEMBER's token cannot have "admin";
-   * PERMISSION_DENIED), and none for who is a member of this org already (FAILED_PRECONDITION). The
-   * token is good in this org alone.
+   * The scopes of a first token for the person; empty: no token. PERMISSION_DENIED for a scope that
+   * the caller does not have, or that the role does not allow (MEMBER does not allow "admin").
+   * FAILED_PRECONDITION for a person who is already a member. The token is valid only in this org.
+   * At most 3.
    *
    * @generated from field: repeated string token_scopes = 4;
    */
   tokenScopes: string[];
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
-   * answers with the member as it is, or, if a token was made, with ALREADY_EXISTS, which names the
-   * token: it is shown once. At most 100 bytes; empty: every call is a new one.
+   * An id of the call, chosen by the caller, which makes the call safe to repeat: within a day, a
+   * repeat by the same caller returns the member in the present state. If the first call made a
+   * token, a repeat answers ALREADY_EXISTS and names the token, because the token is shown only
+   * once. At most 100 bytes; empty: every call is a new call.
    *
    * @generated from field: string request_id = 5;
    */
   requestId: string;
 
   /**
-   * A weaker role does not touch the tokens of services that the person made. Otherwise these lose
-   * what is above the role, too, since the person may know their secrets; "fleet:run" stays.
+   * Whether a weaker role leaves the tokens of services that the person made unchanged. Otherwise
+   * these tokens lose the scopes above the role, too, because the person may know their secrets;
+   * "fleet:run" stays.
    *
    * @generated from field: bool keep_service_tokens = 6;
    */
@@ -474,42 +479,44 @@ export declare type AddMemberRequest = Message<"pinion.v1.AddMemberRequest"> & {
 export declare const AddMemberRequestSchema: GenMessage<AddMemberRequest>;
 
 /**
- * See AddMember.
+ * The response of AddMember.
  *
  * @generated from message pinion.v1.AddMemberResponse
  */
 export declare type AddMemberResponse = Message<"pinion.v1.AddMemberResponse"> & {
   /**
-   * The member as it is now.
+   * The member in the present state.
    *
    * @generated from field: pinion.v1.Member member = 1;
    */
   member?: Member | undefined;
 
   /**
-   * The member's token, if one was asked for; shown only here.
+   * The first token of the person, if `token_scopes` asked for a token. No other answer contains
+   * the token.
    *
    * @generated from field: string secret = 2;
    */
   secret: string;
 
   /**
-   * Tokens of the person that were above the new role and have lost what was; streams that they
-   * held open were closed.
+   * The number of the person's tokens that lost scopes above the new role. Streams of these tokens
+   * were closed.
    *
    * @generated from field: int32 tokens_cut = 3;
    */
   tokensCut: number;
 
   /**
-   * Tokens of services that the person made and that were above the new role, likewise.
+   * The number of tokens of services that the person made and that lost scopes above the new role.
+   * Streams of these tokens were closed.
    *
    * @generated from field: int32 service_tokens_cut = 4;
    */
   serviceTokensCut: number;
 
   /**
-   * Those that `keep_service_tokens` left as strong as they were.
+   * The number of tokens of services that kept their scopes because of `keep_service_tokens`.
    *
    * @generated from field: int32 service_tokens_kept = 5;
    */
@@ -523,20 +530,21 @@ export declare type AddMemberResponse = Message<"pinion.v1.AddMemberResponse"> &
 export declare const AddMemberResponseSchema: GenMessage<AddMemberResponse>;
 
 /**
- * See RemoveMember.
+ * The request of RemoveMember.
  *
  * @generated from message pinion.v1.RemoveMemberRequest
  */
 export declare type RemoveMemberRequest = Message<"pinion.v1.RemoveMemberRequest"> & {
   /**
-   * The person's id.
+   * The id of the person. UUID.
    *
    * @generated from field: string user_id = 1;
    */
   userId: string;
 
   /**
-   * Also ends the tokens of services that the person made; otherwise those are the org's and stay.
+   * Whether the tokens of services that the person made end, too; otherwise these tokens belong to
+   * the org and stay.
    *
    * @generated from field: bool revoke_service_tokens = 2;
    */
@@ -550,48 +558,49 @@ export declare type RemoveMemberRequest = Message<"pinion.v1.RemoveMemberRequest
 export declare const RemoveMemberRequestSchema: GenMessage<RemoveMemberRequest>;
 
 /**
- * See RemoveMember.
+ * The response of RemoveMember.
  *
  * @generated from message pinion.v1.RemoveMemberResponse
  */
 export declare type RemoveMemberResponse = Message<"pinion.v1.RemoveMemberResponse"> & {
   /**
-   * Tokens that ended, those of the person's devices included.
+   * The number of tokens that ended, with the tokens of the person's devices.
    *
    * @generated from field: int32 tokens_revoked = 1;
    */
   tokensRevoked: number;
 
   /**
-   * Watchers that lost their device.
+   * The number of watchers that lost their device.
    *
    * @generated from field: int32 watchers_unpinned = 2;
    */
   watchersUnpinned: number;
 
   /**
-   * Runs that were cancelled.
+   * The number of runs that were cancelled.
    *
    * @generated from field: int32 runs_cancelled = 3;
    */
   runsCancelled: number;
 
   /**
-   * Good tokens of services that the person made and that stay: ListTokens names their creator.
+   * The number of valid tokens of services that the person made and that stay. ListTokens names
+   * their creator.
    *
    * @generated from field: int32 service_tokens_kept = 4;
    */
   serviceTokensKept: number;
 
   /**
-   * Agents that were the person's and are the longest-standing owner's now.
+   * The number of the person's agents, whose responsible person is now the longest-standing owner.
    *
    * @generated from field: int32 agents_handed_over = 5;
    */
   agentsHandedOver: number;
 
   /**
-   * Agents that were pinned to the person's devices; see Agent.no_executor_reason.
+   * The number of agents that were pinned to the person's devices; see `Agent.no_executor_reason`.
    *
    * @generated from field: int32 agents_unpinned = 6;
    */
@@ -605,20 +614,20 @@ export declare type RemoveMemberResponse = Message<"pinion.v1.RemoveMemberRespon
 export declare const RemoveMemberResponseSchema: GenMessage<RemoveMemberResponse>;
 
 /**
- * See ListMembers.
+ * The request of ListMembers.
  *
  * @generated from message pinion.v1.ListMembersRequest
  */
 export declare type ListMembersRequest = Message<"pinion.v1.ListMembersRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
@@ -632,7 +641,7 @@ export declare type ListMembersRequest = Message<"pinion.v1.ListMembersRequest">
 export declare const ListMembersRequestSchema: GenMessage<ListMembersRequest>;
 
 /**
- * See ListMembers.
+ * The response of ListMembers.
  *
  * @generated from message pinion.v1.ListMembersResponse
  */
@@ -645,7 +654,7 @@ export declare type ListMembersResponse = Message<"pinion.v1.ListMembersResponse
   members: Member[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -659,35 +668,35 @@ export declare type ListMembersResponse = Message<"pinion.v1.ListMembersResponse
 export declare const ListMembersResponseSchema: GenMessage<ListMembersResponse>;
 
 /**
- * What a person is in an org. What a call may do is decided by the scopes of its token, which are
- * never above the role.
+ * The roles of a person in an org. The scopes of a call's token decide about the call, and a token
+ * has no scope above the role.
  *
  * @generated from enum pinion.v1.MemberRole
  */
 export enum MemberRole {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: MEMBER_ROLE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Owns the org; there is always at least one. Makes, demotes and removes owners.
+   * An owner of the org. An org always has an owner. Only owners make, demote and remove owners.
    *
    * @generated from enum value: MEMBER_ROLE_OWNER = 1;
    */
   OWNER = 1,
 
   /**
-   * Runs it: tokens up to the scope "admin".
+   * An admin of the org, whose tokens may have scopes up to "admin".
    *
    * @generated from enum value: MEMBER_ROLE_ADMIN = 2;
    */
   ADMIN = 2,
 
   /**
-   * Works in it: tokens up to the scope "write".
+   * A member of the org, whose tokens may have scopes up to "write".
    *
    * @generated from enum value: MEMBER_ROLE_MEMBER = 3;
    */
@@ -700,13 +709,13 @@ export enum MemberRole {
 export declare const MemberRoleSchema: GenEnum<MemberRole>;
 
 /**
- * What holds a secret.
+ * The holders of a secret.
  *
  * @generated from enum pinion.v1.SecretHolder
  */
 export enum SecretHolder {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: SECRET_HOLDER_UNSPECIFIED = 0;
    */
@@ -720,14 +729,14 @@ export enum SecretHolder {
   PLATFORM = 1,
 
   /**
-   * A destination of results.
+   * A destination.
    *
    * @generated from enum value: SECRET_HOLDER_DESTINATION = 2;
    */
   DESTINATION = 2,
 
   /**
-   * A hook, whose secret is its senders'.
+   * A hook, which shares the secret with its senders.
    *
    * @generated from enum value: SECRET_HOLDER_HOOK = 3;
    */
@@ -740,15 +749,17 @@ export enum SecretHolder {
 export declare const SecretHolderSchema: GenEnum<SecretHolder>;
 
 /**
- * Orgs and who belongs to them. All but CreateOrg speak of the caller's own org, which its token
- * names.
+ * The service for orgs and members. Every call but CreateOrg and ListOrgs concerns the org of the
+ * caller's token. Reading needs a token with the scope "read"; every other call, and ListOrgs,
+ * needs "admin".
  *
  * @generated from service pinion.v1.OrgService
  */
 export declare const OrgService: GenService<{
   /**
-   * A new org with its owner, its default agent and a first token of the owner. Only an admin of
-   * the operator's org, "local", may (PERMISSION_DENIED). ALREADY_EXISTS if the id is taken.
+   * Creates an org with its owner, its default agent and a first token of the owner. Only an admin
+   * of the operator's org, "local", may create orgs (PERMISSION_DENIED). ALREADY_EXISTS if the id
+   * is taken.
    *
    * @generated from rpc pinion.v1.OrgService.CreateOrg
    */
@@ -758,7 +769,7 @@ export declare const OrgService: GenService<{
     output: typeof CreateOrgResponseSchema;
   },
   /**
-   * The caller's org.
+   * Returns the org of the caller.
    *
    * @generated from rpc pinion.v1.OrgService.GetOrg
    */
@@ -768,11 +779,12 @@ export declare const OrgService: GenService<{
     output: typeof GetOrgResponseSchema;
   },
   /**
-   * Takes a person into the caller's org. The person is known by the email address: who is a member
-   * already stays one, with the role that is given here. Only an owner makes or demotes owners; an
-   * admin, or a service with the scope "admin", manages admins and members (PERMISSION_DENIED). A
-   * weaker role takes from the person's tokens what is above it. FAILED_PRECONDITION if that would
-   * leave the org without an owner.
+   * Adds a person to the caller's org, or gives a member another role. The email address identifies
+   * the person. After a change to a weaker role, the person's tokens lose the scopes above the
+   * role, and watchers that needed the stronger role for their device are paused.
+   *
+   * PERMISSION_DENIED: only an owner makes or demotes owners; an admin, or a service with the scope
+   * "admin", manages admins and members. FAILED_PRECONDITION if the org would have no owner.
    *
    * @generated from rpc pinion.v1.OrgService.AddMember
    */
@@ -782,11 +794,13 @@ export declare const OrgService: GenService<{
     output: typeof AddMemberResponseSchema;
   },
   /**
-   * Takes a person out of the caller's org: their tokens and unused join codes end here, the
-   * streams of their devices are closed, the runs on these are cancelled, watchers pinned to these
-   * are unpinned and show as no_executor, and the person's agents become the longest-standing
-   * owner's. Only an owner removes owners (PERMISSION_DENIED). NOT_FOUND for who is no member;
-   * FAILED_PRECONDITION for the last owner.
+   * Removes a person from the caller's org. The tokens and unused join codes of the person end. The
+   * streams of the person's devices are closed, and the runs on these devices are cancelled.
+   * Watchers that are pinned to these devices are unpinned and get the status NO_EXECUTOR. The
+   * person's watchers on other devices are paused. The agents of the person get the
+   * longest-standing owner as their responsible person. Only an owner removes owners
+   * (PERMISSION_DENIED). NOT_FOUND if the person is no member. FAILED_PRECONDITION for the last
+   * owner.
    *
    * @generated from rpc pinion.v1.OrgService.RemoveMember
    */
@@ -796,8 +810,9 @@ export declare const OrgService: GenService<{
     output: typeof RemoveMemberResponseSchema;
   },
   /**
-   * All orgs of this cluster of databases, by id. Only for an admin of the operator's org, "local"
-   * (PERMISSION_DENIED): whoever belongs to an org learns nothing of others.
+   * Lists all orgs of this cluster of databases, ordered by id. Only an admin of the operator's
+   * org, "local", may list orgs (PERMISSION_DENIED), because members of an org must not learn about
+   * other orgs.
    *
    * @generated from rpc pinion.v1.OrgService.ListOrgs
    */
@@ -807,9 +822,9 @@ export declare const OrgService: GenService<{
     output: typeof ListOrgsResponseSchema;
   },
   /**
-   * The secrets of the caller's org that lie on the server, by holder and name, without their
-   * values: those of platforms, destinations and hooks. Names of secrets on devices are in
-   * Device.executors.
+   * Lists the secrets of the caller's org on the server, without their values, ordered by holder
+   * and name: the secrets of platforms, destinations and hooks. The names of secrets on devices are
+   * in `Device.executors`.
    *
    * @generated from rpc pinion.v1.OrgService.ListSecrets
    */
@@ -819,7 +834,7 @@ export declare const OrgService: GenService<{
     output: typeof ListSecretsResponseSchema;
   },
   /**
-   * The members of the caller's org, those whom Pinion has known longest first.
+   * Lists the members of the caller's org. The persons whom Pinion has known longest come first.
    *
    * @generated from rpc pinion.v1.OrgService.ListMembers
    */

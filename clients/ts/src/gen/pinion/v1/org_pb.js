@@ -138,8 +138,8 @@ export const MemberRoleSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_org, 0);
 
 /**
- * What a person is in an org. What a call may do is decided by the scopes of its token, which are
- * never above the role.
+ * The roles of a person in an org. The scopes of a call's token decide about the call, and a token
+ * has no scope above the role.
  *
  * @generated from enum pinion.v1.MemberRole
  */
@@ -153,7 +153,7 @@ export const SecretHolderSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_org, 1);
 
 /**
- * What holds a secret.
+ * The holders of a secret.
  *
  * @generated from enum pinion.v1.SecretHolder
  */
@@ -161,8 +161,9 @@ export const SecretHolder = /*@__PURE__*/
   tsEnum(SecretHolderSchema);
 
 /**
- * Orgs and who belongs to them. All but CreateOrg speak of the caller's own org, which its token
- * names.
+ * The service for orgs and members. Every call but CreateOrg and ListOrgs concerns the org of the
+ * caller's token. Reading needs a token with the scope "read"; every other call, and ListOrgs,
+ * needs "admin".
  *
  * @generated from service pinion.v1.OrgService
  */

@@ -13,212 +13,213 @@ import type { Activity, AttentionReason, Denial, ExecutorInfo, KeptWorkspace, Qu
 export declare const file_pinion_v1_run: GenFile;
 
 /**
- * One execution of a watcher.
+ * A run: one execution of a watcher.
  *
  * @generated from message pinion.v1.Run
  */
 export declare type Run = Message<"pinion.v1.Run"> & {
   /**
-   * UUID; grows with time.
+   * The id of the run. UUID; later runs have greater ids.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The watcher.
+   * The id of the watcher. UUID.
    *
    * @generated from field: string watcher_id = 2;
    */
   watcherId: string;
 
   /**
-   * The watcher's slug when the run was read.
+   * The slug of the watcher at the time of the call.
    *
    * @generated from field: string watcher_slug = 3;
    */
   watcherSlug: string;
 
   /**
-   * The watcher's version that the run executes.
+   * The version of the watcher that the run executes.
    *
    * @generated from field: int32 watcher_version = 4;
    */
   watcherVersion: number;
 
   /**
-   * The agent; empty if the watcher had none.
+   * The id of the agent; empty if the watcher had no agent.
    *
    * @generated from field: string agent_id = 5;
    */
   agentId: string;
 
   /**
-   * The agent's version that the run executes.
+   * The version of the agent that the run executes.
    *
    * @generated from field: int32 agent_version = 6;
    */
   agentVersion: number;
 
   /**
-   * The device the run is pinned to; for a run that is pinned to nobody, the fleet worker that has
-   * or had it, and empty while it is pending.
+   * The id of the device to which the run is pinned, or on which the run was placed. For an
+   * unpinned run: the fleet worker that has the run, or had the run last; empty while the run is
+   * pending.
    *
    * @generated from field: string device_id = 7;
    */
   deviceId: string;
 
   /**
-   * What kind of executor is meant; a hint to the device.
+   * The agent kind that the run asks for; a hint for a device, a condition for a fleet worker.
    *
    * @generated from field: string agent_kind = 8;
    */
   agentKind: string;
 
   /**
-   * Where it is.
+   * The state of the run.
    *
    * @generated from field: pinion.v1.RunStatus status = 9;
    */
   status: RunStatus;
 
   /**
-   * Set if the status is SKIPPED.
+   * The reason of a skipped run. Set only with SKIPPED.
    *
    * @generated from field: pinion.v1.SkipReason skip_reason = 10;
    */
   skipReason: SkipReason;
 
   /**
-   * What brought it about.
+   * The source of the run.
    *
    * @generated from field: pinion.v1.RunSource source = 11;
    */
   source: RunSource;
 
   /**
-   * The slot of the schedule; absent for manual runs.
+   * The slot; absent for a run without a slot.
    *
    * @generated from field: google.protobuf.Timestamp scheduled_for = 12;
    */
   scheduledFor?: Timestamp | undefined;
 
   /**
-   * Start of the span the run is about, inclusive.
+   * The start of the run's span, inclusive.
    *
    * @generated from field: google.protobuf.Timestamp window_start = 13;
    */
   windowStart?: Timestamp | undefined;
 
   /**
-   * End of that span, exclusive.
+   * The end of the run's span, exclusive.
    *
    * @generated from field: google.protobuf.Timestamp window_end = 14;
    */
   windowEnd?: Timestamp | undefined;
 
   /**
-   * The current attempt, from 1; 0 before the first claim.
+   * The number of the current attempt, from 1; 0 before the first claim.
    *
    * @generated from field: int32 attempt = 15;
    */
   attempt: number;
 
   /**
-   * Attempts allowed.
+   * The most attempts of the run.
    *
    * @generated from field: int32 max_attempts = 16;
    */
   maxAttempts: number;
 
   /**
-   * How long one attempt may take.
+   * The longest time of one attempt.
    *
    * @generated from field: google.protobuf.Duration timeout = 17;
    */
   timeout?: Duration | undefined;
 
   /**
-   * When the run became due, or falls due if it was recorded ahead: the slot plus the watcher's
-   * jitter, or the moment of the trigger.
+   * The moment when the run became due, or becomes due if the run was recorded ahead: the slot plus
+   * the jitter, or the moment of the trigger.
    *
    * @generated from field: google.protobuf.Timestamp due_at = 18;
    */
   dueAt?: Timestamp | undefined;
 
   /**
-   * When the row was written.
+   * The moment when the run was recorded.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 19;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * Not offered before this moment (retry backoff).
+   * The earliest moment of the next offer, after a failed attempt; absent: no backoff.
    *
    * @generated from field: google.protobuf.Timestamp not_before = 20;
    */
   notBefore?: Timestamp | undefined;
 
   /**
-   * The moment until which the run may start; after it the run is skipped. Absent: the run waits
-   * for its device.
+   * The start deadline: after this moment a run that has not started is skipped. Absent: the run
+   * waits for its device.
    *
    * @generated from field: google.protobuf.Timestamp start_deadline_at = 21;
    */
   startDeadlineAt?: Timestamp | undefined;
 
   /**
-   * When the current attempt was claimed.
+   * The moment when the current attempt was claimed.
    *
    * @generated from field: google.protobuf.Timestamp claimed_at = 22;
    */
   claimedAt?: Timestamp | undefined;
 
   /**
-   * When the current attempt's assignment was written to the device's stream.
+   * The moment when the assignment of the current attempt was written to the stream of the device.
    *
    * @generated from field: google.protobuf.Timestamp pushed_at = 23;
    */
   pushedAt?: Timestamp | undefined;
 
   /**
-   * When the device accepted the current attempt.
+   * The moment when the device accepted the current attempt.
    *
    * @generated from field: google.protobuf.Timestamp started_at = 24;
    */
   startedAt?: Timestamp | undefined;
 
   /**
-   * The last heartbeat that listed the current attempt.
+   * The moment of the last heartbeat that listed the current attempt.
    *
    * @generated from field: google.protobuf.Timestamp last_beat_at = 25;
    */
   lastBeatAt?: Timestamp | undefined;
 
   /**
-   * When somebody asked for the end of the run.
+   * The moment when a cancel was requested; absent: no cancel.
    *
    * @generated from field: google.protobuf.Timestamp cancel_requested_at = 26;
    */
   cancelRequestedAt?: Timestamp | undefined;
 
   /**
-   * When the run ended.
+   * The moment when the run ended; absent: the run has not ended.
    *
    * @generated from field: google.protobuf.Timestamp finished_at = 27;
    */
   finishedAt?: Timestamp | undefined;
 
   /**
-   * Why it ended as it did, or why its last attempt did.
+   * The reason for the end of the run, or of its last attempt.
    *
    * @generated from field: string reason = 28;
    */
   reason: string;
 
   /**
-   * The program's exit code, if it exited.
+   * The exit code of the program; absent: the program did not exit by itself.
    *
    * @generated from field: optional int32 exit_code = 29;
    */
@@ -232,35 +233,35 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   signal: string;
 
   /**
-   * How long the program ran, as its device measured it.
+   * The time from the start to the end of the program, measured by the device.
    *
    * @generated from field: google.protobuf.Duration duration = 31;
    */
   duration?: Duration | undefined;
 
   /**
-   * The last bytes of the output of a run without a window. At most 8 KiB.
+   * The end of the output of a run without a window. At most 8 KiB.
    *
    * @generated from field: string output_tail = 32;
    */
   outputTail: string;
 
   /**
-   * The stored result of a completed run.
+   * The id of the window of a completed run; empty: no window.
    *
    * @generated from field: string window_id = 33;
    */
   windowId: string;
 
   /**
-   * The run that this one repeats.
+   * The id of the run that this run retries; empty: none.
    *
    * @generated from field: string retry_of = 34;
    */
   retryOf: string;
 
   /**
-   * What the device shows on its desktop at the end.
+   * When the device shows a notification on its desktop.
    *
    * @generated from field: pinion.v1.Notification notification = 35;
    */
@@ -274,130 +275,133 @@ export declare type Run = Message<"pinion.v1.Run"> & {
   pastAttempts: PastAttempt[];
 
   /**
-   * Why people should look at it; empty: they need not.
+   * The reasons why people should look at the run; empty: none.
    *
    * @generated from field: repeated pinion.v1.AttentionReason attention = 37;
    */
   attention: AttentionReason[];
 
   /**
-   * What it used; absent if its executor does not tell.
+   * The usage of the run; absent if the executor reports no usage.
    *
    * @generated from field: pinion.v1.Usage usage = 38;
    */
   usage?: Usage | undefined;
 
   /**
-   * The model that answered, as the agent names it.
+   * The model that answered, by the agent's name of the model.
    *
    * @generated from field: string model_used = 39;
    */
   modelUsed: string;
 
   /**
-   * The agent's own id of the session, to go on in (`StartTurn` with `resume_run_id`); empty: none
-   * is kept.
+   * The agent's own id of its session, with which a turn can continue the session (`StartTurn` with
+   * `resume_run_id`); empty: no session.
    *
    * @generated from field: string session_id = 40;
    */
   sessionId: string;
 
   /**
-   * Why the agent stopped, in its own word.
+   * Why the agent stopped, as the agent's own word.
    *
    * @generated from field: string stop_reason = 41;
    */
   stopReason: string;
 
   /**
-   * Tools that were not permitted. At most 32.
+   * The tools that the agent was not permitted to use. At most 32.
    *
    * @generated from field: repeated pinion.v1.Denial denials = 42;
    */
   denials: Denial[];
 
   /**
-   * What its device says about it: a setting that was not enforced, a session that was gone.
+   * Notes of the device about the run: for example a setting that was not enforced, or a session
+   * that was gone.
    *
    * @generated from field: repeated string notes = 43;
    */
   notes: string[];
 
   /**
-   * The workspace it was meant for; empty: none.
+   * The name of the workspace that the watcher or agent asked for; empty: none.
    *
    * @generated from field: string workspace = 44;
    */
   workspace: string;
 
   /**
-   * What it left behind in a workspace of its own, which its device keeps for a while.
+   * The workspace of this run that its device keeps for a while; absent: none.
    *
    * @generated from field: pinion.v1.KeptWorkspace kept_workspace = 45;
    */
   keptWorkspace?: KeptWorkspace | undefined;
 
   /**
-   * The executor that did the work; absent if the device does not say.
+   * The executor that ran the attempt; absent if the device did not state the executor.
    *
    * @generated from field: pinion.v1.ExecutorInfo executor = 46;
    */
   executor?: ExecutorInfo | undefined;
 
   /**
-   * Questions of its agent that nobody has answered yet. More than 0: the run waits.
+   * The number of open questions of the agent. If greater than 0, the run waits.
    *
    * @generated from field: int32 open_questions = 47;
    */
   openQuestions: number;
 
   /**
-   * A transcript is stored.
+   * Whether a transcript is stored.
    *
    * @generated from field: bool has_transcript = 48;
    */
   hasTranscript: boolean;
 
   /**
-   * The agent's final answer, of a run that left no window; a completed run's is in its window.
+   * The final answer of the agent, for a run without a window. A completed run has its answer in
+   * the window.
    *
    * @generated from field: string result = 49;
    */
   result: string;
 
   /**
-   * The last that its program wrote to its standard error, however it ended; at most 8 KiB.
+   * The end of the program's standard error, for every outcome. At most 8 KiB.
    *
    * @generated from field: string stderr_tail = 50;
    */
   stderrTail: string;
 
   /**
-   * What its agent said is left out, since the caller may not read its device's output:
-   * output_tail, stderr_tail, result, notes, denials, stop_reason, session_id, kept_workspace and
-   * reason's details. The device's owner may grant it.
+   * Whether the output is left out because the caller may not read the device: output_tail,
+   * stderr_tail, result, notes, denials, stop_reason, session_id, kept_workspace and the details of
+   * `reason`. The owner of the device can grant the right.
    *
    * @generated from field: bool output_hidden = 51;
    */
   outputHidden: boolean;
 
   /**
-   * What the run was started with, with what the watcher's `redact` paths name left out; absent:
-   * nothing. Not in lists, and hidden like output.
+   * The input of the run, without the values that `redact` of the watcher names; absent: no input.
+   * Left out in lists, and hidden in the same way as output.
    *
    * @generated from field: google.protobuf.Value input = 52;
    */
   input?: Value | undefined;
 
   /**
-   * What started it, of a run of source HOOK or AFTER, and of a retry of one. Not in lists.
+   * The origin of a run with the source HOOK or AFTER, and of a retry of such a run. Left out in
+   * lists.
    *
    * @generated from field: pinion.v1.RunOrigin origin = 53;
    */
   origin?: RunOrigin | undefined;
 
   /**
-   * The device reported the end; otherwise Pinion ended the run, or the run has not ended.
+   * Whether the device reported the end; false: Pinion ended the run, or the run has not ended.
    *
    * @generated from field: bool is_reported = 54;
    */
@@ -411,48 +415,48 @@ export declare type Run = Message<"pinion.v1.Run"> & {
 export declare const RunSchema: GenMessage<Run>;
 
 /**
- * What started a run from outside of its watcher.
+ * The cause of a run outside of its watcher.
  *
  * @generated from message pinion.v1.RunOrigin
  */
 export declare type RunOrigin = Message<"pinion.v1.RunOrigin"> & {
   /**
-   * The hook; empty: none.
+   * The id of the hook; empty: none.
    *
    * @generated from field: string hook_id = 1;
    */
   hookId: string;
 
   /**
-   * The hook's slug when the run was started.
+   * The slug of the hook when the run was started.
    *
    * @generated from field: string hook_slug = 2;
    */
   hookSlug: string;
 
   /**
-   * The delivery to the hook, as HookDelivery has its `id`.
+   * The `id` of the HookDelivery that started the run.
    *
    * @generated from field: string hook_delivery_id = 3;
    */
   hookDeliveryId: string;
 
   /**
-   * The run whose end started it; empty: none.
+   * The id of the run whose end started this run; empty: none.
    *
    * @generated from field: string after_run_id = 4;
    */
   afterRunId: string;
 
   /**
-   * The slug of that run's watcher when the run was started.
+   * The slug of the watcher of `after_run_id` when this run was started.
    *
    * @generated from field: string after_watcher_slug = 5;
    */
   afterWatcherSlug: string;
 
   /**
-   * Runs before it in its chain; at most 10.
+   * The number of earlier runs in the chain. At most 10.
    *
    * @generated from field: int32 depth = 6;
    */
@@ -466,62 +470,62 @@ export declare type RunOrigin = Message<"pinion.v1.RunOrigin"> & {
 export declare const RunOriginSchema: GenMessage<RunOrigin>;
 
 /**
- * A run in a list of other things.
+ * A run as a part of another answer.
  *
  * @generated from message pinion.v1.RunSummary
  */
 export declare type RunSummary = Message<"pinion.v1.RunSummary"> & {
   /**
-   * UUID; grows with time.
+   * The id of the run. UUID; later runs have greater ids.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The watcher.
+   * The id of the watcher. UUID.
    *
    * @generated from field: string watcher_id = 2;
    */
   watcherId: string;
 
   /**
-   * Where it is.
+   * The state of the run.
    *
    * @generated from field: pinion.v1.RunStatus status = 3;
    */
   status: RunStatus;
 
   /**
-   * Set if the status is SKIPPED.
+   * The reason of a skipped run. Set only with SKIPPED.
    *
    * @generated from field: pinion.v1.SkipReason skip_reason = 4;
    */
   skipReason: SkipReason;
 
   /**
-   * When the run became due.
+   * The moment when the run became due.
    *
    * @generated from field: google.protobuf.Timestamp due_at = 5;
    */
   dueAt?: Timestamp | undefined;
 
   /**
-   * When the device accepted the last attempt; absent if none was accepted.
+   * The moment when the device accepted the last attempt; absent: no attempt was accepted.
    *
    * @generated from field: google.protobuf.Timestamp started_at = 6;
    */
   startedAt?: Timestamp | undefined;
 
   /**
-   * When the run ended; absent if it has not.
+   * The moment when the run ended; absent: the run has not ended.
    *
    * @generated from field: google.protobuf.Timestamp finished_at = 7;
    */
   finishedAt?: Timestamp | undefined;
 
   /**
-   * How long the program ran, as its device measured it; absent if it did not say.
+   * The time from the start to the end of the program, measured by the device; absent: unknown.
    *
    * @generated from field: google.protobuf.Duration duration = 8;
    */
@@ -535,63 +539,63 @@ export declare type RunSummary = Message<"pinion.v1.RunSummary"> & {
 export declare const RunSummarySchema: GenMessage<RunSummary>;
 
 /**
- * An attempt that ended without ending its run.
+ * An attempt that ended while its run continued.
  *
  * @generated from message pinion.v1.PastAttempt
  */
 export declare type PastAttempt = Message<"pinion.v1.PastAttempt"> & {
   /**
-   * From 1.
+   * The number of the attempt, from 1.
    *
    * @generated from field: int32 attempt = 1;
    */
   attempt: number;
 
   /**
-   * When it was claimed.
+   * The moment when the attempt was claimed.
    *
    * @generated from field: google.protobuf.Timestamp claimed_at = 2;
    */
   claimedAt?: Timestamp | undefined;
 
   /**
-   * When it ended or was fenced.
+   * The moment when the attempt ended or was taken away.
    *
    * @generated from field: google.protobuf.Timestamp ended_at = 3;
    */
   endedAt?: Timestamp | undefined;
 
   /**
-   * The last heartbeat that listed it.
+   * The moment of the last heartbeat that listed the attempt.
    *
    * @generated from field: google.protobuf.Timestamp last_beat_at = 4;
    */
   lastBeatAt?: Timestamp | undefined;
 
   /**
-   * Why it ended.
+   * The reason for the end.
    *
    * @generated from field: string reason = 5;
    */
   reason: string;
 
   /**
-   * The device reported its end; otherwise Pinion fenced it.
+   * Whether the device reported the end; false: Pinion took the attempt away.
    *
    * @generated from field: bool is_reported = 6;
    */
   isReported: boolean;
 
   /**
-   * The device or fleet worker that had it.
+   * The id of the device or fleet worker of the attempt.
    *
    * @generated from field: string device_id = 7;
    */
   deviceId: string;
 
   /**
-   * The last 2,000 characters that its program printed, if the device reported the end and the run
-   * began again.
+   * The last 2,000 characters of the output, if the device reported the end and the run began
+   * again.
    *
    * @generated from field: string output_tail = 8;
    */
@@ -605,27 +609,27 @@ export declare type PastAttempt = Message<"pinion.v1.PastAttempt"> & {
 export declare const PastAttemptSchema: GenMessage<PastAttempt>;
 
 /**
- * The stored result of a completed run, for [window_start, window_end).
+ * The stored result of a completed run, for the span [window_start, window_end).
  *
  * @generated from message pinion.v1.Window
  */
 export declare type Window = Message<"pinion.v1.Window"> & {
   /**
-   * UUID.
+   * The id. UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The watcher.
+   * The id of the watcher. UUID.
    *
    * @generated from field: string watcher_id = 2;
    */
   watcherId: string;
 
   /**
-   * The run that produced it.
+   * The id of the run with this result. UUID.
    *
    * @generated from field: string run_id = 3;
    */
@@ -646,64 +650,65 @@ export declare type Window = Message<"pinion.v1.Window"> & {
   windowEnd?: Timestamp | undefined;
 
   /**
-   * What produced it; "device-cli" for the output of a device's program.
+   * The producer of the result: "device-cli" for the output of a program on a device.
    *
    * @generated from field: string model_used = 6;
    */
   modelUsed: string;
 
   /**
-   * The result. `kind` is "device_cli_output" for the output of a device's program; then `output`
-   * holds its text.
+   * The result as an object. For the output of a program on a device, `kind` is "device_cli_output"
+   * and `output` is the text.
    *
    * @generated from field: google.protobuf.Struct extracted_data = 7;
    */
   extractedData?: JsonObject | undefined;
 
   /**
-   * When it was stored.
+   * The moment when the window was stored.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 8;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * The agent's final answer, usually Markdown; empty if its executor knows none. At most 256 KiB.
+   * The final answer of the agent, usually Markdown; empty: the executor does not know the answer.
+   * At most 256 KiB.
    *
    * @generated from field: string result = 9;
    */
   result: string;
 
   /**
-   * The answer as data; absent if no schema was asked for.
+   * The answer as data; absent: the watcher had no schema, or the answer did not match the schema.
    *
    * @generated from field: google.protobuf.Value structured = 10;
    */
   structured?: Value | undefined;
 
   /**
-   * What kind of executor produced it.
+   * The agent kind of the executor.
    *
    * @generated from field: string agent_kind = 11;
    */
   agentKind: string;
 
   /**
-   * What the run used; absent if its executor does not tell.
+   * The usage of the run; absent if the executor reports no usage.
    *
    * @generated from field: pinion.v1.Usage usage = 12;
    */
   usage?: Usage | undefined;
 
   /**
-   * Why people should look at the run.
+   * The reasons why people should look at the run.
    *
    * @generated from field: repeated pinion.v1.AttentionReason attention = 13;
    */
   attention: AttentionReason[];
 
   /**
-   * The result is left out, since the caller may not read the device's output.
+   * Whether the result is left out because the caller may not read the device.
    *
    * @generated from field: bool output_hidden = 14;
    */
@@ -717,13 +722,13 @@ export declare type Window = Message<"pinion.v1.Window"> & {
 export declare const WindowSchema: GenMessage<Window>;
 
 /**
- * See GetRun.
+ * The request of GetRun.
  *
  * @generated from message pinion.v1.GetRunRequest
  */
 export declare type GetRunRequest = Message<"pinion.v1.GetRunRequest"> & {
   /**
-   * The run.
+   * The id of the run. UUID.
    *
    * @generated from field: string run_id = 1;
    */
@@ -737,7 +742,7 @@ export declare type GetRunRequest = Message<"pinion.v1.GetRunRequest"> & {
 export declare const GetRunRequestSchema: GenMessage<GetRunRequest>;
 
 /**
- * See GetRun.
+ * The response of GetRun.
  *
  * @generated from message pinion.v1.GetRunResponse
  */
@@ -750,8 +755,8 @@ export declare type GetRunResponse = Message<"pinion.v1.GetRunResponse"> & {
   run?: Run | undefined;
 
   /**
-   * What came after its attempts had been taken away, oldest first. At most 20, whose outputs have
-   * about 2 MiB together.
+   * Results that arrived after their attempts had been taken away, oldest first. At most 20, with
+   * about 2 MiB of output together.
    *
    * @generated from field: repeated pinion.v1.LateResult late_results = 2;
    */
@@ -765,64 +770,64 @@ export declare type GetRunResponse = Message<"pinion.v1.GetRunResponse"> & {
 export declare const GetRunResponseSchema: GenMessage<GetRunResponse>;
 
 /**
- * How an attempt ended that had been taken away from the run, or the turn, when its device said so.
- * It is kept, and overwrites nothing.
+ * The reported end of an attempt that had been taken away before from the run or turn. Pinion keeps
+ * a late result, and a late result overwrites nothing.
  *
  * @generated from message pinion.v1.LateResult
  */
 export declare type LateResult = Message<"pinion.v1.LateResult"> & {
   /**
-   * The attempt, from 1.
+   * The number of the attempt, from 1.
    *
    * @generated from field: int32 attempt = 1;
    */
   attempt: number;
 
   /**
-   * The device or fleet worker that had it.
+   * The id of the device or fleet worker of the attempt.
    *
    * @generated from field: string device_id = 2;
    */
   deviceId: string;
 
   /**
-   * How it ended: COMPLETED, FAILED, TIMEOUT or CANCELLED.
+   * The end of the attempt: COMPLETED, FAILED, TIMEOUT or CANCELLED.
    *
    * @generated from field: pinion.v1.RunStatus outcome = 3;
    */
   outcome: RunStatus;
 
   /**
-   * When it was stored.
+   * The moment when the late result was stored.
    *
    * @generated from field: google.protobuf.Timestamp stored_at = 4;
    */
   storedAt?: Timestamp | undefined;
 
   /**
-   * It became the end of the run after all, as no later attempt had been claimed; its output is
-   * where a run's is.
+   * Whether the late result became the end of the run, because no later attempt had been claimed.
+   * The output is then a part of the run.
    *
    * @generated from field: bool has_settled = 5;
    */
   hasSettled: boolean;
 
   /**
-   * What the program printed, or the reply; empty if `has_settled`.
+   * The output of the program, or the reply; empty with `has_settled`.
    *
    * @generated from field: string output = 6;
    */
   output: string;
 
   /**
-   * There was more.
+   * Whether the output was cut.
    *
    * @generated from field: bool is_output_truncated = 7;
    */
   isOutputTruncated: boolean;
 
   /**
-   * The program's exit code, if it exited.
+   * The exit code of the program; absent: the program did not exit by itself.
    *
    * @generated from field: optional int32 exit_code = 8;
    */
@@ -836,29 +841,29 @@ export declare type LateResult = Message<"pinion.v1.LateResult"> & {
   signal: string;
 
   /**
-   * Why it did not complete.
+   * The reason why the attempt did not complete.
    *
    * @generated from field: string reason = 10;
    */
   reason: string;
 
   /**
-   * How long the program ran, as its device measured it.
+   * The time from the start to the end of the program, measured by the device.
    *
    * @generated from field: google.protobuf.Duration duration = 11;
    */
   duration?: Duration | undefined;
 
   /**
-   * The agent's final answer, apart from what it printed; empty: its executor knows none, or
-   * `has_settled`.
+   * The final answer of the agent, without its other output; empty: the executor does not know the
+   * answer, or `has_settled`.
    *
    * @generated from field: string result = 12;
    */
   result: string;
 
   /**
-   * The answer as data; absent if no schema was asked for.
+   * The answer as data; absent: the watcher had no schema, or the answer did not match the schema.
    *
    * @generated from field: google.protobuf.Value structured = 13;
    */
@@ -872,76 +877,79 @@ export declare type LateResult = Message<"pinion.v1.LateResult"> & {
 export declare const LateResultSchema: GenMessage<LateResult>;
 
 /**
- * See ListRuns.
+ * The request of ListRuns.
  *
  * @generated from message pinion.v1.ListRunsRequest
  */
 export declare type ListRunsRequest = Message<"pinion.v1.ListRunsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only runs of this watcher (id or slug).
+   * Only runs of this watcher, by its id (UUID) or slug; empty: of all watchers. At most 100 bytes.
    *
    * @generated from field: string watcher_id = 3;
    */
   watcherId: string;
 
   /**
-   * Only runs pinned to this device.
+   * Only runs on this device: pinned to the device, placed on the device, or held by this fleet
+   * worker. Empty: all runs.
    *
    * @generated from field: string device_id = 4;
    */
   deviceId: string;
 
   /**
-   * Only runs in one of these states; empty means all.
+   * Only runs in one of these states; empty: all states. At most 8.
    *
    * @generated from field: repeated pinion.v1.RunStatus statuses = 5;
    */
   statuses: RunStatus[];
 
   /**
-   * Only runs that ended with reasons for people to look.
+   * Only runs with a reason for people to look.
    *
    * @generated from field: bool wants_attention = 6;
    */
   wantsAttention: boolean;
 
   /**
-   * Only runs that ended with one of these reasons; empty means all. At most 16.
+   * Only runs with one of these reasons; empty: all runs. At most 16.
    *
    * @generated from field: repeated pinion.v1.AttentionReason attention = 7;
    */
   attention: AttentionReason[];
 
   /**
-   * Only runs on devices that have all of these labels now; empty: on all, and on none. At most 16.
+   * Only runs on devices that have all of these labels now; empty: all runs, also without a device.
+   * At most 16, of 1 to 80 bytes each.
    *
    * @generated from field: repeated string labels = 8;
    */
   labels: string[];
 
   /**
-   * Only runs that were due at this moment or later; absent: from the beginning.
+   * Only runs that were due at or after this moment; absent: no bound.
    *
    * @generated from field: google.protobuf.Timestamp since = 9;
    */
   since?: Timestamp | undefined;
 
   /**
-   * Only runs that were due before this moment; absent: until now.
+   * Only runs that were due before this moment; absent: no bound. INVALID_ARGUMENT if not after
+   * `since`.
    *
    * @generated from field: google.protobuf.Timestamp until = 10;
    */
@@ -955,7 +963,7 @@ export declare type ListRunsRequest = Message<"pinion.v1.ListRunsRequest"> & {
 export declare const ListRunsRequestSchema: GenMessage<ListRunsRequest>;
 
 /**
- * See ListRuns.
+ * The response of ListRuns.
  *
  * @generated from message pinion.v1.ListRunsResponse
  */
@@ -968,7 +976,7 @@ export declare type ListRunsResponse = Message<"pinion.v1.ListRunsResponse"> & {
   runs: Run[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -982,20 +990,21 @@ export declare type ListRunsResponse = Message<"pinion.v1.ListRunsResponse"> & {
 export declare const ListRunsResponseSchema: GenMessage<ListRunsResponse>;
 
 /**
- * See CancelRun.
+ * The request of CancelRun.
  *
  * @generated from message pinion.v1.CancelRunRequest
  */
 export declare type CancelRunRequest = Message<"pinion.v1.CancelRunRequest"> & {
   /**
-   * The run.
+   * The id of the run. UUID.
    *
    * @generated from field: string run_id = 1;
    */
   runId: string;
 
   /**
-   * Shown as the run's reason. At most 500 bytes.
+   * The reason, which becomes the reason of the run. At most 500 bytes; empty: the name of the
+   * caller.
    *
    * @generated from field: string reason = 2;
    */
@@ -1009,13 +1018,13 @@ export declare type CancelRunRequest = Message<"pinion.v1.CancelRunRequest"> & {
 export declare const CancelRunRequestSchema: GenMessage<CancelRunRequest>;
 
 /**
- * See CancelRun.
+ * The response of CancelRun.
  *
  * @generated from message pinion.v1.CancelRunResponse
  */
 export declare type CancelRunResponse = Message<"pinion.v1.CancelRunResponse"> & {
   /**
-   * The run as it is now.
+   * The run in its present state.
    *
    * @generated from field: pinion.v1.Run run = 1;
    */
@@ -1029,21 +1038,22 @@ export declare type CancelRunResponse = Message<"pinion.v1.CancelRunResponse"> &
 export declare const CancelRunResponseSchema: GenMessage<CancelRunResponse>;
 
 /**
- * See RetryRun.
+ * The request of RetryRun.
  *
  * @generated from message pinion.v1.RetryRunRequest
  */
 export declare type RetryRunRequest = Message<"pinion.v1.RetryRunRequest"> & {
   /**
-   * The ended run.
+   * The id of the ended run. UUID.
    *
    * @generated from field: string run_id = 1;
    */
   runId: string;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
-   * returns the first one's run. At most 100 bytes; empty: every call is a new one.
+   * An id of the call, chosen by the caller, which makes the call safe to repeat: within a day, a
+   * repeat by the same caller returns the run of the first call. At most 100 bytes; empty: every
+   * call is a new call.
    *
    * @generated from field: string request_id = 2;
    */
@@ -1057,7 +1067,7 @@ export declare type RetryRunRequest = Message<"pinion.v1.RetryRunRequest"> & {
 export declare const RetryRunRequestSchema: GenMessage<RetryRunRequest>;
 
 /**
- * See RetryRun.
+ * The response of RetryRun.
  *
  * @generated from message pinion.v1.RetryRunResponse
  */
@@ -1077,13 +1087,13 @@ export declare type RetryRunResponse = Message<"pinion.v1.RetryRunResponse"> & {
 export declare const RetryRunResponseSchema: GenMessage<RetryRunResponse>;
 
 /**
- * See WatchRun.
+ * The request of WatchRun.
  *
  * @generated from message pinion.v1.WatchRunRequest
  */
 export declare type WatchRunRequest = Message<"pinion.v1.WatchRunRequest"> & {
   /**
-   * The run.
+   * The id of the run. UUID.
    *
    * @generated from field: string run_id = 1;
    */
@@ -1097,19 +1107,19 @@ export declare type WatchRunRequest = Message<"pinion.v1.WatchRunRequest"> & {
 export declare const WatchRunRequestSchema: GenMessage<WatchRunRequest>;
 
 /**
- * See WatchRun.
+ * The response of WatchRun.
  *
  * @generated from message pinion.v1.WatchRunResponse
  */
 export declare type WatchRunResponse = Message<"pinion.v1.WatchRunResponse"> & {
   /**
-   * What happened.
+   * The kind of the update.
    *
    * @generated from oneof pinion.v1.WatchRunResponse.update
    */
   update: {
     /**
-     * The run as it is now. The first message is one; the last one shows the end.
+     * The run in its present state. The first message is a run; the last run shows the end.
      *
      * @generated from field: pinion.v1.Run run = 1;
      */
@@ -1117,7 +1127,7 @@ export declare type WatchRunResponse = Message<"pinion.v1.WatchRunResponse"> & {
     case: "run";
   } | {
     /**
-     * A piece of the program's output.
+     * A piece of the output of the program.
      *
      * @generated from field: pinion.v1.RunOutput output = 2;
      */
@@ -1125,7 +1135,7 @@ export declare type WatchRunResponse = Message<"pinion.v1.WatchRunResponse"> & {
     case: "output";
   } | {
     /**
-     * Nothing, so that the line is not taken for dead. Sent every 15 s of silence.
+     * A message without content after 15 s of silence, so that proxies keep the connection open.
      *
      * @generated from field: pinion.v1.WatchRunKeepalive keepalive = 3;
      */
@@ -1133,7 +1143,7 @@ export declare type WatchRunResponse = Message<"pinion.v1.WatchRunResponse"> & {
     case: "keepalive";
   } | {
     /**
-     * What its agent does. A live relay like the output: the sequence shows gaps.
+     * An activity of the agent, relayed like output: the sequence shows gaps.
      *
      * @generated from field: pinion.v1.RunActivity activity = 4;
      */
@@ -1149,7 +1159,7 @@ export declare type WatchRunResponse = Message<"pinion.v1.WatchRunResponse"> & {
 export declare const WatchRunResponseSchema: GenMessage<WatchRunResponse>;
 
 /**
- * Nothing happened.
+ * A message without content.
  *
  * @generated from message pinion.v1.WatchRunKeepalive
  */
@@ -1169,35 +1179,35 @@ export declare const WatchRunKeepaliveSchema: GenMessage<WatchRunKeepalive>;
  */
 export declare type RunOutput = Message<"pinion.v1.RunOutput"> & {
   /**
-   * From 1 within an attempt; a gap is output that was dropped on the way.
+   * The number of the piece within the attempt, from 1. A gap shows dropped output.
    *
    * @generated from field: uint64 sequence = 1;
    */
   sequence: bigint;
 
   /**
-   * Where the program wrote it.
+   * The stream to which the program wrote the piece.
    *
    * @generated from field: pinion.v1.OutputStream stream = 2;
    */
   stream: OutputStream;
 
   /**
-   * The bytes, not necessarily whole characters.
+   * The bytes of the piece, which may begin or end inside a character.
    *
    * @generated from field: bytes data = 3;
    */
   data: Uint8Array;
 
   /**
-   * The attempt that wrote it.
+   * The number of the attempt.
    *
    * @generated from field: int32 attempt = 4;
    */
   attempt: number;
 
   /**
-   * The device or fleet worker that had the attempt.
+   * The id of the device or fleet worker of the attempt.
    *
    * @generated from field: string device_id = 5;
    */
@@ -1211,27 +1221,27 @@ export declare type RunOutput = Message<"pinion.v1.RunOutput"> & {
 export declare const RunOutputSchema: GenMessage<RunOutput>;
 
 /**
- * What an agent does.
+ * An activity of an agent.
  *
  * @generated from message pinion.v1.RunActivity
  */
 export declare type RunActivity = Message<"pinion.v1.RunActivity"> & {
   /**
-   * What it did.
+   * The activity.
    *
    * @generated from field: pinion.v1.Activity activity = 1;
    */
   activity?: Activity | undefined;
 
   /**
-   * The attempt that did it.
+   * The number of the attempt.
    *
    * @generated from field: int32 attempt = 2;
    */
   attempt: number;
 
   /**
-   * The device or fleet worker that had the attempt.
+   * The id of the device or fleet worker of the attempt.
    *
    * @generated from field: string device_id = 3;
    */
@@ -1245,13 +1255,13 @@ export declare type RunActivity = Message<"pinion.v1.RunActivity"> & {
 export declare const RunActivitySchema: GenMessage<RunActivity>;
 
 /**
- * See ExplainRun.
+ * The request of ExplainRun.
  *
  * @generated from message pinion.v1.ExplainRunRequest
  */
 export declare type ExplainRunRequest = Message<"pinion.v1.ExplainRunRequest"> & {
   /**
-   * The run.
+   * The id of the run. UUID.
    *
    * @generated from field: string run_id = 1;
    */
@@ -1265,7 +1275,7 @@ export declare type ExplainRunRequest = Message<"pinion.v1.ExplainRunRequest"> &
 export declare const ExplainRunRequestSchema: GenMessage<ExplainRunRequest>;
 
 /**
- * See ExplainRun.
+ * The response of ExplainRun.
  *
  * @generated from message pinion.v1.ExplainRunResponse
  */
@@ -1278,38 +1288,38 @@ export declare type ExplainRunResponse = Message<"pinion.v1.ExplainRunResponse">
   run?: Run | undefined;
 
   /**
-   * One or two sentences for a person.
+   * An explanation of one or two sentences, for a person.
    *
    * @generated from field: string summary = 2;
    */
   summary: string;
 
   /**
-   * What has to happen next for the run to move on; empty if it has ended.
+   * The next event that the run needs; empty if the run has ended.
    *
    * @generated from field: string next_step = 3;
    */
   nextStep: string;
 
   /**
-   * What happened and what is known, in order of time.
+   * The known facts, in order of time.
    *
    * @generated from field: repeated pinion.v1.RunFact facts = 4;
    */
   facts: RunFact[];
 
   /**
-   * The chain that the run is part of: the runs before it, itself, and those that its end started.
-   * Empty: it is part of none.
+   * The chain of the run: the runs before, the run itself, and the runs that its end started.
+   * Empty: the run is in no chain.
    *
    * @generated from field: repeated pinion.v1.ChainLink chain = 5;
    */
   chain: ChainLink[];
 
   /**
-   * Of a run that waits to be placed by a selector, a group or a rate limit: the org's devices,
-   * those that match first, and why each does not take it. At most 200; of a run that is pinned its
-   * device alone.
+   * The devices that might take the run. For a run that waits to be placed by a selector, a group
+   * or a rate limit: the devices of the org, matching devices first, at most 200, each with the
+   * reason why the device does not take the run. For a pinned run: its device alone.
    *
    * @generated from field: repeated pinion.v1.RunCandidate candidates = 6;
    */
@@ -1323,48 +1333,48 @@ export declare type ExplainRunResponse = Message<"pinion.v1.ExplainRunResponse">
 export declare const ExplainRunResponseSchema: GenMessage<ExplainRunResponse>;
 
 /**
- * A run of a chain, or a watcher that waits for the end of one.
+ * A run of a chain, or a watcher that waits for the end of a run.
  *
  * @generated from message pinion.v1.ChainLink
  */
 export declare type ChainLink = Message<"pinion.v1.ChainLink"> & {
   /**
-   * The run; empty: the watcher was not started, or not yet.
+   * The id of the run; empty: the watcher was not started, or not yet.
    *
    * @generated from field: string run_id = 1;
    */
   runId: string;
 
   /**
-   * Its watcher.
+   * The id of the watcher. UUID.
    *
    * @generated from field: string watcher_id = 2;
    */
   watcherId: string;
 
   /**
-   * The watcher's slug when it was read.
+   * The slug of the watcher at the time of the call.
    *
    * @generated from field: string watcher_slug = 3;
    */
   watcherSlug: string;
 
   /**
-   * Where the run is.
+   * The state of the run.
    *
    * @generated from field: pinion.v1.RunStatus status = 4;
    */
   status: RunStatus;
 
   /**
-   * Its place: 0 for the run that began the chain.
+   * The place in the chain: 0 for the first run.
    *
    * @generated from field: int32 depth = 5;
    */
   depth: number;
 
   /**
-   * Why there is no run: the condition was false, or had an error.
+   * Why no run exists: the condition was false, or had an error.
    *
    * @generated from field: string reason = 6;
    */
@@ -1384,35 +1394,36 @@ export declare const ChainLinkSchema: GenMessage<ChainLink>;
  */
 export declare type RunCandidate = Message<"pinion.v1.RunCandidate"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * Its label.
+   * The label of the device.
    *
    * @generated from field: string label = 2;
    */
   label: string;
 
   /**
-   * The run's selector matches it, and who is behind the run may use it.
+   * Whether the device matches the selector, and the editor and the caller behind the run may use
+   * the device.
    *
    * @generated from field: bool matches = 3;
    */
   matches: boolean;
 
   /**
-   * It would take the run now.
+   * Whether the device would take the run now.
    *
    * @generated from field: bool takes = 4;
    */
   takes: boolean;
 
   /**
-   * Why it does not; empty if it takes it.
+   * Why the device does not take the run; empty with `takes`.
    *
    * @generated from field: string reason = 5;
    */
@@ -1426,29 +1437,29 @@ export declare type RunCandidate = Message<"pinion.v1.RunCandidate"> & {
 export declare const RunCandidateSchema: GenMessage<RunCandidate>;
 
 /**
- * Something that is known about a run.
+ * A known fact about a run.
  *
  * @generated from message pinion.v1.RunFact
  */
 export declare type RunFact = Message<"pinion.v1.RunFact"> & {
   /**
-   * When; absent for what holds now.
+   * The moment of the fact; absent: the fact holds now.
    *
    * @generated from field: google.protobuf.Timestamp at = 1;
    */
   at?: Timestamp | undefined;
 
   /**
-   * What kind of fact, for programs: "due", "materialized", "claimed", "device", "slots",
-   * "deadline" …; of a run that waits for a fleet worker also "fleet", "agent_kinds",
-   * "last_worker"; of one that waits to be placed "selector", "group", "rate_limit".
+   * The kind of the fact, for programs: "due", "materialized", "claimed", "device", "slots",
+   * "deadline" and others. For a run that waits for a fleet worker also "fleet", "agent_kinds",
+   * "last_worker"; for a run that waits to be placed also "selector", "group", "rate_limit".
    *
    * @generated from field: string kind = 2;
    */
   kind: string;
 
   /**
-   * For people.
+   * The fact in words, for people.
    *
    * @generated from field: string text = 3;
    */
@@ -1462,34 +1473,36 @@ export declare type RunFact = Message<"pinion.v1.RunFact"> & {
 export declare const RunFactSchema: GenMessage<RunFact>;
 
 /**
- * See ListWindows.
+ * The request of ListWindows.
  *
  * @generated from message pinion.v1.ListWindowsRequest
  */
 export declare type ListWindowsRequest = Message<"pinion.v1.ListWindowsRequest"> & {
   /**
-   * Only windows of this watcher (id or slug).
+   * Only windows of this watcher, by its id (UUID) or slug; empty: of all watchers. At most 100
+   * bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
 
   /**
-   * 1 to 100; 0 means 20.
+   * The largest number of entries on the page. 1 to 100; 0 means 20.
    *
    * @generated from field: int32 page_size = 2;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 3;
    */
   pageToken: string;
 
   /**
-   * Only the window of this run.
+   * Only the window of this run; empty: all windows. At least one of `watcher_id` and `run_id` is
+   * set.
    *
    * @generated from field: string run_id = 4;
    */
@@ -1503,7 +1516,7 @@ export declare type ListWindowsRequest = Message<"pinion.v1.ListWindowsRequest">
 export declare const ListWindowsRequestSchema: GenMessage<ListWindowsRequest>;
 
 /**
- * See ListWindows.
+ * The response of ListWindows.
  *
  * @generated from message pinion.v1.ListWindowsResponse
  */
@@ -1516,7 +1529,7 @@ export declare type ListWindowsResponse = Message<"pinion.v1.ListWindowsResponse
   windows: Window[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -1530,13 +1543,13 @@ export declare type ListWindowsResponse = Message<"pinion.v1.ListWindowsResponse
 export declare const ListWindowsResponseSchema: GenMessage<ListWindowsResponse>;
 
 /**
- * See GetTranscript.
+ * The request of GetTranscript.
  *
  * @generated from message pinion.v1.GetTranscriptRequest
  */
 export declare type GetTranscriptRequest = Message<"pinion.v1.GetTranscriptRequest"> & {
   /**
-   * The run.
+   * The id of the run. UUID.
    *
    * @generated from field: string run_id = 1;
    */
@@ -1550,13 +1563,13 @@ export declare type GetTranscriptRequest = Message<"pinion.v1.GetTranscriptReque
 export declare const GetTranscriptRequestSchema: GenMessage<GetTranscriptRequest>;
 
 /**
- * See GetTranscript.
+ * The response of GetTranscript.
  *
  * @generated from message pinion.v1.GetTranscriptResponse
  */
 export declare type GetTranscriptResponse = Message<"pinion.v1.GetTranscriptResponse"> & {
   /**
-   * What the agent did.
+   * The steps of the agent.
    *
    * @generated from field: pinion.v1.Transcript transcript = 1;
    */
@@ -1570,49 +1583,49 @@ export declare type GetTranscriptResponse = Message<"pinion.v1.GetTranscriptResp
 export declare const GetTranscriptResponseSchema: GenMessage<GetTranscriptResponse>;
 
 /**
- * See SummarizeUsage.
+ * The request of SummarizeUsage.
  *
  * @generated from message pinion.v1.SummarizeUsageRequest
  */
 export declare type SummarizeUsageRequest = Message<"pinion.v1.SummarizeUsageRequest"> & {
   /**
-   * From this moment, rounded down to its day (UTC); absent: 30 days ago. Sums are kept for 400
-   * days.
+   * The start of the span, rounded down to its day (UTC); absent: 30 days before `end`. Sums are
+   * kept for 400 days.
    *
    * @generated from field: google.protobuf.Timestamp start = 1;
    */
   start?: Timestamp | undefined;
 
   /**
-   * Before this moment, rounded up to a day; absent: now.
+   * The end of the span, exclusive, rounded up to a day (UTC); absent: now.
    *
    * @generated from field: google.protobuf.Timestamp end = 2;
    */
   end?: Timestamp | undefined;
 
   /**
-   * What sums are made for.
+   * The groups of the sums.
    *
    * @generated from field: pinion.v1.UsageGroup group_by = 3;
    */
   groupBy: UsageGroup;
 
   /**
-   * Only runs of this watcher (id or slug).
+   * Only runs of this watcher, by its id (UUID) or slug; empty: of all watchers. At most 100 bytes.
    *
    * @generated from field: string watcher_id = 4;
    */
   watcherId: string;
 
   /**
-   * Only runs of this agent.
+   * Only runs of this agent; empty: of all agents. At most 100 bytes.
    *
    * @generated from field: string agent_id = 5;
    */
   agentId: string;
 
   /**
-   * Only runs on this device.
+   * Only runs on this device; empty: on all devices.
    *
    * @generated from field: string device_id = 6;
    */
@@ -1626,56 +1639,56 @@ export declare type SummarizeUsageRequest = Message<"pinion.v1.SummarizeUsageReq
 export declare const SummarizeUsageRequestSchema: GenMessage<SummarizeUsageRequest>;
 
 /**
- * What runs used together.
+ * The usage of several runs together.
  *
  * @generated from message pinion.v1.UsageSum
  */
 export declare type UsageSum = Message<"pinion.v1.UsageSum"> & {
   /**
-   * The watcher, agent or device (its id), or the day (YYYY-MM-DD), as `group_by` asks; empty for
-   * one sum over everything.
+   * The id of the watcher, agent or device, or the day (YYYY-MM-DD), as `group_by` asks; empty for
+   * one sum over all runs.
    *
    * @generated from field: string group = 1;
    */
   group: string;
 
   /**
-   * Runs that told what they used.
+   * The number of runs with a reported usage.
    *
    * @generated from field: int64 runs = 2;
    */
   runs: bigint;
 
   /**
-   * Tokens that the models read, cached ones included.
+   * The number of tokens that the models read, with cached tokens.
    *
    * @generated from field: int64 input_tokens = 3;
    */
   inputTokens: bigint;
 
   /**
-   * Tokens that the models wrote.
+   * The number of tokens that the models wrote.
    *
    * @generated from field: int64 output_tokens = 4;
    */
   outputTokens: bigint;
 
   /**
-   * Of the input tokens, those that came from a cache.
+   * The number of input tokens from a cache.
    *
    * @generated from field: int64 cached_input_tokens = 5;
    */
   cachedInputTokens: bigint;
 
   /**
-   * Millionths of a US dollar, by the agents' own figures; not a bill.
+   * The cost in millionths of a US dollar, by the agents' own figures. The sum is no bill.
    *
    * @generated from field: int64 cost_micros = 6;
    */
   costMicros: bigint;
 
   /**
-   * Runs that told a cost.
+   * The number of runs with a reported cost.
    *
    * @generated from field: int64 runs_with_cost = 7;
    */
@@ -1689,13 +1702,13 @@ export declare type UsageSum = Message<"pinion.v1.UsageSum"> & {
 export declare const UsageSumSchema: GenMessage<UsageSum>;
 
 /**
- * See SummarizeUsage.
+ * The response of SummarizeUsage.
  *
  * @generated from message pinion.v1.SummarizeUsageResponse
  */
 export declare type SummarizeUsageResponse = Message<"pinion.v1.SummarizeUsageResponse"> & {
   /**
-   * The largest first; days in their order. At most 1,000.
+   * The sums, the largest first; days in order of time. At most 1,000.
    *
    * @generated from field: repeated pinion.v1.UsageSum sums = 1;
    */
@@ -1709,118 +1722,120 @@ export declare type SummarizeUsageResponse = Message<"pinion.v1.SummarizeUsageRe
 export declare const SummarizeUsageResponseSchema: GenMessage<SummarizeUsageResponse>;
 
 /**
- * A question of the agent of a run, or of a turn.
+ * A question of the agent of a run or turn, with its state.
  *
  * @generated from message pinion.v1.RunQuestion
  */
 export declare type RunQuestion = Message<"pinion.v1.RunQuestion"> & {
   /**
-   * The run; empty: the agent of a turn asks.
+   * The id of the run; empty: the question is of a turn.
    *
    * @generated from field: string run_id = 1;
    */
   runId: string;
 
   /**
-   * The watcher of the run, or of the run that the turn goes on from; empty: there is none.
+   * The id of the watcher of the run, or of the run whose session the turn continues; empty: none.
    *
    * @generated from field: string watcher_id = 2;
    */
   watcherId: string;
 
   /**
-   * The watcher's slug when the question was read.
+   * The slug of the watcher at the time of the call.
    *
    * @generated from field: string watcher_slug = 3;
    */
   watcherSlug: string;
 
   /**
-   * The device that the agent runs on.
+   * The id of the device on which the agent runs.
    *
    * @generated from field: string device_id = 4;
    */
   deviceId: string;
 
   /**
-   * The attempt.
+   * The number of the attempt.
    *
    * @generated from field: int32 attempt = 5;
    */
   attempt: number;
 
   /**
-   * What is asked.
+   * The question.
    *
    * @generated from field: pinion.v1.Question question = 6;
    */
   question?: Question | undefined;
 
   /**
-   * Where it is.
+   * The state of the question.
    *
    * @generated from field: pinion.v1.QuestionState state = 7;
    */
   state: QuestionState;
 
   /**
-   * When it was stored.
+   * The moment when the question was stored.
    *
    * @generated from field: google.protobuf.Timestamp asked_at = 8;
    */
   askedAt?: Timestamp | undefined;
 
   /**
-   * When the default is taken.
+   * The moment at which the default is taken.
    *
    * @generated from field: google.protobuf.Timestamp deadline_at = 9;
    */
   deadlineAt?: Timestamp | undefined;
 
   /**
-   * The chosen option; empty while it is open, and where no option stands for the default.
+   * The id of the chosen option; empty while the question is open, and if no option is the default.
    *
    * @generated from field: string option_id = 10;
    */
   optionId: string;
 
   /**
-   * Text that came with the answer.
+   * The text of the answer.
    *
    * @generated from field: string text = 11;
    */
   text: string;
 
   /**
-   * Who answered: "user:<id>", "service:<token id>"; empty for the default.
+   * The person or service that answered: "user:<id>" or "service:<token id>"; empty for the
+   * default.
    *
    * @generated from field: string answered_by = 12;
    */
   answeredBy: string;
 
   /**
-   * When it had its answer.
+   * The moment of the answer; absent: no answer yet.
    *
    * @generated from field: google.protobuf.Timestamp answered_at = 13;
    */
   answeredAt?: Timestamp | undefined;
 
   /**
-   * Who may answer.
+   * The people who may answer.
    *
    * @generated from field: pinion.v1.QuestionResponders responders = 14;
    */
   responders: QuestionResponders;
 
   /**
-   * What is asked and answered is left out, since the caller may not read the device's output.
+   * Whether the texts of the question and the answer are left out, because the caller may not read
+   * the device.
    *
    * @generated from field: bool output_hidden = 15;
    */
   outputHidden: boolean;
 
   /**
-   * The turn whose agent asks; empty: the agent of a run asks.
+   * The id of the turn; empty: the question is of a run.
    *
    * @generated from field: string turn_id = 16;
    */
@@ -1834,48 +1849,49 @@ export declare type RunQuestion = Message<"pinion.v1.RunQuestion"> & {
 export declare const RunQuestionSchema: GenMessage<RunQuestion>;
 
 /**
- * See ListQuestions.
+ * The request of ListQuestions.
  *
  * @generated from message pinion.v1.ListQuestionsRequest
  */
 export declare type ListQuestionsRequest = Message<"pinion.v1.ListQuestionsRequest"> & {
   /**
-   * 1 to 200; 0 means 50.
+   * The largest number of entries on the page. 1 to 200; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only questions of this run.
+   * Only questions of this run; empty: of all runs and turns.
    *
    * @generated from field: string run_id = 3;
    */
   runId: string;
 
   /**
-   * Only questions of this watcher's runs (id or slug).
+   * Only questions of runs of this watcher, by its id (UUID) or slug; empty: of all watchers. At
+   * most 100 bytes.
    *
    * @generated from field: string watcher_id = 4;
    */
   watcherId: string;
 
   /**
-   * Only questions that wait for an answer.
+   * Only open questions.
    *
    * @generated from field: bool is_open = 5;
    */
   isOpen: boolean;
 
   /**
-   * Only questions of this turn.
+   * Only questions of this turn; empty: of all runs and turns.
    *
    * @generated from field: string turn_id = 6;
    */
@@ -1889,7 +1905,7 @@ export declare type ListQuestionsRequest = Message<"pinion.v1.ListQuestionsReque
 export declare const ListQuestionsRequestSchema: GenMessage<ListQuestionsRequest>;
 
 /**
- * See ListQuestions.
+ * The response of ListQuestions.
  *
  * @generated from message pinion.v1.ListQuestionsResponse
  */
@@ -1902,7 +1918,7 @@ export declare type ListQuestionsResponse = Message<"pinion.v1.ListQuestionsResp
   questions: RunQuestion[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -1916,48 +1932,49 @@ export declare type ListQuestionsResponse = Message<"pinion.v1.ListQuestionsResp
 export declare const ListQuestionsResponseSchema: GenMessage<ListQuestionsResponse>;
 
 /**
- * See AnswerQuestion.
+ * The request of AnswerQuestion.
  *
  * @generated from message pinion.v1.AnswerQuestionRequest
  */
 export declare type AnswerQuestionRequest = Message<"pinion.v1.AnswerQuestionRequest"> & {
   /**
-   * The run; empty: `turn_id` names a turn.
+   * The id of the run; empty: `turn_id` names a turn. Exactly one of `run_id` and `turn_id` is set.
    *
    * @generated from field: string run_id = 1;
    */
   runId: string;
 
   /**
-   * The question; empty: the only open one of the run or the turn.
+   * The id of the question; empty: the only open question of the run or turn. At most 100 bytes.
    *
    * @generated from field: string question_id = 2;
    */
   questionId: string;
 
   /**
-   * One of its options. 1 to 100 bytes.
+   * The id of an option of the question. 1 to 100 bytes.
    *
    * @generated from field: string option_id = 3;
    */
   optionId: string;
 
   /**
-   * Text for the agent, if the question takes any. At most 4,000 bytes.
+   * The text for the agent, if the question takes a text. At most 4,000 bytes.
    *
    * @generated from field: string text = 4;
    */
   text: string;
 
   /**
-   * Also adds the question's tool rule to the agent's pre-approved tools, as an edit of the agent.
+   * Whether the tool rule of the question is also added to the pre-approved tools of the agent, as
+   * an edit of the agent. Needs the scope "admin".
    *
    * @generated from field: bool always = 5;
    */
   always: boolean;
 
   /**
-   * The turn whose agent asks; exactly one of `run_id` and `turn_id` is set.
+   * The id of the turn; empty: `run_id` names a run. Exactly one of `run_id` and `turn_id` is set.
    *
    * @generated from field: string turn_id = 6;
    */
@@ -1971,7 +1988,7 @@ export declare type AnswerQuestionRequest = Message<"pinion.v1.AnswerQuestionReq
 export declare const AnswerQuestionRequestSchema: GenMessage<AnswerQuestionRequest>;
 
 /**
- * See AnswerQuestion.
+ * The response of AnswerQuestion.
  *
  * @generated from message pinion.v1.AnswerQuestionResponse
  */
@@ -1991,49 +2008,51 @@ export declare type AnswerQuestionResponse = Message<"pinion.v1.AnswerQuestionRe
 export declare const AnswerQuestionResponseSchema: GenMessage<AnswerQuestionResponse>;
 
 /**
- * Which runs are meant: those that fit all that is set.
+ * A filter for runs. A run must match every field that is set.
  *
  * @generated from message pinion.v1.RunFilter
  */
 export declare type RunFilter = Message<"pinion.v1.RunFilter"> & {
   /**
-   * Runs in one of these; empty: pending, claimed and running ones for CANCEL, failed and timed out
-   * ones for RETRY, and for REPLAY all that have ended and were not skipped.
+   * Only runs in one of these states. Empty: pending, claimed and running runs for CANCEL; failed
+   * and timed out runs for RETRY; all ended runs that were not skipped for REPLAY. At most 8.
    *
    * @generated from field: repeated pinion.v1.RunStatus statuses = 1;
    */
   statuses: RunStatus[];
 
   /**
-   * Runs of this watcher, by id or slug; empty: of all.
+   * Only runs of this watcher, by its id (UUID) or slug; empty: of all watchers. At most 100 bytes.
    *
    * @generated from field: string watcher_id = 2;
    */
   watcherId: string;
 
   /**
-   * Runs on this device, or waiting for it; empty: on all.
+   * Only runs on this device, or waiting for this device; empty: on all devices.
    *
    * @generated from field: string device_id = 3;
    */
   deviceId: string;
 
   /**
-   * Runs on devices that have all of these labels now; empty: on all, and on none.
+   * Only runs on devices that have all of these labels now; empty: all runs, also without a device.
+   * At most 16, of 1 to 80 bytes each.
    *
    * @generated from field: repeated string labels = 4;
    */
   labels: string[];
 
   /**
-   * Runs that were due at this moment or later; absent: from the beginning.
+   * Only runs that were due at or after this moment; absent: no bound.
    *
    * @generated from field: google.protobuf.Timestamp since = 5;
    */
   since?: Timestamp | undefined;
 
   /**
-   * Runs that were due before this moment; absent: until now.
+   * Only runs that were due before this moment; absent: no bound. INVALID_ARGUMENT if not after
+   * `since`.
    *
    * @generated from field: google.protobuf.Timestamp until = 6;
    */
@@ -2047,104 +2066,106 @@ export declare type RunFilter = Message<"pinion.v1.RunFilter"> & {
 export declare const RunFilterSchema: GenMessage<RunFilter>;
 
 /**
- * Work on many runs, in the background.
+ * An operation on many runs, in the background.
  *
  * @generated from message pinion.v1.BulkOperation
  */
 export declare type BulkOperation = Message<"pinion.v1.BulkOperation"> & {
   /**
-   * UUID.
+   * The id. UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * What it does.
+   * The kind of the operation.
    *
    * @generated from field: pinion.v1.BulkKind kind = 2;
    */
   kind: BulkKind;
 
   /**
-   * Which runs it began with.
+   * The filter at the start of the operation.
    *
    * @generated from field: pinion.v1.RunFilter filter = 3;
    */
   filter?: RunFilter | undefined;
 
   /**
-   * Where it is.
+   * The state of the operation.
    *
    * @generated from field: pinion.v1.BulkState state = 4;
    */
   state: BulkState;
 
   /**
-   * Who started it, as in events.
+   * The person or service that started the operation, in the form of `Event.actor`.
    *
    * @generated from field: string actor = 5;
    */
   actor: string;
 
   /**
-   * Shown with the runs.
+   * The reason, shown with the runs.
    *
    * @generated from field: string reason = 6;
    */
   reason: string;
 
   /**
-   * Runs that the filter meant when it began, without those that the caller may not use.
+   * The number of runs that the filter selected at the start, without runs that the caller may not
+   * use.
    *
    * @generated from field: int32 matched = 7;
    */
   matched: number;
 
   /**
-   * Runs that were cancelled or asked to end, or that have a new run.
+   * The number of runs that were cancelled, were asked to end, or got a new run.
    *
    * @generated from field: int32 done = 8;
    */
   done: number;
 
   /**
-   * Runs that had ended, or begun anew, before their turn came.
+   * The number of runs that had ended, or had begun anew, before their turn came.
    *
    * @generated from field: int32 passed_over = 9;
    */
   passedOver: number;
 
   /**
-   * Runs for which it could not be done.
+   * The number of runs for which the operation failed.
    *
    * @generated from field: int32 failed = 10;
    */
   failed: number;
 
   /**
-   * Runs that are still to come; some of them wait for the end of their watcher's active run.
+   * The number of runs that the operation has not reached yet; some of these runs wait for the end
+   * of the active run of their watcher.
    *
    * @generated from field: int32 left = 11;
    */
   left: number;
 
   /**
-   * Of those that failed, at most 10, with the reason.
+   * Some of the failed runs with their reasons. At most 10.
    *
    * @generated from field: repeated pinion.v1.BulkProblem problems = 12;
    */
   problems: BulkProblem[];
 
   /**
-   * When it began.
+   * The moment of the start.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 13;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When it finished or was stopped; absent while it goes on.
+   * The moment of the end or stop; absent while the operation continues.
    *
    * @generated from field: google.protobuf.Timestamp finished_at = 14;
    */
@@ -2158,20 +2179,20 @@ export declare type BulkOperation = Message<"pinion.v1.BulkOperation"> & {
 export declare const BulkOperationSchema: GenMessage<BulkOperation>;
 
 /**
- * A run for which a bulk operation could not be done.
+ * A run for which a bulk operation failed.
  *
  * @generated from message pinion.v1.BulkProblem
  */
 export declare type BulkProblem = Message<"pinion.v1.BulkProblem"> & {
   /**
-   * The run.
+   * The id of the run. UUID.
    *
    * @generated from field: string run_id = 1;
    */
   runId: string;
 
   /**
-   * Why.
+   * The reason.
    *
    * @generated from field: string reason = 2;
    */
@@ -2185,42 +2206,43 @@ export declare type BulkProblem = Message<"pinion.v1.BulkProblem"> & {
 export declare const BulkProblemSchema: GenMessage<BulkProblem>;
 
 /**
- * See StartBulkOperation.
+ * The request of StartBulkOperation.
  *
  * @generated from message pinion.v1.StartBulkOperationRequest
  */
 export declare type StartBulkOperationRequest = Message<"pinion.v1.StartBulkOperationRequest"> & {
   /**
-   * What to do.
+   * The kind of the operation.
    *
    * @generated from field: pinion.v1.BulkKind kind = 1;
    */
   kind: BulkKind;
 
   /**
-   * With which runs.
+   * The filter for the runs.
    *
    * @generated from field: pinion.v1.RunFilter filter = 2;
    */
   filter?: RunFilter | undefined;
 
   /**
-   * Why, shown with the runs that are cancelled. At most 500 bytes.
+   * The reason, shown with cancelled runs. At most 500 bytes.
    *
    * @generated from field: string reason = 3;
    */
   reason: string;
 
   /**
-   * Counts, and does nothing.
+   * Whether the call only counts the runs.
    *
    * @generated from field: bool dry_run = 4;
    */
   dryRun: boolean;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
-   * answers with the first one's operation. At most 100 bytes; empty: every call is a new one.
+   * An id of the call, chosen by the caller, which makes the call safe to repeat: within a day, a
+   * repeat by the same caller returns the operation of the first call. At most 100 bytes; empty:
+   * every call is a new call.
    *
    * @generated from field: string request_id = 5;
    */
@@ -2234,7 +2256,7 @@ export declare type StartBulkOperationRequest = Message<"pinion.v1.StartBulkOper
 export declare const StartBulkOperationRequestSchema: GenMessage<StartBulkOperationRequest>;
 
 /**
- * See StartBulkOperation.
+ * The response of StartBulkOperation.
  *
  * @generated from message pinion.v1.StartBulkOperationResponse
  */
@@ -2247,22 +2269,22 @@ export declare type StartBulkOperationResponse = Message<"pinion.v1.StartBulkOpe
   operation?: BulkOperation | undefined;
 
   /**
-   * Runs that it means, without those that the caller may not use.
+   * The number of selected runs, without runs that the caller may not use.
    *
    * @generated from field: int32 matched = 2;
    */
   matched: number;
 
   /**
-   * Runs on devices that the caller may not use.
+   * The number of selected runs on devices that the caller may not use.
    *
    * @generated from field: int32 not_allowed = 3;
    */
   notAllowed: number;
 
   /**
-   * How many of `matched` there are of each status, and of each watcher, the largest first; at most
-   * 20 of each.
+   * The number of runs in `matched` for each status and for each watcher, the largest first. At
+   * most 20 of each.
    *
    * @generated from field: repeated pinion.v1.BulkCount counts = 4;
    */
@@ -2276,27 +2298,27 @@ export declare type StartBulkOperationResponse = Message<"pinion.v1.StartBulkOpe
 export declare const StartBulkOperationResponseSchema: GenMessage<StartBulkOperationResponse>;
 
 /**
- * A part of what a filter means.
+ * A part of the runs that a filter selects.
  *
  * @generated from message pinion.v1.BulkCount
  */
 export declare type BulkCount = Message<"pinion.v1.BulkCount"> & {
   /**
-   * The status of the runs; not set for a count of a watcher.
+   * The status of the runs; not set in a count for a watcher.
    *
    * @generated from field: pinion.v1.RunStatus status = 1;
    */
   status: RunStatus;
 
   /**
-   * The watcher's slug; empty for a count of a status.
+   * The slug of the watcher; empty in a count for a status.
    *
    * @generated from field: string watcher_slug = 2;
    */
   watcherSlug: string;
 
   /**
-   * How many.
+   * The number of runs.
    *
    * @generated from field: int32 count = 3;
    */
@@ -2310,13 +2332,13 @@ export declare type BulkCount = Message<"pinion.v1.BulkCount"> & {
 export declare const BulkCountSchema: GenMessage<BulkCount>;
 
 /**
- * See GetBulkOperation.
+ * The request of GetBulkOperation.
  *
  * @generated from message pinion.v1.GetBulkOperationRequest
  */
 export declare type GetBulkOperationRequest = Message<"pinion.v1.GetBulkOperationRequest"> & {
   /**
-   * The operation.
+   * The id of the operation. UUID.
    *
    * @generated from field: string operation_id = 1;
    */
@@ -2330,7 +2352,7 @@ export declare type GetBulkOperationRequest = Message<"pinion.v1.GetBulkOperatio
 export declare const GetBulkOperationRequestSchema: GenMessage<GetBulkOperationRequest>;
 
 /**
- * See GetBulkOperation.
+ * The response of GetBulkOperation.
  *
  * @generated from message pinion.v1.GetBulkOperationResponse
  */
@@ -2350,20 +2372,20 @@ export declare type GetBulkOperationResponse = Message<"pinion.v1.GetBulkOperati
 export declare const GetBulkOperationResponseSchema: GenMessage<GetBulkOperationResponse>;
 
 /**
- * See ListBulkOperations.
+ * The request of ListBulkOperations.
  *
  * @generated from message pinion.v1.ListBulkOperationsRequest
  */
 export declare type ListBulkOperationsRequest = Message<"pinion.v1.ListBulkOperationsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
@@ -2377,7 +2399,7 @@ export declare type ListBulkOperationsRequest = Message<"pinion.v1.ListBulkOpera
 export declare const ListBulkOperationsRequestSchema: GenMessage<ListBulkOperationsRequest>;
 
 /**
- * See ListBulkOperations.
+ * The response of ListBulkOperations.
  *
  * @generated from message pinion.v1.ListBulkOperationsResponse
  */
@@ -2390,7 +2412,7 @@ export declare type ListBulkOperationsResponse = Message<"pinion.v1.ListBulkOper
   operations: BulkOperation[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -2404,13 +2426,13 @@ export declare type ListBulkOperationsResponse = Message<"pinion.v1.ListBulkOper
 export declare const ListBulkOperationsResponseSchema: GenMessage<ListBulkOperationsResponse>;
 
 /**
- * See StopBulkOperation.
+ * The request of StopBulkOperation.
  *
  * @generated from message pinion.v1.StopBulkOperationRequest
  */
 export declare type StopBulkOperationRequest = Message<"pinion.v1.StopBulkOperationRequest"> & {
   /**
-   * The operation.
+   * The id of the operation. UUID.
    *
    * @generated from field: string operation_id = 1;
    */
@@ -2424,7 +2446,7 @@ export declare type StopBulkOperationRequest = Message<"pinion.v1.StopBulkOperat
 export declare const StopBulkOperationRequestSchema: GenMessage<StopBulkOperationRequest>;
 
 /**
- * See StopBulkOperation.
+ * The response of StopBulkOperation.
  *
  * @generated from message pinion.v1.StopBulkOperationResponse
  */
@@ -2444,42 +2466,42 @@ export declare type StopBulkOperationResponse = Message<"pinion.v1.StopBulkOpera
 export declare const StopBulkOperationResponseSchema: GenMessage<StopBulkOperationResponse>;
 
 /**
- * See SummarizeRuns.
+ * The request of SummarizeRuns.
  *
  * @generated from message pinion.v1.SummarizeRunsRequest
  */
 export declare type SummarizeRunsRequest = Message<"pinion.v1.SummarizeRunsRequest"> & {
   /**
-   * From this moment. At most 90 days before `end`; absent: a day before it.
+   * The start of the span. At most 90 days before `end`; absent: one day before `end`.
    *
    * @generated from field: google.protobuf.Timestamp start = 1;
    */
   start?: Timestamp | undefined;
 
   /**
-   * Before this moment; absent: now.
+   * The end of the span, exclusive; absent: now.
    *
    * @generated from field: google.protobuf.Timestamp end = 2;
    */
   end?: Timestamp | undefined;
 
   /**
-   * How long a span is that runs are counted for, from `start`; at most 1,000 lie in between. 1 min
-   * to 31 days; absent: 1 h.
+   * The length of the parts for which runs are counted, beginning at `start`. 1 min to 31 days;
+   * absent: 1 h. At most 1,000 parts.
    *
    * @generated from field: google.protobuf.Duration span = 3;
    */
   span?: Duration | undefined;
 
   /**
-   * Only runs of this watcher (id or slug).
+   * Only runs of this watcher, by its id (UUID) or slug; empty: of all watchers. At most 100 bytes.
    *
    * @generated from field: string watcher_id = 4;
    */
   watcherId: string;
 
   /**
-   * Only runs on this device.
+   * Only runs on this device; empty: on all devices.
    *
    * @generated from field: string device_id = 5;
    */
@@ -2493,27 +2515,27 @@ export declare type SummarizeRunsRequest = Message<"pinion.v1.SummarizeRunsReque
 export declare const SummarizeRunsRequestSchema: GenMessage<SummarizeRunsRequest>;
 
 /**
- * How many runs ended in one way within a span.
+ * The number of runs with the same end within a part of the span.
  *
  * @generated from message pinion.v1.RunCount
  */
 export declare type RunCount = Message<"pinion.v1.RunCount"> & {
   /**
-   * When the span begins.
+   * The start of the part.
    *
    * @generated from field: google.protobuf.Timestamp start = 1;
    */
   start?: Timestamp | undefined;
 
   /**
-   * How the runs ended.
+   * The end state of the runs.
    *
    * @generated from field: pinion.v1.RunStatus status = 2;
    */
   status: RunStatus;
 
   /**
-   * How many.
+   * The number of runs.
    *
    * @generated from field: int64 runs = 3;
    */
@@ -2527,27 +2549,27 @@ export declare type RunCount = Message<"pinion.v1.RunCount"> & {
 export declare const RunCountSchema: GenMessage<RunCount>;
 
 /**
- * How much a device did.
+ * The work of a device.
  *
  * @generated from message pinion.v1.DeviceWork
  */
 export declare type DeviceWork = Message<"pinion.v1.DeviceWork"> & {
   /**
-   * The device.
+   * The id of the device. UUID.
    *
    * @generated from field: string device_id = 1;
    */
   deviceId: string;
 
   /**
-   * Runs that ended on it.
+   * The number of runs that ended on the device.
    *
    * @generated from field: int64 runs = 2;
    */
   runs: bigint;
 
   /**
-   * How long their programs ran, together.
+   * The running time of their programs, summed up.
    *
    * @generated from field: google.protobuf.Duration busy = 3;
    */
@@ -2561,34 +2583,34 @@ export declare type DeviceWork = Message<"pinion.v1.DeviceWork"> & {
 export declare const DeviceWorkSchema: GenMessage<DeviceWork>;
 
 /**
- * See SummarizeRuns.
+ * The response of SummarizeRuns.
  *
  * @generated from message pinion.v1.SummarizeRunsResponse
  */
 export declare type SummarizeRunsResponse = Message<"pinion.v1.SummarizeRunsResponse"> & {
   /**
-   * By span and status, in their order; those without a run are left out.
+   * The counts, ordered by part and status. Counts of 0 are left out.
    *
    * @generated from field: repeated pinion.v1.RunCount counts = 1;
    */
   counts: RunCount[];
 
   /**
-   * The devices on which most runs ended, at most 10.
+   * The devices with most ended runs. At most 10.
    *
    * @generated from field: repeated pinion.v1.DeviceWork busiest = 2;
    */
   busiest: DeviceWork[];
 
   /**
-   * When the first span begins.
+   * The start of the first part.
    *
    * @generated from field: google.protobuf.Timestamp start = 3;
    */
   start?: Timestamp | undefined;
 
   /**
-   * Where the last one ends.
+   * The end of the last part.
    *
    * @generated from field: google.protobuf.Timestamp end = 4;
    */
@@ -2602,13 +2624,13 @@ export declare type SummarizeRunsResponse = Message<"pinion.v1.SummarizeRunsResp
 export declare const SummarizeRunsResponseSchema: GenMessage<SummarizeRunsResponse>;
 
 /**
- * See SearchRuns.
+ * The request of SearchRuns.
  *
  * @generated from message pinion.v1.SearchRunsRequest
  */
 export declare type SearchRunsRequest = Message<"pinion.v1.SearchRunsRequest"> & {
   /**
-   * Words, or four letters or more of an id's beginning. 2 to 200 bytes.
+   * Words; or a part of an id: at least its first 4 or its last 6 characters. 2 to 200 bytes.
    *
    * @generated from field: string query = 1;
    */
@@ -2622,7 +2644,7 @@ export declare type SearchRunsRequest = Message<"pinion.v1.SearchRunsRequest"> &
 export declare const SearchRunsRequestSchema: GenMessage<SearchRunsRequest>;
 
 /**
- * A run that was found.
+ * A found run.
  *
  * @generated from message pinion.v1.RunHit
  */
@@ -2635,7 +2657,7 @@ export declare type RunHit = Message<"pinion.v1.RunHit"> & {
   run?: Run | undefined;
 
   /**
-   * The words of its result around what was found; empty if it was found by its id.
+   * The words of the result around the found words; empty if the run was found by its id.
    *
    * @generated from field: string excerpt = 2;
    */
@@ -2649,20 +2671,21 @@ export declare type RunHit = Message<"pinion.v1.RunHit"> & {
 export declare const RunHitSchema: GenMessage<RunHit>;
 
 /**
- * See SearchRuns.
+ * The response of SearchRuns.
  *
  * @generated from message pinion.v1.SearchRunsResponse
  */
 export declare type SearchRunsResponse = Message<"pinion.v1.SearchRunsResponse"> & {
   /**
-   * At most 20 by their id, then at most 50 by their results, the newest first.
+   * The found runs, newest first: at most 20 by the beginning of their id and 20 by the end, then
+   * at most 50 by their results.
    *
    * @generated from field: repeated pinion.v1.RunHit hits = 1;
    */
   hits: RunHit[];
 
   /**
-   * Results that were looked through.
+   * The number of results that were searched.
    *
    * @generated from field: int32 results_searched = 2;
    */
@@ -2676,70 +2699,69 @@ export declare type SearchRunsResponse = Message<"pinion.v1.SearchRunsResponse">
 export declare const SearchRunsResponseSchema: GenMessage<SearchRunsResponse>;
 
 /**
- * Where a run is in its life: pending → claimed → running → one of the others; see
- * docs/lifecycles.md.
+ * The states of a run: pending → claimed → running → one of the end states. See docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.RunStatus
  */
 export enum RunStatus {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: RUN_STATUS_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Waits for its executor.
+   * The run waits for its device or for a fleet worker, or to be placed on a device.
    *
    * @generated from enum value: RUN_STATUS_PENDING = 1;
    */
   PENDING = 1,
 
   /**
-   * Pushed to a device, not accepted yet.
+   * The server assigned the run to a session; the device has not accepted yet.
    *
    * @generated from enum value: RUN_STATUS_CLAIMED = 2;
    */
   CLAIMED = 2,
 
   /**
-   * Accepted by the device.
+   * The device has accepted the run.
    *
    * @generated from enum value: RUN_STATUS_RUNNING = 3;
    */
   RUNNING = 3,
 
   /**
-   * Ended with a stored result.
+   * The run ended with a window.
    *
    * @generated from enum value: RUN_STATUS_COMPLETED = 4;
    */
   COMPLETED = 4,
 
   /**
-   * Ended without a result; `reason` says why.
+   * The run ended without a window; `reason` says why.
    *
    * @generated from enum value: RUN_STATUS_FAILED = 5;
    */
   FAILED = 5,
 
   /**
-   * Ran out of its time, or its device was lost; `reason` says which.
+   * The run reached its timeout, or its device was lost; `reason` says which.
    *
    * @generated from enum value: RUN_STATUS_TIMEOUT = 6;
    */
   TIMEOUT = 6,
 
   /**
-   * Ended by a person or a service.
+   * The run was ended before its time, for example by a person.
    *
    * @generated from enum value: RUN_STATUS_CANCELLED = 7;
    */
   CANCELLED = 7,
 
   /**
-   * A due slot that was decided against; `skip_reason` says why.
+   * A due slot did not run; `skip_reason` says why.
    *
    * @generated from enum value: RUN_STATUS_SKIPPED = 8;
    */
@@ -2752,13 +2774,13 @@ export enum RunStatus {
 export declare const RunStatusSchema: GenEnum<RunStatus>;
 
 /**
- * Why a due slot did not become an execution.
+ * Why a due slot did not run.
  *
  * @generated from enum pinion.v1.SkipReason
  */
 export enum SkipReason {
   /**
-   * Not skipped.
+   * The run was not skipped.
    *
    * @generated from enum value: SKIP_REASON_UNSPECIFIED = 0;
    */
@@ -2772,42 +2794,42 @@ export enum SkipReason {
   OVERLAP = 1,
 
   /**
-   * Too soon after the last run, or backed off after failures.
+   * The slot was too soon after the last run, or the watcher was backed off after failures.
    *
    * @generated from enum value: SKIP_REASON_COOLDOWN = 2;
    */
   COOLDOWN = 2,
 
   /**
-   * Nobody was there to fire it (downtime), or a later slot stands in for it.
+   * The slot was found too late, after a downtime, or a later slot stands in for the slot.
    *
    * @generated from enum value: SKIP_REASON_MISSED = 3;
    */
   MISSED = 3,
 
   /**
-   * Its device did not start it before the start deadline.
+   * The run had not started before its start deadline.
    *
    * @generated from enum value: SKIP_REASON_OFFLINE_EXPIRED = 4;
    */
   OFFLINE_EXPIRED = 4,
 
   /**
-   * Its agent or device is gone.
+   * The agent or the device is gone, or the device has no such executor or workspace.
    *
    * @generated from enum value: SKIP_REASON_NO_EXECUTOR = 5;
    */
   NO_EXECUTOR = 5,
 
   /**
-   * The org had as many active runs as it may (PINION_RUNS_PER_ORG).
+   * The org had as many active runs as its quota allows (PINION_RUNS_PER_ORG).
    *
    * @generated from enum value: SKIP_REASON_LIMIT = 6;
    */
   LIMIT = 6,
 
   /**
-   * The watcher's budget of the day is used up.
+   * The day budget of the watcher was used up.
    *
    * @generated from enum value: SKIP_REASON_BUDGET = 7;
    */
@@ -2820,13 +2842,13 @@ export enum SkipReason {
 export declare const SkipReasonSchema: GenEnum<SkipReason>;
 
 /**
- * What brought a run about.
+ * The sources of a run.
  *
  * @generated from enum pinion.v1.RunSource
  */
 export enum RunSource {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: RUN_SOURCE_UNSPECIFIED = 0;
    */
@@ -2840,14 +2862,14 @@ export enum RunSource {
   SCHEDULED = 1,
 
   /**
-   * A person, a service or a device asked for it (trigger, retry).
+   * A trigger or a retry by a person, a service or a device.
    *
    * @generated from enum value: RUN_SOURCE_MANUAL = 2;
    */
   MANUAL = 2,
 
   /**
-   * A slot of the past, asked for by BackfillWatcher.
+   * A past slot that BackfillWatcher recorded.
    *
    * @generated from enum value: RUN_SOURCE_BACKFILL = 3;
    */
@@ -2880,7 +2902,7 @@ export declare const RunSourceSchema: GenEnum<RunSource>;
  */
 export enum Notification {
   /**
-   * Not set; the watcher's default is NONE.
+   * The value is not set; the default of a watcher is NONE.
    *
    * @generated from enum value: NOTIFICATION_UNSPECIFIED = 0;
    */
@@ -2894,14 +2916,14 @@ export enum Notification {
   NONE = 1,
 
   /**
-   * When the run failed or timed out.
+   * After a run that failed or timed out.
    *
    * @generated from enum value: NOTIFICATION_ON_FAILURE = 2;
    */
   ON_FAILURE = 2,
 
   /**
-   * At every end.
+   * After every run.
    *
    * @generated from enum value: NOTIFICATION_ALWAYS = 3;
    */
@@ -2914,13 +2936,13 @@ export enum Notification {
 export declare const NotificationSchema: GenEnum<Notification>;
 
 /**
- * Which of its outputs a program wrote to.
+ * The output streams of a program.
  *
  * @generated from enum pinion.v1.OutputStream
  */
 export enum OutputStream {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: OUTPUT_STREAM_UNSPECIFIED = 0;
    */
@@ -2947,41 +2969,41 @@ export enum OutputStream {
 export declare const OutputStreamSchema: GenEnum<OutputStream>;
 
 /**
- * What sums of usage are made for.
+ * The groups of sums of usage.
  *
  * @generated from enum pinion.v1.UsageGroup
  */
 export enum UsageGroup {
   /**
-   * Not set; means one sum over everything.
+   * The value is not set, which means one sum over all runs.
    *
    * @generated from enum value: USAGE_GROUP_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * A sum for each watcher.
+   * One sum for each watcher.
    *
    * @generated from enum value: USAGE_GROUP_WATCHER = 1;
    */
   WATCHER = 1,
 
   /**
-   * A sum for each agent.
+   * One sum for each agent.
    *
    * @generated from enum value: USAGE_GROUP_AGENT = 2;
    */
   AGENT = 2,
 
   /**
-   * A sum for each device.
+   * One sum for each device.
    *
    * @generated from enum value: USAGE_GROUP_DEVICE = 3;
    */
   DEVICE = 3,
 
   /**
-   * A sum for each day (UTC).
+   * One sum for each day (UTC).
    *
    * @generated from enum value: USAGE_GROUP_DAY = 4;
    */
@@ -2994,20 +3016,20 @@ export enum UsageGroup {
 export declare const UsageGroupSchema: GenEnum<UsageGroup>;
 
 /**
- * Where a question is.
+ * The states of a question.
  *
  * @generated from enum pinion.v1.QuestionState
  */
 export enum QuestionState {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: QUESTION_STATE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Waits for an answer.
+   * The question waits for an answer.
    *
    * @generated from enum value: QUESTION_STATE_OPEN = 1;
    */
@@ -3021,14 +3043,14 @@ export enum QuestionState {
   ANSWERED = 2,
 
   /**
-   * Its time ran out, and the default was taken.
+   * The deadline passed, and the default was taken.
    *
    * @generated from enum value: QUESTION_STATE_EXPIRED = 3;
    */
   EXPIRED = 3,
 
   /**
-   * The agent does not wait for it any more.
+   * The agent no longer waits for the answer.
    *
    * @generated from enum value: QUESTION_STATE_WITHDRAWN = 4;
    */
@@ -3041,34 +3063,35 @@ export enum QuestionState {
 export declare const QuestionStateSchema: GenEnum<QuestionState>;
 
 /**
- * What a bulk operation does with each run.
+ * The kinds of bulk operations.
  *
  * @generated from enum pinion.v1.BulkKind
  */
 export enum BulkKind {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: BULK_KIND_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Ends runs that live, as CancelRun does.
+   * Cancels active runs, as CancelRun does.
    *
    * @generated from enum value: BULK_KIND_CANCEL = 1;
    */
   CANCEL = 1,
 
   /**
-   * Starts new runs for runs that ended and did not complete, as RetryRun does.
+   * Starts new runs for runs that failed, timed out or were cancelled, as RetryRun does.
    *
    * @generated from enum value: BULK_KIND_RETRY = 2;
    */
   RETRY = 2,
 
   /**
-   * The same for any run that has ended and was not skipped, also for completed ones.
+   * Starts new runs for ended runs that were not skipped, also for completed runs, as RetryRun
+   * does.
    *
    * @generated from enum value: BULK_KIND_REPLAY = 3;
    */
@@ -3081,34 +3104,34 @@ export enum BulkKind {
 export declare const BulkKindSchema: GenEnum<BulkKind>;
 
 /**
- * Where a bulk operation is.
+ * The states of a bulk operation.
  *
  * @generated from enum pinion.v1.BulkState
  */
 export enum BulkState {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: BULK_STATE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It goes on.
+   * The operation continues.
    *
    * @generated from enum value: BULK_STATE_RUNNING = 1;
    */
   RUNNING = 1,
 
   /**
-   * All of its runs have been dealt with.
+   * Every run was handled.
    *
    * @generated from enum value: BULK_STATE_FINISHED = 2;
    */
   FINISHED = 2,
 
   /**
-   * Somebody stopped it.
+   * A person or a service stopped the operation.
    *
    * @generated from enum value: BULK_STATE_STOPPED = 3;
    */
@@ -3121,15 +3144,20 @@ export enum BulkState {
 export declare const BulkStateSchema: GenEnum<BulkState>;
 
 /**
- * Runs: one execution of a watcher each.
+ * The service for runs. A run is one execution of a watcher.
  *
- * `run_id` is a UUID. Another org's run answers NOT_FOUND, like one that never was.
+ * `run_id` is a UUID. NOT_FOUND for an unknown run, and for a run of another org. Reading needs a
+ * token with the scope "read"; every other call needs "write". CancelRun, RetryRun and
+ * AnswerQuestion also need the right to use the device of the run (PERMISSION_DENIED). Answers
+ * leave out the output of a device that the caller may not read, and say so in `output_hidden`;
+ * calls that only return output (WatchRun, GetTranscript) answer PERMISSION_DENIED.
  *
  * @generated from service pinion.v1.RunService
  */
 export declare const RunService: GenService<{
   /**
-   * One run. NOT_FOUND.
+   * Returns one run. NOT_FOUND. FAILED_PRECONDITION for a `queued_run_id` whose run does not exist
+   * yet.
    *
    * @generated from rpc pinion.v1.RunService.GetRun
    */
@@ -3139,7 +3167,7 @@ export declare const RunService: GenService<{
     output: typeof GetRunResponseSchema;
   },
   /**
-   * Runs of the org, newest first.
+   * Lists the runs of the org, newest first. NOT_FOUND for an unknown watcher.
    *
    * @generated from rpc pinion.v1.RunService.ListRuns
    */
@@ -3149,8 +3177,9 @@ export declare const RunService: GenService<{
     output: typeof ListRunsResponseSchema;
   },
   /**
-   * Ends a run before its time: a pending one at once, an active one when its device says that the
-   * agent is gone or its TTL passes. FAILED_PRECONDITION if the run has ended.
+   * Ends a run before its time. A pending run ends at once. A claimed or running run ends when its
+   * device reports that the program has ended, or when the TTL of the device passes.
+   * FAILED_PRECONDITION if the run has ended.
    *
    * @generated from rpc pinion.v1.RunService.CancelRun
    */
@@ -3160,8 +3189,9 @@ export declare const RunService: GenService<{
     output: typeof CancelRunResponseSchema;
   },
   /**
-   * Starts a new run with the ended run's window. FAILED_PRECONDITION if that run has not ended, or
-   * if another run of its watcher is active.
+   * Starts a new run with the window and the input of an ended run. FAILED_PRECONDITION if the run
+   * has not ended, if another run of the watcher is active or about to begin, or if the watcher
+   * cannot run now. RESOURCE_EXHAUSTED if the org has as many active runs as its quota allows.
    *
    * @generated from rpc pinion.v1.RunService.RetryRun
    */
@@ -3171,8 +3201,9 @@ export declare const RunService: GenService<{
     output: typeof RetryRunResponseSchema;
   },
   /**
-   * The run now, at every change, and its live output; ends after the run has ended. The output is
-   * a live relay: a slow reader misses chunks (the sequence shows it), never the end.
+   * Streams a run: its present state, every change, its output and its activities. The stream ends
+   * after the run has ended. The output is a live relay: a slow reader misses pieces of output (the
+   * sequence shows the gap), but never the end.
    *
    * @generated from rpc pinion.v1.RunService.WatchRun
    */
@@ -3182,7 +3213,7 @@ export declare const RunService: GenService<{
     output: typeof WatchRunResponseSchema;
   },
   /**
-   * Why the run is where it is, in words and fields.
+   * Explains the present state of a run, in words and in fields.
    *
    * @generated from rpc pinion.v1.RunService.ExplainRun
    */
@@ -3192,7 +3223,7 @@ export declare const RunService: GenService<{
     output: typeof ExplainRunResponseSchema;
   },
   /**
-   * The stored results of a watcher or of a run, newest first. NOT_FOUND for the watcher.
+   * Lists the windows of a watcher or of a run, newest first. NOT_FOUND for an unknown watcher.
    *
    * @generated from rpc pinion.v1.RunService.ListWindows
    */
@@ -3202,8 +3233,8 @@ export declare const RunService: GenService<{
     output: typeof ListWindowsResponseSchema;
   },
   /**
-   * What the agent of an ended run did. NOT_FOUND for the run; a run whose executor tells nothing
-   * has an empty transcript.
+   * Returns the transcript of an ended run. The transcript is empty for a run whose executor
+   * reports no steps.
    *
    * @generated from rpc pinion.v1.RunService.GetTranscript
    */
@@ -3213,7 +3244,8 @@ export declare const RunService: GenService<{
     output: typeof GetTranscriptResponseSchema;
   },
   /**
-   * What runs used, summed. NOT_FOUND for the watcher.
+   * Sums up the usage of runs. NOT_FOUND for an unknown watcher. INVALID_ARGUMENT if `end` is not
+   * after `start`.
    *
    * @generated from rpc pinion.v1.RunService.SummarizeUsage
    */
@@ -3223,7 +3255,8 @@ export declare const RunService: GenService<{
     output: typeof SummarizeUsageResponseSchema;
   },
   /**
-   * How runs ended over time, and where most of them ran. NOT_FOUND for the watcher.
+   * Counts the ends of runs over time, and the devices with most runs. NOT_FOUND for an unknown
+   * watcher. INVALID_ARGUMENT for a span that is empty or out of bounds.
    *
    * @generated from rpc pinion.v1.RunService.SummarizeRuns
    */
@@ -3233,8 +3266,10 @@ export declare const RunService: GenService<{
     output: typeof SummarizeRunsResponseSchema;
   },
   /**
-   * Runs by the beginning of an id, and by words of their results. Of results only those that the
-   * caller may read, and only the newest 1,000 of the org, each with its first 16,000 characters.
+   * Finds runs by the beginning of an id (4 characters or more), by the end of an id (6 characters
+   * or more, the newest 10,000 runs), and by words of results. The search reads the newest 1,000
+   * results of the org, the first 16,000 characters of each, and only results that the caller may
+   * read.
    *
    * @generated from rpc pinion.v1.RunService.SearchRuns
    */
@@ -3244,7 +3279,7 @@ export declare const RunService: GenService<{
     output: typeof SearchRunsResponseSchema;
   },
   /**
-   * Questions of agents, the newest first. NOT_FOUND for the run or the watcher.
+   * Lists the questions of agents, newest first. NOT_FOUND for an unknown run, turn or watcher.
    *
    * @generated from rpc pinion.v1.RunService.ListQuestions
    */
@@ -3254,9 +3289,12 @@ export declare const RunService: GenService<{
     output: typeof ListQuestionsResponseSchema;
   },
   /**
-   * Answers an agent's question. The first answer counts: FAILED_PRECONDITION for one that has its
-   * answer, says whose. NOT_FOUND for the run or the question. PERMISSION_DENIED for a caller whom
-   * the watcher does not let answer, and for `always` by others than an org's admins.
+   * Answers a question of an agent. The first answer counts. FAILED_PRECONDITION if the question
+   * already has an answer (the message names the person or service), if several questions are open
+   * and `question_id` is empty, or if `always` finds no tool rule. NOT_FOUND for an unknown run,
+   * turn or question. PERMISSION_DENIED if the watcher does not let the caller answer; for `always`
+   * without the scope "admin"; and for an option that permits a tool for good, without the scope
+   * "admin".
    *
    * @generated from rpc pinion.v1.RunService.AnswerQuestion
    */
@@ -3266,11 +3304,11 @@ export declare const RunService: GenService<{
     output: typeof AnswerQuestionResponseSchema;
   },
   /**
-   * Cancels, retries or replays all runs that a filter means, in the background: the runs are
-   * counted and noted now, and worked off in small batches that anybody's restart interrupts and
-   * nothing loses. With `dry_run` it only counts. Runs on devices that the caller may not use are
-   * left out. FAILED_PRECONDITION for more than 50,000 runs; INVALID_ARGUMENT for a status that the
-   * kind cannot do anything with.
+   * Cancels, retries or replays all runs that a filter selects, in the background. The call counts
+   * and records the runs; replicas then work them off in small batches, also after a restart. With
+   * `dry_run` the call only counts. Runs on devices that the caller may not use are left out.
+   * FAILED_PRECONDITION for more than 50,000 runs. INVALID_ARGUMENT for a status that does not fit
+   * `kind`.
    *
    * @generated from rpc pinion.v1.RunService.StartBulkOperation
    */
@@ -3280,7 +3318,7 @@ export declare const RunService: GenService<{
     output: typeof StartBulkOperationResponseSchema;
   },
   /**
-   * How far a bulk operation is. NOT_FOUND.
+   * Returns the progress of a bulk operation. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.RunService.GetBulkOperation
    */
@@ -3290,7 +3328,7 @@ export declare const RunService: GenService<{
     output: typeof GetBulkOperationResponseSchema;
   },
   /**
-   * Bulk operations of the org, newest first.
+   * Lists the bulk operations of the org, newest first.
    *
    * @generated from rpc pinion.v1.RunService.ListBulkOperations
    */
@@ -3300,8 +3338,8 @@ export declare const RunService: GenService<{
     output: typeof ListBulkOperationsResponseSchema;
   },
   /**
-   * Stops a bulk operation: what was done stays done, what is left stays as it is. One that has
-   * finished changes nothing.
+   * Stops a bulk operation: finished runs stay finished, and the rest stays untouched. Stopping a
+   * finished operation changes nothing. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.RunService.StopBulkOperation
    */

@@ -405,8 +405,7 @@ export const RunStatusSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_run, 0);
 
 /**
- * Where a run is in its life: pending → claimed → running → one of the others; see
- * docs/lifecycles.md.
+ * The states of a run: pending → claimed → running → one of the end states. See docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.RunStatus
  */
@@ -420,7 +419,7 @@ export const SkipReasonSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_run, 1);
 
 /**
- * Why a due slot did not become an execution.
+ * Why a due slot did not run.
  *
  * @generated from enum pinion.v1.SkipReason
  */
@@ -434,7 +433,7 @@ export const RunSourceSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_run, 2);
 
 /**
- * What brought a run about.
+ * The sources of a run.
  *
  * @generated from enum pinion.v1.RunSource
  */
@@ -462,7 +461,7 @@ export const OutputStreamSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_run, 4);
 
 /**
- * Which of its outputs a program wrote to.
+ * The output streams of a program.
  *
  * @generated from enum pinion.v1.OutputStream
  */
@@ -476,7 +475,7 @@ export const UsageGroupSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_run, 5);
 
 /**
- * What sums of usage are made for.
+ * The groups of sums of usage.
  *
  * @generated from enum pinion.v1.UsageGroup
  */
@@ -490,7 +489,7 @@ export const QuestionStateSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_run, 6);
 
 /**
- * Where a question is.
+ * The states of a question.
  *
  * @generated from enum pinion.v1.QuestionState
  */
@@ -504,7 +503,7 @@ export const BulkKindSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_run, 7);
 
 /**
- * What a bulk operation does with each run.
+ * The kinds of bulk operations.
  *
  * @generated from enum pinion.v1.BulkKind
  */
@@ -518,7 +517,7 @@ export const BulkStateSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_run, 8);
 
 /**
- * Where a bulk operation is.
+ * The states of a bulk operation.
  *
  * @generated from enum pinion.v1.BulkState
  */
@@ -526,9 +525,13 @@ export const BulkState = /*@__PURE__*/
   tsEnum(BulkStateSchema);
 
 /**
- * Runs: one execution of a watcher each.
+ * The service for runs. A run is one execution of a watcher.
  *
- * `run_id` is a UUID. Another org's run answers NOT_FOUND, like one that never was.
+ * `run_id` is a UUID. NOT_FOUND for an unknown run, and for a run of another org. Reading needs a
+ * token with the scope "read"; every other call needs "write". CancelRun, RetryRun and
+ * AnswerQuestion also need the right to use the device of the run (PERMISSION_DENIED). Answers
+ * leave out the output of a device that the caller may not read, and say so in `output_hidden`;
+ * calls that only return output (WatchRun, GetTranscript) answer PERMISSION_DENIED.
  *
  * @generated from service pinion.v1.RunService
  */

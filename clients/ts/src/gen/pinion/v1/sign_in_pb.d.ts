@@ -19,77 +19,77 @@ export declare const file_pinion_v1_sign_in: GenFile;
  */
 export declare type SignInEntry = Message<"pinion.v1.SignInEntry"> & {
   /**
-   * UUID.
+   * The id of the sign-in. UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The person.
+   * The id of the person. UUID.
    *
    * @generated from field: string user_id = 2;
    */
   userId: string;
 
   /**
-   * How the browser was signed in.
+   * The way of the sign-in.
    *
    * @generated from field: pinion.v1.SignInMethod method = 3;
    */
   method: SignInMethod;
 
   /**
-   * From where.
+   * The IP address of the browser at the sign-in.
    *
    * @generated from field: string address = 4;
    */
   address: string;
 
   /**
-   * What the browser said that it is.
+   * The browser's name for itself.
    *
    * @generated from field: string user_agent = 5;
    */
   userAgent: string;
 
   /**
-   * "read", "write", "admin".
+   * The scopes: "read", "write", "admin".
    *
    * @generated from field: repeated string scopes = 6;
    */
   scopes: string[];
 
   /**
-   * When.
+   * The moment of the sign-in.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 7;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When it ends by itself.
+   * The moment when the sign-in expires.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 8;
    */
   expiresAt?: Timestamp | undefined;
 
   /**
-   * When it was last used, to about a minute.
+   * The moment of the last use, accurate to about 1 min.
    *
    * @generated from field: google.protobuf.Timestamp last_used_at = 9;
    */
   lastUsedAt?: Timestamp | undefined;
 
   /**
-   * The call that lists it was made with it.
+   * Whether the present call was made with this sign-in.
    *
    * @generated from field: bool current = 10;
    */
   current: boolean;
 
   /**
-   * The person's name or email address.
+   * The name or the email address of the person.
    *
    * @generated from field: string user_name = 11;
    */
@@ -103,7 +103,7 @@ export declare type SignInEntry = Message<"pinion.v1.SignInEntry"> & {
 export declare const SignInEntrySchema: GenMessage<SignInEntry>;
 
 /**
- * See GetSignInOptions.
+ * The request of GetSignInOptions.
  *
  * @generated from message pinion.v1.GetSignInOptionsRequest
  */
@@ -117,21 +117,22 @@ export declare type GetSignInOptionsRequest = Message<"pinion.v1.GetSignInOption
 export declare const GetSignInOptionsRequestSchema: GenMessage<GetSignInOptionsRequest>;
 
 /**
- * See GetSignInOptions.
+ * The response of GetSignInOptions.
  *
  * @generated from message pinion.v1.GetSignInOptionsResponse
  */
 export declare type GetSignInOptionsResponse = Message<"pinion.v1.GetSignInOptionsResponse"> & {
   /**
-   * The name of the OpenID Connect provider, for a button; empty: there is none. It begins at
-   * auth/oidc/start beside the page.
+   * The name of the OpenID Connect provider, for a button; empty: no provider. The sign-in begins
+   * at auth/oidc/start beside the page.
    *
    * @generated from field: string oidc_name = 1;
    */
   oidcName: string;
 
   /**
-   * The credential that the call brought, a cookie or a token, is good: nobody has to sign in.
+   * Whether the call carried a valid credential, a cookie or a token, with the scope "read", so
+   * that no further sign-in is necessary.
    *
    * @generated from field: bool signed_in = 2;
    */
@@ -145,13 +146,13 @@ export declare type GetSignInOptionsResponse = Message<"pinion.v1.GetSignInOptio
 export declare const GetSignInOptionsResponseSchema: GenMessage<GetSignInOptionsResponse>;
 
 /**
- * See CreateSignInLink.
+ * The request of CreateSignInLink.
  *
  * @generated from message pinion.v1.CreateSignInLinkRequest
  */
 export declare type CreateSignInLinkRequest = Message<"pinion.v1.CreateSignInLinkRequest"> & {
   /**
-   * The place of the page to begin at, as behind "#", for example "/runs". At most 500 bytes.
+   * The first place on the page, as after "#", for example "/runs". At most 500 bytes.
    *
    * @generated from field: string place = 1;
    */
@@ -165,21 +166,21 @@ export declare type CreateSignInLinkRequest = Message<"pinion.v1.CreateSignInLin
 export declare const CreateSignInLinkRequestSchema: GenMessage<CreateSignInLinkRequest>;
 
 /**
- * See CreateSignInLink.
+ * The response of CreateSignInLink.
  *
  * @generated from message pinion.v1.CreateSignInLinkResponse
  */
 export declare type CreateSignInLinkResponse = Message<"pinion.v1.CreateSignInLinkResponse"> & {
   /**
-   * What follows the server's address, "/#/sign-in?code=…". Behind "#", so no server and no log
-   * sees the code.
+   * The link without the address of the server: "/#/sign-in?code=…". The code is after "#", so that
+   * the code appears in no server log.
    *
    * @generated from field: string path = 1;
    */
   path: string;
 
   /**
-   * When it stops being good.
+   * The moment when the link expires.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 2;
    */
@@ -193,19 +194,19 @@ export declare type CreateSignInLinkResponse = Message<"pinion.v1.CreateSignInLi
 export declare const CreateSignInLinkResponseSchema: GenMessage<CreateSignInLinkResponse>;
 
 /**
- * See SignIn.
+ * The request of SignIn.
  *
  * @generated from message pinion.v1.SignInRequest
  */
 export declare type SignInRequest = Message<"pinion.v1.SignInRequest"> & {
   /**
-   * What lets in.
+   * The credential. Exactly one is set.
    *
    * @generated from oneof pinion.v1.SignInRequest.credential
    */
   credential: {
     /**
-     * The code of a link.
+     * The code of a link. 1 to 200 bytes.
      *
      * @generated from field: string link_code = 1;
      */
@@ -213,7 +214,7 @@ export declare type SignInRequest = Message<"pinion.v1.SignInRequest"> & {
     case: "linkCode";
   } | {
     /**
-     * A token, of which the sign-in gets the scopes. It ends with the token.
+     * A token. The sign-in gets the scopes of the token, and ends with the token. 1 to 200 bytes.
      *
      * @generated from field: string token = 2;
      */
@@ -229,13 +230,13 @@ export declare type SignInRequest = Message<"pinion.v1.SignInRequest"> & {
 export declare const SignInRequestSchema: GenMessage<SignInRequest>;
 
 /**
- * See SignIn.
+ * The response of SignIn.
  *
  * @generated from message pinion.v1.SignInResponse
  */
 export declare type SignInResponse = Message<"pinion.v1.SignInResponse"> & {
   /**
-   * The sign-in that was made.
+   * The new sign-in.
    *
    * @generated from field: pinion.v1.SignInEntry sign_in = 1;
    */
@@ -249,7 +250,7 @@ export declare type SignInResponse = Message<"pinion.v1.SignInResponse"> & {
 export declare const SignInResponseSchema: GenMessage<SignInResponse>;
 
 /**
- * See SignOut.
+ * The request of SignOut.
  *
  * @generated from message pinion.v1.SignOutRequest
  */
@@ -263,7 +264,7 @@ export declare type SignOutRequest = Message<"pinion.v1.SignOutRequest"> & {
 export declare const SignOutRequestSchema: GenMessage<SignOutRequest>;
 
 /**
- * See SignOut.
+ * The response of SignOut.
  *
  * @generated from message pinion.v1.SignOutResponse
  */
@@ -277,7 +278,7 @@ export declare type SignOutResponse = Message<"pinion.v1.SignOutResponse"> & {
 export declare const SignOutResponseSchema: GenMessage<SignOutResponse>;
 
 /**
- * See GetCaller.
+ * The request of GetCaller.
  *
  * @generated from message pinion.v1.GetCallerRequest
  */
@@ -291,62 +292,62 @@ export declare type GetCallerRequest = Message<"pinion.v1.GetCallerRequest"> & {
 export declare const GetCallerRequestSchema: GenMessage<GetCallerRequest>;
 
 /**
- * See GetCaller.
+ * The response of GetCaller.
  *
  * @generated from message pinion.v1.GetCallerResponse
  */
 export declare type GetCallerResponse = Message<"pinion.v1.GetCallerResponse"> & {
   /**
-   * The org.
+   * The id of the org.
    *
    * @generated from field: string org_id = 1;
    */
   orgId: string;
 
   /**
-   * Its name.
+   * The name of the org.
    *
    * @generated from field: string org_name = 2;
    */
   orgName: string;
 
   /**
-   * The person; empty for a service.
+   * The id of the person; empty for a service.
    *
    * @generated from field: string user_id = 3;
    */
   userId: string;
 
   /**
-   * The person's name or email address.
+   * The name or the email address of the person.
    *
    * @generated from field: string user_name = 4;
    */
   userName: string;
 
   /**
-   * What the person is in the org; unspecified for a service.
+   * The role of the person in the org; not set for a service.
    *
    * @generated from field: pinion.v1.MemberRole role = 5;
    */
   role: MemberRole;
 
   /**
-   * What the caller may do, with all that its scopes bring.
+   * The scopes of the caller, with all included scopes.
    *
    * @generated from field: repeated string scopes = 6;
    */
   scopes: string[];
 
   /**
-   * The sign-in, if the call was made with one.
+   * The id of the sign-in; empty for a call with a token.
    *
    * @generated from field: string sign_in_id = 7;
    */
   signInId: string;
 
   /**
-   * The person's email address; empty if none is known.
+   * The email address of the person; empty: unknown.
    *
    * @generated from field: string email = 8;
    */
@@ -360,20 +361,20 @@ export declare type GetCallerResponse = Message<"pinion.v1.GetCallerResponse"> &
 export declare const GetCallerResponseSchema: GenMessage<GetCallerResponse>;
 
 /**
- * See ListSignIns.
+ * The request of ListSignIns.
  *
  * @generated from message pinion.v1.ListSignInsRequest
  */
 export declare type ListSignInsRequest = Message<"pinion.v1.ListSignInsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
@@ -387,7 +388,7 @@ export declare type ListSignInsRequest = Message<"pinion.v1.ListSignInsRequest">
 export declare const ListSignInsRequestSchema: GenMessage<ListSignInsRequest>;
 
 /**
- * See ListSignIns.
+ * The response of ListSignIns.
  *
  * @generated from message pinion.v1.ListSignInsResponse
  */
@@ -400,7 +401,7 @@ export declare type ListSignInsResponse = Message<"pinion.v1.ListSignInsResponse
   signIns: SignInEntry[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -414,13 +415,13 @@ export declare type ListSignInsResponse = Message<"pinion.v1.ListSignInsResponse
 export declare const ListSignInsResponseSchema: GenMessage<ListSignInsResponse>;
 
 /**
- * See EndSignIn.
+ * The request of EndSignIn.
  *
  * @generated from message pinion.v1.EndSignInRequest
  */
 export declare type EndSignInRequest = Message<"pinion.v1.EndSignInRequest"> & {
   /**
-   * The sign-in's id.
+   * The id of the sign-in. UUID.
    *
    * @generated from field: string sign_in_id = 1;
    */
@@ -434,7 +435,7 @@ export declare type EndSignInRequest = Message<"pinion.v1.EndSignInRequest"> & {
 export declare const EndSignInRequestSchema: GenMessage<EndSignInRequest>;
 
 /**
- * See EndSignIn.
+ * The response of EndSignIn.
  *
  * @generated from message pinion.v1.EndSignInResponse
  */
@@ -448,14 +449,13 @@ export declare type EndSignInResponse = Message<"pinion.v1.EndSignInResponse"> &
 export declare const EndSignInResponseSchema: GenMessage<EndSignInResponse>;
 
 /**
- * See StartLogin.
+ * The request of StartLogin.
  *
  * @generated from message pinion.v1.StartLoginRequest
  */
 export declare type StartLoginRequest = Message<"pinion.v1.StartLoginRequest"> & {
   /**
-   * What asks to be let in, for the person who confirms: a program and a machine. At most 100
-   * bytes.
+   * The name of the command for the person who confirms: a program and a machine. 1 to 100 bytes.
    *
    * @generated from field: string client_name = 1;
    */
@@ -469,41 +469,41 @@ export declare type StartLoginRequest = Message<"pinion.v1.StartLoginRequest"> &
 export declare const StartLoginRequestSchema: GenMessage<StartLoginRequest>;
 
 /**
- * See StartLogin.
+ * The response of StartLogin.
  *
  * @generated from message pinion.v1.StartLoginResponse
  */
 export declare type StartLoginResponse = Message<"pinion.v1.StartLoginResponse"> & {
   /**
-   * The secret with which the command asks how it goes.
+   * The device code: the secret with which the command calls FinishLogin.
    *
    * @generated from field: string device_code = 1;
    */
   deviceCode: string;
 
   /**
-   * What the person types or compares, "BCDF-GHJK".
+   * The code that the person types or compares, for example "BCDF-GHJK".
    *
    * @generated from field: string user_code = 2;
    */
   userCode: string;
 
   /**
-   * What follows the server's address for the person to open, "/#/login?code=BCDF-GHJK".
+   * The page for the person, without the address of the server: "/#/login?code=BCDF-GHJK".
    *
    * @generated from field: string path = 3;
    */
   path: string;
 
   /**
-   * When it stops being good.
+   * The moment when the login expires.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 4;
    */
   expiresAt?: Timestamp | undefined;
 
   /**
-   * How long to wait between two calls of FinishLogin.
+   * The time between two calls of FinishLogin.
    *
    * @generated from field: google.protobuf.Duration interval = 5;
    */
@@ -517,13 +517,13 @@ export declare type StartLoginResponse = Message<"pinion.v1.StartLoginResponse">
 export declare const StartLoginResponseSchema: GenMessage<StartLoginResponse>;
 
 /**
- * See FinishLogin.
+ * The request of FinishLogin.
  *
  * @generated from message pinion.v1.FinishLoginRequest
  */
 export declare type FinishLoginRequest = Message<"pinion.v1.FinishLoginRequest"> & {
   /**
-   * As StartLogin answered.
+   * The device code from StartLogin. 1 to 200 bytes.
    *
    * @generated from field: string device_code = 1;
    */
@@ -537,34 +537,34 @@ export declare type FinishLoginRequest = Message<"pinion.v1.FinishLoginRequest">
 export declare const FinishLoginRequestSchema: GenMessage<FinishLoginRequest>;
 
 /**
- * See FinishLogin.
+ * The response of FinishLogin.
  *
  * @generated from message pinion.v1.FinishLoginResponse
  */
 export declare type FinishLoginResponse = Message<"pinion.v1.FinishLoginResponse"> & {
   /**
-   * How it goes.
+   * The state of the login.
    *
    * @generated from field: pinion.v1.LoginState state = 1;
    */
   state: LoginState;
 
   /**
-   * The token, once it is confirmed; shown only here.
+   * The token of a confirmed login. No other answer contains the token.
    *
    * @generated from field: string secret = 2;
    */
   secret: string;
 
   /**
-   * The org that it is of.
+   * The id of the org of the token.
    *
    * @generated from field: string org_id = 3;
    */
   orgId: string;
 
   /**
-   * The name or email address of the person who confirmed.
+   * The name or the email address of the person who confirmed.
    *
    * @generated from field: string user_name = 4;
    */
@@ -578,13 +578,13 @@ export declare type FinishLoginResponse = Message<"pinion.v1.FinishLoginResponse
 export declare const FinishLoginResponseSchema: GenMessage<FinishLoginResponse>;
 
 /**
- * See GetLogin.
+ * The request of GetLogin.
  *
  * @generated from message pinion.v1.GetLoginRequest
  */
 export declare type GetLoginRequest = Message<"pinion.v1.GetLoginRequest"> & {
   /**
-   * As the command shows it; case and dashes do not matter.
+   * The user code of the command, in upper or lower case, with or without dashes. 1 to 20 bytes.
    *
    * @generated from field: string user_code = 1;
    */
@@ -598,41 +598,41 @@ export declare type GetLoginRequest = Message<"pinion.v1.GetLoginRequest"> & {
 export declare const GetLoginRequestSchema: GenMessage<GetLoginRequest>;
 
 /**
- * See GetLogin.
+ * The response of GetLogin.
  *
  * @generated from message pinion.v1.GetLoginResponse
  */
 export declare type GetLoginResponse = Message<"pinion.v1.GetLoginResponse"> & {
   /**
-   * What asks to be let in, as it says itself.
+   * The command's name for itself.
    *
    * @generated from field: string client_name = 1;
    */
   clientName: string;
 
   /**
-   * From where it asks.
+   * The IP address of the command.
    *
    * @generated from field: string address = 2;
    */
   address: string;
 
   /**
-   * Since when.
+   * The moment when the login began.
    *
    * @generated from field: google.protobuf.Timestamp started_at = 3;
    */
   startedAt?: Timestamp | undefined;
 
   /**
-   * When it stops being good.
+   * The moment when the login expires.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 4;
    */
   expiresAt?: Timestamp | undefined;
 
   /**
-   * Whether somebody has decided.
+   * The state of the login.
    *
    * @generated from field: pinion.v1.LoginState state = 5;
    */
@@ -646,20 +646,20 @@ export declare type GetLoginResponse = Message<"pinion.v1.GetLoginResponse"> & {
 export declare const GetLoginResponseSchema: GenMessage<GetLoginResponse>;
 
 /**
- * See DecideLogin.
+ * The request of DecideLogin.
  *
  * @generated from message pinion.v1.DecideLoginRequest
  */
 export declare type DecideLoginRequest = Message<"pinion.v1.DecideLoginRequest"> & {
   /**
-   * As the command shows it; case and dashes do not matter.
+   * The user code of the command, in upper or lower case, with or without dashes. 1 to 20 bytes.
    *
    * @generated from field: string user_code = 1;
    */
   userCode: string;
 
   /**
-   * Whether to let it in.
+   * Whether the person confirms the login; false denies the login.
    *
    * @generated from field: bool confirm = 2;
    */
@@ -673,7 +673,7 @@ export declare type DecideLoginRequest = Message<"pinion.v1.DecideLoginRequest">
 export declare const DecideLoginRequestSchema: GenMessage<DecideLoginRequest>;
 
 /**
- * See DecideLogin.
+ * The response of DecideLogin.
  *
  * @generated from message pinion.v1.DecideLoginResponse
  */
@@ -687,34 +687,34 @@ export declare type DecideLoginResponse = Message<"pinion.v1.DecideLoginResponse
 export declare const DecideLoginResponseSchema: GenMessage<DecideLoginResponse>;
 
 /**
- * How a browser was signed in.
+ * The ways to sign a browser in.
  *
  * @generated from enum pinion.v1.SignInMethod
  */
 export enum SignInMethod {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: SIGN_IN_METHOD_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * By a link that was good once.
+   * A link for one sign-in.
    *
    * @generated from enum value: SIGN_IN_METHOD_LINK = 1;
    */
   LINK = 1,
 
   /**
-   * By a token.
+   * A token.
    *
    * @generated from enum value: SIGN_IN_METHOD_TOKEN = 2;
    */
   TOKEN = 2,
 
   /**
-   * By an OpenID Connect provider.
+   * An OpenID Connect provider.
    *
    * @generated from enum value: SIGN_IN_METHOD_OIDC = 3;
    */
@@ -727,34 +727,34 @@ export enum SignInMethod {
 export declare const SignInMethodSchema: GenEnum<SignInMethod>;
 
 /**
- * How a login goes.
+ * The states of a login.
  *
  * @generated from enum pinion.v1.LoginState
  */
 export enum LoginState {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: LOGIN_STATE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Nobody has decided.
+   * No person has decided yet.
    *
    * @generated from enum value: LOGIN_STATE_PENDING = 1;
    */
   PENDING = 1,
 
   /**
-   * A person has confirmed it.
+   * A person has confirmed the login.
    *
    * @generated from enum value: LOGIN_STATE_CONFIRMED = 2;
    */
   CONFIRMED = 2,
 
   /**
-   * A person has turned it down.
+   * A person has denied the login.
    *
    * @generated from enum value: LOGIN_STATE_DENIED = 3;
    */
@@ -767,15 +767,15 @@ export enum LoginState {
 export declare const LoginStateSchema: GenEnum<LoginState>;
 
 /**
- * How people get in: sign-ins of browsers, which are cookies that no script can read, and logins of
- * commands on machines without a browser. A sign-in may do what its person may do, ends by itself,
- * and can be listed and ended.
+ * The service for sign-ins and logins. A sign-in lets a browser act as a person, by a cookie that
+ * no script can read. A login gives a token to a command on a machine without a browser. A sign-in
+ * has at most the rights of its person, expires, and can be listed and ended.
  *
  * @generated from service pinion.v1.SignInService
  */
 export declare const SignInService: GenService<{
   /**
-   * How one can sign in here. Needs no token.
+   * Returns the ways to sign in on this server. Needs no token.
    *
    * @generated from rpc pinion.v1.SignInService.GetSignInOptions
    */
@@ -785,8 +785,8 @@ export declare const SignInService: GenService<{
     output: typeof GetSignInOptionsResponseSchema;
   },
   /**
-   * A link that signs a browser in as the caller, once, within 5 minutes, with the scopes of the
-   * caller's token. FAILED_PRECONDITION for a service.
+   * Makes a link that signs a browser in as the caller, once, within 5 min, with the scopes of the
+   * caller's token. FAILED_PRECONDITION for a service or a device.
    *
    * @generated from rpc pinion.v1.SignInService.CreateSignInLink
    */
@@ -796,10 +796,10 @@ export declare const SignInService: GenService<{
     output: typeof CreateSignInLinkResponseSchema;
   },
   /**
-   * Signs a browser in: the answer sets a cookie (HttpOnly, SameSite=Strict), and the credential is
-   * needed no more. Needs no token; the credential in the request is what lets in. UNAUTHENTICATED
-   * for one that is unknown, used or expired, PERMISSION_DENIED for a token without the scope
-   * "read", FAILED_PRECONDITION for a service's.
+   * Signs a browser in. The answer sets a cookie (HttpOnly, SameSite=Strict), which replaces the
+   * credential of the request. Needs no token. UNAUTHENTICATED for a credential that is unknown,
+   * used or expired. PERMISSION_DENIED for a token without the scope "read". FAILED_PRECONDITION
+   * for the token of a service or a device.
    *
    * @generated from rpc pinion.v1.SignInService.SignIn
    */
@@ -809,8 +809,8 @@ export declare const SignInService: GenService<{
     output: typeof SignInResponseSchema;
   },
   /**
-   * Ends the sign-in that the call was made with, and clears its cookie. FAILED_PRECONDITION for a
-   * call with a token.
+   * Ends the sign-in of the call, and clears its cookie. FAILED_PRECONDITION for a call with a
+   * token.
    *
    * @generated from rpc pinion.v1.SignInService.SignOut
    */
@@ -820,7 +820,7 @@ export declare const SignInService: GenService<{
     output: typeof SignOutResponseSchema;
   },
   /**
-   * Who calls, and what the caller may do.
+   * Returns the caller and its rights.
    *
    * @generated from rpc pinion.v1.SignInService.GetCaller
    */
@@ -830,7 +830,8 @@ export declare const SignInService: GenService<{
     output: typeof GetCallerResponseSchema;
   },
   /**
-   * Sign-ins that are good, newest first: the caller's own, or everybody's for an owner or admin.
+   * Lists the valid sign-ins, newest first: the caller's own, or all of the org for an owner or
+   * admin.
    *
    * @generated from rpc pinion.v1.SignInService.ListSignIns
    */
@@ -840,8 +841,9 @@ export declare const SignInService: GenService<{
     output: typeof ListSignInsResponseSchema;
   },
   /**
-   * Ends a sign-in and the streams that were opened with it: the caller's own, or anybody's for an
-   * owner or admin. Ending an ended one changes nothing. NOT_FOUND.
+   * Ends a sign-in and the streams that were opened with the sign-in. An owner or admin may end any
+   * sign-in of the org, other callers only their own. Ending an ended sign-in changes nothing.
+   * NOT_FOUND.
    *
    * @generated from rpc pinion.v1.SignInService.EndSignIn
    */
@@ -851,8 +853,9 @@ export declare const SignInService: GenService<{
     output: typeof EndSignInResponseSchema;
   },
   /**
-   * Begins a login of a command: a person confirms its user code on the page, on any machine,
-   * within 10 minutes. Needs no token. RESOURCE_EXHAUSTED for too many from one address.
+   * Begins a login of a command. A person confirms the user code of the login on the web page, on
+   * any machine, within 10 min. Needs no token. RESOURCE_EXHAUSTED for too many logins from one
+   * address.
    *
    * @generated from rpc pinion.v1.SignInService.StartLogin
    */
@@ -862,9 +865,10 @@ export declare const SignInService: GenService<{
     output: typeof StartLoginResponseSchema;
   },
   /**
-   * How a login goes, asked for with its device code every `interval`. Once it is confirmed the
-   * first call gets a token of the person, and later ones get UNAUTHENTICATED. Needs no token: the
-   * device code is the credential.
+   * Returns the state of a login, for a command that calls every `interval` with its device code.
+   * The first call after the confirmation gets a token of the person; later calls get
+   * UNAUTHENTICATED, and so do calls with a code that is unknown or older than 10 min. Needs no
+   * token: the device code is the credential.
    *
    * @generated from rpc pinion.v1.SignInService.FinishLogin
    */
@@ -874,7 +878,7 @@ export declare const SignInService: GenService<{
     output: typeof FinishLoginResponseSchema;
   },
   /**
-   * What asks to be let in by a user code, for the person who confirms it. NOT_FOUND.
+   * Returns the command behind a user code, for the person who confirms the login. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.SignInService.GetLogin
    */
@@ -884,9 +888,9 @@ export declare const SignInService: GenService<{
     output: typeof GetLoginResponseSchema;
   },
   /**
-   * Confirms or turns down a login. What is confirmed gets a token of the caller's, with the
-   * caller's scopes. FAILED_PRECONDITION for a service or a device, and for a login that was
-   * decided already. NOT_FOUND.
+   * Confirms or denies a login. A confirmed login gets a token of the caller, with the scopes of
+   * the caller. FAILED_PRECONDITION for a service or a device, and for a login that was already
+   * decided. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.SignInService.DecideLogin
    */

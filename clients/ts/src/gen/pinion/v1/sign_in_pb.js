@@ -181,7 +181,7 @@ export const SignInMethodSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_sign_in, 0);
 
 /**
- * How a browser was signed in.
+ * The ways to sign a browser in.
  *
  * @generated from enum pinion.v1.SignInMethod
  */
@@ -195,7 +195,7 @@ export const LoginStateSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_sign_in, 1);
 
 /**
- * How a login goes.
+ * The states of a login.
  *
  * @generated from enum pinion.v1.LoginState
  */
@@ -203,9 +203,9 @@ export const LoginState = /*@__PURE__*/
   tsEnum(LoginStateSchema);
 
 /**
- * How people get in: sign-ins of browsers, which are cookies that no script can read, and logins of
- * commands on machines without a browser. A sign-in may do what its person may do, ends by itself,
- * and can be listed and ended.
+ * The service for sign-ins and logins. A sign-in lets a browser act as a person, by a cookie that
+ * no script can read. A login gives a token to a command on a machine without a browser. A sign-in
+ * has at most the rights of its person, expires, and can be listed and ended.
  *
  * @generated from service pinion.v1.SignInService
  */

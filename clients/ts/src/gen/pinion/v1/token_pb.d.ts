@@ -12,97 +12,99 @@ import type { Duration, Timestamp } from "@bufbuild/protobuf/wkt";
 export declare const file_pinion_v1_token: GenFile;
 
 /**
- * A token, without its secret.
+ * A token without its secret.
  *
  * @generated from message pinion.v1.Token
  */
 export declare type Token = Message<"pinion.v1.Token"> & {
   /**
-   * UUID.
+   * The id of the token. UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Whom it stands for.
+   * The kind of the token.
    *
    * @generated from field: pinion.v1.TokenKind kind = 2;
    */
   kind: TokenKind;
 
   /**
-   * Shown to people.
+   * The name of the token for people.
    *
    * @generated from field: string label = 3;
    */
   label: string;
 
   /**
-   * "device:run", "fleet:run", "read", "write", "admin".
+   * The scopes: "device:run", "fleet:run", "read", "write", "admin".
    *
    * @generated from field: repeated string scopes = 4;
    */
   scopes: string[];
 
   /**
-   * The user whose token it is; empty for a service.
+   * The id of the person; empty for a service.
    *
    * @generated from field: string user_id = 5;
    */
   userId: string;
 
   /**
-   * The device it is bound to.
+   * The id of the device of the token; empty: none.
    *
    * @generated from field: string device_id = 6;
    */
   deviceId: string;
 
   /**
-   * When it was made.
+   * The moment of the creation.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 7;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When it stops being good; absent: never.
+   * The moment when the token expires; absent: never.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 8;
    */
   expiresAt?: Timestamp | undefined;
 
   /**
-   * When it was last used, to about a minute.
+   * The moment of the last use, accurate to about 1 min; absent: never.
    *
    * @generated from field: google.protobuf.Timestamp last_used_at = 9;
    */
   lastUsedAt?: Timestamp | undefined;
 
   /**
-   * When it was revoked.
+   * The moment of the revocation; absent: not revoked.
    *
    * @generated from field: google.protobuf.Timestamp revoked_at = 10;
    */
   revokedAt?: Timestamp | undefined;
 
   /**
-   * The person who made it; empty if it was a service, Pinion itself, or is not known.
+   * The id of the person who created the token; empty: a service or Pinion itself created the
+   * token, or the creator is unknown.
    *
    * @generated from field: string creator_id = 11;
    */
   creatorId: string;
 
   /**
-   * The person who made it is no member of the org, but may know the secret. Set by ListTokens.
+   * Whether the creator has left the org. The creator may still know the secret. Set only by
+   * ListTokens.
    *
    * @generated from field: bool creator_left = 12;
    */
   creatorLeft: boolean;
 
   /**
-   * A service that may use, manage and read every device of the org, without grants.
+   * Whether the service may use, manage and read every device of the org without grants.
    *
    * @generated from field: bool all_devices = 13;
    */
@@ -116,53 +118,55 @@ export declare type Token = Message<"pinion.v1.Token"> & {
 export declare const TokenSchema: GenMessage<Token>;
 
 /**
- * See CreateToken.
+ * The request of CreateToken.
  *
  * @generated from message pinion.v1.CreateTokenRequest
  */
 export declare type CreateTokenRequest = Message<"pinion.v1.CreateTokenRequest"> & {
   /**
-   * PAT or SVC; devices get theirs by enrolling.
+   * The kind: PAT or SVC. Devices get their tokens by enrolling.
    *
    * @generated from field: pinion.v1.TokenKind kind = 1;
    */
   kind: TokenKind;
 
   /**
-   * Shown to people. 1 to 100 bytes.
+   * The name of the token for people. 1 to 100 bytes.
    *
    * @generated from field: string label = 2;
    */
   label: string;
 
   /**
-   * What it may do.
+   * The scopes of the token. 1 to 8, without repetition.
    *
    * @generated from field: repeated string scopes = 3;
    */
   scopes: string[];
 
   /**
-   * How long it is good. 1 min to 10 years; absent: for ever.
+   * The lifetime of the token. 1 min to 10 years; absent: without an end.
    *
    * @generated from field: google.protobuf.Duration expires_in = 4;
    */
   expiresIn?: Duration | undefined;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
-   * makes no other token, and is told by ALREADY_EXISTS which one the first call made: its secret
-   * was shown once. At most 100 bytes; empty: every call is a new one.
+   * An id of the call, chosen by the caller, which makes the call safe to repeat: within a day, a
+   * repeat by the same caller creates no token and answers ALREADY_EXISTS. The message names the
+   * token of the first call, whose secret is shown only once. At most 100 bytes; empty: every call
+   * is a new call.
    *
    * @generated from field: string request_id = 5;
    */
   requestId: string;
 
   /**
-   * For kind SVC: devices that the service may use, manage and read, each by a grant
-   * (FleetService.ListGrants) that can be taken back. Only devices that the caller owns, or any for
-   * an owner or admin of the org (PERMISSION_DENIED). NOT_FOUND. Without devices, `all_devices` and
-   * the scope "admin", a service reaches what is pinned to nobody, and no output of a person's
+   * Only for the kind SVC: the ids of devices that the service may use, manage and read. Each
+   * device gets grants (FleetService.ListGrants), which can be taken back. At most 100.
+   * PERMISSION_DENIED for devices that the caller does not own, unless the caller is an owner or
+   * admin of the org. NOT_FOUND for an unknown device. Without devices, without `all_devices` and
+   * without the scope "admin", a service reaches only unpinned work, and no output of a person's
    * device.
    *
    * @generated from field: repeated string device_ids = 6;
@@ -170,8 +174,9 @@ export declare type CreateTokenRequest = Message<"pinion.v1.CreateTokenRequest">
   deviceIds: string[];
 
   /**
-   * For kind SVC: every device of the org, now and later. Only by an owner or admin of the org, or
-   * a service that has it itself (PERMISSION_DENIED). The scope "admin" brings it.
+   * Only for the kind SVC: whether the service reaches every present and later device of the org.
+   * PERMISSION_DENIED unless the caller is an owner or admin of the org, or a service with this
+   * right. The scope "admin" includes the right.
    *
    * @generated from field: bool all_devices = 7;
    */
@@ -185,7 +190,7 @@ export declare type CreateTokenRequest = Message<"pinion.v1.CreateTokenRequest">
 export declare const CreateTokenRequestSchema: GenMessage<CreateTokenRequest>;
 
 /**
- * See CreateToken.
+ * The response of CreateToken.
  *
  * @generated from message pinion.v1.CreateTokenResponse
  */
@@ -198,7 +203,7 @@ export declare type CreateTokenResponse = Message<"pinion.v1.CreateTokenResponse
   token?: Token | undefined;
 
   /**
-   * The token itself; shown only here.
+   * The token itself. No other answer contains the token.
    *
    * @generated from field: string secret = 2;
    */
@@ -212,20 +217,20 @@ export declare type CreateTokenResponse = Message<"pinion.v1.CreateTokenResponse
 export declare const CreateTokenResponseSchema: GenMessage<CreateTokenResponse>;
 
 /**
- * See ListTokens.
+ * The request of ListTokens.
  *
  * @generated from message pinion.v1.ListTokensRequest
  */
 export declare type ListTokensRequest = Message<"pinion.v1.ListTokensRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
@@ -239,7 +244,7 @@ export declare type ListTokensRequest = Message<"pinion.v1.ListTokensRequest"> &
 export declare const ListTokensRequestSchema: GenMessage<ListTokensRequest>;
 
 /**
- * See ListTokens.
+ * The response of ListTokens.
  *
  * @generated from message pinion.v1.ListTokensResponse
  */
@@ -252,14 +257,14 @@ export declare type ListTokensResponse = Message<"pinion.v1.ListTokensResponse">
   tokens: Token[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
   nextPageToken: string;
 
   /**
-   * The token that the call was made with, on every page: what it may do and until when.
+   * The token of the present call, with its scopes and its end. Set on every page.
    *
    * @generated from field: pinion.v1.Token caller = 3;
    */
@@ -273,13 +278,13 @@ export declare type ListTokensResponse = Message<"pinion.v1.ListTokensResponse">
 export declare const ListTokensResponseSchema: GenMessage<ListTokensResponse>;
 
 /**
- * See RevokeToken.
+ * The request of RevokeToken.
  *
  * @generated from message pinion.v1.RevokeTokenRequest
  */
 export declare type RevokeTokenRequest = Message<"pinion.v1.RevokeTokenRequest"> & {
   /**
-   * The token's id, not its secret.
+   * The id of the token, not its secret. UUID.
    *
    * @generated from field: string token_id = 1;
    */
@@ -293,13 +298,13 @@ export declare type RevokeTokenRequest = Message<"pinion.v1.RevokeTokenRequest">
 export declare const RevokeTokenRequestSchema: GenMessage<RevokeTokenRequest>;
 
 /**
- * See RevokeToken.
+ * The response of RevokeToken.
  *
  * @generated from message pinion.v1.RevokeTokenResponse
  */
 export declare type RevokeTokenResponse = Message<"pinion.v1.RevokeTokenResponse"> & {
   /**
-   * The token as it is now.
+   * The token in its present state.
    *
    * @generated from field: pinion.v1.Token token = 1;
    */
@@ -313,20 +318,20 @@ export declare type RevokeTokenResponse = Message<"pinion.v1.RevokeTokenResponse
 export declare const RevokeTokenResponseSchema: GenMessage<RevokeTokenResponse>;
 
 /**
- * See RotateToken.
+ * The request of RotateToken.
  *
  * @generated from message pinion.v1.RotateTokenRequest
  */
 export declare type RotateTokenRequest = Message<"pinion.v1.RotateTokenRequest"> & {
   /**
-   * The token's id, not its secret.
+   * The id of the token, not its secret. UUID.
    *
    * @generated from field: string token_id = 1;
    */
   tokenId: string;
 
   /**
-   * How long the old token stays good; never longer than it would have been. 0 to 30 days; absent:
+   * The time for which the old token stays valid, at most until its own end. 0 to 30 days; absent:
    * 10 min.
    *
    * @generated from field: google.protobuf.Duration overlap = 2;
@@ -334,8 +339,8 @@ export declare type RotateTokenRequest = Message<"pinion.v1.RotateTokenRequest">
   overlap?: Duration | undefined;
 
   /**
-   * How long the successor is good. 1 min to 10 years; absent: as long as the old token was when it
-   * was made.
+   * The lifetime of the successor. 1 min to 10 years; absent: the lifetime that the old token was
+   * created with.
    *
    * @generated from field: google.protobuf.Duration expires_in = 3;
    */
@@ -349,27 +354,27 @@ export declare type RotateTokenRequest = Message<"pinion.v1.RotateTokenRequest">
 export declare const RotateTokenRequestSchema: GenMessage<RotateTokenRequest>;
 
 /**
- * See RotateToken.
+ * The response of RotateToken.
  *
  * @generated from message pinion.v1.RotateTokenResponse
  */
 export declare type RotateTokenResponse = Message<"pinion.v1.RotateTokenResponse"> & {
   /**
-   * The successor's data.
+   * The successor without its secret.
    *
    * @generated from field: pinion.v1.Token token = 1;
    */
   token?: Token | undefined;
 
   /**
-   * The successor itself; shown only here.
+   * The successor itself. No other answer contains the successor.
    *
    * @generated from field: string secret = 2;
    */
   secret: string;
 
   /**
-   * The old token as it is now.
+   * The old token in its present state.
    *
    * @generated from field: pinion.v1.Token predecessor = 3;
    */
@@ -383,13 +388,13 @@ export declare type RotateTokenResponse = Message<"pinion.v1.RotateTokenResponse
 export declare const RotateTokenResponseSchema: GenMessage<RotateTokenResponse>;
 
 /**
- * Whom a token stands for.
+ * The kinds of tokens, by the holder.
  *
  * @generated from enum pinion.v1.TokenKind
  */
 export enum TokenKind {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: TOKEN_KIND_UNSPECIFIED = 0;
    */
@@ -423,15 +428,17 @@ export enum TokenKind {
 export declare const TokenKindSchema: GenEnum<TokenKind>;
 
 /**
- * Tokens: "pin_<kind>_<random>_<crc32>".
+ * The service for tokens. A token has the form "pin_<kind>_<random>_<crc32>". ListTokens needs a
+ * token with the scope "read"; every other call needs "write".
  *
  * @generated from service pinion.v1.TokenService
  */
 export declare const TokenService: GenService<{
   /**
-   * A new token. It can be given only scopes that the caller has itself and that the caller's role
-   * allows (a member's token never has "admin") and, unless the caller has "admin", it cannot
-   * outlive the caller's own token (PERMISSION_DENIED).
+   * Creates a token. PERMISSION_DENIED for scopes that the caller does not have or that the
+   * caller's role does not allow (the role MEMBER does not allow "admin"), and, for a caller
+   * without "admin", for a token that outlives the caller's own token. FAILED_PRECONDITION if a
+   * service asks for a token of a person.
    *
    * @generated from rpc pinion.v1.TokenService.CreateToken
    */
@@ -441,7 +448,7 @@ export declare const TokenService: GenService<{
     output: typeof CreateTokenResponseSchema;
   },
   /**
-   * The org's tokens, newest first; never their secrets.
+   * Lists the tokens of the org, newest first, without their secrets.
    *
    * @generated from rpc pinion.v1.TokenService.ListTokens
    */
@@ -451,8 +458,8 @@ export declare const TokenService: GenService<{
     output: typeof ListTokensResponseSchema;
   },
   /**
-   * Ends a token and the streams that were opened with it. Revoking a revoked token changes
-   * nothing. NOT_FOUND.
+   * Ends a token and the streams that were opened with the token. Revoking a revoked token changes
+   * nothing. NOT_FOUND. PERMISSION_DENIED for a token that has scopes which the caller cannot give.
    *
    * @generated from rpc pinion.v1.TokenService.RevokeToken
    */
@@ -462,11 +469,12 @@ export declare const TokenService: GenService<{
     output: typeof RevokeTokenResponseSchema;
   },
   /**
-   * A successor with the same kind, label, scopes, user and device; the token itself stays good for
-   * the overlap, so that whoever uses it has time to change over. Another person's token is not to
-   * be had (PERMISSION_DENIED), nor that of another person's device, nor one that may do more than
-   * the caller or, unless the caller has "admin", outlives the caller's own token.
-   * FAILED_PRECONDITION for a token that has ended or has a successor. NOT_FOUND.
+   * Makes a successor with the same kind, label, scopes, person and device. The old token stays
+   * valid for the overlap, so that its users can change to the successor. NOT_FOUND.
+   * PERMISSION_DENIED for the token of another person or of another person's device, for a token
+   * with more rights than the caller, and, for a caller without "admin", for a successor that
+   * outlives the caller's own token. FAILED_PRECONDITION for a token that has ended or already has
+   * a successor.
    *
    * @generated from rpc pinion.v1.TokenService.RotateToken
    */

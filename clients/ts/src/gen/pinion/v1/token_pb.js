@@ -82,7 +82,7 @@ export const TokenKindSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_token, 0);
 
 /**
- * Whom a token stands for.
+ * The kinds of tokens, by the holder.
  *
  * @generated from enum pinion.v1.TokenKind
  */
@@ -90,7 +90,8 @@ export const TokenKind = /*@__PURE__*/
   tsEnum(TokenKindSchema);
 
 /**
- * Tokens: "pin_<kind>_<random>_<crc32>".
+ * The service for tokens. A token has the form "pin_<kind>_<random>_<crc32>". ListTokens needs a
+ * token with the scope "read"; every other call needs "write".
  *
  * @generated from service pinion.v1.TokenService
  */

@@ -14,242 +14,244 @@ import type { Activity } from "./activity_pb.js";
 export declare const file_pinion_v1_turn: GenFile;
 
 /**
- * A turn.
+ * A turn: one message to an agent.
  *
  * @generated from message pinion.v1.Turn
  */
 export declare type Turn = Message<"pinion.v1.Turn"> & {
   /**
-   * UUID.
+   * The id of the turn. UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The agent that answers.
+   * The id of the agent.
    *
    * @generated from field: string agent_id = 2;
    */
   agentId: string;
 
   /**
-   * Its version when the turn was started.
+   * The version of the agent at the start of the turn.
    *
    * @generated from field: int32 agent_version = 3;
    */
   agentVersion: number;
 
   /**
-   * The conversation; empty for a turn without one.
+   * The id of the conversation; empty for a turn without a conversation.
    *
    * @generated from field: string conversation_id = 4;
    */
   conversationId: string;
 
   /**
-   * Chosen by the caller.
+   * The id of the message, chosen by the caller.
    *
    * @generated from field: string message_id = 5;
    */
   messageId: string;
 
   /**
-   * The run that the turn is about; empty if none was named.
+   * The id of the run that the turn is about; empty: no run.
    *
    * @generated from field: string run_id = 6;
    */
   runId: string;
 
   /**
-   * Where it is in its life.
+   * The state of the turn.
    *
    * @generated from field: pinion.v1.TurnStatus status = 7;
    */
   status: TurnStatus;
 
   /**
-   * The message.
+   * The text of the message.
    *
    * @generated from field: string input = 8;
    */
   input: string;
 
   /**
-   * The answer of a completed turn; at most 1 MiB.
+   * The reply of a completed turn. At most 1 MiB.
    *
    * @generated from field: string reply = 9;
    */
   reply: string;
 
   /**
-   * There was more output than was kept.
+   * Whether the reply was cut.
    *
    * @generated from field: bool is_reply_truncated = 10;
    */
   isReplyTruncated: boolean;
 
   /**
-   * Why it is where it is, for people; empty if there is nothing to say.
+   * The reason for the state of the turn, for people; empty: no reason.
    *
    * @generated from field: string reason = 11;
    */
   reason: string;
 
   /**
-   * The turn ended without a reply for a reason that lies with Pinion or the worker, not with the
-   * agent: the same input may be sent again, under another message id.
+   * Whether a second try makes sense: the turn ended without a reply, because of Pinion or the
+   * worker and not because of the agent. The second message needs another message id.
    *
    * @generated from field: bool is_retryable = 12;
    */
   isRetryable: boolean;
 
   /**
-   * The device that the agent was pinned to; empty: a fleet worker takes it.
+   * The id of the device to which the agent was pinned; empty: a fleet worker takes the turn.
    *
    * @generated from field: string device_id = 13;
    */
   deviceId: string;
 
   /**
-   * The holder: the worker or device that has the turn, or had the turn last; empty before the
-   * first claim.
+   * The id of the holder: the worker or device that has the turn, or had the turn last; empty
+   * before the first claim.
    *
    * @generated from field: string holder_id = 14;
    */
   holderId: string;
 
   /**
-   * Claims so far.
+   * The number of claims so far.
    *
    * @generated from field: int32 attempt = 15;
    */
   attempt: number;
 
   /**
-   * What kind of executor was asked for; empty: the worker's default.
+   * The agent kind that the turn asks for; empty: the default executor of the worker.
    *
    * @generated from field: string agent_kind = 16;
    */
   agentKind: string;
 
   /**
-   * How long an answer may take, from the claim.
+   * The longest time of the answer, from the claim.
    *
    * @generated from field: google.protobuf.Duration timeout = 17;
    */
   timeout?: Duration | undefined;
 
   /**
-   * It takes turns with the others of its conversation, reads the snapshot and writes the next one.
+   * Whether the turn waits for the earlier turns of its conversation, reads the snapshot, and
+   * writes the next snapshot.
    *
    * @generated from field: bool uses_snapshot = 18;
    */
   usesSnapshot: boolean;
 
   /**
-   * The version of the snapshot that it left; 0 if it left none.
+   * The version of the snapshot that the turn wrote; 0: no snapshot.
    *
    * @generated from field: int64 snapshot_version = 19;
    */
   snapshotVersion: bigint;
 
   /**
-   * The program's exit code, if it exited.
+   * The exit code of the program; absent: the program did not exit by itself.
    *
    * @generated from field: optional int32 exit_code = 20;
    */
   exitCode?: number | undefined;
 
   /**
-   * The signal that ended it.
+   * The signal that ended the program, for example "SIGKILL".
    *
    * @generated from field: string signal = 21;
    */
   signal: string;
 
   /**
-   * From the program's start to its end.
+   * The time from the start of the program to its end.
    *
    * @generated from field: google.protobuf.Duration duration = 22;
    */
   duration?: Duration | undefined;
 
   /**
-   * When it was started by the caller.
+   * The moment when the caller started the turn.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 23;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When it ends as TIMEOUT unless a worker has taken it.
+   * The start deadline: at this moment a turn without a claim ends as TIMEOUT.
    *
    * @generated from field: google.protobuf.Timestamp start_deadline_at = 24;
    */
   startDeadlineAt?: Timestamp | undefined;
 
   /**
-   * When a worker claimed it.
+   * The moment of the claim.
    *
    * @generated from field: google.protobuf.Timestamp claimed_at = 25;
    */
   claimedAt?: Timestamp | undefined;
 
   /**
-   * When that worker accepted it.
+   * The moment when the worker accepted the turn.
    *
    * @generated from field: google.protobuf.Timestamp started_at = 26;
    */
   startedAt?: Timestamp | undefined;
 
   /**
-   * The worker's last heartbeat for it.
+   * The moment of the worker's last heartbeat that listed the turn.
    *
    * @generated from field: google.protobuf.Timestamp last_beat_at = 27;
    */
   lastBeatAt?: Timestamp | undefined;
 
   /**
-   * When it fails unless its worker beats; grows with every beat.
+   * The moment when the turn fails without a further heartbeat. Every heartbeat moves the moment
+   * into the future.
    *
    * @generated from field: google.protobuf.Timestamp deadline_at = 28;
    */
   deadlineAt?: Timestamp | undefined;
 
   /**
-   * When it ends as TIMEOUT, however its worker beats; later by the time that its agent's questions
-   * wait, an hour at most.
+   * The moment when the turn ends as TIMEOUT, in spite of heartbeats. The time for which questions
+   * of the agent wait, at most 1 h, moves the moment into the future.
    *
    * @generated from field: google.protobuf.Timestamp expires_at = 29;
    */
   expiresAt?: Timestamp | undefined;
 
   /**
-   * When its end was asked for.
+   * The moment when a cancel was requested; absent: no cancel.
    *
    * @generated from field: google.protobuf.Timestamp cancel_requested_at = 30;
    */
   cancelRequestedAt?: Timestamp | undefined;
 
   /**
-   * When it ended.
+   * The moment when the turn ended; absent: the turn has not ended.
    *
    * @generated from field: google.protobuf.Timestamp finished_at = 31;
    */
   finishedAt?: Timestamp | undefined;
 
   /**
-   * Questions of its agent that nobody has answered yet (RunService.ListQuestions with `turn_id`).
-   * More than 0: it waits.
+   * The number of open questions of the agent (RunService.ListQuestions with `turn_id`). If greater
+   * than 0, the turn waits.
    *
    * @generated from field: int32 open_questions = 32;
    */
   openQuestions: number;
 
   /**
-   * The end of what its program wrote, of a turn that ended without a reply; at most 8,000
-   * characters, and empty if the device sent no output. In lists cut like `reply`.
+   * The end of the output of a turn without a reply; empty if the device sent no output. At most
+   * 8,000 characters. Lists cut the field in the same way as `reply`.
    *
    * @generated from field: string output_tail = 33;
    */
@@ -263,96 +265,98 @@ export declare type Turn = Message<"pinion.v1.Turn"> & {
 export declare const TurnSchema: GenMessage<Turn>;
 
 /**
- * See StartTurn.
+ * The request of StartTurn.
  *
  * @generated from message pinion.v1.StartTurnRequest
  */
 export declare type StartTurnRequest = Message<"pinion.v1.StartTurnRequest"> & {
   /**
-   * The agent; empty: the org's default agent.
+   * The id of the agent; empty: the default agent of the org.
    *
    * @generated from field: string agent_id = 1;
    */
   agentId: string;
 
   /**
-   * The conversation: "<agent>_<user>_<org>" for people, "<agent>_watcher_<watcher>_run_<run>" for
-   * watcher runs, exactly. Empty: made of `user_id`, or else of `watcher_id` and `run_id`; if those
-   * are empty too, the turn has none.
+   * The id of the conversation: exactly "<agent>_<user>_<org>" for people, or
+   * "<agent>_watcher_<watcher>_run_<run>" for runs of watchers. Empty: the server makes the id from
+   * `user_id`, or else from `watcher_id` and `run_id`; without these fields the turn has no
+   * conversation. At most 400 bytes.
    *
    * @generated from field: string conversation_id = 2;
    */
   conversationId: string;
 
   /**
-   * The person who speaks, as the caller names them: 1 to 128 letters and digits of any script,
-   * signs and spaces, in at most 240 bytes, not beginning with "watcher_".
+   * The caller's name for the person who sends the message: 1 to 128 letters and digits of any
+   * script, signs and spaces, in at most 240 bytes, not beginning with "watcher_". Empty: no
+   * person.
    *
    * @generated from field: string user_id = 3;
    */
   userId: string;
 
   /**
-   * The watcher whose run the turn is about; needs `run_id`.
+   * The id of the watcher of the run that the turn is about; empty: no watcher. Needs `run_id`.
    *
    * @generated from field: string watcher_id = 4;
    */
   watcherId: string;
 
   /**
-   * The run that the turn is about.
+   * The id of the run that the turn is about; empty: no run.
    *
    * @generated from field: string run_id = 5;
    */
   runId: string;
 
   /**
-   * Names the message within its conversation. 1 to 200 bytes.
+   * The id of the message, unique within its conversation, chosen by the caller. 1 to 200 bytes.
    *
    * @generated from field: string message_id = 6;
    */
   messageId: string;
 
   /**
-   * The message. 1 byte to 1 MiB; NUL characters are stored as U+FFFD.
+   * The text of the message. 1 byte to 1 MiB. The server stores NUL characters as U+FFFD.
    *
    * @generated from field: string input = 7;
    */
   input: string;
 
   /**
-   * What kind of executor answers; empty: the worker's default. At most 64 bytes.
+   * The agent kind; empty: the default executor of the worker. At most 64 bytes.
    *
    * @generated from field: string agent_kind = 8;
    */
   agentKind: string;
 
   /**
-   * How long an answer may take, from the claim: 1 s to 24 h; absent means 10 min.
+   * The longest time of the answer, from the claim. 1 s to 24 h; absent: 10 min.
    *
    * @generated from field: google.protobuf.Duration timeout = 9;
    */
   timeout?: Duration | undefined;
 
   /**
-   * How long the turn may wait for a worker and for the turns before it: 1 s to 24 h; absent means
-   * 10 min.
+   * The longest time of the wait for a worker and for earlier turns. 1 s to 24 h; absent: 10 min.
    *
    * @generated from field: google.protobuf.Duration start_timeout = 10;
    */
   startTimeout?: Duration | undefined;
 
   /**
-   * The turn neither reads nor writes the conversation's snapshot, and waits for no other turn of
-   * it.
+   * Whether the turn neither reads nor writes the snapshot of the conversation, and waits for no
+   * other turn.
    *
    * @generated from field: bool without_snapshot = 11;
    */
   withoutSnapshot: boolean;
 
   /**
-   * Goes on in the agent's session of this run, on the run's device. NOT_FOUND for the run;
-   * FAILED_PRECONDITION if it left no session, or its device is gone.
+   * The id of a run whose agent session the turn continues, on the device of the run; empty: none.
+   * NOT_FOUND for an unknown run. FAILED_PRECONDITION if the run left no session, or if its device
+   * is gone. PERMISSION_DENIED if the caller may not use and read the device.
    *
    * @generated from field: string resume_run_id = 12;
    */
@@ -366,7 +370,7 @@ export declare type StartTurnRequest = Message<"pinion.v1.StartTurnRequest"> & {
 export declare const StartTurnRequestSchema: GenMessage<StartTurnRequest>;
 
 /**
- * See StartTurn.
+ * The response of StartTurn.
  *
  * @generated from message pinion.v1.StartTurnResponse
  */
@@ -379,7 +383,7 @@ export declare type StartTurnResponse = Message<"pinion.v1.StartTurnResponse"> &
   turn?: Turn | undefined;
 
   /**
-   * It was there already.
+   * Whether the turn existed before the call.
    *
    * @generated from field: bool already_started = 2;
    */
@@ -393,13 +397,13 @@ export declare type StartTurnResponse = Message<"pinion.v1.StartTurnResponse"> &
 export declare const StartTurnResponseSchema: GenMessage<StartTurnResponse>;
 
 /**
- * See GetTurn.
+ * The request of GetTurn.
  *
  * @generated from message pinion.v1.GetTurnRequest
  */
 export declare type GetTurnRequest = Message<"pinion.v1.GetTurnRequest"> & {
   /**
-   * The turn.
+   * The id of the turn. UUID.
    *
    * @generated from field: string turn_id = 1;
    */
@@ -413,7 +417,7 @@ export declare type GetTurnRequest = Message<"pinion.v1.GetTurnRequest"> & {
 export declare const GetTurnRequestSchema: GenMessage<GetTurnRequest>;
 
 /**
- * See GetTurn.
+ * The response of GetTurn.
  *
  * @generated from message pinion.v1.GetTurnResponse
  */
@@ -426,8 +430,9 @@ export declare type GetTurnResponse = Message<"pinion.v1.GetTurnResponse"> & {
   turn?: Turn | undefined;
 
   /**
-   * Replies that came after the turn had ended or was somebody else's, oldest first: kept, and no
-   * replies of the conversation. At most 20, whose outputs have about 2 MiB together.
+   * Replies that arrived after the end of the turn or after the loss of its worker, oldest first.
+   * Late replies are stored, and are no replies of the conversation. At most 20, with about 2 MiB
+   * of output together.
    *
    * @generated from field: repeated pinion.v1.LateResult late_results = 2;
    */
@@ -441,20 +446,21 @@ export declare type GetTurnResponse = Message<"pinion.v1.GetTurnResponse"> & {
 export declare const GetTurnResponseSchema: GenMessage<GetTurnResponse>;
 
 /**
- * See WatchTurn.
+ * The request of WatchTurn.
  *
  * @generated from message pinion.v1.WatchTurnRequest
  */
 export declare type WatchTurnRequest = Message<"pinion.v1.WatchTurnRequest"> & {
   /**
-   * The turn.
+   * The id of the turn. UUID.
    *
    * @generated from field: string turn_id = 1;
    */
   turnId: string;
 
   /**
-   * Output up to this sequence is left out: what a caller that connects again has read already.
+   * The last sequence that the caller has read, for a caller that connects again; 0: none. The
+   * stream leaves out output up to this sequence.
    *
    * @generated from field: uint64 after_sequence = 2;
    */
@@ -468,19 +474,19 @@ export declare type WatchTurnRequest = Message<"pinion.v1.WatchTurnRequest"> & {
 export declare const WatchTurnRequestSchema: GenMessage<WatchTurnRequest>;
 
 /**
- * See WatchTurn.
+ * The response of WatchTurn.
  *
  * @generated from message pinion.v1.WatchTurnResponse
  */
 export declare type WatchTurnResponse = Message<"pinion.v1.WatchTurnResponse"> & {
   /**
-   * One update.
+   * The kind of the update.
    *
    * @generated from oneof pinion.v1.WatchTurnResponse.update
    */
   update: {
     /**
-     * The turn, first of all and whenever it changes.
+     * The turn, as the first message and after every change.
      *
      * @generated from field: pinion.v1.Turn turn = 1;
      */
@@ -488,7 +494,7 @@ export declare type WatchTurnResponse = Message<"pinion.v1.WatchTurnResponse"> &
     case: "turn";
   } | {
     /**
-     * What the program printed.
+     * A piece of the output of the program.
      *
      * @generated from field: pinion.v1.RunOutput output = 2;
      */
@@ -496,7 +502,7 @@ export declare type WatchTurnResponse = Message<"pinion.v1.WatchTurnResponse"> &
     case: "output";
   } | {
     /**
-     * The end. The last message of the stream.
+     * The ended turn, as the last message of the stream.
      *
      * @generated from field: pinion.v1.Turn ended = 3;
      */
@@ -504,7 +510,7 @@ export declare type WatchTurnResponse = Message<"pinion.v1.WatchTurnResponse"> &
     case: "ended";
   } | {
     /**
-     * Sent every 15 s of silence, so that proxies keep the stream.
+     * A message without content after 15 s of silence, so that proxies keep the connection open.
      *
      * @generated from field: pinion.v1.WatchTurnKeepalive keepalive = 4;
      */
@@ -512,7 +518,7 @@ export declare type WatchTurnResponse = Message<"pinion.v1.WatchTurnResponse"> &
     case: "keepalive";
   } | {
     /**
-     * What the agent does. A live relay like the output.
+     * An activity of the agent, relayed like output.
      *
      * @generated from field: pinion.v1.Activity activity = 5;
      */
@@ -528,7 +534,7 @@ export declare type WatchTurnResponse = Message<"pinion.v1.WatchTurnResponse"> &
 export declare const WatchTurnResponseSchema: GenMessage<WatchTurnResponse>;
 
 /**
- * Nothing happened.
+ * A message without content.
  *
  * @generated from message pinion.v1.WatchTurnKeepalive
  */
@@ -542,41 +548,41 @@ export declare type WatchTurnKeepalive = Message<"pinion.v1.WatchTurnKeepalive">
 export declare const WatchTurnKeepaliveSchema: GenMessage<WatchTurnKeepalive>;
 
 /**
- * See ListTurns.
+ * The request of ListTurns.
  *
  * @generated from message pinion.v1.ListTurnsRequest
  */
 export declare type ListTurnsRequest = Message<"pinion.v1.ListTurnsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only of this conversation; empty: of all.
+   * Only turns of this conversation; empty: of all conversations. At most 400 bytes.
    *
    * @generated from field: string conversation_id = 3;
    */
   conversationId: string;
 
   /**
-   * Only of this agent; empty: of all.
+   * Only turns of this agent; empty: of all agents. At most 63 bytes.
    *
    * @generated from field: string agent_id = 4;
    */
   agentId: string;
 
   /**
-   * Only in these; empty: in all. At most 16.
+   * Only turns in one of these states; empty: in all states. At most 16.
    *
    * @generated from field: repeated pinion.v1.TurnStatus statuses = 5;
    */
@@ -590,7 +596,7 @@ export declare type ListTurnsRequest = Message<"pinion.v1.ListTurnsRequest"> & {
 export declare const ListTurnsRequestSchema: GenMessage<ListTurnsRequest>;
 
 /**
- * See ListTurns.
+ * The response of ListTurns.
  *
  * @generated from message pinion.v1.ListTurnsResponse
  */
@@ -603,7 +609,7 @@ export declare type ListTurnsResponse = Message<"pinion.v1.ListTurnsResponse"> &
   turns: Turn[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -617,20 +623,20 @@ export declare type ListTurnsResponse = Message<"pinion.v1.ListTurnsResponse"> &
 export declare const ListTurnsResponseSchema: GenMessage<ListTurnsResponse>;
 
 /**
- * See CancelTurn.
+ * The request of CancelTurn.
  *
  * @generated from message pinion.v1.CancelTurnRequest
  */
 export declare type CancelTurnRequest = Message<"pinion.v1.CancelTurnRequest"> & {
   /**
-   * The turn.
+   * The id of the turn. UUID.
    *
    * @generated from field: string turn_id = 1;
    */
   turnId: string;
 
   /**
-   * Why, for people. At most 1,000 bytes.
+   * The reason, for people. At most 1,000 bytes.
    *
    * @generated from field: string reason = 2;
    */
@@ -644,13 +650,13 @@ export declare type CancelTurnRequest = Message<"pinion.v1.CancelTurnRequest"> &
 export declare const CancelTurnRequestSchema: GenMessage<CancelTurnRequest>;
 
 /**
- * See CancelTurn.
+ * The response of CancelTurn.
  *
  * @generated from message pinion.v1.CancelTurnResponse
  */
 export declare type CancelTurnResponse = Message<"pinion.v1.CancelTurnResponse"> & {
   /**
-   * The turn as it is now.
+   * The turn in its present state.
    *
    * @generated from field: pinion.v1.Turn turn = 1;
    */
@@ -664,62 +670,62 @@ export declare type CancelTurnResponse = Message<"pinion.v1.CancelTurnResponse">
 export declare const CancelTurnResponseSchema: GenMessage<CancelTurnResponse>;
 
 /**
- * A conversation.
+ * A conversation: a series of turns with a common snapshot.
  *
  * @generated from message pinion.v1.Conversation
  */
 export declare type Conversation = Message<"pinion.v1.Conversation"> & {
   /**
-   * "<agent>_<user>_<org>", or "<agent>_watcher_<watcher>_run_<run>".
+   * The id: "<agent>_<user>_<org>", or "<agent>_watcher_<watcher>_run_<run>".
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * The agent.
+   * The id of the agent.
    *
    * @generated from field: string agent_id = 2;
    */
   agentId: string;
 
   /**
-   * Grows by one with every snapshot that is stored; 0: there is none yet.
+   * The version of the snapshot, which grows by one with every stored snapshot; 0: no snapshot yet.
    *
    * @generated from field: int64 snapshot_version = 3;
    */
   snapshotVersion: bigint;
 
   /**
-   * Size of the snapshot, in bytes.
+   * The size of the snapshot, in bytes.
    *
    * @generated from field: int64 snapshot_bytes = 4;
    */
   snapshotBytes: bigint;
 
   /**
-   * The turn that has the conversation now; empty if none has.
+   * The id of the turn that has the conversation now; empty: none.
    *
    * @generated from field: string active_turn_id = 5;
    */
   activeTurnId: string;
 
   /**
-   * Turns that wait.
+   * The number of turns that wait.
    *
    * @generated from field: int32 turns_waiting = 6;
    */
   turnsWaiting: number;
 
   /**
-   * When its first turn was started.
+   * The moment when the first turn was started.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 7;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When its latest turn was started or ended.
+   * The moment when the latest turn was started or ended.
    *
    * @generated from field: google.protobuf.Timestamp last_turn_at = 8;
    */
@@ -733,20 +739,21 @@ export declare type Conversation = Message<"pinion.v1.Conversation"> & {
 export declare const ConversationSchema: GenMessage<Conversation>;
 
 /**
- * See GetConversation.
+ * The request of GetConversation.
  *
  * @generated from message pinion.v1.GetConversationRequest
  */
 export declare type GetConversationRequest = Message<"pinion.v1.GetConversationRequest"> & {
   /**
-   * The conversation.
+   * The id of the conversation. 1 to 400 bytes.
    *
    * @generated from field: string conversation_id = 1;
    */
   conversationId: string;
 
   /**
-   * Answer the snapshot, too.
+   * The answer contains the snapshot. PERMISSION_DENIED if the caller may not read the device of
+   * the conversation.
    *
    * @generated from field: bool include_snapshot = 2;
    */
@@ -760,7 +767,7 @@ export declare type GetConversationRequest = Message<"pinion.v1.GetConversationR
 export declare const GetConversationRequestSchema: GenMessage<GetConversationRequest>;
 
 /**
- * See GetConversation.
+ * The response of GetConversation.
  *
  * @generated from message pinion.v1.GetConversationResponse
  */
@@ -773,7 +780,7 @@ export declare type GetConversationResponse = Message<"pinion.v1.GetConversation
   conversation?: Conversation | undefined;
 
   /**
-   * What the agent's program left behind, if asked for; at most 1 MiB.
+   * The snapshot, with `include_snapshot`. At most 1 MiB.
    *
    * @generated from field: bytes snapshot = 2;
    */
@@ -787,27 +794,27 @@ export declare type GetConversationResponse = Message<"pinion.v1.GetConversation
 export declare const GetConversationResponseSchema: GenMessage<GetConversationResponse>;
 
 /**
- * See ListConversations.
+ * The request of ListConversations.
  *
  * @generated from message pinion.v1.ListConversationsRequest
  */
 export declare type ListConversationsRequest = Message<"pinion.v1.ListConversationsRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only of this agent; empty: of all.
+   * Only conversations of this agent; empty: of all agents. At most 63 bytes.
    *
    * @generated from field: string agent_id = 3;
    */
@@ -821,7 +828,7 @@ export declare type ListConversationsRequest = Message<"pinion.v1.ListConversati
 export declare const ListConversationsRequestSchema: GenMessage<ListConversationsRequest>;
 
 /**
- * See ListConversations.
+ * The response of ListConversations.
  *
  * @generated from message pinion.v1.ListConversationsResponse
  */
@@ -834,7 +841,7 @@ export declare type ListConversationsResponse = Message<"pinion.v1.ListConversat
   conversations: Conversation[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -848,13 +855,13 @@ export declare type ListConversationsResponse = Message<"pinion.v1.ListConversat
 export declare const ListConversationsResponseSchema: GenMessage<ListConversationsResponse>;
 
 /**
- * See DeleteConversation.
+ * The request of DeleteConversation.
  *
  * @generated from message pinion.v1.DeleteConversationRequest
  */
 export declare type DeleteConversationRequest = Message<"pinion.v1.DeleteConversationRequest"> & {
   /**
-   * The conversation.
+   * The id of the conversation. 1 to 400 bytes.
    *
    * @generated from field: string conversation_id = 1;
    */
@@ -868,7 +875,7 @@ export declare type DeleteConversationRequest = Message<"pinion.v1.DeleteConvers
 export declare const DeleteConversationRequestSchema: GenMessage<DeleteConversationRequest>;
 
 /**
- * See DeleteConversation.
+ * The response of DeleteConversation.
  *
  * @generated from message pinion.v1.DeleteConversationResponse
  */
@@ -882,63 +889,64 @@ export declare type DeleteConversationResponse = Message<"pinion.v1.DeleteConver
 export declare const DeleteConversationResponseSchema: GenMessage<DeleteConversationResponse>;
 
 /**
- * Where a turn is in its life: pending → claimed → running → one of the others; see
+ * The states of a turn: pending → claimed → running → one of the end states. See
  * docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.TurnStatus
  */
 export enum TurnStatus {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: TURN_STATUS_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * Waits for a worker, or for the turns before it in its conversation.
+   * The turn waits for a worker, or for the earlier turns of its conversation.
    *
    * @generated from enum value: TURN_STATUS_PENDING = 1;
    */
   PENDING = 1,
 
   /**
-   * Pushed to a worker, not accepted yet.
+   * The server assigned the turn to a session; the worker has not accepted yet.
    *
    * @generated from enum value: TURN_STATUS_CLAIMED = 2;
    */
   CLAIMED = 2,
 
   /**
-   * A worker is answering it.
+   * A worker has accepted the turn and answers.
    *
    * @generated from enum value: TURN_STATUS_RUNNING = 3;
    */
   RUNNING = 3,
 
   /**
-   * Ended with a reply.
+   * The turn ended with a reply.
    *
    * @generated from enum value: TURN_STATUS_COMPLETED = 4;
    */
   COMPLETED = 4,
 
   /**
-   * Ended without one: the program failed, or its worker was lost. `reason` says which.
+   * The turn ended without a reply: the program failed, or the worker was lost. `reason` says
+   * which.
    *
    * @generated from enum value: TURN_STATUS_FAILED = 5;
    */
   FAILED = 5,
 
   /**
-   * Its time ran out, waiting or running; `reason` says which.
+   * The time of the turn ran out, before or after its claim; `reason` says which.
    *
    * @generated from enum value: TURN_STATUS_TIMEOUT = 6;
    */
   TIMEOUT = 6,
 
   /**
-   * Ended by a person or a service.
+   * A person or a service ended the turn.
    *
    * @generated from enum value: TURN_STATUS_CANCELLED = 7;
    */
@@ -951,25 +959,29 @@ export enum TurnStatus {
 export declare const TurnStatusSchema: GenEnum<TurnStatus>;
 
 /**
- * Turns: one message to an agent each, owed exactly one terminal reply; and the conversations that
- * they make up.
+ * The service for turns and conversations. A turn is one message to an agent, and gets exactly one
+ * terminal reply. A conversation is a series of turns with a common snapshot.
  *
- * A turn goes to a fleet worker of the org, or to the device that its agent is pinned to. `turn_id`
- * is a UUID. The org is the token's: another org's turns and conversations are NOT_FOUND, also
- * under the same agent id and user id.
+ * A turn goes to a fleet worker of the org, or to the device to which its agent is pinned.
+ * `turn_id` is a UUID. Reading needs a token with the scope "read"; every other call needs "write",
+ * and the right to use the device of the agent (PERMISSION_DENIED). NOT_FOUND for turns and
+ * conversations of another org, also if the agent id and the user id are the same.
  *
  * @generated from service pinion.v1.TurnService
  */
 export declare const TurnService: GenService<{
   /**
-   * Queues a message. Idempotent by agent, conversation and message id: a repeat answers the turn
-   * that is there, live or ended, with `already_started`; one with another input is ALREADY_EXISTS.
-   * NOT_FOUND for the agent, without one if the org has no default agent, and for the run and its
-   * watcher. FAILED_PRECONDITION for an agent whose device is gone. INVALID_ARGUMENT for a
-   * conversation id that has neither shape or names another agent or org. ABORTED, with RetryInfo,
-   * for a turn with a run id that would write a snapshot and has no conversation.
-   * RESOURCE_EXHAUSTED while 100 turns of the conversation wait, or while the org has as many live
-   * turns as it may (10,000 by default), also for a repeat.
+   * Stores a message as a turn and queues the turn. Agent, conversation and message id name the
+   * turn: a repeat returns the existing turn, active or ended, with `already_started`; a repeat
+   * with another input is refused with ALREADY_EXISTS.
+   *
+   * NOT_FOUND for an unknown agent (without `agent_id`: the org has no default agent), run or
+   * watcher. FAILED_PRECONDITION if the device of the agent is gone. INVALID_ARGUMENT for a
+   * conversation id that has neither form, or that names another agent or org. ABORTED, with
+   * RetryInfo, for a turn with a run id that would write a snapshot and has no conversation.
+   * RESOURCE_EXHAUSTED, also for a repeat, while 100 turns of the conversation wait, or while the
+   * org has as many active turns as its quota allows (10,000 by default). UNAVAILABLE while too
+   * many turns of the org wait to be stored.
    *
    * @generated from rpc pinion.v1.TurnService.StartTurn
    */
@@ -979,7 +991,7 @@ export declare const TurnService: GenService<{
     output: typeof StartTurnResponseSchema;
   },
   /**
-   * One turn. NOT_FOUND.
+   * Returns one turn. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.TurnService.GetTurn
    */
@@ -989,9 +1001,11 @@ export declare const TurnService: GenService<{
     output: typeof GetTurnResponseSchema;
   },
   /**
-   * The turn now, at every change, its live output, and, as the last message and exactly once, its
-   * end. The output is a live relay: a slow reader misses chunks (the sequence shows it), never the
-   * end, which has the whole reply. Any replica answers. NOT_FOUND.
+   * Streams a turn: its present state, every change, its output, its activities and, exactly once
+   * and as the last message, its end. The output is a live relay: a slow reader misses pieces of
+   * output (the sequence shows the gap), but never the end, which contains the whole reply. Any
+   * replica answers. NOT_FOUND. PERMISSION_DENIED if the caller may not read the device of the
+   * turn.
    *
    * @generated from rpc pinion.v1.TurnService.WatchTurn
    */
@@ -1001,7 +1015,7 @@ export declare const TurnService: GenService<{
     output: typeof WatchTurnResponseSchema;
   },
   /**
-   * Turns of the org, newest first.
+   * Lists the turns of the org, newest first.
    *
    * @generated from rpc pinion.v1.TurnService.ListTurns
    */
@@ -1011,8 +1025,9 @@ export declare const TurnService: GenService<{
     output: typeof ListTurnsResponseSchema;
   },
   /**
-   * Ends a turn before its time: one that waits at once, another when its worker says that the
-   * program is gone or its deadline passes. NOT_FOUND; FAILED_PRECONDITION if it has ended.
+   * Ends a turn before its time. A pending turn ends at once. A claimed or running turn ends when
+   * its worker reports that the program has ended, or when the deadline of the turn passes.
+   * NOT_FOUND. FAILED_PRECONDITION if the turn has ended.
    *
    * @generated from rpc pinion.v1.TurnService.CancelTurn
    */
@@ -1022,7 +1037,7 @@ export declare const TurnService: GenService<{
     output: typeof CancelTurnResponseSchema;
   },
   /**
-   * One conversation. NOT_FOUND.
+   * Returns one conversation. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.TurnService.GetConversation
    */
@@ -1032,7 +1047,7 @@ export declare const TurnService: GenService<{
     output: typeof GetConversationResponseSchema;
   },
   /**
-   * Conversations of the org, by id.
+   * Lists the conversations of the org, ordered by id.
    *
    * @generated from rpc pinion.v1.TurnService.ListConversations
    */
@@ -1042,8 +1057,8 @@ export declare const TurnService: GenService<{
     output: typeof ListConversationsResponseSchema;
   },
   /**
-   * Forgets a conversation: its snapshot, its messages and their replies. NOT_FOUND;
-   * FAILED_PRECONDITION while a turn of it waits or is answered.
+   * Deletes a conversation with its snapshot, its messages and its replies. NOT_FOUND.
+   * FAILED_PRECONDITION while a turn of the conversation has not ended.
    *
    * @generated from rpc pinion.v1.TurnService.DeleteConversation
    */

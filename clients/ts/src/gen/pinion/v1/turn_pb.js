@@ -154,7 +154,7 @@ export const TurnStatusSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_turn, 0);
 
 /**
- * Where a turn is in its life: pending → claimed → running → one of the others; see
+ * The states of a turn: pending → claimed → running → one of the end states. See
  * docs/lifecycles.md.
  *
  * @generated from enum pinion.v1.TurnStatus
@@ -163,12 +163,13 @@ export const TurnStatus = /*@__PURE__*/
   tsEnum(TurnStatusSchema);
 
 /**
- * Turns: one message to an agent each, owed exactly one terminal reply; and the conversations that
- * they make up.
+ * The service for turns and conversations. A turn is one message to an agent, and gets exactly one
+ * terminal reply. A conversation is a series of turns with a common snapshot.
  *
- * A turn goes to a fleet worker of the org, or to the device that its agent is pinned to. `turn_id`
- * is a UUID. The org is the token's: another org's turns and conversations are NOT_FOUND, also
- * under the same agent id and user id.
+ * A turn goes to a fleet worker of the org, or to the device to which its agent is pinned.
+ * `turn_id` is a UUID. Reading needs a token with the scope "read"; every other call needs "write",
+ * and the right to use the device of the agent (PERMISSION_DENIED). NOT_FOUND for turns and
+ * conversations of another org, also if the agent id and the user id are the same.
  *
  * @generated from service pinion.v1.TurnService
  */

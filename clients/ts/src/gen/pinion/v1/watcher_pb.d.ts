@@ -15,255 +15,261 @@ import type { Notify } from "./destination_pb.js";
 export declare const file_pinion_v1_watcher: GenFile;
 
 /**
- * What people decide about a watcher.
+ * The part of a watcher that people decide.
  *
  * @generated from message pinion.v1.WatcherSpec
  */
 export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
   /**
-   * Shown to people. 1 to 200 bytes.
+   * The name of the watcher, for people. 1 to 200 bytes.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * What the agent is asked to do. 1 byte to 256 KiB. `{{ input.commit.sha }}` stands for a value
-   * of the run's input, fenced as data and never read as a prompt again; a watcher with a schedule
-   * has no input, so it may name none.
+   * The task for the agent. 1 byte to 256 KiB. `{{ input.commit.sha }}` stands for a value of the
+   * run's input; the value is fenced as data and is not read as a part of the prompt. A watcher
+   * with a schedule has no input, so its prompt may name no such value.
    *
    * @generated from field: string prompt = 2;
    */
   prompt: string;
 
   /**
-   * The agent; empty for the org's default agent.
+   * The id of the agent; empty: the default agent of the org. At most 100 bytes.
    *
    * @generated from field: string agent_id = 3;
    */
   agentId: string;
 
   /**
-   * The device it is pinned to; empty: fleet workers take it, or what `selector` matches.
-   * FAILED_PRECONDITION for a fleet worker.
+   * The device to which the watcher is pinned; empty: the watcher selects devices by `selector`,
+   * or, without a selector, fleet workers take its runs. FAILED_PRECONDITION for a fleet worker.
    *
    * @generated from field: string device_id = 4;
    */
   deviceId: string;
 
   /**
-   * What kind of executor is meant, for example "claude-code"; the device's configuration decides.
-   * Empty: its default.
+   * The agent kind, which names an executor of the device, for example "claude-code"; empty: the
+   * default executor of the device. At most 64 of a-z, 0-9, ".", "_" and "-".
    *
    * @generated from field: string agent_kind = 5;
    */
   agentKind: string;
 
   /**
-   * Cron, five fields or six with seconds first; "@hourly" and the like; "@every 90m", with "from
-   * 2026-12-01T09:00" for an anchor; "@at 2026-12-01T09:00" for one slot. Empty: manual only. At
-   * most 200 bytes.
+   * The schedule; empty: the watcher runs only by triggers, hooks and chains. At most 200 bytes. A
+   * schedule is a cron expression of five fields, or of six fields with seconds first; "@hourly",
+   * "@daily" and the like; "@every 90m", with an anchor by "from 2026-12-01T09:00"; or
+   * "@at 2026-12-01T09:00" for one slot.
    *
-   * Daylight saving: an hour field of every hour follows elapsed time. Of named hours, times in the
-   * gap fire once at the end of the gap, and a repeated time fires once, the first time; a minute
-   * that is a wildcard or a step follows elapsed time through a repeated hour.
+   * When clocks change: an hour field that allows every hour follows elapsed time. For named hours,
+   * times in the gap fire once, at the end of the gap, and a time that repeats fires once, the
+   * first time. A minute field that is a wildcard or has a step follows elapsed time through a
+   * repeated hour.
    *
    * @generated from field: string schedule = 6;
    */
   schedule: string;
 
   /**
-   * Zone of the schedule: a name or a link of the IANA database, for example "Europe/Berlin", and
-   * no abbreviation. Empty means UTC.
+   * The time zone of the schedule: a name or a link of the IANA database, for example
+   * "Europe/Berlin", but no abbreviation; empty: UTC. At most 64 bytes.
    *
    * @generated from field: string time_zone = 7;
    */
   timeZone: string;
 
   /**
-   * Default SKIP.
+   * The policy for slots that are due while a run is active. Default SKIP.
    *
    * @generated from field: pinion.v1.OverlapPolicy overlap = 8;
    */
   overlap: OverlapPolicy;
 
   /**
-   * Default COLLAPSE.
+   * The policy for slots of a downtime. Default COLLAPSE.
    *
    * @generated from field: pinion.v1.CatchupPolicy catchup = 9;
    */
   catchup: CatchupPolicy;
 
   /**
-   * Slots older than this are missed, whatever the policy. Default 24 h; 1 min to 30 days.
+   * The catch-up window: older slots are missed, with every policy. 1 min to 30 days; default 24 h.
    *
    * @generated from field: google.protobuf.Duration catchup_window = 10;
    */
   catchupWindow?: Duration | undefined;
 
   /**
-   * Every slot is due a fixed offset later, from 0 to this, the same each time, derived from the
-   * watcher's id. 0 to 1 h; default 0.
+   * The greatest jitter. Every slot is due later by a fixed time between 0 and this value, which is
+   * derived from the id of the watcher. 0 to 1 h; default 0.
    *
    * @generated from field: google.protobuf.Duration jitter = 11;
    */
   jitter?: Duration | undefined;
 
   /**
-   * No scheduled run sooner than this after the last run's start. 0 to 30 days; default 0.
+   * The shortest time from the start of the last run to the next scheduled run. 0 to 30 days;
+   * default 0.
    *
    * @generated from field: google.protobuf.Duration min_cooldown = 12;
    */
   minCooldown?: Duration | undefined;
 
   /**
-   * A run that has not started this long after it became due is skipped as offline_expired. 1 s to
-   * 30 days; default none.
+   * The start deadline: a run that has not started this long after its due time is skipped as
+   * OFFLINE_EXPIRED. 1 s to 30 days; default none.
    *
    * @generated from field: google.protobuf.Duration start_deadline = 13;
    */
   startDeadline?: Duration | undefined;
 
   /**
-   * How long one attempt may take. 1 s to 7 days; default 1 h.
+   * The longest time of one attempt. 1 s to 7 days; default 1 h.
    *
    * @generated from field: google.protobuf.Duration timeout = 14;
    */
   timeout?: Duration | undefined;
 
   /**
-   * Attempts per run. 1 to 20; 0 means 1.
+   * The most attempts of a run. 1 to 20; 0 means 1.
    *
    * @generated from field: int32 max_attempts = 15;
    */
   maxAttempts: number;
 
   /**
-   * What the device shows on its desktop. Default NONE.
+   * When the device shows a notification on its desktop. Default NONE.
    *
    * @generated from field: pinion.v1.Notification notification = 16;
    */
   notification: Notification;
 
   /**
-   * JSON schema of the result that the agent is asked for; handed to the agent. At most 64 KiB as
-   * JSON.
+   * The JSON schema of the structured result, which the device gives to the agent; absent: none. At
+   * most 64 KiB as JSON.
    *
    * @generated from field: google.protobuf.Struct extraction_schema = 17;
    */
   extractionSchema?: JsonObject | undefined;
 
   /**
-   * The workspace of its device to work in, by name; empty: the agent's default, else the
-   * executor's own directory.
+   * The name of the workspace on the device; empty: the workspace of the agent, or, without one,
+   * the directory of the executor. At most 64 of a-z, 0-9, ".", "_" and "-".
    *
    * @generated from field: string workspace = 18;
    */
   workspace: string;
 
   /**
-   * What one run may use; the device stops the agent at it. Absent: no bound.
+   * The budget of one run; the device stops the agent when the budget is used up. Absent: no bound.
    *
    * @generated from field: pinion.v1.Budget run_budget = 19;
    */
   runBudget?: Budget | undefined;
 
   /**
-   * What its runs of one day (UTC) may use; slots are skipped as `budget` when it is used up.
-   * Absent: no bound.
+   * The budget of all runs of one day (UTC). Slots are skipped as BUDGET after the budget is used
+   * up. Absent: no bound.
    *
    * @generated from field: pinion.v1.Budget day_budget = 20;
    */
   dayBudget?: Budget | undefined;
 
   /**
-   * What becomes of its agent's questions.
+   * The policy for questions of the agent.
    *
    * @generated from field: pinion.v1.QuestionPolicy questions = 21;
    */
   questions?: QuestionPolicy | undefined;
 
   /**
-   * What a run begins with. Default FRESH.
+   * The session with which a run begins. Default FRESH.
    *
    * @generated from field: pinion.v1.ContinueMode continue_mode = 22;
    */
   continueMode: ContinueMode;
 
   /**
-   * Watchers whose ends start this one, by id or slug; answers hold slugs. The run is started in
-   * the transaction that stores the other one's result, with the input `{run, result}` that
-   * `after_condition` sees. INVALID_ARGUMENT for a circle, and for chains of more than 10. At most
-   * 10.
+   * The watchers whose ended runs start a run of this watcher, by id or slug; answers contain
+   * slugs. At most 10, of 1 to 100 bytes each. The transaction that stores the result of the other
+   * run also starts the run of this watcher, with the input `{run, result}`, which
+   * `after_condition` reads, too. INVALID_ARGUMENT for a circle, for an unknown watcher, and for a
+   * chain of more than 10 watchers after the first.
    *
    * @generated from field: repeated string after = 23;
    */
   after: string[];
 
   /**
-   * A CEL expression over the run that ended: `run.status == "completed" &&
-   * result.structured.severity > 3`. `run` has id, watcher, status, reason, source, attempt,
-   * exit_code and attention; `result` has text, structured and output. Empty: it completed. An
-   * error means no, and is an event. At most 4,000 bytes.
+   * A CEL expression over the ended run. The run of this watcher starts if the expression is true,
+   * for example `run.status == "completed" && result.structured.severity > 3`. `run` has id,
+   * watcher, status, reason, source, attempt, exit_code and attention; `result` has text,
+   * structured and output. Empty: the ended run must have completed. An error in the expression
+   * means false, and is recorded as an event. At most 4,000 bytes.
    *
    * @generated from field: string after_condition = 24;
    */
   afterCondition: string;
 
   /**
-   * Dotted paths within an input that are never shown, for example "sender.email" or
-   * "commits.*.author": the agent has them, and whoever reads a run or a delivery sees
-   * "[redacted]". At most 50 of at most 200 bytes.
+   * Dotted paths of values in an input that are never shown, for example "sender.email" or
+   * "commits.*.author". The agent gets the values; the readers of a run or a delivery see
+   * "[redacted]". At most 50, of at most 200 bytes each.
    *
    * @generated from field: repeated string redact = 25;
    */
   redact: string[];
 
   /**
-   * In place of `device_id`: a condition in CEL over `os` ("macos", "linux", "windows", "ios",
-   * "android", "browser"), `arch` ("arm64", "x64", …) and `labels`, for example `os == "macos" &&
-   * "gpu" in labels`. A run goes to one online device that matches and has a free slot, the least
-   * busy first, of those that the watcher's last editor (and who triggered the run, if somebody
-   * did) may use. At most 1,000 characters, 250 parts, and no loop within a loop. Empty: it selects
-   * nothing.
+   * A CEL condition that selects devices, instead of `device_id`, for example
+   * `os == "macos" && "gpu" in labels`; empty: no selector. The condition reads `os` ("macos",
+   * "linux", "windows", "ios", "android", "browser"), `arch` ("arm64", "x64", …) and `labels`. A
+   * run goes to one matching device that is online and has a free slot, the least busy device
+   * first. The last editor of the watcher must have the right to use the device, and so must the
+   * caller of a trigger. At most 1,000 characters and 250 parts, without a loop in a loop.
    *
    * @generated from field: string selector = 26;
    */
   selector: string;
 
   /**
-   * On how many of the devices that match. Default ONE. ALL needs a selector.
+   * The number of matching devices on which a run takes place. Default ONE. ALL needs a selector.
    *
    * @generated from field: pinion.v1.SpreadMode spread = 27;
    */
   spread: SpreadMode;
 
   /**
-   * Its runs are active only while few others of the group are. Absent: it is in no group.
+   * The group that limits active runs; absent: no group.
    *
    * @generated from field: pinion.v1.ConcurrencyGroup group = 28;
    */
   group?: ConcurrencyGroup | undefined;
 
   /**
-   * Among runs that wait for a device by selector, for their group or for a rate limit, those with
-   * a higher priority begin first, and of one priority those that were due first. -100 to 100;
-   * default 0. Needs a selector, a group or a rate limit.
+   * The priority among runs that wait for a device by selector, for their group or for a rate
+   * limit. A higher priority begins first; with equal priority, the run with the earlier due time
+   * begins first. -100 to 100; default 0. Needs a selector, a group or a rate limit.
    *
    * @generated from field: int32 priority = 29;
    */
   priority: number;
 
   /**
-   * Its runs begin only so often. Absent: no limit.
+   * The rate limit for the start of runs; absent: no limit.
    *
    * @generated from field: pinion.v1.RateLimit rate_limit = 30;
    */
   rateLimit?: RateLimit | undefined;
 
   /**
-   * Where its results and questions are told, in this order; of what stands on a device, only by
-   * those who may read it. At most 20.
+   * The destinations that get results and questions, and when. At most 20. PERMISSION_DENIED if the
+   * watcher is pinned to a device that the caller may not read. With `notify`, a selector finds
+   * only devices that the last editor of the watcher may read.
    *
    * @generated from field: repeated pinion.v1.Notify notify = 31;
    */
@@ -277,29 +283,30 @@ export declare type WatcherSpec = Message<"pinion.v1.WatcherSpec"> & {
 export declare const WatcherSpecSchema: GenMessage<WatcherSpec>;
 
 /**
- * A group of watchers of which few run at once.
+ * A group of watchers with few active runs at once.
  *
  * @generated from message pinion.v1.ConcurrencyGroup
  */
 export declare type ConcurrencyGroup = Message<"pinion.v1.ConcurrencyGroup"> & {
   /**
-   * Its name in the org; watchers that say the same one are in it. 1 to 63 of a-z, 0-9, ".", "_",
-   * "-" and "/".
+   * The name of the group in the org. Watchers with the same name share the group. 1 to 63 of a-z,
+   * 0-9, ".", "_", "-" and "/", beginning with a letter or digit.
    *
    * @generated from field: string name = 1;
    */
   name: string;
 
   /**
-   * Runs of it that are active at once, on a device or on their way to one. 1 to 1,000; 0 means 1.
-   * Where its watchers differ, the smallest of those that have a live run counts.
+   * The most runs of the group that are active at once, on a device or on their way to a device. 1
+   * to 1,000; 0 means 1. If the watchers of the group differ, the smallest value among the watchers
+   * with a live run counts.
    *
    * @generated from field: int32 max = 2;
    */
   max: number;
 
   /**
-   * What is counted together. Default ORG. DEVICE needs a device or a selector.
+   * The scope of the count. Default ORG. DEVICE needs a device or a selector.
    *
    * @generated from field: pinion.v1.GroupScope scope = 3;
    */
@@ -313,23 +320,25 @@ export declare type ConcurrencyGroup = Message<"pinion.v1.ConcurrencyGroup"> & {
 export declare const ConcurrencyGroupSchema: GenMessage<ConcurrencyGroup>;
 
 /**
- * How often runs begin that share something scarce, such as a provider's quota.
+ * A limit on the number of runs that begin in a span of time, for runs that share a scarce
+ * resource, such as a provider's quota.
  *
  * @generated from message pinion.v1.RateLimit
  */
 export declare type RateLimit = Message<"pinion.v1.RateLimit"> & {
   /**
-   * Names what they share in the org; watchers that say the same key share the limit. 1 to 63 of
-   * a-z, 0-9, ".", "_", "-" and "/".
+   * The key of the limit in the org. Watchers with the same key share the limit. 1 to 63 of a-z,
+   * 0-9, ".", "_", "-" and "/", beginning with a letter or digit.
    *
    * @generated from field: string key = 1;
    */
   key: string;
 
   /**
-   * Runs that begin within any 60 s. 1 to 1,000; 0: only what agents are told. Where watchers
-   * differ, each run keeps its own. When an agent of the key is told to come later (retry later,
-   * HTTP 429), no run of the key begins before then.
+   * The most runs that begin within any 60 s. 1 to 1,000; 0: no fixed number, only the delays that
+   * providers demand. If the watchers of the key differ, each run keeps its own number. If a
+   * provider tells an agent of the key to come later (retry later, HTTP 429), no run of the key
+   * begins before then.
    *
    * @generated from field: int32 per_minute = 2;
    */
@@ -343,143 +352,144 @@ export declare type RateLimit = Message<"pinion.v1.RateLimit"> & {
 export declare const RateLimitSchema: GenMessage<RateLimit>;
 
 /**
- * A watcher.
+ * A watcher with its state.
  *
  * @generated from message pinion.v1.Watcher
  */
 export declare type Watcher = Message<"pinion.v1.Watcher"> & {
   /**
-   * UUID.
+   * The id of the watcher. UUID.
    *
    * @generated from field: string id = 1;
    */
   id: string;
 
   /**
-   * Unique within the org.
+   * The slug, unique within the org.
    *
    * @generated from field: string slug = 2;
    */
   slug: string;
 
   /**
-   * What people decided.
+   * The part that people decide.
    *
    * @generated from field: pinion.v1.WatcherSpec spec = 3;
    */
   spec?: WatcherSpec | undefined;
 
   /**
-   * Grows by one with every edit.
+   * The version, which grows by one with every edit.
    *
    * @generated from field: int32 version = 4;
    */
   version: number;
 
   /**
-   * Whether the schedule fires.
+   * The state of the watcher.
    *
    * @generated from field: pinion.v1.WatcherStatus status = 5;
    */
   status: WatcherStatus;
 
   /**
-   * Why it is paused.
+   * The reason for the pause; empty if the watcher is not paused.
    *
    * @generated from field: string paused_reason = 6;
    */
   pausedReason: string;
 
   /**
-   * The next slot of the schedule; absent for a manual or paused watcher.
+   * The next slot of the schedule; absent for a watcher without a schedule and for a paused
+   * watcher.
    *
    * @generated from field: google.protobuf.Timestamp next_slot_at = 7;
    */
   nextSlotAt?: Timestamp | undefined;
 
   /**
-   * When that slot is due: the slot plus the jitter.
+   * The moment when that slot is due: the slot plus the jitter.
    *
    * @generated from field: google.protobuf.Timestamp next_due_at = 8;
    */
   nextDueAt?: Timestamp | undefined;
 
   /**
-   * A slot that waits for the end of the active run.
+   * The slot that waits for the end of the active run; absent: none.
    *
    * @generated from field: google.protobuf.Timestamp queued_slot_at = 9;
    */
   queuedSlotAt?: Timestamp | undefined;
 
   /**
-   * End of the last run that reported back.
+   * The end of the last run whose device reported the end.
    *
    * @generated from field: google.protobuf.Timestamp last_fired_at = 10;
    */
   lastFiredAt?: Timestamp | undefined;
 
   /**
-   * Failures since the last success.
+   * The number of failed runs since the last completed run.
    *
    * @generated from field: int32 consecutive_failures = 11;
    */
   consecutiveFailures: number;
 
   /**
-   * Backed off until then after failures.
+   * The moment until which Pinion skips slots after failures; absent: no backoff.
    *
    * @generated from field: google.protobuf.Timestamp backoff_until = 12;
    */
   backoffUntil?: Timestamp | undefined;
 
   /**
-   * The run that is pending, claimed or running.
+   * The id of the run that is pending, claimed or running; empty: none.
    *
    * @generated from field: string active_run_id = 13;
    */
   activeRunId: string;
 
   /**
-   * When it was created.
+   * The moment of the creation.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 14;
    */
   createdAt?: Timestamp | undefined;
 
   /**
-   * When it was last edited.
+   * The moment of the last edit.
    *
    * @generated from field: google.protobuf.Timestamp updated_at = 15;
    */
   updatedAt?: Timestamp | undefined;
 
   /**
-   * Why its due slots are skipped as no_executor at present: its device was deleted or has no such
-   * executor or workspace, or its agent does not exist. Empty: they are not. With an agent that is
-   * made again under the same id, or a device that has it when it connects again, it goes on by
-   * itself.
+   * Why due slots are skipped as NO_EXECUTOR at present: the device was deleted, or has no such
+   * executor or workspace, or the agent does not exist. Empty: due slots are not skipped for this
+   * reason. If an agent with the same id is created, or the device connects with the executor or
+   * workspace, the watcher continues by itself.
    *
    * @generated from field: string no_executor_reason = 16;
    */
   noExecutorReason: string;
 
   /**
-   * Due slots that were skipped as no_executor since its last run.
+   * The number of due slots that were skipped as NO_EXECUTOR since the last run.
    *
    * @generated from field: int32 unrunnable_slots = 17;
    */
   unrunnableSlots: number;
 
   /**
-   * Its runs that have ended, newest first, at most 30. Only with `include_recent_runs`.
+   * The ended runs of the watcher, newest first, at most 30. Set only with `include_recent_runs`.
    *
    * @generated from field: repeated pinion.v1.RunSummary recent_runs = 18;
    */
   recentRuns: RunSummary[];
 
   /**
-   * The next slots of the schedule, at most 3, the first of them `next_slot_at`; none for a manual
-   * or paused watcher. Only with `include_next_slots`.
+   * The next slots of the schedule, at most 3, beginning with `next_slot_at`; empty for a watcher
+   * without a schedule and for a paused watcher. Set only with `include_next_slots`.
    *
    * @generated from field: repeated google.protobuf.Timestamp next_slots = 19;
    */
@@ -493,14 +503,14 @@ export declare type Watcher = Message<"pinion.v1.Watcher"> & {
 export declare const WatcherSchema: GenMessage<Watcher>;
 
 /**
- * See CreateWatcher.
+ * The request of CreateWatcher.
  *
  * @generated from message pinion.v1.CreateWatcherRequest
  */
 export declare type CreateWatcherRequest = Message<"pinion.v1.CreateWatcherRequest"> & {
   /**
-   * 1 to 63 of a-z, 0-9 and "-", starting with a letter or digit; not a UUID. Empty: made from the
-   * name.
+   * The slug: 1 to 63 of a-z, 0-9 and "-", beginning with a letter or digit, but no UUID; empty:
+   * Pinion makes the slug from the name.
    *
    * @generated from field: string slug = 1;
    */
@@ -514,16 +524,17 @@ export declare type CreateWatcherRequest = Message<"pinion.v1.CreateWatcherReque
   spec?: WatcherSpec | undefined;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
-   * returns the first one's watcher. At most 100 bytes; empty: every call is a new one.
+   * An id of the call, chosen by the caller, which makes the call safe to repeat: within a day, a
+   * repeat by the same caller returns the watcher of the first call. At most 100 bytes; empty:
+   * every call is a new call.
    *
    * @generated from field: string request_id = 3;
    */
   requestId: string;
 
   /**
-   * Checks everything and answers as if, but changes nothing; only the org's limit of watchers is
-   * answered by `watchers_left` and refuses nothing.
+   * Whether the call only checks the request and answers as the real call would, without a change.
+   * The quota of watchers does not refuse such a call; the answer has `watchers_left` instead.
    *
    * @generated from field: bool dry_run = 4;
    */
@@ -537,20 +548,22 @@ export declare type CreateWatcherRequest = Message<"pinion.v1.CreateWatcherReque
 export declare const CreateWatcherRequestSchema: GenMessage<CreateWatcherRequest>;
 
 /**
- * See CreateWatcher.
+ * The response of CreateWatcher.
  *
  * @generated from message pinion.v1.CreateWatcherResponse
  */
 export declare type CreateWatcherResponse = Message<"pinion.v1.CreateWatcherResponse"> & {
   /**
-   * The watcher; with `dry_run`, as it would be, under an id that is nobody's.
+   * The watcher; with `dry_run` the watcher as the real call would create the watcher, under an id
+   * that does not exist.
    *
    * @generated from field: pinion.v1.Watcher watcher = 1;
    */
   watcher?: Watcher | undefined;
 
   /**
-   * How many more watchers the org may have, this one not counted yet. Only with `dry_run`.
+   * How many more watchers the org may have, before this watcher is counted. Set only with
+   * `dry_run`.
    *
    * @generated from field: int32 watchers_left = 2;
    */
@@ -564,27 +577,27 @@ export declare type CreateWatcherResponse = Message<"pinion.v1.CreateWatcherResp
 export declare const CreateWatcherResponseSchema: GenMessage<CreateWatcherResponse>;
 
 /**
- * See GetWatcher.
+ * The request of GetWatcher.
  *
  * @generated from message pinion.v1.GetWatcherRequest
  */
 export declare type GetWatcherRequest = Message<"pinion.v1.GetWatcherRequest"> & {
   /**
-   * Id or slug.
+   * The watcher: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
 
   /**
-   * Fills in `recent_runs`.
+   * The answer contains `recent_runs`.
    *
    * @generated from field: bool include_recent_runs = 2;
    */
   includeRecentRuns: boolean;
 
   /**
-   * Fills in `next_slots`.
+   * The answer contains `next_slots`.
    *
    * @generated from field: bool include_next_slots = 3;
    */
@@ -598,7 +611,7 @@ export declare type GetWatcherRequest = Message<"pinion.v1.GetWatcherRequest"> &
 export declare const GetWatcherRequestSchema: GenMessage<GetWatcherRequest>;
 
 /**
- * See GetWatcher.
+ * The response of GetWatcher.
  *
  * @generated from message pinion.v1.GetWatcherResponse
  */
@@ -618,41 +631,41 @@ export declare type GetWatcherResponse = Message<"pinion.v1.GetWatcherResponse">
 export declare const GetWatcherResponseSchema: GenMessage<GetWatcherResponse>;
 
 /**
- * See ListWatchers.
+ * The request of ListWatchers.
  *
  * @generated from message pinion.v1.ListWatchersRequest
  */
 export declare type ListWatchersRequest = Message<"pinion.v1.ListWatchersRequest"> & {
   /**
-   * 1 to 500; 0 means 50.
+   * The largest number of entries on the page. 1 to 500; 0 means 50.
    *
    * @generated from field: int32 page_size = 1;
    */
   pageSize: number;
 
   /**
-   * `next_page_token` of the page before; empty for the first.
+   * The `next_page_token` of the previous page; empty for the first page. At most 1,000 bytes.
    *
    * @generated from field: string page_token = 2;
    */
   pageToken: string;
 
   /**
-   * Only watchers pinned to this device.
+   * Only watchers that are pinned to this device; empty: all watchers.
    *
    * @generated from field: string device_id = 3;
    */
   deviceId: string;
 
   /**
-   * Fills in `recent_runs`.
+   * The answer contains `recent_runs`.
    *
    * @generated from field: bool include_recent_runs = 4;
    */
   includeRecentRuns: boolean;
 
   /**
-   * Fills in `next_slots`.
+   * The answer contains `next_slots`.
    *
    * @generated from field: bool include_next_slots = 5;
    */
@@ -666,7 +679,7 @@ export declare type ListWatchersRequest = Message<"pinion.v1.ListWatchersRequest
 export declare const ListWatchersRequestSchema: GenMessage<ListWatchersRequest>;
 
 /**
- * See ListWatchers.
+ * The response of ListWatchers.
  *
  * @generated from message pinion.v1.ListWatchersResponse
  */
@@ -679,7 +692,7 @@ export declare type ListWatchersResponse = Message<"pinion.v1.ListWatchersRespon
   watchers: Watcher[];
 
   /**
-   * Empty on the last page.
+   * The token for the next page; empty on the last page.
    *
    * @generated from field: string next_page_token = 2;
    */
@@ -693,44 +706,44 @@ export declare type ListWatchersResponse = Message<"pinion.v1.ListWatchersRespon
 export declare const ListWatchersResponseSchema: GenMessage<ListWatchersResponse>;
 
 /**
- * See UpdateWatcher.
+ * The request of UpdateWatcher.
  *
  * @generated from message pinion.v1.UpdateWatcherRequest
  */
 export declare type UpdateWatcherRequest = Message<"pinion.v1.UpdateWatcherRequest"> & {
   /**
-   * Id or slug.
+   * The watcher: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
 
   /**
-   * The new values of the fields that the mask names. Its rules are checked on the whole that
-   * results.
+   * The new values of the fields that the mask names. The rules of WatcherSpec are checked on the
+   * resulting spec.
    *
    * @generated from field: pinion.v1.WatcherSpec spec = 2;
    */
   spec?: WatcherSpec | undefined;
 
   /**
-   * Fields of `spec`, for example "schedule,time_zone". A named field that is not set is cleared to
-   * its default.
+   * The names of the fields of `spec` to change, for example "schedule,time_zone". A named field
+   * without a value gets its default.
    *
    * @generated from field: google.protobuf.FieldMask update_mask = 3;
    */
   updateMask?: FieldMask | undefined;
 
   /**
-   * If not 0: the version that the caller saw.
+   * The version that the caller read; 0: any version.
    *
    * @generated from field: int32 expected_version = 4;
    */
   expectedVersion: number;
 
   /**
-   * Checks everything and answers as if, but changes nothing: slots that are due are left to the
-   * schedule, too.
+   * Whether the call only checks the request and answers as the real call would, without a change.
+   * Slots that are due stay with the schedule.
    *
    * @generated from field: bool dry_run = 5;
    */
@@ -744,13 +757,13 @@ export declare type UpdateWatcherRequest = Message<"pinion.v1.UpdateWatcherReque
 export declare const UpdateWatcherRequestSchema: GenMessage<UpdateWatcherRequest>;
 
 /**
- * See UpdateWatcher.
+ * The response of UpdateWatcher.
  *
  * @generated from message pinion.v1.UpdateWatcherResponse
  */
 export declare type UpdateWatcherResponse = Message<"pinion.v1.UpdateWatcherResponse"> & {
   /**
-   * The watcher; with `dry_run`, as it would be.
+   * The watcher; with `dry_run` the watcher as the real call would leave the watcher.
    *
    * @generated from field: pinion.v1.Watcher watcher = 1;
    */
@@ -764,13 +777,13 @@ export declare type UpdateWatcherResponse = Message<"pinion.v1.UpdateWatcherResp
 export declare const UpdateWatcherResponseSchema: GenMessage<UpdateWatcherResponse>;
 
 /**
- * See DeleteWatcher.
+ * The request of DeleteWatcher.
  *
  * @generated from message pinion.v1.DeleteWatcherRequest
  */
 export declare type DeleteWatcherRequest = Message<"pinion.v1.DeleteWatcherRequest"> & {
   /**
-   * Id or slug.
+   * The watcher: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
@@ -784,7 +797,7 @@ export declare type DeleteWatcherRequest = Message<"pinion.v1.DeleteWatcherReque
 export declare const DeleteWatcherRequestSchema: GenMessage<DeleteWatcherRequest>;
 
 /**
- * See DeleteWatcher.
+ * The response of DeleteWatcher.
  *
  * @generated from message pinion.v1.DeleteWatcherResponse
  */
@@ -798,20 +811,20 @@ export declare type DeleteWatcherResponse = Message<"pinion.v1.DeleteWatcherResp
 export declare const DeleteWatcherResponseSchema: GenMessage<DeleteWatcherResponse>;
 
 /**
- * See PauseWatcher.
+ * The request of PauseWatcher.
  *
  * @generated from message pinion.v1.PauseWatcherRequest
  */
 export declare type PauseWatcherRequest = Message<"pinion.v1.PauseWatcherRequest"> & {
   /**
-   * Id or slug.
+   * The watcher: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
 
   /**
-   * Shown to people. At most 500 bytes.
+   * The reason for people. At most 500 bytes.
    *
    * @generated from field: string reason = 2;
    */
@@ -825,7 +838,7 @@ export declare type PauseWatcherRequest = Message<"pinion.v1.PauseWatcherRequest
 export declare const PauseWatcherRequestSchema: GenMessage<PauseWatcherRequest>;
 
 /**
- * See PauseWatcher.
+ * The response of PauseWatcher.
  *
  * @generated from message pinion.v1.PauseWatcherResponse
  */
@@ -845,13 +858,13 @@ export declare type PauseWatcherResponse = Message<"pinion.v1.PauseWatcherRespon
 export declare const PauseWatcherResponseSchema: GenMessage<PauseWatcherResponse>;
 
 /**
- * See ResumeWatcher.
+ * The request of ResumeWatcher.
  *
  * @generated from message pinion.v1.ResumeWatcherRequest
  */
 export declare type ResumeWatcherRequest = Message<"pinion.v1.ResumeWatcherRequest"> & {
   /**
-   * Id or slug.
+   * The watcher: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
@@ -865,7 +878,7 @@ export declare type ResumeWatcherRequest = Message<"pinion.v1.ResumeWatcherReque
 export declare const ResumeWatcherRequestSchema: GenMessage<ResumeWatcherRequest>;
 
 /**
- * See ResumeWatcher.
+ * The response of ResumeWatcher.
  *
  * @generated from message pinion.v1.ResumeWatcherResponse
  */
@@ -885,30 +898,30 @@ export declare type ResumeWatcherResponse = Message<"pinion.v1.ResumeWatcherResp
 export declare const ResumeWatcherResponseSchema: GenMessage<ResumeWatcherResponse>;
 
 /**
- * See TriggerWatcher.
+ * The request of TriggerWatcher.
  *
  * @generated from message pinion.v1.TriggerWatcherRequest
  */
 export declare type TriggerWatcherRequest = Message<"pinion.v1.TriggerWatcherRequest"> & {
   /**
-   * Id or slug.
+   * The watcher: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
 
   /**
-   * Chosen by the caller, for a call that may be repeated: within a day a repeat by the same caller
-   * answers as the first one did, with the run as it is now, also if that has ended. At most 100
-   * bytes; empty: every call is a new one.
+   * An id of the call, chosen by the caller, which makes the call safe to repeat: within a day, a
+   * repeat by the same caller gets the answer of the first call, with the run in its present state,
+   * also after the end of the run. At most 100 bytes; empty: every call is a new call.
    *
    * @generated from field: string request_id = 2;
    */
   requestId: string;
 
   /**
-   * What the run is about: any JSON, at most 64 KiB of it. The prompt refers to its values as `{{
-   * input.commit.sha }}`.
+   * The input of the run: any JSON, at most 64 KiB. The prompt refers to its values as
+   * `{{ input.commit.sha }}`.
    *
    * @generated from field: google.protobuf.Value input = 3;
    */
@@ -922,13 +935,13 @@ export declare type TriggerWatcherRequest = Message<"pinion.v1.TriggerWatcherReq
 export declare const TriggerWatcherRequestSchema: GenMessage<TriggerWatcherRequest>;
 
 /**
- * See TriggerWatcher.
+ * The response of TriggerWatcher.
  *
  * @generated from message pinion.v1.TriggerWatcherResponse
  */
 export declare type TriggerWatcherResponse = Message<"pinion.v1.TriggerWatcherResponse"> & {
   /**
-   * The new run, or the active one; with another input while one was active and `overlap` SKIP, the
+   * The new run, or the active run. With another input during an active run and `overlap` SKIP: the
    * skipped run.
    *
    * @generated from field: pinion.v1.Run run = 1;
@@ -936,16 +949,16 @@ export declare type TriggerWatcherResponse = Message<"pinion.v1.TriggerWatcherRe
   run?: Run | undefined;
 
   /**
-   * The run was there already, with an equal input; or, with `queued_run_id`, an equal input waits
-   * already.
+   * Whether a run with an equal input existed before the call; with `queued_run_id`, whether an
+   * equal input waited before the call.
    *
    * @generated from field: bool already_queued = 2;
    */
   alreadyQueued: boolean;
 
   /**
-   * Set where the input waits for the end of the active run, `run`: the id that its own run will
-   * have.
+   * The id that the run of a waiting input will have; empty: the input does not wait. An input
+   * waits for the end of the active run, `run`.
    *
    * @generated from field: string queued_run_id = 3;
    */
@@ -959,41 +972,42 @@ export declare type TriggerWatcherResponse = Message<"pinion.v1.TriggerWatcherRe
 export declare const TriggerWatcherResponseSchema: GenMessage<TriggerWatcherResponse>;
 
 /**
- * See PreviewSchedule.
+ * The request of PreviewSchedule.
  *
  * @generated from message pinion.v1.PreviewScheduleRequest
  */
 export declare type PreviewScheduleRequest = Message<"pinion.v1.PreviewScheduleRequest"> & {
   /**
-   * A watcher's schedule (id or slug) …
+   * The watcher whose schedule is previewed, by its id or slug. At most 100 bytes. Exactly one of
+   * `watcher_id` and `schedule` is set.
    *
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
 
   /**
-   * … or this one.
+   * The schedule that is previewed. At most 200 bytes.
    *
    * @generated from field: string schedule = 2;
    */
   schedule: string;
 
   /**
-   * IANA zone of `schedule`; empty means UTC.
+   * The time zone of `schedule`, by its IANA name; empty: UTC. At most 64 bytes.
    *
    * @generated from field: string time_zone = 3;
    */
   timeZone: string;
 
   /**
-   * 1 to 100; 0 means 5.
+   * The number of slots. 1 to 100; 0 means 5.
    *
    * @generated from field: int32 count = 4;
    */
   count: number;
 
   /**
-   * Moments after this one; absent means now.
+   * The moment after which the slots begin; absent: now.
    *
    * @generated from field: google.protobuf.Timestamp after = 5;
    */
@@ -1007,20 +1021,20 @@ export declare type PreviewScheduleRequest = Message<"pinion.v1.PreviewScheduleR
 export declare const PreviewScheduleRequestSchema: GenMessage<PreviewScheduleRequest>;
 
 /**
- * See PreviewSchedule.
+ * The response of PreviewSchedule.
  *
  * @generated from message pinion.v1.PreviewScheduleResponse
  */
 export declare type PreviewScheduleResponse = Message<"pinion.v1.PreviewScheduleResponse"> & {
   /**
-   * The moments, ascending; fewer than asked for if the schedule ends.
+   * The slots, in ascending order; fewer than `count` if the schedule ends.
    *
    * @generated from field: repeated google.protobuf.Timestamp slots = 1;
    */
   slots: Timestamp[];
 
   /**
-   * The zone that was used.
+   * The time zone of the schedule.
    *
    * @generated from field: string time_zone = 2;
    */
@@ -1034,27 +1048,27 @@ export declare type PreviewScheduleResponse = Message<"pinion.v1.PreviewSchedule
 export declare const PreviewScheduleResponseSchema: GenMessage<PreviewScheduleResponse>;
 
 /**
- * See BackfillWatcher.
+ * The request of BackfillWatcher.
  *
  * @generated from message pinion.v1.BackfillWatcherRequest
  */
 export declare type BackfillWatcherRequest = Message<"pinion.v1.BackfillWatcherRequest"> & {
   /**
-   * Id or slug.
+   * The watcher: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
   watcherId: string;
 
   /**
-   * First moment, inclusive. At most 366 days ago.
+   * The start of the span, inclusive. At most 366 days ago.
    *
    * @generated from field: google.protobuf.Timestamp start = 2;
    */
   start?: Timestamp | undefined;
 
   /**
-   * Last moment, exclusive; not in the future. At most 500 slots may lie between the two.
+   * The end of the span, exclusive, and not in the future. The span may contain at most 500 slots.
    *
    * @generated from field: google.protobuf.Timestamp end = 3;
    */
@@ -1068,20 +1082,20 @@ export declare type BackfillWatcherRequest = Message<"pinion.v1.BackfillWatcherR
 export declare const BackfillWatcherRequestSchema: GenMessage<BackfillWatcherRequest>;
 
 /**
- * See BackfillWatcher.
+ * The response of BackfillWatcher.
  *
  * @generated from message pinion.v1.BackfillWatcherResponse
  */
 export declare type BackfillWatcherResponse = Message<"pinion.v1.BackfillWatcherResponse"> & {
   /**
-   * Slots that were asked for.
+   * The number of slots that the call accepted.
    *
    * @generated from field: int32 slots_accepted = 1;
    */
   slotsAccepted: number;
 
   /**
-   * Slots in the span that have a row already.
+   * The number of slots in the span that already had a run or a skipped run.
    *
    * @generated from field: int32 slots_present = 2;
    */
@@ -1095,13 +1109,13 @@ export declare type BackfillWatcherResponse = Message<"pinion.v1.BackfillWatcher
 export declare const BackfillWatcherResponseSchema: GenMessage<BackfillWatcherResponse>;
 
 /**
- * See ListWatcherRevisions.
+ * The request of ListWatcherRevisions.
  *
  * @generated from message pinion.v1.ListWatcherRevisionsRequest
  */
 export declare type ListWatcherRevisionsRequest = Message<"pinion.v1.ListWatcherRevisionsRequest"> & {
   /**
-   * Id or slug.
+   * The watcher: its id (UUID) or its slug. 1 to 100 bytes.
    *
    * @generated from field: string watcher_id = 1;
    */
@@ -1115,41 +1129,41 @@ export declare type ListWatcherRevisionsRequest = Message<"pinion.v1.ListWatcher
 export declare const ListWatcherRevisionsRequestSchema: GenMessage<ListWatcherRevisionsRequest>;
 
 /**
- * What runs of one version were told.
+ * One version of a watcher: the texts that the runs of the version got.
  *
  * @generated from message pinion.v1.WatcherRevision
  */
 export declare type WatcherRevision = Message<"pinion.v1.WatcherRevision"> & {
   /**
-   * The version.
+   * The number of the version.
    *
    * @generated from field: int32 version = 1;
    */
   version: number;
 
   /**
-   * The watcher's name.
+   * The name of the watcher.
    *
    * @generated from field: string name = 2;
    */
   name: string;
 
   /**
-   * What it asked for.
+   * The prompt.
    *
    * @generated from field: string prompt = 3;
    */
   prompt: string;
 
   /**
-   * The schema of its data; absent: none.
+   * The JSON schema of the structured result; absent: none.
    *
    * @generated from field: google.protobuf.Struct extraction_schema = 4;
    */
   extractionSchema?: JsonObject | undefined;
 
   /**
-   * When it was written.
+   * The moment when the version was written.
    *
    * @generated from field: google.protobuf.Timestamp created_at = 5;
    */
@@ -1163,13 +1177,13 @@ export declare type WatcherRevision = Message<"pinion.v1.WatcherRevision"> & {
 export declare const WatcherRevisionSchema: GenMessage<WatcherRevision>;
 
 /**
- * See ListWatcherRevisions.
+ * The response of ListWatcherRevisions.
  *
  * @generated from message pinion.v1.ListWatcherRevisionsResponse
  */
 export declare type ListWatcherRevisionsResponse = Message<"pinion.v1.ListWatcherRevisionsResponse"> & {
   /**
-   * The versions.
+   * The versions, newest first.
    *
    * @generated from field: repeated pinion.v1.WatcherRevision revisions = 1;
    */
@@ -1183,13 +1197,13 @@ export declare type ListWatcherRevisionsResponse = Message<"pinion.v1.ListWatche
 export declare const ListWatcherRevisionsResponseSchema: GenMessage<ListWatcherRevisionsResponse>;
 
 /**
- * What to do when a slot is due while a run of the watcher is active.
+ * The policy for slots that are due while a run of the watcher is active.
  *
  * @generated from enum pinion.v1.OverlapPolicy
  */
 export enum OverlapPolicy {
   /**
-   * Not set; means SKIP.
+   * The value is not set, which means SKIP.
    *
    * @generated from enum value: OVERLAP_POLICY_UNSPECIFIED = 0;
    */
@@ -1203,7 +1217,7 @@ export enum OverlapPolicy {
   SKIP = 1,
 
   /**
-   * The latest slot waits for the end of the active run; the ones it replaces are recorded as
+   * The latest slot waits for the end of the active run. Earlier waiting slots are recorded as
    * skipped.
    *
    * @generated from enum value: OVERLAP_POLICY_QUEUE_ONE = 2;
@@ -1211,9 +1225,9 @@ export enum OverlapPolicy {
   QUEUE_ONE = 2,
 
   /**
-   * What starts a run by an input (a trigger, a hook, the end of another run) waits for the end of
-   * the active run, and all of it runs, in the order in which it came; at most 100 wait, and what
-   * comes beyond is recorded as skipped. Slots are as for QUEUE_ONE.
+   * Starts with an input (a trigger, a hook, the end of another run) wait for the end of the active
+   * run, and all of them run, in the order of their arrival. At most 100 starts wait; further
+   * starts are recorded as skipped. Slots are treated as by QUEUE_ONE.
    *
    * @generated from enum value: OVERLAP_POLICY_QUEUE_ALL = 3;
    */
@@ -1226,27 +1240,27 @@ export enum OverlapPolicy {
 export declare const OverlapPolicySchema: GenEnum<OverlapPolicy>;
 
 /**
- * What to do with slots that were due while nobody could fire them.
+ * The policy for slots that were due during a downtime of Pinion.
  *
  * @generated from enum pinion.v1.CatchupPolicy
  */
 export enum CatchupPolicy {
   /**
-   * Not set; means COLLAPSE.
+   * The value is not set, which means COLLAPSE.
    *
    * @generated from enum value: CATCHUP_POLICY_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * The slots within the catch-up window become one run, for the latest of them.
+   * The slots within the catch-up window become one run, for the latest of the slots.
    *
    * @generated from enum value: CATCHUP_POLICY_COLLAPSE = 1;
    */
   COLLAPSE = 1,
 
   /**
-   * All are recorded as missed.
+   * All slots are recorded as missed.
    *
    * @generated from enum value: CATCHUP_POLICY_MISS = 2;
    */
@@ -1259,43 +1273,43 @@ export enum CatchupPolicy {
 export declare const CatchupPolicySchema: GenEnum<CatchupPolicy>;
 
 /**
- * Whether the schedule of a watcher fires.
+ * The states of a watcher.
  *
  * @generated from enum pinion.v1.WatcherStatus
  */
 export enum WatcherStatus {
   /**
-   * Not set.
+   * The value is not set.
    *
    * @generated from enum value: WATCHER_STATUS_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * It fires.
+   * The schedule is in force.
    *
    * @generated from enum value: WATCHER_STATUS_ACTIVE = 1;
    */
   ACTIVE = 1,
 
   /**
-   * It does not; `paused_reason` says why.
+   * The schedule is stopped; `paused_reason` says why.
    *
    * @generated from enum value: WATCHER_STATUS_PAUSED = 2;
    */
   PAUSED = 2,
 
   /**
-   * Its device was deleted: due slots are skipped as no_executor until it is pinned again or
-   * unpinned on purpose.
+   * The device of the watcher was deleted. Due slots are skipped as NO_EXECUTOR until a person pins
+   * the watcher to another device, or sets an empty `device_id`.
    *
    * @generated from enum value: WATCHER_STATUS_NO_EXECUTOR = 3;
    */
   NO_EXECUTOR = 3,
 
   /**
-   * Its schedule has no slot to come: the one of "@at" was recorded, as a run or as skipped. It can
-   * be triggered, and a new schedule wakes it.
+   * The schedule has no further slot, because the slot of "@at" was recorded as a run or as
+   * skipped. Triggers still work, and a new schedule makes the watcher active.
    *
    * @generated from enum value: WATCHER_STATUS_RESTING = 4;
    */
@@ -1308,28 +1322,28 @@ export enum WatcherStatus {
 export declare const WatcherStatusSchema: GenEnum<WatcherStatus>;
 
 /**
- * On which of the devices that match a selector a run takes place.
+ * The number of matching devices on which a run takes place.
  *
  * @generated from enum pinion.v1.SpreadMode
  */
 export enum SpreadMode {
   /**
-   * Not set; means ONE.
+   * The value is not set, which means ONE.
    *
    * @generated from enum value: SPREAD_MODE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * On one of them.
+   * One of the matching devices.
    *
    * @generated from enum value: SPREAD_MODE_ONE = 1;
    */
   ONE = 1,
 
   /**
-   * Once on each: the run becomes one for each device that matches when it is offered, also for one
-   * that is offline then.
+   * Every matching device, once. At the moment of the offer the run becomes one run for each
+   * matching device, also for devices that are offline.
    *
    * @generated from enum value: SPREAD_MODE_ALL = 2;
    */
@@ -1342,27 +1356,27 @@ export enum SpreadMode {
 export declare const SpreadModeSchema: GenEnum<SpreadMode>;
 
 /**
- * What a group counts together.
+ * The scope in which a group counts runs.
  *
  * @generated from enum pinion.v1.GroupScope
  */
 export enum GroupScope {
   /**
-   * Not set; means ORG.
+   * The value is not set, which means ORG.
    *
    * @generated from enum value: GROUP_SCOPE_UNSPECIFIED = 0;
    */
   UNSPECIFIED = 0,
 
   /**
-   * All runs of the group in the org.
+   * All runs of the group in the org count together.
    *
    * @generated from enum value: GROUP_SCOPE_ORG = 1;
    */
   ORG = 1,
 
   /**
-   * Those on one device; each device has its own count.
+   * The runs of the group on one device count together; each device has its own count.
    *
    * @generated from enum value: GROUP_SCOPE_DEVICE = 2;
    */
@@ -1375,16 +1389,20 @@ export enum GroupScope {
 export declare const GroupScopeSchema: GenEnum<GroupScope>;
 
 /**
- * Watchers: standing instructions, each a schedule, a prompt, an agent and, mostly, a device.
+ * The service for watchers. A watcher is a standing instruction: a schedule, a prompt, an agent and
+ * usually a device.
  *
- * `watcher_id` takes the id (a UUID) or the slug.
+ * `watcher_id` takes the id (a UUID) or the slug. Reading needs a token with the scope "read";
+ * every other call needs "write", and the right to use the device of the watcher
+ * (PERMISSION_DENIED). NOT_FOUND if the org has no such watcher.
  *
  * @generated from service pinion.v1.WatcherService
  */
 export declare const WatcherService: GenService<{
   /**
-   * A new watcher. ALREADY_EXISTS if the slug is taken; INVALID_ARGUMENT for a schedule that never
-   * fires or a zone that does not exist; NOT_FOUND for the agent or the device.
+   * Creates a watcher. ALREADY_EXISTS if the slug is taken. INVALID_ARGUMENT for a schedule that
+   * never fires, an unknown time zone, or a wrong field. NOT_FOUND if the agent or the device does
+   * not exist. RESOURCE_EXHAUSTED if the org has as many watchers as its quota allows.
    *
    * @generated from rpc pinion.v1.WatcherService.CreateWatcher
    */
@@ -1394,7 +1412,7 @@ export declare const WatcherService: GenService<{
     output: typeof CreateWatcherResponseSchema;
   },
   /**
-   * One watcher. NOT_FOUND.
+   * Returns one watcher. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.WatcherService.GetWatcher
    */
@@ -1404,7 +1422,7 @@ export declare const WatcherService: GenService<{
     output: typeof GetWatcherResponseSchema;
   },
   /**
-   * Watchers of the org, by slug.
+   * Lists the watchers of the org, ordered by slug.
    *
    * @generated from rpc pinion.v1.WatcherService.ListWatchers
    */
@@ -1414,8 +1432,9 @@ export declare const WatcherService: GenService<{
     output: typeof ListWatchersResponseSchema;
   },
   /**
-   * Changes the named fields. A changed schedule starts anew from now; slots that are due already
-   * are recorded under the old one. ABORTED if `expected_version` is not the version.
+   * Changes the named fields of a watcher. A changed schedule begins anew from now; slots that are
+   * already due are recorded under the old schedule. ABORTED if `expected_version` is not the
+   * current version.
    *
    * @generated from rpc pinion.v1.WatcherService.UpdateWatcher
    */
@@ -1425,8 +1444,8 @@ export declare const WatcherService: GenService<{
     output: typeof UpdateWatcherResponseSchema;
   },
   /**
-   * Removes the watcher; its active run is cancelled, its ended runs and windows stay until they
-   * expire.
+   * Deletes a watcher and cancels its active run. Ended runs and windows stay until the end of the
+   * retention.
    *
    * @generated from rpc pinion.v1.WatcherService.DeleteWatcher
    */
@@ -1436,8 +1455,9 @@ export declare const WatcherService: GenService<{
     output: typeof DeleteWatcherResponseSchema;
   },
   /**
-   * Stops the schedule, and cancels a run that was recorded ahead and is not due yet. Manual
-   * triggers still work. Pausing a paused watcher changes nothing.
+   * Stops the schedule of a watcher, and cancels a run that was recorded ahead and is not due yet.
+   * Triggers still work. Pausing a paused watcher changes nothing. FAILED_PRECONDITION if the
+   * device of the watcher was deleted.
    *
    * @generated from rpc pinion.v1.WatcherService.PauseWatcher
    */
@@ -1447,7 +1467,8 @@ export declare const WatcherService: GenService<{
     output: typeof PauseWatcherResponseSchema;
   },
   /**
-   * Starts the schedule again, from the next slot after now; clears the failure count.
+   * Starts the schedule of a watcher again, from the next slot after now, and sets the count of
+   * failures to 0. FAILED_PRECONDITION if the device of the watcher was deleted.
    *
    * @generated from rpc pinion.v1.WatcherService.ResumeWatcher
    */
@@ -1457,10 +1478,12 @@ export declare const WatcherService: GenService<{
     output: typeof ResumeWatcherResponseSchema;
   },
   /**
-   * A run now, whatever the schedule says, which it does not move. The active run and
-   * `already_queued` if there is one with an equal input; while one with another input is active,
-   * the watcher's `overlap` decides. INVALID_ARGUMENT, with its name, for a value that the prompt
-   * asks for and the input lacks.
+   * Starts a run now. The schedule stays as it is. If a run with an equal input is active, the
+   * answer is this run with `already_queued`. If a run with another input is active, the `overlap`
+   * of the watcher decides. INVALID_ARGUMENT if the input lacks a value that the prompt needs; the
+   * message names the value. FAILED_PRECONDITION if the agent or the device of the watcher was
+   * deleted, or if `day_budget` is used up. RESOURCE_EXHAUSTED if the org has as many active runs
+   * as its quota allows.
    *
    * @generated from rpc pinion.v1.WatcherService.TriggerWatcher
    */
@@ -1470,7 +1493,7 @@ export declare const WatcherService: GenService<{
     output: typeof TriggerWatcherResponseSchema;
   },
   /**
-   * The next moments at which a schedule would fire.
+   * Returns the next slots of a schedule.
    *
    * @generated from rpc pinion.v1.WatcherService.PreviewSchedule
    */
@@ -1480,8 +1503,9 @@ export declare const WatcherService: GenService<{
     output: typeof PreviewScheduleResponseSchema;
   },
   /**
-   * Asks for the slots of a span of the past that have no row yet. They run one after the other,
-   * oldest first.
+   * Records the past slots of a span that have no run yet. The runs start one after the other,
+   * oldest first. FAILED_PRECONDITION if the watcher has no schedule. INVALID_ARGUMENT if the span
+   * contains more than 500 slots.
    *
    * @generated from rpc pinion.v1.WatcherService.BackfillWatcher
    */
@@ -1491,7 +1515,7 @@ export declare const WatcherService: GenService<{
     output: typeof BackfillWatcherResponseSchema;
   },
   /**
-   * What the watcher said in each version, the newest first, at most 100. NOT_FOUND.
+   * Lists the versions of a watcher, newest first, at most 100. NOT_FOUND.
    *
    * @generated from rpc pinion.v1.WatcherService.ListWatcherRevisions
    */

@@ -211,7 +211,7 @@ export const OverlapPolicySchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_watcher, 0);
 
 /**
- * What to do when a slot is due while a run of the watcher is active.
+ * The policy for slots that are due while a run of the watcher is active.
  *
  * @generated from enum pinion.v1.OverlapPolicy
  */
@@ -225,7 +225,7 @@ export const CatchupPolicySchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_watcher, 1);
 
 /**
- * What to do with slots that were due while nobody could fire them.
+ * The policy for slots that were due during a downtime of Pinion.
  *
  * @generated from enum pinion.v1.CatchupPolicy
  */
@@ -239,7 +239,7 @@ export const WatcherStatusSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_watcher, 2);
 
 /**
- * Whether the schedule of a watcher fires.
+ * The states of a watcher.
  *
  * @generated from enum pinion.v1.WatcherStatus
  */
@@ -253,7 +253,7 @@ export const SpreadModeSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_watcher, 3);
 
 /**
- * On which of the devices that match a selector a run takes place.
+ * The number of matching devices on which a run takes place.
  *
  * @generated from enum pinion.v1.SpreadMode
  */
@@ -267,7 +267,7 @@ export const GroupScopeSchema = /*@__PURE__*/
   enumDesc(file_pinion_v1_watcher, 4);
 
 /**
- * What a group counts together.
+ * The scope in which a group counts runs.
  *
  * @generated from enum pinion.v1.GroupScope
  */
@@ -275,9 +275,12 @@ export const GroupScope = /*@__PURE__*/
   tsEnum(GroupScopeSchema);
 
 /**
- * Watchers: standing instructions, each a schedule, a prompt, an agent and, mostly, a device.
+ * The service for watchers. A watcher is a standing instruction: a schedule, a prompt, an agent and
+ * usually a device.
  *
- * `watcher_id` takes the id (a UUID) or the slug.
+ * `watcher_id` takes the id (a UUID) or the slug. Reading needs a token with the scope "read";
+ * every other call needs "write", and the right to use the device of the watcher
+ * (PERMISSION_DENIED). NOT_FOUND if the org has no such watcher.
  *
  * @generated from service pinion.v1.WatcherService
  */
