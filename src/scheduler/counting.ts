@@ -8,7 +8,7 @@ import type { Clock } from "./slots/clock.ts";
 /** Milliseconds between two looks at how many ends are counted one by one. */
 const everyMs = 60_000;
 /** Milliseconds until the next pass while more is left than a pass counts. */
-const moreMs = 1_000;
+const moreMs = 10_000;
 
 /**
  * Starts the counting of the open day's ends (store/work/service/open-day.ts), by one of the

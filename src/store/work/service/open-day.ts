@@ -25,7 +25,7 @@ export type Limits = {
   /** Milliseconds in which an end is usually committed; later ones are changes. */
   lagMs: number;
 };
-const limitsDefault: Limits = { endsMin: 2_000, endsMax: 50_000, countedFrom: 1_000, lagMs: 20_000 };
+const limitsDefault: Limits = { endsMin: 2_000, endsMax: 10_000, countedFrom: 1_000, lagMs: 20_000 };
 /** Milliseconds that a pass waits for the partition; ends wait behind it. */
 const lockMsMax = 500;
 /** An org without sums is looked at when it has this share of `countedFrom` in a pass. */
