@@ -16,6 +16,7 @@ import { inAnyOrder } from "../support/locks.ts";
 import { isLong } from "../support/long.ts";
 import { seedRunning } from "../support/rows.ts";
 import { policy } from "../support/surroundings.ts";
+import { checkFor } from "../support/timed-property.ts";
 
 const database = useDatabase({ per: "file" });
 const timeLimitMs = isLong ? 30_000 : 5_000;
@@ -115,14 +116,13 @@ const byRun = (a: Settled, b: Settled) => (a.runId < b.runId ? -1 : 1);
 
 test("R5: a completion ends its run as the settlement of everything does, for any run, watcher and report", async () => {
   const { db } = database;
-  const given = process.env.PINION_TEST_SEED;
-  const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
-  process.stdout.write(`completions: PINION_TEST_SEED=${seed}\n`);
   const running: Running[] = [];
   for (let made = 0; made < watchersMax; made++) running.push(await seedRunning(db));
   let ends = 0;
-  await fc.assert(
-    fc.asyncProperty(fc.array(facts, { minLength: 1, maxLength: watchersMax }), async (all) => {
+  await checkFor(
+    { name: "completions", limitMs: timeLimitMs },
+    fc.array(facts, { minLength: 1, maxLength: watchersMax }),
+    async (all) => {
       const undone = transaction(db, async (tx) => {
         await inAnyOrder(tx);
         const completions: Completed[] = [];
@@ -134,8 +134,7 @@ test("R5: a completion ends its run as the settlement of everything does, for an
         throw new Error("undone");
       });
       await expect(undone).rejects.toThrow("undone");
-    }),
-    { seed, numRuns: 10_000, interruptAfterTimeLimit: timeLimitMs },
+    },
   );
   expect(ends).toBeGreaterThan(20);
 });

@@ -36,6 +36,7 @@ import {
   sessionOf,
 } from "../support/rows.ts";
 import { noteDoorbell, policy, storeOnce } from "../support/surroundings.ts";
+import { checkFor } from "../support/timed-property.ts";
 import { applyTogether, type Command, newState, type State } from "./run-model.ts";
 
 const database = useDatabase({ per: "file" });
@@ -354,12 +355,11 @@ test("whatever two replicas do at once to a watcher's runs, some order of it exp
   const { db } = database;
   const other = openDatabase({ url: database.url, poolMax: 5, applicationName: "pinion test 2" });
   onTestFinished(() => other.close());
-  const given = process.env.PINION_TEST_SEED;
-  const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
-  process.stdout.write(`interleavings: PINION_TEST_SEED=${seed}\n`);
   let lives = 0;
-  await fc.assert(
-    fc.asyncProperty(fc.array(step, { minLength: 4, maxLength: 20, size: "max" }), async (life) => {
+  await checkFor(
+    { name: "interleavings", limitMs: timeLimitMs },
+    fc.array(step, { minLength: 4, maxLength: 20, size: "max" }),
+    async (life) => {
       lives += 1;
       const device = await seedDevice(db);
       const { epoch } = await openDevice(db, device);
@@ -377,8 +377,7 @@ test("whatever two replicas do at once to a watcher's runs, some order of it exp
       // The next life begins without rows of this one.
       await db.deleteFrom("run").execute();
       await db.updateTable("schedule_position").set({ next_slot_at: null, next_due_at: null }).execute();
-    }),
-    { seed, numRuns: 10_000, interruptAfterTimeLimit: timeLimitMs },
+    },
   );
   // A quiet machine has some dozens.
   expect(lives).toBeGreaterThan(2);

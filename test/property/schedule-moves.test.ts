@@ -15,6 +15,7 @@ import { slotRunId } from "../../src/values/ids.ts";
 import { useDatabase } from "../support/database.ts";
 import { isLong } from "../support/long.ts";
 import { seedDevice, seedWatcher } from "../support/rows.ts";
+import { checkFor } from "../support/timed-property.ts";
 
 const database = useDatabase({ per: "file" });
 const timeLimitMs = isLong ? 30_000 : 4_000;
@@ -42,24 +43,22 @@ class Undone extends Error {}
 
 test("schedules are moved by what their slots say as by the rows that the slots became", async () => {
   const { db } = database;
-  const given = process.env.PINION_TEST_SEED;
-  const seed = given ? Number(given) : Math.trunc(Math.random() * 2 ** 31);
-  process.stdout.write(`schedule moves: PINION_TEST_SEED=${seed}\n`);
   const device = await seedDevice(db);
   const watchers: WatcherName[] = [];
   for (let index = 0; index < watchersMax; index++) {
     watchers.push(await seedWatcher(db, device, { schedule: "0 * * * *" }));
   }
-  await fc.assert(
-    fc.asyncProperty(fc.array(plan, { minLength: 1, maxLength: watchersMax }), async (plans) => {
+  await checkFor(
+    { name: "schedule moves", limitMs: timeLimitMs },
+    fc.array(plan, { minLength: 1, maxLength: watchersMax }),
+    async (plans) => {
       const planned = plans.map((one, index) => plannedOf(watchers[index] as WatcherName, one));
       const [slots, moves] = [planned.flatMap((one) => one.slots), planned.map((one) => one.move)];
       expect(toldMoves(moves, slots)).toBeDefined();
       const asTold = await rowsAfter(db, watchers, plans, { slots, moves });
       const looked = slots.map((slot) => ({ ...slot, isNew: false }));
       expect(asTold).toEqual(await rowsAfter(db, watchers, plans, { slots: looked, moves }));
-    }),
-    { seed, interruptAfterTimeLimit: timeLimitMs, numRuns: 10_000 },
+    },
   );
 });
 
