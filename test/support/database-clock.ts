@@ -5,9 +5,12 @@
  * use the real clock.
  */
 import pg from "pg";
+import { beforeEach, onTestFinished } from "vitest";
+import { startClock } from "../../src/scheduler/slots/clock-watch.ts";
 import { type Db, openDatabase } from "../../src/store/pg/database.ts";
+import { createLogger } from "../../src/telemetry/log.ts";
 
-export type DatabaseClock = {
+type DatabaseClock = {
   /** The database with its shifted clock. */
   url: string;
   db: Db;
@@ -18,8 +21,36 @@ export type DatabaseClock = {
 
 const poolMax = 10;
 
+/** How a replica judges the clock. */
+type Judging = Partial<Pick<Parameters<typeof startClock>[0], "replicaId" | "policy" | "elapsed">>;
+
+/** A clock of its own for each test of the file, and replicas' views of it. */
+export function useDatabaseClock(database: { readonly url: string }) {
+  let clock: DatabaseClock;
+  beforeEach(async () => {
+    clock = await openDatabaseClock(database.url);
+    return () => clock.close();
+  });
+  return {
+    get url() {
+      return clock.url;
+    },
+    get db() {
+      return clock.db;
+    },
+    set: (aheadMs: number) => clock.set(aheadMs),
+    /** A replica's judgement of the clock, until the test ends. */
+    async judged(how: Judging = {}) {
+      const log = createLogger({ name: "test", level: "silent" });
+      const judged = await startClock({ db: clock.db, log, replicaId: "here", policy: "confirm", ...how });
+      onTestFinished(() => judged.stop());
+      return judged;
+    },
+  };
+}
+
 /** Only connections opened with the returned URL, and the returned `db`, see the clock. */
-export async function openDatabaseClock(databaseUrl: string): Promise<DatabaseClock> {
+async function openDatabaseClock(databaseUrl: string): Promise<DatabaseClock> {
   const client = new pg.Client({ connectionString: databaseUrl });
   client.on("error", () => {});
   await client.connect();

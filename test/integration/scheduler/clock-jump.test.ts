@@ -1,11 +1,10 @@
 /** A wrong clock of the database erases nothing and fires nothing. */
 import { sql } from "kysely";
-import { beforeEach, expect, onTestFinished, test, vi } from "vitest";
+import { expect, onTestFinished, test, vi } from "vitest";
 import { expireOnce, reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { sweepTurnsOnce } from "../../../src/scheduler/endings/turn-sweep.ts";
 import { retainOnce, startRetention } from "../../../src/scheduler/retention.ts";
 import { elapsedMs } from "../../../src/scheduler/slots/clock.ts";
-import { startClock } from "../../../src/scheduler/slots/clock-watch.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { transaction } from "../../../src/store/pg/database.ts";
 import * as presence from "../../../src/store/work/service/presence.ts";
@@ -13,7 +12,7 @@ import * as clockJumps from "../../../src/store/work/watchers/clock-jumps.ts";
 import { createLogger } from "../../../src/telemetry/log.ts";
 import { runCommand } from "../../support/command.ts";
 import { useDatabase } from "../../support/database.ts";
-import { type DatabaseClock, openDatabaseClock } from "../../support/database-clock.ts";
+import { useDatabaseClock } from "../../support/database-clock.ts";
 import { connect, enrolDevice } from "../../support/device.ts";
 import {
   findRun,
@@ -36,17 +35,12 @@ import * as turns from "../../support/turns.ts";
 import { startWork, takeOn } from "../../support/work.ts";
 
 const database = useDatabase();
+const clock = useDatabaseClock(database);
 const log = createLogger({ name: "test", level: "silent" });
 const second = 1_000;
 const minute = 60 * second;
 const hour = 60 * minute;
 const day = 24 * hour;
-
-let clock: DatabaseClock;
-beforeEach(async () => {
-  clock = await openDatabaseClock(database.url);
-  return () => clock.close();
-});
 
 /** Of runs, slots, windows and events. */
 async function countAll(): Promise<number[]> {
@@ -54,14 +48,6 @@ async function countAll(): Promise<number[]> {
     select array[(select count(*) from run_finished), (select count(*) from run), (select count(*) from "window"),
       (select count(*) from event where kind not like 'clock.%')]::int[] as counts`.execute(clock.db);
   return rows[0]!.counts;
-}
-
-type JudgedOptions = { policy?: "confirm" | "wait" | "ignore"; elapsed?: () => number };
-
-async function judgedClock(options: JudgedOptions = {}) {
-  const judged = await startClock({ db: clock.db, log, replicaId: "here", policy: "confirm", ...options });
-  onTestFinished(() => judged.stop());
-  return judged;
 }
 
 /**
@@ -165,11 +151,11 @@ test("a jump that a person confirms is believed, and the slots are recorded then
 });
 
 test("up to an hour is believed at once; and with the policy `ignore`, any jump", async () => {
-  const judged = await judgedClock();
+  const judged = await clock.judged();
   await clock.set(59 * minute);
   expect(await judged.check()).toMatchObject({ isInDoubt: false });
   await clock.set(0);
-  const bold = await judgedClock({ policy: "ignore" });
+  const bold = await clock.judged({ policy: "ignore" });
   await clock.set(5 * day);
   expect(await bold.check()).toMatchObject({ isInDoubt: false });
   // The change of the clock resets `settledForMs`, by which silence is ignored for a while.
@@ -178,7 +164,7 @@ test("up to an hour is believed at once; and with the policy `ignore`, any jump"
 
 test("an hour in all within an hour: a clock that goes ahead in steps, or too fast, is in doubt", async () => {
   let slept = 0;
-  const judged = await judgedClock({ elapsed: () => elapsedMs() + slept });
+  const judged = await clock.judged({ elapsed: () => elapsedMs() + slept });
   const check = async (aheadMs: number) => {
     await clock.set(aheadMs);
     return (await judged.check()).isInDoubt;
@@ -217,7 +203,7 @@ test("PINION_CLOCK_JUMP=ignore takes any jump as it is, and PINION_CLOCK_JUMP=wa
   });
   expect((await clockJumps.read(clock.db)).last).toBeNull();
   await clock.set(0);
-  const waiting = await judgedClock({ policy: "wait" });
+  const waiting = await clock.judged({ policy: "wait" });
   await clock.set(3 * hour);
   expect(await waiting.check()).toMatchObject({ isInDoubt: true });
 });
@@ -225,8 +211,8 @@ test("PINION_CLOCK_JUMP=ignore takes any jump as it is, and PINION_CLOCK_JUMP=wa
 test("with the policy `wait` a jump that persists for an hour is accepted, and with `confirm` it is not", async () => {
   let slept = 0;
   const elapsed = () => elapsedMs() + slept;
-  const judged = await judgedClock({ policy: "wait", elapsed });
-  const strict = await judgedClock({ elapsed });
+  const judged = await clock.judged({ policy: "wait", elapsed });
+  const strict = await clock.judged({ elapsed });
   await clock.set(2 * day);
   // Each replica notices by its own monotonic clock.
   for (const one of [judged, strict]) {
@@ -254,7 +240,7 @@ test("while the clock is in doubt retention deletes nothing", async () => {
   const { db } = clock;
   const { run } = await seedRunning(db);
   await storeOnce(db, [reportOf(run)], policy);
-  const judged = await judgedClock();
+  const judged = await clock.judged();
   // The runs would be old enough even by the newest commits.
   await sql`update run_finished set finished_at = pg_catalog.now() - interval '400 days'`.execute(db);
   await sql`update clock set retained_at = null`.execute(db);
@@ -277,7 +263,7 @@ test("a time that a statement took from a clock in doubt undoes its transaction:
   const { schedule, slot } = hourly();
   const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
   await putSchedule(db, watcher, slot(-1));
-  const judged = await judgedClock();
+  const judged = await clock.judged();
   await clock.set(40 * day);
   const pass = () => materializeOnce(db, { doorbell: noteDoorbell(), log, judge: judged });
   await expect(pass()).rejects.toThrow("in doubt");
@@ -293,7 +279,7 @@ test("attempts, waiting runs and turns that a statement judges by a clock in dou
   const watcher = await seedWatcher(db, await seedDevice(db), { startDeadlineMs: minute });
   const waiting = { orgId: watcher.orgId, runId: (await triggerRun(db, watcher)).id };
   const turn = await turns.seedTurn(db, await turns.seedWorker(db));
-  const judged = await judgedClock();
+  const judged = await clock.judged();
   const passes = [
     () => reapOnce(db, { rules: reapRules, policy, judge: judged }),
     () => expireOnce(db, { policy, judge: judged }),
@@ -321,16 +307,16 @@ test("while it is in doubt an edit of a watcher whose slots seem to be due is re
 
 test("a replica that starts in the middle of a jump holds it for one, too; and one that starts after it, for gone", async () => {
   const { db } = clock;
-  const first = await judgedClock();
+  const first = await clock.judged();
   await clock.set(10 * day);
   await first.check();
   await first.stop();
-  const second = await judgedClock();
+  const second = await clock.judged();
   expect(await second.check()).toMatchObject({ isInDoubt: true });
   await second.stop();
   await clock.set(0);
   let backs = 0;
-  const third = await judgedClock();
+  const third = await clock.judged();
   third.onBack(() => backs++);
   expect(await third.check()).toMatchObject({ isInDoubt: false });
   // Told until a replica has planned the schedules again; there is no planner here.
@@ -340,7 +326,7 @@ test("a replica that starts in the middle of a jump holds it for one, too; and o
 
 test("a jump that one replica sees and another one, which watched, does not, is refuted: the first one stood still", async () => {
   const { db } = clock;
-  const judged = await judgedClock();
+  const judged = await clock.judged();
   const { now } = await clockJumps.read(db);
   const expectedAt = new Date(now.getTime() + 1_000);
   const noticedAt = new Date(expectedAt.getTime() + 2 * hour);
@@ -353,9 +339,9 @@ test("after an absence of all replicas of a week the clock is in doubt at first;
   const { db } = clock;
   const seen = (ms: number) => sql`update clock set seen_at = now() - ${ms} * interval '1 ms'`.execute(db);
   await seen(12 * hour);
-  expect(await (await judgedClock()).check()).toMatchObject({ isInDoubt: false });
+  expect(await (await clock.judged()).check()).toMatchObject({ isInDoubt: false });
   await seen(8 * day);
-  const judged = await judgedClock();
+  const judged = await clock.judged();
   expect(await judged.check()).toMatchObject({ isInDoubt: true });
   expect((await clockJumps.read(db)).last).toMatchObject({ witness: "commits" });
 });
@@ -364,16 +350,16 @@ test("a replica that starts during a jump, and whose own clock saw no absence, d
   const { db } = clock;
   await clockJumps.noteSeen(db);
   await clock.set(6 * day);
-  expect(await (await judgedClock()).check()).toMatchObject({ isInDoubt: true });
+  expect(await (await clock.judged()).check()).toMatchObject({ isInDoubt: true });
   expect((await clockJumps.read(db)).last).toMatchObject({ witness: "commits" });
   await clock.set(0);
-  expect(await (await judgedClock()).check()).toMatchObject({ isInDoubt: false });
+  expect(await (await clock.judged()).check()).toMatchObject({ isInDoubt: false });
 });
 
 test("times that were written ahead do not keep anything waiting or alive after the clock went back", async () => {
   const { db } = clock;
   const { run, device } = await seedRunning(db);
-  const judged = await judgedClock({ policy: "ignore" });
+  const judged = await clock.judged({ policy: "ignore" });
   await clock.set(45 * day);
   await judged.check();
   await sql`update run set last_beat_at = moved.now(), claimed_at = moved.now()`.execute(db);
@@ -417,7 +403,7 @@ test("times that the right clock writes during the correction stay", async () =>
 test("messages, limits, codes and questions of a wrong clock wait no longer than others once it is right", async () => {
   const { db } = clock;
   const { run, device } = await seedRunning(db);
-  const judged = await judgedClock({ policy: "ignore" });
+  const judged = await clock.judged({ policy: "ignore" });
   await clock.set(45 * day);
   await judged.check();
   await sql`

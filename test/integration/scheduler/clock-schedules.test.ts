@@ -1,8 +1,7 @@
 /** Where schedules stand after a wrong clock of the database, and edits while it is wrong. */
 import { sql } from "kysely";
-import { beforeEach, describe, expect, onTestFinished, test, vi } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { Clock } from "../../../src/scheduler/slots/clock.ts";
-import { startClock } from "../../../src/scheduler/slots/clock-watch.ts";
 import { materializeOnce } from "../../../src/scheduler/slots/materializer.ts";
 import { recordDue } from "../../../src/scheduler/slots/record-due.ts";
 import { replanOnce, startReplanner } from "../../../src/scheduler/slots/replan.ts";
@@ -13,7 +12,7 @@ import { valuesOf } from "../../../src/store/work/watchers/watcher-values.ts";
 import { createLogger } from "../../../src/telemetry/log.ts";
 import * as usecases from "../../../src/usecases/watchers.ts";
 import { useDatabase } from "../../support/database.ts";
-import { type DatabaseClock, openDatabaseClock } from "../../support/database-clock.ts";
+import { useDatabaseClock } from "../../support/database-clock.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
 import {
   findWatcher,
@@ -27,24 +26,13 @@ import {
 import { noteDoorbell, surroundings } from "../../support/surroundings.ts";
 
 const database = useDatabase();
+const clock = useDatabaseClock(database);
 const log = createLogger({ name: "test", level: "silent" });
 const minute = 60_000;
 const hour = 60 * minute;
 const day = 24 * hour;
 
 type Name = Awaited<ReturnType<typeof seedWatcher>>;
-
-let clock: DatabaseClock;
-beforeEach(async () => {
-  clock = await openDatabaseClock(database.url);
-  return () => clock.close();
-});
-
-async function judgedClock(replicaId = "here") {
-  const judged = await startClock({ db: clock.db, log, replicaId, policy: "confirm" });
-  onTestFinished(() => judged.stop());
-  return judged;
-}
 
 /** `passes`: begun so far. */
 function startedReplanner(judge: Pick<Clock, "check">) {
@@ -74,7 +62,7 @@ test("a clock that goes back fires no slot twice, and one that comes forward aga
     (await listRuns(db, watcher)).map(({ id, scheduledFor, status }) => ({ id, scheduledFor, status }));
   const fired = await list();
   expect(fired).toHaveLength(1);
-  const judged = await judgedClock();
+  const judged = await clock.judged();
   const replanner = startedReplanner(judged);
   for (const ahead of [-3 * hour, 0, -50 * day, 0]) {
     await clock.set(ahead);
@@ -152,7 +140,7 @@ test.each(["unchecked", "jumped"])("no schedule begins by a clock that is %s", a
     );
   await usecases.pause(db, { ...named(watcher), reason: "" }, surroundings);
   // A replica checks by itself, too: without one, nobody has seen the jump.
-  const seen = doubt === "jumped" ? await judgedClock() : await clockJumps.noteSeen(db);
+  const seen = doubt === "jumped" ? await clock.judged() : await clockJumps.noteSeen(db);
   await clock.set(50 * day);
   await seen?.check();
   const beginnings = {
@@ -186,7 +174,7 @@ describe("schedules that stand too far ahead are planned again", () => {
       await seedWatcher(db, device, { schedule }),
       await seedWatcher(db, device, { schedule }),
     ];
-    const judged = await judgedClock();
+    const judged = await clock.judged();
     const replanner = startedReplanner(judged);
     await vi.waitFor(async () => expect((await clockJumps.read(db)).isPlanned).toBe(true));
     const [first, second] = watchers.sort((a, b) => (a.watcherId < b.watcherId ? -1 : 1)) as [Name, Name];
