@@ -5,10 +5,7 @@
 import { type ClientHttp2Session, connect } from "node:http2";
 import type { DescMethodUnary } from "@bufbuild/protobuf";
 import { create, type DescMessage, fromBinary, type MessageInitShape, toBinary } from "@bufbuild/protobuf";
-import { framed } from "../../src/server/device/stream/grpc-frames.ts";
-
-/** Bytes of the prefix of a gRPC message: compression and length. */
-const prefixBytes = 5;
+import { framed, prefixBytes } from "../../src/server/device/stream/grpc-frames.ts";
 
 export class BareCaller {
   readonly #session: ClientHttp2Session;

@@ -10,7 +10,7 @@ import { type AttemptRef, HeartbeatSchema } from "#gen/pinion/v1/device_pb.js";
  */
 
 /** gRPC's framing: a byte of flags and four of length precede each message. */
-const prefixBytes = 5;
+export const prefixBytes = 5;
 const isCompressedFlag = 1;
 /** Shared by all readers: most of them are between two messages. */
 const noChunks: Buffer[] = [];

@@ -1,4 +1,4 @@
-import { blockHours, hourMs, shortestMs } from "../service/device-blocks.ts";
+import { blockHours, dayMs, floorTo, hourMs, shortestMs } from "../service/device-blocks.ts";
 
 /**
  * Which ends of a time are counted one by one, and which are in sums (service/past-days.ts and
@@ -6,7 +6,6 @@ import { blockHours, hourMs, shortestMs } from "../service/device-blocks.ts";
  */
 
 export const minuteMs = 60_000;
-export const dayMs = 86_400_000;
 
 /** Ends from `from`, before `to`, in ms, that are counted one by one. */
 export type Range = { from: number; to: number; ofSpans: boolean; ofDevices: boolean };
@@ -46,8 +45,6 @@ export function countParts(asked: Asked, counted: CountedDays): CountParts {
   parts.blocks = parts.blocked.flatMap((time) => blocksOf(time, counted));
   return parts;
 }
-
-const floorTo = (at: number, lengthMs: number) => Math.floor(at / lengthMs) * lengthMs;
 
 function addRows({ rows }: CountParts, { from, to }: { from: number; to: number }): void {
   const last = rows.at(-1);

@@ -2,15 +2,8 @@ import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 import { onlyRow } from "../../pg/values/only-row.ts";
 import { unnest } from "../../pg/values/unnest.ts";
-import { hourMs } from "../service/device-blocks.ts";
-import {
-  type CountedDays,
-  type CountParts,
-  countParts,
-  dayMs,
-  minuteMs,
-  type Range,
-} from "./count-ranges.ts";
+import { dayMs, hourMs, startOf } from "../service/device-blocks.ts";
+import { type CountedDays, type CountParts, countParts, minuteMs, type Range } from "./count-ranges.ts";
 
 /**
  * How runs ended, counted over spans of time. Of all runs of an org past days are read from their
@@ -122,7 +115,7 @@ async function findState(db: Db, asked: RunCountsOf): Promise<string> {
 function daysOf(state = "{}"): CountedDays {
   return new Map(
     Object.entries(JSON.parse(state) as Record<string, number>).map(([day, until]) => {
-      const at = Date.parse(`${day}T00:00:00Z`);
+      const at = startOf(day);
       return [at, until || at + dayMs];
     }),
   );

@@ -1,4 +1,4 @@
-import { sql } from "kysely";
+import { type RawBuilder, sql } from "kysely";
 import type { Db } from "../../pg/database.ts";
 
 /**
@@ -14,38 +14,53 @@ import type { Db } from "../../pg/database.ts";
  */
 
 export const hourMs = 3_600_000;
+export const dayMs = 24 * hourMs;
 /** In hours. */
 const withinDay = [3, 6, 12, 24] as const;
 const ofDays = [48, 96, 192, 384] as const;
 /** The lengths of blocks in hours, the shortest first. */
 export const blockHours: readonly number[] = [...withinDay, ...ofDays];
-export const shortestMs = withinDay[0] * hourMs;
+const [shortestHours] = withinDay;
+export const shortestMs = shortestHours * hourMs;
 
 /** Orgs and a time whose ends are to be added, in ms. */
 export type EndsAdded = { orgIds: readonly string[]; day: string; from: number; to: number };
 
-const floorTo = (at: number, lengthMs: number) => Math.floor(at / lengthMs) * lengthMs;
+export const floorTo = (at: number, lengthMs: number) => Math.floor(at / lengthMs) * lengthMs;
+/** The beginning of a day (YYYY-MM-DD, UTC) in ms. */
+export const startOf = (day: string) => Date.parse(`${day}T00:00:00Z`);
 const lengthOf = (hours: number) => sql`${hours} * interval '1 hour'`;
 
 /**
- * The rows of a select of org, start, device, runs and busy as blocks, one for each org and start.
+ * Inserts blocks of a length, one for each org and start of `work`: a select of org_id, start,
+ * device_id, runs and busy_ms. `day`: absent for a block of several days.
  */
-const packed = sql`org_id, start, array_agg(device_id order by device_id), array_agg(runs::int order by device_id),
-  array_agg(busy_ms::int8 order by device_id)`;
-const unpacked = sql`unnest(b.device_ids, b.runs, b.busy_ms) u (device_id, runs, busy_ms)`;
+function insertBlocks(
+  { hours, day }: { hours: number; day?: string | undefined },
+  work: RawBuilder<unknown>,
+): RawBuilder<unknown> {
+  return sql`
+    insert into run_count_devices (org_id, start, device_ids, runs, busy_ms, hours, day)
+    select org_id, start, array_agg(device_id order by device_id), array_agg(runs::int order by device_id),
+      array_agg(busy_ms::int8 order by device_id), ${hours}::int, ${day ?? null}::date
+    from (${work}) work group by 1, 2`;
+}
+
+/** The work of blocks b, summed up by org, `start` and device. */
+const workOf = (start: RawBuilder<unknown>, blocks: RawBuilder<unknown>) => sql`
+  select b.org_id, ${start} as start, u.device_id, sum(u.runs) as runs, sum(u.busy_ms) as busy_ms
+  from ${blocks} cross join lateral unnest(b.device_ids, b.runs, b.busy_ms) u (device_id, runs, busy_ms)`;
 
 /** Adds the ends of a time of one day, and makes the blocks of the day that are over by then. */
 export async function add(tx: Db, added: EndsAdded): Promise<void> {
   const { orgIds, day, from, to } = added;
-  await sql`
-    insert into run_count_devices (org_id, start, device_ids, runs, busy_ms, hours, day)
-    select ${packed}, ${withinDay[0]}, ${day}::date from (
-      select org_id, date_bin(${lengthOf(withinDay[0])}, finished_at, 'epoch') as start, device_id, count(*) as runs,
-        coalesce(sum(duration_ms), 0) as busy_ms
-      from run_finished where finished_at >= ${new Date(from)} and finished_at < ${new Date(to)}
-        and org_id = any(${orgIds as string[]}::text[]) and device_id is not null and status <> 'skipped'
-      group by 1, 2, 3
-    ) ends group by 1, 2`.execute(tx);
+  const ends = sql`
+    select org_id, date_bin(${lengthOf(shortestHours)}, finished_at, 'epoch') as start, device_id, count(*) as runs,
+      coalesce(sum(duration_ms), 0) as busy_ms
+    from run_finished where finished_at >= ${new Date(from)} and finished_at < ${new Date(to)}
+      and org_id = any(${orgIds as string[]}::text[]) and device_id is not null and status <> 'skipped'
+    group by 1, 2, 3`;
+  await insertBlocks({ hours: shortestHours, day }, ends).execute(tx);
   await joinShortest(tx, added);
   for (const [nth, hours] of withinDay.entries()) {
     if (nth > 0) await build(tx, { ...added, hours, parts: withinDay[nth - 1]! });
@@ -56,43 +71,32 @@ export async function add(tx: Db, added: EndsAdded): Promise<void> {
 async function joinShortest(tx: Db, { orgIds, day, from, to }: EndsAdded): Promise<void> {
   const start = floorTo(from, shortestMs);
   if (start === from || start + shortestMs > to) return;
+  const joined = insertBlocks(
+    { hours: shortestHours, day },
+    sql`${workOf(sql`b.start`, sql`b`)} group by 1, 2, 3`,
+  );
   await sql`
     with b as (
-      delete from run_count_devices where org_id = any(${orgIds as string[]}::text[]) and hours = ${withinDay[0]}
+      delete from run_count_devices where org_id = any(${orgIds as string[]}::text[]) and hours = ${shortestHours}
         and start = ${new Date(start)} and not is_change
       returning *
     )
-    insert into run_count_devices (org_id, start, device_ids, runs, busy_ms, hours, day)
-    select ${packed}, ${withinDay[0]}, ${day}::date from (
-      select org_id, start, u.device_id, sum(u.runs) as runs, sum(u.busy_ms) as busy_ms from b cross join lateral ${unpacked}
-      group by 1, 2, 3
-    ) ends group by 1, 2`.execute(tx);
+    ${joined}`.execute(tx);
 }
 
 /** Makes the blocks of a length that end after `from`, and at `to` or before. */
 async function build(
   tx: Db,
-  {
-    orgIds,
-    day,
-    from,
-    to,
-    hours,
-    parts,
-  }: Omit<EndsAdded, "day"> & { day?: string; hours: number; parts: number },
+  blocks: Omit<EndsAdded, "day"> & { day?: string; hours: number; parts: number },
 ): Promise<void> {
+  const { orgIds, day, from, to, hours, parts } = blocks;
   const [first, end] = [floorTo(from, hours * hourMs), floorTo(to, hours * hourMs)];
   if (first === end || orgIds.length === 0) return;
-  await sql`
-    insert into run_count_devices (org_id, start, device_ids, runs, busy_ms, hours, day)
-    select ${packed}, ${hours}::int, ${day ?? null}::date from (
-      select b.org_id, date_bin(${lengthOf(hours)}, b.start, 'epoch') as start, u.device_id, sum(u.runs) as runs,
-        sum(u.busy_ms) as busy_ms
-      from run_count_devices b cross join lateral ${unpacked}
-      where b.org_id = any(${orgIds as string[]}::text[]) and b.hours = ${parts} and b.start >= ${new Date(first)}
-        and b.start < ${new Date(end)} and not b.is_change
-      group by 1, 2, 3
-    ) ends group by 1, 2`.execute(tx);
+  const work = sql`${workOf(sql`date_bin(${lengthOf(hours)}, b.start, 'epoch')`, sql`run_count_devices b`)}
+    where b.org_id = any(${orgIds as string[]}::text[]) and b.hours = ${parts} and b.start >= ${new Date(first)}
+      and b.start < ${new Date(end)} and not b.is_change
+    group by 1, 2, 3`;
+  await insertBlocks({ hours, day }, work).execute(tx);
 }
 
 /**
@@ -103,7 +107,7 @@ export async function addDays(
   tx: Db,
   { orgIds, day }: { orgIds: readonly string[]; day: string },
 ): Promise<void> {
-  const at = Date.parse(`${day}T00:00:00Z`);
+  const at = startOf(day);
   for (const [nth, hours] of ofDays.entries()) {
     const from = floorTo(at, hours * hourMs);
     const to = from + hours * hourMs;

@@ -1,5 +1,6 @@
 import { sql } from "kysely";
 import { type Db, transaction } from "../../pg/database.ts";
+import { startOf } from "./device-blocks.ts";
 import { addEnds } from "./past-days.ts";
 
 /**
@@ -105,7 +106,7 @@ async function findNext(
 }
 
 async function addUntil(tx: Db, { day, from }: OpenDay, until: Date, countedFrom: number): Promise<void> {
-  const start = Date.parse(`${day}T00:00:00Z`);
+  const start = startOf(day);
   const to = until.getTime();
   // Sums until another moment came from elsewhere.
   await sql`delete from run_count where day = ${day}::date and until <> ${from}`.execute(tx);

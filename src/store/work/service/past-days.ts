@@ -57,8 +57,8 @@ export async function closeNewest(
  * locked.
  */
 export async function addSums(tx: Db, day: string, countedFrom: number): Promise<void> {
-  const from = Date.parse(`${day}T00:00:00Z`);
-  const to = from + 24 * deviceBlocks.hourMs;
+  const from = deviceBlocks.startOf(day);
+  const to = from + deviceBlocks.dayMs;
   await sql`delete from run_count where day = ${day}::date and until is not null`.execute(tx);
   // Of the table, and not of the partition: an org behind a fence (moves/fence.ts) is left out.
   // An org that moved here has brought its sums.
