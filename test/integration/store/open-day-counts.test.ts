@@ -106,8 +106,8 @@ test("counts of today and of days read the sums and the ends of a few minutes, a
   while (await transaction(db, (tx) => closePast(tx, limits)));
   while (await countOpenDay(db, limits));
   expect(await Promise.all(asked.map((of) => summarize(db, of)))).toEqual(before);
-  // At any hour: up to three hours at the beginning are in no block, and today's newest ends are read
-  // by ranges of pages.
+  // At any hour: up to three hours at the beginning are in no block, and today's newest ends are
+  // read by ranges of pages.
   const rowsAfter = await rowsOf();
   for (const [nth, share] of [2, 3, 8].entries()) {
     expect(rowsAfter[nth]).toBeLessThan(rowsBefore[nth]! / share);
