@@ -46,7 +46,10 @@ export async function replanOnce(db: Db, options: { log: Logger; signal?: AbortS
   let after: schedules.WatcherName | undefined;
   do {
     const read = await positions.listPlanned(db, { after, aheadMs: aheadMsMax, limit: watchersPerReadMax });
-    for (const watcher of read) if (standsTooFar(watcher) && (await replan(db, watcher))) count += 1;
+    for (const watcher of read) {
+      const next = standsTooFar(watcher);
+      if (next && (await replan(db, watcher, next))) count += 1;
+    }
     after = read.length === watchersPerReadMax ? read.at(-1) : undefined;
   } while (after && !options.signal?.aborted);
   if (count > 0)
@@ -54,8 +57,10 @@ export async function replanOnce(db: Db, options: { log: Logger; signal?: AbortS
   return count;
 }
 
-async function replan(db: Db, name: schedules.WatcherName): Promise<boolean> {
+/** `expected`: the next slot as found before any lock. */
+async function replan(db: Db, name: schedules.WatcherName, expected: Date): Promise<boolean> {
   return transaction(db, async (tx) => {
+    await positions.lockSkipped(tx, { ...name, nextSlotAt: expected });
     const watcher = await schedules.lockOne(tx, name);
     if (!watcher?.schedule || !watcher.nextSlotAt) return false;
     const { orgId, watcherId, schedule, timeZone, nextSlotAt, jitterMs, now } = watcher;

@@ -108,6 +108,26 @@ test("a schedule that stands further ahead than its next slot is planned again, 
   expect(again).toHaveLength(1);
 });
 
+test("a schedule that is planned again waits for a late result of a skipped slot before the watcher", async () => {
+  const { db } = clock;
+  const { schedule, slot } = hourly();
+  const watcher = await seedWatcher(db, await seedDevice(db), { schedule });
+  await putSchedule(db, watcher, slot(-1));
+  await clock.set(10 * hour);
+  await materializeOnce(db, { doorbell: noteDoorbell(), log });
+  await clock.set(0);
+  const listSkipped = async () => (await listRuns(db, watcher)).filter((run) => run.status === "skipped");
+  const [skipped] = await listSkipped();
+  const held = await hold(db);
+  await sql`select from run_finished where id = ${skipped!.id} for update`.execute(held.tx);
+  const replanning = replanOnce(db, { log });
+  await untilBlocked(db);
+  await sql`select from watcher where id = ${watcher.watcherId} for update nowait`.execute(held.tx);
+  await held.commit();
+  expect(await replanning).toBe(1);
+  expect(await listSkipped()).toEqual([]);
+});
+
 test("before any replica has looked at a clock that jumped, an edit of a watcher records nothing by it", async () => {
   const { db } = clock;
   const { schedule, slot } = hourly();

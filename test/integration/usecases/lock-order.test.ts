@@ -241,6 +241,25 @@ test("a result that its device offers again while the watcher's run ends", async
   });
 });
 
+test("a result that its device offers again while a late result of the same run is stored", async () => {
+  const { db } = database;
+  const { id: watcherId } = await addWatcher({ deviceId: laptop.deviceId });
+  const { run } = await trigger(db, { orgId, watcherId, actor }, surroundings);
+  const { windowStart, windowEnd } = run;
+  const forgotten = {
+    ...{ orgId, watcherId, runId: run.id, deviceId: laptop.deviceId, attemptToken: randomUUID(), attempt: 1 },
+    ...{ source: "manual" as const, scheduledFor: null, windowStart, windowEnd },
+  };
+  await sql`delete from run where id = ${run.id}`.execute(db);
+  await transaction(db, (tx) => restorations.restore(tx, forgotten));
+  await inOneOrder({
+    first: (tx) => sql`select from run_finished where id = ${run.id} for update`.execute(tx),
+    second: sql`select from watcher where id = ${watcherId}`,
+    other: () =>
+      transaction(db, (tx) => restorations.restore(tx, { ...forgotten, attemptToken: randomUUID() })),
+  });
+});
+
 /** Whether another transaction could append an event of the org at once. */
 async function isEventLockFree(): Promise<boolean> {
   const { rows } = await sql<{ isFree: boolean }>`

@@ -3,6 +3,7 @@ import { matches } from "../../../cel/selector.ts";
 import { newId, slotRunId, spreadRunId, timeOfRun } from "../../../values/ids.ts";
 import { factsOf, type Labelled } from "../../../values/labels.ts";
 import type { Db } from "../../pg/database.ts";
+import { LostRace } from "../../pg/failures.ts";
 import { onlyRow } from "../../pg/values/only-row.ts";
 import * as liveRuns from "./live-runs.ts";
 import * as restoredStarts from "./restored-starts.ts";
@@ -31,16 +32,48 @@ const reason = "forgotten by the database in a failover; its device still had th
 type Watcher = { runsOnAll: boolean };
 
 /**
- * Locks the watcher, as a writer of a run must, after its live runs, as a completion does. Returns
- * undefined if there is no such watcher, or if its work is not the device's (R6): then nothing is
- * locked.
+ * Locks the watcher, as a writer of a run must, after its live runs and after the ended runs that
+ * restoring may change, as a late result does. Returns undefined if there is no such watcher, or if
+ * its work is not the device's (R6): then nothing is locked.
+ *
+ * Throws {@link LostRace}, so that the transaction begins anew, if such a run ended while the
+ * watcher's lock was awaited.
  */
 async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher | undefined> {
   const { orgId, watcherId } = forgotten;
-  if (!(await findWatcher(tx, forgotten))) return undefined;
-  // As for a removal: a start that refers to the watcher waits, and then finds the restored run.
-  await liveRuns.lockWithWatchers(tx, { orgId, of: { watcherIds: [watcherId] }, for: "removal" });
-  return findWatcher(tx, forgotten);
+  const found = await findWatcher(tx, forgotten);
+  if (!found) return undefined;
+  let locked = 0;
+  await liveRuns.lockWithWatchers(tx, {
+    // As for a removal: a start that refers to the watcher waits, and then finds the restored run.
+    ...{ orgId, of: { watcherIds: [watcherId] }, for: "removal" },
+    async beforeWatchers() {
+      locked = (await listEnded(tx, forgotten, found, { isLocking: true })).length;
+    },
+  });
+  const watcher = await findWatcher(tx, forgotten);
+  if (watcher && (await listEnded(tx, forgotten, watcher, { isLocking: false })).length > locked) {
+    throw new LostRace("a run of the watcher ended meanwhile");
+  }
+  return watcher;
+}
+
+/** The ended runs that may have the attempt: of its own id, of its slot, of a repeat of its start. */
+async function listEnded(
+  tx: Db,
+  forgotten: ForgottenAttempt,
+  watcher: Watcher,
+  { isLocking }: { isLocking: boolean },
+): Promise<unknown[]> {
+  const { orgId, watcherId, runId, scheduledFor } = forgotten;
+  const ids = [runId, await findOwn(tx, forgotten, watcher)];
+  if (scheduledFor) ids.push(...Object.values(slotIdsOf(forgotten, scheduledFor)));
+  const { rows } = await sql`
+    select from run_finished
+    where org_id = ${orgId} and (id = any(${ids}::uuid[]) or id in (select run_id from slot
+      where org_id = ${orgId} and watcher_id = ${watcherId} and scheduled_for = ${scheduledFor}))
+    order by id ${isLocking ? sql`for update` : sql``}`.execute(tx);
+  return rows;
 }
 
 async function findWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher | undefined> {

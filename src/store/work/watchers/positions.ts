@@ -35,21 +35,28 @@ export async function listPlanned(
   return rows;
 }
 
+/** A move of a schedule back to a slot. */
+type MoveBack = WatcherName & { nextSlotAt: Date };
+
+/** The skipped runs of the slots in between, which are in the future again. */
+const skippedSince = ({ orgId, watcherId, nextSlotAt }: MoveBack) => sql`
+  org_id = ${orgId} and watcher_id = ${watcherId} and scheduled_for >= ${nextSlotAt}
+    and status = 'skipped' and id >= ${firstIdOf(nextSlotAt)}`;
+
+/** Locks the rows that a move deletes: before the watcher, as a late result does. */
+export async function lockSkipped(tx: Db, move: MoveBack): Promise<void> {
+  await sql`select from run_finished where ${skippedSince(move)} order by id for update`.execute(tx);
+}
+
 /**
  * Moves a schedule back, and deletes the skipped rows of the slots in between, because the slots
  * are in the future again. Slots with a run, or waiting, stay recorded. Returns the number deleted.
- * The watcher's row is locked by the caller.
+ * The caller has locked the skipped rows, and then the watcher.
  */
-export async function moveBack(
-  tx: Db,
-  move: WatcherName & { nextSlotAt: Date; nextDueAt: Date },
-): Promise<number> {
+export async function moveBack(tx: Db, move: MoveBack & { nextDueAt: Date }): Promise<number> {
   const { rows } = await sql<{ count: number }>`
     with junk as (
-      delete from run_finished
-      where org_id = ${move.orgId} and watcher_id = ${move.watcherId} and scheduled_for >= ${move.nextSlotAt}
-        and status = 'skipped' and id >= ${firstIdOf(move.nextSlotAt)}
-      returning org_id, id
+      delete from run_finished where ${skippedSince(move)} returning org_id, id
     ),
     freed as (
       delete from slot s using junk j
