@@ -58,7 +58,7 @@ async function lockWatcher(tx: Db, forgotten: ForgottenAttempt): Promise<Watcher
   return watcher;
 }
 
-/** The ended runs that may have the attempt: of its own id, of its slot, of a repeat of its start. */
+/** The ended runs that may have the attempt: of its id, of its slot, of a repeat of its start. */
 async function listEnded(
   tx: Db,
   forgotten: ForgottenAttempt,
