@@ -37,8 +37,8 @@ export async function closeNewest(
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
       and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date
-      -- The trigger of an open day has an argument. A day that was closed before there was the index
-      -- of devices is closed once more: its sums stay.
+      -- The trigger of an open day has an argument. A day that was closed before there was the
+      -- index of devices is closed once more: its sums stay.
       and not (to_regclass(c.relname || '_devices') is not null and exists (
         select from pg_trigger t where t.tgrelid = c.oid and t.tgname = 'counted_new' and t.tgnargs = 0))
     order by c.relname desc limit 1`.execute(tx);
