@@ -82,9 +82,9 @@ export function documentedCommands(): DocumentedCommand[] {
  * page.
  */
 export const executedAsAWhole: Record<string, string> = {
-  "docs/operators.md": "test/integration/server/http/buf-curl.test.ts",
+  "docs/operators.md": "test/integration/server/http/buf-curl.slow.test.ts",
   "docs/first-agent.md": "test/e2e/agents.test.ts",
-  "docs/recipes.md": "test/e2e/agents.test.ts",
+  "docs/recipes.md": "test/e2e/agents.slow.test.ts",
 };
 
 /**
@@ -116,9 +116,9 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
     ["package.json", '"test": "vitest run"'],
     ["test/integration/server/device/main-job.test.ts", "test("],
   ],
-  "npm run chaos -- --seed 1 --minutes 5": [["test/chaos/short.test.ts", "seed"]],
+  "npm run chaos -- --seed 1 --minutes 5": [["test/chaos/short.slow.test.ts", "seed"]],
   "npm run chaos -- --seed 1 --minutes 30 --devices 200 --replicas 3 --hosts 4 --json result.json --evidence broken.json":
-    [["test/chaos/short.test.ts", "seed"]],
+    [["test/chaos/short.slow.test.ts", "seed"]],
   "pinion migrate": [["test/integration/server/upgrade.test.ts", "migrat"]],
   'kill -TERM "$pid"': [["test/e2e/backup.slow.test.ts", "SIGTERM"]],
   "tar -C .pinion -chpf pinion-backup.tar .": [["test/e2e/backup.slow.test.ts", '"-chpf"']],

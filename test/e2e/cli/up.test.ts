@@ -2,38 +2,20 @@
  * The real command as a user runs it: child processes, an embedded PostgreSQL, a daemon, a port
  * chosen by the system. One `up` serves the whole file.
  */
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { createServer } from "node:net";
-import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, inject, test } from "vitest";
+import { type Ended, temporaryHome, untilPrinted } from "./home.ts";
 
 const main = inject("pinionMain");
-/**
- * As root, PostgreSQL's own user must be able to traverse the directory; the system's directory for
- * temporary files permits this.
- */
-const home = mkdtempSync(join(tmpdir(), "pinion-e2e-"));
+const { home, env, run } = temporaryHome();
 const data = join(home, "data");
 const startTimeoutMs = 60_000;
 
-const env = { PATH: process.env.PATH, HOME: home, XDG_CONFIG_HOME: join(home, "config"), PINION_PORT: "0" };
-
-type Ended = { code: number; out: string; err: string };
-
-/** A hanging command fails its test with the output so far. */
-const commandTimeoutMs = 60_000;
-
-function pinion(...args: string[]): Promise<Ended> {
-  const options = { env: { ...env, PINION_DATA: data }, cwd: home, timeout: commandTimeoutMs };
-  return new Promise((done) => {
-    execFile(process.execPath, [main, ...args], options, (error, out, err) => {
-      done({ code: error ? Number(error.code ?? Number.NaN) : 0, out, err });
-    });
-  });
-}
+const pinion = (...args: string[]) => run({ PINION_DATA: data }, ...args);
 
 function json(ended: Ended) {
   expect(ended.err).toBe("");
@@ -42,23 +24,6 @@ function json(ended: Ended) {
 
 let up: ChildProcess;
 let first: Ended;
-
-/** Resolves with the output since the call, once the output matches. */
-async function untilPrinted(process: ChildProcess, pattern: RegExp): Promise<string> {
-  let printed = "";
-  const found = Promise.withResolvers<void>();
-  for (const stream of [process.stdout!, process.stderr!]) {
-    stream.on("data", (chunk) => {
-      printed += chunk;
-      if (pattern.test(printed)) found.resolve();
-    });
-  }
-  process.once("exit", (code) =>
-    found.reject(new Error(`it ended with ${code}, having printed:\n${printed}`)),
-  );
-  await found.promise;
-  return printed;
-}
 
 beforeAll(async () => {
   first = await pinion("up", "--once", "--json");
@@ -165,41 +130,6 @@ test("a second start in the same directory is refused with a way out, for script
   expect(told.error).toContain("Another Pinion");
   expect(told.advice).toContain("--data");
 });
-
-test("a configuration that became wrong takes nothing down: the one before it is in force, also for a daemon that died", async () => {
-  const place = join(home, "misconfigured");
-  const config = join(place, "device.toml");
-  const its = spawn(process.execPath, [main, "up", "--no-run", "--data", place], { env, cwd: home });
-  try {
-    await untilPrinted(its, /What next/);
-    writeFileSync(config, "[device]\nmax_concurrency = = 2\n");
-    const { pid } = JSON.parse(readFileSync(join(place, "device", "daemon.lock"), "utf8")) as { pid: number };
-    // `status` exits with 1 for a daemon that is no systemd service.
-    const status = async () =>
-      JSON.parse((await pinion("device", "status", "--state-dir", join(place, "device"), "--json")).out);
-    await expect
-      .poll(async () => (await status()).config_problem, { timeout: 20_000, interval: 500 })
-      .toContain(`${config}:2: `);
-    process.kill(pid, "SIGKILL");
-    await expect.poll(status, { timeout: 30_000, interval: 500 }).toMatchObject({
-      pid: expect.not.toBeOneOf([pid, null]),
-      connection: "serving",
-      config_problem: expect.stringContaining(`${config}:2: `),
-    });
-    expect(its.exitCode).toBeNull();
-  } finally {
-    its.kill("SIGINT");
-    await once(its, "close");
-  }
-  // Nor does a mistake keep the next start from coming up.
-  const again = spawn(process.execPath, [main, "up", "--no-run", "--data", place], { env, cwd: home });
-  const printed = await untilPrinted(again, /What next/);
-  again.kill("SIGINT");
-  await once(again, "close");
-  expect(printed).toContain("device.toml is wrong, and the one before it stays in force");
-  expect(printed).toContain(`${config}:2: `);
-  expect(printed).toMatch(/✓ device/);
-}, 180_000);
 
 test("a configuration that was never good is named with file and line", async () => {
   const place = join(home, "misconfigured-from-the-start");
