@@ -256,6 +256,20 @@ export async function redact(
   return grants.noteFirstUse(db, { orgId, grantIds: [...used], actor });
 }
 
+/** Reads the caller's standing on the devices of answers that are about to be redacted. */
+export async function remember(
+  ownership: Ownership,
+  desc: DescMessage,
+  answers: readonly Message[],
+  remembered: Map<string, rights.Standing>,
+): Promise<void> {
+  const { isEverywhere, deviceId } = ownership.principal;
+  if (isEverywhere || deviceId !== null) return;
+  const found: Found[] = [];
+  for (const answer of answers) collect(desc, answer, found);
+  await readStandings(ownership, found, { ofWindows: new Map(), remembered });
+}
+
 function hide(desc: DescMessage, message: Message): void {
   const hider = hiders.get(desc.typeName);
   if (!hider) throw new Error(`nothing hides the texts of ${desc.typeName}`);

@@ -12,6 +12,7 @@ import { refuse } from "../../errors.ts";
 import type { Db } from "../../store/pg/database.ts";
 import * as events from "../../store/work/service/events.ts";
 import { Bell } from "../../time/abort.ts";
+import { expect } from "../access/expected.ts";
 import { principalOf } from "../access/principal.ts";
 import type { Transient } from "../cluster/bus.ts";
 import type { OrgViewer } from "../cluster/transients.ts";
@@ -111,6 +112,7 @@ async function* watch(
         }
       }
       updates.push(...(transients?.take(request.kinds) ?? []));
+      expect(context, updates);
       yield* updates;
       const now = performance.now();
       if (updates.length > 0) saidAt = now;

@@ -12,6 +12,7 @@ import * as events from "../../../src/store/work/service/events.ts";
 import { tend } from "../../../src/store/work/service/partitions.ts";
 import * as turns from "../../../src/store/work/turns/turns.ts";
 import { useDatabase } from "../../support/database.ts";
+import { pagesRead } from "../../support/pages-read.ts";
 import { orgId, reportOf, seedRunning } from "../../support/rows.ts";
 import { policy, storeOnce } from "../../support/surroundings.ts";
 
@@ -52,7 +53,12 @@ beforeAll(async () => {
     select ${orgId}, uuid_v7(), 'bench', 1, 'c', 'm' || i, 'test', 'hello', true, 600000, now(), now(),
       case when i % 20 = 0 then 'failed' else 'completed' end, 1, '', now(), false, true, 'hello', false, '', 3000
     from generate_series(1, ${ended}::int) i`.execute(db);
+  await sql`
+    insert into run_report (org_id, run_id, finished_at, attempt_token, attention)
+    select org_id, id, finished_at, gen_random_uuid(), '{permission_denied}' from run_finished
+    where org_id = ${orgId} and status = 'failed'`.execute(db);
   await sql`vacuum analyze run_finished, turn_finished, event_row, org, device`.execute(db);
+  await sql`vacuum (freeze, analyze) run_report`.execute(db);
 });
 
 const restOfRuns = `watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source, created_at,
@@ -111,6 +117,14 @@ test("failed turns are read in the order of their index, and no further than the
   const list = (tx: Db) => turns.list(tx, { orgId, limit, statuses: ["failed"] });
   expect(await list(database.db)).toHaveLength(limit);
   expect(await rowsRead(list)).toBeLessThan(5 * limit);
+});
+
+test("which reasons for attention a run has is read from the index, without the reports", async () => {
+  const list = (reason: string) => (tx: Db) => runs.list(tx, { orgId, limit, statuses, attention: [reason] });
+  expect(await list("permission_denied")(database.db)).toHaveLength(limit);
+  expect(await list("question_expired")(database.db)).toHaveLength(0);
+  const reports = { orgId, tables: "^run_report" };
+  expect(await pagesRead(database.database, reports, list("question_expired"))).toBeLessThan(5);
 });
 
 test("runs on devices with a label are found by their devices", async () => {

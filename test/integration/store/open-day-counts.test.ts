@@ -11,6 +11,7 @@ import * as runs from "../../../src/store/work/runs/runs.ts";
 import { closePast, countOpenDay, tend } from "../../../src/store/work/service/partitions.ts";
 import * as usage from "../../../src/store/work/service/usage.ts";
 import { useDatabase } from "../../support/database.ts";
+import { pagesRead } from "../../support/pages-read.ts";
 import { orgId, seedDevice, seedWatcher } from "../../support/rows.ts";
 
 const database = useDatabase({ per: "file" });
@@ -131,6 +132,37 @@ test("a day that is under way has less than a thousand new sums' rows, and ends 
   await addEnds(rows[0]!.watcherId, { start: today, lengthMs: 60_000, count: 3 });
   await addEnds(rows[0]!.watcherId, { start: Date.now(), lengthMs: 1, count: 2 });
   expect(await counted()).toBe(before + 5);
+});
+
+test("a device's counts of past days are read from an index alone; a day without it is closed once more", async () => {
+  const { db } = database;
+  while (await transaction(db, (tx) => closePast(tx, limits)));
+  const deviceId = "00000000-0000-0000-0000-000000000007";
+  const asked = {
+    ...{ orgId, deviceId, start: new Date(today - pastDays * dayMs), end: new Date(today), spanMs: dayMs },
+  };
+  // As autovacuum leaves a day some time after its last end.
+  await sql`vacuum (freeze) run_finished`.execute(db);
+  const pages = () =>
+    pagesRead(database.database, { orgId, tables: "^run_finished" }, (tx) => summarize(tx, asked));
+  const counts = await summarize(db, asked);
+  expect(counts.spans.reduce((sum, { runs }) => sum + runs, 0)).toBe((pastDays * perDay) / devices);
+  expect(await pages()).toBeLessThan(50);
+  const [closed] = (
+    await sql<{ name: string }>`
+      select relname as name from pg_class where relname like 'run_finished_%_devices' order by 1 limit 1`.execute(
+      db,
+    )
+  ).rows;
+  await sql`drop index ${sql.ref(closed!.name)}`.execute(db);
+  const sums = () => sql`select * from run_count_hour order by id`.execute(db).then(({ rows }) => rows);
+  const before = await sums();
+  expect(await pages()).toBeGreaterThan(100);
+  expect(`${await transaction(db, (tx) => closePast(tx, limits))}_devices`).toBe(closed!.name);
+  expect(await transaction(db, (tx) => closePast(tx, limits))).toBeUndefined();
+  expect(await sums()).toEqual(before);
+  expect(await pages()).toBeLessThan(50);
+  expect(await summarize(db, asked)).toEqual(counts);
 });
 
 test("usage by day reads the sums of past days; usage that is added to a past day is counted", async () => {

@@ -2,9 +2,10 @@ import type { DescMessage, Message } from "@bufbuild/protobuf";
 import type { Interceptor } from "@connectrpc/connect";
 import { isEverywhere, type Standing } from "../../../store/people/devices/rights.ts";
 import type { Db } from "../../../store/pg/database.ts";
+import { type Expected, noteExpected } from "../expected.ts";
 import { type Ownership, requireAllowed } from "../ownership.ts";
 import { findPrincipal } from "../principal.ts";
-import { redact } from "../redaction.ts";
+import { redact, remember } from "../redaction.ts";
 
 /**
  * Milliseconds that a server stream continues under a right before its next message checks the
@@ -42,6 +43,7 @@ export function ownershipInterceptor(options: { db: Db; onEvents?: (orgId: strin
         yield message;
       }
     }
+    const expected = noteExpected(request.contextValues);
     const response = await next({
       ...request,
       message: allowed(request.message as AsyncIterable<Message>) as never,
@@ -52,30 +54,35 @@ export function ownershipInterceptor(options: { db: Db; onEvents?: (orgId: strin
       note(await requireAllowed(ownership, method, asked));
     };
     const message = redacted(response.message as AsyncIterable<Message>, {
-      ...{ ownership, output: method.output, again, note },
+      ...{ ownership, output: method.output, expected, again, note },
     });
     return { ...response, message: message as never };
   };
 }
 
 async function* redacted(
-  messages: AsyncIterable<Message>,
+  sent: AsyncIterable<Message>,
   options: {
     ownership: Ownership;
     output: DescMessage;
+    expected: Expected;
     again: () => Promise<void>;
     note: (isFirstUse: boolean) => void;
   },
 ): AsyncGenerator<Message> {
+  const { ownership, output, expected } = options;
   let since = performance.now();
   let remembered = new Map<string, Standing>();
-  for await (const message of messages) {
+  for await (const message of sent) {
     if (performance.now() - since > rightMs) {
       await options.again();
       remembered = new Map();
       since = performance.now();
     }
-    options.note(await redact(options.ownership, options.output, message, remembered));
+    const { messages } = expected;
+    expected.messages = [];
+    if (messages.length > 1) await remember(ownership, output, messages, remembered);
+    options.note(await redact(ownership, output, message, remembered));
     yield message;
   }
 }

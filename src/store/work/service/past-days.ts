@@ -7,8 +7,9 @@ import * as usage from "./usage.ts";
  * Past days of ended runs, whose ends are counted without reading each (run-counts.ts). Nothing
  * here costs a run anything at its end:
  *
- *   open ─ closeNewest ─▶ closed: an index of its ends; for each org with many ends their sums;
- *                         and a trigger that adds later changes to the sums (migrations 0072, 0075)
+ *   open ─ closeNewest ─▶ closed: an index of its ends, and one of the ends of each device; for each
+ *                         org with many ends their sums; and a trigger that adds later changes to
+ *                         the sums (migrations 0072, 0075)
  *
  * While a day is open it has sums until some minutes ago (open-day.ts), which are made anew as the
  * day is closed.
@@ -36,9 +37,10 @@ export async function closeNewest(
     from pg_inherits i join pg_class c on c.oid = i.inhrelid
     where i.inhparent = 'run_finished'::regclass and c.relname ~ '^run_finished_[0-9]{8}$'
       and to_date(right(c.relname, 8), 'YYYYMMDD') < (now() at time zone 'UTC')::date
-      -- The trigger of an open day has an argument.
-      and not exists (
-        select from pg_trigger t where t.tgrelid = c.oid and t.tgname = 'counted_new' and t.tgnargs = 0)
+      -- The trigger of an open day has an argument. A day that was closed before there was the
+      -- index of devices is closed once more: its sums stay.
+      and not (to_regclass(c.relname || '_devices') is not null and exists (
+        select from pg_trigger t where t.tgrelid = c.oid and t.tgname = 'counted_new' and t.tgnargs = 0))
     order by c.relname desc limit 1`.execute(tx);
   const [open] = rows;
   if (!open) return undefined;
@@ -47,6 +49,9 @@ export async function closeNewest(
   await sql`
     create index if not exists ${sql.ref(`${open.name}_ends`)} on ${sql.ref(open.name)} (org_id, finished_at)
     include (status, device_id, duration_ms)`.execute(tx);
+  await sql`
+    create index if not exists ${sql.ref(`${open.name}_devices`)} on ${sql.ref(open.name)} (org_id, device_id, finished_at)
+    include (status, duration_ms) where device_id is not null`.execute(tx);
   await sql`call count_changed_ends(${sql.lit(open.name)}::regclass)`.execute(tx);
   await addSums(tx, open.day, countedFrom);
   return open.name;

@@ -23,11 +23,16 @@ export async function listPlanned(
   options: { after?: WatcherName | undefined; aheadMs: number; limit: number },
 ): Promise<PlannedWatcher[]> {
   const { after } = options;
+  // Each watcher is looked up (offset): joined in the order of their index, all watchers before
+  // `after` would be read each time.
   const { rows } = await sql<PlannedWatcher>`
     select s.org_id as "orgId", s.watcher_id as "watcherId", w.schedule, w.time_zone as "timeZone",
       s.next_slot_at as "nextSlotAt", clock_timestamp() as now
-    from schedule_position s join watcher w on w.org_id = s.org_id and w.id = s.watcher_id
-    where s.next_slot_at > now() + ${options.aheadMs} * interval '1 ms' and w.schedule is not null
+    from schedule_position s cross join lateral (
+      select schedule, time_zone from watcher
+      where org_id = s.org_id and id = s.watcher_id and schedule is not null offset 0
+    ) w
+    where s.next_slot_at > now() + ${options.aheadMs} * interval '1 ms'
       ${after ? sql`and (s.org_id, s.watcher_id) > (${after.orgId}, ${after.watcherId}::uuid)` : sql``}
     order by s.org_id, s.watcher_id
     limit ${options.limit}

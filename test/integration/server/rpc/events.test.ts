@@ -1,12 +1,14 @@
 import { Code } from "@connectrpc/connect";
 import { sql } from "kysely";
-import { afterEach, beforeEach, expect, test } from "vitest";
+import { afterEach, beforeEach, expect, onTestFinished, test, vi } from "vitest";
 import type { WatchEventsResponse } from "#gen/pinion/v1/event_pb.js";
 import { TokenKind } from "#gen/pinion/v1/token_pb.js";
+import * as tokens from "../../../../src/store/people/credentials/tokens.ts";
 import * as events from "../../../../src/store/work/service/events.ts";
 import * as retention from "../../../../src/store/work/service/retention.ts";
 import { useDatabase } from "../../../support/database.ts";
 import { addTenant } from "../../../support/tenants.ts";
+import { countTrips } from "../../../support/trips.ts";
 import { type Api, startApi } from "../api.ts";
 
 const database = useDatabase();
@@ -95,6 +97,40 @@ test("a backlog of more than one batch arrives whole, by kind if asked", async (
   expect(all.kinds).toHaveLength(450);
   const some = await read(mine.events.watchEvents({ afterCursor: "0", kinds: ["watcher."] }), 150);
   expect(new Set(some.kinds)).toEqual(new Set(["watcher.paused"]));
+});
+
+test("of the devices of a batch of events a member's rights are read at once, and hide what they may not read", async () => {
+  const { db } = database;
+  const devices = await sql<{ id: string; ownerId: string | null }>`
+    with person as (insert into "user" (name) values ('Bea') returning id),
+      joined as (insert into member (org_id, user_id, role) select 'acme', id, 'member' from person)
+    insert into device (org_id, owner_id, install_id, os, label)
+    select 'acme', case when i = 7 then (select id from person) end, 'i' || i, 'linux', 'box ' || i from generate_series(1, 100) i
+    returning id, owner_id as "ownerId"`.execute(db);
+  const userId = devices.rows.find(({ ownerId }) => ownerId !== null)!.ownerId!;
+  const { secret } = await tokens.issue(db, {
+    ...{ orgId: "acme", kind: "pat", label: "bea", scopes: ["read"], userId },
+  });
+  await events.append(
+    db,
+    "acme",
+    devices.rows.map(({ id }) => ({
+      ...{ kind: "run.failed", actor: `device:${id}`, deviceId: id, data: { reason: "said" } },
+    })),
+  );
+  const trips = countTrips();
+  onTestFinished(() => {
+    vi.restoreAllMocks();
+  });
+  const told: string[] = [];
+  let seen = 0;
+  for await (const { update } of api.as(secret).events.watchEvents({ afterCursor: "0" })) {
+    if (update.case !== "event") continue;
+    if (update.value.data?.reason) told.push(update.value.deviceId);
+    if (++seen === devices.rows.length) break;
+  }
+  expect(trips()).toBeLessThan(devices.rows.length / 2);
+  expect(told).toEqual(devices.rows.flatMap(({ id, ownerId }) => (ownerId ? [id] : [])));
 });
 
 test("what is written through the API wakes whoever watches", async () => {
