@@ -13,7 +13,7 @@ import { cancelRun } from "../../src/scheduler/endings/cancels.ts";
 import { reapOnce } from "../../src/scheduler/endings/reaper.ts";
 import { materializeOnce } from "../../src/scheduler/slots/materializer.ts";
 import { retry, trigger } from "../../src/scheduler/starts/triggers.ts";
-import { type Db, openDatabase, transaction } from "../../src/store/pg/database.ts";
+import { type Db, openDatabase } from "../../src/store/pg/database.ts";
 import * as attempts from "../../src/store/work/attempts/attempts.ts";
 import type * as runClaims from "../../src/store/work/runs/run-claims.ts";
 import * as presence from "../../src/store/work/service/presence.ts";
@@ -177,7 +177,7 @@ const act: fc.Arbitrary<Act> = fc.oneof(
           if (!attempt) return undefined;
           const token = attempt.attemptToken;
           const report = reportOf(attempt, { status, output: token });
-          return transaction(db, (tx) => storeOnce(tx, [report], policy)).then(({ verdicts }) => ({
+          return storeOnce(db, [report], policy).then(({ verdicts }) => ({
             name: "report",
             token,
             status,

@@ -12,7 +12,7 @@ import pg from "pg";
 /** The orders: the tables of each order, from the first to the last. */
 const orders: readonly (readonly string[])[] = [
   // biome-ignore format: one order, in one line
-  ["member", "device", "device_grant", "join_code", "token", "hook", "run", "turn", "watcher", "agent"],
+  ["member", "device", "device_grant", "join_code", "token", "hook", "run", "run_finished", "turn", "watcher", "agent"],
   ["turn", "conversation"],
   ["destination", "delivery"],
 ];

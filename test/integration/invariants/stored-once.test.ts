@@ -6,7 +6,6 @@ import { expect, test } from "vitest";
 import { createEndings } from "../../../src/scheduler/endings/endings.ts";
 import { reapOnce } from "../../../src/scheduler/endings/reaper.ts";
 import { runEndings, settleWithEvents } from "../../../src/scheduler/endings/run-endings.ts";
-import { transaction } from "../../../src/store/pg/database.ts";
 import { createLogger } from "../../../src/telemetry/log.ts";
 import { useDatabase } from "../../support/database.ts";
 import { hold, untilBlocked } from "../../support/locks.ts";
@@ -31,7 +30,7 @@ import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
 const store = (...reports: ReturnType<typeof reportOf>[]) =>
-  transaction(database.db, (tx) => storeOnce(tx, reports, policy));
+  storeOnce(database.db, reports, policy);
 const reap = () => reapOnce(database.db, { rules: reapRules, policy });
 
 test("R5: a completion writes the run, its window, its watcher and its event together", async () => {
@@ -275,9 +274,7 @@ test("R5: a result is judged before its org's events are locked, and nothing fol
     },
     transformResult: async ({ result }) => result,
   });
-  const { verdicts } = await transaction(noting, (tx) =>
-    storeOnce(tx, [reportOf(run), reportOf(second)], policy),
-  );
+  const { verdicts } = await storeOnce(noting, [reportOf(run), reportOf(second)], policy);
   expect(verdicts).toMatchObject([{ verdict: "already_stored" }, { verdict: "stored" }]);
   expect(statements.findIndex((text) => text.includes("insert into event"))).toBe(statements.length - 1);
 });
