@@ -168,14 +168,14 @@ export const executedElsewhere: Record<string, [file: string, text: string][]> =
   ".venv/bin/python -m grpc_tools.protoc -I ../../proto --python_out=gen --grpc_python_out=gen $(cd ../../proto && ls pinion/v1/*.proto buf/validate/*.proto)":
     [["test/support/toolchains.ts", "grpc_tools.protoc"]],
   "PYTHONPATH=gen PINION_STATE_DIR=./state .venv/bin/python daemon.py claude -p": [
-    ["test/e2e/examples/daemons.test.ts", "completes a run, with its output"],
+    ["test/e2e/examples/daemons.slow.test.ts", "completes a run, with its output"],
   ],
   "buf generate ../../proto --path ../../proto/pinion/v1 --path ../../proto/buf/validate": [
     ["test/support/toolchains.ts", "generate"],
   ],
   "go build -o daemon .": [["test/support/toolchains.ts", "build"]],
   "PINION_STATE_DIR=./state ./daemon claude -p": [
-    ["test/e2e/examples/daemons.test.ts", "completes a run, with its output"],
+    ["test/e2e/examples/daemons.slow.test.ts", "completes a run, with its output"],
   ],
 };
 

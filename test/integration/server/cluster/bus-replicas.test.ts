@@ -1,6 +1,6 @@
 /**
- * Two replicas and a bus that becomes unavailable: runs are late by at most the sweep, and no run is
- * lost. For both kinds of bus; bus-unreachable.slow.test.ts has a bus that is dead from the start.
+ * Two replicas and a bus that becomes unavailable: runs are late by at most the sweep, and no run
+ * is lost. For both kinds of bus; bus-unreachable.slow.test.ts has one that is dead from the start.
  */
 import { afterEach, beforeEach, describe, expect, onTestFinished, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";

@@ -1,6 +1,6 @@
 /**
- * Two replicas and a bus that is dead from the start, or that asks who they are: runs are late by at
- * most the sweep, and no run is lost.
+ * Two replicas and a bus that is dead from the start, or that asks who they are: runs are late by
+ * at most the sweep, and no run is lost.
  */
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
