@@ -25,7 +25,11 @@ export async function main(cli: Cli, args: readonly string[]): Promise<number> {
       if (isHelp) for (const text of said) cli.note(text);
       else if (asJson) {
         const message = error.message.replace(/^error: /, "");
-        tellAsJson(cli, { message, advice: "--help shows how it is used", exitCode: exitCodes.usage });
+        tellAsJson(cli, {
+          message,
+          advice: "the command with --help shows its arguments and options",
+          exitCode: exitCodes.usage,
+        });
       }
       return isHelp ? exitCodes.ok : exitCodes.usage;
     }

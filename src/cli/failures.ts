@@ -150,7 +150,7 @@ function explainAnswer(error: ConnectError, url: string | undefined): Explained 
   }
   if (error.code === Code.Unauthenticated) {
     return {
-      message: `${at} wants a good token: ${error.rawMessage}`,
+      message: `${at} refuses the token: ${error.rawMessage}`,
       advice:
         "give one with --token or PINION_TOKEN, or in ~/.config/pinion/token; `pinion up` and `pinion serve` keep theirs in <data>/token (--data)",
       exitCode,

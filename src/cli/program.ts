@@ -59,28 +59,34 @@ function createRoot(cli: Cli): Command {
       writeErr: (text) => cli.note(text.trimEnd()),
       writeOut: (text) => cli.out(text.trimEnd()),
     })
-    .showHelpAfterError("(--help shows how it is used)");
+    .showHelpAfterError("(the command with --help shows its arguments and options)");
 }
 
 function withGlobalOptions(command: Command): Command {
   return command
     .option(
       "--url <url>",
-      "the server (PINION_URL; else the one of the data directory, else http://localhost:7420)",
+      "address of the server (PINION_URL; else the server of the data directory, else http://localhost:7420)",
     )
     .option(
       "--proxy <url>",
-      'the proxy that leads to it, or "none" (else HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and NO_PROXY say)',
+      'proxy on the way to the server, or "none" (else from HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY)',
     )
-    .option("--token <token>", "who you are (PINION_TOKEN; else <data>/token, else ~/.config/pinion/token)")
+    .option(
+      "--token <token>",
+      "the caller's token (PINION_TOKEN; else <data>/token, else ~/.config/pinion/token)",
+    )
     .option(
       "--context <name>",
-      "a server of `pinion login` (PINION_CONTEXT); default: that of the directory, then the current one",
+      "a server of `pinion login` (PINION_CONTEXT; else the context of the directory, else the current context)",
     )
     .option("--data <dir>", "where `up` and `serve` keep their state (PINION_DATA; ./.pinion)")
-    .option("--json", "for programs: one JSON document, or one line each on streams")
-    .option("--wide", "more columns")
-    .option("--raw", "on a terminal too, what programs and people wrote as it came, escapes and all");
+    .option("--json", "output for programs: one JSON document; a stream prints one JSON object a line")
+    .option("--wide", "more columns in tables")
+    .option(
+      "--raw",
+      "print the text of programs and people unchanged on a terminal too, with escape sequences",
+    );
 }
 
 function withExamples(program: Command): Command {

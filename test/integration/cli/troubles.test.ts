@@ -67,7 +67,7 @@ test("a server that is not there, and a host that nobody knows", async () => {
 });
 
 test("a token that is mistyped, missing or too weak", async () => {
-  expectTold(await list(replica.url, "pin_pat_x"), 4, /wants a good token: .*mistyped/, /--token/);
+  expectTold(await list(replica.url, "pin_pat_x"), 4, /refuses the token: .*mistyped/, /--token/);
   expectTold(await pinion("--url", replica.url, "runs", "list"), 4, /a token is needed/, /PINION_TOKEN/);
   const made = await pinion(
     ...["--url", replica.url, "--token", replica.token, "--json"],
