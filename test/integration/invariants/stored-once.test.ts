@@ -29,8 +29,7 @@ import {
 import { noteDoorbell, policy, storeOnce } from "../../support/surroundings.ts";
 
 const database = useDatabase();
-const store = (...reports: ReturnType<typeof reportOf>[]) =>
-  storeOnce(database.db, reports, policy);
+const store = (...reports: ReturnType<typeof reportOf>[]) => storeOnce(database.db, reports, policy);
 const reap = () => reapOnce(database.db, { rules: reapRules, policy });
 
 test("R5: a completion writes the run, its window, its watcher and its event together", async () => {
