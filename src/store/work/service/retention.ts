@@ -2,6 +2,7 @@ import { type RawBuilder, sql } from "kysely";
 import { entriesMax } from "../../agents/platform-state.ts";
 import { repeatMs } from "../../people/requests.ts";
 import type { Db } from "../../pg/database.ts";
+import { isUnavailable } from "../../pg/failures.ts";
 import { onlyRow } from "../../pg/values/only-row.ts";
 import { keepLast, moment } from "./partitions.ts";
 
@@ -18,6 +19,9 @@ const rowsPerDeleteMax = 5_000;
 
 /** Maximum bulk operations per DELETE; each has many items. */
 const bulksPerDeleteMax = 100;
+
+/** Maximum starts per DELETE; each is looked up in all partitions of ended runs. */
+const startsPerDeleteMax = 1_000;
 
 /** Maximum advance of the reference time per pass. */
 const sharePerPass = sql.raw("interval '1 day'");
@@ -106,7 +110,8 @@ type Ages = {
 /**
  * Deletes a limited number of old rows of each table without partitions, and of conversations
  * without a message for `conversationDays` days; returns the number, and whether a table may have
- * more. Ages count from `at` (default: now).
+ * more. Ages count from `at` (default: now). A table whose rows cannot be deleted does not keep the
+ * others: its error is thrown at the end.
  */
 export async function deleteOld(
   db: Db,
@@ -119,32 +124,50 @@ export async function deleteOld(
     firstDay: sql`((${now} at time zone 'UTC')::date - ${days}::int) at time zone 'UTC'`,
     conversationDays,
   };
-  const statements = [
+  const deletions = [
+    oldEvents(ages),
     ...oldOfRuns(ages),
     ...oldOfTurns(ages),
     ...oldOfPlatforms(ages),
     ...oldOfStarts(ages),
     ...oldCredentials(ages),
   ];
-  const counts = [await deleteOldEvents(db, ages.old)];
-  for (const statement of statements) counts.push(Number((await statement.execute(db)).numAffectedRows ?? 0));
-  return {
-    deleted: counts.reduce((sum, count) => sum + count, 0),
-    isMore: counts.some((count) => count >= rowsPerDeleteMax),
-  };
+  let deleted = 0;
+  let isMore = false;
+  const failures: unknown[] = [];
+  for (const { limit, run } of deletions) {
+    try {
+      const count = await run(db);
+      deleted += count;
+      isMore ||= count >= limit;
+    } catch (error) {
+      if (isUnavailable(error)) throw error;
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+  return { deleted, isMore };
+}
+
+/** Deletes up to `limit` old rows, and returns their number. */
+type Deletion = { limit: number; run(db: Db): Promise<number> };
+
+function deletion(statement: RawBuilder<unknown>, limit = rowsPerDeleteMax): Deletion {
+  return { limit, run: async (db) => Number((await statement.execute(db)).numAffectedRows ?? 0) };
 }
 
 /**
  * Deletes up to `limit` rows of the table, as `x`, that meet the condition. Locked rows are left to
  * the next pass: a removal that deletes the same rows by a foreign key takes them in another order.
  */
-function oldRows(table: string, isOld: RawBuilder<unknown>, limit = rowsPerDeleteMax): RawBuilder<unknown> {
+function oldRows(table: string, isOld: RawBuilder<unknown>, limit = rowsPerDeleteMax): Deletion {
   const name = sql.raw(table);
-  return sql`delete from ${name} where ctid = any(array(
+  const statement = sql`delete from ${name} where ctid = any(array(
     select ctid from ${name} x where ${isOld} limit ${sql.lit(limit)} for update of x skip locked))`;
+  return deletion(statement, limit);
 }
 
-function oldOfRuns({ old, firstDay }: Ages): RawBuilder<unknown>[] {
+function oldOfRuns({ old, firstDay }: Ages): Deletion[] {
   return [
     // A slot stays known as long as its run is live, whatever its age.
     oldRows(
@@ -157,10 +180,10 @@ function oldOfRuns({ old, firstDay }: Ages): RawBuilder<unknown>[] {
       sql`x.created_at < ${firstDay}
         and not exists (select from watcher w where w.org_id = x.org_id and w.id = x.watcher_id and w.last_window_id = x.id)`,
     ),
-    sql`with old as materialized (
+    deletion(sql`with old as materialized (
         select ctid as place, * from run_finished_default where finished_at < ${old} limit ${sql.lit(rowsPerDeleteMax)}),
       kept as (${keepLast(sql`old`)})
-      delete from run_finished_default where ctid = any(array(select place from old))`,
+      delete from run_finished_default where ctid = any(array(select place from old))`),
     // An open question stays as long as its run is live.
     oldRows("question", sql`x.asked_at < ${old} and x.state <> 'open'`),
     // A pending delivery is younger than three days, or was replayed.
@@ -171,7 +194,7 @@ function oldOfRuns({ old, firstDay }: Ages): RawBuilder<unknown>[] {
   ];
 }
 
-function oldOfTurns({ now, old, conversationDays }: Ages): RawBuilder<unknown>[] {
+function oldOfTurns({ now, old, conversationDays }: Ages): Deletion[] {
   return [
     oldRows("turn_finished_default", sql`x.finished_at < ${old}`),
     oldRows("late_result_default", sql`x.finished_at < ${old}`),
@@ -189,15 +212,15 @@ function oldOfTurns({ now, old, conversationDays }: Ages): RawBuilder<unknown>[]
   ];
 }
 
-function oldOfPlatforms({ now, old }: Ages): RawBuilder<unknown>[] {
+function oldOfPlatforms({ now, old }: Ages): Deletion[] {
   return [
     oldRows("platform_state", sql`x.expires_at < ${now}`),
     // Of more entries of an adapter than the bound, the entries untouched for the longest time.
-    sql`delete from platform_state where ctid = any(array(select place from (
+    deletion(sql`delete from platform_state where ctid = any(array(select place from (
       select ctid as place, row_number() over (partition by org_id, stable_id order by touched_at desc) as nth
       from platform_state s where (s.org_id, s.stable_id) in (
         select org_id, stable_id from platform_state group by 1, 2 having count(*) > ${entriesMax})) ranked
-      where nth > ${entriesMax} limit ${sql.lit(rowsPerDeleteMax)}))`,
+      where nth > ${entriesMax} limit ${sql.lit(rowsPerDeleteMax)}))`),
     // An open reply waits for its turn, or for a platform that may be back.
     oldRows("platform_reply", sql`x.created_at < ${old} and x.state <> 'open'`),
     // Older than any turn.
@@ -205,15 +228,19 @@ function oldOfPlatforms({ now, old }: Ages): RawBuilder<unknown>[] {
   ];
 }
 
-function oldOfStarts({ now, old }: Ages): RawBuilder<unknown>[] {
+function oldOfStarts({ now, old, firstDay }: Ages): Deletion[] {
   return [
-    // A start stays as long as its run waits, is live, or is shown.
+    // A start stays as long as its run waits, is live, or is shown. From the first day that is kept:
+    // the starts of a day that is dropped later would be looked up in each pass until then.
     oldRows(
       "run_start",
-      sql`x.created_at < ${old}
+      sql`x.created_at < ${firstDay}
         and not exists (select from run r where r.org_id = x.org_id and r.id = x.run_id)
         and not exists (select from backlog b where b.org_id = x.org_id and b.watcher_id = x.watcher_id and b.run_id = x.run_id)
-        and not exists (select from run_finished f where f.org_id = x.org_id and f.id = x.run_id)`,
+        -- The offset keeps this a look-up of each start by its key. Without it the planner joins the
+        -- starts with all ended runs, and reads them all.
+        and not exists (select from run_finished f where f.org_id = x.org_id and f.id = x.run_id offset 0)`,
+      startsPerDeleteMax,
     ),
     // Senders try again for days, and not for weeks.
     oldRows("hook_delivery", sql`x.received_at < ${old}`),
@@ -223,15 +250,15 @@ function oldOfStarts({ now, old }: Ages): RawBuilder<unknown>[] {
   ];
 }
 
-function oldCredentials({ now }: Ages): RawBuilder<unknown>[] {
+function oldCredentials({ now }: Ages): Deletion[] {
   return [
     oldRows("join_code", sql`x.expires_at < ${now} - interval '1 day'`),
     oldRows("sign_in_code", sql`x.expires_at < ${now} - interval '1 day'`),
     // The token of a browser's sign-in, and no token created by people: no list shows an ended
     // sign-in.
-    sql`delete from token where (org_id, id) in (select t.org_id, t.id from token t
+    deletion(sql`delete from token where (org_id, id) in (select t.org_id, t.id from token t
       join sign_in s on s.org_id = t.org_id and s.token_id = t.id
-      where least(t.expires_at, t.revoked_at) < ${now} - interval '1 day' limit ${sql.lit(rowsPerDeleteMax)})`,
+      where least(t.expires_at, t.revoked_at) < ${now} - interval '1 day' limit ${sql.lit(rowsPerDeleteMax)})`),
     oldRows("request", sql`x.created_at < ${now} - ${repeatMs} * interval '1 millisecond'`),
   ];
 }
@@ -240,8 +267,8 @@ function oldCredentials({ now }: Ages): RawBuilder<unknown>[] {
  * Deletes old events like rows of other tables, and records the last deleted seq of each org, so
  * that no reader resumes over a gap.
  */
-async function deleteOldEvents(db: Db, old: RawBuilder<unknown>): Promise<number> {
-  const { rows } = await sql<{ count: number }>`
+function oldEvents({ old }: Ages): Deletion {
+  const statement = sql<{ count: number }>`
     with gone as (
       delete from event_row where ctid = any(array(
         select ctid from event_row where at < ${old} limit ${sql.lit(rowsPerDeleteMax)}))
@@ -251,6 +278,6 @@ async function deleteOldEvents(db: Db, old: RawBuilder<unknown>): Promise<number
       update org o set events_deleted_through = greatest(o.events_deleted_through, g.seq)
       from (select org_id, max(seq) as seq from gone group by org_id order by org_id) g where o.id = g.org_id
     )
-    select count(*)::int as count from gone`.execute(db);
-  return onlyRow(rows).count;
+    select count(*)::int as count from gone`;
+  return { limit: rowsPerDeleteMax, run: async (db) => onlyRow((await statement.execute(db)).rows).count };
 }
