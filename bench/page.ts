@@ -19,14 +19,41 @@ export function readReports(): Report[] {
     .map((name) => JSON.parse(readFileSync(`${results}/${name}`, "utf8")) as Report);
 }
 
-/** The page, with each table replaced by the table of its bench's report. */
+/**
+ * The page, with each table replaced by the table of its bench's report, and the goals of all
+ * reports at its beginning.
+ */
 export function renderPage(text: string, reports: readonly Report[]): string {
-  return reports.reduce((rendered, report) => {
-    const [begin, end] = [`<!-- bench: ${report.bench} -->`, `<!-- end: ${report.bench} -->`];
-    const [from, to] = [rendered.indexOf(begin), rendered.indexOf(end)];
-    if (from < 0 || to < from) throw new Error(`docs/performance.md has no place for "${report.bench}"`);
-    return `${rendered.slice(0, from + begin.length)}\n${sectionOf(report)}\n${rendered.slice(to)}`;
-  }, text);
+  const withTables = reports.reduce(
+    (rendered, report) => place(rendered, `bench: ${report.bench}`, report.bench, sectionOf(report)),
+    text,
+  );
+  return place(withTables, "goals", "goals", goalsOf(reports));
+}
+
+/** The text with `content` between the marks `begin` and `end: name`. */
+function place(text: string, begin: string, name: string, content: string): string {
+  const [first, last] = [`<!-- ${begin} -->`, `<!-- end: ${name} -->`];
+  const [from, to] = [text.indexOf(first), text.indexOf(last)];
+  if (from < 0 || to < from) throw new Error(`docs/performance.md has no place for "${name}"`);
+  return `${text.slice(0, from + first.length)}\n${content}\n${text.slice(to)}`;
+}
+
+const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
+
+/** How many goals are met, and the goals that are missed. */
+function goalsOf(reports: readonly Report[]): string {
+  const goals = reports.flatMap(({ bench, budgets }) => budgets.map((goal) => ({ bench, ...goal })));
+  const missed = goals.filter(({ isMet }) => !isMet);
+  return [
+    "",
+    `${goals.length - missed.length} of ${goals.length} goals are met. These are missed; each table below has its own goals.`,
+    "",
+    line(["bench", "goal", "wanted", "reached"]),
+    line(["---", "---", "---:", "---:"]),
+    ...missed.map(({ bench, what, wanted, reached }) => line([`\`${bench}\``, what, wanted, reached])),
+    "",
+  ].join("\n");
 }
 
 /** File names and contents. */
@@ -68,7 +95,6 @@ export function renderPlots(reports: readonly Report[]): Map<string, string> {
 
 function sectionOf({ at, machine, rows, budgets }: Report): string {
   const names = [...new Set(rows.flatMap((row) => Object.keys(row)))];
-  const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
   const when = `Measured ${at.slice(0, 10)}: ${machine.cores} cores (${machine.model}), Node ${machine.node}, PostgreSQL ${machine.postgres}${
     machine.loadBefore === undefined ? "" : `; load average before it ${machine.loadBefore.toFixed(1)}`
   }.`;
