@@ -1,13 +1,13 @@
 import { blockHours, dayMs, floorTo, hourMs, shortestMs } from "../service/device-blocks.ts";
 
 /**
- * Which ends of a time are counted one by one, and which are in sums (service/past-days.ts and
- * open-day.ts): hours and minutes for spans, blocks of hours and of days for devices.
+ * The ends of a time are counted one by one, or read from sums (service/past-days.ts and
+ * open-day.ts): sums of hours and minutes for spans, blocks of hours and of days for devices.
  */
 
 export const minuteMs = 60_000;
 
-/** Ends from `from`, before `to`, in ms, that are counted one by one. */
+/** Ends counted one by one, from `from` and before `to`, in ms. */
 export type Range = { from: number; to: number; ofSpans: boolean; ofDevices: boolean };
 
 /** A block of the devices' sums; all its days are counted. */
@@ -18,7 +18,7 @@ export type CountParts = {
   /** Days (UTC) with sums, by their beginning in ms. */
   days: number[];
   blocks: Block[];
-  /** The times that blocks take, whose changes are to be added. */
+  /** The times of the blocks; the blocks' changes are to be added. */
   blocked: { from: number; to: number }[];
 };
 
@@ -53,8 +53,8 @@ function addRows({ rows }: CountParts, { from, to }: { from: number; to: number 
 }
 
 /**
- * Notes the time that blocks take, and returns the times before and after whose devices are counted
- * one by one.
+ * Notes the time of the blocks, and returns the times before and after the blocks: their devices
+ * are counted one by one.
  */
 function besideBlocks(
   { from, to }: { from: number; to: number },
@@ -76,7 +76,7 @@ function besideBlocks(
     .map((time) => ({ ...time, ofSpans: false, ofDevices: true }));
 }
 
-/** The longest blocks that the time is made up of. */
+/** The longest blocks that make up the time. */
 function blocksOf({ from, to }: { from: number; to: number }, counted: CountedDays): Block[] {
   const blocks: Block[] = [];
   for (let at = from; at < to; at += blocks.at(-1)!.hours * hourMs) {
@@ -86,7 +86,7 @@ function blocksOf({ from, to }: { from: number; to: number }, counted: CountedDa
   return blocks;
 }
 
-/** Whether there is such a block: a block of days is made when all its days are closed. */
+/** Whether the block exists: a block of days is made when all its days are closed. */
 function isWhole({ start, hours }: Block, to: number, counted: CountedDays): boolean {
   const end = start + hours * hourMs;
   if (start % (hours * hourMs) !== 0 || end > to) return false;
@@ -95,7 +95,7 @@ function isWhole({ start, hours }: Block, to: number, counted: CountedDays): boo
   return true;
 }
 
-/** The parts of minutes that a span begins or ends in. */
+/** The parts of minutes at the beginning and the end of a span. */
 function cutMinutes({ start, end, spanMs }: Asked, within: { from: number; to: number }): Range[] {
   const cut = new Set<number>();
   const note = (at: number) => {

@@ -7,7 +7,7 @@ import * as usage from "./usage.ts";
  * Past days of ended runs, whose ends are counted without reading each (run-counts.ts). Nothing
  * here costs a run anything at its end:
  *
- *   open ─ closeNewest ─▶ closed: an index of its ends, and one of the ends of each device; for each
+ *   open ─ closeNewest ─▶ closed: indexes of its ends, by time and by device; for each
  *                         org with many ends their sums; and a trigger that adds later changes to
  *                         the sums (migrations 0072, 0075)
  *

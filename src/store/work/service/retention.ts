@@ -230,15 +230,15 @@ function oldOfPlatforms({ now, old }: Ages): Deletion[] {
 
 function oldOfStarts({ now, old, firstDay }: Ages): Deletion[] {
   return [
-    // A start stays as long as its run waits, is live, or is shown. From the first day that is kept:
-    // the starts of a day that is dropped later would be looked up in each pass until then.
+    // A start stays as long as its run waits, is live, or is shown. The age counts from the first
+    // kept day: each pass would look up the starts of a day that is not dropped yet.
     oldRows(
       "run_start",
       sql`x.created_at < ${firstDay}
         and not exists (select from run r where r.org_id = x.org_id and r.id = x.run_id)
         and not exists (select from backlog b where b.org_id = x.org_id and b.watcher_id = x.watcher_id and b.run_id = x.run_id)
-        -- The offset keeps this a look-up of each start by its key. Without it the planner joins the
-        -- starts with all ended runs, and reads them all.
+        -- The offset makes the planner look up each start by its key; without the offset the
+        -- planner joins the starts with all ended runs, and reads all of these.
         and not exists (select from run_finished f where f.org_id = x.org_id and f.id = x.run_id offset 0)`,
       startsPerDeleteMax,
     ),
