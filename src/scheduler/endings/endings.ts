@@ -245,14 +245,17 @@ async function canEndAsFailed(of: EndingsOf, db: Db, report: Report): Promise<bo
     ...{ exitCode: undefined, signal: "", reason: "invalid", durationMs: undefined },
   };
   const undo = new Error("only tried");
-  const tried = transaction(db, async (tx) => {
+  const tries = (store: (tx: Db) => Promise<unknown>) =>
+    transaction(db, async (tx) => {
+      await store(tx);
+      throw undo;
+    }).catch((error: unknown) => error === undo);
+  let isLate = false;
+  const isStorable = await tries(async (tx) => {
     const { answers } = await of.storeCurrent(tx, [blank]);
-    if (answers.some((answer) => answer !== "full" && answer.verdict === "superseded")) {
-      await of.storeLate(tx, [blank]);
-    }
-    throw undo;
+    isLate = answers.some((answer) => answer !== "full" && answer.verdict === "superseded");
   });
-  return tried.catch((error: unknown) => error === undo);
+  return isStorable && (!isLate || (await tries((tx) => of.storeLate(tx, [blank]))));
 }
 
 function createReports(of: EndingsOf, { db, onReports }: Options): Batcher<Report, Answer> {
