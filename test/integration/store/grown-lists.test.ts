@@ -12,9 +12,10 @@ import * as events from "../../../src/store/work/service/events.ts";
 import { tend } from "../../../src/store/work/service/partitions.ts";
 import * as turns from "../../../src/store/work/turns/turns.ts";
 import { useDatabase } from "../../support/database.ts";
-import { pagesRead } from "../../support/pages-read.ts";
+import { pagesRead, rowsRead } from "../../support/reads.ts";
 import { orgId, reportOf, seedRunning } from "../../support/rows.ts";
 import { policy, storeOnce } from "../../support/surroundings.ts";
+import { vacuumWhole } from "../../support/vacuum.ts";
 
 const database = useDatabase({ per: "file" });
 
@@ -58,32 +59,16 @@ beforeAll(async () => {
     select org_id, id, finished_at, gen_random_uuid(), '{permission_denied}' from run_finished
     where org_id = ${orgId} and status = 'failed'`.execute(db);
   await sql`vacuum analyze run_finished, turn_finished, event_row, org, device`.execute(db);
-  await sql`vacuum (freeze, analyze) run_report`.execute(db);
+  await vacuumWhole(db, "run_report");
 });
 
 const restOfRuns = `watcher_id, watcher_version, agent_id, agent_version, device_id, agent_kind, notification, source, created_at,
   timeout_ms, max_attempts, attempt, reason, past_attempts, finished_at`;
 const rest = (columns: string) => sql.raw(columns);
 
-/** The rows of ended runs and of events that a statement of the org's people reads. */
-function rowsRead(list: (tx: Db) => Promise<unknown>, db: Db = database.database.tenantDb): Promise<number> {
-  return withinOrg(orgId, () =>
-    transaction(db, async (tx) => {
-      const before = await readUntilNow(tx);
-      await list(tx);
-      return (await readUntilNow(tx)) - before;
-    }),
-  );
-}
-
-async function readUntilNow(tx: Db): Promise<number> {
-  const { rows } = await sql<{ rows: number }>`
-    select sum(pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid))::int as rows
-    from pg_class c where c.relname ~ '^(run_finished|event_row|turn_finished)' and c.relkind in ('r', 'i')`.execute(
-    tx,
-  );
-  return rows[0]!.rows;
-}
+/** The rows of ended runs, of turns and of events that a statement of the org's people reads. */
+const readByOrg = (list: (tx: Db) => Promise<unknown>, db: Db = database.database.tenantDb) =>
+  withinOrg(orgId, () => rowsRead({ db, tables: "^(run_finished|event_row|turn_finished)" }, list));
 
 const limit = 51;
 const statuses: string[] = [];
@@ -110,13 +95,13 @@ test.each<[string, (tx: Db) => Promise<unknown[]>]>([
     (tx) => bulks.count(tx, orgId, { statuses: ["failed"], until: moment(60).toISOString() }),
   ],
 ])("%s", async (_name, list) => {
-  expect(await rowsRead(list)).toBeLessThan(pageRowsMax);
+  expect(await readByOrg(list)).toBeLessThan(pageRowsMax);
 });
 
 test("failed turns are read in the order of their index, and no further than the page", async () => {
   const list = (tx: Db) => turns.list(tx, { orgId, limit, statuses: ["failed"] });
   expect(await list(database.db)).toHaveLength(limit);
-  expect(await rowsRead(list)).toBeLessThan(5 * limit);
+  expect(await readByOrg(list)).toBeLessThan(5 * limit);
 });
 
 test("which reasons for attention a run has is read from the index, without the reports", async () => {
@@ -129,9 +114,9 @@ test("which reasons for attention a run has is read from the index, without the 
 
 test("runs on devices with a label are found by their devices", async () => {
   const list = (label: string) => (tx: Db) => runs.list(tx, { orgId, limit, statuses, labels: [label] });
-  expect(await rowsRead(list("none:such"))).toBeLessThan(pageRowsMax);
+  expect(await readByOrg(list("none:such"))).toBeLessThan(pageRowsMax);
   await sql`update device set labels = '{site:1}' where org_id = ${orgId}`.execute(database.db);
-  expect(await rowsRead(list("site:1"))).toBeLessThan(pageRowsMax);
+  expect(await readByOrg(list("site:1"))).toBeLessThan(pageRowsMax);
   const found = await runs.list(database.db, { orgId, limit, statuses, labels: ["site:1"] });
   expect(found.map(({ id }) => id)).toEqual(
     (await runs.list(database.db, { orgId, limit, statuses })).map(({ id }) => id),
@@ -143,5 +128,5 @@ test("the facts of a delivery are looked up", async () => {
     id: string;
   }>`select id from run_finished where org_id = ${orgId} limit 1`.execute(database.db);
   const claimed = { orgId, id: rows[0]!.id, watcherId: null, runId: rows[0]!.id, subject: {} };
-  expect(await rowsRead((tx) => gather(tx, [claimed as never]), database.db)).toBeLessThan(pageRowsMax);
+  expect(await readByOrg((tx) => gather(tx, [claimed as never]), database.db)).toBeLessThan(pageRowsMax);
 });

@@ -2,10 +2,11 @@
 import { sql } from "kysely";
 import { beforeAll, expect, test } from "vitest";
 import * as rights from "../../../src/store/people/devices/rights.ts";
-import { type Db, transaction } from "../../../src/store/pg/database.ts";
+import type { Db } from "../../../src/store/pg/database.ts";
 import { withinOrg } from "../../../src/store/pg/tenancy.ts";
 import { listPlanned } from "../../../src/store/work/watchers/positions.ts";
 import { useDatabase } from "../../support/database.ts";
+import { rowsRead } from "../../support/reads.ts";
 import { orgId, seedDevice, seedWatcher } from "../../support/rows.ts";
 
 const database = useDatabase({ per: "file" });
@@ -33,21 +34,6 @@ beforeAll(async () => {
   await sql`vacuum analyze "user", member, device, watcher, schedule_position`.execute(db);
 });
 
-/** The rows that a statement reads from tables and their indexes. */
-function rowsRead(db: Db, tables: string, read: (tx: Db) => Promise<unknown>): Promise<number> {
-  const readUntilNow = async (tx: Db) => {
-    const { rows } = await sql<{ rows: number }>`
-      select sum(pg_stat_get_xact_tuples_returned(c.oid))::int as rows
-      from pg_class c where c.relname ~ ${tables} and c.relkind in ('r', 'i')`.execute(tx);
-    return rows[0]!.rows;
-  };
-  return transaction(db, async (tx) => {
-    const before = await readUntilNow(tx);
-    await read(tx);
-    return (await readUntilNow(tx)) - before;
-  });
-}
-
 test("a caller's standing on devices reads the owners of these devices", async () => {
   const { rows } = await sql<{ deviceId: string; ownerId: string }>`
     select id as "deviceId", owner_id as "ownerId" from device where label = 'box' order by id desc limit 20`.execute(
@@ -62,7 +48,7 @@ test("a caller's standing on devices reads the owners of these devices", async (
       expect.arrayContaining(asked),
     );
     expect(found.every(({ ownerName }) => ownerName?.startsWith("person "))).toBe(true);
-    const read = () => rowsRead(database.database.tenantDb, "^user", standings);
+    const read = () => rowsRead({ db: database.database.tenantDb, tables: "^user" }, standings);
     expect(await withinOrg(orgId, read)).toBeLessThan(5 + 2 * asked.length);
   }
 });
@@ -76,5 +62,5 @@ test("the schedules after one are read without those before it", async () => {
   const next = (tx: Db) => listPlanned(tx, { after, aheadMs: 300_000, limit: 50 });
   const found = await next(database.db);
   expect(found.map(({ orgId, watcherId }) => ({ orgId, watcherId }))).toEqual(wanted);
-  expect(await rowsRead(database.db, "^(watcher|schedule_position)", next)).toBeLessThan(500);
+  expect(await rowsRead({ db: database.db, tables: "^(watcher|schedule_position)" }, next)).toBeLessThan(500);
 });

@@ -11,8 +11,9 @@ import * as runs from "../../../src/store/work/runs/runs.ts";
 import { closePast, countOpenDay, tend } from "../../../src/store/work/service/partitions.ts";
 import * as usage from "../../../src/store/work/service/usage.ts";
 import { useDatabase } from "../../support/database.ts";
-import { pagesRead } from "../../support/pages-read.ts";
+import { pagesRead, rowsRead } from "../../support/reads.ts";
 import { orgId, seedDevice, seedWatcher } from "../../support/rows.ts";
+import { vacuumWhole } from "../../support/vacuum.ts";
 
 const database = useDatabase({ per: "file" });
 
@@ -70,24 +71,11 @@ async function addEnds(
   );
 }
 
-/** The rows of ended runs and of usage that a statement of the org's people reads. */
-function rowsRead(read: (tx: Db) => Promise<unknown>): Promise<number> {
-  const readUntilNow = async (tx: Db) => {
-    const { rows } = await sql<{ rows: number }>`
-      select sum(pg_stat_get_xact_tuples_returned(c.oid) + pg_stat_get_xact_tuples_fetched(c.oid))::int as rows
-      from pg_class c where c.relname ~ '^(run_finished|usage|run_count)' and c.relkind in ('r', 'i')`.execute(
-      tx,
-    );
-    return rows[0]!.rows;
-  };
-  return withinOrg(orgId, () =>
-    transaction(database.database.tenantDb, async (tx) => {
-      const before = await readUntilNow(tx);
-      await read(tx);
-      return (await readUntilNow(tx)) - before;
-    }),
+/** The rows of ended runs, of usage and of sums that a statement of the org's people reads. */
+const readByOrg = (read: (tx: Db) => Promise<unknown>) =>
+  withinOrg(orgId, () =>
+    rowsRead({ db: database.database.tenantDb, tables: "^(run_finished|usage|run_count)" }, read),
   );
-}
 
 test("counts of today and of days read the sums and the ends of a few minutes, and are the same", async ({
   skip,
@@ -100,7 +88,7 @@ test("counts of today and of days read the sums and the ends of a few minutes, a
   const before = await Promise.all(asked.map((of) => summarize(db, of)));
   const rowsOf = async () => {
     const rows: number[] = [];
-    for (const of of asked) rows.push(await rowsRead((tx) => summarize(tx, of)));
+    for (const of of asked) rows.push(await readByOrg((tx) => summarize(tx, of)));
     return rows;
   };
   const rowsBefore = await rowsOf();
@@ -124,7 +112,7 @@ test("a day that is under way has less than a thousand new sums' rows, and ends 
   while (await countOpenDay(db, limits));
   const counted = async () => (await summarize(db, day)).spans.reduce((sum, span) => sum + span.runs, 0);
   const before = await counted();
-  expect(await rowsRead((tx) => summarize(tx, day))).toBeLessThan(rowsMax);
+  expect(await readByOrg((tx) => summarize(tx, day))).toBeLessThan(rowsMax);
   const { rows } = await sql<{
     watcherId: string;
   }>`select watcher_id as "watcherId" from run_finished limit 1`.execute(db);
@@ -142,7 +130,7 @@ test("a device's counts of past days are read from an index alone; a day without
     ...{ orgId, deviceId, start: new Date(today - pastDays * dayMs), end: new Date(today), spanMs: dayMs },
   };
   // As autovacuum leaves a day some time after its last end.
-  await sql`vacuum (freeze) run_finished`.execute(db);
+  await vacuumWhole(db, "run_finished");
   const pages = () =>
     pagesRead(database.database, { orgId, tables: "^run_finished" }, (tx) => summarize(tx, asked));
   const counts = await summarize(db, asked);
@@ -178,7 +166,7 @@ test("usage by day reads the sums of past days; usage that is added to a past da
   };
   const runs = async () => (await usage.summarize(db, asked)).map((sum) => Number(sum.runs));
   expect(await runs()).toEqual(Array(pastDays + 1).fill(perDay / 4));
-  expect(await rowsRead((tx) => usage.summarize(tx, asked))).toBeLessThan(perDay / 2 + 1_000);
+  expect(await readByOrg((tx) => usage.summarize(tx, asked))).toBeLessThan(perDay / 2 + 1_000);
   await sql`update usage_day set runs = runs + 1 where ctid in (
     select ctid from usage_day where day = (${new Date(today - dayMs)}::timestamptz at time zone 'UTC')::date limit 1)`.execute(
     db,
@@ -191,5 +179,5 @@ test("runs since midnight are a page of today, without the ends of the day befor
   while (await transaction(database.db, (tx) => closePast(tx, limits)));
   const asked = { orgId, limit: 51, statuses: [], since: new Date(today) };
   expect(await runs.list(database.db, asked)).toHaveLength(51);
-  expect(await rowsRead((tx) => runs.list(tx, asked))).toBeLessThan(rowsMax);
+  expect(await readByOrg((tx) => runs.list(tx, asked))).toBeLessThan(rowsMax);
 });
