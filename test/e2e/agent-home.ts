@@ -6,9 +6,9 @@ import { execFile, execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { Os, parseConfig, runDaemon } from "@pinion/client";
 import { inject } from "vitest";
 import type { realAgents } from "../support/agents.ts";
+import { connectDaemon } from "../support/connected-daemon.ts";
 import { createTestDatabase } from "../support/database.ts";
 import { blocksOf } from "../support/docs.ts";
 import { type Model, startModel } from "../support/model.ts";
@@ -83,22 +83,12 @@ export async function openAgentHome(agents: Agents): Promise<AgentHome> {
     string,
     string
   >;
-  const connected = Promise.withResolvers<void>();
-  const stop = new AbortController();
-  const daemon = runDaemon({
+  const daemon = await connectDaemon({
     url: replica.url,
     token: identity.token ?? "",
     stateDir: join(home, "state"),
-    config: parseConfig(config),
-    signal: stop.signal,
-    os: Os.LINUX,
-    env: { PATH: process.env.PATH },
-    onEvent: ({ type }) => {
-      if (type === "connected") connected.resolve();
-    },
+    config,
   });
-  daemon.catch(() => {});
-  await connected.promise;
   return {
     model,
     clients: replica.clients,
@@ -109,8 +99,7 @@ export async function openAgentHome(agents: Agents): Promise<AgentHome> {
     lastRun: (watcherId) => lastRunOf(replica, watcherId),
     window: (watcherId) => windowOf(replica, watcherId),
     async close() {
-      stop.abort();
-      await daemon.catch(() => {});
+      await daemon.stop();
       await model.close();
       await replica.stop();
       await database.drop();

@@ -5,10 +5,11 @@
 import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { enroll, Os, parseConfig, runDaemon } from "@pinion/client";
+import { enroll } from "@pinion/client";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { RunStatus } from "#gen/pinion/v1/run_pb.js";
 import { realAgents } from "../support/agents.ts";
+import { type ConnectedDaemon, connectDaemon } from "../support/connected-daemon.ts";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 import { type Model, startModel } from "../support/model.ts";
 import { freePort } from "../support/programs.ts";
@@ -19,12 +20,11 @@ const agents = await realAgents("claude", "codex");
 const isSkipped = agents.claude === undefined && agents.codex === undefined;
 const patience = 120_000;
 const home = mkdtempSync(join(tmpdir(), "pinion-agents-mcp-"));
-const stop = new AbortController();
 let database: TestDatabase;
 let replica: TestReplica;
 let model: Model;
 let deviceId: string;
-let daemon: Promise<void> | undefined;
+let daemon: ConnectedDaemon | undefined;
 
 beforeAll(async () => {
   if (isSkipped) return;
@@ -50,28 +50,11 @@ beforeAll(async () => {
   const stateDir = join(home, "state");
   const enrolled = await enroll({ url: replica.url, joinCode, label: "mac-7", stateDir });
   deviceId = enrolled.deviceId;
-  const connected = Promise.withResolvers<void>();
-  daemon = runDaemon({
-    ...{
-      url: replica.url,
-      token: enrolled.token,
-      stateDir,
-      config: parseConfig(config),
-      signal: stop.signal,
-    },
-    os: Os.LINUX,
-    env: { PATH: process.env.PATH },
-    onEvent: ({ type }) => {
-      if (type === "connected") connected.resolve();
-    },
-  });
-  daemon.catch(() => {});
-  await connected.promise;
+  daemon = await connectDaemon({ url: replica.url, token: enrolled.token, stateDir, config });
 }, patience);
 
 afterAll(async () => {
-  stop.abort();
-  await daemon?.catch(() => {});
+  await daemon?.stop();
   await model?.close();
   await replica?.stop();
   await database?.drop();

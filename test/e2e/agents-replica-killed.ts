@@ -5,11 +5,12 @@
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createClients, enroll, Os, parseConfig, runDaemon } from "@pinion/client";
+import { createClients, enroll } from "@pinion/client";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { QuestionOptionKind } from "#gen/pinion/v1/activity_pb.js";
 import { QuestionState, type Run, RunStatus } from "#gen/pinion/v1/run_pb.js";
 import type { AgentName, RealAgent } from "../support/agents.ts";
+import { type ConnectedDaemon, connectDaemon } from "../support/connected-daemon.ts";
 import { createTestDatabase, type TestDatabase } from "../support/database.ts";
 import { type Model, startModel } from "../support/model.ts";
 import type { ModelReply } from "../support/model-dialects.ts";
@@ -45,12 +46,11 @@ function testOf(kind: keyof typeof EXECUTORS, agent: RealAgent | undefined): voi
   };
   const home = mkdtempSync(join(tmpdir(), "pinion-replica-killed-"));
   const work = join(home, "state/work", kind);
-  const stop = new AbortController();
   let database: TestDatabase;
   let model: Model;
   let clients: ReturnType<typeof createClients>;
   let port: string;
-  let daemon: Promise<void>;
+  let daemon: ConnectedDaemon | undefined;
 
   /** A replica in its own process, at the address shared by all replicas of the test. */
   async function startReplica(): Promise<PinionProcess> {
@@ -75,8 +75,7 @@ function testOf(kind: keyof typeof EXECUTORS, agent: RealAgent | undefined): voi
   }, 60_000);
 
   afterAll(async () => {
-    stop.abort();
-    await daemon?.catch(() => {});
+    await daemon?.stop();
     clients?.close();
     await model?.close();
     await database?.drop();
@@ -93,18 +92,10 @@ function testOf(kind: keyof typeof EXECUTORS, agent: RealAgent | undefined): voi
     const variables = scriptedVariables({ home, modelUrl: model.url });
     const set = Object.entries(variables).map(([key, value]) => `${key} = ${JSON.stringify(value)}`);
     const config = `[device]\nmax_concurrency = 3\n[executors.${kind}]\n${executor}\ncommand = ${JSON.stringify(agent.command)}\nset_env = { ${set.join(", ")} }\n`;
-    const connected = Promise.withResolvers<void>();
-    daemon = runDaemon({
-      ...{ url, token, stateDir, config: parseConfig(config), signal: stop.signal },
-      os: Os.LINUX,
-      env: { PATH: process.env.PATH },
+    daemon = await connectDaemon({
+      ...{ url, token, stateDir, config },
       timing: { backoffBaseMs: 50, backoffCapMs: 500 },
-      onEvent: ({ type }) => {
-        if (type === "connected") connected.resolve();
-      },
     });
-    daemon.catch(() => {});
-    await connected.promise;
   }
 
   /** A run of the watcher `slug`, whose prompt for the agent is `slug`. */
