@@ -2,7 +2,7 @@ import { CommanderError } from "commander";
 import type { Cli } from "./cli.ts";
 import { exitCodes } from "./exit-codes.ts";
 import type { Explained } from "./failures.ts";
-import { createProgramFor } from "./program.ts";
+import { createProgramFor, usageAdvice } from "./program.ts";
 
 /** Runs one command line and resolves to the exit code. Prints errors; never throws. */
 export async function main(cli: Cli, args: readonly string[]): Promise<number> {
@@ -25,11 +25,7 @@ export async function main(cli: Cli, args: readonly string[]): Promise<number> {
       if (isHelp) for (const text of said) cli.note(text);
       else if (asJson) {
         const message = error.message.replace(/^error: /, "");
-        tellAsJson(cli, {
-          message,
-          advice: "the command with --help shows its arguments and options",
-          exitCode: exitCodes.usage,
-        });
+        tellAsJson(cli, { message, advice: usageAdvice, exitCode: exitCodes.usage });
       }
       return isHelp ? exitCodes.ok : exitCodes.usage;
     }

@@ -6,6 +6,9 @@ import { nouns } from "./commands/nouns.ts";
 /** Completions need every command. */
 const needsAll = new Set(["complete"]);
 
+/** What to do after a mistake in the use of a command. */
+export const usageAdvice = "the command with --help shows its arguments and options";
+
 /**
  * The program for a command line: the commands in the line are loaded whole, the others have only
  * name and description. Parsing throws a CommanderError instead of ending the process.
@@ -59,7 +62,7 @@ function createRoot(cli: Cli): Command {
       writeErr: (text) => cli.note(text.trimEnd()),
       writeOut: (text) => cli.out(text.trimEnd()),
     })
-    .showHelpAfterError("(the command with --help shows its arguments and options)");
+    .showHelpAfterError(`(${usageAdvice})`);
 }
 
 function withGlobalOptions(command: Command): Command {
