@@ -25,18 +25,18 @@ export function readReports(): Report[] {
  */
 export function renderPage(text: string, reports: readonly Report[]): string {
   const withTables = reports.reduce(
-    (rendered, report) => place(rendered, `bench: ${report.bench}`, report.bench, sectionOf(report)),
+    (rendered, report) => place(rendered, report.bench, sectionOf(report)),
     text,
   );
-  return place(withTables, "goals", "goals", goalsOf(reports));
+  return place(withTables, "goals", goalsOf(reports));
 }
 
-/** The text with `content` between the marks `begin` and `end: name`. */
-function place(text: string, begin: string, name: string, content: string): string {
-  const [first, last] = [`<!-- ${begin} -->`, `<!-- end: ${name} -->`];
-  const [from, to] = [text.indexOf(first), text.indexOf(last)];
+/** The text with `content` between the marks of the name. */
+function place(text: string, name: string, content: string): string {
+  const [begin, end] = [`<!-- bench: ${name} -->`, `<!-- end: ${name} -->`];
+  const [from, to] = [text.indexOf(begin), text.indexOf(end)];
   if (from < 0 || to < from) throw new Error(`docs/performance.md has no place for "${name}"`);
-  return `${text.slice(0, from + first.length)}\n${content}\n${text.slice(to)}`;
+  return `${text.slice(0, from + begin.length)}\n${content}\n${text.slice(to)}`;
 }
 
 const line = (cells: readonly string[]) => `| ${cells.join(" | ")} |`;
