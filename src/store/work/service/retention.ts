@@ -111,7 +111,7 @@ type Ages = {
  * Deletes a limited number of old rows of each table without partitions, and of conversations
  * without a message for `conversationDays` days; returns the number, and whether a table may have
  * more. Ages count from `at` (default: now). A table whose rows cannot be deleted does not keep the
- * others: its error is thrown at the end.
+ * others: the first error is thrown at the end.
  */
 export async function deleteOld(
   db: Db,
@@ -134,7 +134,7 @@ export async function deleteOld(
   ];
   let deleted = 0;
   let isMore = false;
-  const failures: unknown[] = [];
+  let failure: { error: unknown } | undefined;
   for (const { limit, run } of deletions) {
     try {
       const count = await run(db);
@@ -142,10 +142,10 @@ export async function deleteOld(
       isMore ||= count >= limit;
     } catch (error) {
       if (isUnavailable(error)) throw error;
-      failures.push(error);
+      failure ??= { error };
     }
   }
-  if (failures.length > 0) throw failures[0];
+  if (failure) throw failure.error;
   return { deleted, isMore };
 }
 
